@@ -1,0 +1,39 @@
+# Everything happens in .venv, made on first use. Only Python, make and pip are needed.
+PYTHON ?= python3
+# A fixed torch, so that every machine tests the same one. dink itself takes any from 2.2 on.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/installed
+	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
+	$(BIN)/dink assign .venv/digits.dink.safetensors sample_data/digits.npy | head -n 6
+	$(BIN)/dink train sample_data/stdlib.parquet -k 40 -o .venv/stdlib.dink.safetensors
+	$(BIN)/dink assign .venv/stdlib.dink.safetensors sample_data/stdlib.parquet \
+		--id-column id | grep -e '"json\.' -e '"math\.s' -e '"shutil\.'
+
+test: .venv/tests
+	$(BIN)/python -m pytest
+
+check: .venv/check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/tests: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/check: .venv/tests
+	$(BIN)/pip install --quiet --editable '.[check]'
+	touch $@
