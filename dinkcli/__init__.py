@@ -1,0 +1,39 @@
+"""dink: learnable clustering of embedding files.
+
+The public names below import what they need on first use, so that ``import dinkcli`` and
+``dink --help`` stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dinkcli.api import assign, train
+    from dinkcli.errors import DinkError
+    from dinkcli.head import DinkClusterHead
+    from dinkcli.model import Model, load
+
+_HOME = {
+    "DinkClusterHead": "dinkcli.head",
+    "DinkError": "dinkcli.errors",
+    "Model": "dinkcli.model",
+    "assign": "dinkcli.api",
+    "load": "dinkcli.model",
+    "train": "dinkcli.api",
+}
+
+__all__ = ["DinkClusterHead", "DinkError", "Model", "assign", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,39 @@
+"""Every error that dink raises on purpose.
+
+    DinkError            one clear line for the user; never a traceback
+    ├── UsageError       the call has to change: an option, a path, a column name (exit 2)
+    └── RunError         the call is fine, the run failed (exit 1)
+        ├── InputError   the data: unreadable, wrong shape, not finite
+        ├── ModelError   the model file: not one, damaged, does not fit the data
+        └── OutputError  the result could not be written
+
+A message says what was found, what was expected, where (file, column, row), and what to do next.
+"""
+
+
+class DinkError(Exception):
+    """Base of all errors dink raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(DinkError, ValueError):
+    """The command line (or the call) has to change."""
+
+    exit_code = 2
+
+
+class RunError(DinkError):
+    """The command line is fine, and the run failed all the same."""
+
+
+class InputError(RunError, ValueError):
+    """The data cannot be used as they are."""
+
+
+class ModelError(RunError, ValueError):
+    """The model file cannot be used, or does not fit the data."""
+
+
+class OutputError(RunError, OSError):
+    """The result could not be written."""
