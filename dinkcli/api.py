@@ -1,0 +1,136 @@
+"""The Python functions behind ``dink train`` and ``dink assign``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli import __version__
+from dinkcli.assigner import assign as assign_blocks
+from dinkcli.device import resolve_device
+from dinkcli.errors import UsageError
+from dinkcli.model import Model, load
+from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
+from dinkcli.readers import DataSet, open_inputs
+from dinkcli.readers.array import ArrayReader
+from dinkcli.rows import RowSource
+from dinkcli.trainer import Step, Trainer
+
+Path: TypeAlias = "str | os.PathLike[str]"
+Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"
+
+
+def train(
+    inputs: Inputs,
+    n_clusters: int,
+    *,
+    init: str | np.ndarray | Tensor = "kmeans++",
+    device: str = "auto",
+    sample_weight: np.ndarray | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    **options: Any,
+) -> Model:
+    """Trains a model on files or on an array.
+
+    Args:
+        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        n_clusters: K.
+        init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet,
+            or an earlier model).
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        sample_weight: (N,), not negative.
+        on_step: called after every update of the centres.
+        options: the other fields of ``TrainOptions``.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    initial = _initial_centers(init)
+    chosen = TrainOptions(n_clusters, init=str(init) if initial is None else GIVEN, **options)
+    data = open_data(inputs)
+    if initial is not None and initial.shape != (n_clusters, data.n_features):
+        raise UsageError(
+            f"--init: centres of shape {tuple(initial.shape)}, expected "
+            f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
+        )
+    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight)
+    trainer = Trainer(rows, chosen, initial)
+    history = []
+    for step in trainer.steps():
+        history.append(step.as_dict())
+        if on_step is not None:
+            on_step(step)
+    return _model(trainer, history)
+
+
+def assign(
+    model: Model | Path, inputs: Inputs, *, soft: bool = False, device: str = "auto"
+) -> np.ndarray:
+    """The clusters of all rows: (N,) int32, or (N, K) float32 probabilities when ``soft``.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    if not isinstance(model, Model):
+        model = load(model)
+    data = open_data(inputs, usual_column=model.column)
+    shape = (data.n_rows, model.n_clusters) if soft else (data.n_rows,)
+    result = np.empty(shape, np.float32 if soft else np.int32)
+    for part in assign_blocks(model, data, resolve_device(device), soft):
+        values = part.labels if part.probabilities is None else part.probabilities
+        result[part.start : part.start + len(part)] = values
+    return result
+
+
+def open_data(inputs: Inputs, usual_column: str | None = None) -> DataSet:
+    """Paths or an array as a data set."""
+    if isinstance(inputs, DataSet):
+        return inputs
+    if isinstance(inputs, Tensor):
+        inputs = inputs.detach().cpu().numpy()
+    if isinstance(inputs, np.ndarray):
+        return DataSet([ArrayReader(inputs)])
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    return open_inputs([os.fspath(path) for path in inputs], usual_column=usual_column)
+
+
+def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
+    if not isinstance(init, str):
+        return torch.as_tensor(init, dtype=torch.float32)
+    if init in SEEDINGS:
+        return None
+    if init.endswith(".safetensors"):
+        return torch.from_numpy(load(init).cluster_centers)
+    if not os.path.exists(init):
+        raise UsageError(
+            f"--init {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
+            "and there is no such file"
+        )
+    return torch.from_numpy(open_inputs([init]).load())
+
+
+def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
+    # No clock and no path of the machine goes in: the same data, options and seed give the same
+    # bytes on the same machine.
+    options, data = trainer.options, trainer.rows.data
+    last = history[-1]
+    training = {
+        "options": options.as_dict(),
+        "input": data.fingerprint(),
+        "metrics": {name: last[name] for name in ("inertia", "dilation_loss", "shrink_loss")},
+        "versions": {"dink": __version__, "torch": str(torch.__version__)},
+        "history": history,
+    }
+    return Model(
+        trainer.cluster_centers.numpy(),
+        trainer.statistics.counts.cpu().numpy().astype(np.float64),
+        options.metric,
+        data.column,
+        training,
+    )

@@ -1,0 +1,84 @@
+"""Assigning rows to the centres of a trained model, block by block.
+
+Shapes: B rows in a block, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from dinkcli.model import Model
+from dinkcli.nearest import CenterIndex
+from dinkcli.readers import DataSet
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """The clusters of consecutive rows.
+
+    Attributes:
+        start: number of the first row over all inputs.
+        labels: (B,) int32.
+        probabilities: (B, K) float32, or None for hard assignments.
+        ids: (B,) values of the id column, or None.
+    """
+
+    start: int
+    labels: np.ndarray
+    probabilities: np.ndarray | None = None
+    ids: pa.Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Assigner:
+    """A model's centres on a device, ready to take batches.
+
+    Args:
+        soft: also give the probability of every cluster: softmax of minus the distance.
+    """
+
+    def __init__(self, model: Model, device: torch.device | str = "cpu", soft: bool = False):
+        self.model = model
+        self.device = torch.device(device)
+        self.soft = soft
+        self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
+
+    def __call__(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (B,) int32 and, when soft, probabilities (B, K) float32 of (B, D) float32."""
+        z = as_tensor(vectors).to(self.device)
+        if self.model.metric == "cosine":
+            z = torch.nn.functional.normalize(z, dim=1)
+        labels = self.index.nearest(z).labels.to(torch.int32).cpu().numpy()
+        if not self.soft:
+            return labels, None
+        distances = self.index.squared_distances(z).sqrt_()
+        return labels, torch.softmax(-distances, dim=1).cpu().numpy()
+
+
+def as_tensor(vectors: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor; a mapped, read-only file is copied first."""
+    return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
+
+
+def assign(
+    model: Model, data: DataSet, device: torch.device | str = "cpu", soft: bool = False
+) -> Iterator[Assignments]:
+    """The clusters of all rows, in order, in memory that does not grow with the data.
+
+    Raises:
+        InputError: the data's dimension is not the model's, or a row is not finite.
+    """
+    model.check_features(data.n_features, data.name)
+    assigner = Assigner(model, device, soft)
+    # Probabilities widen a row from D to K numbers: then K bounds the block.
+    rows = max(1, (2 << 20) // max(model.n_features, model.n_clusters if soft else 1))
+    for block in data.blocks(rows):
+        labels, probabilities = assigner(block.vectors)
+        yield Assignments(block.start, labels, probabilities, block.ids)

@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dinkcli.errors import OutputError, UsageError
+
+
+def check_target(path: str) -> None:
+    """Refuses a target that cannot be written, before any work is done.
+
+    Raises:
+        UsageError: the folder does not exist, or the path is a folder.
+    """
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"{path}: no such folder: {folder}; make it first")
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: no permission to write in {folder}")
+
+
+@contextmanager
+def atomic_path(target: str) -> Iterator[str]:
+    """A temporary path in the target's folder that replaces the target when the block ends well.
+
+    The file and then the folder are synced; on any exception the temporary file is removed and
+    the target is what it was before.
+
+    Raises:
+        OutputError: the operating system refused (disk full, no permission).
+    """
+    check_target(target)
+    folder, name = os.path.split(os.path.abspath(target))
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+        os.close(handle)
+        yield temporary
+        _sync(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner reads
+        os.replace(temporary, target)
+        temporary = None
+        _sync(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                pass
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

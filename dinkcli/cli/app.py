@@ -1,0 +1,42 @@
+"""The ``dink`` command and its global options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dinkcli import __version__
+from dinkcli.cli.assign import assign
+from dinkcli.cli.export import export
+from dinkcli.cli.train import train
+
+app = typer.Typer(
+    name="dink",
+    help="Clusters embedding files: train once, assign new batches for years.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help starts twice as fast
+)
+app.command()(train)
+app.command()(assign)
+app.command()(export)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dink {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Clusters embedding files: train once, assign new batches for years."""
+
+
+def main() -> None:
+    app(prog_name="dink")

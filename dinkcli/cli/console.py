@@ -1,0 +1,133 @@
+"""What reaches the terminal: progress, summaries and errors, all on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dinkcli.errors import DinkError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_PLAIN_LINE_SECONDS = 1.0
+
+
+def printable(text: object) -> str:
+    """Text from files and paths made safe for a terminal: no control codes, no lone surrogates."""
+    escaped = str(text).translate(_CONTROL)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    encoding = sys.stderr.encoding or "ascii"
+    safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    print(safe, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def error_boundary() -> Iterator[None]:
+    """Turns every failure into one clear line and the right exit code.
+
+    2 for usage, 1 for a failed run, 130 for Ctrl-C, 141 for a closed pipe, as shells report it.
+    DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except BrokenPipeError:
+        # The reader (head, say) has all that it wanted. Python would complain once more when it
+        # flushes standard output at exit, so that is pointed at nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+    except KeyboardInterrupt:
+        say("Interrupted; nothing was written.")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if os.environ.get("DINK_DEBUG"):
+            raise
+        if isinstance(error, DinkError):
+            say(f"Error: {error}")
+            raise typer.Exit(error.exit_code) from None
+        say(f"Error: {_unexpected(error)}")
+        raise typer.Exit(1) from None
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, MemoryError) or "not enough memory" in str(error):
+        return "out of memory; use fewer clusters or rows at a time, or a machine with more"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return (
+        f"{type(error).__name__}: {error} (this should not happen; DINK_DEBUG=1 shows where it did)"
+    )
+
+
+class ProgressLines:
+    """Shows ``update``s: a live bar on a terminal, a line every second elsewhere, or nothing.
+
+    A context manager; the bar is gone when it ends, so that the summary stands alone.
+    """
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._phase = ""
+        self._last = 0.0
+        self._pending = ""
+
+    def __enter__(self) -> ProgressLines:
+        if not self._quiet and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(bar_width=24),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[detail]}"),
+                progress.TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._pending and exception[0] is None:
+            say(self._pending)
+
+    def update(self, phase: str, done: int, total: int, detail: str) -> None:
+        """``done`` of ``total`` in ``phase``; a phase may end before its total."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            if phase != self._phase:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(phase, total=total, detail="")
+                self._phase = phase
+            self._bar.update(self._task, completed=done, total=total, detail=detail)
+            return
+        line = f"{phase} {done}/{total}  {detail}"
+        now = time.monotonic()
+        if phase != self._phase and self._pending:
+            say(self._pending)  # how the phase before ended
+        self._pending = line
+        if now - self._last >= _PLAIN_LINE_SECONDS:
+            self._last = now
+            self._pending = ""
+            say(line)
+        self._phase = phase

@@ -1,0 +1,42 @@
+"""``dink export``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.options import ModelPath, Quiet
+
+
+def export(
+    model_path: ModelPath,
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", help="Where to write the centres.", show_default=False),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="npy, parquet, csv, json or safetensors; without it, by the output's suffix.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Writes the centres of a model for other tools.
+
+    dink export emb.dink.safetensors -o centers.npy
+    """
+    with error_boundary():
+        from dinkcli.export import EXPORTERS
+        from dinkcli.export import export as export_model
+        from dinkcli.model import load
+        from dinkcli.writers import format_of
+
+        chosen = format or format_of(output, EXPORTERS)
+        model = load(model_path)
+        export_model(model, output, chosen)
+        if not quiet:
+            say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

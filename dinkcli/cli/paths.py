@@ -1,0 +1,25 @@
+"""Names of outputs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dinkcli.errors import UsageError
+from dinkcli.model import SUFFIX
+
+if TYPE_CHECKING:
+    from dinkcli.readers import DataSet
+
+
+def default_model_path(first_input: str) -> str:
+    """``<stem of the first input>.dink.safetensors`` in the working folder."""
+    stem = os.path.splitext(os.path.basename(os.path.abspath(first_input)))[0]
+    return stem + SUFFIX
+
+
+def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
+    """Raises UsageError when the output is one of the inputs."""
+    for path in (*(reader.path for reader in data.readers), *others):
+        if os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
+            raise UsageError(f"{target}: is an input of this run; choose another output")

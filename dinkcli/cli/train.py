@@ -1,0 +1,196 @@
+"""``dink train``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
+
+if TYPE_CHECKING:
+    from dinkcli.model import Model
+    from dinkcli.readers import DataSet
+    from dinkcli.trainer import Step
+
+
+def train(
+    inputs: Inputs,
+    n_clusters: Annotated[
+        int, typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False)
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Model file; without it <first input's stem>.dink.safetensors here.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    column: Column = None,
+    init: Annotated[
+        str,
+        typer.Option(help="kmeans++, random, xavier, or a file of centres (npy, parquet, model)."),
+    ] = "kmeans++",
+    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    temperature: Annotated[
+        str,
+        typer.Option(
+            help="auto cools to 0; a number (a squared distance) stays fixed, 0 being k-means; "
+            "inf is the paper's literal objective, which loses clusters on fixed embeddings."
+        ),
+    ] = "auto",
+    dilation: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the dilation loss; 0 unless the temperature is inf, where it is 1.",
+            show_default=False,
+        ),
+    ] = None,
+    refine: Annotated[
+        bool, typer.Option(help="Move whole centres to where they are worth more.")
+    ] = True,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Most passes over all rows: 30 unless the temperature is inf, where it is 50.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Rows per update; follows rows and clusters.", show_default=False),
+    ] = None,
+    tol: Annotated[
+        float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
+    ] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    json_summary: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finds clusters and writes a model file; prints its path.
+
+    dink train emb.npy -k 10
+    """
+    with error_boundary():
+        started = time.monotonic()
+        from dinkcli.atomic import check_target
+        from dinkcli.cli.paths import default_model_path, refuse_overwriting
+        from dinkcli.readers import open_inputs
+
+        options = _options(metric, temperature, dilation, refine, epochs, batch_size, tol, seed)
+        target = output or default_model_path(inputs[0])
+        check_target(target)
+        data = open_inputs(inputs, column=column)
+        refuse_overwriting(target, data)
+
+        from dinkcli import api
+
+        if options["temperature"] == float("inf") and not quiet:
+            say(
+                "Warning: at temperature inf the losses see fixed embeddings only through their "
+                "mean; centres drift apart and clusters decay. Use --temperature auto for "
+                "clusters, inf to reproduce the paper."
+            )
+        with ProgressLines(quiet or json_summary) as progress:
+            rate = _Rate()
+
+            def show(step: Step) -> None:
+                progress.update(step.phase, step.done, step.total, _detail(step, rate(step.rows)))
+
+            model = api.train(data, n_clusters, init=init, device=device, on_step=show, **options)
+        model.save(target)
+        seconds = time.monotonic() - started
+        if json_summary:
+            say(json.dumps(_summary(model, target, seconds)))
+        elif not quiet:
+            _show_summary(model, data, seconds)
+        typer.echo(os.fsencode(target))
+
+
+def _options(
+    metric: str,
+    temperature: str,
+    dilation: float | None,
+    refine: bool,
+    epochs: int | None,
+    batch_size: int | None,
+    tol: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Keyword arguments of ``api.train``, the temperature as a number."""
+    value: float | str = temperature
+    if temperature != "auto":
+        try:
+            value = float(temperature)
+        except ValueError:
+            pass  # TrainOptions says what is expected
+    return {
+        "metric": metric,
+        "temperature": value,
+        "dilation": dilation,
+        "refine": refine,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "tol": tol,
+        "seed": seed,
+    }
+
+
+class _Rate:
+    """Rows per second since the first call."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._rows = 0
+
+    def __call__(self, rows: int) -> float:
+        self._rows += rows
+        return self._rows / max(1e-9, time.monotonic() - self._started)
+
+
+def _detail(step: Step, rate: float) -> str:
+    return (
+        f"inertia {step.inertia:.6g}  T {step.temperature:.3g}  "
+        f"dilation {step.dilation_loss:.4g}  shrink {step.shrink_loss:.4g}  "
+        f"clusters {step.smallest:.2%}..{step.largest:.2%}  {rate:,.0f} rows/s"
+    )
+
+
+def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
+    return {
+        "model": printable(target),
+        "n_clusters": model.n_clusters,
+        "n_features": model.n_features,
+        "rows": model.training["input"]["rows"],
+        **model.training["metrics"],
+        "cluster_sizes": model.cluster_sizes.tolist(),
+        "seconds": round(seconds, 3),
+        "history": model.training["history"],
+    }
+
+
+def _show_summary(model: Model, data: DataSet, seconds: float) -> None:
+    metrics = model.training["metrics"]
+    sizes = sorted(model.cluster_sizes.tolist())
+    dtypes = ", ".join(model.training["input"]["dtype"])
+    say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
+    say(
+        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
+        f"({metrics['inertia'] / sum(sizes):.4g} per row)"
+    )
+    middle = sizes[len(sizes) // 2]
+    say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
+    reseeded = sum(step["reseeded"] for step in model.training["history"])
+    if reseeded:
+        say(f"empty clusters given new centres: {reseeded}")
+    say(
+        f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
+        f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
+    )

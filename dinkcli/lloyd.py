@@ -1,0 +1,191 @@
+"""One pass over rows: the sums from which new centres are made, hard or tempered.
+
+Shapes: N rows, K clusters, D features; ``weights`` is (N,) or None for all ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.objective import responsibilities
+
+_ONE_HOT_ELEMENTS = 1 << 24
+
+
+@dataclass
+class Statistics:
+    """Sums over rows for given centres. float64, so that counts never saturate.
+
+    Attributes:
+        counts: (K,) sum of the weights (times responsibilities) of each cluster.
+        sums: (K, D) the same sum of weighted rows.
+        shrink: sum of weighted squared distances under the responsibilities.
+        inertia: sum of weighted squared distances to the nearest centre.
+        squares: sum of weighted squared norms.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    shrink: float = 0.0
+    inertia: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def zeros(cls, centers: Tensor) -> Statistics:
+        dtype = wide(centers.device)
+        return cls(
+            torch.zeros(len(centers), dtype=dtype, device=centers.device),
+            torch.zeros(centers.shape, dtype=dtype, device=centers.device),
+        )
+
+    def paper_shrink_loss(self, centers: Tensor) -> float:
+        """Eq. 6 for the rows that these sums came from."""
+        c = centers.to(self.sums.dtype)
+        total = float(self.counts.sum())
+        mean = self.sums.sum(0) / total
+        return self.squares / total + float(c.square().sum(1).mean() - 2 * (mean @ c.mean(0)))
+
+    def means(self, centers: Tensor, dilation: float = 0.0) -> Tensor:
+        """The centres that minimise the shrink loss for these sums; an empty one stays put.
+
+        ``dilation`` is the weight w of the dilation loss. Setting the gradient of
+        shrink + w * dilation to zero gives C_j = (n_j m_j - a c) / (n_j - a) with n_j the share
+        of cluster j, m_j its mean, c the mean centre and a = 2w / (K-1). It has a minimum only
+        for a < n_j; a is held to half of n_j, so no weight can make centres fly away.
+        """
+        counts = self.counts[:, None]
+        means = torch.where(counts > 0, self.sums / counts.clamp(min=1e-30), centers)
+        if dilation and len(centers) > 1:
+            share = counts / counts.sum()
+            pull = torch.minimum(
+                torch.full_like(share, 2 * dilation / (len(centers) - 1)), share / 2
+            )
+            spread = (share * means - pull * centers.to(means.dtype).mean(0)) / (share - pull)
+            means = torch.where(counts > 0, spread, means)
+        return means.to(centers.dtype)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device (MPS) that has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Sums of ``values`` (N, D) or (N,) by label; (K, D) or (K,). The same bits every time."""
+    if values.device.type == "cpu":
+        result = values.new_zeros((n_clusters, *values.shape[1:]))
+        return result.index_add_(0, labels, values)
+    # Atomic additions on a GPU come in any order; a product with the one-hot labels does not.
+    columns = values if values.ndim == 2 else values[:, None]
+    result = columns.new_zeros((n_clusters, columns.shape[1]))
+    rows = max(1, _ONE_HOT_ELEMENTS // n_clusters)
+    for part, label in zip(columns.split(rows), labels.split(rows), strict=True):
+        one_hot = torch.nn.functional.one_hot(label, n_clusters)
+        result.addmm_(one_hot.to(columns.dtype).T, part)
+    return result if values.ndim == 2 else result[:, 0]
+
+
+def cluster_sums(
+    z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
+) -> tuple[Tensor, Tensor]:
+    """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
+    if weights is None:
+        counts = torch.bincount(labels, minlength=n_clusters).to(z.dtype)
+        return counts, segment_sums(z, labels, n_clusters)
+    return (
+        segment_sums(weights, labels, n_clusters),
+        segment_sums(z * weights[:, None], labels, n_clusters),
+    )
+
+
+def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
+    dtype = wide(values.device)
+    if weights is None:
+        return float(values.sum(dtype=dtype))
+    return float((values.to(dtype) * weights).sum())
+
+
+def hard_statistics(
+    z: Tensor, weights: Tensor | None, near: Nearest, n_clusters: int
+) -> Statistics:
+    counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
+    inertia = weighted_sum(near.squared_distances, weights)
+    squares = weighted_sum(z.square().sum(1), weights)
+    dtype = wide(z.device)
+    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, squares)
+
+
+def tempered_statistics(
+    z: Tensor, weights: Tensor | None, index: CenterIndex, temperature: float
+) -> Statistics:
+    """Statistics of the shrink loss at a temperature; never more than a chunk of (N, K)."""
+    if temperature == 0:
+        near = index.nearest(z, exact=False)
+        return hard_statistics(z, weights, near, index.n_clusters)
+    total = Statistics.zeros(index.centers)
+    counts, sums = torch.zeros_like(index.half_norms), torch.zeros_like(index.centers)
+    start = 0
+    for rows in index.chunks(z):
+        w = None if weights is None else weights[start : start + len(rows)]
+        start += len(rows)
+        distances = index.squared_distances(rows)
+        r = responsibilities(distances, temperature)
+        if w is not None:
+            r *= w[:, None]
+        counts += r.sum(0)
+        sums.addmm_(r.T, rows)
+        total.inertia += weighted_sum(distances.amin(1), w)
+        total.shrink += float((r * distances).sum())
+        total.squares += weighted_sum(rows.square().sum(1), w)
+    total.counts += counts
+    total.sums += sums
+    return total
+
+
+def full_pass(
+    blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, temperature: float = 0.0
+) -> Statistics:
+    """Statistics of all ``blocks`` of (rows, weights), taken as centred already."""
+    index = CenterIndex(centers, centered=True)
+    total = Statistics.zeros(centers)
+    for z, weights in blocks:
+        part = tempered_statistics(z, weights, index, temperature)
+        total.counts += part.counts
+        total.sums += part.sums
+        total.shrink += part.shrink
+        total.inertia += part.inertia
+        total.squares += part.squares
+    return total
+
+
+def farthest_rows(
+    blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, number: int
+) -> Tensor:
+    """At most ``number`` distinct rows of positive weight, the farthest from their centres.
+
+    Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do.
+    """
+    index = CenterIndex(centers, centered=True)
+    rows, distances = [], []
+    for z, weights in blocks:
+        near = index.nearest(z)
+        if weights is not None:
+            near.squared_distances[weights == 0] = -1.0
+        # Four times as many, since some may be copies of one row.
+        top = near.squared_distances.topk(min(len(z), 4 * number)).indices
+        nearest_centers = centers[near.labels[top]].to(wide(z.device))
+        exact = (z[top].to(wide(z.device)) - nearest_centers).square().sum(1)
+        keep = exact > 0
+        if weights is not None:
+            keep &= weights[top] > 0
+        rows.append(z[top][keep])
+        distances.append(exact[keep])
+    far, copies = torch.unique(torch.cat(rows), dim=0, return_inverse=True)
+    distance = torch.cat(distances).new_zeros(len(far))
+    distance.scatter_reduce_(0, copies, torch.cat(distances), "amax")
+    return far[distance.topk(min(number, len(far))).indices]

@@ -1,0 +1,82 @@
+"""The options of a training run, checked. Needs no torch, so that usage errors are quick."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dinkcli.errors import UsageError
+
+METRICS = ("euclidean", "cosine")
+SEEDINGS = ("kmeans++", "random", "xavier")
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the result depends on, besides the data and the device.
+
+    Attributes:
+        n_clusters: K.
+        init: "kmeans++", "random", "xavier", or "given" (passed to ``Trainer``).
+        metric: "euclidean" or "cosine".
+        temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
+            k-means objective and infinity the paper's Eq. 6.
+        dilation: weight of the dilation loss; None is 0, and 1 (the paper's) at temperature
+            infinity. While annealing it fades with the temperature.
+        refine: move whole centres after annealing.
+        epochs: most passes over all rows; None is 30.
+        batch_size: rows per update; None follows N and K.
+        tol: stop when a pass lowers the inertia by less than this share of it.
+        seed: of all random draws.
+
+    Raises:
+        UsageError: a value out of range; the message names the option.
+    """
+
+    n_clusters: int
+    init: str = "kmeans++"
+    metric: str = "euclidean"
+    temperature: float | str = "auto"
+    dilation: float | None = None
+    refine: bool = True
+    epochs: int | None = None
+    batch_size: int | None = None
+    tol: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("n_clusters", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                option = {"n_clusters": "-k", "batch_size": "--batch-size"}.get(name, f"--{name}")
+                raise UsageError(f"{option} {value}: expected at least {low}")
+        if self.metric not in METRICS:
+            raise UsageError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")
+        if self.init not in (*SEEDINGS, GIVEN):
+            raise UsageError(f"--init {self.init}: expected one of {', '.join(SEEDINGS)}")
+        if self.temperature != "auto" and not (
+            isinstance(self.temperature, (int, float)) and self.temperature >= 0
+        ):
+            raise UsageError(
+                f"--temperature {self.temperature}: expected auto, inf, or a number of at least 0"
+            )
+        if self.dilation is not None and not 0 <= self.dilation < math.inf:
+            raise UsageError(f"--dilation {self.dilation}: expected a number of at least 0")
+        if not 0 <= self.tol < 1:
+            raise UsageError(f"--tol {self.tol}: expected a number from 0 to below 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON: an infinite temperature becomes the string "inf"."""
+        return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+
+    @property
+    def literal(self) -> bool:
+        return self.temperature == math.inf
+
+    @property
+    def dilation_weight(self) -> float:
+        if self.dilation is None:
+            return 1.0 if self.literal else 0.0
+        return self.dilation

@@ -1,0 +1,34 @@
+"""An array in memory behind the reader protocol, for the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.errors import InputError
+from dinkcli.readers.base import Block
+
+
+class ArrayReader:
+    """An (N, D) array of numbers."""
+
+    path = "array"
+    column: str | None = None
+    id_type: pa.DataType | None = None
+    n_bytes = 0
+
+    def __init__(self, array: np.ndarray):
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"array of shape {array.shape} and dtype {array.dtype}, "
+                "expected 2-D (rows, features) of floats or integers"
+            )
+        self._array = array
+        self.n_rows, self.n_features = array.shape
+        self.dtype = array.dtype
+
+    def blocks(self, rows: int) -> Iterator[Block]:
+        for start in range(0, self.n_rows, rows):
+            yield Block(start, self._array[start : start + rows])

@@ -1,0 +1,77 @@
+"""NumPy .npy files, memory-mapped. Never unpickles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.errors import InputError
+from dinkcli.readers.base import Block
+
+MAGIC = b"\x93NUMPY"
+
+
+class NpyReader:
+    """A 2-D .npy array of numbers, format 1 to 3, any byte order, C or Fortran order."""
+
+    column: str | None = None
+    id_type: pa.DataType | None = None
+
+    def __init__(self, path: str):
+        self.path = path
+        shape, fortran_order, self.dtype, offset = _read_header(path)
+        if self.dtype.hasobject:
+            raise InputError(
+                f"{path}: the array holds Python objects (a pickle), which dink never loads; "
+                "save it as a plain 2-D array of floats"
+            )
+        if self.dtype.kind not in "fiu":
+            raise InputError(f"{path}: the array holds {self.dtype}, expected floats or integers")
+        if len(shape) != 2:
+            raise InputError(
+                f"{path}: the array has shape {shape}, expected 2-D (rows, features)"
+                + ("; reshape it to (-1, 1) for one feature" if len(shape) == 1 else "")
+            )
+        self.n_rows, self.n_features = shape
+        self.n_bytes = os.path.getsize(path)
+        expected = offset + self.dtype.itemsize * shape[0] * shape[1]
+        if self.n_bytes < expected:
+            raise InputError(
+                f"{path}: truncated: shape {shape} of {self.dtype} needs {expected} bytes, "
+                f"the file has {self.n_bytes}; write or copy it again"
+            )
+        self._offset = offset
+        self._order: Literal["C", "F"] = "F" if fortran_order else "C"
+
+    def blocks(self, rows: int) -> Iterator[Block]:
+        for start in range(0, self.n_rows, rows):
+            yield Block(start, self.rows(start, start + rows))
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) as a view of the mapped file, (B, D)."""
+        # Mapped anew for each block: pages of earlier blocks then leave the process at once, and
+        # resident memory stays flat over a file of any size.
+        shape = (self.n_rows, self.n_features)
+        array = np.memmap(self.path, self.dtype, "r", self._offset, shape, self._order)
+        return np.asarray(array[start:stop])
+
+
+def _read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """(shape, fortran_order, dtype, offset of the data)."""
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            # Versions 2 and 3 differ only in how names of structured fields are encoded.
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read(file)
+        except ValueError as error:
+            raise InputError(f"{path}: damaged .npy header: {error}; write it again") from error
+        return shape, fortran_order, dtype, file.tell()

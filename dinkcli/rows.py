@@ -1,0 +1,150 @@
+"""The rows being clustered: prepared for the metric, in memory or read block by block.
+
+Shapes: N rows, B rows in a block, D features.
+
+Euclidean rows are shifted to their mean, which changes no distance and keeps float32 digits.
+Cosine rows are scaled to norm 1, where the squared distance is 2 - 2 cos.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.errors import InputError, UsageError
+from dinkcli.readers import DataSet
+
+Block = tuple[Tensor, "Tensor | None"]
+
+
+class RowSource:
+    """N rows of a data set on a device.
+
+    Args:
+        data: what to read.
+        metric: "euclidean" or "cosine".
+        weights: (N,) float32, not negative, or None.
+        memory: bytes that the rows may take; beyond it they are read anew for each pass.
+
+    Raises:
+        InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
+        UsageError: weights of another length, negative, or all zero.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        metric: str,
+        device: torch.device,
+        weights: np.ndarray | None = None,
+        memory: int | None = None,
+    ):
+        self.data = data
+        self.metric = metric
+        self.device = device
+        self.n_rows, self.n_features = data.n_rows, data.n_features
+        self.weights = _check_weights(weights, self.n_rows)
+        self.total_weight = (
+            float(self.n_rows) if self.weights is None else float(self.weights.double().sum())
+        )
+        budget = _default_memory() if memory is None else memory
+        self.in_memory = 4 * self.n_rows * self.n_features <= budget
+        self.shift = torch.zeros(self.n_features)
+        self._rows: Tensor | None = None
+        if self.in_memory:
+            self._load()
+
+    def _load(self) -> None:
+        rows = torch.from_numpy(self.data.load())
+        if self.metric == "cosine":
+            _normalize_(rows, 0, self.data.name)
+        else:
+            mean = rows.mean(0, dtype=torch.float64)
+            self.shift = mean.float()
+            rows -= self.shift
+            _check_norms(rows, self.data.name)
+        self._rows = rows.to(self.device)
+
+    def _prepared(self) -> Iterator[tuple[int, Tensor]]:
+        """(number of the first row, rows (B, D)) in order, on the CPU."""
+        for block in self.data.blocks():
+            rows = torch.from_numpy(np.array(block.vectors))
+            if self.metric == "cosine":
+                _normalize_(rows, block.start, self.data.name)
+            else:
+                rows -= self.shift
+                _check_norms(rows, self.data.name)
+            yield block.start, rows
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows and their weights in order, on the device."""
+        if self._rows is not None:
+            yield self._rows, self._weights_at(slice(None))
+            return
+        for start, rows in self._prepared():
+            yield rows.to(self.device), self._weights_at(slice(start, start + len(rows)))
+
+    def sample(self, size: int, generator: torch.Generator) -> Block:
+        """``size`` rows drawn without replacement, in random order, with their weights.
+
+        Rows that are not in memory are read once, and the shift is set to the sample's mean.
+        """
+        chosen = torch.randperm(self.n_rows, generator=generator)[:size]
+        weights = None if self.weights is None else self.weights[chosen].to(self.device)
+        if self._rows is not None:
+            return self._rows[chosen.to(self.device)], weights
+        order = chosen.argsort()
+        ascending = chosen[order]
+        result = torch.empty(size, self.n_features)
+        for start, rows in self._prepared():
+            first, last = np.searchsorted(ascending, (start, start + len(rows)))
+            result[order[first:last]] = rows[ascending[first:last] - start]
+        if self.metric == "euclidean":
+            mean = result.mean(0, dtype=torch.float64).float()
+            self.shift += mean
+            result -= mean
+        return result.to(self.device), weights
+
+    def _weights_at(self, where: slice) -> Tensor | None:
+        return None if self.weights is None else self.weights[where].to(self.device)
+
+
+def _default_memory() -> int:
+    """A quarter of the machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def _normalize_(rows: Tensor, start: int, name: str) -> None:
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    zero = (norms == 0).nonzero()
+    if len(zero):
+        raise InputError(
+            f"{name}: row {start + int(zero[0, 0])} has norm 0, which has no direction "
+            f"(counting from 0; {len(zero)} such rows); remove it or use --metric euclidean"
+        )
+    rows /= norms
+
+
+def _check_norms(rows: Tensor, name: str) -> None:
+    """Squared distances must fit float32, with room for sums."""
+    largest = float(rows.abs().max())
+    limit = 1e18 / rows.shape[1] ** 0.5
+    if largest > limit:
+        raise InputError(
+            f"{name}: values reach {largest:.3g} away from the mean, squared distances would "
+            f"overflow float32 (limit {limit:.3g}); scale the data down"
+        )
+
+
+def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
+    if weights is None:
+        return None
+    if weights.shape != (n_rows,):
+        raise UsageError(f"sample weights of shape {weights.shape}, expected ({n_rows},)")
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise UsageError("sample weights must be finite, not negative, and not all zero")
+    return torch.from_numpy(np.asarray(weights, dtype=np.float32))

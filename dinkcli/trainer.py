@@ -1,0 +1,262 @@
+"""Training: a generator of steps. No printing, no files; whoever drives it shows and saves.
+
+Shapes: N rows, B rows in a batch, K clusters, D features.
+
+With ``temperature="auto"`` the centres are seeded on a sample, annealed there (the shrink loss
+at a falling temperature), refined by moving whole centres, and then updated by passes over all
+rows at temperature 0 until the inertia stops falling. A fixed temperature trains the objective
+at that temperature; infinity is the paper's literal one, by gradient descent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinkcli.errors import UsageError
+from dinkcli.head import DinkClusterHead
+from dinkcli.lloyd import (
+    Statistics,
+    cluster_sums,
+    farthest_rows,
+    full_pass,
+    tempered_statistics,
+    weighted_sum,
+)
+from dinkcli.nearest import CenterIndex
+from dinkcli.objective import dilation_loss
+from dinkcli.options import TrainOptions
+from dinkcli.refine import Rows, breathe
+from dinkcli.rows import RowSource
+from dinkcli.schedule import (
+    annealing_batch,
+    sample_size,
+    start_temperature,
+    temperatures,
+)
+from dinkcli.seeding import seed_centers, too_few_rows
+
+_MAX_PASSES = 30
+_LITERAL_EPOCHS = 50
+_LITERAL_LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one update of the centres.
+
+    Attributes:
+        phase: "anneal", "refine" or "pass" (one over all rows).
+        done, total: position in the phase; ``total`` is a bound for refine and pass.
+        rows: rows that this step read.
+        temperature: that the step was made at.
+        inertia: sum of squared distances to the nearest centre, scaled to all N rows.
+        dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
+        smallest, largest: share of rows in the smallest and largest cluster.
+        reseeded: empty clusters that this step gave new centres.
+    """
+
+    phase: str
+    done: int
+    total: int
+    rows: int
+    temperature: float
+    inertia: float
+    dilation_loss: float
+    shrink_loss: float
+    smallest: float
+    largest: float
+    reseeded: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON: an infinite temperature becomes the string "inf"."""
+        return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+
+
+class Trainer:
+    """Fits K centres to the rows of a source.
+
+    ``steps()`` runs the training; afterwards (or in between) ``cluster_centers`` are the centres
+    in the data's own coordinates, and ``statistics`` those of the last pass over all rows.
+
+    Args:
+        initial: (K, D) centres to start from, for ``options.init`` "given".
+
+    Raises:
+        UsageError: K above the number of rows.
+    """
+
+    def __init__(self, rows: RowSource, options: TrainOptions, initial: Tensor | None = None):
+        if options.n_clusters > rows.n_rows:
+            raise UsageError(
+                f"-k {options.n_clusters}: more clusters than the {rows.n_rows} rows of "
+                f"{rows.data.name}"
+            )
+        self.rows = rows
+        self.options = options
+        self.initial = initial
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.centers = torch.zeros(options.n_clusters, rows.n_features, device=rows.device)
+        self.statistics = Statistics.zeros(self.centers)
+
+    @property
+    def cluster_centers(self) -> Tensor:
+        """(K, D) float32 on the CPU, in the coordinates of the data."""
+        return self.centers.cpu() + self.rows.shift
+
+    def steps(self) -> Iterator[Step]:
+        """Trains; yields after every update.
+
+        Raises:
+            InputError: fewer distinct rows than clusters.
+        """
+        options = self.options
+        size = sample_size(self.rows.n_rows, options.n_clusters)
+        z, weights = self.rows.sample(size, self.generator)
+        self._seed(z, weights)
+        if options.literal:
+            yield from self._literal_passes()
+            return
+        if options.temperature == "auto":
+            yield from self._anneal(z, weights)
+            if options.refine:
+                yield from self._refine(z, weights)
+            del z, weights
+            yield from self._passes(0.0)
+        else:
+            yield from self._passes(float(options.temperature))
+
+    def _seed(self, z: Tensor, weights: Tensor | None) -> None:
+        if self.initial is not None:
+            self.centers = self._project((self.initial - self.rows.shift).to(z))
+            return
+        centers = seed_centers(
+            z, weights, self.options.n_clusters, self.options.init, self.generator
+        )
+        self.centers = self._project(centers)
+
+    def _project(self, centers: Tensor) -> Tensor:
+        """Under cosine, centres have norm 1 (spherical k-means); a zero mean stays zero."""
+        if self.options.metric == "cosine":
+            return torch.nn.functional.normalize(centers, dim=1)
+        return centers
+
+    def _anneal(self, z: Tensor, weights: Tensor | None) -> Iterator[Step]:
+        """The tempered shrink loss, from warm to cold, one update per temperature."""
+        n_clusters = self.options.n_clusters
+        size = self.options.batch_size or annealing_batch(len(z), n_clusters)
+        part = slice(0, max(size, 64 * n_clusters))
+        near = CenterIndex(self.centers, centered=True).nearest(z[part], exact=False)
+        schedule = temperatures(start_temperature(z[part], self.centers, near))
+        position = 0
+        for done, temperature in enumerate(schedule, 1):
+            if position + size > len(z):
+                position = 0  # the sample is in random order already
+            batch = slice(position, position + size)
+            position += size
+            index = CenterIndex(self.centers, centered=True)
+            w = None if weights is None else weights[batch]
+            found = tempered_statistics(z[batch], w, index, temperature)
+            weight = self.options.dilation_weight * temperature / schedule[0]
+            self.centers = self._project(found.means(self.centers, weight))
+            yield self._step("anneal", done, len(schedule), temperature, found, len(z[batch]))
+
+    def _refine(self, z: Tensor, weights: Tensor | None) -> Iterator[Step]:
+        rows = Rows(z, weights, self._project)
+        most = max(5, self.options.n_clusters // 2)
+        squares = weighted_sum(z.square().sum(1), weights)
+        for breath in breathe(rows, self.centers, self.generator, self.options.tol):
+            self.centers = breath.centers
+            counts, sums = cluster_sums(z, weights, breath.near.labels, len(self.centers))
+            found = Statistics(counts, sums, breath.inertia, breath.inertia, squares)
+            yield self._step("refine", most - breath.moved, most, 0.0, found, len(z))
+
+    def _passes(self, temperature: float) -> Iterator[Step]:
+        """Passes over all rows until the objective falls by less than ``tol`` of itself.
+
+        The last pass measures the centres and leaves them as they are: true centroids of the
+        partition before, and the statistics are exactly theirs.
+        """
+        limit = self.options.epochs or _MAX_PASSES
+        weight = 0.0 if self.options.temperature == "auto" else self.options.dilation_weight
+        previous = math.inf
+        for done in range(limit + 1):
+            found = full_pass(self.rows.blocks(), self.centers, temperature)
+            reseeded = 0
+            if temperature == 0 and not found.counts.all():
+                found, reseeded = self._fill_empty(found)
+            self.statistics = found
+            yield self._step(
+                "pass", done, limit, temperature, found, self.rows.n_rows, reseeded=reseeded
+            )
+            if done == limit or abs(previous - found.shrink) <= self.options.tol * found.shrink:
+                return
+            previous = found.shrink if not reseeded else math.inf
+            self.centers = self._project(found.means(self.centers, weight))
+
+    def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
+        """Moves the centres of empty clusters onto far rows until no cluster is empty."""
+        reseeded = 0
+        while True:
+            empty = (found.counts == 0).nonzero()[:, 0]
+            if len(empty) == 0:
+                return found, reseeded
+            far = farthest_rows(self.rows.blocks(), self.centers, len(empty))
+            if len(far) == 0:
+                raise too_few_rows(len(self.centers) - len(empty), len(self.centers))
+            # Each such row is now at distance 0 from a centre of its own, so the inertia falls
+            # with every round and the loop ends.
+            self.centers = self.centers.clone()
+            self.centers[empty[: len(far)]] = far
+            reseeded += len(far)
+            found = full_pass(self.rows.blocks(), self.centers)
+
+    def _literal_passes(self) -> Iterator[Step]:
+        """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
+        limit = self.options.epochs or _LITERAL_EPOCHS
+        size = self.options.batch_size or annealing_batch(self.rows.n_rows, len(self.centers))
+        head = DinkClusterHead(*self.centers.shape).to(self.centers.device)
+        head.reset_cluster_centers(self.centers)
+        optimizer = torch.optim.Adam(head.parameters(), lr=_LITERAL_LEARNING_RATE)
+        for done in range(limit + 1):
+            if done:
+                for z, _ in self.rows.blocks():
+                    for batch in z.split(size):
+                        dilation, shrink = head(batch)
+                        optimizer.zero_grad()
+                        (shrink + self.options.dilation_weight * dilation).backward()
+                        optimizer.step()
+            self.centers = self._project(head.cluster_centers.detach().clone())
+            found = full_pass(self.rows.blocks(), self.centers)
+            self.statistics = found
+            yield self._step("pass", done, limit, math.inf, found, self.rows.n_rows)
+
+    def _step(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        temperature: float,
+        found: Statistics,
+        rows: int,
+        reseeded: int = 0,
+    ) -> Step:
+        weight = float(found.counts.sum())
+        return Step(
+            phase=phase,
+            done=done,
+            total=total,
+            rows=rows,
+            temperature=temperature,
+            inertia=found.inertia / weight * self.rows.total_weight,
+            dilation_loss=float(dilation_loss(self.centers)),
+            shrink_loss=found.paper_shrink_loss(self.centers),
+            smallest=float(found.counts.min()) / weight,
+            largest=float(found.counts.max()) / weight,
+            reseeded=reseeded,
+        )
