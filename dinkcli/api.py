@@ -32,6 +32,7 @@ def train(
     init: str | np.ndarray | Tensor = "kmeans++",
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
+    memory: int | None = None,
     on_step: Callable[[Step], None] | None = None,
     **options: Any,
 ) -> Model:
@@ -44,6 +45,8 @@ def train(
             or an earlier model).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         sample_weight: (N,), not negative.
+        memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
+            they are read anew for each pass.
         on_step: called after every update of the centres.
         options: the other fields of ``TrainOptions``.
 
@@ -53,12 +56,13 @@ def train(
     initial = _initial_centers(init)
     chosen = TrainOptions(n_clusters, init=str(init) if initial is None else GIVEN, **options)
     data = open_data(inputs)
+    chosen.check_rows(data.n_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
         raise UsageError(
             f"--init: centres of shape {tuple(initial.shape)}, expected "
             f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
         )
-    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight)
+    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight, memory)
     trainer = Trainer(rows, chosen, initial)
     history = []
     for step in trainer.steps():

@@ -71,6 +71,13 @@ class TrainOptions:
         """Plain JSON: an infinite temperature becomes the string "inf"."""
         return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
 
+    def check_rows(self, n_rows: int, source: str) -> None:
+        """Raises UsageError when there are more clusters than rows."""
+        if self.n_clusters > n_rows:
+            raise UsageError(
+                f"-k {self.n_clusters}: more clusters than the {n_rows} rows of {source}"
+            )
+
     @property
     def literal(self) -> bool:
         return self.temperature == math.inf

@@ -101,7 +101,7 @@ class RowSource:
         ascending = chosen[order]
         result = torch.empty(size, self.n_features)
         for start, rows in self._prepared():
-            first, last = np.searchsorted(ascending, (start, start + len(rows)))
+            first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
             result[order[first:last]] = rows[ascending[first:last] - start]
         if self.metric == "euclidean":
             mean = result.mean(0, dtype=torch.float64).float()

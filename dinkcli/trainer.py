@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinkcli.errors import UsageError
 from dinkcli.head import DinkClusterHead
 from dinkcli.lloyd import (
     Statistics,
@@ -86,17 +85,9 @@ class Trainer:
 
     Args:
         initial: (K, D) centres to start from, for ``options.init`` "given".
-
-    Raises:
-        UsageError: K above the number of rows.
     """
 
     def __init__(self, rows: RowSource, options: TrainOptions, initial: Tensor | None = None):
-        if options.n_clusters > rows.n_rows:
-            raise UsageError(
-                f"-k {options.n_clusters}: more clusters than the {rows.n_rows} rows of "
-                f"{rows.data.name}"
-            )
         self.rows = rows
         self.options = options
         self.initial = initial

@@ -82,17 +82,20 @@ def train(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
+        from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
 
         options = _options(metric, temperature, dilation, refine, epochs, batch_size, tol, seed)
+        checked = TrainOptions(n_clusters, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
         data = open_inputs(inputs, column=column)
         refuse_overwriting(target, data)
+        checked.check_rows(data.n_rows, data.name)
 
         from dinkcli import api
 
-        if options["temperature"] == float("inf") and not quiet:
+        if checked.literal and not quiet:
             say(
                 "Warning: at temperature inf the losses see fixed embeddings only through their "
                 "mean; centres drift apart and clusters decay. Use --temperature auto for "
