@@ -128,7 +128,6 @@ def tempered_statistics(
         near = index.nearest(z, exact=False)
         return hard_statistics(z, weights, near, index.n_clusters)
     total = Statistics.zeros(index.centers)
-    counts, sums = torch.zeros_like(index.half_norms), torch.zeros_like(index.centers)
     start = 0
     for rows in index.chunks(z):
         w = None if weights is None else weights[start : start + len(rows)]
@@ -137,13 +136,11 @@ def tempered_statistics(
         r = responsibilities(distances, temperature)
         if w is not None:
             r *= w[:, None]
-        counts += r.sum(0)
-        sums.addmm_(r.T, rows)
+        total.counts += r.sum(0)
+        total.sums += r.T @ rows
+        total.shrink += weighted_sum(r * distances, None)
         total.inertia += weighted_sum(distances.amin(1), w)
-        total.shrink += float((r * distances).sum())
         total.squares += weighted_sum(rows.square().sum(1), w)
-    total.counts += counts
-    total.sums += sums
     return total
 
 

@@ -25,6 +25,11 @@ _CHUNK_SCORES = 1 << 23
 _RESCORE_ELEMENTS = 1 << 22
 
 
+def chunk_rows(n_clusters: int) -> int:
+    """Rows whose scores against K centres are computed at once."""
+    return max(1, min(_CHUNK_ROWS, _CHUNK_SCORES // n_clusters))
+
+
 class Nearest(NamedTuple):
     """The nearest and the second-nearest centre of each row: index (N,), squared distance (N,).
 
@@ -54,7 +59,6 @@ class CenterIndex:
             self.shift = self.centers.mean(0)
             self.shifted = self.centers - self.shift
         self.half_norms = self.shifted.square().sum(1) / 2
-        self.max_norm = (2 * self.half_norms.max()).sqrt()
 
     @property
     def n_clusters(self) -> int:
@@ -62,7 +66,7 @@ class CenterIndex:
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
-        return iter(z.split(max(1, min(_CHUNK_ROWS, _CHUNK_SCORES // self.n_clusters))))
+        return iter(z.split(chunk_rows(self.n_clusters)))
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
@@ -103,7 +107,8 @@ class CenterIndex:
     def _rounding_bound(self, squared_norms: Tensor) -> Tensor:
         """Twice the rounding error of one score: D + 2 additions of products |z| |c| at most."""
         eps = torch.finfo(self.dtype).eps * 2 * (self.shifted.shape[1] + 2)
-        return eps * self.max_norm * (squared_norms.sqrt() + self.max_norm)
+        largest = (2 * self.half_norms.max()).sqrt()
+        return eps * largest * (squared_norms.sqrt() + largest)
 
     def _rescore(self, z: Tensor, candidates: Tensor) -> Tensor:
         """Labels of the rows ``z`` (M, D) among ``candidates`` (M, K) bool, in float64."""

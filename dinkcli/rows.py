@@ -51,8 +51,8 @@ class RowSource:
         self.total_weight = (
             float(self.n_rows) if self.weights is None else float(self.weights.double().sum())
         )
-        budget = _default_memory() if memory is None else memory
-        self.in_memory = 4 * self.n_rows * self.n_features <= budget
+        self.memory = _default_memory() if memory is None else memory
+        self.in_memory = 4 * self.n_rows * self.n_features <= self.memory
         self.shift = torch.zeros(self.n_features)
         self._rows: Tensor | None = None
         if self.in_memory:
@@ -131,7 +131,8 @@ def _normalize_(rows: Tensor, start: int, name: str) -> None:
 
 def _check_norms(rows: Tensor, name: str) -> None:
     """Squared distances must fit float32, with room for sums."""
-    largest = float(rows.abs().max())
+    low, high = torch.aminmax(rows)
+    largest = max(-float(low), float(high))
     limit = 1e18 / rows.shape[1] ** 0.5
     if largest > limit:
         raise InputError(

@@ -1,4 +1,4 @@
-"""First centres: k-means++ on a sample, random rows, Xavier, or given ones.
+"""First centres: k-means++ on a sample, random rows, or Xavier.
 
 Shapes: N rows of the sample, K clusters, D features.
 """
@@ -9,70 +9,66 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
+from dinkcli.lloyd import wide
+from dinkcli.sample import Sample
 
 
 def seed_centers(
-    z: Tensor, weights: Tensor | None, n_clusters: int, init: str, generator: torch.Generator
+    sample: Sample, n_clusters: int, init: str, generator: torch.Generator, part: int
 ) -> Tensor:
-    """K centres (K, D) from the sample ``z`` (N, D), by one of ``SEEDINGS``."""
-    if init == "xavier":
-        bound = (6 / (n_clusters + z.shape[1])) ** 0.5
-        uniform = torch.rand(n_clusters, z.shape[1], generator=generator)
-        return ((uniform * 2 - 1) * bound).to(z)
-    if init == "random":
-        return z[torch.randperm(len(z), generator=generator)[:n_clusters].to(z.device)].clone()
-    return kmeans_plus_plus(z, weights, n_clusters, generator)
+    """K centres (K, D), by one of ``options.SEEDINGS``.
 
-
-def kmeans_plus_plus(
-    z: Tensor,
-    weights: Tensor | None,
-    n_clusters: int,
-    generator: torch.Generator,
-    candidates: int = 1,
-) -> Tensor:
-    """Rows drawn one after the other with probability proportional to the squared distance to
-    the nearest row drawn so far (Arthur and Vassilvitskii 2007); the best of ``candidates``
-    draws is kept each time (the greedy variant).
+    Args:
+        part: rows of the sample that k-means++ draws from; it takes all of them when these do
+            not have K distinct ones.
 
     Raises:
-        InputError: fewer than ``n_clusters`` distinct rows.
+        InputError: k-means++ on fewer than K distinct rows.
     """
-    if n_clusters > len(z):
-        raise too_few_rows(len(z), n_clusters)
+    if init == "xavier":
+        bound = (6 / (n_clusters + sample.z.shape[1])) ** 0.5
+        uniform = torch.rand(n_clusters, sample.z.shape[1], generator=generator)
+        return ((uniform * 2 - 1) * bound).to(sample.z)
+    if init == "random":
+        return sample.z[:n_clusters].clone()  # the sample is in random order
+    centers = kmeans_plus_plus(sample[:part], n_clusters, generator)
+    if len(centers) < n_clusters and part < len(sample):
+        centers = kmeans_plus_plus(sample, n_clusters, generator)
+    if len(centers) < n_clusters:
+        raise too_few_rows(len(centers), n_clusters)
+    return centers
+
+
+def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Rows drawn one after the other with probability proportional to the squared distance to
+    the nearest row drawn so far (Arthur and Vassilvitskii 2007); (K, D), or all the distinct
+    rows when they are fewer.
+    """
+    z = sample.z
     norms = z.square().sum(1)
     # Rounding leaves about this much where the distance is truly zero.
     noise = 4 * torch.finfo(z.dtype).eps * z.shape[1] ** 0.5 * norms
     chosen: list[Tensor] = []
+    mass = torch.ones_like(norms)
     distances = torch.full_like(norms, torch.inf)
-    for k in range(n_clusters):
-        mass = torch.ones_like(norms) if k == 0 else distances
-        if weights is not None:
-            mass = mass * weights
-        cumulative = mass.cumsum(0, dtype=torch.float64 if z.device.type != "mps" else None)
-        total = cumulative[-1]
-        if not total > 0:
-            return _distinct_rows(z, n_clusters)
-        draws = torch.rand(candidates, generator=generator, dtype=torch.float64)
-        rows = torch.searchsorted(cumulative, draws.to(cumulative) * total, right=True)
-        rows = rows.clamp_(max=len(z) - 1)
-        new = torch.addmm(norms[rows], z, z[rows].T, alpha=-2).add_(norms[:, None])
-        new = torch.where(new > noise[:, None], new, 0.0)
-        new[rows, torch.arange(len(rows), device=z.device)] = 0.0
-        torch.minimum(new, distances[:, None], out=new)
-        totals = new.sum(0) if weights is None else weights @ new
-        best = int(totals.argmin())
-        distances = new[:, best].contiguous()
-        chosen.append(rows[best])
-    return z[torch.stack(chosen)].clone()
-
-
-def _distinct_rows(z: Tensor, n_clusters: int) -> Tensor:
-    """K distinct rows when the squared distances left are all zero, or zero to rounding."""
-    distinct = torch.unique(z, dim=0)
-    if len(distinct) < n_clusters:
-        raise too_few_rows(len(distinct), n_clusters)
-    return distinct[:n_clusters].clone()
+    for _ in range(min(n_clusters, len(z))):
+        cumulative = sample.weigh(mass).cumsum(0, dtype=wide(z.device))
+        if not cumulative[-1] > 0:
+            break
+        draw = torch.rand(1, generator=generator, dtype=torch.float64).to(cumulative)
+        row = torch.searchsorted(cumulative, draw * cumulative[-1], right=True)
+        row = row.clamp_(max=len(z) - 1)
+        chosen.append(row)
+        new = torch.addmv(norms, z, z[row[0]], alpha=-2).add_(norms[row])
+        distances = torch.minimum(distances, torch.where(new > noise, new, 0.0))
+        distances[row] = 0.0
+        mass = distances
+    centers = z[torch.cat(chosen)].clone()
+    if len(centers) < n_clusters:
+        # What is left is zero, or zero to rounding: then any other rows will do.
+        distinct = torch.unique(z, dim=0)
+        return distinct[:n_clusters] if len(distinct) > len(centers) else centers
+    return centers
 
 
 def too_few_rows(distinct: int, n_clusters: int) -> InputError:

@@ -18,26 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinkcli.anneal import anneal
 from dinkcli.head import DinkClusterHead
-from dinkcli.lloyd import (
-    Statistics,
-    cluster_sums,
-    farthest_rows,
-    full_pass,
-    tempered_statistics,
-    weighted_sum,
-)
-from dinkcli.nearest import CenterIndex
+from dinkcli.lloyd import Statistics, farthest_rows, full_pass
 from dinkcli.objective import dilation_loss
 from dinkcli.options import TrainOptions
-from dinkcli.refine import Rows, breathe
+from dinkcli.refine import breathe
 from dinkcli.rows import RowSource
-from dinkcli.schedule import (
-    annealing_batch,
-    sample_size,
-    start_temperature,
-    temperatures,
-)
+from dinkcli.sample import Sample
+from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.seeding import seed_centers, too_few_rows
 
 _MAX_PASSES = 30
@@ -107,28 +96,29 @@ class Trainer:
             InputError: fewer distinct rows than clusters.
         """
         options = self.options
-        size = sample_size(self.rows.n_rows, options.n_clusters)
-        z, weights = self.rows.sample(size, self.generator)
-        self._seed(z, weights)
+        size = sample_size(
+            self.rows.n_rows, options.n_clusters, self.rows.n_features, self.rows.memory
+        )
+        sample = Sample(*self.rows.sample(size, self.generator), self._project)
+        self._seed(sample)
         if options.literal:
             yield from self._literal_passes()
-            return
-        if options.temperature == "auto":
-            yield from self._anneal(z, weights)
-            if options.refine:
-                yield from self._refine(z, weights)
-            del z, weights
-            yield from self._passes(0.0)
-        else:
+        elif options.temperature != "auto":
             yield from self._passes(float(options.temperature))
+        else:
+            yield from self._anneal(sample)
+            if options.refine:
+                yield from self._refine(sample)
+            del sample
+            yield from self._passes(0.0)
 
-    def _seed(self, z: Tensor, weights: Tensor | None) -> None:
+    def _seed(self, sample: Sample) -> None:
         if self.initial is not None:
-            self.centers = self._project((self.initial - self.rows.shift).to(z))
-            return
-        centers = seed_centers(
-            z, weights, self.options.n_clusters, self.options.init, self.generator
-        )
+            centers = (self.initial - self.rows.shift).to(sample.z)
+        else:
+            options = self.options
+            part = seeding_size(len(sample), options.n_clusters)
+            centers = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
         self.centers = self._project(centers)
 
     def _project(self, centers: Tensor) -> Tensor:
@@ -137,35 +127,38 @@ class Trainer:
             return torch.nn.functional.normalize(centers, dim=1)
         return centers
 
-    def _anneal(self, z: Tensor, weights: Tensor | None) -> Iterator[Step]:
-        """The tempered shrink loss, from warm to cold, one update per temperature."""
-        n_clusters = self.options.n_clusters
-        size = self.options.batch_size or annealing_batch(len(z), n_clusters)
-        part = slice(0, max(size, 64 * n_clusters))
-        near = CenterIndex(self.centers, centered=True).nearest(z[part], exact=False)
-        schedule = temperatures(start_temperature(z[part], self.centers, near))
-        position = 0
-        for done, temperature in enumerate(schedule, 1):
-            if position + size > len(z):
-                position = 0  # the sample is in random order already
-            batch = slice(position, position + size)
-            position += size
-            index = CenterIndex(self.centers, centered=True)
-            w = None if weights is None else weights[batch]
-            found = tempered_statistics(z[batch], w, index, temperature)
-            weight = self.options.dilation_weight * temperature / schedule[0]
-            self.centers = self._project(found.means(self.centers, weight))
-            yield self._step("anneal", done, len(schedule), temperature, found, len(z[batch]))
+    def _anneal(self, sample: Sample) -> Iterator[Step]:
+        options, done = self.options, 0
+        steps = effort(len(sample), *self.centers.shape).annealing_steps
+        size = options.batch_size or annealing_batch(len(sample), options.n_clusters)
+        size = min(size, len(sample))
+        for now in anneal(sample, self.centers, size, steps, options.dilation_weight):
+            self.centers = now.centers
+            rows, done = (now.done - done) * size, now.done
+            yield self._step(
+                "anneal",
+                (done, steps),
+                rows,
+                now.temperature,
+                now.shares,
+                now.mean_inertia,
+                sample.paper_shrink_loss(now.centers),
+            )
 
-    def _refine(self, z: Tensor, weights: Tensor | None) -> Iterator[Step]:
-        rows = Rows(z, weights, self._project)
-        most = max(5, self.options.n_clusters // 2)
-        squares = weighted_sum(z.square().sum(1), weights)
-        for breath in breathe(rows, self.centers, self.generator, self.options.tol):
+    def _refine(self, sample: Sample) -> Iterator[Step]:
+        how = effort(len(sample), *self.centers.shape)
+        for breath in breathe(sample, self.centers, self.generator, how):
             self.centers = breath.centers
-            counts, sums = cluster_sums(z, weights, breath.near.labels, len(self.centers))
-            found = Statistics(counts, sums, breath.inertia, breath.inertia, squares)
-            yield self._step("refine", most - breath.moved, most, 0.0, found, len(z))
+            sizes = sample.cluster_weights(breath.near.labels, len(self.centers))
+            yield self._step(
+                "refine",
+                (how.moves - breath.moved, how.moves),
+                len(sample),
+                0.0,
+                sizes / sample.total_weight,
+                breath.inertia / sample.total_weight,
+                sample.paper_shrink_loss(breath.centers),
+            )
 
     def _passes(self, temperature: float) -> Iterator[Step]:
         """Passes over all rows until the objective falls by less than ``tol`` of itself.
@@ -182,9 +175,7 @@ class Trainer:
             if temperature == 0 and not found.counts.all():
                 found, reseeded = self._fill_empty(found)
             self.statistics = found
-            yield self._step(
-                "pass", done, limit, temperature, found, self.rows.n_rows, reseeded=reseeded
-            )
+            yield self._pass_step(done, limit, temperature, reseeded)
             if done == limit or abs(previous - found.shrink) <= self.options.tol * found.shrink:
                 return
             previous = found.shrink if not reseeded else math.inf
@@ -223,31 +214,45 @@ class Trainer:
                         (shrink + self.options.dilation_weight * dilation).backward()
                         optimizer.step()
             self.centers = self._project(head.cluster_centers.detach().clone())
-            found = full_pass(self.rows.blocks(), self.centers)
-            self.statistics = found
-            yield self._step("pass", done, limit, math.inf, found, self.rows.n_rows)
+            self.statistics = full_pass(self.rows.blocks(), self.centers)
+            yield self._pass_step(done, limit, math.inf)
+
+    def _pass_step(self, done: int, limit: int, temperature: float, reseeded: int = 0) -> Step:
+        found = self.statistics
+        weight = self.rows.total_weight
+        shrink = found.paper_shrink_loss(self.centers)
+        return self._step(
+            "pass",
+            (done, limit),
+            self.rows.n_rows,
+            temperature,
+            found.counts / weight,
+            found.inertia / weight,
+            shrink,
+            reseeded,
+        )
 
     def _step(
         self,
         phase: str,
-        done: int,
-        total: int,
-        temperature: float,
-        found: Statistics,
+        position: tuple[int, int],
         rows: int,
+        temperature: float,
+        shares: Tensor,
+        mean_inertia: float,
+        shrink: float,
         reseeded: int = 0,
     ) -> Step:
-        weight = float(found.counts.sum())
         return Step(
             phase=phase,
-            done=done,
-            total=total,
+            done=position[0],
+            total=position[1],
             rows=rows,
             temperature=temperature,
-            inertia=found.inertia / weight * self.rows.total_weight,
+            inertia=mean_inertia * self.rows.total_weight,
             dilation_loss=float(dilation_loss(self.centers)),
-            shrink_loss=found.paper_shrink_loss(self.centers),
-            smallest=float(found.counts.min()) / weight,
-            largest=float(found.counts.max()) / weight,
+            shrink_loss=shrink,
+            smallest=float(shares.min()),
+            largest=float(shares.max()),
             reseeded=reseeded,
         )

@@ -1,0 +1,119 @@
+"""Deterministic annealing: the shrink loss at a falling temperature (Rose 1998).
+
+Warm responsibilities pull every centre towards all rows, which keeps early mistakes from being
+confirmed; cold ones make crisp clusters. Batches are small and many: running averages of the sums
+take the place of full passes (stepwise EM, Cappe and Moulines 2009).
+
+Shapes: B rows in a batch, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dinkcli.lloyd import Statistics, segment_sums
+from dinkcli.nearest import Nearest, chunk_rows
+from dinkcli.sample import Sample
+from dinkcli.schedule import seeding_size, step_sizes, temperatures
+
+_START = 0.5  # of the median merge temperature
+_POWER_ITERATIONS = 4
+_REPORTS = 20
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """The state after some updates.
+
+    Attributes:
+        done: updates so far.
+        centers: (K, D).
+        shares: (K,) running average of the share of rows in each cluster.
+        mean_inertia: of the last batch, per row.
+    """
+
+    done: int
+    temperature: float
+    centers: Tensor
+    shares: Tensor
+    mean_inertia: float
+
+
+def anneal(
+    sample: Sample, centers: Tensor, batch_size: int, steps: int, dilation: float
+) -> Iterator[Annealed]:
+    """Yields twenty times on the way to the last and coldest update.
+
+    The weight of the dilation loss fades with the temperature, so that the last centres are
+    means of their rows.
+    """
+    part = sample[: seeding_size(len(sample), len(centers))]
+    centers = part.means(centers, part.nearest(centers).labels)
+    schedule = temperatures(start_temperature(part.z, centers, part.nearest(centers)), steps)
+    shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
+    start = 0
+    for done, (temperature, step_size) in enumerate(
+        zip(schedule, step_sizes(len(schedule)), strict=True), 1
+    ):
+        if start + batch_size > len(sample):
+            start = 0  # the sample is in random order already
+        batch = sample[start : start + batch_size]
+        start += batch_size
+        weight = max(batch.total_weight, 1e-30)
+        counts, total = _tempered_sums(batch, centers, temperature)
+        shares.lerp_(counts / weight, step_size)
+        sums.lerp_(total / weight, step_size)
+        fading = dilation * temperature / schedule[0]
+        centers = sample.project(Statistics(shares, sums).means(centers, fading))
+        if done % max(1, steps // _REPORTS) == 0:
+            inertia = batch.inertia(batch.nearest(centers)) / weight
+            yield Annealed(done, temperature, centers, shares.clone(), inertia)
+
+
+def _tempered_sums(batch: Sample, centers: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities.
+
+    ||z||^2 is the same for all centres of a row and drops out of the softmax, which leaves one
+    product, one softmax and one more product: this loop is most of the training time.
+    """
+    counts, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
+    bias = centers.square().sum(1) / -temperature
+    rows = chunk_rows(len(centers))
+    for start in range(0, len(batch), rows):
+        part = batch[start : start + rows]
+        r = torch.addmm(bias, part.z, centers.T, alpha=2 / temperature).softmax(1)
+        if part.weights is not None:
+            r *= part.weights[:, None]
+        counts += r.sum(0)
+        sums.addmm_(r.T, part.z)
+    return counts, sums
+
+
+def start_temperature(z: Tensor, centers: Tensor, near: Nearest) -> float:
+    """Half of the temperature at which the typical pair of neighbouring centres would merge.
+
+    A centre splits (or two merge) when the temperature falls (or rises) past twice the largest
+    eigenvalue of its cluster's covariance (Rose 1998). Power iteration finds that eigenvalue
+    for all clusters at once. The median ignores clusters of one row; 0 when most are such.
+    """
+    labels, n_clusters = near.labels, len(centers)
+    counts = torch.bincount(labels, minlength=n_clusters).clamp(min=1).to(z.dtype)
+    residuals = z - centers[labels]
+    # Any start that is not orthogonal to the largest direction does; the farthest row of each
+    # cluster has a large part of it.
+    order = near.squared_distances.argsort()
+    direction = torch.zeros_like(centers)
+    direction[labels[order]] = residuals[order]
+    eigenvalue = torch.zeros(n_clusters, dtype=z.dtype, device=z.device)
+    for _ in range(_POWER_ITERATIONS):
+        direction = torch.nn.functional.normalize(direction, dim=1)
+        along = (residuals * direction[labels]).sum(1, keepdim=True)
+        direction = segment_sums(residuals * along, labels, n_clusters) / counts[:, None]
+        eigenvalue = direction.norm(dim=1)
+    start = _START * 2 * float(eigenvalue.median())
+    return start if math.isfinite(start) else 0.0
