@@ -1,10 +1,13 @@
-"""Dilation and shrink of whole centres: add some where it pays most, remove as many elsewhere.
+"""Dilation and shrink at the level of whole centres: they leave where they are worth little and
+appear where they are worth much.
 
-Breathing k-means (Fritzke 2020, arXiv 2006.15666) with one change that more than halves the
-number of passes: centres are added where a real two-way split of a cluster gains most, and at
-the two means of that split, instead of next to the centres of the largest error.
+Two searches share one idea: a centre is placed at the means of a real two-way split of a cluster.
+``swap`` pairs the best splits with the cheapest removals inside an ordinary pass, so that a round
+costs one pass. ``breathe`` (breathing k-means, Fritzke 2020, arXiv 2006.15666) adds several
+centres, lets all of them settle, and only then removes the least useful; it costs about four
+passes a round and goes on where swaps end.
 
-Shapes: N rows, K clusters, D features; ``weights`` is (N,) or None for all ones.
+Shapes: N rows, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -15,180 +18,191 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.lloyd import segment_sums
-from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.nearest import Nearest
 from dinkcli.sample import Sample
 from dinkcli.schedule import Effort
+from dinkcli.split import removal_costs, split
 
-_SPLIT_ITERATIONS = 3
-_SPLIT_CHUNK = 1024
+_LEAST_CANDIDATES = 64
+_SWAP_FAILURES = 2
+_SWAP_TOL = 1e-4
+_SWAP_ROUNDS = 50
 
 
 @dataclass(frozen=True)
-class Breath:
-    """One try: ``moved`` centres added and removed, kept or not.
+class State:
+    """Centres (K, D) with their nearest-centre assignment of a sample, and its inertia."""
 
-    Attributes:
-        centers: (K, D) the best so far.
-        near: their nearest-centre assignment of the sample.
-        inertia: of the sample.
-    """
-
-    moved: int
-    kept: bool
     centers: Tensor
     near: Nearest
     inertia: float
 
+    @classmethod
+    def of(cls, sample: Sample, centers: Tensor) -> State:
+        near = sample.nearest(centers)
+        return cls(centers, near, sample.inertia(near))
+
+
+def refine(
+    sample: Sample, centers: Tensor, generator: torch.Generator, effort: Effort
+) -> Iterator[tuple[int, State]]:
+    """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
+    if len(centers) < 2:
+        return
+    best = State.of(sample, centers)
+    for moved, best in swap(sample, best, generator):
+        yield moved, best
+    part = sample[: effort.breathing_rows]
+    if len(part) > 0:
+        if len(part) < len(sample):
+            best = State.of(part, best.centers)
+        yield from breathe(part, best, generator, effort)
+
+
+def swap(sample: Sample, best: State, generator: torch.Generator) -> Iterator[tuple[int, State]]:
+    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round."""
+    n_clusters = len(best.centers)
+    if n_clusters < 3:
+        return
+    most, failures = max(1, n_clusters // 4), 0
+    for _ in range(_SWAP_ROUNDS):
+        centers, moved = _swapped(sample, best, most, generator)
+        new = State.of(sample, centers)
+        poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
+        if new.inertia < best.inertia:
+            best = new
+        yield moved, best
+        if poor:
+            failures += 1
+            most = max(1, min(most, moved) // 2)
+        else:
+            failures = 0
+        if moved == 0 or failures == _SWAP_FAILURES:
+            return
+
+
+def _swapped(
+    sample: Sample, state: State, most: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    """The means of all clusters, with up to ``most`` centres moved; and how many were."""
+    near, n_clusters = state.near, len(state.centers)
+    sizes = sample.cluster_weights(near.labels, n_clusters).to(state.centers)
+    cost, receiver = removal_costs(sample, near, sizes)
+    candidates = _worst(sample, near, n_clusters, 2 * most)
+    found = split(sample, near, sizes, candidates, generator)
+    pairs = _pair(found.gain, candidates, cost, receiver, most)
+    if not pairs:
+        return sample.means(state.centers, near.labels), 0
+    chosen, removed = torch.tensor(pairs, device=near.labels.device).unbind(1)
+    centers = _means_without(sample, near, state.centers, removed)
+    centers[candidates[chosen]] = found.low[chosen]
+    centers[removed] = found.high[chosen]
+    return centers, len(pairs)
+
+
+def _pair(
+    gain: Tensor, candidates: Tensor, cost: Tensor, receiver: Tensor, most: int
+) -> list[tuple[int, int]]:
+    """(position of the split, removed centre), best gain with least cost, while that pays.
+
+    The main receiver of a removed centre neither goes nor is split: the cost counts on it.
+    """
+    gains, splits = gain.tolist(), candidates.tolist()
+    costs, receivers = cost.tolist(), receiver.tolist()
+    cheapest = cost.argsort(stable=True).tolist()
+    busy: set[int] = set()
+    gone: set[int] = set()
+    pairs: list[tuple[int, int]] = []
+    next_cheapest = 0
+    for position in gain.argsort(descending=True, stable=True).tolist():
+        center = splits[position]
+        if len(pairs) == most:
+            break
+        if center in busy or center in gone:
+            continue
+        busy.add(center)
+        while next_cheapest < len(cheapest):
+            removed = cheapest[next_cheapest]
+            if removed not in busy and removed not in gone and receivers[removed] not in gone:
+                break
+            next_cheapest += 1
+        if next_cheapest == len(cheapest) or gains[position] <= costs[removed]:
+            break
+        gone.add(removed)
+        busy.add(receivers[removed])
+        pairs.append((position, removed))
+    return pairs
+
 
 def breathe(
-    sample: Sample, centers: Tensor, generator: torch.Generator, effort: Effort
-) -> Iterator[Breath]:
-    """Yields after every try, moving ``effort.moves`` centres at a time, then fewer, down to one.
+    sample: Sample, best: State, generator: torch.Generator, effort: Effort
+) -> Iterator[tuple[int, State]]:
+    """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
 
-    A number of moves is halved (by one from 5 on) after ``effort.patience`` tries in a row that
-    did not lower the inertia by ``effort.tol`` of it.
+    The number is halved (by one from 5 on) after ``effort.patience`` rounds in a row that did
+    not lower the inertia by ``effort.tol`` of it.
     """
-    n_clusters = len(centers)
-    if n_clusters < 2:
-        return
-    near = sample.nearest(centers)
-    inertia = sample.inertia(near)
-    moves = effort.moves
-    failures = 0
+    moves, failures = effort.moves, 0
     while moves:
-        new = _inhale_exhale(sample, centers, near, moves, generator, effort.split_rows)
-        new_near = sample.nearest(new)
-        new_inertia = sample.inertia(new_near)
-        gained = new_inertia < inertia * (1 - effort.tol)
-        kept = new_inertia < inertia
-        if kept:
-            centers, near, inertia = new, new_near, new_inertia
-        yield Breath(moves, kept, centers, near, inertia)
-        failures = 0 if gained else failures + 1
-        if failures >= effort.patience:
+        new = State.of(sample, _inhale_exhale(sample, best, moves, generator))
+        poor = new.inertia >= best.inertia * (1 - effort.tol)
+        if new.inertia < best.inertia:
+            best = new
+        yield moves, best
+        failures = failures + 1 if poor else 0
+        if failures == effort.patience:
             failures = 0
             moves = moves // 2 if moves > 5 else moves - 1
 
 
-def _inhale_exhale(
-    sample: Sample,
-    centers: Tensor,
-    near: Nearest,
-    moves: int,
-    generator: torch.Generator,
-    split_rows: int | None,
-) -> Tensor:
-    """``moves`` more centres by the best splits, then as many fewer by the least loss; (K, D)."""
-    low, high, gain = _split_by_part(sample, centers, near, generator, split_rows)
-    best = gain.topk(moves).indices
-    many = torch.cat([centers, high[best]])
-    many[best] = low[best]
+def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Generator) -> Tensor:
+    """``moves`` more centres by the best splits, then as many fewer by the least cost; (K, D)."""
+    near, n_clusters = state.near, len(state.centers)
+    sizes = sample.cluster_weights(near.labels, n_clusters).to(state.centers)
+    candidates = _worst(sample, near, n_clusters, 2 * moves)
+    found = split(sample, near, sizes, candidates, generator)
+    best = found.gain.topk(moves).indices
+    many = torch.cat([state.centers, found.high[best]])
+    many[candidates[best]] = found.low[best]
+    many = sample.means(many, sample.nearest(many).labels)
     near = sample.nearest(many)
-    many = sample.means(many, near.labels)
-    near = sample.nearest(many)
-    gone = _least_useful(sample, many, near, moves)
-    few = many[~gone]
-    # Rows of a removed centre go to their second nearest one, known from the same pass. Where
-    # that is gone too, the row sits out this one update of the means.
-    renumbered = torch.cumsum(~gone, 0) - 1
-    labels = torch.where(gone[near.labels], near.second_labels, near.labels)
-    stay = (~gone[labels]).nonzero()[:, 0]
-    return sample[stay].means(few, renumbered[labels[stay]])
+    sizes = sample.cluster_weights(near.labels, len(many)).to(many)
+    removed = _least_useful(*removal_costs(sample, near, sizes), moves)
+    many = _means_without(sample, near, many, removed)
+    stays = torch.ones(len(many), dtype=torch.bool, device=many.device)
+    stays[removed] = False
+    return many[stays]
 
 
-def _split_by_part(
-    sample: Sample,
-    centers: Tensor,
-    near: Nearest,
-    generator: torch.Generator,
-    split_rows: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``split`` judged by some rows of each cluster where there are plenty, at random ones."""
-    rows = len(sample) if split_rows is None else split_rows * len(centers)
-    if rows >= len(sample):
-        return split(sample, centers, near, generator)
-    start = int(torch.randint(len(sample) - rows + 1, (), generator=generator))
-    part = slice(start, start + rows)
-    near_part = Nearest(*(values[part] for values in near))
-    low, high, gain = split(sample[part], centers, near_part, generator)
-    share = sample.cluster_weights(near.labels, len(centers)) / sample[part].cluster_weights(
-        near_part.labels, len(centers)
-    ).clamp(min=1e-30)
-    return low, high, gain * share
-
-
-def split(
-    sample: Sample, centers: Tensor, near: Nearest, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Splits every cluster in two, all at once: a local two-means from one D^2-drawn row.
-
-    Returns:
-        The two means of each cluster, (K, D) each, and the inertia that the split saves, (K,).
-    """
-    z, labels, n_clusters = sample.z, near.labels, len(centers)
-    counts, sums = sample.cluster_sums(labels, n_clusters)
-    low = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1e-30)[:, None], centers)
-    high = z[_draw_in_clusters(sample, near, n_clusters, generator)]
-    gain = torch.zeros_like(counts)
-    for _ in range(_SPLIT_ITERATIONS):
-        normal = high - low
-        threshold = ((high + low) * normal).sum(1)[labels] / 2
-        upper = torch.cat(
-            [
-                torch.linalg.vecdot(part, normal[label]) > limit
-                for part, label, limit in zip(
-                    z.split(_SPLIT_CHUNK),
-                    labels.split(_SPLIT_CHUNK),
-                    threshold.split(_SPLIT_CHUNK),
-                    strict=True,
-                )
-            ]
-        ).nonzero()[:, 0]
-        n_high, sum_high = sample[upper].cluster_sums(labels[upper], n_clusters)
-        n_low = counts - n_high
-        both = (n_high > 0) & (n_low > 0)
-        high = torch.where(both[:, None], sum_high / n_high.clamp(min=1e-30)[:, None], high)
-        low = torch.where(both[:, None], (sums - sum_high) / n_low.clamp(min=1e-30)[:, None], low)
-        gain = n_high * n_low / counts.clamp(min=1e-30) * (high - low).square().sum(1)
-        gain = torch.where(both, gain, 0.0)
-    return sample.project(low), sample.project(high), gain
-
-
-def _draw_in_clusters(
-    sample: Sample, near: Nearest, n_clusters: int, generator: torch.Generator
-) -> Tensor:
-    """One row of each cluster, drawn with probability proportional to its squared distance."""
-    mass = sample.weigh(near.squared_distances)
-    noise = torch.empty(len(mass), dtype=mass.dtype).exponential_(generator=generator)
-    # The largest mass / Exp(1) is a draw proportional to mass: no loop over clusters.
-    keys = mass / noise.to(mass.device).clamp_(min=1e-30)
-    best = keys.new_zeros(n_clusters).scatter_reduce_(0, near.labels, keys, "amax")
-    winners = (keys == best[near.labels]).nonzero()[:, 0]
-    drawn = torch.zeros(n_clusters, dtype=torch.int64, device=mass.device)
-    return drawn.scatter_reduce_(0, near.labels[winners], winners, "amax")
-
-
-def _least_useful(sample: Sample, centers: Tensor, near: Nearest, number: int) -> Tensor:
-    """(K,) bool: the centres whose rows lose least by going to their second nearest one.
-
-    Neighbours are not removed together, since each one's loss counts on the other staying.
-    """
-    loss = sample.weigh(near.second_squared_distances - near.squared_distances)
-    order = segment_sums(loss, near.labels, len(centers)).argsort(stable=True).tolist()
-    distances = CenterIndex(centers, centered=True).squared_distances(centers)
-    neighbour = distances.fill_diagonal_(torch.inf).argmin(1).tolist()
-    frozen: set[int] = set()
+def _least_useful(cost: Tensor, receiver: Tensor, number: int) -> Tensor:
+    """The centres of least cost, main receivers spared where there are enough others."""
+    receivers = receiver.tolist()
+    order = cost.argsort(stable=True).tolist()
+    spared: set[int] = set()
     gone: list[int] = []
     for center in order:
-        if len(gone) == number:
-            break
-        if center not in frozen:
+        if len(gone) < number and center not in spared:
             gone.append(center)
-            if len(frozen) + number < len(centers) - 1:
-                frozen.add(neighbour[center])
+            if len(spared) + number < len(order):
+                spared.add(receivers[center])
     taken = set(gone)
     gone += [center for center in order if center not in taken][: number - len(gone)]
-    mask = torch.zeros(len(centers), dtype=torch.bool, device=centers.device)
-    mask[gone] = True
-    return mask
+    return torch.tensor(gone, device=cost.device)
+
+
+def _worst(sample: Sample, near: Nearest, n_clusters: int, number: int) -> Tensor:
+    """The clusters of the largest inertia, the candidates for a split."""
+    inertia = sample.cluster_inertia(near, n_clusters)
+    return inertia.topk(min(n_clusters, max(number, _LEAST_CANDIDATES))).indices
+
+
+def _means_without(sample: Sample, near: Nearest, centers: Tensor, removed: Tensor) -> Tensor:
+    """The means when the rows of the ``removed`` centres go to their second nearest one.
+
+    Rows whose second nearest centre is removed too sit out this update.
+    """
+    gone = torch.zeros(len(centers), dtype=torch.bool, device=centers.device)
+    gone[removed] = True
+    labels = torch.where(gone[near.labels], near.second_labels, near.labels)
+    stay = (~gone[labels]).nonzero()[:, 0]
+    return sample[stay].means(centers, labels[stay])

@@ -78,5 +78,8 @@ class Sample:
         means = torch.where(counts > 0, sums / counts.clamp(min=1e-30), centers)
         return self.project(means)
 
+    def cluster_inertia(self, near: Nearest, n_clusters: int) -> Tensor:
+        return segment_sums(self.weigh(near.squared_distances), near.labels, n_clusters)
+
     def inertia(self, near: Nearest) -> float:
         return weighted_sum(near.squared_distances, self.weights)

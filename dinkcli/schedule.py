@@ -10,27 +10,28 @@ from typing import NamedTuple
 _END = 0.05  # of the start
 _LAST_STEP_SIZE = 0.05
 _CHEAP_PASS = 10**8  # multiplications
-_ANNEALING_EPOCHS = 7
 
 
 class Effort(NamedTuple):
-    """Updates while annealing, and the arguments of ``refine.breathe``."""
+    """Updates while annealing, and what ``refine.breathe`` works on and when it gives up."""
 
     annealing_steps: int
+    breathing_rows: int
     moves: int
     tol: float
     patience: int
-    split_rows: int | None
 
 
 def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     """Thorough where a pass over the sample is a matter of milliseconds, brief elsewhere."""
     few = min(5, n_clusters)
-    if n_rows * n_clusters * n_features <= _CHEAP_PASS:
-        return Effort(240, max(few, n_clusters // 2), tol=1e-4, patience=2, split_rows=None)
-    steps = _ANNEALING_EPOCHS * n_rows // annealing_batch(n_rows, n_clusters)
-    steps = max(120, min(480, steps))
-    return Effort(steps, max(few, n_clusters // 4), tol=1e-3, patience=1, split_rows=128)
+    cost = n_clusters * n_features
+    if n_rows * cost <= _CHEAP_PASS:
+        return Effort(240, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
+    rows = min(n_rows, max(8192, 256 * n_clusters))
+    if rows * cost > _CHEAP_PASS:
+        rows = 0
+    return Effort(120, rows, few, tol=1e-3, patience=1)
 
 
 def annealing_batch(n_rows: int, n_clusters: int) -> int:

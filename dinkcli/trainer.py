@@ -23,7 +23,7 @@ from dinkcli.head import DinkClusterHead
 from dinkcli.lloyd import Statistics, farthest_rows, full_pass
 from dinkcli.objective import dilation_loss
 from dinkcli.options import TrainOptions
-from dinkcli.refine import breathe
+from dinkcli.refine import refine
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
@@ -147,17 +147,21 @@ class Trainer:
 
     def _refine(self, sample: Sample) -> Iterator[Step]:
         how = effort(len(sample), *self.centers.shape)
-        for breath in breathe(sample, self.centers, self.generator, how):
-            self.centers = breath.centers
-            sizes = sample.cluster_weights(breath.near.labels, len(self.centers))
+        most = max(1, self.options.n_clusters // 4)
+        for moved, best in refine(sample, self.centers, self.generator, how):
+            self.centers = best.centers
+            rows = len(best.near.labels)
+            part = sample[:rows]
+            sizes = part.cluster_weights(best.near.labels, len(self.centers))
+            most = max(most, moved)
             yield self._step(
                 "refine",
-                (how.moves - breath.moved, how.moves),
-                len(sample),
+                (most - moved, most),
+                rows,
                 0.0,
-                sizes / sample.total_weight,
-                breath.inertia / sample.total_weight,
-                sample.paper_shrink_loss(breath.centers),
+                sizes / part.total_weight,
+                best.inertia / part.total_weight,
+                sample.paper_shrink_loss(best.centers),
             )
 
     def _passes(self, temperature: float) -> Iterator[Step]:

@@ -1,0 +1,171 @@
+"""What splitting a cluster in two would gain, and what removing a centre would cost.
+
+Shapes: N rows, K clusters, D features, M candidates for a split.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dinkcli.lloyd import segment_sums
+from dinkcli.nearest import Nearest
+from dinkcli.sample import Sample
+
+_ROWS = 256  # of each cluster, on average, that a split is judged by
+_AXIS_ITERATIONS = 3
+_ITERATIONS = 4
+
+
+class Split(NamedTuple):
+    """Two-way splits of M clusters.
+
+    Attributes:
+        gain: (M,) inertia that each split saves.
+        low, high: (M, D) the means of the two halves.
+    """
+
+    gain: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def split(
+    sample: Sample,
+    near: Nearest,
+    sizes: Tensor,
+    candidates: Tensor,
+    generator: torch.Generator,
+) -> Split:
+    """Splits the candidate clusters, all at once: the better of two local two-means.
+
+    One starts along the cluster's main axis, the other from its farthest row against the rest,
+    which finds a small group far from a large one.
+
+    Args:
+        sizes: (K,) weight of each cluster.
+        candidates: (M,) their indices.
+    """
+    rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
+    m = len(candidates)
+    part = sample.z[rows]
+    total = segment_sums(weight, owner, m).clamp_(min=1e-30)
+    mean = segment_sums(part * weight[:, None], owner, m) / total[:, None]
+    part -= mean[owner]
+    best: Split | None = None
+    for upper in (_along_axis(part, owner, weight, m, generator), _far(part, owner, m)):
+        found = _two_means(part, owner, weight, total, upper)
+        if best is None:
+            best = found
+        else:
+            better = found.gain > best.gain
+            best = Split(
+                torch.where(better, found.gain, best.gain),
+                torch.where(better[:, None], found.low, best.low),
+                torch.where(better[:, None], found.high, best.high),
+            )
+    assert best is not None
+    return Split(
+        best.gain * sizes[candidates] / total,
+        sample.project(mean + best.low),
+        sample.project(mean + best.high),
+    )
+
+
+def _judges(
+    sample: Sample,
+    near: Nearest,
+    sizes: Tensor,
+    candidates: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (R,) of the candidates, which candidate each belongs to, and its weight.
+
+    Where they are many, about ``_ROWS`` of each are drawn: half evenly, half by their error, so
+    that a rare far group is among them, and weighted by one over the probability.
+    """
+    m = len(candidates)
+    position = torch.full((len(sizes),), -1, device=sizes.device)
+    position[candidates] = torch.arange(m, device=sizes.device)
+    owner = position[near.labels]
+    rows = (owner >= 0).nonzero()[:, 0]
+    owner = owner[rows]
+    weight = torch.ones_like(near.squared_distances[rows])
+    if sample.weights is not None:
+        weight = sample.weights[rows]
+    if len(rows) > _ROWS * m:
+        error = near.squared_distances[rows] * weight
+        errors = segment_sums(error, owner, m).clamp_(min=1e-30)
+        chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
+        chance = (chance * (_ROWS / 2)).clamp_(max=1.0)
+        drawn = torch.rand(len(rows), generator=generator).to(chance) < chance
+        rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
+    return rows, owner, weight
+
+
+def _along_axis(
+    part: Tensor, owner: Tensor, weight: Tensor, m: int, generator: torch.Generator
+) -> Tensor:
+    """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
+    axis = torch.randn(m, part.shape[1], generator=generator).to(part)
+    for _ in range(_AXIS_ITERATIONS):
+        along = torch.linalg.vecdot(part, axis[owner]) * weight
+        axis = normalize(segment_sums(part * along[:, None], owner, m), dim=1)
+    return torch.linalg.vecdot(part, axis[owner]) > 0
+
+
+def _far(part: Tensor, owner: Tensor, m: int) -> Tensor:
+    """(R,) bool: rows nearer to the farthest row of their cluster than to its mean."""
+    squares = part.square().sum(1)
+    farthest = squares.new_zeros(m).scatter_reduce_(0, owner, squares, "amax")
+    winners = (squares >= farthest[owner]).nonzero()[:, 0]
+    row = torch.zeros(m, dtype=torch.int64, device=part.device)
+    row.scatter_reduce_(0, owner[winners], winners, "amax")
+    return torch.linalg.vecdot(part, part[row][owner]) > farthest[owner] / 2
+
+
+def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor) -> Split:
+    """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
+    m = len(total)
+    for last in range(_ITERATIONS):
+        inside = weight * upper
+        n_high = segment_sums(inside, owner, m)
+        n_low = (total - n_high).clamp_(min=0)
+        sum_high = segment_sums(part * inside[:, None], owner, m)
+        high = sum_high / n_high.clamp(min=1e-30)[:, None]
+        low = -sum_high / n_low.clamp(min=1e-30)[:, None]  # the rows sum to zero
+        if last < _ITERATIONS - 1:
+            middle = (high.square().sum(1) - low.square().sum(1)) / 2
+            upper = torch.linalg.vecdot(part, (high - low)[owner]) > middle[owner]
+    both = (n_high > 1e-6 * total) & (n_low > 1e-6 * total)
+    gain = n_high * n_low / total * (high - low).square().sum(1)
+    return Split(
+        torch.where(both, gain, 0.0),
+        torch.where(both[:, None], low, 0.0),
+        torch.where(both[:, None], high, 0.0),
+    )
+
+
+def removal_costs(sample: Sample, near: Nearest, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """What the inertia would rise by without each centre (K,), and its main receiver (K,).
+
+    Rows go to their second nearest centre, which then moves to its new mean. For the rows of j
+    that go to k together the rise is about sum(d2 - d1) n_k / (n_k + n_jk).
+    """
+    n_clusters = len(sizes)
+    pairs, inverse = torch.unique(
+        near.labels * n_clusters + near.second_labels, return_inverse=True
+    )
+    rise = sample.weigh(near.second_squared_distances - near.squared_distances)
+    rise = segment_sums(rise, inverse, len(pairs))
+    moved = sample.cluster_weights(inverse, len(pairs)).to(rise)
+    source, receiver = pairs // n_clusters, pairs % n_clusters
+    rest = sizes[receiver].to(rise)
+    cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)
+    main = torch.zeros(n_clusters, dtype=torch.int64, device=rise.device)
+    order = moved.argsort(stable=True)
+    main[source[order]] = receiver[order]  # the last one written, of the most rows, stays
+    return cost, main
