@@ -26,14 +26,12 @@ class Statistics:
         sums: (K, D) the same sum of weighted rows.
         shrink: sum of weighted squared distances under the responsibilities.
         inertia: sum of weighted squared distances to the nearest centre.
-        squares: sum of weighted squared norms.
     """
 
     counts: Tensor
     sums: Tensor
     shrink: float = 0.0
     inertia: float = 0.0
-    squares: float = 0.0
 
     @classmethod
     def zeros(cls, centers: Tensor) -> Statistics:
@@ -44,11 +42,17 @@ class Statistics:
         )
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
-        """Eq. 6 for the rows that these sums came from."""
+        """Eq. 6 for the rows and the centres that these sums came from.
+
+        sum r ||z - c||^2 = sum ||z||^2 - 2 sum <sums_j, c_j> + sum counts_j ||c_j||^2 gives the
+        squared norms of the rows without another look at them.
+        """
         c = centers.to(self.sums.dtype)
         total = float(self.counts.sum())
+        norms = c.square().sum(1)
+        squares = self.shrink + float(2 * (self.sums * c).sum() - self.counts @ norms)
         mean = self.sums.sum(0) / total
-        return self.squares / total + float(c.square().sum(1).mean() - 2 * (mean @ c.mean(0)))
+        return squares / total + float(norms.mean() - 2 * (mean @ c.mean(0)))
 
     def means(self, centers: Tensor, dilation: float = 0.0) -> Tensor:
         """The centres that minimise the shrink loss for these sums; an empty one stays put.
@@ -115,9 +119,8 @@ def hard_statistics(
 ) -> Statistics:
     counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
     inertia = weighted_sum(near.squared_distances, weights)
-    squares = weighted_sum(z.square().sum(1), weights)
     dtype = wide(z.device)
-    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, squares)
+    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia)
 
 
 def tempered_statistics(
@@ -140,7 +143,6 @@ def tempered_statistics(
         total.sums += r.T @ rows
         total.shrink += weighted_sum(r * distances, None)
         total.inertia += weighted_sum(distances.amin(1), w)
-        total.squares += weighted_sum(rows.square().sum(1), w)
     return total
 
 
@@ -156,7 +158,6 @@ def full_pass(
         total.sums += part.sums
         total.shrink += part.shrink
         total.inertia += part.inertia
-        total.squares += part.squares
     return total
 
 

@@ -50,8 +50,9 @@ def refine(
     if len(centers) < 2:
         return
     best = State.of(sample, centers)
-    for moved, best in swap(sample, best, generator):
-        yield moved, best
+    for step in swap(sample, best, generator):
+        yield step
+        best = step[1]
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):

@@ -42,7 +42,7 @@ def annealing_batch(n_rows: int, n_clusters: int) -> int:
 
 def sample_size(n_rows: int, n_clusters: int, n_features: int, memory: int) -> int:
     """Rows on which centres are annealed and refined before the passes over all rows."""
-    fits = max(n_clusters, memory // (4 * n_features))
+    fits = max(seeding_size(n_rows, n_clusters), memory // (4 * n_features))
     return min(n_rows, max(65536, 512 * n_clusters), fits)
 
 

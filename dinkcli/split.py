@@ -15,9 +15,9 @@ from dinkcli.lloyd import segment_sums
 from dinkcli.nearest import Nearest
 from dinkcli.sample import Sample
 
-_ROWS = 256  # of each cluster, on average, that a split is judged by
-_AXIS_ITERATIONS = 3
-_ITERATIONS = 4
+_ROWS = 128  # of each cluster, on average, that a split is judged by
+_AXIS_ITERATIONS = 2
+_ITERATIONS = 2
 
 
 class Split(NamedTuple):

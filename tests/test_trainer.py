@@ -17,6 +17,7 @@ from dinkcli.nearest import CenterIndex
 from dinkcli.readers import DataSet
 from dinkcli.readers.array import ArrayReader
 from dinkcli.rows import RowSource
+from dinkcli.sample import Sample
 from dinkcli.seeding import kmeans_plus_plus
 
 
@@ -65,7 +66,8 @@ def test_history_has_every_figure_of_every_step(blobs):
     )
     warm = [step["temperature"] for step in history if step["phase"] == "anneal"]
     assert warm == sorted(warm, reverse=True)
-    assert warm[-1] == pytest.approx(0.05 * warm[0])
+    assert len(warm) == 20
+    assert warm[-1] == pytest.approx(warm[0] * 0.05 ** (228 / 239))
     for step in history:
         assert 0 < step["smallest"] <= 1 / 3 + 0.1 <= 3 * step["largest"]
         assert math.isfinite(step["inertia"])
@@ -115,8 +117,8 @@ def test_weights_count_as_repetitions(blobs):
     assert weighted.cluster_sizes.sum() == weights.sum()
     found = inertia_float64(repeated, weighted.cluster_centers)
     assert weighted.training["metrics"]["inertia"] == pytest.approx(found, rel=1e-5)
-    peer = min(KMeans(6, n_init=5, random_state=0).fit(repeated).inertia_ for _ in range(1))
-    assert found <= 1.02 * peer
+    peer = KMeans(6, n_init=10, random_state=0).fit(repeated).inertia_
+    assert found <= 1.001 * peer
     labels = nearest_float64(z, weighted.cluster_centers)
     for j in range(6):
         mean = np.average(z[labels == j], axis=0, weights=weights[labels == j])
@@ -220,9 +222,11 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
 
 
 def test_kmeans_plus_plus_draws_distinct_rows(blobs):
-    z = torch.from_numpy(blobs[0]).repeat(3, 1)
-    centers = kmeans_plus_plus(z, None, 300, torch.Generator().manual_seed(0))
-    assert len(torch.unique(centers, dim=0)) == 300
+    sample = Sample(torch.from_numpy(blobs[0]).repeat(3, 1), None, lambda centers: centers)
+    for k in (7, 300):
+        centers = kmeans_plus_plus(sample, k, torch.Generator().manual_seed(0))
+        assert len(torch.unique(centers, dim=0)) == k
+    assert len(kmeans_plus_plus(sample, 301, torch.Generator().manual_seed(0))) == 300
 
 
 def test_rows_beyond_float32_squares_are_refused(blobs):
