@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.lloyd import Statistics, segment_sums
+from dinkcli.lloyd import Statistics, largest_in_segments, segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
 from dinkcli.sample import Sample
 from dinkcli.schedule import seeding_size, step_sizes, temperatures
@@ -106,9 +106,7 @@ def start_temperature(z: Tensor, centers: Tensor, near: Nearest) -> float:
     residuals = z - centers[labels]
     # Any start that is not orthogonal to the largest direction does; the farthest row of each
     # cluster has a large part of it.
-    order = near.squared_distances.argsort()
-    direction = torch.zeros_like(centers)
-    direction[labels[order]] = residuals[order]
+    direction = residuals[largest_in_segments(near.squared_distances, labels, n_clusters)]
     eigenvalue = torch.zeros(n_clusters, dtype=z.dtype, device=z.device)
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)

@@ -94,6 +94,18 @@ def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     return result if values.ndim == 2 else result[:, 0]
 
 
+def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Position of the largest of ``values`` (N,) of each label, (K,); 0 for a label without one.
+
+    The last position of a tie, so that the answer is the same every time.
+    """
+    lowest = torch.full((n_clusters,), -torch.inf, dtype=values.dtype, device=values.device)
+    largest = lowest.scatter_reduce_(0, labels, values, "amax")
+    winners = (values == largest[labels]).nonzero()[:, 0]
+    result = torch.zeros(n_clusters, dtype=torch.int64, device=values.device)
+    return result.scatter_reduce_(0, labels[winners], winners, "amax")
+
+
 def cluster_sums(
     z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
 ) -> tuple[Tensor, Tensor]:

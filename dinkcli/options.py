@@ -26,6 +26,8 @@ class TrainOptions:
         dilation: weight of the dilation loss; None is 0, and 1 (the paper's) at temperature
             infinity. While annealing it fades with the temperature.
         refine: move whole centres after annealing.
+        n_init: starts from other seeds on the sample, of which the best is kept; None is 4 where
+            that costs next to nothing, else 1. Only for temperature "auto".
         epochs: most passes over all rows; None is 30.
         batch_size: rows per update; None follows N and K.
         tol: stop when a pass lowers the inertia by less than this share of it.
@@ -41,16 +43,23 @@ class TrainOptions:
     temperature: float | str = "auto"
     dilation: float | None = None
     refine: bool = True
+    n_init: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
     tol: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("n_clusters", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, low in (
+            ("n_clusters", 1),
+            ("n_init", 1),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < low:
-                option = {"n_clusters": "-k", "batch_size": "--batch-size"}.get(name, f"--{name}")
+                option = "-k" if name == "n_clusters" else "--" + name.replace("_", "-")
                 raise UsageError(f"{option} {value}: expected at least {low}")
         if self.metric not in METRICS:
             raise UsageError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")

@@ -10,11 +10,13 @@ from typing import NamedTuple
 _END = 0.05  # of the start
 _LAST_STEP_SIZE = 0.05
 _CHEAP_PASS = 10**8  # multiplications
+_TINY_PASS = 10**6
 
 
 class Effort(NamedTuple):
-    """Updates while annealing, and what ``refine.breathe`` works on and when it gives up."""
+    """Starts, updates while annealing, and what ``refine.breathe`` works on and when it ends."""
 
+    n_init: int
     annealing_steps: int
     breathing_rows: int
     moves: int
@@ -27,11 +29,12 @@ def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     few = min(5, n_clusters)
     cost = n_clusters * n_features
     if n_rows * cost <= _CHEAP_PASS:
-        return Effort(240, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
+        n_init = 4 if n_rows * cost <= _TINY_PASS else 1
+        return Effort(n_init, 240, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
     rows = min(n_rows, max(8192, 256 * n_clusters))
     if rows * cost > _CHEAP_PASS:
         rows = 0
-    return Effort(120, rows, few, tol=1e-3, patience=1)
+    return Effort(1, 120, rows, few, tol=1e-3, patience=1)
 
 
 def annealing_batch(n_rows: int, n_clusters: int) -> int:

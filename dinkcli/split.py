@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinkcli.lloyd import segment_sums
+from dinkcli.lloyd import largest_in_segments, segment_sums
 from dinkcli.nearest import Nearest
 from dinkcli.sample import Sample
 
@@ -120,11 +120,8 @@ def _along_axis(
 def _far(part: Tensor, owner: Tensor, m: int) -> Tensor:
     """(R,) bool: rows nearer to the farthest row of their cluster than to its mean."""
     squares = part.square().sum(1)
-    farthest = squares.new_zeros(m).scatter_reduce_(0, owner, squares, "amax")
-    winners = (squares >= farthest[owner]).nonzero()[:, 0]
-    row = torch.zeros(m, dtype=torch.int64, device=part.device)
-    row.scatter_reduce_(0, owner[winners], winners, "amax")
-    return torch.linalg.vecdot(part, part[row][owner]) > farthest[owner] / 2
+    farthest = part[largest_in_segments(squares, owner, m)]
+    return torch.linalg.vecdot(part, farthest[owner]) > (farthest.square().sum(1) / 2)[owner]
 
 
 def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor) -> Split:
@@ -165,7 +162,4 @@ def removal_costs(sample: Sample, near: Nearest, sizes: Tensor) -> tuple[Tensor,
     source, receiver = pairs // n_clusters, pairs % n_clusters
     rest = sizes[receiver].to(rise)
     cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)
-    main = torch.zeros(n_clusters, dtype=torch.int64, device=rise.device)
-    order = moved.argsort(stable=True)
-    main[source[order]] = receiver[order]  # the last one written, of the most rows, stays
-    return cost, main
+    return cost, receiver[largest_in_segments(moved, source, n_clusters)]

@@ -23,7 +23,7 @@ from dinkcli.head import DinkClusterHead
 from dinkcli.lloyd import Statistics, farthest_rows, full_pass
 from dinkcli.objective import dilation_loss
 from dinkcli.options import TrainOptions
-from dinkcli.refine import refine
+from dinkcli.refine import State, refine
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
@@ -46,6 +46,7 @@ class Step:
         inertia: sum of squared distances to the nearest centre, scaled to all N rows.
         dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
         smallest, largest: share of rows in the smallest and largest cluster.
+        start: which of the ``n_init`` starts, from 1.
         reseeded: empty clusters that this step gave new centres.
     """
 
@@ -59,6 +60,7 @@ class Step:
     shrink_loss: float
     smallest: float
     largest: float
+    start: int = 1
     reseeded: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed)
         self.centers = torch.zeros(options.n_clusters, rows.n_features, device=rows.device)
         self.statistics = Statistics.zeros(self.centers)
+        self._start = 1
 
     @property
     def cluster_centers(self) -> Tensor:
@@ -100,17 +103,31 @@ class Trainer:
             self.rows.n_rows, options.n_clusters, self.rows.n_features, self.rows.memory
         )
         sample = Sample(*self.rows.sample(size, self.generator), self._project)
-        self._seed(sample)
-        if options.literal:
-            yield from self._literal_passes()
-        elif options.temperature != "auto":
-            yield from self._passes(float(options.temperature))
-        else:
-            yield from self._anneal(sample)
-            if options.refine:
-                yield from self._refine(sample)
+        if options.temperature == "auto":
+            yield from self._best_start(sample)
             del sample
             yield from self._passes(0.0)
+            return
+        self._seed(sample)
+        del sample
+        if options.literal:
+            yield from self._literal_passes()
+        else:
+            yield from self._passes(float(options.temperature))
+
+    def _best_start(self, sample: Sample) -> Iterator[Step]:
+        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
+        n_init = self.options.n_init or effort(len(sample), *self.centers.shape).n_init
+        best: State | None = None
+        for self._start in range(1, n_init + 1):
+            self._seed(sample)
+            yield from self._anneal(sample)
+            if self.options.refine:
+                yield from self._refine(sample)
+            if n_init > 1:
+                now = State.of(sample, self.centers)
+                best = now if best is None or now.inertia < best.inertia else best
+                self.centers = best.centers
 
     def _seed(self, sample: Sample) -> None:
         if self.initial is not None:
@@ -258,5 +275,6 @@ class Trainer:
             shrink_loss=shrink,
             smallest=float(shares.min()),
             largest=float(shares.max()),
+            start=self._start,
             reseeded=reseeded,
         )

@@ -26,6 +26,8 @@ def folder(tmp_path, blobs):
     np.save(tmp_path / "cube.npy", z[None])
     np.save(tmp_path / "wide.npy", z[:, :4])
     np.save(tmp_path / "zeros.npy", np.zeros((9, 5), np.float32))
+    np.save(tmp_path / "flat9.npy", z[:9, 0])
+    np.save(tmp_path / "minus.npy", -np.ones(300))
     nan = z.copy()
     nan[17, 3] = np.nan
     np.save(tmp_path / "nan.npy", nan)
@@ -73,6 +75,11 @@ TRAIN = [
     (["x.npy", "--batch-size", "0"], 2, "--batch-size 0: expected at least 1"),
     (["x.npy", "--tol", "2"], 2, "--tol 2.0: expected a number from 0"),
     (["x.npy", "--seed", "-1"], 2, "--seed -1: expected at least 0"),
+    (["x.npy", "--n-init", "0"], 2, "--n-init 0: expected at least 1"),
+    (["x.npy", "--sample-weight", "w"], 2, "--sample-weight w: no such file, and no such column"),
+    (["x.npy", "--sample-weight", "flat9.npy"], 1, "flat9.npy: 9 weights for the 300 rows"),
+    (["x.npy", "--sample-weight", "x.npy"], 1, "shape (300, 5), expected 1-D"),
+    (["x.npy", "--sample-weight", "minus.npy"], 2, "sample weights must be finite, not negative"),
     (["x.npy", "--column", "e"], 2, "--column names a column, but an .npy file has none"),
 ]
 ASSIGN = [

@@ -69,7 +69,17 @@ def test_the_same_run_gives_the_same_bytes(dink, tmp_path):
 
 
 def test_train_options_reach_the_model(dink, tmp_path):
-    options = ["--metric", "cosine", "--no-refine", "--tol", "0.01", "--epochs", "3"]
+    options = [
+        "--metric",
+        "cosine",
+        "--no-refine",
+        "--n-init",
+        "2",
+        "--tol",
+        "0.01",
+        "--epochs",
+        "3",
+    ]
     options += ["--batch-size", "500", "--dilation", "0.1", "--init", "random", "--seed", "4"]
     dink("train", SAMPLES / "stdlib.parquet", "-k", 8, "-o", "m.safetensors", *options)
     model = dinkcli.load(tmp_path / "m.safetensors")
@@ -82,6 +92,7 @@ def test_train_options_reach_the_model(dink, tmp_path):
         "temperature": "auto",
         "dilation": 0.1,
         "refine": False,
+        "n_init": 2,
         "epochs": 3,
         "batch_size": 500,
         "tol": 0.01,
@@ -196,6 +207,20 @@ def test_the_model_remembers_its_column(dink, tmp_path, blobs):
     np.save(tmp_path / "x.npy", z)
     printed = {dink("assign", "m.safetensors", name).stdout for name in ("x.parquet", "x.npy")}
     assert len(printed) == 1
+
+
+def test_weights_from_a_column_or_a_file(dink, tmp_path, blobs):
+    weights = np.random.default_rng(0).integers(1, 5, 300)
+    columns = {"e": list(blobs[0]), "w": weights}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    np.save(tmp_path / "w.npy", weights)
+    for source in ("w", "w.npy"):
+        dink("train", "x.parquet", "-k", 3, "--sample-weight", source, "-o", "m.safetensors", "-q")
+        model = dinkcli.load(tmp_path / "m.safetensors")
+        labels = nearest_float64(blobs[0], model.cluster_centers)
+        np.testing.assert_array_equal(np.bincount(labels, weights), model.cluster_sizes)
+        mean = np.average(blobs[0][labels == 0], axis=0, weights=weights[labels == 0])
+        np.testing.assert_allclose(model.cluster_centers[0], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_cosine_ignores_the_length_of_rows(dink, tmp_path, blobs):

@@ -56,6 +56,19 @@ def train(
     refine: Annotated[
         bool, typer.Option(help="Move whole centres to where they are worth more.")
     ] = True,
+    n_init: Annotated[
+        int | None,
+        typer.Option(
+            help="Starts, of which the best is kept; 4 on tiny data, else 1.", show_default=False
+        ),
+    ] = None,
+    sample_weight: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of the rows: a parquet column, or an .npy file of one number a row.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -84,14 +97,26 @@ def train(
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
         from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
+        from dinkcli.readers.weights import read_weights
 
-        options = _options(metric, temperature, dilation, refine, epochs, batch_size, tol, seed)
+        options: dict[str, Any] = {
+            "metric": metric,
+            "temperature": _number(temperature),
+            "dilation": dilation,
+            "refine": refine,
+            "n_init": n_init,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "tol": tol,
+            "seed": seed,
+        }
         checked = TrainOptions(n_clusters, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
         data = open_inputs(inputs, column=column)
         refuse_overwriting(target, data)
         checked.check_rows(data.n_rows, data.name)
+        weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
 
@@ -107,7 +132,15 @@ def train(
             def show(step: Step) -> None:
                 progress.update(step.phase, step.done, step.total, _detail(step, rate(step.rows)))
 
-            model = api.train(data, n_clusters, init=init, device=device, on_step=show, **options)
+            model = api.train(
+                data,
+                n_clusters,
+                init=init,
+                device=device,
+                sample_weight=weights,
+                on_step=show,
+                **options,
+            )
         model.save(target)
         seconds = time.monotonic() - started
         if json_summary:
@@ -117,33 +150,12 @@ def train(
         typer.echo(os.fsencode(target))
 
 
-def _options(
-    metric: str,
-    temperature: str,
-    dilation: float | None,
-    refine: bool,
-    epochs: int | None,
-    batch_size: int | None,
-    tol: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Keyword arguments of ``api.train``, the temperature as a number."""
-    value: float | str = temperature
-    if temperature != "auto":
-        try:
-            value = float(temperature)
-        except ValueError:
-            pass  # TrainOptions says what is expected
-    return {
-        "metric": metric,
-        "temperature": value,
-        "dilation": dilation,
-        "refine": refine,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "tol": tol,
-        "seed": seed,
-    }
+def _number(text: str) -> float | str:
+    """The text as a number where it is one; ``TrainOptions`` judges the rest."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 class _Rate:

@@ -16,12 +16,15 @@ MAGIC = b"\x93NUMPY"
 
 
 class NpyReader:
-    """A 2-D .npy array of numbers, format 1 to 3, any byte order, C or Fortran order."""
+    """A 2-D .npy array of numbers, format 1 to 3, any byte order, C or Fortran order.
+
+    ``dimensions=1`` takes a 1-D array instead, as one feature.
+    """
 
     column: str | None = None
     id_type: pa.DataType | None = None
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, dimensions: int = 2):
         self.path = path
         shape, fortran_order, self.dtype, offset = _read_header(path)
         if self.dtype.hasobject:
@@ -31,17 +34,16 @@ class NpyReader:
             )
         if self.dtype.kind not in "fiu":
             raise InputError(f"{path}: the array holds {self.dtype}, expected floats or integers")
-        if len(shape) != 2:
-            raise InputError(
-                f"{path}: the array has shape {shape}, expected 2-D (rows, features)"
-                + ("; reshape it to (-1, 1) for one feature" if len(shape) == 1 else "")
-            )
-        self.n_rows, self.n_features = shape
+        if len(shape) != dimensions:
+            expected = "2-D (rows, features)" if dimensions == 2 else "1-D (rows,)"
+            raise InputError(f"{path}: the array has shape {shape}, expected {expected}")
+        self._shape = shape
+        self.n_rows, self.n_features = (*shape, 1)[:2]
         self.n_bytes = os.path.getsize(path)
-        expected = offset + self.dtype.itemsize * shape[0] * shape[1]
-        if self.n_bytes < expected:
+        needed = offset + self.dtype.itemsize * self.n_rows * self.n_features
+        if self.n_bytes < needed:
             raise InputError(
-                f"{path}: truncated: shape {shape} of {self.dtype} needs {expected} bytes, "
+                f"{path}: truncated: shape {shape} of {self.dtype} needs {needed} bytes, "
                 f"the file has {self.n_bytes}; write or copy it again"
             )
         self._offset = offset
@@ -52,11 +54,10 @@ class NpyReader:
             yield Block(start, self.rows(start, start + rows))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as a view of the mapped file, (B, D)."""
+        """Rows [start, stop) as a view of the mapped file, (B, D), or (B,) for one dimension."""
         # Mapped anew for each block: pages of earlier blocks then leave the process at once, and
         # resident memory stays flat over a file of any size.
-        shape = (self.n_rows, self.n_features)
-        array = np.memmap(self.path, self.dtype, "r", self._offset, shape, self._order)
+        array = np.memmap(self.path, self.dtype, "r", self._offset, self._shape, self._order)
         return np.asarray(array[start:stop])
 
 

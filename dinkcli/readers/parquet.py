@@ -46,6 +46,7 @@ class ParquetReader:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
         schema = self._file.schema_arrow
+        self.column_names = schema.names
         if id_column is not None and id_column not in schema.names:
             raise UsageError(
                 f"{path}: no column {id_column!r} for the ids; it has {_names(schema.names)}"
