@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Rows are shifted in pieces of this many elements, so that the shifted copy stays in cache.
-_CHUNK_ELEMENTS = 1 << 16
+_CHUNK_ELEMENTS = 1 << 19
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -59,15 +59,14 @@ class _Shrink(torch.autograd.Function):
         shift = cluster_centers.mean(0)
         c = cluster_centers - shift
         mean_c = c.mean(0)
-        sum_z = torch.zeros_like(shift)
-        sum_squares = torch.zeros_like(shift)
-        for rows in z.split(max(1, _CHUNK_ELEMENTS // max(1, z.shape[1]))):
+        sum_z, sum_squares = torch.zeros_like(shift), z.new_zeros(())
+        for rows in z.split(max(1, _CHUNK_ELEMENTS // z.shape[1])):
             rows = rows - shift
             sum_z += rows.sum(0)
-            sum_squares += rows.square_().sum(0)
+            sum_squares += torch.linalg.vector_norm(rows).square()
         mean_z = sum_z / n_rows
         ctx.save_for_backward(z, c, shift + mean_c, mean_z)
-        return sum_squares.sum() / n_rows + c.square().sum(1).mean() - 2.0 * (mean_z @ mean_c)
+        return sum_squares / n_rows + c.square().sum(1).mean() - 2.0 * (mean_z @ mean_c)
 
     @staticmethod
     @once_differentiable

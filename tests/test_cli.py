@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -126,7 +127,7 @@ def test_progress_is_plain_lines_off_a_terminal_and_quiet_is_silent(dink, tmp_pa
     result = dink("train", "x.npy", "-k", 3)
     assert "\x1b" not in result.stderr
     first = result.stderr.splitlines()[0]
-    assert first.startswith("anneal 1/15  inertia ")
+    assert re.match(r"anneal \d+/\d+  inertia ", first)
     for word in ("T ", "dilation ", "shrink ", "clusters ", "rows/s"):
         assert word in first
     assert dink("train", "x.npy", "-k", 3, "--quiet").stderr == ""
@@ -278,7 +279,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         text=True,
         env=environment(),
     )
-    assert process.stderr.readline().startswith("anneal 1/15")
+    assert process.stderr.readline().startswith("anneal ")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
