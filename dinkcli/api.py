@@ -18,6 +18,7 @@ from dinkcli.model import Model, load
 from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
+from dinkcli.readers.base import ANY_COLUMNS, Columns
 from dinkcli.rows import RowSource
 from dinkcli.trainer import Step, Trainer
 
@@ -82,7 +83,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = open_data(inputs, usual_column=model.column)
+    data = open_data(inputs, Columns(usual=model.column))
     shape = (data.n_rows, model.n_clusters) if soft else (data.n_rows,)
     result = np.empty(shape, np.float32 if soft else np.int32)
     for part in assign_blocks(model, data, resolve_device(device), soft):
@@ -91,7 +92,7 @@ def assign(
     return result
 
 
-def open_data(inputs: Inputs, usual_column: str | None = None) -> DataSet:
+def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS) -> DataSet:
     """Paths or an array as a data set."""
     if isinstance(inputs, DataSet):
         return inputs
@@ -101,7 +102,7 @@ def open_data(inputs: Inputs, usual_column: str | None = None) -> DataSet:
         return DataSet([ArrayReader(inputs)])
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    return open_inputs([os.fspath(path) for path in inputs], usual_column=usual_column)
+    return open_inputs([os.fspath(path) for path in inputs], columns)
 
 
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:

@@ -25,13 +25,13 @@ class Assignments:
         start: number of the first row over all inputs.
         labels: (B,) int32.
         probabilities: (B, K) float32, or None for hard assignments.
-        ids: (B,) values of the id column, or None.
+        carried: the B values of each carried column, or None without such columns.
     """
 
     start: int
     labels: np.ndarray
     probabilities: np.ndarray | None = None
-    ids: pa.Array | None = None
+    carried: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,4 +81,4 @@ def assign(
     rows = max(1, (2 << 20) // max(model.n_features, model.n_clusters if soft else 1))
     for block in data.blocks(rows):
         labels, probabilities = assigner(block.vectors)
-        yield Assignments(block.start, labels, probabilities, block.ids)
+        yield Assignments(block.start, labels, probabilities, block.carried)

@@ -91,7 +91,7 @@ ASSIGN = [
     (["m.safetensors", "x.npy", "-o", "y.txt"], 2, "suffix .txt, expected one of .csv, .npy"),
     (["m.safetensors", "x.npy", "-o", "no/y.csv"], 2, "no/y.csv: no such folder: no"),
     (["m.safetensors", "x.npy", "-o", "x.npy"], 2, "x.npy: is an input of this run"),
-    (["m.safetensors", "x.parquet", "--id-column", "i"], 2, "no column 'i' for the ids"),
+    (["m.safetensors", "x.parquet", "--id-column", "i"], 2, "no column 'i' for --id-column"),
     (["m.safetensors", "x.npy", "--device", "mars"], 2, "--device mars: expected auto"),
 ]
 EXPORT = [

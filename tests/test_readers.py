@@ -11,6 +11,7 @@ import pytest
 
 from dinkcli.errors import InputError, UsageError
 from dinkcli.readers import open_inputs
+from dinkcli.readers.base import Columns
 
 DIM = 6
 
@@ -100,7 +101,7 @@ def test_one_column_per_dimension_in_natural_order(tmp_path):
     write_table(tmp_path / "x.parquet", {"id": np.arange(20), "score": wide[:, 0], **columns})
     data = open_inputs([str(tmp_path / "x.parquet")])
     np.testing.assert_array_equal(data.load(), wide)
-    chosen = open_inputs([str(tmp_path / "x.parquet")], column="dim_1*")
+    chosen = open_inputs([str(tmp_path / "x.parquet")], Columns("dim_1*"))
     np.testing.assert_array_equal(chosen.load(), wide[:, [1, 10, 11]])
 
 
@@ -114,8 +115,8 @@ def test_unnumbered_float_columns_are_taken_in_file_order(tmp_path):
 def test_id_column_is_carried_and_not_clustered(tmp_path, vectors):
     names = [f"n{i}" for i in range(50)]
     write_table(tmp_path / "x.parquet", {"key": names, "e": list(vectors)})
-    data = open_inputs([str(tmp_path / "x.parquet")], id_column="key")
-    found = [key for block in data.blocks(rows=8) for key in block.ids.to_pylist()]
+    data = open_inputs([str(tmp_path / "x.parquet")], Columns(id="key"))
+    found = [key for block in data.blocks(rows=8) for key in block.carried["key"].to_pylist()]
     assert found == names
 
 
@@ -135,9 +136,9 @@ def test_format_is_found_by_content(tmp_path, vectors):
     np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.parquet")]).load(), vectors)
 
 
-def refuse(error, message, paths, **options):
+def refuse(error, message, paths, **columns):
     with pytest.raises(error, match=message):
-        list(open_inputs([str(path) for path in paths], **options).blocks())
+        list(open_inputs([str(path) for path in paths], Columns(**columns)).blocks())
 
 
 def test_bad_paths(tmp_path):
@@ -166,7 +167,7 @@ def test_bad_npy(tmp_path, vectors):
     np.save(path, vectors[:0])
     refuse(InputError, "0 rows of 6 features", [path])
     np.save(path, vectors)
-    refuse(UsageError, "--column names a column, but an .npy file has none", [path], column="e")
+    refuse(UsageError, "--column names a column, but an .npy file has none", [path], vectors="e")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -212,15 +213,15 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     path = tmp_path / "x.parquet"
     write_table(path, {"image": list(vectors), "text": list(vectors)})
     refuse(UsageError, "2 columns .*'image', 'text'; choose one with --column image", [path])
-    np.testing.assert_array_equal(open_inputs([str(path)], column="text").load(), vectors)
-    np.testing.assert_array_equal(open_inputs([str(path)], usual_column="text").load(), vectors)
-    refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], column="sound")
-    refuse(UsageError, "no column 'key' for the ids", [path], column="text", id_column="key")
+    np.testing.assert_array_equal(open_inputs([str(path)], Columns("text")).load(), vectors)
+    np.testing.assert_array_equal(open_inputs([str(path)], Columns(usual="text")).load(), vectors)
+    refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
+    refuse(UsageError, "no column 'key' for --id-column", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})
     refuse(UsageError, r"2 sets of columns .*'a_\*', 'b_\*'", [path])
     write_table(path, {"name": ["x"], "n": [1]})
     refuse(InputError, "no column of vectors.*'name: string'", [path])
-    refuse(InputError, "column 'name' is string, expected a list", [path], column="name")
+    refuse(InputError, "column 'name' is string, expected a list", [path], vectors="name")
 
 
 def test_truncated_parquet(tmp_path, vectors):

@@ -50,12 +50,13 @@ def assign(
         from dinkcli.cli.paths import refuse_overwriting
         from dinkcli.model import load
         from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
         from dinkcli.writers import Layout, format_of
 
         if output is not None:
             format_of(output)
         model = load(model_path)
-        data = open_inputs(inputs, column, id_column, usual_column=model.column)
+        data = open_inputs(inputs, Columns(column, model.column, id_column))
         model.check_features(data.n_features, data.name)
         if output is not None:
             refuse_overwriting(output, data, model_path)
@@ -63,7 +64,7 @@ def assign(
         from dinkcli.assigner import assign as assign_blocks
         from dinkcli.device import resolve_device
 
-        layout = Layout(data.n_rows, model.n_clusters if soft else 0, data.id_column, data.id_type)
+        layout = Layout(data.n_rows, model.n_clusters if soft else 0, id_column, data.carried)
         blocks = assign_blocks(model, data, resolve_device(device), soft)
         with (
             ProgressLines(quiet or json_summary or output is None) as progress,

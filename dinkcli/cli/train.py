@@ -97,6 +97,7 @@ def train(
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
         from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
         from dinkcli.readers.weights import read_weights
 
         options: dict[str, Any] = {
@@ -113,7 +114,7 @@ def train(
         checked = TrainOptions(n_clusters, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
-        data = open_inputs(inputs, column=column)
+        data = open_inputs(inputs, Columns(column))
         refuse_overwriting(target, data)
         checked.check_rows(data.n_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)

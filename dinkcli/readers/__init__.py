@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from dinkcli.errors import InputError, UsageError
 from dinkcli.readers import npy, parquet
-from dinkcli.readers.base import Block, Reader, finite_float32
+from dinkcli.readers.base import ANY_COLUMNS, Block, Columns, Reader, finite_float32
 
 FORMATS = (".npy", ".parquet")
 _BLOCK_BYTES = 8 << 20
@@ -23,7 +23,7 @@ class DataSet:
     """Several files read one after the other as one (N, D) array of rows."""
 
     readers: Sequence[Reader]
-    id_column: str | None = None
+    columns: Columns = ANY_COLUMNS
 
     @property
     def n_rows(self) -> int:
@@ -34,8 +34,9 @@ class DataSet:
         return self.readers[0].n_features
 
     @property
-    def id_type(self) -> pa.DataType | None:
-        return self.readers[0].id_type
+    def carried(self) -> pa.Schema:
+        """Names and types of the columns that travel along with the rows."""
+        return self.readers[0].carried
 
     @property
     def column(self) -> str | None:
@@ -57,7 +58,7 @@ class DataSet:
         for reader in self.readers:
             for block in reader.blocks(rows):
                 vectors = finite_float32(block.vectors, reader.path, block.start)
-                yield Block(first + block.start, vectors, block.ids)
+                yield Block(first + block.start, vectors, block.carried)
             first += reader.n_rows
 
     def load(self) -> np.ndarray:
@@ -78,24 +79,19 @@ class DataSet:
         }
 
 
-def open_inputs(
-    paths: Sequence[str],
-    column: str | None = None,
-    id_column: str | None = None,
-    usual_column: str | None = None,
-) -> DataSet:
+def open_inputs(paths: Sequence[str], columns: Columns = ANY_COLUMNS) -> DataSet:
     """Opens and validates every input before any row is read.
 
     Args:
         paths: files, or directories that stand for the files of a known suffix inside, by name.
-        column, id_column, usual_column: of parquet files; see ``ParquetReader``.
+        columns: which to read from inputs that have columns.
 
     Raises:
         UsageError: a path that does not exist, a column that is missing or ambiguous.
         InputError: content that is neither format, a damaged file, no rows, unequal dimensions.
     """
     files = [file for path in paths for file in _files(path)]
-    readers = [_open_file(file, column, id_column, usual_column) for file in files]
+    readers = [_open_file(file, columns) for file in files]
     first = readers[0]
     for reader in readers[1:]:
         if reader.n_features != first.n_features:
@@ -103,12 +99,13 @@ def open_inputs(
                 f"{reader.path}: {reader.n_features} features per row, but {first.path} has "
                 f"{first.n_features}; inputs of one run must agree"
             )
-        if reader.id_type != first.id_type:
-            raise InputError(
-                f"{reader.path}: column {id_column!r} is {reader.id_type}, but in {first.path} "
-                f"it is {first.id_type}; ids of one run must have one type"
-            )
-    data = DataSet(readers, id_column)
+        for here, there in zip(reader.carried, first.carried, strict=True):
+            if here.type != there.type:
+                raise InputError(
+                    f"{reader.path}: column {here.name!r} is {here.type}, but in {first.path} "
+                    f"it is {there.type}; a column that travels along must have one type"
+                )
+    data = DataSet(readers, columns)
     if data.n_rows == 0 or data.n_features == 0:
         raise InputError(
             f"{data.name}: {data.n_rows} rows of {data.n_features} features; nothing to do"
@@ -127,20 +124,17 @@ def _files(path: str) -> list[str]:
     return [path]
 
 
-def _open_file(
-    path: str, column: str | None, id_column: str | None, usual_column: str | None
-) -> Reader:
+def _open_file(path: str, columns: Columns) -> Reader:
     try:
         with open(path, "rb") as file:
             start = file.read(8)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
     if start.startswith(npy.MAGIC):
-        if column is not None or id_column is not None:
-            option = "--column" if column is not None else "--id-column"
+        for option in columns.named.values():
             raise UsageError(f"{path}: {option} names a column, but an .npy file has none")
         return npy.NpyReader(path)
     if start.startswith(parquet.MAGIC):
-        return parquet.ParquetReader(path, column, id_column, usual_column)
+        return parquet.ParquetReader(path, columns)
     found = f"it starts with {start!r}" if start else "it is empty"
     raise InputError(f"{path}: neither an .npy nor a parquet file ({found}); convert it to one")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow as pa
 
 from dinkcli.errors import InputError
-from dinkcli.readers.base import Block
+from dinkcli.readers.base import NOTHING_CARRIED, Block
 
 
 class ArrayReader:
@@ -16,7 +15,7 @@ class ArrayReader:
 
     path = "array"
     column: str | None = None
-    id_type: pa.DataType | None = None
+    carried = NOTHING_CARRIED
     n_bytes = 0
 
     def __init__(self, array: np.ndarray):

@@ -14,6 +14,40 @@ import pyarrow as pa
 
 from dinkcli.errors import InputError
 
+NOTHING_CARRIED = pa.schema([])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read from inputs that have columns.
+
+    Attributes:
+        vectors: the list column of the embeddings, or a pattern such as ``dim_*`` for one column
+            per dimension; None finds the only candidate.
+        usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
+        id: the column that names rows; it travels along.
+        others: more columns that travel along.
+    """
+
+    vectors: str | None = None
+    usual: str | None = None
+    id: str | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """The columns that travel along, with the option that asked for each."""
+        ids = {} if self.id is None else {self.id: "--id-column"}
+        return ids | {name: "--columns" for name in self.others if name != self.id}
+
+    @property
+    def named(self) -> dict[str, str]:
+        """All columns asked for by name, with their options."""
+        return ({} if self.vectors is None else {self.vectors: "--column"}) | self.carried
+
+
+ANY_COLUMNS = Columns()
+
 
 @dataclass(frozen=True)
 class Block:
@@ -22,12 +56,12 @@ class Block:
     Attributes:
         start: number of the first row, counting from 0.
         vectors: (B, D), in the file's own dtype until a consumer converts it.
-        ids: (B,) values of the id column, or None.
+        carried: the B values of each carried column, or None without such columns.
     """
 
     start: int
     vectors: np.ndarray
-    ids: pa.Array | None = None
+    carried: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -39,7 +73,7 @@ class Reader(Protocol):
     Attributes:
         path: what messages call it.
         column: the parquet column that holds the vectors, when it is one.
-        id_type: type of the id column, or None without one.
+        carried: names and types of the columns that travel along; none without columns.
         n_bytes: size of the file.
     """
 
@@ -48,7 +82,7 @@ class Reader(Protocol):
     n_features: int
     dtype: np.dtype
     column: str | None
-    id_type: pa.DataType | None
+    carried: pa.Schema
     n_bytes: int
 
     def blocks(self, rows: int) -> Iterator[Block]:

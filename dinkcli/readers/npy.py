@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from dinkcli.errors import InputError
-from dinkcli.readers.base import Block
+from dinkcli.readers.base import NOTHING_CARRIED, Block
 
 MAGIC = b"\x93NUMPY"
 
@@ -22,7 +21,7 @@ class NpyReader:
     """
 
     column: str | None = None
-    id_type: pa.DataType | None = None
+    carried = NOTHING_CARRIED
 
     def __init__(self, path: str, dimensions: int = 2):
         self.path = path

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinkcli.errors import InputError, UsageError
-from dinkcli.readers.base import Block
+from dinkcli.readers.base import ANY_COLUMNS, Block, Columns
 
 MAGIC = b"PAR1"
 _LISTS = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
@@ -25,20 +25,10 @@ class ParquetReader:
     """One parquet file.
 
     Args:
-        column: the list column, or a pattern such as ``dim_*`` for one column per dimension;
-            None finds the only candidate.
-        id_column: a column carried along with the vectors.
-        usual_column: taken when ``column`` is None and the file has it (what a model was
-            trained on).
+        wanted: the columns to read.
     """
 
-    def __init__(
-        self,
-        path: str,
-        column: str | None = None,
-        id_column: str | None = None,
-        usual_column: str | None = None,
-    ):
+    def __init__(self, path: str, wanted: Columns = ANY_COLUMNS):
         self.path = path
         try:
             # Without pre-buffering one row group at a time is held, not the whole file.
@@ -47,16 +37,17 @@ class ParquetReader:
             raise self._damaged(error) from error
         schema = self._file.schema_arrow
         self.column_names = schema.names
-        if id_column is not None and id_column not in schema.names:
-            raise UsageError(
-                f"{path}: no column {id_column!r} for the ids; it has {_names(schema.names)}"
-            )
-        self.id_column = id_column
-        self.id_type = schema.field(id_column).type if id_column else None
+        for name, option in wanted.carried.items():
+            if name not in schema.names:
+                raise UsageError(
+                    f"{path}: no column {name!r} for {option}; it has {_names(schema.names)}"
+                )
+        self.carried = pa.schema([schema.field(name) for name in wanted.carried])
         self.n_bytes = os.path.getsize(path)
-        if column is None and usual_column in schema.names:
-            column = usual_column
-        self.columns = _vector_columns(path, schema, column, id_column)
+        column = wanted.vectors
+        if column is None and wanted.usual in schema.names:
+            column = wanted.usual
+        self.columns = _vector_columns(path, schema, column, wanted)
         self.column = column or (self.columns[0] if len(self.columns) == 1 else None)
         self.n_rows = self._file.metadata.num_rows
         first = _storage(schema.field(self.columns[0]).type)
@@ -69,8 +60,8 @@ class ParquetReader:
         start = 0
         for batch in self._batches(rows):
             vectors = self._vectors(batch, start)
-            ids = batch.column(self.id_column) if self.id_column else None
-            yield Block(start, vectors, ids)
+            carried = batch.select(self.carried.names) if self.carried.names else None
+            yield Block(start, vectors, carried)
             start += batch.num_rows
         if start != self.n_rows:
             raise InputError(
@@ -79,9 +70,9 @@ class ParquetReader:
             )
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        columns = [*self.columns, self.id_column] if self.id_column else list(self.columns)
+        columns = list(dict.fromkeys([*self.columns, *self.carried.names]))
         try:
-            yield from self._file.iter_batches(rows, columns=list(dict.fromkeys(columns)))
+            yield from self._file.iter_batches(rows, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
 
@@ -172,11 +163,17 @@ def _names(names: list[str]) -> str:
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _vector_columns(
-    path: str, schema: pa.Schema, column: str | None, id_column: str | None
-) -> list[str]:
-    """The column, or the columns in order of dimension, that hold the vectors."""
-    fields = [field for field in schema if field.name != id_column]
+def _vector_columns(path: str, schema: pa.Schema, column: str | None, wanted: Columns) -> list[str]:
+    """The column, or the columns in order of dimension, that hold the vectors.
+
+    Ids are no candidates, nor are numbers that travel along; carried vectors still are.
+    """
+    fields = [
+        field
+        for field in schema
+        if field.name != wanted.id
+        and (field.name not in wanted.carried or _is_vector(field.type, _is_number))
+    ]
     if column is not None:
         return _named_columns(path, fields, column)
     for is_number in (pa.types.is_floating, pa.types.is_integer):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from dinkcli.readers.base import NOTHING_CARRIED
+
 if TYPE_CHECKING:
     from dinkcli.assigner import Assignments
 
@@ -20,18 +22,18 @@ class Layout:
         n_rows: rows that will be written.
         n_probabilities: K for soft assignments, 0 for hard ones.
         id_name: name of the id column; without one the row number is written as ``row``.
-        id_type: its Arrow type.
+        carried: columns of the input that travel along, the id column among them.
     """
 
     n_rows: int
     n_probabilities: int = 0
     id_name: str | None = None
-    id_type: pa.DataType | None = None
+    carried: pa.Schema = NOTHING_CARRIED
 
     def schema(self, flat: bool = False) -> pa.Schema:
         """Columns: id or row, cluster, and probabilities (one column each when ``flat``)."""
         fields = [
-            pa.field(self.id_name, self.id_type)
+            self.carried.field(self.id_name)
             if self.id_name
             else pa.field("row", pa.int64(), nullable=False),
             pa.field("cluster", pa.int32(), nullable=False),
@@ -48,9 +50,11 @@ class Layout:
 
     def record_batch(self, rows: Assignments, schema: pa.Schema) -> pa.RecordBatch:
         """``rows`` as a record batch of ``schema``."""
-        first = rows.ids
-        if first is None:
-            first = np.arange(rows.start, rows.start + len(rows), dtype=np.int64)
+        first = (
+            np.arange(rows.start, rows.start + len(rows), dtype=np.int64)
+            if self.id_name is None or rows.carried is None
+            else rows.carried.column(self.id_name)
+        )
         columns = [first, rows.labels]
         if rows.probabilities is not None:
             if "probabilities" in schema.names:
