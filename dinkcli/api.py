@@ -19,6 +19,7 @@ from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
+from dinkcli.readers.spool import repeatable
 from dinkcli.rows import RowSource
 from dinkcli.trainer import Step, Trainer
 
@@ -40,7 +41,7 @@ def train(
     """Trains a model on files or on an array.
 
     Args:
-        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
         n_clusters: K.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet,
             or an earlier model).
@@ -56,8 +57,8 @@ def train(
     """
     initial = _initial_centers(init)
     chosen = TrainOptions(n_clusters, init=str(init) if initial is None else GIVEN, **options)
-    data = open_data(inputs)
-    chosen.check_rows(data.n_rows, data.name)
+    data = repeatable(open_data(inputs))
+    chosen.check_rows(data.known_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
         raise UsageError(
             f"--init: centres of shape {tuple(initial.shape)}, expected "

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
-from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
+from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
 
 if TYPE_CHECKING:
     from dinkcli.model import Model
@@ -84,6 +84,9 @@ def train(
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
+    memory: Memory = None,
     json_summary: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,6 +101,8 @@ def train(
         from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
+        from dinkcli.readers.memory import parse_size
+        from dinkcli.readers.spool import repeatable
         from dinkcli.readers.weights import read_weights
 
         options: dict[str, Any] = {
@@ -114,9 +119,12 @@ def train(
         checked = TrainOptions(n_clusters, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
-        data = open_inputs(inputs, Columns(column))
+        limit = None if memory is None else parse_size(memory)
+        data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
         refuse_overwriting(target, data)
-        checked.check_rows(data.n_rows, data.name)
+        show_notes(data, quiet)
+        data = repeatable(data)
+        checked.check_rows(data.known_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -139,6 +147,7 @@ def train(
                 init=init,
                 device=device,
                 sample_weight=weights,
+                memory=limit,
                 on_step=show,
                 **options,
             )
