@@ -47,8 +47,11 @@ class DataSet:
         more = len(self.readers) - 1
         return self.readers[0].path + (f" and {more} more" if more else "")
 
-    def blocks(self, rows: int | None = None) -> Iterator[Block]:
+    def blocks(self, rows: int | None = None, since: int = 0) -> Iterator[Block]:
         """All rows in order as float32 blocks of about 8 MB, starts counted over all files.
+
+        Args:
+            since: blocks that end before this row are left out, whole files without a look.
 
         Raises:
             InputError: at the first row that is not finite, null or ragged.
@@ -56,9 +59,11 @@ class DataSet:
         rows = rows or max(1, _BLOCK_BYTES // (4 * self.n_features))
         first = 0
         for reader in self.readers:
-            for block in reader.blocks(rows):
-                vectors = finite_float32(block.vectors, reader.path, block.start)
-                yield Block(first + block.start, vectors, block.carried)
+            if first + reader.n_rows > since:
+                for block in reader.blocks(rows):
+                    if first + block.start + len(block) > since:
+                        vectors = finite_float32(block.vectors, reader.path, block.start)
+                        yield Block(first + block.start, vectors, block.carried)
             first += reader.n_rows
 
     def load(self) -> np.ndarray:
