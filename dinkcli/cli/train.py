@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def train(
     column: Column = None,
     init: Annotated[
         str,
-        typer.Option(help="kmeans++, random, xavier, or a file of centres (npy, parquet, model)."),
+        typer.Option(
+            help="kmeans++, random, xavier, or a file of centres: npy, parquet, a model, a faiss "
+            "index, or scikit-learn through skops."
+        ),
     ] = "kmeans++",
     metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
     temperature: Annotated[
@@ -84,6 +88,7 @@ def train(
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    match_path: Match = None,
     json_summary: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,6 +100,8 @@ def train(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
+        from dinkcli.matching import check_matchable, match
+        from dinkcli.model import load
         from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
@@ -116,6 +123,9 @@ def train(
         check_target(target)
         data = open_inputs(inputs, Columns(column))
         refuse_overwriting(target, data)
+        old = None if match_path is None else load(match_path)
+        if old is not None:
+            check_matchable(old, data.n_features, metric, n_clusters)
         checked.check_rows(data.n_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
@@ -142,12 +152,18 @@ def train(
                 on_step=show,
                 **options,
             )
+        matching = None if old is None else match(old, model)
+        if matching is not None:
+            model = matching.renumber(model)
         model.save(target)
         seconds = time.monotonic() - started
         if json_summary:
-            say(json.dumps(_summary(model, target, seconds)))
+            summary = _summary(model, target, seconds)
+            say(json.dumps(summary | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
             _show_summary(model, data, seconds)
+            if matching is not None:
+                show_drift(matching)
         typer.echo(os.fsencode(target))
 
 
