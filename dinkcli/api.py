@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
+from dinkcli.centers import read_centers
 from dinkcli.device import resolve_device
 from dinkcli.errors import UsageError
 from dinkcli.model import Model, load
-from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
+from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
@@ -43,8 +44,8 @@ def train(
     Args:
         inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
         n_clusters: K.
-        init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet,
-            or an earlier model).
+        init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
+            earlier model, a faiss index, or a scikit-learn estimator through skops).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         sample_weight: (N,), not negative.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
@@ -75,9 +76,22 @@ def train(
 
 
 def assign(
-    model: Model | Path, inputs: Inputs, *, soft: bool = False, device: str = "auto"
+    model: Model | Path,
+    inputs: Inputs,
+    *,
+    soft: bool = False,
+    device: str = "auto",
+    **options: Any,
 ) -> np.ndarray:
     """The clusters of all rows: (N,) int32, or (N, K) float32 probabilities when ``soft``.
+
+    Args:
+        model: a model or the path of one.
+        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        soft: give probabilities instead of labels.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        options: ``temperature``, ``probability_type``, ``min_prob`` and ``max_distance`` of
+            ``AssignOptions``; outliers have the label -1.
 
     Raises:
         DinkError: see ``dinkcli.errors``.
@@ -85,12 +99,11 @@ def assign(
     if not isinstance(model, Model):
         model = load(model)
     data = open_data(inputs, Columns(usual=model.column))
-    shape = (data.n_rows, model.n_clusters) if soft else (data.n_rows,)
-    result = np.empty(shape, np.float32 if soft else np.int32)
-    for part in assign_blocks(model, data, resolve_device(device), soft):
-        values = part.labels if part.probabilities is None else part.probabilities
-        result[part.start : part.start + len(part)] = values
-    return result
+    chosen = AssignOptions(soft=soft, **options)
+    parts = []
+    for part in assign_blocks(model, data, resolve_device(device), chosen):
+        parts.append(part.labels if part.probabilities is None else part.probabilities)
+    return np.concatenate(parts)
 
 
 def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS) -> DataSet:
@@ -111,14 +124,12 @@ def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
         return torch.as_tensor(init, dtype=torch.float32)
     if init in SEEDINGS:
         return None
-    if init.endswith(".safetensors"):
-        return torch.from_numpy(load(init).cluster_centers)
     if not os.path.exists(init):
         raise UsageError(
             f"--init {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
             "and there is no such file"
         )
-    return torch.from_numpy(open_inputs([init]).load())
+    return torch.from_numpy(read_centers(init))
 
 
 def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:

@@ -7,14 +7,18 @@ import pytest
 
 CORE = [
     "api",
+    "ahead",
     "assigner",
     "atomic",
+    "centers",
     "export",
     "head",
     "lloyd",
+    "matching",
     "model",
     "nearest",
     "objective",
+    "pipeline",
     "readers",
     "refine",
     "rows",
@@ -42,7 +46,9 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
 
 
 def test_readers_and_models_need_no_torch():
-    assert "torch" not in modules_after("import dinkcli.readers, dinkcli.model, dinkcli.writers")
+    assert "torch" not in modules_after(
+        "import dinkcli.readers, dinkcli.model, dinkcli.writers, dinkcli.export, dinkcli.matching"
+    )
 
 
 def test_public_names():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
+from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def train(
     column: Column = None,
     init: Annotated[
         str,
-        typer.Option(help="kmeans++, random, xavier, or a file of centres (npy, parquet, model)."),
+        typer.Option(
+            help="kmeans++, random, xavier, or a file of centres: npy, parquet, a model, a faiss "
+            "index, or scikit-learn through skops."
+        ),
     ] = "kmeans++",
     metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
     temperature: Annotated[
@@ -84,6 +88,7 @@ def train(
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    match_path: Match = None,
     dim: Dim = None,
     bad_rows: BadRows = "stop",
     memory: Memory = None,
@@ -98,6 +103,8 @@ def train(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
+        from dinkcli.matching import check_matchable, match
+        from dinkcli.model import load
         from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
@@ -124,6 +131,9 @@ def train(
         refuse_overwriting(target, data)
         show_notes(data, quiet)
         data = repeatable(data)
+        old = None if match_path is None else load(match_path)
+        if old is not None:
+            check_matchable(old, data.n_features, metric, n_clusters)
         checked.check_rows(data.known_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
@@ -151,12 +161,18 @@ def train(
                 on_step=show,
                 **options,
             )
+        matching = None if old is None else match(old, model)
+        if matching is not None:
+            model = matching.renumber(model)
         model.save(target)
         seconds = time.monotonic() - started
         if json_summary:
-            say(json.dumps(_summary(model, target, seconds)))
+            summary = _summary(model, target, seconds)
+            say(json.dumps(summary | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
             _show_summary(model, data, seconds)
+            if matching is not None:
+                show_drift(matching)
         typer.echo(os.fsencode(target))
 
 
