@@ -210,6 +210,7 @@ def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
         "rows": model.training["input"]["rows"],
+        "bad_rows": model.training["input"]["bad_rows"],
         **model.training["metrics"],
         "cluster_sizes": model.cluster_sizes.tolist(),
         "seconds": round(seconds, 3),
@@ -222,6 +223,8 @@ def _show_summary(model: Model, data: DataSet, seconds: float) -> None:
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
+    if n_bad := model.training["input"]["bad_rows"]:
+        say(f"bad rows left out: {n_bad}")
     say(
         f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
         f"({metrics['inertia'] / sum(sizes):.4g} per row)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -30,9 +30,9 @@ class ArrowFileReader(TableReader):
             n_rows = sum(found.get_batch(i).num_rows for i in range(self._n_batches))
         super().__init__(source, schema, n_rows, wanted)
 
-    def _open(self) -> pa.NativeFile:
+    def _open(self) -> Any:
         path = self.source.path
-        return pa.PythonFile(self.source.open()) if path is None else pa.memory_map(path)
+        return self.source.open() if path is None else pa.memory_map(path)
 
     def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         fields = [self.schema.get_field_index(name) for name in names]
