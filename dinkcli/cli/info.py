@@ -76,10 +76,8 @@ def _lines(found: Info) -> list[tuple[str, str]]:
 
 
 def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while n_bytes >= 1000 and len(units) > 1:
         n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.4g} {unit}"
+        units.pop(0)
+    return f"{n_bytes:.4g} {units[0]}"
