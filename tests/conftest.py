@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from dinkcli.cli import app
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
@@ -61,3 +65,24 @@ def nearest_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def inertia_float64(z: np.ndarray, centers: np.ndarray) -> float:
     z, centers = z.astype(np.float64), centers.astype(np.float64)
     return sum(((centers - row) ** 2).sum(1).min() for row in z)
+
+
+def distances_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """(N, K) Euclidean distances by differences in float64."""
+    z, centers = z.astype(np.float64), centers.astype(np.float64)
+    return np.stack([np.sqrt(((centers - row) ** 2).sum(1)) for row in z])
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``invoke(*args, code=0)`` runs the command in this process, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "DINK_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*args: object, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, list(map(str, args)))
+        assert result.exit_code == code, (result.exit_code, result.stderr, result.exception)
+        return result
+
+    return run
