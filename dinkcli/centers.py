@@ -60,14 +60,19 @@ def _faiss(path: str) -> np.ndarray:
     """The vectors of a flat index, or the centroids of an inverted file."""
     faiss = require("faiss", "faiss", f"--init {path}")
     try:
-        index = faiss.read_index(path)
-        if isinstance(index, faiss.IndexPreTransform):
-            index = faiss.downcast_index(index.index)
-        index = getattr(index, "quantizer", index)
-        return faiss.downcast_index(index).reconstruct_n(0, index.ntotal)
+        whole = inner = faiss.read_index(path)  # the whole owns what is inside it
+        if isinstance(whole, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(whole.index)
+        flat = faiss.downcast_index(getattr(inner, "quantizer", inner))
+        if isinstance(flat, faiss.IndexFlat):
+            return flat.reconstruct_n(0, flat.ntotal)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"{path}: no centres in this faiss index ({reason})") from error
+        raise InputError(f"{path}: cannot be read by faiss ({reason})") from error
+    raise InputError(
+        f"{path}: a faiss {type(flat).__name__} keeps no centres as they are; expected a flat "
+        "index or an inverted file over one"
+    )
 
 
 def _skops(path: str) -> np.ndarray:
