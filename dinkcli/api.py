@@ -20,6 +20,7 @@ from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
+from dinkcli.readers.spool import repeatable
 from dinkcli.rows import RowSource
 from dinkcli.trainer import Step, Trainer
 
@@ -35,13 +36,14 @@ def train(
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
+    bad_rows: str = "stop",
     on_step: Callable[[Step], None] | None = None,
     **options: Any,
 ) -> Model:
     """Trains a model on files or on an array.
 
     Args:
-        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
         n_clusters: K.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
@@ -49,6 +51,8 @@ def train(
         sample_weight: (N,), not negative.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
             they are read anew for each pass.
+        bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
+            under cosine; "skip" and "label" leave such rows out.
         on_step: called after every update of the centres.
         options: the other fields of ``TrainOptions``.
 
@@ -57,8 +61,8 @@ def train(
     """
     initial = _initial_centers(init)
     chosen = TrainOptions(n_clusters, init=str(init) if initial is None else GIVEN, **options)
-    data = open_data(inputs)
-    chosen.check_rows(data.n_rows, data.name)
+    data = repeatable(open_data(inputs, bad_rows=bad_rows))
+    chosen.check_rows(data.known_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
         raise UsageError(
             f"--init: centres of shape {tuple(initial.shape)}, expected "
@@ -80,6 +84,7 @@ def assign(
     *,
     soft: bool = False,
     device: str = "auto",
+    bad_rows: str = "stop",
     **options: Any,
 ) -> np.ndarray:
     """The clusters of all rows: (N,) int32, or (N, K) float32 probabilities when ``soft``.
@@ -89,6 +94,8 @@ def assign(
         inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
         soft: give probabilities instead of labels.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        bad_rows: "stop" raises at the first bad row (see ``train``), "skip" leaves such rows out
+            of the result, "label" gives them the label -1.
         options: ``temperature``, ``probability_type``, ``min_prob`` and ``max_distance`` of
             ``AssignOptions``; outliers have the label -1.
 
@@ -97,7 +104,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = open_data(inputs, Columns(usual=model.column))
+    data = open_data(inputs, Columns(usual=model.column), bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     for part in assign_blocks(model, data, resolve_device(device), chosen):
@@ -105,17 +112,17 @@ def assign(
     return np.concatenate(parts)
 
 
-def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS) -> DataSet:
-    """Paths or an array as a data set."""
+def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS, bad_rows: str = "stop") -> DataSet:
+    """Paths or an array as a data set; one that is open already stays as it is."""
     if isinstance(inputs, DataSet):
         return inputs
     if isinstance(inputs, Tensor):
         inputs = inputs.detach().cpu().numpy()
     if isinstance(inputs, np.ndarray):
-        return DataSet([ArrayReader(inputs)])
+        return DataSet([ArrayReader(inputs)], columns, bad_rows)
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    return open_inputs([os.fspath(path) for path in inputs], columns)
+    return open_inputs([os.fspath(path) for path in inputs], columns, bad_rows)
 
 
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
@@ -138,7 +145,7 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     last = history[-1]
     training = {
         "options": options.as_dict(),
-        "input": data.fingerprint(),
+        "input": {**data.fingerprint(), "bad_rows": trainer.rows.n_bad},
         "metrics": {name: last[name] for name in ("inertia", "dilation_loss", "shrink_loss")},
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,

@@ -5,8 +5,8 @@ Shapes: B rows in a block, K clusters, D features, M = ``AssignOptions.top``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.options import HARD, AssignOptions
 from dinkcli.readers import DataSet
+from dinkcli.readers.dataset import SKIP
 
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
@@ -53,12 +54,42 @@ class Assignments:
         """A part of the rows, without a copy."""
         return Assignments(**{field.name: self._part(field.name, where) for field in fields(self)})
 
+    def without(self, bad: np.ndarray) -> Assignments:
+        """Without the rows of the mask ``bad`` (B,)."""
+        good = np.flatnonzero(~bad)
+        kept: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            kept[field.name] = None if values is None else _rows(values, good)
+        return Assignments(**kept)
+
+    def unassigned(self, bad: np.ndarray) -> Assignments:
+        """With label -1 and nothing else known about the rows of the mask ``bad`` (B,)."""
+        column = bad[:, None]
+        return replace(
+            self,
+            labels=np.where(bad, np.int32(-1), self.labels),
+            distances=None if self.distances is None else _blank(self.distances, bad, np.nan),
+            clusters=None if self.clusters is None else _blank(self.clusters, column, -1),
+            probabilities=(
+                None if self.probabilities is None else _blank(self.probabilities, column, 0)
+            ),
+        )
+
     def _part(self, name: str, where: slice) -> Any:
         values = getattr(self, name)
         if isinstance(values, pa.RecordBatch):
             start, stop, _ = where.indices(len(self))
             return values.slice(start, stop - start)
         return None if values is None else values[where]
+
+
+def _rows(values: Any, where: np.ndarray) -> Any:
+    return values.take(where) if isinstance(values, pa.RecordBatch) else values[where]
+
+
+def _blank(values: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
+    return np.where(where, values.dtype.type(value), values)
 
 
 class Assigner:
@@ -171,22 +202,32 @@ def assign(
     options: AssignOptions = HARD,
     matching: Matching | None = None,
     first: int = 0,
+    on_bad: Callable[[int], None] = lambda n_bad: None,
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
     Args:
         first: number of the first row to give; the rows before it are skipped.
+        on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
+            which leaves them out, or "label", which gives them the label -1.
 
     Raises:
-        InputError: the data's dimension is not the model's, or a row is not finite.
+        InputError: the data's dimension is not the model's, or a row is bad.
         UsageError: more clusters are asked for than the model has.
     """
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
     assigner = Assigner(model, device, options, matching)
     rows = block_rows(model.n_clusters, model.n_features, device)
-    for block in read_ahead(data.blocks(rows, first)):
+    needs_direction = model.metric == "cosine"
+    for block in read_ahead(data.blocks(rows, first, nonzero=needs_direction)):
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(block.vectors, numbers, block.carried)
         # Blocks lie on the same grid whatever comes first: rounding is that of a whole run.
-        yield found[max(0, first - block.start) :]
+        start = max(0, first - block.start)
+        found = found[start:]
+        if block.bad is not None:
+            bad = block.bad[start:]
+            on_bad(int(bad.sum()))
+            found = found.without(bad) if data.bad_rows == SKIP else found.unassigned(bad)
+        yield found

@@ -16,6 +16,7 @@ from dinkcli.matching import Matching
 from dinkcli.model import Model
 from dinkcli.options import AssignOptions
 from dinkcli.readers import DataSet
+from dinkcli.readers.dataset import LABEL, SKIP
 from dinkcli.writers import (
     Encoding,
     Layout,
@@ -52,7 +53,8 @@ class Counts:
     Attributes:
         rows: written.
         rows_before: written by an earlier run that this one went on with.
-        outliers: rows with the label -1.
+        outliers: rows with the label -1, bad ones not counted.
+        bad: rows that were skipped or labelled -1 because they have no usable vector.
         sizes: (n_ids,) int64, rows of each cluster.
         parts: complete parts in the folder, or None without parts.
     """
@@ -61,7 +63,11 @@ class Counts:
     rows: int = 0
     rows_before: int = 0
     outliers: int = 0
+    bad: int = 0
     parts: int | None = None
+
+    def add_bad(self, n_bad: int) -> None:
+        self.bad += n_bad
 
     def add(self, labels: np.ndarray) -> None:
         # One bin more in front takes the label -1.
@@ -99,7 +105,7 @@ class Job:
         if self.matching is not None:
             metadata["dink.match"] = self.matching.old
         return Layout(
-            self.data.n_rows,
+            None if self.data.bad_rows == SKIP else self.data.n_rows,
             self.n_ids,
             self.options,
             self.data.columns.id,
@@ -114,6 +120,7 @@ class Job:
             "model": self.model.fingerprint,
             "match": None if self.matching is None else self.matching.old,
             "input": self.data.fingerprint(),
+            "bad_rows": self.data.bad_rows,
             "columns": self.data.carried.names,
             "id_column": self.data.columns.id,
             **asdict(self.options),
@@ -143,13 +150,23 @@ def run(
             counts.rows_before, counts.parts = writer.first, writer.n_parts
             if writer.complete:
                 return counts
-        blocks = assign(job.model, job.data, where, job.options, job.matching, counts.rows_before)
+        blocks = assign(
+            job.model,
+            job.data,
+            where,
+            job.options,
+            job.matching,
+            counts.rows_before,
+            counts.add_bad,
+        )
         for rows in blocks:
             writer.write(rows)
             counts.add(rows.labels)
             on_rows(counts.rows_before + counts.rows)
     if isinstance(writer, PartsWriter):
         counts.parts = writer.n_parts
+    if job.data.bad_rows == LABEL:
+        counts.outliers -= counts.bad
     return counts
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path, blobs):
 
 TRAIN = [
     (["nowhere.npy"], 2, "nowhere.npy: no such file"),
-    (["text.npy"], 1, "text.npy: neither an .npy nor a parquet file"),
+    (["text.npy"], 1, "text.npy: no format that dink reads"),
     (["short.npy"], 1, "short.npy: truncated"),
     (["short.parquet"], 1, "short.parquet: cannot be read as parquet"),
     (["objects.npy"], 1, "objects.npy: the array holds Python objects (a pickle)"),

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
 from dinkcli.cli.drift import Match, show_drift
-from dinkcli.cli.options import Column, Device, Inputs, Json, ModelPath, Quiet
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Dim,
+    IdColumn,
+    Inputs,
+    Json,
+    ModelPath,
+    Quiet,
+)
 
 if TYPE_CHECKING:
     from dinkcli.matching import Matching
@@ -92,10 +102,7 @@ def assign(
         float | None,
         typer.Option(help="Rows farther from every centre get cluster -1.", show_default=False),
     ] = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option(help="Column to name rows by, instead of their number.", show_default=False),
-    ] = None,
+    id_column: IdColumn = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -113,6 +120,8 @@ def assign(
     match_path: Match = None,
     device: Device = "auto",
     column: Column = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
     json_summary: Json = False,
     json_file: Annotated[
         str | None,
@@ -149,10 +158,12 @@ def assign(
         old = None if match_path is None else load(match_path)
         options.check_clusters(model.n_clusters)
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        data = open_inputs(inputs, Columns(column, model.column, id_column, others))
+        wanted = Columns(column, model.column, id_column, others, dim=dim)
+        data = open_inputs(inputs, wanted, bad_rows)
         model.check_features(data.n_features, data.name)
         for path in files:
             refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
+        show_notes(data, quiet)
 
         from dinkcli.matching import match
         from dinkcli.pipeline import Job, Output, run
@@ -165,7 +176,7 @@ def assign(
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
-                progress.update("assign", done, data.n_rows, f"{rate:,.0f} rows/s")
+                progress.update("assign", done, data.n_rows or done, f"{rate:,.0f} rows/s")
 
             with _interruption(target):
                 counts = run(job, target, device, show)
@@ -203,6 +214,7 @@ def _summary(job: Job, target: Output, counts: Counts, seconds: float) -> dict[s
         "n_clusters": job.model.n_clusters,
         "cluster_sizes": counts.sizes.tolist(),
         "outliers": counts.outliers,
+        "bad_rows": counts.bad,
         "seconds": round(seconds, 3),
     }
     if counts.parts is not None:
@@ -226,8 +238,9 @@ def _show_summary(summary: dict[str, Any], matching: Matching | None) -> None:
         more = f" after {before} by an earlier run" if before else ""
         more += f", {summary['parts']} parts" if "parts" in summary else ""
         outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+        bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
         say(
-            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers} "
+            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
             f"in {summary['seconds']:.1f} s"
         )
     if matching is not None:
