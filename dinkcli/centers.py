@@ -106,8 +106,16 @@ def _is_faiss(start: bytes, path: str) -> bool:
     return start[:2] in (b"Ix", b"Iw")  # the first of four letters that name the kind of index
 
 
+def _is_skops(start: bytes, path: str) -> bool:
+    # A zip file, as npz is one.
+    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "schema.json" in archive.namelist()
+
+
 _FORMATS: tuple[tuple[Callable[[bytes, str], bool], Callable[[str], np.ndarray]], ...] = (
     (_is_safetensors, _safetensors),
     (_is_faiss, _faiss),
-    (lambda start, path: start.startswith(b"PK\x03\x04"), _skops),
+    (_is_skops, _skops),
 )

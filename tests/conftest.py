@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,3 +89,32 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
         return result
 
     return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample data and ``dink`` and ``python`` on the path that run this code."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(SAMPLES, folder / "sample_data")
+    (folder / "bin").mkdir()
+    for name, arguments in (("dink", "-m dinkcli"), ("python", "")):
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        script.chmod(0o755)
+    return folder
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
+    env = environment()
+    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, text=True, capture_output=True
+    )
+
+
+def masked(text: str) -> list[str]:
+    """The lines with every number replaced: times and last digits differ between machines."""
+    lines = (
+        line for line in text.splitlines() if not re.match(r"(anneal|refine|pass|assign) ", line)
+    )
+    return [re.sub(r"-?\d[\d.,]*(e[+-]?\d+)?", "#", line) for line in lines]
