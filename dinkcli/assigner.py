@@ -122,12 +122,14 @@ class Assigner:
         z = as_tensor(vectors).to(self.device)
         if self.model.metric == "cosine":
             z = torch.nn.functional.normalize(z, dim=1)
-        nearest = self.index.nearest(z).labels
         found: dict[str, Tensor] = {}
         options = self.options
-        labels = nearest if self._ids is None else self._ids[nearest]
         if options.distance or options.max_distance is not None:
-            found["distances"] = self._distances(z, nearest)
+            nearest, squared_distances = self.index.nearest(z)
+            found["distances"] = squared_distances.sqrt_()
+        else:
+            nearest = self.index.labels(z)
+        labels = nearest if self._ids is None else self._ids[nearest]
         if options.needs_probabilities:
             found |= self._probabilities(z, nearest)
         if options.marks_outliers:
@@ -145,11 +147,6 @@ class Assigner:
         wanted = {"distances": options.distance, "clusters": options.top is not None}
         wanted["probabilities"] = options.soft or options.top is not None
         return [name for name, is_wanted in wanted.items() if is_wanted]
-
-    def _distances(self, z: Tensor, labels: Tensor) -> Tensor:
-        """(B,) float32 from the coordinates, so that they do not depend on the batch either."""
-        centers = self.index.centers[labels]
-        return torch.linalg.vector_norm(z.to(centers.dtype) - centers, dim=1).float()
 
     def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``own`` (B,), and ``probabilities`` with ``clusters`` as far as they are wanted."""
