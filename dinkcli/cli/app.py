@@ -9,6 +9,7 @@ import typer
 from dinkcli import __version__
 from dinkcli.cli.assign import assign
 from dinkcli.cli.export import export
+from dinkcli.cli.info import info
 from dinkcli.cli.train import train
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(assign)
 app.command()(export)
+app.command()(info)
 
 
 def _version(value: bool) -> None:

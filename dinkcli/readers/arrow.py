@@ -16,7 +16,14 @@ STREAM_MAGIC = b"\xff\xff\xff\xff"
 _LARGE_BATCH = 64 << 20
 
 
-class ArrowFileReader(TableReader):
+class _ArrowReader(TableReader):
+    """Arrow's own formats are memory as it is: a damaged offset would point anywhere."""
+
+    def _validate(self, batch: pa.RecordBatch) -> None:
+        batch.validate(full=True)
+
+
+class ArrowFileReader(_ArrowReader):
     """One Arrow IPC file."""
 
     format = "arrow"
@@ -66,7 +73,7 @@ def _is_mapped(batch: pa.RecordBatch, file: pa.NativeFile) -> bool:
     return all(whole.address <= b.address < whole.address + whole.size for b in buffers)
 
 
-class ArrowStreamReader(TableReader):
+class ArrowStreamReader(_ArrowReader):
     """An Arrow IPC stream, from a file or from a pipe."""
 
     format = "arrow stream"

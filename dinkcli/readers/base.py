@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.errors import InputError
+from dinkcli.errors import DinkError, InputError
 
 NOTHING_CARRIED = pa.schema([])
 
@@ -127,7 +127,7 @@ def reading(path: str, format: str) -> Iterator[None]:
     """Turns what libraries raise on damaged or vanished data into one line about ``path``."""
     try:
         yield
-    except InputError:
+    except DinkError:
         raise
     except _DAMAGE as error:
         lines = str(error).strip().splitlines()

@@ -109,9 +109,10 @@ def _automatic(path: str, fields: list[pa.Field], dim: int | None) -> list[str]:
         )
     chosen = next(iter(groups.values()), floats)
     if not chosen:
+        known = names_of([f"{field.name}: {field.type}" for field in fields])
         raise InputError(
-            f"{path}: no column of vectors: expected a list column of floats, or one float "
-            f"column per dimension; it has {names_of([f'{f.name}: {f.type}' for f in fields])}"
+            f"{path}: no column of vectors: expected a list column of floats, one float column "
+            f"per dimension, or a column of bytes with --dim; it has {known}"
         )
     return chosen
 

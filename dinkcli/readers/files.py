@@ -45,7 +45,9 @@ class Source(Protocol):
         """The first bytes, which are then read again."""
         ...
 
-    def open(self) -> BinaryIO: ...
+    def open(self, exact: bool = False) -> BinaryIO:
+        """``exact``: from afar, fetch what is asked for and nothing ahead of it."""
+        ...
 
     def check_unchanged(self) -> None:
         """Raises InputError when the bytes are no longer those that were opened at first."""
@@ -73,7 +75,7 @@ class LocalFile:
         with self.open() as file:
             return file.read(size)
 
-    def open(self) -> BinaryIO:
+    def open(self, exact: bool = False) -> BinaryIO:
         try:
             return open(self.name, "rb", buffering=0)
         except OSError as error:
@@ -107,7 +109,7 @@ class Stream:
             self._head += more
         return self._head[:size]
 
-    def open(self) -> BinaryIO:
+    def open(self, exact: bool = False) -> BinaryIO:
         if self._taken:
             raise InputError(f"{self.name}: a stream can be read only once; give a file")
         self._taken = True

@@ -51,8 +51,8 @@ def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
                 else np.lib.format.read_array_header_2_0
             )
             shape, fortran_order, dtype = read(file)
-        except (ValueError, TypeError, SyntaxError, RecursionError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # numpy parses Python, which fails in many ways
+            reason = str(error).strip().split("\n")[0]
             raise InputError(f"{name}: damaged .npy header: {reason}; write it again") from error
     if dtype.hasobject:
         raise InputError(

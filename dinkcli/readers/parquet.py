@@ -28,11 +28,11 @@ class ParquetReader(TableReader):
         super().__init__(source, schema, self.metadata.num_rows, wanted)
 
     def _open(self, **options: Any) -> pq.ParquetFile:
-        # Without pre-buffering one row group at a time is held, not the whole file; from afar,
-        # few large requests matter more.
+        # Without pre-buffering pages are read as they come; from afar, few large requests
+        # matter more.
         path = self.source.path
         return pq.ParquetFile(
-            self.source.open() if path is None else path,
+            self.source.open(exact=True) if path is None else path,
             pre_buffer=path is None,
             buffer_size=1 << 20,
             **options,
@@ -40,4 +40,9 @@ class ParquetReader(TableReader):
 
     def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         with self._open(metadata=self.metadata) as file:
-            yield from file.iter_batches(rows, columns=names)
+            if self.source.path is not None:
+                yield from file.iter_batches(rows, columns=names)
+                return
+            # Everything asked for at once is fetched at once: one row group at a time.
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(rows, row_groups=[group], columns=names)

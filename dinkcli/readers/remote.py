@@ -17,7 +17,7 @@ from dinkcli.extras import require
 from dinkcli.readers.files import chosen_names, partition_of
 
 _BY_PYARROW = ("s3://", "gs://", "gcs://")
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RemoteFile:
     name: str
     key: str
     files: Any
-    reader: Callable[[str], BinaryIO]
+    reader: Callable[[str, bool], BinaryIO]
     partition: Mapping[str, str]
     path: str | None = None
 
@@ -55,9 +55,9 @@ class RemoteFile:
         with _reaching(self.name), self.open() as file:
             return file.read(size)
 
-    def open(self) -> BinaryIO:
+    def open(self, exact: bool = False) -> BinaryIO:
         with _reaching(self.name):
-            return self.reader(self.key)
+            return self.reader(self.key, exact)
 
     def check_unchanged(self) -> None:
         with _reaching(self.name):
@@ -81,7 +81,7 @@ def remote_sources(url: str) -> Iterator[RemoteFile]:
             files, key, reader = _by_pyarrow(url)
         else:
             files, key = fsspec.core.url_to_fs(url)
-            reader = partial(files.open, mode="rb", block_size=_BLOCK_BYTES)
+            reader = partial(_open_by_fsspec, files)
         if any(mark in key for mark in "*?[") and not scheme.startswith("http"):
             keys = sorted(files.glob(key))
             names = {found: partition_of(found) for found in keys if files.isfile(found)}
@@ -98,11 +98,16 @@ def remote_sources(url: str) -> Iterator[RemoteFile]:
         yield RemoteFile(shown, name, files, reader, partition)
 
 
-def _by_pyarrow(url: str) -> tuple[Any, str, Callable[[str], BinaryIO]]:
+def _by_pyarrow(url: str) -> tuple[Any, str, Callable[[str, bool], BinaryIO]]:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     found, key = pyarrow.fs.FileSystem.from_uri(url)
-    return ArrowFSWrapper(found), key, found.open_input_file
+    return ArrowFSWrapper(found), key, lambda key, exact: found.open_input_file(key)
+
+
+def _open_by_fsspec(files: Any, key: str, exact: bool) -> BinaryIO:
+    cache = "none" if exact else "readahead"
+    return files.open(key, "rb", block_size=_BLOCK_BYTES, cache_type=cache)
 
 
 class _reaching:  # noqa: N801 (used like a function)

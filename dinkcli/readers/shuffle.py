@@ -14,6 +14,8 @@ import torch
 from dinkcli.readers.dataset import DataSet
 
 _BLOCK_BYTES = 256 << 10
+_LEAST_BLOCK_BYTES = 4 << 10
+_BLOCKS = 1024
 
 
 def shuffled_windows(
@@ -31,7 +33,9 @@ def shuffled_windows(
     """
     dtype = data.dtype
     row_bytes = dtype.itemsize * data.n_features
-    rows = max(1, min(_BLOCK_BYTES, window_bytes) // row_bytes)
+    # Small windows get small blocks rather than few.
+    block_bytes = min(_BLOCK_BYTES, max(_LEAST_BLOCK_BYTES, window_bytes // _BLOCKS), window_bytes)
+    rows = max(1, block_bytes // row_bytes)
     blocks = [
         (number, start)
         for number, reader in enumerate(data.readers)

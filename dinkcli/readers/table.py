@@ -58,14 +58,18 @@ class TableReader:
         """All rows in order, at most ``rows`` at a time, with (at least) these columns."""
         raise NotImplementedError
 
+    def _validate(self, batch: pa.RecordBatch) -> None:
+        """Raises pa.ArrowInvalid when the buffers of a batch do not fit together."""
+
     def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
         names = list(dict.fromkeys([*self.columns, *self.carried.names]))
         names = [name for name in names if name not in self.partition]
         start = 0
-        for batch in self._checked_batches(rows, names):
-            if start + len(batch) > since:
-                yield self._block(batch, start)
-            start += len(batch)
+        with reading(self.path, self.format):
+            for batch in self._checked_batches(rows, names):
+                if start + len(batch) > since:
+                    yield self._block(batch, start)
+                start += len(batch)
         if self.n_rows is not None and start != self.n_rows:
             raise InputError(
                 f"{self.path}: {self.n_rows} rows are promised, {start} could be read; "
@@ -99,7 +103,9 @@ class TableReader:
         with reading(self.path, self.format):
             for batch in self._batches(rows, names):
                 for start in range(0, len(batch), rows):
-                    yield batch.slice(start, rows)
+                    part = batch.slice(start, rows)
+                    self._validate(part)
+                    yield part
         self.source.check_unchanged()
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
