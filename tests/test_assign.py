@@ -284,6 +284,7 @@ def test_csv_safe_stops_formulas(invoke, tmp_path, data):
         (["--rows-per-file", "0", "-o", "parts"], "--rows-per-file 0: expected at least 1"),
         (["-o", "y.csv", "--resume"], "--resume goes on with a folder of parts"),
         (["-o", "y.csv", "--json-file", "no/j"], "no/j: no such folder"),
+        (["-o", "/dev/null", "--format", "csv"], "/dev/null: is no regular file; for a pipe use"),
     ],
 )
 def test_usage_errors(invoke, data, tmp_path, arguments, message):
