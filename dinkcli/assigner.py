@@ -185,11 +185,15 @@ def as_tensor(vectors: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
 
 
-def block_rows(n_clusters: int, n_features: int, device: torch.device | str = "cpu") -> int:
-    """Rows to read and assign at once: whole chunks of the distance computation."""
+def block_rows(n_clusters: int, width: int, device: torch.device | str = "cpu") -> int:
+    """Rows to read and assign at once: whole chunks of the distance computation.
+
+    Args:
+        width: numbers that a row takes, those read or those written.
+    """
     chunk = chunk_rows(n_clusters)
     elements = _BLOCK_ELEMENTS.get(torch.device(device).type, _BLOCK_ELEMENTS["cpu"])
-    return chunk * max(1, round(elements / (chunk * n_features)))
+    return chunk * max(1, round(elements / (chunk * width)))
 
 
 def assign(
@@ -215,7 +219,8 @@ def assign(
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
     assigner = Assigner(model, device, options, matching)
-    rows = block_rows(model.n_clusters, model.n_features, device)
+    written = assigner.n_ids if options.soft else options.top or 1
+    rows = block_rows(model.n_clusters, max(model.n_features, written), device)
     needs_direction = model.metric == "cosine"
     for block in read_ahead(data.blocks(rows, first, nonzero=needs_direction)):
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)

@@ -17,7 +17,8 @@ import torch
 from conftest import distances_float64
 
 import dinkcli
-from dinkcli.assigner import Assigner, assign
+from dinkcli.assigner import Assigner, assign, block_rows
+from dinkcli.nearest import chunk_rows
 from dinkcli.options import AssignOptions
 from dinkcli.readers import DataSet
 from dinkcli.readers.array import ArrayReader
@@ -405,6 +406,15 @@ def batches(n_rows, size=64):
     for start in range(0, n_rows, size):
         rows = np.arange(start, min(start + size, n_rows))
         yield Assignments(rows, (rows % 7).astype(np.int32))
+
+
+def test_blocks_are_bounded_by_what_is_read_and_written():
+    for k in (1, 10, 1000, 100_000):
+        for width in (1, 384, 4096, k):
+            rows = block_rows(k, width)
+            assert rows % chunk_rows(k) == 0
+            assert rows * width <= max(3 << 20, chunk_rows(k) * width)
+            assert rows * width * 4 <= 64 << 20
 
 
 def test_npy_of_an_unknown_number_of_rows(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +81,33 @@ def test_standard_input_to_standard_output(big):
     os.unlink(big / "y.npy")
 
 
+def test_ctrl_c_while_the_input_stalls(big):
+    with open(big / "big.npy", "rb") as file, open(big / "out.csv", "wb") as output:
+        process = subprocess.Popen(
+            [*DINK, "-"],
+            cwd=big,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.PIPE,
+        )
+        process.stdin.write(file.read(20 << 20))
+        process.stdin.flush()
+        wait_for(process, lambda: (big / "out.csv").stat().st_size > 0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr.read() == b"Interrupted; the output is incomplete.\n"
+        process.stdin.close()
+        process.stderr.close()
+
+
+def wait_for(process, condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def peak(folder, *arguments):
     """Peak resident memory of a run in MB."""
     process = subprocess.Popen([*DINK, *arguments, "-q"], cwd=folder, env=environment())
@@ -102,10 +130,7 @@ def test_a_killed_run_leaves_the_old_file(big):
     process = subprocess.Popen(
         [*DINK, "big.npy", "-o", "old.csv", "-q"], cwd=big, env=environment()
     )
-    deadline = time.monotonic() + 60
-    while not any(p.stat().st_size > 1 << 20 for p in big.glob(".old.csv.*.tmp")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, lambda: any(p.stat().st_size > 1 << 20 for p in big.glob(".old.csv.*.tmp")))
     process.kill()
     process.wait()
     assert (big / "old.csv").read_text() == "old"
