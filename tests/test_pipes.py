@@ -91,6 +91,7 @@ def test_ctrl_c_while_the_input_stalls(big):
             stdout=output,
             stderr=subprocess.PIPE,
         )
+        # More than a block, so that output begins, and then nothing for a while.
         process.stdin.write(file.read(20 << 20))
         process.stdin.flush()
         wait_for(process, lambda: (big / "out.csv").stat().st_size > 0)
