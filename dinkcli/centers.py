@@ -60,14 +60,19 @@ def _faiss(path: str) -> np.ndarray:
     """The vectors of a flat index, or the centroids of an inverted file."""
     faiss = require("faiss", "faiss", f"--init {path}")
     try:
-        index = faiss.read_index(path)
-        if isinstance(index, faiss.IndexPreTransform):
-            index = faiss.downcast_index(index.index)
-        index = getattr(index, "quantizer", index)
-        return faiss.downcast_index(index).reconstruct_n(0, index.ntotal)
+        whole = inner = faiss.read_index(path)  # the whole owns what is inside it
+        if isinstance(whole, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(whole.index)
+        flat = faiss.downcast_index(getattr(inner, "quantizer", inner))
+        if isinstance(flat, faiss.IndexFlat):
+            return flat.reconstruct_n(0, flat.ntotal)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"{path}: no centres in this faiss index ({reason})") from error
+        raise InputError(f"{path}: cannot be read by faiss ({reason})") from error
+    raise InputError(
+        f"{path}: a faiss {type(flat).__name__} keeps no centres as they are; expected a flat "
+        "index or an inverted file over one"
+    )
 
 
 def _skops(path: str) -> np.ndarray:
@@ -101,8 +106,16 @@ def _is_faiss(start: bytes, path: str) -> bool:
     return start[:2] in (b"Ix", b"Iw")  # the first of four letters that name the kind of index
 
 
+def _is_skops(start: bytes, path: str) -> bool:
+    # A zip file, as npz is one.
+    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "schema.json" in archive.namelist()
+
+
 _FORMATS: tuple[tuple[Callable[[bytes, str], bool], Callable[[str], np.ndarray]], ...] = (
     (_is_safetensors, _safetensors),
     (_is_faiss, _faiss),
-    (lambda start, path: start.startswith(b"PK\x03\x04"), _skops),
+    (_is_skops, _skops),
 )

@@ -26,7 +26,6 @@ from dinkcli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dinkcli.matching import Matching
     from dinkcli.pipeline import Counts, Job, Output
 
 
@@ -186,7 +185,9 @@ def assign(
         if json_summary:
             say(json.dumps(summary))
         elif not quiet:
-            _show_summary(summary, matching)
+            _show_summary(summary)
+            if matching is not None and match_path is not None:
+                show_drift(matching, match_path)
 
 
 @contextmanager
@@ -231,8 +232,7 @@ def _save(summary: dict[str, Any], path: str) -> None:
         file.write(json.dumps(summary) + "\n")
 
 
-def _show_summary(summary: dict[str, Any], matching: Matching | None) -> None:
-    """Without an output to name, only drift is worth a word."""
+def _show_summary(summary: dict[str, Any]) -> None:
     if summary["output"] is not None:
         before = summary.get("rows_before")
         more = f" after {before} by an earlier run" if before else ""
@@ -243,5 +243,3 @@ def _show_summary(summary: dict[str, Any], matching: Matching | None) -> None:
             f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
             f"in {summary['seconds']:.1f} s"
         )
-    if matching is not None:
-        show_drift(matching)

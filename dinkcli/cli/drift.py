@@ -25,14 +25,14 @@ Match = Annotated[
 ]
 
 
-def show_drift(matching: Matching) -> None:
+def show_drift(matching: Matching, old_path: str) -> None:
     """Says how many ids were kept, split, vanished and are new, and lists what moved most."""
     counts = matching.counts()
     moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
     line = ", ".join(f"{count} {fate}" for fate, count in counts.items())
     if moved:
         line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
-    say(f"ids of {matching.old}: {line}")
+    say(f"ids of {old_path}: {line}")
     news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
     kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
     kept.sort(key=lambda d: -(d.relative or 0))

@@ -171,8 +171,8 @@ def train(
             say(json.dumps(summary | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
             _show_summary(model, data, seconds)
-            if matching is not None:
-                show_drift(matching)
+            if matching is not None and match_path is not None:
+                show_drift(matching, match_path)
         typer.echo(os.fsencode(target))
 
 

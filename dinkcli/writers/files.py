@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from dinkcli.atomic import atomic_path
@@ -16,7 +16,13 @@ def open_writer(path: str, layout: Layout, encoding: Encoding) -> Iterator[Write
     """A writer whose file appears under ``path`` when the block ends well, or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w+b") as file:
         writer = encoding.writer(file, layout)
-        yield writer
+        try:
+            yield writer
+        except BaseException:
+            # The file goes, but a parquet writer would complain about it when it is collected.
+            with suppress(Exception):
+                writer.close()
+            raise
         writer.close()
 
 

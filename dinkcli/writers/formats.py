@@ -138,6 +138,11 @@ def encoding_of(
     if format not in FORMATS:
         raise UsageError(f"--format {format}: expected one of {', '.join(FORMATS)}")
     found = FORMATS[format]
+    if codec and found.inside:
+        raise UsageError(
+            f"{path}: a {format} file is not compressed as a whole, its content is: leave the "
+            f"last suffix out and choose by --compression"
+        )
     if path is None and found.no_pipe:
         others = ", ".join(name for name, other in FORMATS.items() if not other.no_pipe)
         raise UsageError(
