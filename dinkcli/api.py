@@ -125,10 +125,12 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     # bytes on the same machine.
     options, data = trainer.options, trainer.rows.data
     last = history[-1]
+    metrics = {name: last[name] for name in ("inertia", "dilation_loss", "shrink_loss")}
+    cluster_inertia = torch.as_tensor(trainer.statistics.cluster_inertia).tolist()
     training = {
         "options": options.as_dict(),
         "input": data.fingerprint(),
-        "metrics": {name: last[name] for name in ("inertia", "dilation_loss", "shrink_loss")},
+        "metrics": {**metrics, "cluster_inertia": cluster_inertia},
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,
     }
