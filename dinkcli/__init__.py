@@ -14,11 +14,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dinkcli.api import assign, train
     from dinkcli.errors import DinkError
+    from dinkcli.estimator import DinkClustering
     from dinkcli.head import DinkClusterHead
     from dinkcli.model import Model, load
 
 _HOME = {
     "DinkClusterHead": "dinkcli.head",
+    "DinkClustering": "dinkcli.estimator",
     "DinkError": "dinkcli.errors",
     "Model": "dinkcli.model",
     "assign": "dinkcli.api",
@@ -26,7 +28,7 @@ _HOME = {
     "train": "dinkcli.api",
 }
 
-__all__ = ["DinkClusterHead", "DinkError", "Model", "assign", "load", "train"]
+__all__ = ["DinkClusterHead", "DinkClustering", "DinkError", "Model", "assign", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
