@@ -37,7 +37,7 @@ except ImportError as error:
 _DTYPES = [np.float64, np.float32]
 
 
-class DinkClustering(  # type: ignore[misc]
+class DinkClustering(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
 ):
     """Clusters rows as ``dink train`` does, as a scikit-learn estimator.
@@ -67,6 +67,12 @@ class DinkClustering(  # type: ignore[misc]
         cluster_weights_: (K,) float64, the weight of the rows that each centre is a mean of.
         n_features_in_: D.
     """
+
+    cluster_centers_: np.ndarray
+    cluster_weights_: np.ndarray
+    labels_: np.ndarray
+    inertia_: float
+    n_iter_: int
 
     def __init__(
         self,
@@ -125,9 +131,7 @@ class DinkClustering(  # type: ignore[misc]
         found = hard_statistics(z, weights, self._nearest(z), len(self.cluster_centers_))
         old = torch.from_numpy(np.asarray(self.cluster_centers_, np.float64))
         before = torch.from_numpy(self.cluster_weights_)
-        total = Statistics(
-            before + found.counts.cpu(), before[:, None] * old + found.sums.cpu()
-        )
+        total = Statistics(before + found.counts.cpu(), before[:, None] * old + found.sums.cpu())
         centers = total.means(old)
         if self.metric == "cosine":
             centers = torch.nn.functional.normalize(centers, dim=1)
@@ -227,9 +231,7 @@ class DinkClustering(  # type: ignore[misc]
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         X = validate_data(self, X, dtype=_DTYPES, order="C", reset=reset)  # noqa: N806
-        return X, _check_sample_weight(
-            sample_weight, X, dtype=X.dtype, ensure_non_negative=True
-        )
+        return X, _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
 
     def _new_rows(self, X: Any) -> torch.Tensor:  # noqa: N803
         check_is_fitted(self)

@@ -43,6 +43,14 @@ class Statistics:
             torch.zeros(centers.shape, dtype=dtype, device=centers.device),
         )
 
+    def add(self, part: Statistics) -> None:
+        """Adds the sums over other rows, for the same centres."""
+        self.counts += part.counts
+        self.sums += part.sums
+        self.shrink += part.shrink
+        self.inertia += part.inertia
+        self.cluster_inertia += part.cluster_inertia
+
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for the rows and the centres that these sums came from.
 
@@ -178,12 +186,7 @@ def full_pass(
     index = CenterIndex(centers, centered=True)
     total = Statistics.zeros(centers)
     for z, weights in blocks:
-        part = tempered_statistics(z, weights, index, temperature)
-        total.counts += part.counts
-        total.sums += part.sums
-        total.shrink += part.shrink
-        total.inertia += part.inertia
-        total.cluster_inertia += part.cluster_inertia
+        total.add(tempered_statistics(z, weights, index, temperature))
     return total
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
 from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
+from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.model import Model
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 def train(
     inputs: Inputs,
     n_clusters: Annotated[
-        int, typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False)
+        str,
+        typer.Option(
+            "-k",
+            "--n-clusters",
+            metavar="INTEGER|auto",
+            help="Number of clusters; auto takes the one that dink sweep recommends.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         str | None,
@@ -111,12 +119,14 @@ def train(
             "tol": tol,
             "seed": seed,
         }
-        checked = TrainOptions(n_clusters, **options)
+        k = _clusters(n_clusters)
+        checked = TrainOptions(2 if k == "auto" else k, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
         data = open_inputs(inputs, Columns(column))
         refuse_overwriting(target, data)
-        checked.check_rows(data.n_rows, data.name)
+        if k != "auto":
+            checked.check_rows(data.n_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -135,7 +145,7 @@ def train(
 
             model = api.train(
                 data,
-                n_clusters,
+                k,
                 init=init,
                 device=device,
                 sample_weight=weights,
@@ -149,6 +159,15 @@ def train(
         elif not quiet:
             _show_summary(model, data, seconds)
         typer.echo(os.fsencode(target))
+
+
+def _clusters(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
 
 
 def _number(text: str) -> float | str:

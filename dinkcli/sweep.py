@@ -1,0 +1,370 @@
+"""Many numbers of clusters at once, and which of them the data speak for.
+
+For every K the centres of a smaller K are the start: clusters that gain most from it are split,
+until there are K. That happens on two halves of a sample apart, and on noise with the sample's
+own spread along each of its main axes. A few passes that all K share then measure all rows.
+
+Shapes: N rows, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.agreement import adjusted_rand_index
+from dinkcli.errors import UsageError
+from dinkcli.lloyd import Statistics, tempered_statistics
+from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.refine import State, swap
+from dinkcli.rows import RowSource
+from dinkcli.sample import Sample
+from dinkcli.schedule import sample_size
+from dinkcli.seeding import seed_centers
+from dinkcli.split import split
+
+_HALF_ROWS = 1 << 14
+_ROWS_PER_CLUSTER = 128
+_STARTS = 4
+_PASSES = 2  # after centres were added
+_SWAPS = 3
+_GRID = 16
+_NEIGHBOURS = 12
+_MOST_BY_ITSELF = 100
+
+# What makes a K clear. docs/LOG.md has the figures of data with and without one.
+_LEAST_EXCESS = 0.03
+_LEAST_STABILITY = 0.8
+_NEAR = 1.2  # numbers within this factor are the same answer
+_PEAK = 0.9  # of the best excess, which no number farther away may reach
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of one K.
+
+    Attributes:
+        n_clusters: K.
+        inertia: over all rows, after passes that all K share.
+        silhouette: mean simplified silhouette of the rows of one half of the sample under the
+            centres found on the other.
+        noise_silhouette: the same on structureless noise of the data's spread.
+        stability: adjusted Rand index of the partitions that the centres of either half make of
+            the sample.
+    """
+
+    n_clusters: int
+    inertia: float
+    silhouette: float
+    noise_silhouette: float
+    stability: float
+
+    @property
+    def excess(self) -> float:
+        """How far the silhouette is above that of noise."""
+        return self.silhouette - self.noise_silhouette
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The candidates in ascending order, and the K they speak for, or None and why."""
+
+    candidates: list[Candidate]
+    n_clusters: int | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "n_clusters": self.n_clusters,
+            "reason": self.reason,
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+        }
+
+
+def parse_numbers(text: str) -> tuple[list[int], bool]:
+    """(numbers of clusters, whether to look between them) of "5,10,20", "5:100" or "5:100:5".
+
+    "5:100" stands for 16 numbers in equal ratios, and then those around the best.
+
+    Raises:
+        UsageError: another form, or a number below 2.
+    """
+    wrong = UsageError(
+        f"-k {text}: expected numbers of at least 2 such as 5,10,20, a range such as 5:100, "
+        "or one with a step such as 5:100:5"
+    )
+    try:
+        parts = [[int(number) for number in part.split(":")] for part in text.split(",")]
+    except ValueError:
+        raise wrong from None
+    numbers: set[int] = set()
+    for part in parts:
+        if len(part) > 3 or min(part) < (2 if len(part) < 3 else 1) or part[0] < 2:
+            raise wrong
+        if len(part) > 1 and part[1] < part[0]:
+            raise wrong
+        if len(part) == 1:
+            numbers.add(part[0])
+        elif len(part) == 2:
+            numbers.update(np.geomspace(part[0], part[1], _GRID).round().astype(int).tolist())
+        else:
+            numbers.update(range(part[0], part[1] + 1, part[2]))
+    return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
+
+
+def usual_numbers(n_rows: int) -> list[int]:
+    """What ``-k auto`` tries first, before the numbers around the best."""
+    most = min(_MOST_BY_ITSELF, n_rows // 2)
+    if most < 3:
+        raise UsageError(f"-k auto: {n_rows} rows are too few to choose from; give a number")
+    return parse_numbers(f"2:{most}")[0]
+
+
+def sweep(
+    rows: RowSource,
+    numbers: Sequence[int],
+    between: bool = False,
+    seed: int = 0,
+    on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> Sweep:
+    """Measures every K of ``numbers``, ascending, and recommends one if there is a clear one.
+
+    Args:
+        between: also try the numbers around the best of ``numbers``.
+        on_step: called with a phase, the position in it, and its length.
+
+    Raises:
+        UsageError: fewer than two rows for the largest K.
+        InputError: fewer distinct rows than clusters.
+    """
+    if 2 * numbers[-1] > rows.n_rows:
+        raise UsageError(
+            f"-k {numbers[-1]}: a sweep needs at least 2 rows for each cluster, and "
+            f"{rows.data.name} has {rows.n_rows}"
+        )
+    search = _Search(rows, numbers[-1], seed)
+    found: dict[int, _Found] = {}
+    for done, k in enumerate(numbers, 1):
+        found[k] = search.at(k)
+        on_step("sweep", done, len(numbers))
+    if between:
+        best = max(found, key=lambda k: found[k].excess)
+        extra = _around(best, sorted(found))
+        for done, k in enumerate(extra, 1):
+            found[k] = search.at(k)
+            on_step("around", done, len(extra))
+    tried = sorted(found)
+    inertia = _shared_passes(rows, [found[k].centers for k in tried])
+    candidates = [
+        Candidate(
+            k,
+            inertia[i],
+            found[k].silhouette,
+            found[k].noise_silhouette,
+            found[k].stability,
+        )
+        for i, k in enumerate(tried)
+    ]
+    return Sweep(candidates, *recommend(candidates))
+
+
+def recommend(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
+    """(K, reason), or (None, why there is no clear one).
+
+    The silhouette is compared with that of noise, since both rise with K in few dimensions. A
+    clear K stands out from noise, is found again on other rows, and is a peak.
+    """
+    best = max(candidates, key=lambda c: c.excess)
+    k = best.n_clusters
+    figures = (
+        f"silhouette {best.silhouette:.3f} where noise has {best.noise_silhouette:.3f}, "
+        f"stability {best.stability:.2f}"
+    )
+    if best.excess < _LEAST_EXCESS:
+        return None, f"no K stands out from structureless noise; the nearest is {k}: {figures}"
+    if best.stability < _LEAST_STABILITY:
+        return None, f"two halves of the data disagree on the clusters even at {k}: {figures}"
+    rivals = [c for c in candidates if abs(math.log(c.n_clusters / k)) > math.log(_NEAR)]
+    if not rivals:
+        return k, f"the best of its neighbours: {figures}; try a wider range"
+    second = max(rivals, key=lambda c: c.excess)
+    if second.excess > _PEAK * best.excess:
+        return None, (
+            f"{second.n_clusters} is as good as {k}: {figures}; "
+            f"{second.n_clusters} has silhouette {second.silhouette:.3f} where noise has "
+            f"{second.noise_silhouette:.3f}, stability {second.stability:.2f}"
+        )
+    edges = (candidates[0].n_clusters, candidates[-1].n_clusters)
+    edge = "; it is at the edge of the range, try a wider one" if k in edges else ""
+    return k, f"{figures}; next best is {second.n_clusters} at {second.silhouette:.3f}{edge}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    centers: Tensor
+    silhouette: float
+    noise_silhouette: float
+    stability: float
+
+    @property
+    def excess(self) -> float:
+        return self.silhouette - self.noise_silhouette
+
+
+class _Search:
+    """Three paths of growing K: two halves of a sample, and noise."""
+
+    def __init__(self, rows: RowSource, most: int, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+        half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
+        size = min(2 * half, sample_size(rows.n_rows, most, rows.n_features, rows.memory))
+        z, weights = rows.sample(size, self.generator)
+        project = _normalized if rows.metric == "cosine" else _as_they_are
+        self.sample = Sample(z, weights, project)
+        middle = size // 2
+        self.halves = [
+            _Path(self.sample[:middle], self.generator),
+            _Path(self.sample[middle:], self.generator),
+        ]
+        noise = Sample(project(_noise(z, self.generator)), None, project)
+        self.noise = [
+            _Path(noise[:middle], self.generator),
+            _Path(noise[middle:], self.generator),
+        ]
+
+    def at(self, k: int) -> _Found:
+        first, second = (path.centers(k) for path in self.halves)
+        mine, theirs = (self.sample.nearest(centers).labels for centers in (first, second))
+        table = torch.bincount(mine * k + theirs, minlength=k * k).cpu().numpy()
+        return _Found(
+            first,
+            _across(self.halves, k),
+            _across(self.noise, k),
+            adjusted_rand_index(table.reshape(k, k)),
+        )
+
+
+class _Path:
+    """Centres for growing K on one sample, each from the nearest smaller K."""
+
+    def __init__(self, sample: Sample, generator: torch.Generator):
+        self.sample = sample
+        self.generator = generator
+        self._states: dict[int, State] = {}
+
+    def centers(self, k: int) -> Tensor:
+        if k not in self._states:
+            smaller = [known for known in self._states if known < k]
+            self._states[k] = (
+                self._grown(self._states[max(smaller)], k) if smaller else self._new(k)
+            )
+        return self._states[k].centers
+
+    def silhouette(self, centers: Tensor) -> float:
+        """Mean simplified silhouette of the sample's rows."""
+        return _silhouette(self.sample, centers)
+
+    def _new(self, k: int) -> State:
+        tried = []
+        for _ in range(_STARTS):
+            order = torch.randperm(len(self.sample), generator=self.generator)
+            mixed = self.sample[order.to(self.sample.z.device)]
+            seeds = seed_centers(mixed, k, "kmeans++", self.generator, len(mixed))
+            tried.append(self._settled(seeds))
+        return min(tried, key=lambda state: state.inertia)
+
+    def _grown(self, state: State, k: int) -> State:
+        while (now := len(state.centers)) < k:
+            near, sample = state.near, self.sample
+            sizes = sample.cluster_weights(near.labels, now).to(state.centers)
+            everyone = torch.arange(now, device=state.centers.device)
+            found = split(sample, near, sizes, everyone, self.generator)
+            # Half of them at most: the splits of a cluster are judged with all others in place.
+            chosen = found.gain.topk(min(k - now, max(1, now // 2))).indices
+            centers = torch.cat([state.centers, found.high[chosen]])
+            centers[chosen] = found.low[chosen]
+            state = self._settled(centers) if len(centers) == k else self._passes(centers, 1)
+        return state
+
+    def _settled(self, centers: Tensor) -> State:
+        best = self._passes(centers, _PASSES)
+        for round_, (_, state) in enumerate(swap(self.sample, best, self.generator), 1):
+            best = state
+            if round_ == _SWAPS:
+                break
+        return best
+
+    def _passes(self, centers: Tensor, number: int) -> State:
+        for _ in range(number):
+            centers = self.sample.means(centers, self.sample.nearest(centers).labels)
+        return State.of(self.sample, centers)
+
+
+def _across(paths: Sequence[_Path], k: int) -> float:
+    """Mean silhouette of each path's rows under the other's centres."""
+    first, second = paths
+    return (first.silhouette(second.centers(k)) + second.silhouette(first.centers(k))) / 2
+
+
+def _silhouette(sample: Sample, centers: Tensor) -> float:
+    near: Nearest = sample.nearest(centers)
+    first, second = near.squared_distances.sqrt(), near.second_squared_distances.sqrt()
+    values = torch.where(second > 0, 1 - first / second, 0.0)
+    return float(sample.weigh(values).sum() / sample.total_weight)
+
+
+def _noise(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform noise in the box of the rows along their main axes (Tibshirani et al. 2001)."""
+    mean = z.mean(0)
+    axes = torch.linalg.eigh(torch.cov((z - mean).T.cpu().double()).reshape(z.shape[1], -1))
+    along = axes.eigenvectors.to(z)
+    spread = axes.eigenvalues.clamp(min=0).sqrt().to(z) * math.sqrt(12)
+    uniform = torch.rand(z.shape, generator=generator).to(z) - 0.5
+    return mean + (uniform * spread) @ along.T
+
+
+def _normalized(centers: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(centers, dim=1)
+
+
+def _as_they_are(centers: Tensor) -> Tensor:
+    return centers
+
+
+def _around(best: int, tried: list[int]) -> list[int]:
+    """Numbers next to ``best`` that were not tried, at most ``_NEIGHBOURS``, ascending."""
+    at = tried.index(best)
+    low, high = tried[max(0, at - 1)], tried[min(len(tried) - 1, at + 1)]
+    open_ = [k for k in range(low + 1, high) if k not in tried]
+    if len(open_) > _NEIGHBOURS:
+        open_ = sorted(sorted(open_, key=lambda k: abs(k - best))[:_NEIGHBOURS])
+    return open_
+
+
+def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
+    """Inertia of each K over all rows, after one update on them; each row is read twice."""
+    for last in (False, True):
+        totals = _one_pass(rows, all_centers)
+        if not last:
+            project = _normalized if rows.metric == "cosine" else _as_they_are
+            all_centers = [
+                project(total.means(centers))
+                for total, centers in zip(totals, all_centers, strict=True)
+            ]
+    return [total.inertia for total in totals]
+
+
+def _one_pass(rows: RowSource, all_centers: list[Tensor]) -> list[Statistics]:
+    indexes = [CenterIndex(centers, centered=True) for centers in all_centers]
+    totals = [Statistics.zeros(centers) for centers in all_centers]
+    for z, weights in rows.blocks():
+        for total, index in zip(totals, indexes, strict=True):
+            total.add(tempered_statistics(z, weights, index, 0.0))
+    return totals
