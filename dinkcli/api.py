@@ -20,8 +20,8 @@ from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
 from dinkcli.rows import RowSource
-from dinkcli.sweep import Sweep, parse_numbers, usual_numbers
-from dinkcli.sweep import sweep as sweep_rows
+from dinkcli.sweeper import Sweep, parse_numbers, usual_numbers
+from dinkcli.sweeper import sweep as sweep_rows
 from dinkcli.trainer import Step, Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from conftest import inertia_float64, nearest_float64
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -17,21 +16,14 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from dinkcli import DinkClustering
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def failing(estimator):
     """Names of scikit-learn's checks that the estimator does not pass."""
     results = check_estimator(estimator, on_skip=None, on_fail=None)
     assert len(results) > 40
     return {found["check_name"] for found in results if found["status"] != "passed"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many fits of a few rows: a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("default")

@@ -11,7 +11,7 @@ from dinkcli.cli.options import Column, Device, Inputs, Quiet
 from dinkcli.cli.tables import JsonData, add_row, bar, console, new_table, print_json, show
 
 if TYPE_CHECKING:
-    from dinkcli.sweep import Sweep
+    from dinkcli.sweeper import Sweep
 
 _BAR = 16
 

@@ -42,7 +42,7 @@ class Material:
         labels: (P,) int32, their clusters.
         rows: (P,) int64, their numbers.
         names, texts: P strings each, or None without such a column.
-        centers: (K, 2) float32, the centres on the map.
+        anchors: (K, 2) float32, the middle of each cluster's points; NaN for one without points.
         explained: share of the variance that a PCA map shows, else None.
     """
 
@@ -57,7 +57,7 @@ class Material:
     rows: np.ndarray
     names: list[str] | None
     texts: list[str] | None
-    centers: np.ndarray
+    anchors: np.ndarray
     explained: float | None
 
 
@@ -87,7 +87,7 @@ def gather(
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
-        raise UsageError(f"--map {projection}: expected one of {', '.join(PROJECTIONS)}")
+        raise UsageError(f"--map {projection}: expected pca or umap")
     if projection == "umap":
         _umap()
     first = FirstPass(model.n_clusters, model.n_features, device)
@@ -104,7 +104,7 @@ def gather(
         on_rows("spread", view.start + len(view))
     measured = quality(first, second)
     z, labels = drawn.z, drawn.labels
-    points, centers, explained = _projected(z, model.cluster_centers, projection, seed)
+    points, explained = _projected(z, projection, seed)
     terms = None
     texts = drawn.column(text_column, _TEXT_BYTES)
     if text_column is not None or id_column is not None:
@@ -122,7 +122,7 @@ def gather(
         rows=drawn.rows,
         names=drawn.column(id_column, _NAME_BYTES),
         texts=texts,
-        centers=centers,
+        anchors=_middles(points, labels, model.n_clusters),
         explained=explained,
     )
 
@@ -171,30 +171,32 @@ def _cut(text: str, n_bytes: int) -> str:
     return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
-def _projected(
-    z: np.ndarray, centers: np.ndarray, projection: str, seed: int
-) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """(rows (P, 2), centres (K, 2), share of the variance shown by a PCA)."""
+def _projected(z: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray, float | None]:
+    """(the rows (P, 2) float32, the share of the variance that a PCA shows)."""
     if projection == "umap":
         reducer = _umap()(random_state=seed, n_jobs=1, n_neighbors=min(15, max(2, len(z) - 1)))
-        points = reducer.fit_transform(z)
-        return points.astype(np.float32), reducer.transform(centers).astype(np.float32), None
-    mean = z.mean(0, dtype=np.float64)
-    residuals = (z - mean).astype(np.float64)
-    covariance = residuals.T @ residuals
-    values, axes = np.linalg.eigh(covariance)
+        return reducer.fit_transform(z).astype(np.float32), None
+    residuals = z - z.mean(0, dtype=np.float64)
+    values, axes = np.linalg.eigh(residuals.T @ residuals)
     plane = axes[:, ::-1][:, :2]
-    # The sign of an axis is arbitrary: the largest part points up, so that pages repeat.
+    # The sign of an axis is arbitrary: its largest part is made positive, so that pages repeat.
     plane = plane * np.sign(plane[np.abs(plane).argmax(0), np.arange(plane.shape[1])])
     if plane.shape[1] == 1:
         plane = np.pad(plane, ((0, 0), (0, 1)))
     total = values.clip(min=0).sum()
     share = float(values[::-1][:2].sum() / total) if total > 0 else 1.0
-    return (
-        (residuals @ plane).astype(np.float32),
-        ((centers - mean) @ plane).astype(np.float32),
-        share,
-    )
+    return (residuals @ plane).astype(np.float32), share
+
+
+def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K, 2) medians of the points of each cluster."""
+    middles = np.full((n_clusters, 2), np.nan, np.float32)
+    order = labels.argsort(kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=n_clusters))
+    for j, part in enumerate(np.split(points[order], ends[:-1])):
+        if len(part):
+            middles[j] = np.median(part, axis=0)
+    return middles
 
 
 def _umap() -> type:

@@ -24,12 +24,15 @@
     const colours = {
       axis_label_text_color: ink, major_label_text_color: ink, label_text_color: ink,
       axis_line_color: ink, major_tick_line_color: ink, minor_tick_line_color: ink,
-      grid_line_color: ink, text_color: ink, text_outline_color: card,
+      grid_line_color: ink, text_color: ink,
     };
     for (const model of models) {
       const known = Object.keys(colours).filter((name) => name in model.properties);
       if (known.length && model.type !== "Title") {
         model.setv(Object.fromEntries(known.map((name) => [name, colours[name]])));
+      }
+      if (model.type === "LabelSet") {
+        model.setv({ background_fill_color: card });
       }
     }
   };
@@ -129,5 +132,6 @@
     cards.sort((a, b) => sign * (Number(a.dataset[by]) - Number(b.dataset[by])));
     document.querySelector(".cards").append(...cards);
   });
+  performance.mark("ready");
   document.body.dataset.ready = "true";
 })();

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
@@ -47,7 +48,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     return Template(parts.joinpath("page.html").read_text(encoding="utf-8")).substitute(
         policy=_policy([library, own]),
         style=parts.joinpath("page.css").read_text(encoding="utf-8"),
-        title=escape(title or f"Clusters of {material.name}"),
+        title=escape(title or f"Clusters of {os.path.basename(material.name)}"),
         summary=_summary(model, material),
         map_note=escape(_map_note(material)),
         map_label=escape(
@@ -191,7 +192,7 @@ def _metrics(material: Material) -> list[tuple[str, str]]:
 
 def _making(model: Model, material: Material) -> list[tuple[str, str]]:
     training = model.training
-    facts = [("rows", material.name), ("metric", model.metric)]
+    facts = [("rows of", material.name)]
     if model.column:
         facts.append(("column", model.column))
     trained = training.get("input", {})

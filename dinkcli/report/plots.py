@@ -40,7 +40,7 @@ def palette(n_clusters: int) -> list[str]:
 
 def row_map(material: Material) -> dict[str, Any]:
     """The rows as a scatter of points: hover, tap, wheel."""
-    n_points, k = len(material.points), len(material.centers)
+    n_points, k = len(material.points), len(material.anchors)
     columns: dict[str, Any] = {
         "x": material.points[:, 0],
         "y": material.points[:, 1],
@@ -78,10 +78,10 @@ def row_map(material: Material) -> dict[str, Any]:
     plot.add_tools(wheel)
     plot.toolbar.active_scroll = wheel
     largest = (-material.quality.sizes).argsort(kind="stable")[:_MOST_LABELS]
-    centers = ColumnDataSource(
+    anchors = ColumnDataSource(
         {
-            "x": material.centers[largest, 0],
-            "y": material.centers[largest, 1],
+            "x": material.anchors[largest, 0],
+            "y": material.anchors[largest, 1],
             "cluster": [str(j) for j in largest.tolist()],
         }
     )
@@ -90,16 +90,16 @@ def row_map(material: Material) -> dict[str, Any]:
             x="x",
             y="y",
             text="cluster",
-            source=centers,
+            source=anchors,
             text_align="center",
             text_baseline="middle",
             text_font_size="12px",
             text_font_style="bold",
-            text_outline_color="white",
+            background_fill_color="white",
+            background_fill_alpha=0.75,
         )
     )
-    for axis in plot.axis:
-        axis.visible = False
+    _bare(plot)
     return _item(plot)
 
 
@@ -135,9 +135,7 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
     bar = ColorBar(color_mapper=mapper, ticker=BasicTicker(desired_num_ticks=5), width=12)
     bar.background_fill_color = None
     plot.add_layout(bar, "right")
-    for axis in plot.axis:
-        axis.visible = False
-    plot.grid.visible = False
+    _bare(plot)
     return _item(plot)
 
 
@@ -176,6 +174,12 @@ def training_curve(model: Model) -> dict[str, Any] | None:
     plot.legend.background_fill_alpha = 0
     plot.legend.border_line_color = None
     return _item(plot)
+
+
+def _bare(plot: figure) -> None:
+    """Without axes and grid: positions have no unit."""
+    plot.axis.visible = False
+    plot.grid.visible = False
 
 
 def _item(plot: figure) -> dict[str, Any]:

@@ -178,10 +178,10 @@ def sweep(
 def recommend(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
     """(K, reason), or (None, why there is no clear one).
 
-    The silhouette is compared with that of noise, since both rise with K in few dimensions. A
+    The silhouette is compared with that of noise, which has a high one too in few dimensions. A
     clear K stands out from noise, is found again on other rows, and is a peak.
     """
-    best = max(candidates, key=lambda c: c.excess)
+    best = _best(candidates)
     k = best.n_clusters
     figures = (
         f"silhouette {best.silhouette:.3f} where noise has {best.noise_silhouette:.3f}, "
@@ -204,6 +204,23 @@ def recommend(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
     edges = (candidates[0].n_clusters, candidates[-1].n_clusters)
     edge = "; it is at the edge of the range, try a wider one" if k in edges else ""
     return k, f"{figures}; next best is {second.n_clusters} at {second.silhouette:.3f}{edge}"
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate:
+    """The highest excess; or a larger K nearly as high if it is no less stable.
+
+    Two true clusters near each other have a higher silhouette as one. But one cluster too many
+    cuts a true one somewhere else in either half, which costs about 1/K of the stability.
+    """
+    highest = max(candidates, key=lambda c: c.excess)
+    larger = [
+        c
+        for c in candidates
+        if c.n_clusters > highest.n_clusters
+        and c.excess >= _PEAK * highest.excess
+        and c.stability >= highest.stability - 0.25 / c.n_clusters
+    ]
+    return max(larger, key=lambda c: c.n_clusters, default=highest)
 
 
 @dataclass(frozen=True)
