@@ -16,11 +16,12 @@ from dinkcli.device import resolve_device
 from dinkcli.errors import InputError, UsageError
 from dinkcli.model import Model, load
 from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
+from dinkcli.ranges import parse_numbers, usual_numbers
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
 from dinkcli.rows import RowSource
-from dinkcli.sweeper import Sweep, parse_numbers, usual_numbers
+from dinkcli.sweeper import Sweep
 from dinkcli.sweeper import sweep as sweep_rows
 from dinkcli.trainer import Step, Trainer
 

@@ -7,8 +7,9 @@ import torch
 import dinkcli
 from dinkcli.api import open_data
 from dinkcli.errors import InputError, UsageError
+from dinkcli.ranges import parse_numbers
 from dinkcli.rows import RowSource
-from dinkcli.sweeper import parse_numbers, sweep
+from dinkcli.sweeper import sweep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -46,6 +46,10 @@ def sweep(
     dink sweep emb.npy -k 5:100
     """
     with error_boundary():
+        from dinkcli.ranges import parse_numbers
+
+        parse_numbers(numbers)  # usage errors come before any file is opened
+
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
         from dinkcli.readers.weights import read_weights

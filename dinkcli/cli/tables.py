@@ -32,8 +32,12 @@ def console() -> Console:
     """Standard output by rich: the terminal's width, 100 columns elsewhere, no colour there."""
     from rich.console import Console
 
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # to the command's error boundary, where rich would exit itself
+
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return PipeConsole(width=width, highlight=False, soft_wrap=False)
 
 
 def new_table(columns: Iterable[tuple[str, str]], headings: bool = True) -> Table:
