@@ -28,11 +28,11 @@ from dinkcli.schedule import sample_size
 from dinkcli.seeding import seed_centers
 from dinkcli.split import split
 
-_HALF_ROWS = 1 << 14
-_ROWS_PER_CLUSTER = 128
-_STARTS = 4
+_HALF_ROWS = 4096
+_ROWS_PER_CLUSTER = 64
+_STARTS = 3
 _PASSES = 2  # after centres were added
-_SWAPS = 3
+_SWAPS = 2
 _NEIGHBOURS = 12
 
 # What makes a K clear. docs/LOG.md has the figures of data with and without one.
@@ -194,7 +194,7 @@ class _Found:
 
 
 class _Search:
-    """Three paths of growing K: two halves of a sample, and noise."""
+    """Paths of growing K on two halves of a sample, and on noise."""
 
     def __init__(self, rows: RowSource, most: int, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
@@ -203,25 +203,24 @@ class _Search:
         z, weights = rows.sample(size, self.generator)
         project = _normalized if rows.metric == "cosine" else _as_they_are
         self.sample = Sample(z, weights, project)
-        middle = size // 2
-        self.halves = [
-            _Path(self.sample[:middle], self.generator),
-            _Path(self.sample[middle:], self.generator),
-        ]
+        self.middle = size // 2
+        self.first = _Path(self.sample[: self.middle], self.generator)
+        self.second = _Path(self.sample[self.middle :], self.generator)
         noise = Sample(project(_noise(z, self.generator)), None, project)
-        self.noise = [
-            _Path(noise[:middle], self.generator),
-            _Path(noise[middle:], self.generator),
-        ]
+        self.noise = _Path(noise[: self.middle], self.generator)
+        self.other_noise = noise[self.middle :]
 
     def at(self, k: int) -> _Found:
-        first, second = (path.centers(k) for path in self.halves)
-        mine, theirs = (self.sample.nearest(centers).labels for centers in (first, second))
-        table = torch.bincount(mine * k + theirs, minlength=k * k).cpu().numpy()
+        first, second = self.first.centers(k), self.second.centers(k)
+        mine, theirs = self.sample.nearest(first), self.sample.nearest(second)
+        table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
+        # Centres are judged on the rows that they were not made from.
+        values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
+        noise = _silhouettes(self.other_noise.nearest(self.noise.centers(k)))
         return _Found(
             first,
-            _across(self.halves, k),
-            _across(self.noise, k),
+            float(self.sample.weigh(values).sum() / self.sample.total_weight),
+            float(noise.mean()),
             adjusted_rand_index(table.reshape(k, k)),
         )
 
@@ -242,10 +241,6 @@ class _Path:
             )
         return self._states[k].centers
 
-    def silhouette(self, centers: Tensor) -> float:
-        """Mean simplified silhouette of the sample's rows."""
-        return _silhouette(self.sample, centers)
-
     def _new(self, k: int) -> State:
         tried = []
         for _ in range(_STARTS):
@@ -261,7 +256,7 @@ class _Path:
             sizes = sample.cluster_weights(near.labels, now).to(state.centers)
             everyone = torch.arange(now, device=state.centers.device)
             found = split(sample, near, sizes, everyone, self.generator)
-            # Half of them at most: the splits of a cluster are judged with all others in place.
+            # Not all at once: a split is judged with all the other centres in place.
             chosen = found.gain.topk(min(k - now, max(1, now // 2))).indices
             centers = torch.cat([state.centers, found.high[chosen]])
             centers[chosen] = found.low[chosen]
@@ -282,17 +277,10 @@ class _Path:
         return State.of(self.sample, centers)
 
 
-def _across(paths: Sequence[_Path], k: int) -> float:
-    """Mean silhouette of each path's rows under the other's centres."""
-    first, second = paths
-    return (first.silhouette(second.centers(k)) + second.silhouette(first.centers(k))) / 2
-
-
-def _silhouette(sample: Sample, centers: Tensor) -> float:
-    near: Nearest = sample.nearest(centers)
+def _silhouettes(near: Nearest) -> Tensor:
+    """(N,) simplified silhouettes."""
     first, second = near.squared_distances.sqrt(), near.second_squared_distances.sqrt()
-    values = torch.where(second > 0, 1 - first / second, 0.0)
-    return float(sample.weigh(values).sum() / sample.total_weight)
+    return torch.where(second > 0, 1 - first / second, 0.0)
 
 
 def _noise(z: Tensor, generator: torch.Generator) -> Tensor:
