@@ -55,7 +55,7 @@ class Assigner:
         z = as_tensor(vectors).to(self.device)
         if self.model.metric == "cosine":
             z = torch.nn.functional.normalize(z, dim=1)
-        labels = self.index.nearest(z).labels.to(torch.int32).cpu().numpy()
+        labels = self.index.labels(z).to(torch.int32).cpu().numpy()
         if not self.soft:
             return labels, None
         distances = self.index.squared_distances(z).sqrt_()
