@@ -55,8 +55,8 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         z = as_tensor(block.vectors).to(device)
         if model.metric == "cosine":
             z = torch.nn.functional.normalize(z, dim=1)
-        near = index.nearest(z)
-        # From the coordinates: the scores that found the centres lose digits to cancellation.
+        near = index.nearest_two(z)
+        # In float64: the figures below must not depend on how the rows were batched.
         distances = _exact(z, centers, near.labels)
         second = _exact(z, centers, near.second_labels)
         if len(centers) == 1:

@@ -20,7 +20,7 @@ from torch import Tensor
 from dinkcli.agreement import adjusted_rand_index
 from dinkcli.errors import UsageError
 from dinkcli.lloyd import Statistics, tempered_statistics
-from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.nearest import CenterIndex, NearestTwo
 from dinkcli.refine import State, swap
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
@@ -212,11 +212,11 @@ class _Search:
 
     def at(self, k: int) -> _Found:
         first, second = self.first.centers(k), self.second.centers(k)
-        mine, theirs = self.sample.nearest(first), self.sample.nearest(second)
+        mine, theirs = self.sample.nearest_two(first), self.sample.nearest_two(second)
         table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
         # Centres are judged on the rows that they were not made from.
         values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
-        noise = _silhouettes(self.other_noise.nearest(self.noise.centers(k)))
+        noise = _silhouettes(self.other_noise.nearest_two(self.noise.centers(k)))
         return _Found(
             first,
             float(self.sample.weigh(values).sum() / self.sample.total_weight),
@@ -273,11 +273,11 @@ class _Path:
 
     def _passes(self, centers: Tensor, number: int) -> State:
         for _ in range(number):
-            centers = self.sample.means(centers, self.sample.nearest(centers).labels)
+            centers = self.sample.means(centers, self.sample.labels(centers))
         return State.of(self.sample, centers)
 
 
-def _silhouettes(near: Nearest) -> Tensor:
+def _silhouettes(near: NearestTwo) -> Tensor:
     """(N,) simplified silhouettes."""
     first, second = near.squared_distances.sqrt(), near.second_squared_distances.sqrt()
     return torch.where(second > 0, 1 - first / second, 0.0)
