@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dinkcli.lloyd import Statistics, largest_in_segments, row_dots, weighted_segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
-from dinkcli.products import products, unit_roundoff
+from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
 from dinkcli.schedule import seeding_size, step_sizes, temperatures
 
@@ -85,7 +85,7 @@ def anneal(
 def _product_error(z: Tensor, centers: Tensor) -> float:
     """How far short products of ``z`` and the centres are off (root mean square); infinity where
     there are none to be had."""
-    if unit_roundoff(z.device, z.dtype) is None:
+    if not has_short_products(z.device, z.dtype):
         return math.inf
     with products(z.device, short=True):
         found = z @ centers.T

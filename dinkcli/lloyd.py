@@ -205,7 +205,7 @@ def full_pass(
     blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, temperature: float = 0.0
 ) -> Statistics:
     """Statistics of all ``blocks`` of (rows, weights), taken as centred already."""
-    index = CenterIndex(centers, centered=True)
+    index = CenterIndex(centers)
     total = Statistics.zeros(centers)
     for z, weights in blocks:
         total.add(tempered_statistics(z, weights, index, temperature))
@@ -219,7 +219,7 @@ def farthest_rows(
 
     Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do.
     """
-    index = CenterIndex(centers, centered=True)
+    index = CenterIndex(centers)
     rows, distances = [], []
     for z, weights in blocks:
         near = index.nearest(z)

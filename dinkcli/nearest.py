@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.objective import accumulation_dtype
-from dinkcli.products import products, unit_roundoff
+from dinkcli.products import has_short_products, products, rounding_error
 
 # 1024 to 4096 rows measured alike at K from 20 to 1000; many centres get fewer rows so that a chunk
 # of scores stays near 16 MB.
@@ -27,7 +27,9 @@ _CHUNK_ROWS = 2048
 _CHUNK_SCORES = 1 << 22
 _RESCORE_ELEMENTS = 1 << 22
 # With fewer centres the products are too small a part of the work to win anything.
-_SHORT_CLUSTERS = 32
+_SHORT_CLUSTERS = 128
+# Centres are shifted when their mean is this many times as far from the origin as they are from it.
+_FAR = 0.5
 # One distance taken in float64 costs about as much as this many scores by a float32 product.
 _RESCORE_COST = 256
 
@@ -58,24 +60,27 @@ class NearestTwo(NamedTuple):
 
 
 class CenterIndex:
-    """Centres made ready for distance computations: shifted to their mean, norms at hand.
+    """Centres made ready for distance computations, norms at hand.
 
-    The shift keeps float32 digits when the data lie far from the origin; ``centered=True`` leaves
-    it out for data that lie around the origin already. Half precision is computed in float32.
+    Centres far from the origin, and the rows with them, are shifted to the mean centre, which
+    keeps float32 digits. Half precision is computed in float32.
     """
 
-    def __init__(self, cluster_centers: Tensor, centered: bool = False):
+    def __init__(self, cluster_centers: Tensor):
         centers = cluster_centers.detach()
         self.dtype = accumulation_dtype(centers.dtype)
         self.centers = centers.to(self.dtype)
-        self.shift: Tensor | None = None
-        self.shifted = self.centers
-        if not centered:
-            self.shift = self.centers.mean(0)
-            self.shifted = self.centers - self.shift
+        mean = self.centers.mean(0)
+        spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
+        far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
+        self.shift = mean if far else None
+        self.shifted = self.centers - mean if far else self.centers
         self.half_norms = self.shifted.square().sum(1) / 2
         self._largest = (2 * self.half_norms.max()).sqrt()
-        self._roundoff = unit_roundoff(centers.device, self.dtype)
+        self._lost = rounding_error(self.shifted).max()
+        self.short = len(centers) >= _SHORT_CLUSTERS and has_short_products(
+            centers.device, self.dtype
+        )
 
     @property
     def n_clusters(self) -> int:
@@ -140,7 +145,7 @@ class CenterIndex:
         ``rows`` is ``z`` shifted.
         """
         if short is None:
-            short = self._roundoff is not None and self.n_clusters >= _SHORT_CLUSTERS
+            short = self.short
         scores = self._scores(rows, short)
         best, labels = scores.min(1)
         # Hiding the best score costs less than a top-2 search, and its column is known.
@@ -154,12 +159,13 @@ class CenterIndex:
         ties = (second <= limit).nonzero()[:, 0]
         if len(ties) == 0:
             return labels, second_labels
-        candidates = scores[ties] <= limit[ties, None]
         first = labels[ties]
-        candidates[torch.arange(len(ties), device=z.device), first] = True
-        if short and _RESCORE_COST * int(candidates.sum()) > scores.numel():
+        scores = scores[ties].scatter_(1, first[:, None], -torch.inf)
+        counts = (scores <= limit[ties, None]).sum(1)
+        if short and _RESCORE_COST * int(counts.sum()) > len(z) * self.n_clusters:
             return self._search(z, rows, two, short=False)
-        exact = self._rescore(z[ties], candidates)
+        candidates = scores.topk(int(counts.max()), largest=False).indices
+        exact = self._rescore(z[ties], candidates, counts)
         labels[ties] = exact
         if second_labels is not None:
             second_labels[ties] = torch.where(exact == first, second_labels[ties], first)
@@ -167,28 +173,30 @@ class CenterIndex:
 
     def _rounding_bound(self, rows: Tensor, short: bool) -> Tensor:
         """Twice the error of one score: D + 2 additions of products |z| |c| at most, and in short
-        products the rounding of both factors."""
+        products what rounding both factors loses."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         eps = torch.finfo(self.dtype).eps * 2 * (rows.shape[1] + 2)
         bound = (norms + self._largest).mul_(eps * self._largest)
         if short:
-            assert self._roundoff is not None
-            bound += norms * (4.01 * self._roundoff * self._largest)
+            # 1.01: the rounded centre may be longer than the centre.
+            lost = rounding_error(rows).mul_(1.01 * self._largest)
+            bound += lost.add_(norms.mul_(self._lost)).mul_(2)
         return bound
 
-    def _rescore(self, z: Tensor, candidates: Tensor) -> Tensor:
-        """Labels of the rows ``z`` (M, D) among ``candidates`` (M, K) bool, in float64."""
-        pairs = candidates.nonzero()  # by row, then by centre: the first of a row is its lowest
+    def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
+        """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the
+        ``candidates`` (M, C)."""
+        listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
+        row, position = listed.nonzero().unbind(1)
+        center = candidates[row, position]
         exact_dtype = torch.float32 if z.device.type == "mps" else torch.float64  # MPS has no f64
+        pairs = max(1, _RESCORE_ELEMENTS // z.shape[1])
         distances = torch.cat(
             [
-                (z[row].to(exact_dtype) - self.centers[center].to(exact_dtype)).square().sum(1)
-                for row, center in (
-                    part.unbind(1) for part in pairs.split(max(1, _RESCORE_ELEMENTS // z.shape[1]))
-                )
+                (z[r].to(exact_dtype) - self.centers[c].to(exact_dtype)).square().sum(1)
+                for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
             ]
         )
-        row, center = pairs.unbind(1)
         least = distances.new_full((len(z),), torch.inf)
         least.scatter_reduce_(0, row, distances, "amin")
         label = torch.where(distances == least[row], center, self.n_clusters)

@@ -2,7 +2,7 @@
 
 Processors with matrix units (AMX on CPUs, tensor cores on GPUs) multiply short floats several times
 faster than float32 ones and add up in float32. The products are then off by the rounding of the
-factors, which ``unit_roundoff`` bounds; what needs better than that looks again at the few entries
+factors, which ``rounding_error`` bounds; what needs better than that looks again at the few entries
 for which it matters.
 """
 
@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
-# bfloat16 keeps 8 bits and is rounded to nearest; TF32 keeps 11, and some units cut the rest off.
-_SHORT = {"cpu": ("bf16", 2.0**-8), "cuda": ("tf32", 2.0**-10)}
+_SHORT = {"cpu": "bf16", "cuda": "tf32"}
+# TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
+_TF32_ROUNDOFF = 2.0**-10
 
 
 def _settings(device: torch.device) -> Any:
@@ -25,14 +27,21 @@ def _settings(device: torch.device) -> Any:
     return found if hasattr(found, "fp32_precision") else None
 
 
-def unit_roundoff(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Relative error of a factor in short products, or None where they are not to be had."""
+def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this machine and this torch have them for matrices of ``dtype``."""
     if dtype != torch.float32 or _settings(device) is None:
-        return None
+        return False
     if device.type == "cpu":
         has_unit = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-        return _SHORT["cpu"][1] if has_unit and torch.backends.mkldnn.is_available() else None
-    return _SHORT["cuda"][1] if torch.cuda.get_device_capability(device) >= (8, 0) else None
+        return has_unit and torch.backends.mkldnn.is_available()
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def rounding_error(z: Tensor) -> Tensor:
+    """Norm of what each row of ``z`` (N, D) loses in a short product, or a bound of it, (N,)."""
+    if z.device.type == "cpu":
+        return torch.linalg.vector_norm(z - z.bfloat16().float(), dim=1)
+    return torch.linalg.vector_norm(z, dim=1) * _TF32_ROUNDOFF
 
 
 @contextmanager
@@ -46,7 +55,7 @@ def products(device: torch.device, short: bool = False) -> Iterator[None]:
         yield
         return
     before = settings.fp32_precision
-    settings.fp32_precision = _SHORT[device.type][0] if short else "ieee"
+    settings.fp32_precision = _SHORT[device.type] if short else "ieee"
     try:
         yield
     finally:

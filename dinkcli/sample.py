@@ -60,13 +60,13 @@ class Sample:
         return rows if self.weights is None else rows * self.weights[:, None]
 
     def labels(self, centers: Tensor) -> Tensor:
-        return CenterIndex(centers, centered=True).labels(self.z)
+        return CenterIndex(centers).labels(self.z)
 
     def nearest(self, centers: Tensor) -> Nearest:
-        return CenterIndex(centers, centered=True).nearest(self.z)
+        return CenterIndex(centers).nearest(self.z)
 
     def nearest_two(self, centers: Tensor) -> NearestTwo:
-        return CenterIndex(centers, centered=True).nearest_two(self.z)
+        return CenterIndex(centers).nearest_two(self.z)
 
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D) of each cluster."""

@@ -21,7 +21,7 @@ def near_ties(seed=0):
 def index_of(centers, short):
     """Short products are forced on or off, whatever this machine would choose."""
     index = CenterIndex(torch.from_numpy(centers))
-    index._roundoff = 2.0**-8 if short else None
+    index.short = short
     return index
 
 
