@@ -325,7 +325,7 @@ def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
 
 
 def _one_pass(rows: RowSource, all_centers: list[Tensor]) -> list[Statistics]:
-    indexes = [CenterIndex(centers, centered=True) for centers in all_centers]
+    indexes = [CenterIndex(centers) for centers in all_centers]
     totals = [Statistics.zeros(centers) for centers in all_centers]
     for z, weights in rows.blocks():
         for total, index in zip(totals, indexes, strict=True):

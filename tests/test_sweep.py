@@ -87,8 +87,8 @@ def test_cosine_sees_directions():
 
 
 def test_train_chooses_by_itself_or_says_that_it_cannot():
-    model = dinkcli.train(clusters(7, 8, 1000), "auto", device="cpu")
-    assert model.n_clusters == model.training["options"]["n_clusters"] == 7
+    model = dinkcli.train(clusters(10, 16, 1000), "auto", device="cpu")
+    assert model.n_clusters == model.training["options"]["n_clusters"] == 10
     noise = np.random.default_rng(0).random((1000, 4)).astype(np.float32)
     with pytest.raises(InputError, match=r"no clear K: .*; give a number with -k"):
         dinkcli.train(noise, "auto", device="cpu")
