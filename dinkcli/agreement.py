@@ -113,12 +113,8 @@ def agreement(table: np.ndarray) -> Agreement:
 
 def match(table: np.ndarray) -> np.ndarray:
     """(C,) cluster of each class such that the most rows are in their class's one; -1 for none."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise UsageError(
-            "matching clusters to classes needs SciPy: pip install 'dinkcli[evaluate]'"
-        ) from None
+    from scipy.optimize import linear_sum_assignment
+
     matching = np.full(len(table), -1)
     classes, clusters = linear_sum_assignment(table, maximize=True)
     matching[classes] = clusters

@@ -228,12 +228,11 @@ class Trainer:
         optimizer = torch.optim.Adam(head.parameters(), lr=_LITERAL_LEARNING_RATE)
         for done in range(limit + 1):
             if done:
-                for z, _ in self.rows.blocks():
-                    for batch in z.split(size):
-                        dilation, shrink = head(batch)
-                        optimizer.zero_grad()
-                        (shrink + self.options.dilation_weight * dilation).backward()
-                        optimizer.step()
+                for batch, _ in self.rows.batches(size, self.options.seed, done):
+                    dilation, shrink = head(batch)
+                    optimizer.zero_grad()
+                    (shrink + self.options.dilation_weight * dilation).backward()
+                    optimizer.step()
             self.centers = self._project(head.cluster_centers.detach().clone())
             self.statistics = full_pass(self.rows.blocks(), self.centers)
             yield self._pass_step(done, limit, math.inf)

@@ -16,6 +16,8 @@ from dinkcli.errors import DinkError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from dinkcli.readers import DataSet
+
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _PLAIN_LINE_SECONDS = 1.0
 
@@ -31,6 +33,12 @@ def say(text: str) -> None:
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
     print(safe, file=sys.stderr, flush=True)
+
+
+def show_notes(data: DataSet, quiet: bool) -> None:
+    """What there is to know about the inputs."""
+    for note in () if quiet else data.notes:
+        say(f"Note: {note}")
 
 
 @contextmanager
