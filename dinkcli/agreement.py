@@ -86,11 +86,7 @@ class Agreement:
 
 
 def agreement(table: np.ndarray) -> Agreement:
-    """All measures of a (C, K) table of at least one row.
-
-    Raises:
-        UsageError: SciPy, which finds the best matching, is not installed.
-    """
+    """All measures of a (C, K) table of at least one row."""
     matching = match(table)
     matched = np.flatnonzero(matching >= 0)
     hits = np.zeros(len(table))

@@ -85,6 +85,5 @@ def report(
             file.write(text)
         if not quiet:
             seconds = time.monotonic() - started
-            say(
-                f"{output}: {data.known_rows} rows, {len(text.encode()) / 1e6:.1f} MB, {seconds:.1f} s"
-            )
+            size = len(text.encode()) / 1e6
+            say(f"{output}: {data.known_rows} rows, {size:.1f} MB, {seconds:.1f} s")
