@@ -227,10 +227,12 @@ def _not_finite(vectors: np.ndarray) -> np.ndarray | None:
         # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
         if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
             return None
-    # One pass of additions finds almost every block clean; a sum that overflows although each
-    # value is finite only costs the exact look below.
-    elif np.isfinite(vectors.sum()):
-        return None
+    else:
+        # A dot product with itself, the quickest pass there is, finds almost every block clean;
+        # one that overflows although each value is finite only costs the exact look below.
+        flat = vectors.reshape(-1)
+        if np.isfinite(np.dot(flat, flat)):
+            return None
     bad = ~np.isfinite(vectors).all(1)
     return bad if bad.any() else None
 
