@@ -27,12 +27,14 @@ class Statistics:
         sums: (K, D) the same sum of weighted rows.
         shrink: sum of weighted squared distances under the responsibilities.
         inertia: sum of weighted squared distances to the nearest centre.
+        cluster_inertia: (K,) the part of each cluster in that, or 0 before any row.
     """
 
     counts: Tensor
     sums: Tensor
     shrink: float = 0.0
     inertia: float = 0.0
+    cluster_inertia: Tensor | float = 0.0
 
     @classmethod
     def zeros(cls, centers: Tensor) -> Statistics:
@@ -41,6 +43,14 @@ class Statistics:
             torch.zeros(len(centers), dtype=dtype, device=centers.device),
             torch.zeros(centers.shape, dtype=dtype, device=centers.device),
         )
+
+    def add(self, part: Statistics) -> None:
+        """Adds the sums over other rows, for the same centres."""
+        self.counts += part.counts
+        self.sums += part.sums
+        self.shrink += part.shrink
+        self.inertia += part.inertia
+        self.cluster_inertia += part.cluster_inertia
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for the rows and the centres that these sums came from.
@@ -154,7 +164,16 @@ def hard_statistics(
     counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
     inertia = weighted_sum(near.squared_distances, weights)
     dtype = wide(z.device)
-    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia)
+    parts = cluster_inertia(near.squared_distances, weights, near.labels, n_clusters)
+    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, parts)
+
+
+def cluster_inertia(
+    squared_distances: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
+) -> Tensor:
+    """(K,) sum of the weighted squared distances of each cluster, wide."""
+    squares = squared_distances.to(wide(squared_distances.device))
+    return segment_sums(squares if weights is None else squares * weights, labels, n_clusters)
 
 
 def tempered_statistics(
@@ -176,7 +195,9 @@ def tempered_statistics(
         total.counts += r.sum(0)
         total.sums += r.T @ rows
         total.shrink += weighted_sum(r * distances, None)
-        total.inertia += weighted_sum(distances.amin(1), w)
+        least, labels = distances.min(1)
+        total.inertia += weighted_sum(least, w)
+        total.cluster_inertia += cluster_inertia(least, w, labels, index.n_clusters)
     return total
 
 
@@ -187,11 +208,7 @@ def full_pass(
     index = CenterIndex(centers)
     total = Statistics.zeros(centers)
     for z, weights in blocks:
-        part = tempered_statistics(z, weights, index, temperature)
-        total.counts += part.counts
-        total.sums += part.sums
-        total.shrink += part.shrink
-        total.inertia += part.inertia
+        total.add(tempered_statistics(z, weights, index, temperature))
     return total
 
 

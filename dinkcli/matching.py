@@ -88,6 +88,10 @@ class Matching:
             raise UsageError(f"{self.n_ids} ids for the {model.n_clusters} clusters of the model")
         order = np.argsort(self.ids)
         training = model.training | {"match": {"fingerprint": self.old, **self.counts()}}
+        metrics = dict(training.get("metrics", {}))
+        if "cluster_inertia" in metrics:
+            metrics["cluster_inertia"] = [metrics["cluster_inertia"][j] for j in order]
+            training["metrics"] = metrics
         return replace(
             model,
             cluster_centers=model.cluster_centers[order],

@@ -6,11 +6,15 @@ import sys
 import pytest
 
 CORE = [
+    "agreement",
     "api",
     "ahead",
     "assigner",
     "atomic",
     "centers",
+    "estimator",
+    "evaluate",
+    "exemplars",
     "export",
     "head",
     "lloyd",
@@ -18,11 +22,17 @@ CORE = [
     "model",
     "nearest",
     "objective",
+    "overview",
     "pipeline",
+    "quality",
     "readers",
     "refine",
+    "report",
     "rows",
     "seeding",
+    "survey",
+    "sweeper",
+    "terms",
     "trainer",
     "writers",
 ]
@@ -46,9 +56,16 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
 
 
 def test_readers_and_models_need_no_torch():
-    assert "torch" not in modules_after(
-        "import dinkcli.readers, dinkcli.model, dinkcli.writers, dinkcli.export, dinkcli.matching"
+    modules = "readers, model, writers, export, matching, overview, agreement".replace(
+        ", ", ", dinkcli."
     )
+    assert "torch" not in modules_after(f"import dinkcli.{modules}")
+
+
+def test_the_core_needs_no_extra():
+    extras = {"sklearn", "bokeh", "umap", "pandas", "onnx", "faiss", "skops"}
+    names = [name for name in CORE if name != "estimator"]
+    assert not extras & modules_after("; ".join(f"import dinkcli.{name}" for name in names))
 
 
 def test_public_names():

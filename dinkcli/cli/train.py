@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
 from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
+from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.model import Model
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 def train(
     inputs: Inputs,
     n_clusters: Annotated[
-        int, typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False)
+        str,
+        typer.Option(
+            "-k",
+            "--n-clusters",
+            metavar="INTEGER|auto",
+            help="Number of clusters; auto takes the one that dink sweep recommends.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         str | None,
@@ -123,7 +131,8 @@ def train(
             "tol": tol,
             "seed": seed,
         }
-        checked = TrainOptions(n_clusters, **options)
+        k = _clusters(n_clusters)
+        checked = TrainOptions(2 if k == "auto" else k, **options)
         target = output or default_model_path(inputs[0])
         check_target(target)
         limit = None if memory is None else parse_size(memory)
@@ -133,8 +142,9 @@ def train(
         data = repeatable(data)
         old = None if match_path is None else load(match_path)
         if old is not None:
-            check_matchable(old, data.n_features, metric, n_clusters)
-        checked.check_rows(data.known_rows, data.name)
+            check_matchable(old, data.n_features, metric, None if k == "auto" else k)
+        if k != "auto":
+            checked.check_rows(data.known_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -153,7 +163,7 @@ def train(
 
             model = api.train(
                 data,
-                n_clusters,
+                k,
                 init=init,
                 device=device,
                 sample_weight=weights,
@@ -174,6 +184,15 @@ def train(
             if matching is not None and match_path is not None:
                 show_drift(matching, match_path)
         typer.echo(os.fsencode(target))
+
+
+def _clusters(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
 
 
 def _number(text: str) -> float | str:
