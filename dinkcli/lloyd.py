@@ -41,6 +41,13 @@ class Statistics:
             torch.zeros(centers.shape, dtype=dtype, device=centers.device),
         )
 
+    def add(self, part: Statistics) -> None:
+        """Takes in the sums of more rows."""
+        self.counts += part.counts
+        self.sums += part.sums
+        self.shrink += part.shrink
+        self.inertia += part.inertia
+
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for the rows and the centres that these sums came from.
 
@@ -165,11 +172,7 @@ def full_pass(
     index = CenterIndex(centers, centered=True)
     total = Statistics.zeros(centers)
     for z, weights in blocks:
-        part = tempered_statistics(z, weights, index, temperature)
-        total.counts += part.counts
-        total.sums += part.sums
-        total.shrink += part.shrink
-        total.inertia += part.inertia
+        total.add(tempered_statistics(z, weights, index, temperature))
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +12,38 @@ from dinkcli.errors import UsageError
 METRICS = ("euclidean", "cosine")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
+_INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How much training lies between two checkpoints.
+
+    Attributes:
+        amount: at least that much.
+        unit: "seconds", "steps" (as the history counts them), or "epochs" (reading as many rows
+            as the data have).
+    """
+
+    amount: float
+    unit: str = "seconds"
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """``30s``, ``5m``, ``2h``, ``100steps`` or ``2epochs``.
+
+        Raises:
+            UsageError: anything else, or 0 of them.
+        """
+        match = _INTERVAL.fullmatch(text.strip())
+        amount = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        if not match or amount == 0:
+            raise UsageError(
+                f"--checkpoint-every {text}: expected a time such as 30s, 5m or 2h, or 100steps, "
+                "or 2epochs"
+            )
+        return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
 
 
 @dataclass(frozen=True)

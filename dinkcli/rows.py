@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from dinkcli.readers import DataSet
 
 Block = tuple[Tensor, "Tensor | None"]
 
+# Sums over the rows of a block may be taken in float32; float64 takes in one block after the
+# other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
+_BLOCK_ROWS = 1 << 16
+
 
 class RowSource:
     """N rows of a data set on a device.
@@ -29,6 +34,7 @@ class RowSource:
         metric: "euclidean" or "cosine".
         weights: (N,) float32, not negative, or None.
         memory: bytes that the rows may take; beyond it they are read anew for each pass.
+        shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
@@ -42,6 +48,7 @@ class RowSource:
         device: torch.device,
         weights: np.ndarray | None = None,
         memory: int | None = None,
+        shift: Tensor | None = None,
     ):
         self.data = data
         self.metric = metric
@@ -53,18 +60,19 @@ class RowSource:
         )
         self.memory = _default_memory() if memory is None else memory
         self.in_memory = 4 * self.n_rows * self.n_features <= self.memory
-        self.shift = torch.zeros(self.n_features)
+        self.shift = torch.zeros(self.n_features) if shift is None else shift
+        self._given = shift is not None
         self._rows: Tensor | None = None
         if self.in_memory:
             self._load()
 
     def _load(self) -> None:
-        rows = torch.from_numpy(self.data.load())
+        rows = _aligned(self.data.load())
         if self.metric == "cosine":
             _normalize_(rows, 0, self.data.name)
         else:
-            mean = rows.mean(0, dtype=torch.float64)
-            self.shift = mean.float()
+            if not self._given:
+                self.shift = rows.mean(0, dtype=torch.float64).float()
             rows -= self.shift
             _check_norms(rows, self.data.name)
         self._rows = rows.to(self.device)
@@ -72,7 +80,7 @@ class RowSource:
     def _prepared(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, rows (B, D)) in order, on the CPU."""
         for block in self.data.blocks():
-            rows = torch.from_numpy(np.array(block.vectors))
+            rows = _aligned(block.vectors)
             if self.metric == "cosine":
                 _normalize_(rows, block.start, self.data.name)
             else:
@@ -80,18 +88,21 @@ class RowSource:
                 _check_norms(rows, self.data.name)
             yield block.start, rows
 
-    def blocks(self) -> Iterator[Block]:
-        """All rows and their weights in order, on the device."""
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        """The rows and their weights from block number ``first`` on, in order, on the device."""
         if self._rows is not None:
-            yield self._rows, self._weights_at(slice(None))
+            for start in range(first * _BLOCK_ROWS, self.n_rows, _BLOCK_ROWS):
+                where = slice(start, start + _BLOCK_ROWS)
+                yield self._rows[where], self._weights_at(where)
             return
-        for start, rows in self._prepared():
+        for start, rows in islice(self._prepared(), first, None):
             yield rows.to(self.device), self._weights_at(slice(start, start + len(rows)))
 
     def sample(self, size: int, generator: torch.Generator) -> Block:
         """``size`` rows drawn without replacement, in random order, with their weights.
 
-        Rows that are not in memory are read once, and the shift is set to the sample's mean.
+        Rows that are not in memory are read once, and a shift that was not given is set to the
+        sample's mean.
         """
         chosen = torch.randperm(self.n_rows, generator=generator)[:size]
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
@@ -103,7 +114,7 @@ class RowSource:
         for start, rows in self._prepared():
             first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
             result[order[first:last]] = rows[ascending[first:last] - start]
-        if self.metric == "euclidean":
+        if self.metric == "euclidean" and not self._given:
             mean = result.mean(0, dtype=torch.float64).float()
             self.shift += mean
             result -= mean
@@ -116,6 +127,17 @@ class RowSource:
 def _default_memory() -> int:
     """A quarter of the machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def _aligned(vectors: np.ndarray) -> Tensor:
+    """A copy in memory of torch's own alignment.
+
+    The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
+    differs from run to run.
+    """
+    rows = torch.empty(vectors.shape)
+    rows.numpy()[:] = vectors
+    return rows
 
 
 def _normalize_(rows: Tensor, start: int, name: str) -> None:

@@ -12,6 +12,8 @@ import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
 from dinkcli.cli.options import Column, Device, Inputs, Json, ModelPath, Quiet
+from dinkcli.cli.paths import warn_if_unfinished
+from dinkcli.errors import OutputError
 
 if TYPE_CHECKING:
     from dinkcli.writers import Layout, Writer
@@ -56,6 +58,7 @@ def assign(
         if output is not None:
             format_of(output)
         model = load(model_path)
+        warn_if_unfinished(model, model_path)
         data = open_inputs(inputs, Columns(column, model.column, id_column))
         model.check_features(data.n_features, data.name)
         if output is not None:
@@ -87,5 +90,7 @@ def _writer(output: str | None, layout: Layout) -> AbstractContextManager[Writer
     from dinkcli.writers import open_writer, stream_writer
 
     if output is None:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; write to a file with -o")
         return stream_writer(sys.stdout.buffer, layout)
     return open_writer(output, layout)

@@ -1,21 +1,30 @@
-"""Names of outputs."""
+"""Models and outputs by name."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from dinkcli.cli.console import warn
 from dinkcli.errors import UsageError
-from dinkcli.model import SUFFIX
 
 if TYPE_CHECKING:
+    from dinkcli.model import Model
     from dinkcli.readers import DataSet
 
 
 def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the working folder."""
+    from dinkcli.model import SUFFIX
+
     stem = os.path.splitext(os.path.basename(os.path.abspath(first_input)))[0]
     return stem + SUFFIX
+
+
+def warn_if_unfinished(model: Model, path: str) -> None:
+    """Says so when a model is a checkpoint."""
+    if model.state is not None:
+        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
 
 
 def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, warn
 from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
+from dinkcli.cli.signals import Interrupted, interruptible
 
 if TYPE_CHECKING:
+    from dinkcli.checkpoint import Checkpoints
     from dinkcli.model import Model
     from dinkcli.readers import DataSet
     from dinkcli.trainer import Step
@@ -84,6 +90,26 @@ def train(
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="INTERVAL",
+            help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
+            "100steps or 2epochs.",
+        ),
+    ] = "5m",
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Go on exactly where the run that was to make this model stopped, with the same "
+            "inputs and options; auto: if there is a checkpoint of the output.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume even if inputs or options have changed.")
+    ] = False,
     json_summary: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,7 +121,8 @@ def train(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
-        from dinkcli.options import TrainOptions
+        from dinkcli.model import checkpoint_path
+        from dinkcli.options import Interval, TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
         from dinkcli.readers.weights import read_weights
@@ -112,22 +139,28 @@ def train(
             "seed": seed,
         }
         checked = TrainOptions(n_clusters, **options)
+        every = Interval.parse(checkpoint_every)
         target = output or default_model_path(inputs[0])
         check_target(target)
         data = open_inputs(inputs, Columns(column))
-        refuse_overwriting(target, data)
+        for path in (target, checkpoint_path(target)):
+            refuse_overwriting(path, data)
         checked.check_rows(data.n_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
+        from dinkcli.checkpoint import Checkpoints
 
+        checkpoints = Checkpoints(checkpoint_path(target), every, warn)
+        if resume == "auto":
+            resume = checkpoints.path if os.path.exists(checkpoints.path) else None
         if checked.literal and not quiet:
-            say(
-                "Warning: at temperature inf the losses see fixed embeddings only through their "
+            warn(
+                "at temperature inf the losses see fixed embeddings only through their "
                 "mean; centres drift apart and clusters decay. Use --temperature auto for "
                 "clusters, inf to reproduce the paper."
             )
-        with ProgressLines(quiet or json_summary) as progress:
+        with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
             rate = _Rate()
 
             def show(step: Step) -> None:
@@ -140,15 +173,50 @@ def train(
                 device=device,
                 sample_weight=weights,
                 on_step=show,
+                checkpoints=checkpoints,
+                resume=resume,
+                force=force,
                 **options,
             )
         model.save(target)
+        checkpoints.discard()
         seconds = time.monotonic() - started
         if json_summary:
             say(json.dumps(_summary(model, target, seconds)))
         elif not quiet:
             _show_summary(model, data, seconds)
         typer.echo(os.fsencode(target))
+
+
+@contextmanager
+def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """The first signal ends the training with a checkpoint, a second one at once."""
+    from dinkcli.errors import StoppedError
+
+    try:
+        with interruptible(checkpoints.ask_to_stop) as signals:
+            yield
+    except StoppedError as stopped:
+        if stopped.checkpoint is None:
+            say("Interrupted; nothing was written.")
+        else:
+            _say_how_to_resume(stopped.checkpoint)
+        raise typer.Exit(128 + signals[0]) from None
+    except Interrupted as error:
+        if not checkpoints.written:
+            raise
+        _say_how_to_resume(checkpoints.path)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _say_how_to_resume(checkpoint: str) -> None:
+    command = sys.argv[1:]
+    if "--resume" in command:
+        where = command.index("--resume")
+        del command[where : where + 2]
+    command = [part for part in command if not part.startswith("--resume=")]
+    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
+    say("  " + shlex.join(["dink", *command, "--resume", checkpoint]))
 
 
 def _number(text: str) -> float | str:
