@@ -43,6 +43,7 @@ _TRAINING_SCHEMA = {
     "versions": dict,
     "history": list,
 }
+_STATE_SCHEMA = ("progress", "checksums", "environment")
 
 
 @dataclass
@@ -230,8 +231,12 @@ def _check_schema(document: dict[str, Any]) -> None:
         raise ValueError("training.history holds something else than steps")
     if document["metric"] not in METRICS:
         raise ValueError(f"unknown metric {document['metric']!r:.80}")
-    if not isinstance(document.get("state", {}), dict):
-        raise ValueError(f"state is {document['state']!r:.80}")
+    if "state" in document:
+        state = document["state"]
+        if not isinstance(state, dict) or not all(
+            isinstance(state.get(name), dict) for name in _STATE_SCHEMA
+        ):
+            raise ValueError(f"state is {state!r:.80}, expected {', '.join(_STATE_SCHEMA)}")
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> None:
