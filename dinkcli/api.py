@@ -73,6 +73,8 @@ def train(
             f"--init: centres of shape {tuple(initial.shape)}, expected "
             f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
         )
+    if initial is not None and not initial.isfinite().all():
+        raise UsageError("--init: centres that are not all finite numbers")
     shift = None if saved is None else shift_of(saved, data.n_features)
     rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight, memory, shift)
     trainer = Trainer(rows, chosen, initial)

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from dinkcli.device import in_pieces
+from dinkcli.limits import LARGEST_NORM, normalize_, refuse_overflow
 from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex
 from dinkcli.readers import DataSet
@@ -49,17 +51,36 @@ class Assigner:
         self.device = torch.device(device)
         self.soft = soft
         self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
+        self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
+        if np.abs(model.cluster_centers).max() > self._usual_range:
+            self._usual_range = 0.0
 
     def __call__(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels (B,) int32 and, when soft, probabilities (B, K) float32 of (B, D) float32."""
+        parts = list(in_pieces(lambda where: self._assign(vectors[where]), len(vectors)))
+        labels = np.concatenate([part for part, _ in parts])
+        soft = [part for _, part in parts if part is not None]
+        return labels, np.concatenate(soft) if soft else None
+
+    def _assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         z = as_tensor(vectors).to(self.device)
         if self.model.metric == "cosine":
-            z = torch.nn.functional.normalize(z, dim=1)
+            z = z.clone()
+            normalize_(z)
         labels = self.index.nearest(z).labels.to(torch.int32).cpu().numpy()
         if not self.soft:
             return labels, None
         distances = self.index.squared_distances(z).sqrt_()
         return labels, torch.softmax(-distances, dim=1).cpu().numpy()
+
+    def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
+        """Raises InputError at a row so far away that distances would overflow float32."""
+        if self.model.metric == "cosine" or self.index.shift is None:
+            return
+        # The range of all numbers says enough, but for data that lie far from the origin.
+        if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
+            rows = as_tensor(vectors).to(self.device) - self.index.shift
+            refuse_overflow(rows, name, start)
 
 
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:
@@ -80,5 +101,6 @@ def assign(
     # Probabilities widen a row from D to K numbers: then K bounds the block.
     rows = max(1, (2 << 20) // max(model.n_features, model.n_clusters if soft else 1))
     for block in data.blocks(rows):
+        assigner.check_range(block.vectors, data.name, block.start)
         labels, probabilities = assigner(block.vectors)
         yield Assignments(block.start, labels, probabilities, block.carried)

@@ -12,6 +12,7 @@ from dinkcli.errors import UsageError
 METRICS = ("euclidean", "cosine")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
+_LARGEST_DILATION = 1e12
 _UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
 _INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
 
@@ -104,8 +105,12 @@ class TrainOptions:
             raise UsageError(
                 f"--temperature {self.temperature}: expected auto, inf, or a number of at least 0"
             )
-        if self.dilation is not None and not 0 <= self.dilation < math.inf:
-            raise UsageError(f"--dilation {self.dilation}: expected a number of at least 0")
+        if self.dilation is not None and not 0 <= self.dilation <= _LARGEST_DILATION:
+            raise UsageError(
+                f"--dilation {self.dilation}: expected a number from 0 to {_LARGEST_DILATION:.0e}"
+            )
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed {self.seed}: expected less than 2^63")
         if not 0 <= self.tol < 1:
             raise UsageError(f"--tol {self.tol}: expected a number from 0 to below 1")
 

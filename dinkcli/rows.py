@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError, UsageError
+from dinkcli.limits import LARGEST_WEIGHT, normalize_, refuse_overflow, refuse_underflow
 from dinkcli.readers import DataSet
 
 Block = tuple[Tensor, "Tensor | None"]
@@ -74,8 +75,11 @@ class RowSource:
             if not self._given:
                 self.shift = rows.mean(0, dtype=torch.float64).float()
             rows -= self.shift
-            _check_norms(rows, self.data.name)
-        self._rows = rows.to(self.device)
+            refuse_overflow(rows, self.data.name)
+        try:
+            self._rows = rows.to(self.device)
+        except torch.cuda.OutOfMemoryError:
+            self._rows = rows  # then each block goes to the device when it is its turn
 
     def _prepared(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, rows (B, D)) in order, on the CPU."""
@@ -85,7 +89,7 @@ class RowSource:
                 _normalize_(rows, block.start, self.data.name)
             else:
                 rows -= self.shift
-                _check_norms(rows, self.data.name)
+                refuse_overflow(rows, self.data.name, block.start)
             yield block.start, rows
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
@@ -93,7 +97,7 @@ class RowSource:
         if self._rows is not None:
             for start in range(first * _BLOCK_ROWS, self.n_rows, _BLOCK_ROWS):
                 where = slice(start, start + _BLOCK_ROWS)
-                yield self._rows[where], self._weights_at(where)
+                yield self._rows[where].to(self.device), self._weights_at(where)
             return
         for start, rows in islice(self._prepared(), first, None):
             yield rows.to(self.device), self._weights_at(slice(start, start + len(rows)))
@@ -107,7 +111,9 @@ class RowSource:
         chosen = torch.randperm(self.n_rows, generator=generator)[:size]
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
         if self._rows is not None:
-            return self._rows[chosen.to(self.device)], weights
+            result = self._rows[chosen.to(self._rows.device)].to(self.device)
+            refuse_underflow(result, self.data.name)
+            return result, weights
         order = chosen.argsort()
         ascending = chosen[order]
         result = torch.empty(size, self.n_features)
@@ -118,6 +124,7 @@ class RowSource:
             mean = result.mean(0, dtype=torch.float64).float()
             self.shift += mean
             result -= mean
+        refuse_underflow(result, self.data.name)
         return result.to(self.device), weights
 
     def _weights_at(self, where: slice) -> Tensor | None:
@@ -141,25 +148,11 @@ def _aligned(vectors: np.ndarray) -> Tensor:
 
 
 def _normalize_(rows: Tensor, start: int, name: str) -> None:
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    zero = (norms == 0).nonzero()
+    zero = (normalize_(rows) == 0).nonzero()
     if len(zero):
         raise InputError(
             f"{name}: row {start + int(zero[0, 0])} has norm 0, which has no direction "
             f"(counting from 0; {len(zero)} such rows); remove it or use --metric euclidean"
-        )
-    rows /= norms
-
-
-def _check_norms(rows: Tensor, name: str) -> None:
-    """Squared distances must fit float32, with room for sums."""
-    low, high = torch.aminmax(rows)
-    largest = max(-float(low), float(high))
-    limit = 1e18 / rows.shape[1] ** 0.5
-    if largest > limit:
-        raise InputError(
-            f"{name}: values reach {largest:.3g} away from the mean, squared distances would "
-            f"overflow float32 (limit {limit:.3g}); scale the data down"
         )
 
 
@@ -170,4 +163,9 @@ def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
         raise UsageError(f"sample weights of shape {weights.shape}, expected ({n_rows},)")
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise UsageError("sample weights must be finite, not negative, and not all zero")
+    if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
+        raise UsageError(
+            f"sample weights reach {weights.max():.3g}, expected a largest one from "
+            f"{1 / LARGEST_WEIGHT:.0e} to {LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
+        )
     return torch.from_numpy(np.asarray(weights, dtype=np.float32))

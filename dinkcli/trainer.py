@@ -13,14 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dinkcli.anneal import Annealing, anneal, updates_per_report
+from dinkcli.device import in_pieces
 from dinkcli.head import DinkClusterHead
+from dinkcli.limits import refuse_overflow
 from dinkcli.lloyd import Statistics, farthest_rows, full_pass, tempered_statistics
 from dinkcli.nearest import CenterIndex
 from dinkcli.objective import dilation_loss
@@ -154,7 +156,9 @@ class Trainer:
 
     def _seed(self, sample: Sample) -> None:
         if self.initial is not None:
-            centers = (self.initial - self.rows.shift).to(sample.z)
+            centers = self.initial - self.rows.shift
+            refuse_overflow(centers, "--init")
+            centers = centers.to(sample.z)
         else:
             options = self.options
             part = seeding_size(len(sample), options.n_clusters)
@@ -236,7 +240,8 @@ class Trainer:
         """The statistics of the rows from ``loop.blocks`` on, taken as centred already."""
         index = CenterIndex(self.at.centers, centered=True)
         for z, weights in self.rows.blocks(loop.blocks):
-            loop.statistics.add(tempered_statistics(z, weights, index, temperature))
+            for part in in_pieces(partial(_statistics, z, weights, index, temperature), len(z)):
+                loop.statistics.add(part)
             loop.blocks += 1
             yield
 
@@ -255,8 +260,10 @@ class Trainer:
             # with every round and the loop ends.
             centers[empty[: len(far)]] = far
             reseeded += len(far)
-            self.at.centers = centers
+            self.at.centers, before = centers, found.inertia
             found = full_pass(self.rows.blocks(), centers)
+            if not found.inertia < before:  # what is left is below the resolution of float32
+                raise too_few_rows(len(centers) - len(empty), len(centers))
 
     def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
         """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
@@ -318,3 +325,10 @@ class Trainer:
             start=self.at.start,
             reseeded=reseeded,
         )
+
+
+def _statistics(
+    z: Tensor, weights: Tensor | None, index: CenterIndex, temperature: float, where: slice
+) -> Statistics:
+    part = None if weights is None else weights[where]
+    return tempered_statistics(z[where], part, index, temperature)

@@ -154,9 +154,7 @@ def test_another_machine_is_told_apart(blobs, tmp_path, monkeypatch):
 def test_a_finished_model_is_not_resumed(blobs, tmp_path):
     path = tmp_path / "m.safetensors"
     dinkcli.train(blobs[0], 3, device="cpu").save(path)
-    with pytest.raises(
-        UsageError, match=r"a finished model, and there is no checkpoint .*m\.check"
-    ):
+    with pytest.raises(UsageError, match=r"a finished model, and there is no checkpoint"):
         dinkcli.train(blobs[0], 3, device="cpu", resume=path)
     with pytest.raises(UsageError, match="no such model file"):
         dinkcli.train(blobs[0], 3, device="cpu", resume=tmp_path / "no.safetensors")

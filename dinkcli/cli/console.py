@@ -84,7 +84,7 @@ def abandon_stdout() -> None:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
-        return "out of memory; use fewer clusters or rows at a time, or a machine with more"
+        return "out of memory; use fewer clusters, --device cpu, or a machine with more"
     if isinstance(error, OSError) and error.strerror:
         # Only a stream that was open from the start has no name.
         return f"{error.filename or 'standard output'}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""NumPy .npy files, memory-mapped. Never unpickles."""
+"""NumPy .npy files. Never unpickles."""
 
 from __future__ import annotations
 
@@ -53,11 +53,27 @@ class NpyReader:
             yield Block(start, self.rows(start, start + rows))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as a view of the mapped file, (B, D), or (B,) for one dimension."""
-        # Mapped anew for each block: pages of earlier blocks then leave the process at once, and
-        # resident memory stays flat over a file of any size.
-        array = np.memmap(self.path, self.dtype, "r", self._offset, self._shape, self._order)
-        return np.asarray(array[start:stop])
+        """Rows [start, stop), (B, D), or (B,) for one dimension.
+
+        Read, not mapped: a mapped file that shrinks kills the process.
+        """
+        count = max(0, min(stop, self.n_rows) - start)
+        shape = (count, *self._shape[1:])
+        if self._order == "C" or len(shape) == 1:
+            return self._read(start * self.n_features, count * self.n_features).reshape(shape)
+        columns = [self._read(d * self.n_rows + start, count) for d in range(self.n_features)]
+        return np.stack(columns, axis=1)
+
+    def _read(self, first: int, count: int) -> np.ndarray:
+        """``count`` numbers from number ``first`` on, as the file has them."""
+        offset = self._offset + first * self.dtype.itemsize
+        try:
+            found = np.fromfile(self.path, self.dtype, count, offset=offset)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        if len(found) < count:
+            raise InputError(f"{self.path}: became shorter while it was read; write it again")
+        return found
 
 
 def _read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
