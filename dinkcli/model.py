@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.atomic import atomic_path
 from dinkcli.errors import InputError, ModelError, UsageError
@@ -123,8 +123,9 @@ class Model:
             document["state"] = self.state.values
             tensors |= {_STATE + name: values for name, values in self.state.tensors.items()}
         metadata = {_KEY: json.dumps(document, allow_nan=False, sort_keys=True)}
-        with atomic_path(os.fspath(path)) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        # By bytes, since safetensors' own writer has its own error for a full disk.
+        with atomic_path(os.fspath(path)) as temporary, open(temporary, "wb") as file:
+            file.write(tensors_as_bytes(tensors, metadata))
 
 
 def checkpoint_path(target: str) -> str:

@@ -17,15 +17,23 @@ from dinkcli.errors import DinkError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _PLAIN_LINE_SECONDS = 1.0
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def printable(text: object) -> str:
-    """Text from files and paths made safe for a terminal: no control codes, no lone surrogates."""
-    escaped = str(text).translate(_CONTROL)
-    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Text from files and paths made safe for a terminal: control codes, changes of the writing
+    direction and lone surrogates are escaped."""
+    return "".join(map(_shown, str(text)))
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if character.isprintable():
+        return character
+    return (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def say(text: str) -> None:
