@@ -67,7 +67,7 @@ class Assigner:
         if self.model.metric == "cosine":
             z = z.clone()
             normalize_(z)
-        labels = self.index.nearest(z).labels.to(torch.int32).cpu().numpy()
+        labels = self.index.labels(z).to(torch.int32).cpu().numpy()
         if not self.soft:
             return labels, None
         distances = self.index.squared_distances(z).sqrt_()
@@ -75,12 +75,13 @@ class Assigner:
 
     def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
         """Raises InputError at a row so far away that distances would overflow float32."""
-        if self.model.metric == "cosine" or self.index.shift is None:
+        if self.model.metric == "cosine":
             return
         # The range of all numbers says enough, but for data that lie far from the origin.
         if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
-            rows = as_tensor(vectors).to(self.device) - self.index.shift
-            refuse_overflow(rows, name, start)
+            rows = as_tensor(vectors).to(self.device)
+            shift = self.index.shift
+            refuse_overflow(rows if shift is None else rows - shift, name, start)
 
 
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:

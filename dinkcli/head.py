@@ -96,7 +96,7 @@ class DinkClusterHead(nn.Module):
         self._check(z)
         index = CenterIndex(self.cluster_centers)
         if not soft:
-            return index.nearest(z).labels
+            return index.labels(z)
         parts = [torch.softmax(-index.squared_distances(c).sqrt_(), 1) for c in index.chunks(z)]
         return torch.cat(parts)
 

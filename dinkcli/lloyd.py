@@ -15,6 +15,7 @@ from dinkcli.nearest import CenterIndex, Nearest
 from dinkcli.objective import responsibilities
 
 _ONE_HOT_ELEMENTS = 1 << 24
+_CACHED_ELEMENTS = 1 << 18
 
 
 @dataclass
@@ -86,6 +87,27 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """<z_i, table[index_i]> of each row, (N,), in pieces that stay in the processor's cache."""
+    rows = max(1, _CACHED_ELEMENTS // z.shape[1])
+    parts = zip(z.split(rows), index.split(rows), strict=True)
+    return torch.cat([torch.linalg.vecdot(part, table[where]) for part, where in parts])
+
+
+def weighted_segment_sums(z: Tensor, weights: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Sums of ``weights`` (N,) times ``z`` (N, D) by label; (K, D). The same bits every time."""
+    rows = max(1, _CACHED_ELEMENTS // z.shape[1]) if z.device.type == "cpu" else len(z)
+    result = z.new_zeros((n_clusters, z.shape[1]))
+    for part, weight, label in zip(
+        z.split(rows), weights.split(rows), labels.split(rows), strict=True
+    ):
+        if z.device.type == "cpu":
+            result.index_add_(0, label, part * weight[:, None])
+        else:
+            result += segment_sums(part * weight[:, None], label, n_clusters)
+    return result
+
+
 def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     """Sums of ``values`` (N, D) or (N,) by label; (K, D) or (K,). The same bits every time."""
     if values.device.type == "cpu":
@@ -122,7 +144,7 @@ def cluster_sums(
         return counts, segment_sums(z, labels, n_clusters)
     return (
         segment_sums(weights, labels, n_clusters),
-        segment_sums(z * weights[:, None], labels, n_clusters),
+        weighted_segment_sums(z, weights, labels, n_clusters),
     )
 
 
@@ -147,7 +169,7 @@ def tempered_statistics(
 ) -> Statistics:
     """Statistics of the shrink loss at a temperature; never more than a chunk of (N, K)."""
     if temperature == 0:
-        near = index.nearest(z, exact=False)
+        near = index.nearest(z)
         return hard_statistics(z, weights, near, index.n_clusters)
     total = Statistics.zeros(index.centers)
     start = 0
@@ -169,7 +191,7 @@ def full_pass(
     blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, temperature: float = 0.0
 ) -> Statistics:
     """Statistics of all ``blocks`` of (rows, weights), taken as centred already."""
-    index = CenterIndex(centers, centered=True)
+    index = CenterIndex(centers)
     total = Statistics.zeros(centers)
     for z, weights in blocks:
         total.add(tempered_statistics(z, weights, index, temperature))
@@ -183,7 +205,7 @@ def farthest_rows(
 
     Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do.
     """
-    index = CenterIndex(centers, centered=True)
+    index = CenterIndex(centers)
     rows, distances = [], []
     for z, weights in blocks:
         near = index.nearest(z)

@@ -2,10 +2,12 @@
 
 Shapes: N rows, K clusters, D features.
 
-A float32 matrix product rounds differently for different batch shapes, so two centres at nearly
-the same distance from a row could swap between runs. Rows whose two best scores are closer than
-the rounding bound are therefore scored again in float64 from the coordinates. The label of a row
-is that of the float64 distances, whatever the batch; an exact tie goes to the lowest index.
+A float32 matrix product rounds differently for different batch shapes, and the short products of
+matrix units are off by more (see ``products``), so two centres at nearly the same distance from a
+row could swap between runs. Rows whose two best scores are closer than the rounding bound are
+therefore scored again in float64 from the coordinates: a few in a hundred with short products. The
+label of a row is that of the float64 distances, whatever the batch; an exact tie goes to the
+lowest index.
 """
 
 from __future__ import annotations
@@ -17,12 +19,19 @@ import torch
 from torch import Tensor
 
 from dinkcli.objective import accumulation_dtype
+from dinkcli.products import has_short_products, products, rounding_error
 
-# 4096 rows measured best at K from 10 to 1000; many centres get fewer rows so that a chunk of
-# scores stays near 32 MB.
-_CHUNK_ROWS = 4096
-_CHUNK_SCORES = 1 << 23
+# 1024 to 4096 rows measured alike at K from 20 to 1000; many centres get fewer rows so that a chunk
+# of scores stays near 16 MB.
+_CHUNK_ROWS = 2048
+_CHUNK_SCORES = 1 << 22
 _RESCORE_ELEMENTS = 1 << 22
+# With fewer centres the products are too small a part of the work to win anything.
+_SHORT_CLUSTERS = 128
+# Centres are shifted when their mean is this many times as far from the origin as they are from it.
+_FAR = 0.5
+# One distance taken in float64 costs about as much as this many scores by a float32 product.
+_RESCORE_COST = 256
 
 
 def chunk_rows(n_clusters: int) -> int:
@@ -31,9 +40,17 @@ def chunk_rows(n_clusters: int) -> int:
 
 
 class Nearest(NamedTuple):
+    """The nearest centre of each row: index (N,) and squared distance (N,)."""
+
+    labels: Tensor
+    squared_distances: Tensor
+
+
+class NearestTwo(NamedTuple):
     """The nearest and the second-nearest centre of each row: index (N,), squared distance (N,).
 
-    With one centre, the second is that centre again, at an infinite distance.
+    With one centre, the second is that centre again, at an infinite distance. Which of two nearly
+    equal centres is second is left to rounding.
     """
 
     labels: Tensor
@@ -43,22 +60,27 @@ class Nearest(NamedTuple):
 
 
 class CenterIndex:
-    """Centres made ready for distance computations: shifted to their mean, norms at hand.
+    """Centres made ready for distance computations, norms at hand.
 
-    The shift keeps float32 digits when the data lie far from the origin; ``centered=True`` leaves
-    it out for data that lie around the origin already. Half precision is computed in float32.
+    Centres far from the origin, and the rows with them, are shifted to the mean centre, which
+    keeps float32 digits. Half precision is computed in float32.
     """
 
-    def __init__(self, cluster_centers: Tensor, centered: bool = False):
+    def __init__(self, cluster_centers: Tensor):
         centers = cluster_centers.detach()
         self.dtype = accumulation_dtype(centers.dtype)
         self.centers = centers.to(self.dtype)
-        self.shift: Tensor | None = None
-        self.shifted = self.centers
-        if not centered:
-            self.shift = self.centers.mean(0)
-            self.shifted = self.centers - self.shift
+        mean = self.centers.mean(0)
+        spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
+        far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
+        self.shift = mean if far else None
+        self.shifted = self.centers - mean if far else self.centers
         self.half_norms = self.shifted.square().sum(1) / 2
+        self._largest = (2 * self.half_norms.max()).sqrt()
+        self._lost = rounding_error(self.shifted).max()
+        self.short = len(centers) >= _SHORT_CLUSTERS and has_short_products(
+            centers.device, self.dtype
+        )
 
     @property
     def n_clusters(self) -> int:
@@ -71,60 +93,116 @@ class CenterIndex:
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
         rows = self._shift(z)
-        scores = torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
+        scores = self._scores(rows, short=False)
         return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
 
-    def nearest(self, z: Tensor, exact: bool = True) -> Nearest:
-        """The nearest centre of each row of ``z`` (N, D).
+    def labels(self, z: Tensor) -> Tensor:
+        """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
+        found = [self._search(rows, self._shift(rows))[0] for rows in self.chunks(z)]
+        return _joined(found)
 
-        ``exact=False`` leaves out the float64 pass over near-ties (training does not need it).
-        """
-        parts = [self._nearest_in_chunk(rows, exact) for rows in self.chunks(z)]
-        return parts[0] if len(parts) == 1 else Nearest(*map(torch.cat, zip(*parts, strict=True)))
+    def nearest(self, z: Tensor) -> Nearest:
+        """The nearest centre of each row of ``z`` (N, D), and how far it is."""
+        parts = []
+        for chunk in self.chunks(z):
+            rows = self._shift(chunk)
+            labels = self._search(chunk, rows)[0]
+            parts.append((labels, self._squared_distances_to(rows, labels)))
+        return Nearest(*map(_joined, zip(*parts, strict=True)))
+
+    def nearest_two(self, z: Tensor) -> NearestTwo:
+        """The two nearest centres of each row of ``z`` (N, D), and how far they are."""
+        parts = []
+        for chunk in self.chunks(z):
+            rows = self._shift(chunk)
+            labels, second = self._search(chunk, rows, two=True)
+            assert second is not None
+            distances = [self._squared_distances_to(rows, found) for found in (labels, second)]
+            if self.n_clusters == 1:
+                distances[1] = torch.full_like(distances[1], torch.inf)
+            parts.append((labels, distances[0], second, distances[1]))
+        return NearestTwo(*map(_joined, zip(*parts, strict=True)))
 
     def _shift(self, z: Tensor) -> Tensor:
         z = z.to(self.dtype)
         return z if self.shift is None else z - self.shift
 
-    def _nearest_in_chunk(self, z: Tensor, exact: bool) -> Nearest:
-        rows = self._shift(z)
-        scores = torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
+    def _scores(self, rows: Tensor, short: bool) -> Tensor:
+        """Half the squared distance less half the row's squared norm, (N, K)."""
+        with products(rows.device, short):
+            return torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
+
+    def _squared_distances_to(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """From the coordinates: no digits are lost to cancellation, as in scores they can be."""
+        difference = self.shifted.index_select(0, labels).sub_(rows)
+        return torch.linalg.vector_norm(difference, dim=1).square_()
+
+    def _search(
+        self, z: Tensor, rows: Tensor, two: bool = False, short: bool | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The nearest centres of a chunk (N,), and the second ones when asked for ``two``.
+
+        ``rows`` is ``z`` shifted.
+        """
+        if short is None:
+            short = self.short
+        scores = self._scores(rows, short)
         best, labels = scores.min(1)
         # Hiding the best score costs less than a top-2 search, and its column is known.
         scores.scatter_(1, labels[:, None], torch.inf)
-        second, second_labels = scores.min(1)
-        norms = rows.square().sum(1)
-        if exact:
-            limit = best + self._rounding_bound(norms)
-            ties = (second <= limit).nonzero()[:, 0]
-            if len(ties):
-                candidates = scores[ties] <= limit[ties, None]
-                candidates[torch.arange(len(ties), device=z.device), labels[ties]] = True
-                labels[ties] = self._rescore(z[ties], candidates)
-        best, second = (score.mul_(2).add_(norms).clamp_(min=0) for score in (best, second))
-        return Nearest(labels, best, second_labels, second)
+        second_labels = None
+        if two:
+            second, second_labels = scores.min(1)
+        else:
+            second = scores.amin(1)
+        limit = best + self._rounding_bound(rows, short)
+        ties = (second <= limit).nonzero()[:, 0]
+        if len(ties) == 0:
+            return labels, second_labels
+        first = labels[ties]
+        scores = scores[ties].scatter_(1, first[:, None], -torch.inf)
+        counts = (scores <= limit[ties, None]).sum(1)
+        if short and _RESCORE_COST * int(counts.sum()) > len(z) * self.n_clusters:
+            return self._search(z, rows, two, short=False)
+        candidates = scores.topk(int(counts.max()), largest=False).indices
+        exact = self._rescore(z[ties], candidates, counts)
+        labels[ties] = exact
+        if second_labels is not None:
+            second_labels[ties] = torch.where(exact == first, second_labels[ties], first)
+        return labels, second_labels
 
-    def _rounding_bound(self, squared_norms: Tensor) -> Tensor:
-        """Twice the rounding error of one score: D + 2 additions of products |z| |c| at most."""
-        eps = torch.finfo(self.dtype).eps * 2 * (self.shifted.shape[1] + 2)
-        largest = (2 * self.half_norms.max()).sqrt()
-        return eps * largest * (squared_norms.sqrt() + largest)
+    def _rounding_bound(self, rows: Tensor, short: bool) -> Tensor:
+        """Twice the error of one score: D + 2 additions of products |z| |c| at most, and in short
+        products what rounding both factors loses."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        eps = torch.finfo(self.dtype).eps * 2 * (rows.shape[1] + 2)
+        bound = (norms + self._largest).mul_(eps * self._largest)
+        if short:
+            # 1.01: the rounded centre may be longer than the centre.
+            lost = rounding_error(rows).mul_(1.01 * self._largest)
+            bound += lost.add_(norms.mul_(self._lost)).mul_(2)
+        return bound
 
-    def _rescore(self, z: Tensor, candidates: Tensor) -> Tensor:
-        """Labels of the rows ``z`` (M, D) among ``candidates`` (M, K) bool, in float64."""
-        pairs = candidates.nonzero()  # by row, then by centre: the first of a row is its lowest
+    def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
+        """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the
+        ``candidates`` (M, C)."""
+        listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
+        row, position = listed.nonzero().unbind(1)
+        center = candidates[row, position]
         exact_dtype = torch.float32 if z.device.type == "mps" else torch.float64  # MPS has no f64
+        pairs = max(1, _RESCORE_ELEMENTS // z.shape[1])
         distances = torch.cat(
             [
-                (z[row].to(exact_dtype) - self.centers[center].to(exact_dtype)).square().sum(1)
-                for row, center in (
-                    part.unbind(1) for part in pairs.split(max(1, _RESCORE_ELEMENTS // z.shape[1]))
-                )
+                (z[r].to(exact_dtype) - self.centers[c].to(exact_dtype)).square().sum(1)
+                for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
             ]
         )
-        row, center = pairs.unbind(1)
         least = distances.new_full((len(z),), torch.inf)
         least.scatter_reduce_(0, row, distances, "amin")
         label = torch.where(distances == least[row], center, self.n_clusters)
         result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=z.device)
         return result.scatter_reduce_(0, row, label, "amin")
+
+
+def _joined(parts: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.nearest import Nearest
+from dinkcli.nearest import NearestTwo
 from dinkcli.sample import Sample
 from dinkcli.schedule import Effort
 from dinkcli.split import removal_costs, split
@@ -34,12 +34,12 @@ class State:
     """Centres (K, D) with their nearest-centre assignment of a sample, and its inertia."""
 
     centers: Tensor
-    near: Nearest
+    near: NearestTwo
     inertia: float
 
     @classmethod
     def of(cls, sample: Sample, centers: Tensor) -> State:
-        near = sample.nearest(centers)
+        near = sample.nearest_two(centers)
         return cls(centers, near, sample.inertia(near))
 
 
@@ -195,8 +195,8 @@ def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Ge
     best = found.gain.topk(moves).indices
     many = torch.cat([state.centers, found.high[best]])
     many[candidates[best]] = found.low[best]
-    many = sample.means(many, sample.nearest(many).labels)
-    near = sample.nearest(many)
+    many = sample.means(many, sample.labels(many))
+    near = sample.nearest_two(many)
     sizes = sample.cluster_weights(near.labels, len(many)).to(many)
     removed = _least_useful(*removal_costs(sample, near, sizes), moves)
     many = _means_without(sample, near, many, removed)
@@ -221,19 +221,18 @@ def _least_useful(cost: Tensor, receiver: Tensor, number: int) -> Tensor:
     return torch.tensor(gone, device=cost.device)
 
 
-def _worst(sample: Sample, near: Nearest, n_clusters: int, number: int) -> Tensor:
+def _worst(sample: Sample, near: NearestTwo, n_clusters: int, number: int) -> Tensor:
     """The clusters of the largest inertia, the candidates for a split."""
     inertia = sample.cluster_inertia(near, n_clusters)
     return inertia.topk(min(n_clusters, max(number, _LEAST_CANDIDATES))).indices
 
 
-def _means_without(sample: Sample, near: Nearest, centers: Tensor, removed: Tensor) -> Tensor:
+def _means_without(sample: Sample, near: NearestTwo, centers: Tensor, removed: Tensor) -> Tensor:
     """The means when the rows of the ``removed`` centres go to their second nearest one.
 
-    Rows whose second nearest centre is removed too sit out this update.
+    Rows whose second nearest centre is removed too leave that centre where it is.
     """
     gone = torch.zeros(len(centers), dtype=torch.bool, device=centers.device)
     gone[removed] = True
     labels = torch.where(gone[near.labels], near.second_labels, near.labels)
-    stay = (~gone[labels]).nonzero()[:, 0]
-    return sample[stay].means(centers, labels[stay])
+    return sample.means(centers, labels)

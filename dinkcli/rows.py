@@ -165,7 +165,7 @@ def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
         raise UsageError("sample weights must be finite, not negative, and not all zero")
     if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
         raise UsageError(
-            f"sample weights reach {weights.max():.3g}, expected a largest one from "
-            f"{1 / LARGEST_WEIGHT:.0e} to {LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
+            f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "
+            f"and at least {1 / LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
         )
     return torch.from_numpy(np.asarray(weights, dtype=np.float32))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.lloyd import cluster_sums, segment_sums, weighted_sum
-from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.nearest import CenterIndex, Nearest, NearestTwo
 
 
 @dataclass
@@ -59,8 +59,14 @@ class Sample:
     def weigh_rows(self, rows: Tensor) -> Tensor:
         return rows if self.weights is None else rows * self.weights[:, None]
 
+    def labels(self, centers: Tensor) -> Tensor:
+        return CenterIndex(centers).labels(self.z)
+
     def nearest(self, centers: Tensor) -> Nearest:
-        return CenterIndex(centers, centered=True).nearest(self.z, exact=False)
+        return CenterIndex(centers).nearest(self.z)
+
+    def nearest_two(self, centers: Tensor) -> NearestTwo:
+        return CenterIndex(centers).nearest_two(self.z)
 
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
@@ -78,8 +84,8 @@ class Sample:
         means = torch.where(counts > 0, sums / counts.clamp(min=1e-30), centers)
         return self.project(means)
 
-    def cluster_inertia(self, near: Nearest, n_clusters: int) -> Tensor:
+    def cluster_inertia(self, near: Nearest | NearestTwo, n_clusters: int) -> Tensor:
         return segment_sums(self.weigh(near.squared_distances), near.labels, n_clusters)
 
-    def inertia(self, near: Nearest) -> float:
+    def inertia(self, near: Nearest | NearestTwo) -> float:
         return weighted_sum(near.squared_distances, self.weights)

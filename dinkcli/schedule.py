@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 _END = 0.05  # of the start
 _LAST_STEP_SIZE = 0.05
+_STEPS = 240
+_ANNEALING_EPOCHS = 6
 _CHEAP_PASS = 10**8  # multiplications
 _TINY_PASS = 10**6
 
@@ -30,17 +32,21 @@ def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     cost = n_clusters * n_features
     if n_rows * cost <= _CHEAP_PASS:
         n_init = 4 if n_rows * cost <= _TINY_PASS else 1
-        return Effort(n_init, 240, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
+        return Effort(n_init, _STEPS, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
+    steps = _ANNEALING_EPOCHS * n_rows // annealing_batch(n_rows, n_clusters)
     rows = min(n_rows, max(8192, 256 * n_clusters))
     if rows * cost > _CHEAP_PASS:
         rows = 0
-    return Effort(1, 120, rows, few, tol=1e-3, patience=1)
+    return Effort(1, max(_STEPS // 4, min(_STEPS, steps)), rows, few, tol=1e-3, patience=1)
 
 
 def annealing_batch(n_rows: int, n_clusters: int) -> int:
-    """Rows per update while annealing: 8 for each centre. Many noisy updates beat few exact ones
-    of the same cost, and find better optima."""
-    return min(n_rows, max(256, 8 * n_clusters))
+    """Rows per update while annealing: 4 for each centre, or 2 where the rows are few.
+
+    Many noisy updates beat few exact ones of the same cost, and find better optima.
+    """
+    most = max(_ANNEALING_EPOCHS * n_rows // _STEPS, 2 * n_clusters)
+    return min(n_rows, max(256, min(4 * n_clusters, most)))
 
 
 def sample_size(n_rows: int, n_clusters: int, n_features: int, memory: int) -> int:

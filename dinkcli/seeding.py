@@ -10,7 +10,11 @@ from torch import Tensor
 
 from dinkcli.errors import InputError
 from dinkcli.lloyd import wide
+from dinkcli.nearest import chunk_rows
+from dinkcli.products import products
 from dinkcli.sample import Sample
+
+_BATCH_SHARE = 4  # a batch of seeds is this part of those drawn before
 
 
 def seed_centers(
@@ -40,35 +44,62 @@ def seed_centers(
 
 
 def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """Rows drawn one after the other with probability proportional to the squared distance to
-    the nearest row drawn so far (Arthur and Vassilvitskii 2007); (K, D), or all the distinct
-    rows when they are fewer.
+    """Rows drawn with probability proportional to the squared distance to the nearest row drawn
+    so far (Arthur and Vassilvitskii 2007); (K, D), or all the distinct rows when they are fewer.
+
+    The first are drawn one after the other; then in batches, each a fraction of those before, as
+    k-means|| does (Bahmani et al. 2012). One batch costs one product, so that all of it costs
+    about one pass over the sample, where drawing one by one would cost K.
     """
     z = sample.z
     norms = z.square().sum(1)
     # Rounding leaves about this much where the distance is truly zero.
     noise = 4 * torch.finfo(z.dtype).eps * z.shape[1] ** 0.5 * norms
-    chosen: list[Tensor] = []
+    chosen = torch.empty(0, dtype=torch.int64, device=z.device)
     mass = torch.ones_like(norms)
     distances = torch.full_like(norms, torch.inf)
-    for _ in range(min(n_clusters, len(z))):
+    while len(chosen) < min(n_clusters, len(z)):
         cumulative = sample.weigh(mass).cumsum(0, dtype=wide(z.device))
         if not cumulative[-1] > 0:
             break
-        draw = torch.rand(1, generator=generator, dtype=torch.float64).to(cumulative)
-        row = torch.searchsorted(cumulative, draw * cumulative[-1], right=True)
-        row = row.clamp_(max=len(z) - 1)
-        chosen.append(row)
-        new = torch.addmv(norms, z, z[row[0]], alpha=-2).add_(norms[row])
+        number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
+        rows = _draw(z, cumulative, number, generator)
+        chosen = torch.cat([chosen, rows])
+        new = _nearest_of(z, z[rows], norms[rows]).add_(norms)
         distances = torch.minimum(distances, torch.where(new > noise, new, 0.0))
-        distances[row] = 0.0
+        distances[rows] = 0.0
         mass = distances
-    centers = z[torch.cat(chosen)].clone()
+    centers = z[chosen].clone()
     if len(centers) < n_clusters:
         # What is left is zero, or zero to rounding: then any other rows will do.
         distinct = torch.unique(z, dim=0)
         return distinct[:n_clusters] if len(distinct) > len(centers) else centers
     return centers
+
+
+def _nearest_of(z: Tensor, centers: Tensor, squared_norms: Tensor) -> Tensor:
+    """Squared distance to the nearest of ``centers`` (M, D) less the row's squared norm, (N,)."""
+    rows = chunk_rows(len(centers))
+    with products(z.device):
+        parts = [
+            torch.addmm(squared_norms, part, centers.T, alpha=-2).amin(1) for part in z.split(rows)
+        ]
+    return torch.cat(parts)
+
+
+def _draw(z: Tensor, cumulative: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Indices of at most ``number`` distinct rows, by their cumulative mass (N,)."""
+    draws = torch.rand(number, generator=generator, dtype=torch.float64).to(cumulative)
+    rows = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
+    rows = rows.clamp_(max=len(z) - 1)
+    if number == 1:
+        return rows
+    # Copies of one row count once, the lowest of them.
+    rows = rows.unique()
+    _, copies = torch.unique(z[rows], dim=0, return_inverse=True)
+    first = torch.full((len(rows),), len(z), device=z.device)
+    first.scatter_reduce_(0, copies, rows, "amin")
+    return first[first < len(z)]
 
 
 def too_few_rows(distinct: int, n_clusters: int) -> InputError:

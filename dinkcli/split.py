@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinkcli.lloyd import largest_in_segments, segment_sums
-from dinkcli.nearest import Nearest
+from dinkcli.lloyd import (
+    largest_in_segments,
+    row_dots,
+    segment_sums,
+    weighted_segment_sums,
+)
+from dinkcli.nearest import NearestTwo
 from dinkcli.sample import Sample
 
 _ROWS = 128  # of each cluster, on average, that a split is judged by
@@ -35,7 +40,7 @@ class Split(NamedTuple):
 
 def split(
     sample: Sample,
-    near: Nearest,
+    near: NearestTwo,
     sizes: Tensor,
     candidates: Tensor,
     generator: torch.Generator,
@@ -53,7 +58,7 @@ def split(
     m = len(candidates)
     part = sample.z[rows]
     total = segment_sums(weight, owner, m).clamp_(min=1e-30)
-    mean = segment_sums(part * weight[:, None], owner, m) / total[:, None]
+    mean = weighted_segment_sums(part, weight, owner, m) / total[:, None]
     part -= mean[owner]
     best: Split | None = None
     for upper in (_along_axis(part, owner, weight, m, generator), _far(part, owner, m)):
@@ -77,7 +82,7 @@ def split(
 
 def _judges(
     sample: Sample,
-    near: Nearest,
+    near: NearestTwo,
     sizes: Tensor,
     candidates: Tensor,
     generator: torch.Generator,
@@ -112,16 +117,16 @@ def _along_axis(
     """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
     axis = torch.randn(m, part.shape[1], generator=generator).to(part)
     for _ in range(_AXIS_ITERATIONS):
-        along = torch.linalg.vecdot(part, axis[owner]) * weight
-        axis = normalize(segment_sums(part * along[:, None], owner, m), dim=1)
-    return torch.linalg.vecdot(part, axis[owner]) > 0
+        along = row_dots(part, axis, owner) * weight
+        axis = normalize(weighted_segment_sums(part, along, owner, m), dim=1)
+    return row_dots(part, axis, owner) > 0
 
 
 def _far(part: Tensor, owner: Tensor, m: int) -> Tensor:
     """(R,) bool: rows nearer to the farthest row of their cluster than to its mean."""
     squares = part.square().sum(1)
     farthest = part[largest_in_segments(squares, owner, m)]
-    return torch.linalg.vecdot(part, farthest[owner]) > (farthest.square().sum(1) / 2)[owner]
+    return row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
 
 
 def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor) -> Split:
@@ -131,12 +136,12 @@ def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper
         inside = weight * upper
         n_high = segment_sums(inside, owner, m)
         n_low = (total - n_high).clamp_(min=0)
-        sum_high = segment_sums(part * inside[:, None], owner, m)
+        sum_high = weighted_segment_sums(part, inside, owner, m)
         high = sum_high / n_high.clamp(min=1e-30)[:, None]
         low = -sum_high / n_low.clamp(min=1e-30)[:, None]  # the rows sum to zero
         if last < _ITERATIONS - 1:
             middle = (high.square().sum(1) - low.square().sum(1)) / 2
-            upper = torch.linalg.vecdot(part, (high - low)[owner]) > middle[owner]
+            upper = row_dots(part, high - low, owner) > middle[owner]
     both = (n_high > 1e-6 * total) & (n_low > 1e-6 * total)
     gain = n_high * n_low / total * (high - low).square().sum(1)
     return Split(
@@ -146,7 +151,7 @@ def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper
     )
 
 
-def removal_costs(sample: Sample, near: Nearest, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def removal_costs(sample: Sample, near: NearestTwo, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """What the inertia would rise by without each centre (K,), and its main receiver (K,).
 
     Rows go to their second nearest centre, which then moves to its new mean. For the rows of j

@@ -237,8 +237,8 @@ class Trainer:
             yield self._pass_step((loop.done - 1, limit), temperature, found, reseeded)
 
     def _sum_rows(self, loop: Passing, temperature: float) -> Iterator[None]:
-        """The statistics of the rows from ``loop.blocks`` on, taken as centred already."""
-        index = CenterIndex(self.at.centers, centered=True)
+        """The statistics of the rows from ``loop.blocks`` on."""
+        index = CenterIndex(self.at.centers)
         for z, weights in self.rows.blocks(loop.blocks):
             for part in in_pieces(partial(_statistics, z, weights, index, temperature), len(z)):
                 loop.statistics.add(part)

@@ -1,6 +1,7 @@
 """Labels are those of float64 distances, whatever the batch."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import nearest_float64
 
@@ -17,43 +18,86 @@ def near_ties(seed=0):
     return z, centers
 
 
-def test_near_ties_get_the_float64_label():
+def index_of(centers, short):
+    """Short products are forced on or off, whatever this machine would choose."""
+    index = CenterIndex(torch.from_numpy(centers))
+    index.short = short
+    return index
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_near_ties_get_the_float64_label(short):
     z, centers = near_ties()
-    found = CenterIndex(torch.from_numpy(centers)).nearest(torch.from_numpy(z)).labels
+    found = index_of(centers, short).labels(torch.from_numpy(z))
     np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize(("offset", "spread", "k"), [(0, 1, 500), (100, 1, 30), (0, 1e-3, 200)])
+def test_labels_are_those_of_float64(short, offset, spread, k):
+    rng = np.random.default_rng(k)
+    centers = rng.normal(size=(k, 64)) * spread + offset
+    z = centers[rng.integers(0, k, 3000)] + rng.normal(size=(3000, 64)) * 2
+    z, centers = z.astype(np.float32), centers.astype(np.float32)
+    index = index_of(centers, short)
+    expected = nearest_float64(z, centers)
+    np.testing.assert_array_equal(index.labels(torch.from_numpy(z)).numpy(), expected)
+    near = index.nearest(torch.from_numpy(z))
+    np.testing.assert_array_equal(near.labels.numpy(), expected)
+    d = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
+    np.testing.assert_allclose(near.squared_distances.numpy(), d, rtol=1e-4)
+
+
+def test_the_program_around_keeps_its_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        z, centers = near_ties(2)
+        found = index_of(centers, short=False).labels(torch.from_numpy(z))
+        np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_labels_do_not_depend_on_the_batch():
     z, centers = near_ties(1)
     index, z = CenterIndex(torch.from_numpy(centers)), torch.from_numpy(z)
-    whole = index.nearest(z).labels
+    whole = index.labels(z)
     for size in (1, 7, 64, 599):
-        parts = torch.cat([index.nearest(part).labels for part in z.split(size)])
+        parts = torch.cat([index.labels(part) for part in z.split(size)])
         assert torch.equal(parts, whole)
 
 
 def test_exact_ties_go_to_the_lowest_index():
     centers = torch.tensor([[5.0, 0], [1, 0], [-1, 0], [1, 0]])
     index = CenterIndex(centers)
-    assert index.nearest(torch.zeros(3, 2)).labels.tolist() == [1, 1, 1]
-    assert index.nearest(torch.tensor([[1.0, 0]])).labels.tolist() == [1]
+    assert index.labels(torch.zeros(3, 2)).tolist() == [1, 1, 1]
+    assert index.labels(torch.tensor([[1.0, 0]])).tolist() == [1]
 
 
 def test_second_nearest_is_the_second_of_a_sort():
     rng = np.random.default_rng(2)
     z, centers = (rng.normal(size=(n, 6)).astype(np.float32) + 50 for n in (200, 9))
-    found = CenterIndex(torch.from_numpy(centers)).nearest(torch.from_numpy(z))
+    found = index_of(centers, short=False).nearest_two(torch.from_numpy(z))
     d = ((z[:, None].astype(np.float64) - centers[None].astype(np.float64)) ** 2).sum(2)
     order = d.argsort(1)
+    np.testing.assert_array_equal(found.labels.numpy(), order[:, 0])
     np.testing.assert_array_equal(found.second_labels.numpy(), order[:, 1])
     np.testing.assert_allclose(found.squared_distances.numpy(), np.sort(d, 1)[:, 0], rtol=1e-4)
     np.testing.assert_allclose(
         found.second_squared_distances.numpy(), np.sort(d, 1)[:, 1], rtol=1e-4
     )
+    short = index_of(centers, short=True).nearest_two(torch.from_numpy(z))
+    np.testing.assert_array_equal(short.labels.numpy(), order[:, 0])
+    assert (short.second_labels != short.labels).all()
+    np.testing.assert_allclose(
+        short.second_squared_distances.numpy(), np.sort(d, 1)[:, 1], rtol=0.02
+    )
 
 
 def test_one_centre_takes_every_row():
-    found = CenterIndex(torch.ones(1, 3)).nearest(torch.zeros(5, 3))
+    found = CenterIndex(torch.ones(1, 3)).nearest_two(torch.zeros(5, 3))
     assert found.labels.tolist() == [0] * 5
     assert torch.isinf(found.second_squared_distances).all()
 
@@ -62,6 +106,6 @@ def test_many_centres_are_done_in_small_chunks():
     rng = np.random.default_rng(4)
     z, centers = (rng.normal(size=(n, 3)).astype(np.float32) for n in (50, 300_000))
     index = CenterIndex(torch.from_numpy(centers))
-    assert len(list(index.chunks(torch.from_numpy(z)))) == 2
-    found = index.nearest(torch.from_numpy(z)).labels
+    assert len(list(index.chunks(torch.from_numpy(z)))) > 2
+    found = index.labels(torch.from_numpy(z))
     np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))

@@ -33,7 +33,7 @@ def test_split_gain_is_what_the_split_saves(weighted):
     weights = rng.uniform(0.5, 2, len(z)) if weighted else np.ones(len(z))
     sample = sample_of(z, weights if weighted else None)
     centers = torch.from_numpy(np.stack([z[:80].mean(0), z[80:].mean(0)])).float()
-    near = sample.nearest(centers)
+    near = sample.nearest_two(centers)
     generator = torch.Generator().manual_seed(0)
     found = split(sample, near, sizes_of(sample, near, 2), torch.tensor([1, 0]), generator)
     for position, start in ((0, 80), (1, 0)):
@@ -50,7 +50,7 @@ def test_split_sees_a_few_far_rows_among_many():
     rng = np.random.default_rng(1)
     z = np.concatenate([rng.normal(0, 1, (20_000, 8)), rng.normal(25, 1, (10, 8))])
     sample = sample_of(z - z.mean(0))
-    near = sample.nearest(torch.zeros(1, 8))
+    near = sample.nearest_two(torch.zeros(1, 8))
     generator = torch.Generator().manual_seed(0)
     found = split(sample, near, sizes_of(sample, near, 1), torch.tensor([0]), generator)
     assert found.gain.item() == pytest.approx(10 * 8 * 25**2, rel=0.2)
@@ -62,13 +62,13 @@ def test_removal_cost_is_close_to_the_real_rise():
     sample = sample_of(z)
     centers = sample.z[:12].clone()
     for _ in range(30):
-        centers = sample.means(centers, sample.nearest(centers).labels)
-    near = sample.nearest(centers)
+        centers = sample.means(centers, sample.labels(centers))
+    near = sample.nearest_two(centers)
     cost, receiver = removal_costs(sample, near, sizes_of(sample, near, 12))
     before = State.of(sample, centers).inertia
     for j in range(12):
         rest = torch.cat([centers[:j], centers[j + 1 :]])
-        labels = sample.nearest(rest).labels
+        labels = sample.labels(rest)
         rise = State.of(sample, sample.means(rest, labels)).inertia - before
         assert rise <= cost[j].item() * 1.05
         assert cost[j].item() <= 2.5 * rise

@@ -1,0 +1,62 @@
+"""Matrix products of float32 tensors, exact to float32 or in the short format of matrix units.
+
+Processors with matrix units (AMX on CPUs, tensor cores on GPUs) multiply short floats several times
+faster than float32 ones and add up in float32. The products are then off by the rounding of the
+factors, which ``rounding_error`` bounds; what needs better than that looks again at the few entries
+for which it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SHORT = {"cpu": "bf16", "cuda": "tf32"}
+# TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
+_TF32_ROUNDOFF = 2.0**-10
+
+
+def _settings(device: torch.device) -> Any:
+    """Where this torch keeps the precision of float32 products, from 2.9 on."""
+    backends = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}
+    found = getattr(backends.get(device.type), "matmul", None)
+    return found if hasattr(found, "fp32_precision") else None
+
+
+def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this machine and this torch have them for matrices of ``dtype``."""
+    if dtype != torch.float32 or _settings(device) is None:
+        return False
+    if device.type == "cpu":
+        has_unit = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        return has_unit and torch.backends.mkldnn.is_available()
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def rounding_error(z: Tensor) -> Tensor:
+    """Norm of what each row of ``z`` (N, D) loses in a short product, or a bound of it, (N,)."""
+    if z.device.type == "cpu":
+        return torch.linalg.vector_norm(z - z.bfloat16().float(), dim=1)
+    return torch.linalg.vector_norm(z, dim=1) * _TF32_ROUNDOFF
+
+
+@contextmanager
+def products(device: torch.device, short: bool = False) -> Iterator[None]:
+    """Inside, products of float32 tensors are exact to float32, or short ones.
+
+    The setting is global in torch, so whatever the program around has chosen comes back after.
+    """
+    settings = _settings(device)
+    if settings is None:
+        yield
+        return
+    before = settings.fp32_precision
+    settings.fp32_precision = _SHORT[device.type] if short else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
