@@ -12,21 +12,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dinkcli.api import assign, train
+    from dinkcli.api import assign, sweep, train
     from dinkcli.errors import DinkError
+    from dinkcli.estimator import DinkClustering
     from dinkcli.head import DinkClusterHead
     from dinkcli.model import Model, load
 
 _HOME = {
     "DinkClusterHead": "dinkcli.head",
+    "DinkClustering": "dinkcli.estimator",
     "DinkError": "dinkcli.errors",
     "Model": "dinkcli.model",
     "assign": "dinkcli.api",
     "load": "dinkcli.model",
+    "sweep": "dinkcli.api",
     "train": "dinkcli.api",
 }
 
-__all__ = ["DinkClusterHead", "DinkError", "Model", "assign", "load", "train"]
+__all__ = [
+    "DinkClusterHead",
+    "DinkClustering",
+    "DinkError",
+    "Model",
+    "assign",
+    "load",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

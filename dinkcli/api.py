@@ -1,11 +1,11 @@
-"""The Python functions behind ``dink train`` and ``dink assign``."""
+"""The Python functions behind ``dink train``, ``dink assign`` and ``dink sweep``."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,13 +15,16 @@ from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
 from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
 from dinkcli.device import resolve_device
-from dinkcli.errors import UsageError
+from dinkcli.errors import InputError, UsageError
 from dinkcli.model import Model, load
 from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
+from dinkcli.ranges import parse_numbers, usual_numbers
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
 from dinkcli.rows import RowSource
+from dinkcli.sweeper import Sweep
+from dinkcli.sweeper import sweep as sweep_rows
 from dinkcli.trainer import Step, Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
@@ -30,7 +33,7 @@ Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"
 
 def train(
     inputs: Inputs,
-    n_clusters: int,
+    n_clusters: int | Literal["auto"],
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
     device: str = "auto",
@@ -46,7 +49,7 @@ def train(
 
     Args:
         inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
-        n_clusters: K.
+        n_clusters: K, or "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet,
             or an earlier model).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -61,12 +64,17 @@ def train(
         options: the other fields of ``TrainOptions``.
 
     Raises:
-        DinkError: see ``dinkcli.errors``.
+        DinkError: see ``dinkcli.errors``; an InputError when no number of clusters is clear.
     """
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
-    chosen = TrainOptions(n_clusters, init=str(init) if initial is None else GIVEN, **options)
+    options["init"] = str(init) if initial is None else GIVEN
     data = open_data(inputs)
+    if n_clusters == "auto":
+        if initial is not None:
+            raise UsageError("-k auto: cannot start from given centres; give their number")
+        n_clusters = _clear_number(data, device, sample_weight, memory, options)
+    chosen = TrainOptions(n_clusters, **options)
     chosen.check_rows(data.n_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
         raise UsageError(
@@ -127,6 +135,55 @@ def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS) -> DataSet:
     return open_inputs([os.fspath(path) for path in inputs], columns)
 
 
+def sweep(
+    inputs: Inputs,
+    numbers: str | Sequence[int] = "2:100",
+    *,
+    metric: str = "euclidean",
+    seed: int = 0,
+    device: str = "auto",
+    sample_weight: np.ndarray | None = None,
+    memory: int | None = None,
+    on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> Sweep:
+    """Tries many numbers of clusters and recommends one, if one is clear.
+
+    Args:
+        inputs, sample_weight, memory: as for ``train``.
+        numbers: the K to try, or text: "5:100" (a few in equal ratios, then those around the
+            best), "5:100:5" or "5,10,20".
+        on_step: called with a phase, the position in it, and its length.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    if isinstance(numbers, str):
+        tried, between = parse_numbers(numbers)
+    else:
+        tried, between = parse_numbers(",".join(map(str, numbers)))
+    TrainOptions(tried[-1], metric=metric, seed=seed)
+    rows = RowSource(open_data(inputs), metric, resolve_device(device), sample_weight, memory)
+    return sweep_rows(rows, tried, between, seed, on_step)
+
+
+def _clear_number(
+    data: DataSet,
+    device: str,
+    sample_weight: np.ndarray | None,
+    memory: int | None,
+    options: dict[str, Any],
+) -> int:
+    checked = TrainOptions(2, **options)
+    rows = RowSource(data, checked.metric, resolve_device(device), sample_weight, memory)
+    found = sweep_rows(rows, usual_numbers(data.n_rows), True, checked.seed)
+    if found.n_clusters is None:
+        raise InputError(
+            f"{data.name}: no clear K: {found.reason}; give a number with -k (dink sweep shows "
+            "what each is like)"
+        )
+    return found.n_clusters
+
+
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
@@ -153,10 +210,13 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     # bytes on the same machine.
     options, data = trainer.options, trainer.rows.data
     last = history[-1] if history else {}
+    names = ("inertia", "dilation_loss", "shrink_loss")
+    metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
+    metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
     training = {
         "options": options.as_dict(),
         "input": data.fingerprint(),
-        "metrics": {k: last[k] for k in ("inertia", "dilation_loss", "shrink_loss") if k in last},
+        "metrics": metrics,
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,
     }

@@ -27,12 +27,14 @@ class Statistics:
         sums: (K, D) the same sum of weighted rows.
         shrink: sum of weighted squared distances under the responsibilities.
         inertia: sum of weighted squared distances to the nearest centre.
+        cluster_inertia: (K,) the part of each cluster in that, or 0 before any row.
     """
 
     counts: Tensor
     sums: Tensor
     shrink: float = 0.0
     inertia: float = 0.0
+    cluster_inertia: Tensor | float = 0.0
 
     @classmethod
     def zeros(cls, centers: Tensor) -> Statistics:
@@ -43,11 +45,12 @@ class Statistics:
         )
 
     def add(self, part: Statistics) -> None:
-        """Takes in the sums of more rows."""
+        """Adds the sums over other rows, for the same centres."""
         self.counts += part.counts
         self.sums += part.sums
         self.shrink += part.shrink
         self.inertia += part.inertia
+        self.cluster_inertia += part.cluster_inertia
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for the rows and the centres that these sums came from.
@@ -161,7 +164,16 @@ def hard_statistics(
     counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
     inertia = weighted_sum(near.squared_distances, weights)
     dtype = wide(z.device)
-    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia)
+    parts = cluster_inertia(near.squared_distances, weights, near.labels, n_clusters)
+    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, parts)
+
+
+def cluster_inertia(
+    squared_distances: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
+) -> Tensor:
+    """(K,) sum of the weighted squared distances of each cluster, wide."""
+    squares = squared_distances.to(wide(squared_distances.device))
+    return segment_sums(squares if weights is None else squares * weights, labels, n_clusters)
 
 
 def tempered_statistics(
@@ -183,7 +195,9 @@ def tempered_statistics(
         total.counts += r.sum(0)
         total.sums += r.T @ rows
         total.shrink += weighted_sum(r * distances, None)
-        total.inertia += weighted_sum(distances.amin(1), w)
+        least, labels = distances.min(1)
+        total.inertia += weighted_sum(least, w)
+        total.cluster_inertia += cluster_inertia(least, w, labels, index.n_clusters)
     return total
 
 

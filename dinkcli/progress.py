@@ -89,7 +89,7 @@ _LOOPS: dict[str, type[Loop]] = {
     "pass": Passing,
     "literal": Descending,
 }
-_VECTORS = ("counts", "shares")
+_VECTORS = ("counts", "shares", "cluster_inertia")
 
 
 @dataclass
@@ -99,6 +99,8 @@ class Progress:
     Attributes:
         centers: (K, D) as of the last update.
         counts: (K,) weight of each cluster, an estimate until all rows have been passed over.
+        cluster_inertia: (K,) the part of each cluster in the inertia; zeros until all rows have
+            been passed over.
         start: which of the ``n_init`` starts, from 1.
         best, best_inertia: of the starts before; None before the first.
         loop: the loop under way; None before seeding.
@@ -106,6 +108,7 @@ class Progress:
 
     centers: Tensor
     counts: Tensor
+    cluster_inertia: Tensor
     start: int = 1
     best: Tensor | None = None
     best_inertia: float = math.inf
@@ -116,7 +119,13 @@ class Progress:
         return cls(
             torch.zeros(n_clusters, n_features, device=device),
             torch.zeros(n_clusters, dtype=wide(device), device=device),
+            torch.zeros(n_clusters, dtype=wide(device), device=device),
         )
+
+    def measured(self, found: Statistics) -> None:
+        """Takes what a whole pass says about the clusters."""
+        self.counts = found.counts
+        self.cluster_inertia = torch.as_tensor(found.cluster_inertia)
 
     def restart_pass(self) -> None:
         """Forgets the part of a pass that is done, when blocks of rows are no longer the same."""

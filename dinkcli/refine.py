@@ -77,7 +77,7 @@ def refine(
         return
     best = State.of(sample, at.centers)
     if at.swapping:
-        for step in swap(sample, at, best, generator, effort):
+        for step in swap(sample, at, best, generator, effort.moves):
             yield step
             best = step[1]
     part = sample[: effort.breathing_rows]
@@ -88,11 +88,14 @@ def refine(
 
 
 def swap(
-    sample: Sample, at: Refining, best: State, generator: torch.Generator, effort: Effort
+    sample: Sample, at: Refining, best: State, generator: torch.Generator, breaths: int = 0
 ) -> Iterator[tuple[int, State]]:
-    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round."""
+    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round.
+
+    ``breaths`` is how many centres the round after the last swap may move.
+    """
     if len(best.centers) < 3:
-        at.swapping, at.moves = False, effort.moves
+        at.swapping, at.moves = False, breaths
     while at.swapping:
         centers, moved = _swapped(sample, best, at.moves, generator)
         new = State.of(sample, centers)
@@ -106,7 +109,7 @@ def swap(
         if poor:
             at.moves = max(1, min(at.moves, moved) // 2)
         if moved == 0 or at.failures == _SWAP_FAILURES or at.rounds == _SWAP_ROUNDS:
-            at.swapping, at.moves, at.failures = False, effort.moves, 0
+            at.swapping, at.moves, at.failures = False, breaths, 0
         yield moved, best
 
 

@@ -226,7 +226,8 @@ class Trainer:
             reseeded = 0
             if temperature == 0 and not loop.statistics.counts.all():
                 loop.statistics, reseeded = self._fill_empty(loop.statistics)
-            found, at.counts = loop.statistics, loop.statistics.counts
+            found = loop.statistics
+            at.measured(found)
             loop.finished = loop.done >= limit or (
                 loop.previous is not None
                 and abs(loop.previous - found.shrink) <= self.options.tol * found.shrink
@@ -287,7 +288,7 @@ class Trainer:
                     yield None
             at.centers = self._project(loop.weights.clone())
             found = full_pass(self.rows.blocks(), at.centers)
-            at.counts = found.counts
+            at.measured(found)
             loop.done += 1
             loop.blocks = 0
             yield self._pass_step((loop.done - 1, limit), math.inf, found)

@@ -52,6 +52,17 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return (centers[labels] + rng.normal(size=(300, 5))).astype(np.float32), labels
 
 
+@pytest.fixture
+def one_thread():
+    """Many fits of a few rows: a second thread only waits for the first."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def nearest_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Labels by brute force in float64, one row at a time."""
     z, centers = z.astype(np.float64), centers.astype(np.float64)

@@ -6,19 +6,29 @@ import sys
 import pytest
 
 CORE = [
+    "agreement",
     "api",
     "assigner",
     "atomic",
+    "estimator",
+    "evaluate",
+    "exemplars",
     "export",
     "head",
     "lloyd",
     "model",
     "nearest",
     "objective",
+    "overview",
+    "quality",
     "readers",
     "refine",
+    "report",
     "rows",
     "seeding",
+    "survey",
+    "sweeper",
+    "terms",
     "trainer",
     "writers",
 ]
@@ -42,7 +52,14 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
 
 
 def test_readers_and_models_need_no_torch():
-    assert "torch" not in modules_after("import dinkcli.readers, dinkcli.model, dinkcli.writers")
+    modules = "dinkcli.readers, dinkcli.model, dinkcli.writers, dinkcli.overview, dinkcli.agreement"
+    assert "torch" not in modules_after(f"import {modules}")
+
+
+def test_the_core_needs_no_extra():
+    extras = {"sklearn", "scipy", "bokeh", "umap", "pandas"}
+    names = [name for name in CORE if name != "estimator"]
+    assert not extras & modules_after("; ".join(f"import dinkcli.{name}" for name in names))
 
 
 def test_public_names():

@@ -10,7 +10,11 @@ import typer
 from dinkcli import __version__
 from dinkcli.cli.assign import assign
 from dinkcli.cli.console import abandon_stdout, say
+from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
+from dinkcli.cli.inspect import inspect
+from dinkcli.cli.report import report
+from dinkcli.cli.sweep import sweep
 from dinkcli.cli.train import train
 
 app = typer.Typer(
@@ -23,6 +27,10 @@ app = typer.Typer(
 app.command()(train)
 app.command()(assign)
 app.command()(export)
+app.command()(inspect)
+app.command()(evaluate)
+app.command()(report)
+app.command()(sweep)
 
 
 def _version(value: bool) -> None:

@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, warn
 from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
 from dinkcli.cli.signals import Interrupted, interruptible
+from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.checkpoint import Checkpoints
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 def train(
     inputs: Inputs,
     n_clusters: Annotated[
-        int, typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False)
+        str,
+        typer.Option(
+            "-k",
+            "--n-clusters",
+            metavar="INTEGER|auto",
+            help="Number of clusters; auto takes the one that dink sweep recommends.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         str | None,
@@ -138,14 +146,16 @@ def train(
             "tol": tol,
             "seed": seed,
         }
-        checked = TrainOptions(n_clusters, **options)
+        k = _clusters(n_clusters)
+        checked = TrainOptions(2 if k == "auto" else k, **options)
         every = Interval.parse(checkpoint_every)
         target = output or default_model_path(inputs[0])
         check_target(target)
         data = open_inputs(inputs, Columns(column))
         for path in (target, checkpoint_path(target)):
             refuse_overwriting(path, data)
-        checked.check_rows(data.n_rows, data.name)
+        if k != "auto":
+            checked.check_rows(data.n_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -168,7 +178,7 @@ def train(
 
             model = api.train(
                 data,
-                n_clusters,
+                k,
                 init=init,
                 device=device,
                 sample_weight=weights,
@@ -217,6 +227,15 @@ def _say_how_to_resume(checkpoint: str) -> None:
     command = [part for part in command if not part.startswith("--resume=")]
     say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
     say("  " + shlex.join(["dink", *command, "--resume", checkpoint]))
+
+
+def _clusters(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
 
 
 def _number(text: str) -> float | str:

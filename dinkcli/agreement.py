@@ -1,0 +1,171 @@
+"""How well clusters agree with known classes, from the table of how often each pair occurs.
+
+Shapes: C classes, K clusters. A table is (C, K) int64: rows of class i in cluster j. Every
+measure follows from it, so labels can be counted block by block and never be held.
+Definitions and degenerate cases are scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dinkcli.errors import UsageError
+
+_MOST_CELLS = 1 << 26
+
+
+class Contingency:
+    """Counts pairs of a class and a cluster, in batches.
+
+    Attributes:
+        classes: the distinct labels in order of first appearance.
+    """
+
+    def __init__(self, n_clusters: int):
+        self._n_clusters = n_clusters
+        self._position: dict[Hashable, int] = {}
+        self._counts = np.zeros((0, n_clusters), np.int64)
+
+    @property
+    def classes(self) -> list[Any]:
+        return list(self._position)
+
+    @property
+    def table(self) -> np.ndarray:
+        """(C, K) int64."""
+        return self._counts[: len(self._position)]
+
+    def add(self, values: Sequence[Hashable], codes: np.ndarray, clusters: np.ndarray) -> None:
+        """Counts B rows: row i is of class ``values[codes[i]]``, in cluster ``clusters[i]``.
+
+        Raises:
+            UsageError: so many distinct labels that they must be something else.
+        """
+        for value in values:
+            self._position.setdefault(value, len(self._position))
+        n_classes = len(self._position)
+        if n_classes * self._n_clusters > _MOST_CELLS:
+            raise UsageError(
+                f"more than {n_classes} distinct labels; is this column of labels one of ids?"
+            )
+        if n_classes > len(self._counts):
+            more = max(n_classes, 2 * len(self._counts)) - len(self._counts)
+            self._counts = np.pad(self._counts, ((0, more), (0, 0)))
+        of_value = np.array([self._position[value] for value in values], np.int64)
+        cells = of_value[codes] * self._n_clusters + clusters
+        counts = np.bincount(cells, minlength=n_classes * self._n_clusters)
+        self._counts[:n_classes] += counts.reshape(n_classes, -1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The usual measures of clusters against classes, all at most 1, higher being better.
+
+    Attributes:
+        accuracy: share of rows in the cluster that is matched to their class, under the best
+            matching of clusters to classes, one to one (Hungarian algorithm).
+        macro_f1: mean over classes of the F1 of the cluster matched to it, 0 without one.
+        normalized_mutual_information: with the arithmetic mean of both entropies.
+        adjusted_rand_index: 0 on average for random clusters.
+        homogeneity, completeness, v_measure: Rosenberg and Hirschberg 2007.
+        matching: (C,) the cluster matched to each class, -1 for none.
+    """
+
+    accuracy: float
+    macro_f1: float
+    normalized_mutual_information: float
+    adjusted_rand_index: float
+    homogeneity: float
+    completeness: float
+    v_measure: float
+    matching: np.ndarray
+
+
+def agreement(table: np.ndarray) -> Agreement:
+    """All measures of a (C, K) table of at least one row.
+
+    Raises:
+        UsageError: SciPy, which finds the best matching, is not installed.
+    """
+    matching = match(table)
+    matched = np.flatnonzero(matching >= 0)
+    hits = np.zeros(len(table))
+    hits[matched] = table[matched, matching[matched]]
+    taken = np.zeros(len(table))
+    taken[matched] = table.sum(0)[matching[matched]]
+    f1 = 2 * hits / np.maximum(table.sum(1) + taken, 1)
+    homogeneity, completeness, v_measure = _entropies(table)
+    return Agreement(
+        accuracy=float(hits.sum() / table.sum()),
+        macro_f1=float(f1.mean()),
+        normalized_mutual_information=_normalized_mutual_information(table),
+        adjusted_rand_index=adjusted_rand_index(table),
+        homogeneity=homogeneity,
+        completeness=completeness,
+        v_measure=v_measure,
+        matching=matching,
+    )
+
+
+def match(table: np.ndarray) -> np.ndarray:
+    """(C,) cluster of each class such that the most rows are in their class's one; -1 for none."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        raise UsageError(
+            "matching clusters to classes needs SciPy: pip install 'dinkcli[evaluate]'"
+        ) from None
+    matching = np.full(len(table), -1)
+    classes, clusters = linear_sum_assignment(table, maximize=True)
+    matching[classes] = clusters
+    return matching
+
+
+def adjusted_rand_index(table: np.ndarray) -> float:
+    """Of a (C, K) table; 1 when both partitions are the same."""
+    # Python's integers: products of pair counts pass 2^63 at a few hundred thousand rows.
+    rows = int(table.sum())
+    together = sum(int(count) ** 2 for count in table[table > 0])
+    in_classes = sum(int(count) ** 2 for count in table.sum(1))
+    in_clusters = sum(int(count) ** 2 for count in table.sum(0))
+    split, merged = in_classes - together, in_clusters - together
+    both, neither = together - rows, rows**2 - together - split - merged
+    if split == merged == 0:
+        return 1.0
+    excess = 2 * (both * neither - split * merged)
+    return excess / ((both + split) * (split + neither) + (both + merged) * (merged + neither))
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum()) if len(share) > 1 else 0.0
+
+
+def _mutual_information(table: np.ndarray) -> float:
+    classes, clusters = table.nonzero()
+    count = table[classes, clusters].astype(np.float64)
+    rows, share = table.sum(), count / table.sum()
+    expected = table.sum(1)[classes].astype(float) * table.sum(0)[clusters]
+    terms = share * (np.log(count) + np.log(rows) - np.log(expected))
+    return max(0.0, float(terms.sum()))
+
+
+def _entropies(table: np.ndarray) -> tuple[float, float, float]:
+    """(homogeneity, completeness, V-measure)."""
+    of_classes, of_clusters = _entropy(table.sum(1)), _entropy(table.sum(0))
+    mutual = _mutual_information(table)
+    homogeneity = mutual / of_classes if of_classes else 1.0
+    completeness = mutual / of_clusters if of_clusters else 1.0
+    total = homogeneity + completeness
+    return homogeneity, completeness, 2 * homogeneity * completeness / total if total else 0.0
+
+
+def _normalized_mutual_information(table: np.ndarray) -> float:
+    if min(np.count_nonzero(table.sum(0)), np.count_nonzero(table.sum(1))) == 1:
+        return float(np.count_nonzero(table) == 1)
+    mean = (_entropy(table.sum(1)) + _entropy(table.sum(0))) / 2
+    return min(1.0, _mutual_information(table) / mean)

@@ -1,0 +1,144 @@
+"""``dink evaluate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.options import Column, Device, Inputs, ModelPath, Quiet
+from dinkcli.cli.tables import JsonData, add_row, new_table, print_json, show
+from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.evaluate import Evaluation
+
+_MOST_COLUMNS = 12  # of the confusion table
+_MOST_ROWS = 40
+
+
+def evaluate(
+    model_path: ModelPath,
+    inputs: Inputs,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="File of the true classes: a 1-D .npy array or parquet with one column.",
+            show_default=False,
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Parquet column of the inputs with the true classes."),
+    ] = None,
+    device: Device = "auto",
+    column: Column = None,
+    as_json: JsonData = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measures clusters, against known classes if there are any. Reads the inputs twice.
+
+    dink evaluate emb.dink.safetensors emb.parquet --label-column topic
+    """
+    with error_boundary():
+        from dinkcli.model import load
+        from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
+
+        if labels is not None and label_column is not None:
+            raise UsageError("--labels and --label-column: give one of the two")
+        model = load(model_path)
+        others = () if label_column is None else (label_column,)
+        data = open_inputs(inputs, Columns(column, model.column, others=others))
+        model.check_features(data.n_features, data.name)
+
+        from dinkcli.device import resolve_device
+        from dinkcli.evaluate import evaluate as measure
+        from dinkcli.evaluate import read_labels
+
+        truth = None if labels is None else read_labels(labels, data.n_rows)
+        with ProgressLines(quiet or as_json) as progress:
+            found = measure(
+                model,
+                data,
+                resolve_device(device),
+                truth,
+                label_column,
+                lambda phase, done: progress.update(phase, done, data.n_rows, "rows"),
+            )
+        if as_json:
+            print_json(found.as_dict())
+        else:
+            _show(found)
+            if found.unlabelled and not quiet:
+                say(f"{found.unlabelled} rows without a label are left out of the agreement")
+
+
+def _show(found: Evaluation) -> None:
+    quality = found.quality
+    table = new_table([("", "left"), ("", "right"), ("", "left")], headings=False)
+    for name, value, meaning in (
+        ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
+        ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
+        ("Davies-Bouldin", quality.davies_bouldin, "lower is better"),
+        ("Calinski-Harabasz", quality.calinski_harabasz, "higher is better"),
+        ("imbalance", quality.imbalance, "1 is equal sizes"),
+    ):
+        add_row(table, name, "-" if value is None else f"{value:.6g}", meaning)
+    if quality.ambiguous is not None:
+        share = f"{quality.ambiguous:.2%}"
+        add_row(table, "ambiguous rows", share, "second centre within 5 % of the first")
+    show(f"{quality.rows:,} rows in {len(quality.sizes)} clusters", table)
+    if found.agreement is None:
+        return
+    table = new_table([("", "left"), ("", "right")], headings=False)
+    for name, value in (
+        ("accuracy (ACC)", found.agreement.accuracy),
+        ("mutual information (NMI)", found.agreement.normalized_mutual_information),
+        ("adjusted Rand index (ARI)", found.agreement.adjusted_rand_index),
+        ("macro-F1", found.agreement.macro_f1),
+        ("homogeneity", found.agreement.homogeneity),
+        ("completeness", found.agreement.completeness),
+        ("V-measure", found.agreement.v_measure),
+    ):
+        add_row(table, name, f"{value:.4f}")
+    show(f"against {len(found.classes or ())} classes", table)
+    _show_confusion(found)
+
+
+def _show_confusion(found: Evaluation) -> None:
+    """Classes by their own cluster and the clusters that take most of the rest."""
+    assert found.table is not None and found.agreement is not None
+    counts, matching = found.table, found.agreement.matching.tolist()
+    rest = counts.sum(0).argsort(kind="stable")[::-1].tolist()
+    own = [j for j in matching if j >= 0]
+    shown = [*own, *(j for j in rest if j not in set(own) and counts[:, j].any())]
+    hidden = len(shown) - _MOST_COLUMNS
+    if hidden > 0 or len(counts) > _MOST_ROWS:
+        _show_confused_pairs(found)
+        return
+    heading = [("class", "left"), ("rows", "right"), *((str(j), "right") for j in shown)]
+    table = new_table(heading)
+    for label, row in zip(found.classes or (), counts, strict=True):
+        cells = [f"{row[j]}" if row[j] else "." for j in shown]
+        add_row(table, label, f"{row.sum()}", *cells)
+    show("rows of each class (down) in each cluster (across)", table)
+
+
+def _show_confused_pairs(found: Evaluation) -> None:
+    """What a table too large for a terminal comes down to."""
+    assert found.table is not None and found.agreement is not None
+    counts, matching = found.table, found.agreement.matching
+    wrong = counts.copy()
+    matched = (matching >= 0).nonzero()[0]
+    wrong[matched, matching[matched]] = 0
+    order = wrong.ravel().argsort(kind="stable")[::-1][:20].tolist()
+    headings = ("rows", "right"), ("of class", "left"), ("its cluster", "right"), ("in", "right")
+    table = new_table(headings)
+    for cell in order:
+        i, j = divmod(cell, counts.shape[1])
+        if wrong[i, j]:
+            own = matching[i] if matching[i] >= 0 else "none"
+            add_row(table, wrong[i, j], (found.classes or [])[i], own, j)
+    show("largest groups outside their class's cluster (--json has the whole table)", table)

@@ -1,0 +1,256 @@
+"""``dink inspect``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dinkcli.cli.console import ProgressLines, error_boundary, printable
+from dinkcli.cli.options import Column, Device, ModelPath, Quiet
+from dinkcli.cli.tables import (
+    JsonData,
+    add_row,
+    bar,
+    console,
+    new_table,
+    print_json,
+    show,
+    sparkline,
+)
+from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dinkcli.exemplars import Exemplar
+    from dinkcli.model import Model
+
+_PAIRS = 8
+_EXTREMES = 5
+_TEXT = 60  # characters of one row
+_NUMBERS = 42  # characters that the columns of numbers take
+
+
+def inspect(
+    model_path: ModelPath,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="Files or folders, to show the rows nearest to each centre.",
+            show_default=False,
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Parquet column to name rows by.", show_default=False)
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="Parquet column of texts to show the rows by.", show_default=False),
+    ] = None,
+    exemplars: Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)] = 5,
+    clusters: Annotated[
+        int, typer.Option("--clusters", help="Clusters to show, largest first.", min=1)
+    ] = 40,
+    device: Device = "auto",
+    column: Column = None,
+    as_json: JsonData = False,
+    quiet: Quiet = False,
+) -> None:
+    """Shows a model: sizes, neighbours, training; with inputs also what is in each cluster.
+
+    dink inspect emb.dink.safetensors emb.parquet --id-column id
+    """
+    with error_boundary():
+        from dinkcli.model import load
+        from dinkcli.overview import spreads
+
+        if not inputs and (id_column or text_column or column):
+            raise UsageError("--id-column, --text-column and --column name columns of an INPUT")
+        model = load(model_path)
+        spread, sizes, nearest = spreads(model), model.cluster_sizes, None
+        if inputs:
+            names = [name for name in (id_column, text_column) if name is not None]
+            sizes, spread, nearest = _look(
+                model, inputs, names, exemplars, device, column, quiet or as_json
+            )
+        if as_json:
+            print_json(_document(model, sizes, spread, nearest))
+            return
+        _show_model(model_path, model)
+        _show_training(model)
+        _show_sizes(sizes, spread, nearest, clusters)
+        _show_extremes(spread, sizes)
+        _show_pairs(model)
+
+
+def _look(
+    model: Model,
+    inputs: list[str],
+    names: list[str],
+    number: int,
+    device: str,
+    column: str | None,
+    quiet: bool,
+) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]]]:
+    """(sizes, spreads, exemplars) of the inputs' rows."""
+    from dinkcli.overview import root_mean
+    from dinkcli.readers import open_inputs
+    from dinkcli.readers.base import Columns
+
+    data = open_inputs(inputs, Columns(column, model.column, others=tuple(names)))
+    model.check_features(data.n_features, data.name)
+
+    from dinkcli.device import resolve_device
+    from dinkcli.exemplars import Exemplars
+    from dinkcli.quality import FirstPass
+    from dinkcli.survey import survey
+
+    where = resolve_device(device)
+    first = FirstPass(model.n_clusters, model.n_features, where)
+    nearest = Exemplars(model.n_clusters, number)
+    with ProgressLines(quiet) as progress:
+        for view in survey(model, data, where):
+            first.add(view)
+            nearest.add(view)
+            progress.update("inspect", view.start + len(view), data.n_rows, "rows")
+    sizes = first.sizes.cpu().numpy()
+    spread = root_mean(first.inertia.cpu().numpy(), sizes)
+    return sizes, spread, nearest.of_clusters()
+
+
+def _document(
+    model: Model,
+    sizes: np.ndarray,
+    spread: np.ndarray | None,
+    nearest: list[list[Exemplar]] | None,
+) -> dict[str, Any]:
+    from dinkcli.overview import nearest_pairs
+
+    clusters: list[dict[str, Any]] = []
+    for j in range(model.n_clusters):
+        known = spread is not None and spread[j] == spread[j]
+        cluster: dict[str, Any] = {
+            "cluster": j,
+            "size": float(sizes[j]),
+            "spread": float(spread[j]) if spread is not None and known else None,
+        }
+        if nearest is not None:
+            cluster["exemplars"] = [
+                {"row": near.row, "distance": near.distance}
+                | {name: _plain(value) for name, value in near.carried.items()}
+                for near in nearest[j]
+            ]
+        clusters.append(cluster)
+    return {
+        "n_clusters": model.n_clusters,
+        "n_features": model.n_features,
+        "metric": model.metric,
+        "column": model.column,
+        "clusters": clusters,
+        "nearest_pairs": [pair._asdict() for pair in nearest_pairs(model, _PAIRS)],
+        "training": model.training,
+    }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (bool, int, str, type(None))) else str(value)
+
+
+def _show_model(path: str, model: Model) -> None:
+    training = model.training
+    data, options = training.get("input", {}), training.get("options", {})
+    table = new_table([("", "left"), ("", "left")], headings=False)
+    files = ", ".join(data.get("files", [])) or "unknown"
+    dtype = ", ".join(data.get("dtype", []))
+    add_row(table, "trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
+    for name, value in training.get("metrics", {}).items():
+        if isinstance(value, float):
+            add_row(table, name.replace("_", " "), f"{value:.6g}")
+    settings = [f"{name} {value}" for name, value in options.items() if value is not None]
+    for start in range(0, len(settings), 5):
+        add_row(table, "" if start else "options", ", ".join(settings[start : start + 5]))
+    versions = training.get("versions", {})
+    add_row(table, "made by", ", ".join(f"{name} {value}" for name, value in versions.items()))
+    show(f"{path}: {model.n_clusters} clusters of {model.n_features} features", table)
+
+
+def _show_training(model: Model) -> None:
+    from dinkcli.overview import curve
+
+    if not model.training.get("history"):
+        return
+    table = new_table([("", "left"), ("", "left"), ("", "right")], headings=False)
+    for name, label in (
+        ("inertia", "inertia"),
+        ("shrink_loss", "shrink loss"),
+        ("dilation_loss", "dilation loss"),
+        ("largest", "largest cluster"),
+    ):
+        values = curve(model, name)
+        add_row(table, label, sparkline(values), f"{values[0]:.4g} to {values[-1]:.4g}")
+    show("training, step by step", table)
+
+
+def _show_sizes(
+    sizes: np.ndarray,
+    spread: np.ndarray | None,
+    nearest: list[list[Exemplar]] | None,
+    most: int,
+) -> None:
+    order = (-sizes).argsort(kind="stable").tolist()
+    hidden = len(order) - most
+    note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)" if hidden > 0 else ""
+    columns = [("cluster", "right"), ("rows", "right"), ("share", "right"), ("spread", "right")]
+    width = 10 if nearest else 40
+    names = [("nearest rows", "left")] if nearest else []
+    table = new_table([*columns, ("", "left"), *names])
+    room = max(20, console().width - _NUMBERS - width)
+    for j in order[:most]:
+        cells = [
+            str(j),
+            f"{sizes[j]:g}",
+            f"{sizes[j] / sizes.sum():.1%}",
+            "-" if spread is None or spread[j] != spread[j] else f"{spread[j]:.3g}",
+            bar(sizes[j] / sizes.max(), width),
+        ]
+        if nearest is not None:
+            cells.append(_shortened(", ".join(map(_name, nearest[j])), room))
+        add_row(table, *cells)
+    show("clusters by size", table, note)
+
+
+def _name(exemplar: Exemplar) -> str:
+    values = [printable(value) for value in exemplar.carried.values() if value is not None]
+    return _shortened(": ".join(values) if values else f"row {exemplar.row}", _TEXT)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _show_extremes(spread: np.ndarray | None, sizes: np.ndarray) -> None:
+    if spread is None or len(sizes) < 2:
+        return
+    known = [j for j in spread.argsort(kind="stable").tolist() if spread[j] == spread[j]]
+    number = min(_EXTREMES, len(known) // 2)
+    table = new_table([("", "left"), ("clusters, with their spread", "left")])
+    for title, group in (
+        ("tightest", known[:number]),
+        ("loosest", known[len(known) - number :][::-1]),
+    ):
+        add_row(table, title, ",  ".join(f"{j} ({spread[j]:.3g})" for j in group))
+    show("tightest and loosest (spread: root mean squared distance to the centre)", table)
+
+
+def _show_pairs(model: Model) -> None:
+    from dinkcli.overview import nearest_pairs
+
+    pairs = nearest_pairs(model, _PAIRS)
+    if not pairs:
+        return
+    table = new_table([("clusters", "left"), ("distance", "right")])
+    for pair in pairs:
+        add_row(table, f"{pair.first} and {pair.second}", f"{pair.distance:.4g}")
+    show("nearest pairs of clusters", table)

@@ -1,0 +1,85 @@
+"""``dink report``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.options import Column, Device, Inputs, ModelPath, Quiet
+
+
+def report(
+    model_path: ModelPath,
+    inputs: Inputs,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The page to write.", show_default=False)
+    ],
+    id_column: Annotated[
+        str | None, typer.Option(help="Parquet column to name rows by.", show_default=False)
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Parquet column of texts: shown, searched, and mined for distinctive terms.",
+            show_default=False,
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Most rows on the map.", min=1)] = 50_000,
+    exemplars: Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)] = 6,
+    projection: Annotated[
+        str, typer.Option("--map", help="pca; or umap, which needs umap-learn.")
+    ] = "pca",
+    title: Annotated[str | None, typer.Option(help="Of the page.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of the rows drawn for the map.")] = 0,
+    device: Device = "auto",
+    column: Column = None,
+    quiet: Quiet = False,
+) -> None:
+    """Writes a page to look at the clusters: one HTML file that works offline.
+
+    dink report emb.dink.safetensors emb.parquet --id-column id -o report.html
+    """
+    with error_boundary():
+        started = time.monotonic()
+        from dinkcli.cli.paths import refuse_overwriting
+        from dinkcli.model import load
+        from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
+        from dinkcli.writers import format_of
+
+        format_of(output, ("html",))
+        model = load(model_path)
+        names = tuple(name for name in (id_column, text_column) if name is not None)
+        data = open_inputs(inputs, Columns(column, model.column, others=names))
+        model.check_features(data.n_features, data.name)
+        refuse_overwriting(output, data, model_path)
+
+        from dinkcli.atomic import atomic_path
+        from dinkcli.device import resolve_device
+        from dinkcli.report import gather, page
+
+        with ProgressLines(quiet) as progress:
+            material = gather(
+                model,
+                data,
+                resolve_device(device),
+                id_column=id_column,
+                text_column=text_column,
+                n_points=points,
+                n_exemplars=exemplars,
+                projection=projection,
+                seed=seed,
+                on_rows=lambda phase, done: progress.update(phase, done, data.n_rows, "rows"),
+            )
+        text = page(model, material, title)
+        with (
+            atomic_path(output) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as file,
+        ):
+            file.write(text)
+        if not quiet:
+            seconds = time.monotonic() - started
+            say(f"{output}: {data.n_rows} rows, {len(text.encode()) / 1e6:.1f} MB, {seconds:.1f} s")

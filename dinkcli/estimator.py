@@ -1,0 +1,255 @@
+"""``DinkClustering``: the training behind scikit-learn's estimator interface.
+
+Shapes: N rows, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinkcli import api
+from dinkcli.device import resolve_device
+from dinkcli.errors import InputError
+from dinkcli.lloyd import Statistics, hard_statistics
+from dinkcli.model import Model
+from dinkcli.nearest import CenterIndex, Nearest
+
+try:
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        ClusterMixin,
+        TransformerMixin,
+    )
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "DinkClustering needs scikit-learn 1.6 or later: pip install 'dinkcli[sklearn]'"
+    ) from error
+
+_DTYPES = [np.float64, np.float32]
+
+
+class DinkClustering(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+):
+    """Clusters rows as ``dink train`` does, as a scikit-learn estimator.
+
+    The parameters are those of ``dinkcli.train``, with ``random_state`` for its seed. Training
+    is in float32; ``predict`` and ``transform`` compute in the dtype of their rows.
+
+    Args:
+        n_clusters: K.
+        init: "kmeans++", "random", "xavier", or (K, D) centres.
+        metric: "euclidean" or "cosine" (rows are scaled to norm 1 first).
+        temperature: "auto" anneals to 0; a number, a squared distance, stays fixed.
+        dilation: weight of the dilation loss, None for the default.
+        refine: move whole centres after annealing.
+        n_init: starts, of which the best is kept; None follows the data.
+        epochs: most passes over all rows, None for 30.
+        batch_size: rows per update, None follows the data.
+        tol: stop when a pass lowers the inertia by less than this share of it.
+        random_state: int, ``numpy.random.RandomState`` or None, as everywhere in scikit-learn.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Attributes:
+        cluster_centers_: (K, D), in the dtype of the rows.
+        labels_: (N,) int32, the clusters of the rows of the last ``fit`` or ``partial_fit``.
+        inertia_: weighted sum of squared distances of these rows to their centres.
+        n_iter_: passes over all rows, or calls of ``partial_fit`` as far as there were any.
+        cluster_weights_: (K,) float64, the weight of the rows that each centre is a mean of.
+        n_features_in_: D.
+    """
+
+    cluster_centers_: np.ndarray
+    cluster_weights_: np.ndarray
+    labels_: np.ndarray
+    inertia_: float
+    n_iter_: int
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str | np.ndarray = "kmeans++",
+        metric: str = "euclidean",
+        temperature: float | str = "auto",
+        dilation: float | None = None,
+        refine: bool = True,
+        n_init: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        tol: float = 1e-4,
+        random_state: Any = None,
+        device: str = "auto",
+    ):
+        self.n_clusters = n_clusters
+        self.init = init
+        self.metric = metric
+        self.temperature = temperature
+        self.dilation = dilation
+        self.refine = refine
+        self.n_init = n_init
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.tol = tol
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:  # noqa: N803
+        """Trains on ``X`` (N, D); ``y`` is ignored, ``sample_weight`` is (N,).
+
+        Raises:
+            ValueError: as ``dinkcli.train`` (its errors are ValueErrors too).
+        """
+        X, sample_weight = self._rows(X, sample_weight, reset=True)  # noqa: N806
+        self._fit(X, sample_weight)
+        return self
+
+    def partial_fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:  # noqa: N803
+        """Moves the centres by one batch ``X`` (B, D); the first call trains on its batch.
+
+        Each centre stays the mean of all the rows that it was given so far. After ``fit`` it
+        goes on from the fitted centres.
+
+        Raises:
+            ValueError: fewer distinct rows than clusters in the first batch; other features.
+        """
+        first = not hasattr(self, "cluster_centers_")
+        X, sample_weight = self._rows(X, sample_weight, reset=first)  # noqa: N806
+        if first:
+            self._fit(X, sample_weight)
+            return self
+        z, weights = self._prepared(X), torch.from_numpy(sample_weight)
+        found = hard_statistics(z, weights, self._nearest(z), len(self.cluster_centers_))
+        old = torch.from_numpy(np.asarray(self.cluster_centers_, np.float64))
+        before = torch.from_numpy(self.cluster_weights_)
+        total = Statistics(before + found.counts.cpu(), before[:, None] * old + found.sums.cpu())
+        centers = total.means(old)
+        if self.metric == "cosine":
+            centers = torch.nn.functional.normalize(centers, dim=1)
+        self.cluster_centers_ = centers.numpy().astype(self.cluster_centers_.dtype)
+        self.cluster_weights_ = total.counts.numpy()
+        self._measure(X, sample_weight)
+        self.n_iter_ += 1
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The nearest centre of each row of ``X`` (N, D): (N,) int32."""
+        return self._nearest(self._new_rows(X)).labels.cpu().numpy().astype(np.int32)
+
+    def transform(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Distances of the rows of ``X`` (N, D) to all centres: (N, K), in the dtype of ``X``."""
+        z = self._new_rows(X)
+        index = self._index(z)
+        parts = [index.squared_distances(rows).sqrt_() for rows in index.chunks(z)]
+        return torch.cat(parts).cpu().numpy()
+
+    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:  # noqa: N803
+        """Minus the inertia of ``X`` (N, D): higher is better."""
+        z = self._new_rows(X)
+        weights = _check_sample_weight(sample_weight, X, dtype=z.cpu().numpy().dtype)
+        distances = self._nearest(z).squared_distances.cpu().numpy().astype(np.float64)
+        return -float(distances @ weights)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _fit(self, X: np.ndarray, sample_weight: np.ndarray) -> None:  # noqa: N803
+        # The Trainer compares options with numbers; a clear error for a wrong type comes first.
+        for name, kind in (("n_clusters", Integral), ("tol", Real)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a number")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        try:
+            model, missing = self._train(X, sample_weight, int(self.n_clusters), seed), 0
+        except InputError:
+            # scikit-learn's estimators warn where dink itself refuses.
+            distinct = len(np.unique(np.asarray(X, np.float32)[sample_weight > 0], axis=0))
+            missing = int(self.n_clusters) - distinct
+            if distinct == 0 or missing <= 0 or self.metric == "cosine":
+                raise
+            warnings.warn(
+                f"{distinct} distinct rows, fewer than n_clusters={self.n_clusters}: "
+                f"{missing} clusters stay empty",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+            model = self._train(X, sample_weight, distinct, seed)
+        # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
+        copies = np.repeat(model.cluster_centers[:1], missing, axis=0)
+        self.cluster_centers_ = np.concatenate([model.cluster_centers, copies]).astype(X.dtype)
+        self.cluster_weights_ = np.append(model.cluster_sizes, np.zeros(missing))
+        self.n_iter_ = max(
+            1, sum(step["phase"] == "pass" for step in model.training["history"]) - 1
+        )
+        self._measure(X, sample_weight)
+
+    def _train(
+        self,
+        X: np.ndarray,  # noqa: N803
+        sample_weight: np.ndarray,
+        n_clusters: int,
+        seed: int,
+    ) -> Model:
+        uniform = (sample_weight == 1).all()
+        return api.train(
+            np.asarray(X, np.float32),
+            n_clusters,
+            init=self.init if isinstance(self.init, str) else np.asarray(self.init, np.float32),
+            device=self.device,
+            sample_weight=None if uniform else sample_weight,
+            metric=self.metric,
+            temperature=self.temperature,
+            dilation=self.dilation,
+            refine=self.refine,
+            n_init=self.n_init,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            tol=self.tol,
+            seed=seed,
+        )
+
+    def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:  # noqa: N803
+        near = self._nearest(self._prepared(X))
+        self.labels_ = near.labels.cpu().numpy().astype(np.int32)
+        distances = near.squared_distances.cpu().numpy().astype(np.float64)
+        self.inertia_ = float(distances @ sample_weight)
+
+    def _rows(
+        self,
+        X: Any,  # noqa: N803
+        sample_weight: Any,
+        reset: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        X = validate_data(self, X, dtype=_DTYPES, order="C", reset=reset)  # noqa: N806
+        return X, _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+
+    def _new_rows(self, X: Any) -> torch.Tensor:  # noqa: N803
+        check_is_fitted(self)
+        return self._prepared(validate_data(self, X, dtype=_DTYPES, order="C", reset=False))
+
+    def _prepared(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+        device = resolve_device(self.device)
+        z = torch.from_numpy(np.array(X, np.float32 if device.type == "mps" else X.dtype))
+        z = z.to(device)
+        return torch.nn.functional.normalize(z, dim=1) if self.metric == "cosine" else z
+
+    def _index(self, z: torch.Tensor) -> CenterIndex:
+        return CenterIndex(torch.from_numpy(self.cluster_centers_).to(z))
+
+    def _nearest(self, z: torch.Tensor) -> Nearest:
+        return self._index(z).nearest(z)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,48 @@
+"""Numbers of clusters to try, as text. Needs no torch, so that usage errors are quick."""
+
+from __future__ import annotations
+
+from dinkcli.errors import UsageError
+
+_GRID = 16
+_MOST_BY_ITSELF = 100
+
+
+def parse_numbers(text: str) -> tuple[list[int], bool]:
+    """(numbers of clusters, whether to look between them) of "5,10,20", "5:100" or "5:100:5".
+
+    "5:100" stands for 16 numbers in equal ratios, and then those around the best.
+
+    Raises:
+        UsageError: another form, or a number below 2.
+    """
+    wrong = UsageError(
+        f"-k {text}: expected numbers of at least 2 such as 5,10,20, a range such as 5:100, "
+        "or one with a step such as 5:100:5"
+    )
+    try:
+        parts = [[int(number) for number in part.split(":")] for part in text.split(",")]
+    except ValueError:
+        raise wrong from None
+    numbers: set[int] = set()
+    for part in parts:
+        if len(part) > 3 or min(part) < (2 if len(part) < 3 else 1) or part[0] < 2:
+            raise wrong
+        if len(part) > 1 and part[1] < part[0]:
+            raise wrong
+        if len(part) == 1:
+            numbers.add(part[0])
+        elif len(part) == 2:
+            ratio = part[1] / part[0]
+            numbers.update(round(part[0] * ratio ** (i / (_GRID - 1))) for i in range(_GRID))
+        else:
+            numbers.update(range(part[0], part[1] + 1, part[2]))
+    return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
+
+
+def usual_numbers(n_rows: int) -> list[int]:
+    """What ``-k auto`` tries first, before the numbers around the best."""
+    most = min(_MOST_BY_ITSELF, n_rows // 2)
+    if most < 3:
+        raise UsageError(f"-k auto: {n_rows} rows are too few to choose from; give a number")
+    return parse_numbers(f"2:{most}")[0]

@@ -1,0 +1,71 @@
+"""One look at every row through a trained model: its nearest and second-nearest centre.
+
+Shapes: N rows, B rows in a block, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from dinkcli.assigner import as_tensor
+from dinkcli.model import Model
+from dinkcli.nearest import CenterIndex
+from dinkcli.readers import DataSet
+
+
+@dataclass(frozen=True)
+class View:
+    """Consecutive rows as the model sees them.
+
+    Attributes:
+        start: number of the first row over all inputs.
+        z: (B, D) float32 on the device, of norm 1 under cosine.
+        labels: (B,) int64 on the device, the nearest centre.
+        distances: (B,) float64 on the device, to the nearest centre.
+        second_distances: (B,) float64, to the second nearest; infinite with one centre.
+        carried: the B values of each carried column, or None.
+    """
+
+    start: int
+    z: Tensor
+    labels: Tensor
+    distances: Tensor
+    second_distances: Tensor
+    carried: pa.RecordBatch | None
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+
+def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
+    """All rows in order, in memory that does not grow with the data.
+
+    Raises:
+        InputError: the data's dimension is not the model's, or a row is not finite.
+    """
+    model.check_features(data.n_features, data.name)
+    centers = torch.from_numpy(model.cluster_centers).to(device)
+    index = CenterIndex(centers)
+    for block in data.blocks():
+        z = as_tensor(block.vectors).to(device)
+        if model.metric == "cosine":
+            z = torch.nn.functional.normalize(z, dim=1)
+        near = index.nearest_two(z)
+        # In float64: the figures below must not depend on how the rows were batched.
+        distances = _exact(z, centers, near.labels)
+        second = _exact(z, centers, near.second_labels)
+        if len(centers) == 1:
+            second.fill_(torch.inf)
+        second = torch.maximum(second, distances)
+        yield View(block.start, z, near.labels, distances, second, block.carried)
+
+
+def _exact(z: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
+    """(B,) distances of the rows to the given centres, in float64 where the device has it."""
+    wide = torch.float32 if z.device.type == "mps" else torch.float64
+    return torch.linalg.vector_norm((z - centers[labels]).to(wide), dim=1)

@@ -1,0 +1,185 @@
+"""inspect, evaluate, sweep, report and -k auto through the real command line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SAMPLES, environment
+from sklearn.metrics import adjusted_rand_score
+
+import dinkcli
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """x.parquet: ids, hostile texts, true classes (some null) and vectors; m: a model of it."""
+    folder = tmp_path_factory.mktemp("view")
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    z = (np.eye(3, 5)[truth] * 9 + rng.normal(size=(300, 5))).astype(np.float32)
+    table = {
+        "id": [f"row-{i}" for i in range(300)],
+        "text": [f"[bold]a\x1b[31m{'xyz'[j]}{i}" for i, j in enumerate(truth)],
+        "topic": pa.array([None if i < 5 else f"t{j}" for i, j in enumerate(truth)]),
+        "v": pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), 5),
+    }
+    pq.write_table(pa.table(table), folder / "x.parquet")
+    np.save(folder / "y.npy", truth)
+    np.save(folder / "noise.npy", rng.random((1000, 4)).astype(np.float32))
+    dinkcli.train(folder / "x.parquet", 3, device="cpu").save(folder / "m")
+    return folder
+
+
+def test_inspect_shows_a_model_without_its_data(dink, folder):
+    shown = dink("inspect", folder / "m").stdout
+    sizes = dinkcli.load(folder / "m").cluster_sizes
+    assert "3 clusters of 5 features" in shown
+    assert "300 rows (float32) of x.parquet" in shown
+    for part in ("training, step by step", "tightest", "nearest pairs of clusters", "0 and 1"):
+        assert part in shown
+    found = re.findall(r"^ +(\d) +(\d+) +\d+\.\d% +[\d.]+ +(█+)", shown, re.MULTILINE)
+    assert [int(size) for _, size, _ in found] == sorted(sizes.astype(int).tolist())[::-1]
+    assert len(found[0][2]) == 40
+    assert re.search(r"inertia +[▁-█]+ +\S+ to \S+", shown)
+    assert "\x1b" not in shown
+
+
+def test_inspect_of_a_model_imports_no_torch(folder):
+    code = (
+        "import sys; from dinkcli.cli import app; from typer.testing import CliRunner;"
+        f"result = CliRunner().invoke(app, ['inspect', {str(folder / 'm')!r}]);"
+        "assert result.exit_code == 0, result.output; print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stderr
+
+
+def test_inspect_with_rows_shows_the_nearest(dink, folder):
+    result = dink(
+        "inspect", folder / "m", folder / "x.parquet", "--id-column", "id", "--json",
+        "--exemplars", 4, "--text-column", "text",
+    )  # fmt: skip
+    document = json.loads(result.stdout)
+    model = dinkcli.load(folder / "m")
+    rows = pq.read_table(folder / "x.parquet")
+    z = np.stack(rows["v"].to_numpy()).astype(float)
+    assert result.stderr == ""
+    assert document["training"] == model.training
+    for j, cluster in enumerate(document["clusters"]):
+        distances = np.linalg.norm(z - model.cluster_centers[j].astype(float), axis=1)
+        nearest = distances.argsort()[:4]
+        assert [near["row"] for near in cluster["exemplars"]] == nearest.tolist()
+        assert [near["id"] for near in cluster["exemplars"]] == [f"row-{i}" for i in nearest]
+        assert cluster["exemplars"][0]["distance"] == pytest.approx(distances.min(), rel=1e-5)
+    shown = dink("inspect", folder / "m", folder / "x.parquet", "--text-column", "text").stdout
+    assert "[bold]a\\x1b[31m" in shown
+    assert "\x1b" not in shown
+
+
+def test_output_survives_a_narrow_encoding_and_a_closed_pipe(dink, folder):
+    env = {**environment(), "PYTHONIOENCODING": "ascii"}
+    shown = dink("inspect", folder / "m", env=env).stdout
+    assert shown.isascii() and "####" in shown
+    line = (
+        f"{sys.executable} -m dinkcli inspect {folder / 'm'} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+    assert result.stdout.splitlines()[-1] in ("0", "141")
+
+
+def test_evaluate_with_labels_of_a_column_and_of_a_file(dink, folder):
+    result = dink("evaluate", folder / "m", folder / "x.parquet", "--label-column", "topic")
+    assert "accuracy (ACC)" in result.stdout and "1.0000" in result.stdout
+    assert "5 rows without a label are left out" in result.stderr
+    result = dink(
+        "evaluate", folder / "m", folder / "x.parquet", "--labels", folder / "y.npy", "--json"
+    )
+    document = json.loads(result.stdout)
+    truth = np.load(folder / "y.npy")
+    labels = dinkcli.assign(folder / "m", folder / "x.parquet")
+    assert document["agreement"]["adjusted_rand_index"] == adjusted_rand_score(truth, labels)
+    counts = np.array(document["confusion"]["counts"])
+    assert document["confusion"]["classes"] == [0, 1, 2]
+    for i in range(3):
+        np.testing.assert_array_equal(counts[i], np.bincount(labels[truth == i], minlength=3))
+    assert "without" not in dink("evaluate", folder / "m", folder / "x.parquet", "-q").stderr
+
+
+def test_evaluate_refuses_clearly(dink, folder):
+    m, x = folder / "m", folder / "x.parquet"
+    both = dink("evaluate", m, x, "--labels", folder / "y.npy", "--label-column", "id", code=2)
+    assert "--labels and --label-column: give one of the two" in both.stderr
+    assert "no column 'nope'" in dink("evaluate", m, x, "--label-column", "nope", code=2).stderr
+    vectors = dink("evaluate", m, x, "--label-column", "v", "--column", "v", code=2)
+    assert "expected numbers, text or booleans" in vectors.stderr
+    assert vectors.stdout == ""
+    wrong = dink("evaluate", m, SAMPLES / "digits.npy", code=1)
+    assert "64 features per row, but the model was trained on 5" in wrong.stderr
+
+
+def test_sweep_and_auto(dink, folder):
+    result = dink("sweep", folder / "x.parquet", "-k", "2:20")
+    assert "K = 3: silhouette" in result.stdout
+    assert re.search(r"^ +> 3 ", result.stdout, re.MULTILINE)
+    document = json.loads(dink("sweep", folder / "noise.npy", "-k", "2,4,8", "--json").stdout)
+    assert document["n_clusters"] is None
+    assert [c["n_clusters"] for c in document["candidates"]] == [2, 4, 8]
+    result = dink("train", folder / "x.parquet", "-k", "auto", "-o", "auto")
+    assert "3 clusters in" in result.stderr
+    result = dink("train", folder / "noise.npy", "-k", "auto", code=1)
+    assert "no clear K: no K stands out from structureless noise" in result.stderr
+    assert (
+        "expected a number of clusters, or auto"
+        in dink("train", folder / "noise.npy", "-k", "some", code=2).stderr
+    )
+    assert "-k 9:2: expected numbers" in dink("sweep", "x", "-k", "9:2", code=2).stderr
+
+
+def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
+    m, x = folder / "m", folder / "x.parquet"
+    result = dink("report", m, x, "--id-column", "id", "-o", "r.html")
+    assert re.search(r"r.html: 300 rows, \d.\d MB", result.stderr)
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+    assert (
+        "suffix .pdf, expected one of .html" in dink("report", m, x, "-o", "r.pdf", code=2).stderr
+    )
+    assert (
+        "no column 'nope'"
+        in dink("report", m, x, "-o", "n.html", "--text-column", "nope", code=2).stderr
+    )
+    assert (
+        "expected pca or umap" in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
+    )
+    assert not (tmp_path / "n.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "module", "arguments"),
+    [
+        ("evaluate", "scipy", ["evaluate", "m", "x.parquet", "--labels", "y.npy"]),
+        ("report", "bokeh", ["report", "m", "x.parquet", "-o", "r.html"]),
+        ("umap", "umap", ["report", "m", "x.parquet", "-o", "r.html", "--map", "umap"]),
+    ],
+)
+def test_a_missing_extra_is_named(folder, extra, module, arguments):
+    code = (
+        "import sys, types\n"
+        f"sys.modules['{module}'] = None\n"
+        "from dinkcli.cli import main\n"
+        f"sys.argv = ['dink', *{arguments!r}]\n"
+        "main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 2, result.stderr
+    assert f"pip install 'dinkcli[{extra}]'" in result.stderr.splitlines()[-1]
