@@ -9,6 +9,6 @@ import os
 # second beside three busy processes took a minute. Has to be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from dinkcli.cli.app import app, main  # noqa: E402
+from dinkcli.cli.app import app, main
 
 __all__ = ["app", "main"]
