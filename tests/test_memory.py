@@ -9,7 +9,7 @@ from conftest import ROOT, environment
 
 def test_memory_does_not_grow_with_the_files(tmp_path):
     peaks = []
-    for gigabytes in ("0.03", "0.3"):
+    for gigabytes in ("0.15", "0.5"):
         command = [sys.executable, ROOT / "benchmarks" / "memory.py", "--folder", tmp_path]
         command += ["--gigabytes", gigabytes, "--parquet-gigabytes", gigabytes]
         command += ["--memory", "40MB", "--clusters", "20", "--epochs", "1"]
@@ -17,6 +17,6 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
         assert process.returncode == 0, process.stderr
         peaks.append([int(mb) for mb in re.findall(r"(?:train|assign) (\d+) MB", process.stdout)])
     assert len(peaks[0]) == 4
-    # Ten times the rows: 270 MB more, if they were held.
+    # 350 MB more, if all rows were held; how many blocks are in flight varies.
     for small, large in zip(*peaks, strict=True):
-        assert large < small + 150, peaks
+        assert large < small + 200, peaks
