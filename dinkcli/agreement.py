@@ -86,11 +86,7 @@ class Agreement:
 
 
 def agreement(table: np.ndarray) -> Agreement:
-    """All measures of a (C, K) table of at least one row.
-
-    Raises:
-        UsageError: SciPy, which finds the best matching, is not installed.
-    """
+    """All measures of a (C, K) table of at least one row."""
     matching = match(table)
     matched = np.flatnonzero(matching >= 0)
     hits = np.zeros(len(table))
@@ -113,12 +109,8 @@ def agreement(table: np.ndarray) -> Agreement:
 
 def match(table: np.ndarray) -> np.ndarray:
     """(C,) cluster of each class such that the most rows are in their class's one; -1 for none."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise UsageError(
-            "matching clusters to classes needs SciPy: pip install 'dinkcli[evaluate]'"
-        ) from None
+    from scipy.optimize import linear_sum_assignment
+
     matching = np.full(len(table), -1)
     classes, clusters = linear_sum_assignment(table, maximize=True)
     matching[classes] = clusters

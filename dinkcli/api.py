@@ -13,15 +13,17 @@ from torch import Tensor
 
 from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
+from dinkcli.centers import read_centers
 from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
 from dinkcli.device import resolve_device
 from dinkcli.errors import InputError, UsageError
 from dinkcli.model import Model, load
-from dinkcli.options import GIVEN, SEEDINGS, TrainOptions
+from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.ranges import parse_numbers, usual_numbers
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
+from dinkcli.readers.spool import repeatable
 from dinkcli.rows import RowSource
 from dinkcli.sweeper import Sweep
 from dinkcli.sweeper import sweep as sweep_rows
@@ -39,6 +41,7 @@ def train(
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
+    bad_rows: str = "stop",
     on_step: Callable[[Step], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Path | None = None,
@@ -48,14 +51,16 @@ def train(
     """Trains a model on files or on an array.
 
     Args:
-        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
         n_clusters: K, or "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100.
-        init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet,
-            or an earlier model).
+        init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
+            earlier model, a faiss index, or a scikit-learn estimator through skops).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         sample_weight: (N,), not negative.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
             they are read anew for each pass.
+        bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
+            under cosine; "skip" and "label" leave such rows out.
         on_step: called after every update of the centres.
         checkpoints: where to save the training on its way, and how often.
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
@@ -69,13 +74,13 @@ def train(
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
     options["init"] = str(init) if initial is None else GIVEN
-    data = open_data(inputs)
+    data = repeatable(open_data(inputs, bad_rows=bad_rows))
     if n_clusters == "auto":
         if initial is not None:
             raise UsageError("-k auto: cannot start from given centres; give their number")
         n_clusters = _clear_number(data, device, sample_weight, memory, options)
     chosen = TrainOptions(n_clusters, **options)
-    chosen.check_rows(data.n_rows, data.name)
+    chosen.check_rows(data.known_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
         raise UsageError(
             f"--init: centres of shape {tuple(initial.shape)}, expected "
@@ -104,35 +109,50 @@ def train(
 
 
 def assign(
-    model: Model | Path, inputs: Inputs, *, soft: bool = False, device: str = "auto"
+    model: Model | Path,
+    inputs: Inputs,
+    *,
+    soft: bool = False,
+    device: str = "auto",
+    bad_rows: str = "stop",
+    **options: Any,
 ) -> np.ndarray:
     """The clusters of all rows: (N,) int32, or (N, K) float32 probabilities when ``soft``.
+
+    Args:
+        model: a model or the path of one.
+        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        soft: give probabilities instead of labels.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        bad_rows: "stop" raises at the first bad row (see ``train``), "skip" leaves such rows out
+            of the result, "label" gives them the label -1.
+        options: ``temperature``, ``probability_type``, ``min_prob`` and ``max_distance`` of
+            ``AssignOptions``; outliers have the label -1.
 
     Raises:
         DinkError: see ``dinkcli.errors``.
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = open_data(inputs, Columns(usual=model.column))
-    shape = (data.n_rows, model.n_clusters) if soft else (data.n_rows,)
-    result = np.empty(shape, np.float32 if soft else np.int32)
-    for part in assign_blocks(model, data, resolve_device(device), soft):
-        values = part.labels if part.probabilities is None else part.probabilities
-        result[part.start : part.start + len(part)] = values
-    return result
+    data = open_data(inputs, Columns(usual=model.column), bad_rows)
+    chosen = AssignOptions(soft=soft, **options)
+    parts = []
+    for part in assign_blocks(model, data, resolve_device(device), chosen):
+        parts.append(part.labels if part.probabilities is None else part.probabilities)
+    return np.concatenate(parts)
 
 
-def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS) -> DataSet:
-    """Paths or an array as a data set."""
+def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS, bad_rows: str = "stop") -> DataSet:
+    """Paths or an array as a data set; one that is open already stays as it is."""
     if isinstance(inputs, DataSet):
         return inputs
     if isinstance(inputs, Tensor):
         inputs = inputs.detach().cpu().numpy()
     if isinstance(inputs, np.ndarray):
-        return DataSet([ArrayReader(inputs)])
+        return DataSet([ArrayReader(inputs)], columns, bad_rows)
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    return open_inputs([os.fspath(path) for path in inputs], columns)
+    return open_inputs([os.fspath(path) for path in inputs], columns, bad_rows)
 
 
 def sweep(
@@ -162,7 +182,8 @@ def sweep(
     else:
         tried, between = parse_numbers(",".join(map(str, numbers)))
     TrainOptions(tried[-1], metric=metric, seed=seed)
-    rows = RowSource(open_data(inputs), metric, resolve_device(device), sample_weight, memory)
+    data = repeatable(open_data(inputs))
+    rows = RowSource(data, metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, tried, between, seed, on_step)
 
 
@@ -175,7 +196,7 @@ def _clear_number(
 ) -> int:
     checked = TrainOptions(2, **options)
     rows = RowSource(data, checked.metric, resolve_device(device), sample_weight, memory)
-    found = sweep_rows(rows, usual_numbers(data.n_rows), True, checked.seed)
+    found = sweep_rows(rows, usual_numbers(data.known_rows), True, checked.seed)
     if found.n_clusters is None:
         raise InputError(
             f"{data.name}: no clear K: {found.reason}; give a number with -k (dink sweep shows "
@@ -189,14 +210,12 @@ def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
         return torch.as_tensor(init, dtype=torch.float32)
     if init in SEEDINGS:
         return None
-    if init.endswith(".safetensors"):
-        return torch.from_numpy(load(init).cluster_centers)
     if not os.path.exists(init):
         raise UsageError(
             f"--init {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
             "and there is no such file"
         )
-    return torch.from_numpy(open_inputs([init]).load())
+    return torch.from_numpy(read_centers(init))
 
 
 def _checkpoint(trainer: Trainer, history: list[dict[str, Any]], sums: dict[str, int]) -> Model:
@@ -215,7 +234,7 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
     training = {
         "options": options.as_dict(),
-        "input": data.fingerprint(),
+        "input": {**data.fingerprint(), "bad_rows": trainer.rows.n_bad},
         "metrics": metrics,
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,

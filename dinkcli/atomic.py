@@ -14,13 +14,16 @@ def check_target(path: str) -> None:
     """Refuses a target that cannot be written, before any work is done.
 
     Raises:
-        UsageError: the folder does not exist, or the path is a folder.
+        UsageError: the folder does not exist, or the path is a folder, a device or a pipe.
     """
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise UsageError(f"{path}: no such folder: {folder}; make it first")
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+    if os.path.exists(path) and not os.path.isfile(path):
+        # Renaming a finished file onto /dev/null would take the device away.
+        raise UsageError(f"{path}: is no regular file; for a pipe use standard output (no -o)")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{path}: no permission to write in {folder}")
 

@@ -6,7 +6,8 @@
     └── RunError         the call is fine, the run failed (exit 1)
         ├── InputError   the data: unreadable, wrong shape, not finite
         ├── ModelError   the model file: not one, damaged, does not fit the data
-        └── OutputError  the result could not be written
+        ├── OutputError  the result could not be written
+        └── ExtraError   a package is missing that only some formats need
 
 A message says what was found, what was expected, where (file, column, row), and what to do next.
 """
@@ -52,3 +53,7 @@ class ModelError(RunError, ValueError):
 
 class OutputError(RunError, OSError):
     """The result could not be written."""
+
+
+class ExtraError(RunError, ImportError):
+    """A package is missing that only some formats need."""

@@ -5,6 +5,7 @@ Reading needs no torch, so that commands which only look at a model start fast.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -86,6 +87,13 @@ class Model:
     @property
     def n_features(self) -> int:
         return self.cluster_centers.shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of what labels depend on: the centres and the metric."""
+        centers = np.ascontiguousarray(self.cluster_centers, "<f4")
+        text = f"{self.metric} {centers.shape[0]} {centers.shape[1]} ".encode()
+        return hashlib.sha256(text + centers.tobytes()).hexdigest()[:16]
 
     def head(self) -> DinkClusterHead:
         """A new head with these centres, on the CPU."""

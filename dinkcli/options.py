@@ -1,4 +1,4 @@
-"""The options of a training run, checked. Needs no torch, so that usage errors are quick."""
+"""The options of a run, checked. Needs no torch, so that usage errors are quick."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dinkcli.errors import UsageError
 METRICS = ("euclidean", "cosine")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
+PROBABILITY_TYPES = ("float32", "float16")
 _LARGEST_DILATION = 1e12
 _UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
 _INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
@@ -134,3 +135,61 @@ class TrainOptions:
         if self.dilation is None:
             return 1.0 if self.literal else 0.0
         return self.dilation
+
+
+@dataclass(frozen=True)
+class AssignOptions:
+    """What is found out about each row.
+
+    Attributes:
+        soft: the probabilities of all K clusters.
+        top: the M most probable clusters with their probabilities; None leaves them out.
+        distance: the Euclidean distance to the nearest centre.
+        temperature: of the probabilities, softmax over centres of minus the distance over it.
+        probability_type: "float32" or "float16".
+        min_prob: rows whose cluster is less probable than this are outliers, labelled -1.
+        max_distance: rows farther than this from every centre are outliers, labelled -1.
+
+    Raises:
+        UsageError: a value out of range, or two that exclude each other.
+    """
+
+    soft: bool = False
+    top: int | None = None
+    distance: bool = False
+    temperature: float = 1.0
+    probability_type: str = "float32"
+    min_prob: float | None = None
+    max_distance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.soft and self.top is not None:
+            raise UsageError("--soft gives all probabilities, --top only some: choose one of them")
+        if self.top is not None and self.top < 1:
+            raise UsageError(f"--top {self.top}: expected at least 1")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"--temperature {self.temperature}: expected a number above 0")
+        if self.probability_type not in PROBABILITY_TYPES:
+            raise UsageError(
+                f"--dtype {self.probability_type}: expected one of {', '.join(PROBABILITY_TYPES)}"
+            )
+        if self.min_prob is not None and not 0 <= self.min_prob <= 1:
+            raise UsageError(f"--min-prob {self.min_prob}: expected a number from 0 to 1")
+        if self.max_distance is not None and not self.max_distance >= 0:
+            raise UsageError(f"--max-distance {self.max_distance}: expected at least 0")
+
+    def check_clusters(self, n_clusters: int) -> None:
+        """Raises UsageError when more clusters are asked for than there are."""
+        if self.top is not None and self.top > n_clusters:
+            raise UsageError(f"--top {self.top}: the model has {n_clusters} clusters")
+
+    @property
+    def needs_probabilities(self) -> bool:
+        return self.soft or self.top is not None or self.min_prob is not None
+
+    @property
+    def marks_outliers(self) -> bool:
+        return self.min_prob is not None or self.max_distance is not None
+
+
+HARD = AssignOptions()

@@ -1,14 +1,14 @@
 """The rows being clustered: prepared for the metric, in memory or read block by block.
 
-Shapes: N rows, B rows in a block, D features.
+Shapes: N rows, B rows in a block or batch, D features.
 
 Euclidean rows are shifted to their mean, which changes no distance and keeps float32 digits.
-Cosine rows are scaled to norm 1, where the squared distance is 2 - 2 cos.
+Cosine rows are scaled to norm 1, where the squared distance is 2 - 2 cos. Narrow dtypes such as
+float16 stay as they are until a block is prepared.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 
@@ -16,11 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.ahead import read_ahead
 from dinkcli.errors import InputError, UsageError
 from dinkcli.limits import LARGEST_WEIGHT, normalize_, refuse_overflow, refuse_underflow
-from dinkcli.readers import DataSet
+from dinkcli.readers.dataset import BLOCK_BYTES, DataSet
+from dinkcli.readers.memory import default_memory, in_memory
+from dinkcli.readers.shuffle import shuffled_windows
+from dinkcli.readers.spool import repeatable, seekable
 
 Block = tuple[Tensor, "Tensor | None"]
+# Windows of shuffled rows: two are held, one in use and one being read.
+_WINDOW_BYTES = 256 << 20
 
 # Sums over the rows of a block may be taken in float32; float64 takes in one block after the
 # other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
@@ -28,12 +34,12 @@ _BLOCK_ROWS = 1 << 16
 
 
 class RowSource:
-    """N rows of a data set on a device.
+    """N usable rows of a data set on a device.
 
     Args:
         data: what to read.
         metric: "euclidean" or "cosine".
-        weights: (N,) float32, not negative, or None.
+        weights: (N,) float32, not negative, or None; those of bad rows do not count.
         memory: bytes that the rows may take; beyond it they are read anew for each pass.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
 
@@ -51,75 +57,162 @@ class RowSource:
         memory: int | None = None,
         shift: Tensor | None = None,
     ):
-        self.data = data
+        self.data = repeatable(data)
         self.metric = metric
         self.device = device
-        self.n_rows, self.n_features = data.n_rows, data.n_features
+        self.n_rows, self.n_features = self.data.known_rows, data.n_features
         self.weights = _check_weights(weights, self.n_rows)
-        self.total_weight = (
-            float(self.n_rows) if self.weights is None else float(self.weights.double().sum())
-        )
-        self.memory = _default_memory() if memory is None else memory
-        self.in_memory = 4 * self.n_rows * self.n_features <= self.memory
+        self.memory = default_memory() if memory is None else memory
+        self.in_memory = in_memory(self.data, self.memory)
         self.shift = torch.zeros(self.n_features) if shift is None else shift
         self._given = shift is not None
+        self.n_bad = 0
+        self._good: Tensor | None = None
         self._rows: Tensor | None = None
         if self.in_memory:
             self._load()
+        self._count()
 
     def _load(self) -> None:
-        rows = _aligned(self.data.load())
-        if self.metric == "cosine":
-            _normalize_(rows, 0, self.data.name)
-        else:
-            if not self._given:
-                self.shift = rows.mean(0, dtype=torch.float64).float()
-            rows -= self.shift
-            refuse_overflow(rows, self.data.name)
+        rows, good = self.data.load_rows(self.data.dtype, nonzero=self.metric == "cosine")
+        loaded = _aligned(rows)
+        if good is not None:
+            self._leave_out(self.n_rows - len(good))
+            if self.weights is not None:
+                self.weights = self.weights[torch.from_numpy(good)]
+        if self.metric == "euclidean" and not self._given:
+            total = torch.zeros(self.n_features, dtype=torch.float64)
+            for part in loaded.split(self._block_rows):
+                total += part.sum(0, dtype=torch.float64)
+            self.shift = (total / self.n_rows).float()
+        if loaded.dtype == torch.float32:
+            for number, part in enumerate(loaded.split(self._block_rows)):
+                self._prepare_(part, number * self._block_rows)
         try:
-            self._rows = rows.to(self.device)
+            self._rows = loaded.to(self.device)
         except torch.cuda.OutOfMemoryError:
-            self._rows = rows  # then each block goes to the device when it is its turn
+            self._rows = loaded  # then each block goes to the device when it is its turn
 
-    def _prepared(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first row, rows (B, D)) in order, on the CPU."""
-        for block in self.data.blocks():
-            rows = _aligned(block.vectors)
-            if self.metric == "cosine":
-                _normalize_(rows, block.start, self.data.name)
-            else:
-                rows -= self.shift
-                refuse_overflow(rows, self.data.name, block.start)
-            yield block.start, rows
+    def _leave_out(self, n_bad: int) -> None:
+        self.n_bad += n_bad
+        self.n_rows -= n_bad
+        if self.n_rows == 0:
+            raise InputError(f"{self.data.name}: all {n_bad} rows are bad; nothing to train on")
+
+    def _count(self) -> None:
+        self.total_weight = (
+            float(self.n_rows) if self.weights is None else float(self.weights.double().sum())
+        )
+
+    @property
+    def _block_rows(self) -> int:
+        return max(1, BLOCK_BYTES // (4 * self.n_features))
+
+    def _prepare_(self, rows: Tensor, start: int = 0) -> Tensor:
+        """float32 ``rows``, the first with number ``start``, for the metric, in place."""
+        if self.metric == "cosine":
+            normalize_(rows)  # bad rows are zeros, and stay so
+        else:
+            rows -= self.shift.to(rows.device)
+            refuse_overflow(rows, self.data.name, start)
+        return rows
+
+    def _prepared(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(number of the first row, rows (B, D), which are bad) in order, on the CPU."""
+        for block in self.data.blocks(nonzero=self.metric == "cosine"):
+            rows = self._prepare_(_aligned(block.vectors), block.start)
+            yield block.start, rows, None if block.bad is None else torch.from_numpy(block.bad)
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
         if self._rows is not None:
             for start in range(first * _BLOCK_ROWS, self.n_rows, _BLOCK_ROWS):
                 where = slice(start, start + _BLOCK_ROWS)
-                yield self._rows[where].to(self.device), self._weights_at(where)
+                part = self._rows[where].to(self.device)
+                if part.dtype != torch.float32:
+                    part = self._prepare_(part.float(), start)
+                yield part, self._weights_at(where)
             return
-        for start, rows in islice(self._prepared(), first, None):
-            yield rows.to(self.device), self._weights_at(slice(start, start + len(rows)))
+        for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
+            weights = self._weights_at(slice(start, start + len(rows)))
+            if bad is not None:
+                rows, weights = rows[~bad], None if weights is None else weights[~bad]
+            yield rows.to(self.device), weights
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
+        """All rows and their weights in random order, ``size`` at a time; the last may be smaller.
+
+        Every row comes exactly once. Rows that are not in memory are shuffled on two levels (see
+        ``shuffled_windows``), while a thread reads ahead.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        if self._rows is not None:
+            order = torch.randperm(self.n_rows, generator=generator)
+            for part in order.split(size):
+                rows = self._rows.index_select(0, part.to(self._rows.device)).to(self.device)
+                if rows.dtype != torch.float32:
+                    rows = self._prepare_(rows.float())
+                yield rows, None if self.weights is None else self.weights[part].to(self.device)
+            return
+        # Inputs that cannot be read from anywhere are copied, once.
+        self.data = seekable(self.data)
+        window = max(1, min(_WINDOW_BYTES, self.memory // 3))
+        windows = shuffled_windows(self.data, window, generator, nonzero=self.metric == "cosine")
+        rest: list[tuple[Tensor, Tensor]] = []
+        held = 0
+        for vectors, numbers in read_ahead(windows, depth=1):
+            order = torch.randperm(len(vectors), generator=generator)
+            rows, where = torch.from_numpy(vectors), torch.from_numpy(numbers)
+            for part in _split(order, size - held, size):
+                rest.append((rows.index_select(0, part), where[part]))
+                held += len(part)
+                if held == size:
+                    yield self._batch(rest)
+                    rest, held = [], 0
+        if rest:
+            yield self._batch(rest)
+
+    def _batch(self, parts: list[tuple[Tensor, Tensor]]) -> Block:
+        rows = torch.cat([part for part, _ in parts]).to(self.device)
+        if self.weights is None:
+            return self._prepare_(rows.float()), None
+        numbers = torch.cat([where for _, where in parts])
+        return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
     def sample(self, size: int, generator: torch.Generator) -> Block:
         """``size`` rows drawn without replacement, in random order, with their weights.
 
-        Rows that are not in memory are read once, and a shift that was not given is set to the
-        sample's mean.
+        Drawn from all rows, wherever they are. Rows that are not in memory are read once, when
+        the bad ones are found, and a shift that was not given is set to the sample's mean. The
+        sample is smaller by the bad rows in it.
         """
-        chosen = torch.randperm(self.n_rows, generator=generator)[:size]
+        n_rows = self.n_rows if self._rows is not None else self.data.known_rows
+        chosen = torch.randperm(n_rows, generator=generator)[:size]
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
         if self._rows is not None:
-            result = self._rows[chosen.to(self._rows.device)].to(self.device)
-            refuse_underflow(result, self.data.name)
-            return result, weights
+            rows = self._rows[chosen.to(self._rows.device)].to(self.device)
+            if rows.dtype != torch.float32:
+                rows = self._prepare_(rows.float())
+            refuse_underflow(rows, self.data.name)
+            return rows, weights
         order = chosen.argsort()
         ascending = chosen[order]
-        result = torch.empty(size, self.n_features)
-        for start, rows in self._prepared():
+        result = torch.empty(len(chosen), self.n_features)
+        good = torch.ones(len(chosen), dtype=torch.bool)
+        n_bad = 0
+        for start, rows, bad in read_ahead(self._prepared()):
             first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
-            result[order[first:last]] = rows[ascending[first:last] - start]
+            here = ascending[first:last] - start
+            result[order[first:last]] = rows[here]
+            if bad is not None:
+                n_bad += int(bad.sum())
+                good[order[first:last]] = ~bad[here]
+                if self.weights is not None:
+                    self.weights[start : start + len(rows)][bad] = 0
+        if n_bad:
+            self._leave_out(n_bad)
+            self._count()
+            result, weights = result[good], None if weights is None else weights[good]
         if self.metric == "euclidean" and not self._given:
             mean = result.mean(0, dtype=torch.float64).float()
             self.shift += mean
@@ -131,9 +224,11 @@ class RowSource:
         return None if self.weights is None else self.weights[where].to(self.device)
 
 
-def _default_memory() -> int:
-    """A quarter of the machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:
+    """``order`` in parts of ``size``, but for the first one."""
+    yield order[:first]
+    for start in range(first, len(order), size):
+        yield order[start : start + size]
 
 
 def _aligned(vectors: np.ndarray) -> Tensor:
@@ -142,18 +237,9 @@ def _aligned(vectors: np.ndarray) -> Tensor:
     The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
     differs from run to run.
     """
-    rows = torch.empty(vectors.shape)
+    rows = torch.empty(vectors.shape, dtype=torch.from_numpy(np.empty(0, vectors.dtype)).dtype)
     rows.numpy()[:] = vectors
     return rows
-
-
-def _normalize_(rows: Tensor, start: int, name: str) -> None:
-    zero = (normalize_(rows) == 0).nonzero()
-    if len(zero):
-        raise InputError(
-            f"{name}: row {start + int(zero[0, 0])} has norm 0, which has no direction "
-            f"(counting from 0; {len(zero)} such rows); remove it or use --metric euclidean"
-        )
 
 
 def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
@@ -168,4 +254,4 @@ def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
             f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "
             f"and at least {1 / LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
         )
-    return torch.from_numpy(np.asarray(weights, dtype=np.float32))
+    return torch.from_numpy(np.array(weights, dtype=np.float32))

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -277,13 +278,13 @@ class Trainer:
         loop.resume(optimizer, head.cluster_centers)
         while loop.done <= limit:
             if loop.done:
-                for z, _ in self.rows.blocks(loop.blocks):
-                    for batch in z.split(size):
-                        dilation, shrink = head(batch)
-                        optimizer.zero_grad()
-                        (shrink + self.options.dilation_weight * dilation).backward()
-                        optimizer.step()
-                        loop.updates += 1
+                batches = self.rows.batches(size, self.options.seed, loop.done)
+                for batch, _ in islice(batches, loop.blocks, None):
+                    dilation, shrink = head(batch)
+                    optimizer.zero_grad()
+                    (shrink + self.options.dilation_weight * dilation).backward()
+                    optimizer.step()
+                    loop.updates += 1
                     loop.blocks += 1
                     yield None
             at.centers = self._project(loop.weights.clone())

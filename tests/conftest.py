@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from dinkcli.cli import app
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
@@ -72,3 +79,53 @@ def nearest_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def inertia_float64(z: np.ndarray, centers: np.ndarray) -> float:
     z, centers = z.astype(np.float64), centers.astype(np.float64)
     return sum(((centers - row) ** 2).sum(1).min() for row in z)
+
+
+def distances_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """(N, K) Euclidean distances by differences in float64."""
+    z, centers = z.astype(np.float64), centers.astype(np.float64)
+    return np.stack([np.sqrt(((centers - row) ** 2).sum(1)) for row in z])
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """``invoke(*args, code=0)`` runs the command in this process, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "DINK_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*args: object, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, list(map(str, args)))
+        assert result.exit_code == code, (result.exit_code, result.stderr, result.exception)
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample data and ``dink`` and ``python`` on the path that run this code."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(SAMPLES, folder / "sample_data")
+    (folder / "bin").mkdir()
+    for name, arguments in (("dink", "-m dinkcli"), ("python", "")):
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        script.chmod(0o755)
+    return folder
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
+    env = environment()
+    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, text=True, capture_output=True
+    )
+
+
+def masked(text: str) -> list[str]:
+    """The lines with every number replaced: times and last digits differ between machines."""
+    lines = (
+        line for line in text.splitlines() if not re.match(r"(anneal|refine|pass|assign) ", line)
+    )
+    return [re.sub(r"-?\d[\d.,]*(e[+-]?\d+)?", "#", line) for line in lines]

@@ -45,7 +45,7 @@ def folder(tmp_path, blobs):
 
 TRAIN = [
     (["nowhere.npy"], 2, "nowhere.npy: no such file"),
-    (["text.npy"], 1, "text.npy: neither an .npy nor a parquet file"),
+    (["text.npy"], 1, "text.npy: no format that dink reads"),
     (["short.npy"], 1, "short.npy: truncated"),
     (["short.parquet"], 1, "short.parquet: cannot be read as parquet"),
     (["objects.npy"], 1, "objects.npy: the array holds Python objects (a pickle)"),
@@ -92,7 +92,11 @@ ASSIGN = [
     (["short.safetensors", "x.npy"], 1, "short.safetensors: not a dink model, or damaged"),
     (["m.safetensors", "wide.npy"], 1, "wide.npy: 4 features per row, but the model was trained"),
     (["m.safetensors", "nan.npy", "-o", "y.csv"], 1, "nan.npy: row 17 holds nan in feature 3"),
-    (["m.safetensors", "x.npy", "-o", "y.txt"], 2, "suffix .txt, expected one of .csv, .npy"),
+    (
+        ["m.safetensors", "x.npy", "-o", "y.txt"],
+        2,
+        "suffix .txt, expected one of .csv, .jsonl, .ndjson, .npy",
+    ),
     (["m.safetensors", "x.npy", "-o", "no/y.csv"], 2, "no/y.csv: no such folder: no"),
     (["m.safetensors", "x.npy", "-o", "x.npy"], 2, "x.npy: is an input of this run"),
     (["m.safetensors", "x.parquet", "--id-column", "i"], 2, "no column 'i' for --id-column"),
@@ -154,7 +158,7 @@ def test_a_newer_model_is_refused_with_advice(dink, folder, monkeypatch):
 
 def test_control_characters_of_paths_are_shown_escaped(dink, folder):
     result = dink("train", "no\x1b[31mfile\n.npy", "-k", 3, code=2)
-    assert "no\\x1b[31mfile\\x0a.npy: no such file" in result.stderr
+    assert "no\\x1b[31mfile\\x0a.npy: no file matches this pattern" in result.stderr
 
 
 def test_a_failed_assign_keeps_the_old_output(dink, folder):

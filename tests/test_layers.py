@@ -8,18 +8,22 @@ import pytest
 CORE = [
     "agreement",
     "api",
+    "ahead",
     "assigner",
     "atomic",
+    "centers",
     "estimator",
     "evaluate",
     "exemplars",
     "export",
     "head",
     "lloyd",
+    "matching",
     "model",
     "nearest",
     "objective",
     "overview",
+    "pipeline",
     "quality",
     "readers",
     "refine",
@@ -52,12 +56,14 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
 
 
 def test_readers_and_models_need_no_torch():
-    modules = "dinkcli.readers, dinkcli.model, dinkcli.writers, dinkcli.overview, dinkcli.agreement"
-    assert "torch" not in modules_after(f"import {modules}")
+    modules = "readers, model, writers, export, matching, overview, agreement".replace(
+        ", ", ", dinkcli."
+    )
+    assert "torch" not in modules_after(f"import dinkcli.{modules}")
 
 
 def test_the_core_needs_no_extra():
-    extras = {"sklearn", "scipy", "bokeh", "umap", "pandas"}
+    extras = {"sklearn", "bokeh", "umap", "pandas", "onnx", "faiss", "skops"}
     names = [name for name in CORE if name != "estimator"]
     assert not extras & modules_after("; ".join(f"import dinkcli.{name}" for name in names))
 

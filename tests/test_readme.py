@@ -1,52 +1,23 @@
 """Every command and snippet of the README runs and prints what the README shows."""
 
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SAMPLES, environment
+from conftest import ROOT, environment, masked, shell
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = ("train", "assign", "export", "info", "inspect", "evaluate", "sweep", "report")
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def masked(text: str) -> list[str]:
-    """The lines with every number replaced: times and last digits differ between machines."""
-    lines = (
-        line for line in text.splitlines() if not re.match(r"(anneal|refine|pass|assign) ", line)
-    )
-    return [re.sub(r"-?\d[\d.,]*(e[+-]?\d+)?", "#", line) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with the sample data and a ``dink`` on the path that runs this code."""
-    folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(SAMPLES, folder / "sample_data")
-    (folder / "bin").mkdir()
-    script = folder / "bin" / "dink"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dinkcli "$@"\n')
-    script.chmod(0o755)
-    return folder
-
-
-def run(command: str, folder) -> subprocess.CompletedProcess:
-    env = environment()
-    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=env, text=True, capture_output=True
-    )
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=lambda block: block.splitlines()[0][2:42])
 def test_console_blocks(block, folder):
     first, _, expected = block.partition("\n")
     assert first.startswith("$ ")
-    result = run(first[2:], folder)
+    result = shell(first[2:], folder)
     assert result.returncode == 0, result.stderr
     assert masked(result.stderr + result.stdout) == masked(expected)
 
@@ -61,7 +32,7 @@ def test_python_snippets(snippet, folder):
 
 def test_every_option_is_in_the_help(dink):
     """An option that the README names exists in some command's help."""
-    helps = "".join(dink(command, "--help").stdout for command in ("train", "assign", "export"))
+    helps = "".join(dink(command, "--help").stdout for command in COMMANDS)
     for option in set(re.findall(r"`(--[a-z-]+)", README)) | set(
         re.findall(r" (--[a-z-]+)", README)
     ):

@@ -12,6 +12,7 @@ from dinkcli.cli.assign import assign
 from dinkcli.cli.console import abandon_stdout, say
 from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
+from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
 from dinkcli.cli.report import report
 from dinkcli.cli.sweep import sweep
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(assign)
 app.command()(export)
+app.command()(info)
 app.command()(inspect)
 app.command()(evaluate)
 app.command()(report)

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
-from dinkcli.cli.options import Column, Device, Inputs, Json, ModelPath, Quiet
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
+from dinkcli.cli.drift import Match, show_drift
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Dim,
+    IdColumn,
+    Inputs,
+    Json,
+    ModelPath,
+    Quiet,
+)
 from dinkcli.cli.paths import warn_if_unfinished
-from dinkcli.errors import OutputError
 
 if TYPE_CHECKING:
-    from dinkcli.writers import Layout, Writer
+    from dinkcli.pipeline import Counts, Job, Output
 
 
 def assign(
@@ -27,20 +38,95 @@ def assign(
         typer.Option(
             "-o",
             "--output",
-            help="Where to write: .parquet, .npy or .csv. Without it, CSV on standard output.",
+            help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and "
+            "the like are compressed); a folder with --rows-per-file. Without it, standard "
+            "output.",
             show_default=False,
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="csv, jsonl, npy, parquet, arrow (a file) or arrows (a stream); without it, by "
+            "the output's suffix, csv on standard output, parquet for parts.",
+            show_default=False,
+        ),
+    ] = None,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            help="none; gzip or zstd for csv and jsonl; lz4 or zstd for arrow; zstd (the default), "
+            "snappy, gzip, lz4 or brotli for parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    rows_per_file: Annotated[
+        int | None,
+        typer.Option(
+            help="Write a folder of parts with this many rows of the input each.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last complete part, if any.")
+    ] = False,
     soft: Annotated[
         bool, typer.Option("--soft", help="Also write the probability of every cluster.")
     ] = False,
-    id_column: Annotated[
-        str | None,
-        typer.Option(help="Parquet column to name rows by.", show_default=False),
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="Also write the most probable clusters, this many, and their probabilities.",
+            show_default=False,
+        ),
     ] = None,
+    distance: Annotated[
+        bool, typer.Option("--distance", help="Also write the distance to the nearest centre.")
+    ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            help="Of the probabilities, softmax of minus distance / temperature; lower is sharper."
+        ),
+    ] = 1.0,
+    dtype: Annotated[
+        str, typer.Option(help="Of the probabilities: float32 or float16.")
+    ] = "float32",
+    min_prob: Annotated[
+        float | None,
+        typer.Option(
+            help="Rows whose cluster is less probable get cluster -1.", show_default=False
+        ),
+    ] = None,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(help="Rows farther from every centre get cluster -1.", show_default=False),
+    ] = None,
+    id_column: IdColumn = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of the input to write as well, separated by commas.", show_default=False
+        ),
+    ] = None,
+    csv_safe: Annotated[
+        bool,
+        typer.Option(
+            "--csv-safe",
+            help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
+            "(they begin with =, +, -, @, a tab or a line break).",
+        ),
+    ] = False,
+    match_path: Match = None,
     device: Device = "auto",
     column: Column = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
     json_summary: Json = False,
+    json_file: Annotated[
+        str | None,
+        typer.Option(help="The summary as JSON in this file.", show_default=False),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Gives every row of the inputs the cluster of its nearest centre, in order.
@@ -49,48 +135,115 @@ def assign(
     """
     with error_boundary():
         started = time.monotonic()
+        from dinkcli.atomic import check_target
         from dinkcli.cli.paths import refuse_overwriting
+        from dinkcli.errors import OutputError, UsageError
         from dinkcli.model import load
+        from dinkcli.options import AssignOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
-        from dinkcli.writers import Layout, format_of
+        from dinkcli.writers import encoding_of
 
-        if output is not None:
-            format_of(output)
+        parts = rows_per_file is not None
+        if parts and output is None:
+            raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
+        if resume and not parts:
+            raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+        options = AssignOptions(soft, top, distance, temperature, dtype, min_prob, max_distance)
+        encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
+        files = [path for path in (None if parts else output, json_file) if path is not None]
+        for path in files:
+            check_target(path)
         model = load(model_path)
         warn_if_unfinished(model, model_path)
-        data = open_inputs(inputs, Columns(column, model.column, id_column))
+        old = None if match_path is None else load(match_path)
+        options.check_clusters(model.n_clusters)
+        others = tuple(name.strip() for name in columns.split(",")) if columns else ()
+        wanted = Columns(column, model.column, id_column, others, dim=dim)
+        data = open_inputs(inputs, wanted, bad_rows)
         model.check_features(data.n_features, data.name)
-        if output is not None:
-            refuse_overwriting(output, data, model_path)
+        for path in files:
+            refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
+        show_notes(data, quiet)
 
-        from dinkcli.assigner import assign as assign_blocks
-        from dinkcli.device import resolve_device
+        from dinkcli.matching import match
+        from dinkcli.pipeline import Job, Output, run
 
-        layout = Layout(data.n_rows, model.n_clusters if soft else 0, id_column, data.carried)
-        blocks = assign_blocks(model, data, resolve_device(device), soft)
-        with (
-            ProgressLines(quiet or json_summary or output is None) as progress,
-            _writer(output, layout) as writer,
-        ):
-            for block in blocks:
-                writer.write(block)
-                done = block.start + len(block)
-                rate = done / max(1e-9, time.monotonic() - started)
-                progress.update("assign", done, data.n_rows, f"{rate:,.0f} rows/s")
-        seconds = time.monotonic() - started
-        if json_summary:
-            summary = {"rows": data.n_rows, "seconds": round(seconds, 3)}
-            say(json.dumps({**summary, "output": printable(output) if output else None}))
-        elif output is not None and not quiet:
-            say(f"{output}: {data.n_rows} rows assigned in {seconds:.1f} s")
-
-
-def _writer(output: str | None, layout: Layout) -> AbstractContextManager[Writer]:
-    from dinkcli.writers import open_writer, stream_writer
-
-    if output is None:
-        if sys.stdout is None:
+        matching = None if old is None else match(old, model)
+        job = Job(model, data, options, model_path, matching)
+        if output is None and sys.stdout is None:
             raise OutputError("standard output is closed; write to a file with -o")
-        return stream_writer(sys.stdout.buffer, layout)
-    return open_writer(output, layout)
+        stream = sys.stdout.buffer if output is None else None
+        target = Output(output or "standard output", encoding, rows_per_file, resume, stream)
+        with ProgressLines(quiet or json_summary or output is None) as progress:
+
+            def show(done: int) -> None:
+                rate = done / max(1e-9, time.monotonic() - started)
+                progress.update("assign", done, data.n_rows or done, f"{rate:,.0f} rows/s")
+
+            with _interruption(target):
+                counts = run(job, target, device, show)
+        summary = _summary(job, target, counts, time.monotonic() - started)
+        if json_file is not None:
+            _save(summary, json_file)
+        if json_summary:
+            say(json.dumps(summary))
+        elif not quiet:
+            _show_summary(summary)
+            if matching is not None and match_path is not None:
+                show_drift(matching, match_path)
+
+
+@contextmanager
+def _interruption(target: Output) -> Iterator[None]:
+    """Ctrl-C says what is kept, which for parts and streams is not nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if target.rows_per_file is not None:
+            say(f"Interrupted; the complete parts in {target.path} stay, --resume goes on.")
+        elif target.stream is not None:
+            say("Interrupted; the output is incomplete.")
+        else:
+            raise
+        raise typer.Exit(130) from None
+
+
+def _summary(job: Job, target: Output, counts: Counts, seconds: float) -> dict[str, Any]:
+    summary = {
+        "rows": counts.rows,
+        "output": None if target.stream else printable(target.path),
+        "format": target.encoding.format,
+        "model": printable(job.model_name),
+        "fingerprint": job.model.fingerprint,
+        "n_clusters": job.model.n_clusters,
+        "cluster_sizes": counts.sizes.tolist(),
+        "outliers": counts.outliers,
+        "bad_rows": counts.bad,
+        "seconds": round(seconds, 3),
+    }
+    if counts.parts is not None:
+        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if job.matching is not None:
+        summary["match"] = job.matching.as_dict()
+    return summary
+
+
+def _save(summary: dict[str, Any], path: str) -> None:
+    from dinkcli.atomic import atomic_path
+
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(summary) + "\n")
+
+
+def _show_summary(summary: dict[str, Any]) -> None:
+    if summary["output"] is not None:
+        before = summary.get("rows_before")
+        more = f" after {before} by an earlier run" if before else ""
+        more += f", {summary['parts']} parts" if "parts" in summary else ""
+        outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+        bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
+        say(
+            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
+            f"in {summary['seconds']:.1f} s"
+        )

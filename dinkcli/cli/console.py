@@ -17,6 +17,8 @@ from dinkcli.errors import DinkError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from dinkcli.readers import DataSet
+
 _PLAIN_LINE_SECONDS = 1.0
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
@@ -48,6 +50,12 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     say(f"Warning: {text}")
+
+
+def show_notes(data: DataSet, quiet: bool) -> None:
+    """What there is to know about the inputs."""
+    for note in () if quiet else data.notes:
+        say(f"Note: {note}")
 
 
 @contextmanager

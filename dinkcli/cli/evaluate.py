@@ -45,19 +45,19 @@ def evaluate(
         from dinkcli.model import load
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
+        from dinkcli.readers.spool import repeatable
 
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
         model = load(model_path)
-        others = () if label_column is None else (label_column,)
-        data = open_inputs(inputs, Columns(column, model.column, others=others))
+        data = repeatable(open_inputs(inputs, Columns(column, model.column, label=label_column)))
         model.check_features(data.n_features, data.name)
 
         from dinkcli.device import resolve_device
         from dinkcli.evaluate import evaluate as measure
         from dinkcli.evaluate import read_labels
 
-        truth = None if labels is None else read_labels(labels, data.n_rows)
+        truth = None if labels is None else read_labels(labels, data.known_rows)
         with ProgressLines(quiet or as_json) as progress:
             found = measure(
                 model,
@@ -65,7 +65,7 @@ def evaluate(
                 resolve_device(device),
                 truth,
                 label_column,
-                lambda phase, done: progress.update(phase, done, data.n_rows, "rows"),
+                lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             )
         if as_json:
             print_json(found.as_dict())

@@ -15,28 +15,31 @@ def export(
     model_path: ModelPath,
     output: Annotated[
         str,
-        typer.Option("-o", "--output", help="Where to write the centres.", show_default=False),
+        typer.Option("-o", "--output", help="Where to write the model.", show_default=False),
     ],
     format: Annotated[
         str | None,
         typer.Option(
-            help="npy, parquet, csv, json or safetensors; without it, by the output's suffix.",
+            help="npy, parquet, csv, json or safetensors (the centres); onnx, pt2 (torch.export), "
+            "faiss or sklearn (skops), which compute labels. Without it, by the output's suffix.",
             show_default=False,
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Writes the centres of a model for other tools.
+    """Writes a model for other tools: its centres, or what computes labels without dink.
 
     dink export emb.dink.safetensors -o centers.npy
     """
     with error_boundary():
-        from dinkcli.export import EXPORTERS
+        from dinkcli.atomic import check_target
+        from dinkcli.export import SUFFIXES
         from dinkcli.export import export as export_model
         from dinkcli.model import load
-        from dinkcli.writers import format_of
+        from dinkcli.suffix import by_suffix
 
-        chosen = format or format_of(output, EXPORTERS)
+        chosen = format or by_suffix(output, SUFFIXES)
+        check_target(output)
         model = load(model_path)
         warn_if_unfinished(model, model_path)
         export_model(model, output, chosen)

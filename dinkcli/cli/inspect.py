@@ -98,8 +98,9 @@ def _look(
     from dinkcli.overview import root_mean
     from dinkcli.readers import open_inputs
     from dinkcli.readers.base import Columns
+    from dinkcli.readers.spool import repeatable
 
-    data = open_inputs(inputs, Columns(column, model.column, others=tuple(names)))
+    data = repeatable(open_inputs(inputs, Columns(column, model.column, others=tuple(names))))
     model.check_features(data.n_features, data.name)
 
     from dinkcli.device import resolve_device
@@ -114,7 +115,7 @@ def _look(
         for view in survey(model, data, where):
             first.add(view)
             nearest.add(view)
-            progress.update("inspect", view.start + len(view), data.n_rows, "rows")
+            progress.update("inspect", view.start + len(view), data.known_rows, "rows")
     sizes = first.sizes.cpu().numpy()
     spread = root_mean(first.inertia.cpu().numpy(), sizes)
     return sizes, spread, nearest.of_clusters()

@@ -10,7 +10,8 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
-        help="Files (.npy, .parquet) or folders of them; several are one data set.",
+        help="Files (npy, npz, parquet, Arrow, safetensors, jsonl, csv, fvecs), folders of them, "
+        "patterns, URLs, or - for npy or Arrow on standard input; several are one data set.",
         show_default=False,
     ),
 ]
@@ -21,10 +22,37 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Column = Annotated[
     str | None,
     typer.Option(
-        help="Parquet column of the embeddings, or a pattern such as 'dim_*' for one column per "
-        "dimension. Found by itself when there is one candidate.",
+        help="Column of the embeddings, or a pattern such as 'dim_*' for one column per "
+        "dimension; in npz and safetensors the member. Found when there is one candidate.",
         show_default=False,
     ),
+]
+Dim = Annotated[
+    int | None,
+    typer.Option(help="Dimension of the vectors in a column of bytes.", show_default=False),
+]
+BadRows = Annotated[
+    str,
+    typer.Option(
+        help="Rows that are null, ragged, not finite, or of norm 0 under cosine: stop at the "
+        "first, or go on and skip them, or label them -1."
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="What the rows may take, such as 2GB; a quarter of the machine by default. More "
+        "data are read anew for each pass.",
+        show_default=False,
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(help="Column to name rows by, instead of their number.", show_default=False),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the true labels, to compare with.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 Json = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from dinkcli.cli.console import warn
@@ -17,8 +18,12 @@ def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the working folder."""
     from dinkcli.model import SUFFIX
 
-    stem = os.path.splitext(os.path.basename(os.path.abspath(first_input)))[0]
-    return stem + SUFFIX
+    if first_input == "-":
+        return "stdin" + SUFFIX
+    path = first_input.partition("?")[0] if "://" in first_input else first_input
+    stem = os.path.splitext(os.path.basename(os.path.abspath(path)))[0]
+    # A pattern is no name that shells like.
+    return re.sub(r"[*?\[\]]", "_", stem) + SUFFIX
 
 
 def warn_if_unfinished(model: Model, path: str) -> None:

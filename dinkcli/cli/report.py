@@ -44,16 +44,19 @@ def report(
     """
     with error_boundary():
         started = time.monotonic()
+        from dinkcli.atomic import check_target
         from dinkcli.cli.paths import refuse_overwriting
         from dinkcli.model import load
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
-        from dinkcli.writers import format_of
+        from dinkcli.readers.spool import repeatable
+        from dinkcli.suffix import by_suffix
 
-        format_of(output, ("html",))
+        by_suffix(output, {"html": "html"})
+        check_target(output)
         model = load(model_path)
         names = tuple(name for name in (id_column, text_column) if name is not None)
-        data = open_inputs(inputs, Columns(column, model.column, others=names))
+        data = repeatable(open_inputs(inputs, Columns(column, model.column, others=names)))
         model.check_features(data.n_features, data.name)
         refuse_overwriting(output, data, model_path)
 
@@ -72,7 +75,7 @@ def report(
                 n_exemplars=exemplars,
                 projection=projection,
                 seed=seed,
-                on_rows=lambda phase, done: progress.update(phase, done, data.n_rows, "rows"),
+                on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             )
         text = page(model, material, title)
         with (
@@ -82,4 +85,5 @@ def report(
             file.write(text)
         if not quiet:
             seconds = time.monotonic() - started
-            say(f"{output}: {data.n_rows} rows, {len(text.encode()) / 1e6:.1f} MB, {seconds:.1f} s")
+            size = len(text.encode()) / 1e6
+            say(f"{output}: {data.known_rows} rows, {size:.1f} MB, {seconds:.1f} s")

@@ -52,9 +52,10 @@ def sweep(
 
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
+        from dinkcli.readers.spool import repeatable
         from dinkcli.readers.weights import read_weights
 
-        data = open_inputs(inputs, Columns(column))
+        data = repeatable(open_inputs(inputs, Columns(column)))
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, warn
-from dinkcli.cli.options import Column, Device, Inputs, Json, Quiet
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes, warn
+from dinkcli.cli.drift import Match, show_drift
+from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
 from dinkcli.cli.signals import Interrupted, interruptible
 from dinkcli.errors import UsageError
 
@@ -50,7 +51,10 @@ def train(
     column: Column = None,
     init: Annotated[
         str,
-        typer.Option(help="kmeans++, random, xavier, or a file of centres (npy, parquet, model)."),
+        typer.Option(
+            help="kmeans++, random, xavier, or a file of centres: npy, parquet, a model, a faiss "
+            "index, or scikit-learn through skops."
+        ),
     ] = "kmeans++",
     metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
     temperature: Annotated[
@@ -98,6 +102,10 @@ def train(
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    match_path: Match = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
+    memory: Memory = None,
     checkpoint_every: Annotated[
         str,
         typer.Option(
@@ -129,10 +137,13 @@ def train(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
-        from dinkcli.model import checkpoint_path
+        from dinkcli.matching import check_matchable, match
+        from dinkcli.model import checkpoint_path, load
         from dinkcli.options import Interval, TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
+        from dinkcli.readers.memory import parse_size
+        from dinkcli.readers.spool import repeatable
         from dinkcli.readers.weights import read_weights
 
         options: dict[str, Any] = {
@@ -151,11 +162,17 @@ def train(
         every = Interval.parse(checkpoint_every)
         target = output or default_model_path(inputs[0])
         check_target(target)
-        data = open_inputs(inputs, Columns(column))
+        limit = None if memory is None else parse_size(memory)
+        data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
         for path in (target, checkpoint_path(target)):
             refuse_overwriting(path, data)
+        show_notes(data, quiet)
+        data = repeatable(data)
+        old = None if match_path is None else load(match_path)
+        if old is not None:
+            check_matchable(old, data.n_features, metric, None if k == "auto" else k)
         if k != "auto":
-            checked.check_rows(data.n_rows, data.name)
+            checked.check_rows(data.known_rows, data.name)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -182,19 +199,26 @@ def train(
                 init=init,
                 device=device,
                 sample_weight=weights,
+                memory=limit,
                 on_step=show,
                 checkpoints=checkpoints,
                 resume=resume,
                 force=force,
                 **options,
             )
+        matching = None if old is None else match(old, model)
+        if matching is not None:
+            model = matching.renumber(model)
         model.save(target)
         checkpoints.discard()
         seconds = time.monotonic() - started
         if json_summary:
-            say(json.dumps(_summary(model, target, seconds)))
+            summary = _summary(model, target, seconds)
+            say(json.dumps(summary | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
             _show_summary(model, data, seconds)
+            if matching is not None and match_path is not None:
+                show_drift(matching, match_path)
         typer.echo(os.fsencode(target))
 
 
@@ -272,6 +296,7 @@ def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
         "rows": model.training["input"]["rows"],
+        "bad_rows": model.training["input"]["bad_rows"],
         **model.training["metrics"],
         "cluster_sizes": model.cluster_sizes.tolist(),
         "seconds": round(seconds, 3),
@@ -284,6 +309,8 @@ def _show_summary(model: Model, data: DataSet, seconds: float) -> None:
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
+    if n_bad := model.training["input"]["bad_rows"]:
+        say(f"bad rows left out: {n_bad}")
     say(
         f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
         f"({metrics['inertia'] / sum(sizes):.4g} per row)"

@@ -1,97 +1,53 @@
-"""Readers of embedding files, chosen by content, and several inputs as one data set."""
+"""Readers of embedding files, chosen by content."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
+from collections.abc import Sequence
 
 from dinkcli.errors import InputError, UsageError
-from dinkcli.readers import npy, parquet
-from dinkcli.readers.base import ANY_COLUMNS, Block, Columns, Reader, finite_float32
+from dinkcli.readers import arrow, npy, parquet, tensors, text
+from dinkcli.readers.base import ANY_COLUMNS, Columns, Reader
+from dinkcli.readers.dataset import STOP, DataSet
+from dinkcli.readers.files import Source, sources
 
-FORMATS = (".npy", ".parquet")
-_BLOCK_BYTES = 8 << 20
+__all__ = ["DataSet", "open_inputs"]
 
-
-@dataclass(frozen=True)
-class DataSet:
-    """Several files read one after the other as one (N, D) array of rows."""
-
-    readers: Sequence[Reader]
-    columns: Columns = ANY_COLUMNS
-
-    @property
-    def n_rows(self) -> int:
-        return sum(reader.n_rows for reader in self.readers)
-
-    @property
-    def n_features(self) -> int:
-        return self.readers[0].n_features
-
-    @property
-    def carried(self) -> pa.Schema:
-        """Names and types of the columns that travel along with the rows."""
-        return self.readers[0].carried
-
-    @property
-    def column(self) -> str | None:
-        return self.readers[0].column
-
-    @property
-    def name(self) -> str:
-        more = len(self.readers) - 1
-        return self.readers[0].path + (f" and {more} more" if more else "")
-
-    def blocks(self, rows: int | None = None) -> Iterator[Block]:
-        """All rows in order as float32 blocks of about 8 MB, starts counted over all files.
-
-        Raises:
-            InputError: at the first row that is not finite, null or ragged.
-        """
-        rows = rows or max(1, _BLOCK_BYTES // (4 * self.n_features))
-        first = 0
-        for reader in self.readers:
-            for block in reader.blocks(rows):
-                vectors = finite_float32(block.vectors, reader.path, block.start)
-                yield Block(first + block.start, vectors, block.carried)
-            first += reader.n_rows
-
-    def load(self) -> np.ndarray:
-        """All rows in memory, (N, D) float32."""
-        result = np.empty((self.n_rows, self.n_features), np.float32)
-        for block in self.blocks():
-            result[block.start : block.start + len(block)] = block.vectors
-        return result
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What identifies the data a model was trained on, without reading all of them."""
-        return {
-            "rows": self.n_rows,
-            "features": self.n_features,
-            "dtype": sorted({str(reader.dtype) for reader in self.readers}),
-            "files": [os.path.basename(reader.path) for reader in self.readers],
-            "bytes": sum(reader.n_bytes for reader in self.readers),
-        }
+_HEAD_BYTES = 64 << 10
 
 
-def open_inputs(paths: Sequence[str], columns: Columns = ANY_COLUMNS) -> DataSet:
+def open_inputs(
+    paths: Sequence[str], columns: Columns = ANY_COLUMNS, bad_rows: str = STOP
+) -> DataSet:
     """Opens and validates every input before any row is read.
 
     Args:
-        paths: files, or directories that stand for the files of a known suffix inside, by name.
+        paths: files, folders of them, patterns, URLs, or ``-`` for standard input.
         columns: which to read from inputs that have columns.
+        bad_rows: see ``DataSet``.
 
     Raises:
         UsageError: a path that does not exist, a column that is missing or ambiguous.
-        InputError: content that is neither format, a damaged file, no rows, unequal dimensions.
+        InputError: content of no known format, a damaged file, no rows, unequal dimensions.
     """
-    files = [file for path in paths for file in _files(path)]
-    readers = [_open_file(file, columns) for file in files]
+    opened = [open_source(source, columns) for path in paths for source in sources(path)]
+    readers = [reader for reader in opened if reader.n_rows != 0]
+    empty = [reader.path for reader in opened if reader.n_rows == 0]
+    if not readers:
+        data = DataSet(opened, columns)
+        raise InputError(f"{data.name}: 0 rows of {data.n_features} features; nothing to do")
+    _check_agreement(readers)
+    notes = []
+    if empty:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
+    data = DataSet(readers, columns, bad_rows, notes)
+    if data.n_features == 0:
+        raise InputError(f"{data.name}: rows of 0 features; nothing to do")
+    return data
+
+
+def _check_agreement(readers: Sequence[Reader]) -> None:
     first = readers[0]
     for reader in readers[1:]:
         if reader.n_features != first.n_features:
@@ -105,36 +61,55 @@ def open_inputs(paths: Sequence[str], columns: Columns = ANY_COLUMNS) -> DataSet
                     f"{reader.path}: column {here.name!r} is {here.type}, but in {first.path} "
                     f"it is {there.type}; a column that travels along must have one type"
                 )
-    data = DataSet(readers, columns)
-    if data.n_rows == 0 or data.n_features == 0:
+
+
+def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
+    """The reader of whatever is in ``source``."""
+    head = source.head(_HEAD_BYTES)
+    suffix = os.path.splitext(source.name)[1].lower()
+    if source.path is None and source.n_bytes == 0 and not _is_streamable(head):
         raise InputError(
-            f"{data.name}: {data.n_rows} rows of {data.n_features} features; nothing to do"
+            f"{source.name}: {_found(head)}, expected a npy array or an Arrow stream, which can "
+            "be read as they come; give anything else as a file"
         )
-    return data
+    if head.startswith(npy.MAGIC):
+        _refuse_columns(source, columns, "an .npy file has none")
+        return npy.open_npy(source)
+    if head.startswith(b"PK\x03\x04"):
+        _refuse_columns(source, columns, "an .npz file has none", member=True)
+        return npy.open_npz(source, columns.vectors, columns.usual)
+    if head.startswith(parquet.MAGIC):
+        return parquet.ParquetReader(source, columns)
+    if head.startswith(arrow.FILE_MAGIC):
+        return arrow.ArrowFileReader(source, columns)
+    if head.startswith(arrow.STREAM_MAGIC):
+        return arrow.ArrowStreamReader(source, columns)
+    if tensors.is_safetensors(head, source.n_bytes):
+        _refuse_columns(source, columns, "a safetensors file has none", member=True)
+        return tensors.open_safetensors(source, columns)
+    if head and suffix in tensors.VECS:
+        _refuse_columns(source, columns, f"a {suffix} file has none")
+        return tensors.open_vecs(source, suffix)
+    unpacked = text.decompressed_head(source, _HEAD_BYTES)
+    kind = text.text_format(unpacked)
+    if kind is not None:
+        reader = text.JsonLinesReader if kind == "jsonl" else text.CsvReader
+        return reader(source, columns, unpacked)
+    raise InputError(
+        f"{source.name}: no format that dink reads ({_found(head)}): expected npy, npz, parquet, "
+        "Arrow, safetensors, fvecs, jsonl or csv of numbers; convert it to one"
+    )
 
 
-def _files(path: str) -> list[str]:
-    if os.path.isdir(path):
-        names = sorted(name for name in os.listdir(path) if name.endswith(FORMATS))
-        if not names:
-            raise UsageError(f"{path}: no {' or '.join(FORMATS)} file in this folder")
-        return [os.path.join(path, name) for name in names]
-    if not os.path.exists(path):
-        raise UsageError(f"{path}: no such file or folder")
-    return [path]
+def _is_streamable(head: bytes) -> bool:
+    return head.startswith((npy.MAGIC, arrow.STREAM_MAGIC))
 
 
-def _open_file(path: str, columns: Columns) -> Reader:
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
-    if start.startswith(npy.MAGIC):
-        for option in columns.named.values():
-            raise UsageError(f"{path}: {option} names a column, but an .npy file has none")
-        return npy.NpyReader(path)
-    if start.startswith(parquet.MAGIC):
-        return parquet.ParquetReader(path, columns)
-    found = f"it starts with {start!r}" if start else "it is empty"
-    raise InputError(f"{path}: neither an .npy nor a parquet file ({found}); convert it to one")
+def _found(head: bytes) -> str:
+    return f"it starts with {head[:8]!r}" if head else "it is empty"
+
+
+def _refuse_columns(source: Source, columns: Columns, why: str, member: bool = False) -> None:
+    named = columns.carried if member else columns.named
+    for option in named.values():
+        raise UsageError(f"{source.name}: {option} names a column, but {why}")

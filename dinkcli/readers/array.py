@@ -17,6 +17,7 @@ class ArrayReader:
     column: str | None = None
     carried = NOTHING_CARRIED
     n_bytes = 0
+    format = "array"
 
     def __init__(self, array: np.ndarray):
         if array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -25,9 +26,14 @@ class ArrayReader:
                 "expected 2-D (rows, features) of floats or integers"
             )
         self._array = array
-        self.n_rows, self.n_features = array.shape
+        self.n_rows: int | None = array.shape[0]
+        self.n_features = array.shape[1]
         self.dtype = array.dtype
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        for start in range(0, self.n_rows, rows):
+    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
+        for start in range(since // rows * rows, len(self._array), rows):
             yield Block(start, self._array[start : start + rows])
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop), (B, D)."""
+        return self._array[start:stop]

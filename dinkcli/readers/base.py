@@ -1,18 +1,21 @@
-"""What every reader offers, and the checks that all of them share.
+"""What every reader offers.
 
 Shapes: N rows in a file, B rows in a block, D features.
 """
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.errors import InputError
+from dinkcli.errors import DinkError, InputError
 
 NOTHING_CARRIED = pa.schema([])
 
@@ -22,23 +25,28 @@ class Columns:
     """The columns to read from inputs that have columns.
 
     Attributes:
-        vectors: the list column of the embeddings, or a pattern such as ``dim_*`` for one column
-            per dimension; None finds the only candidate.
+        vectors: the column of the embeddings (or the member of an npz or safetensors file), or a
+            pattern such as ``dim_*`` for one column per dimension; None finds the only candidate.
         usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
         id: the column that names rows; it travels along.
         others: more columns that travel along.
+        label: the column of true labels; it travels along.
+        dim: D, for columns of bytes, which do not say it themselves.
     """
 
     vectors: str | None = None
     usual: str | None = None
     id: str | None = None
     others: tuple[str, ...] = ()
+    label: str | None = None
+    dim: int | None = None
 
     @property
     def carried(self) -> dict[str, str]:
         """The columns that travel along, with the option that asked for each."""
-        ids = {} if self.id is None else {self.id: "--id-column"}
-        return ids | {name: "--columns" for name in self.others if name != self.id}
+        named = {self.id: "--id-column", self.label: "--label-column"}
+        asked = {name: option for name, option in named.items() if name is not None}
+        return asked | {name: "--columns" for name in self.others if name not in asked}
 
     @property
     def named(self) -> dict[str, str]:
@@ -55,59 +63,76 @@ class Block:
 
     Attributes:
         start: number of the first row, counting from 0.
-        vectors: (B, D), in the file's own dtype until a consumer converts it.
+        vectors: (B, D), in the file's own dtype until a consumer converts it. Not to be changed,
+            nor kept beyond the next block: it may be the reader's buffer.
         carried: the B values of each carried column, or None without such columns.
+        bad: (B,) bool, rows without a usable vector (theirs are zeros), or None for no such row.
+        problem: what is wrong with the first bad row, as it follows "row 17" in a sentence.
     """
 
     start: int
     vectors: np.ndarray
     carried: pa.RecordBatch | None = None
+    bad: np.ndarray | None = None
+    problem: str = ""
 
     def __len__(self) -> int:
         return len(self.vectors)
 
 
 class Reader(Protocol):
-    """One input, opened and validated: shape and dtype are known, no row is read yet.
+    """One input, opened and validated: shape and dtype are known.
 
     Attributes:
         path: what messages call it.
-        column: the parquet column that holds the vectors, when it is one.
+        n_rows: N, or None for a stream, whose end is known only when it comes.
+        column: the column that holds the vectors, when it is one.
         carried: names and types of the columns that travel along; none without columns.
-        n_bytes: size of the file.
+        n_bytes: size of the file, 0 for a stream.
+        format: such as "parquet".
     """
 
     path: str
-    n_rows: int
+    n_rows: int | None
     n_features: int
     dtype: np.dtype
     column: str | None
     carried: pa.Schema
     n_bytes: int
+    format: str
 
-    def blocks(self, rows: int) -> Iterator[Block]:
-        """All rows in file order, at most ``rows`` at a time, starts counted in this file."""
+    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
+        """Rows in file order, at most ``rows`` at a time, starts counted in this file.
+
+        Blocks that end before the row ``since`` are left out; the others are the same as without.
+        """
         ...
 
 
-def finite_float32(vectors: np.ndarray, path: str, start: int) -> np.ndarray:
-    """The block as C-ordered, native float32, (B, D); the same memory if it is that already.
+# What the libraries underneath raise on damaged data.
+_DAMAGE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
-    Raises:
-        InputError: naming the first row and column that are NaN, infinite, or beyond float32.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = np.ascontiguousarray(vectors, dtype=np.float32)
-        # One pass of additions finds almost every block clean; a sum that overflows although
-        # each value is finite only costs the exact look below.
-        if np.isfinite(result.sum()):
-            return result
-    bad = ~np.isfinite(result)
-    if not bad.any():
-        return result
-    row, feature = np.unravel_index(int(bad.argmax()), bad.shape)
-    raise InputError(
-        f"{path}: row {start + row} holds {vectors[row, feature]} in feature {feature} "
-        f"(counting from 0; {int(bad.any(1).sum())} such rows in this block of {len(result)}); "
-        "dink needs numbers that are finite in float32: repair or remove these rows"
-    )
+
+@contextmanager
+def reading(path: str, format: str) -> Iterator[None]:
+    """Turns what libraries raise on damaged or vanished data into one line about ``path``."""
+    try:
+        yield
+    except DinkError:
+        raise
+    except _DAMAGE as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as {format} (truncated or damaged): {reason}; "
+            "write or copy it again"
+        ) from error

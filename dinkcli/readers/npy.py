@@ -1,84 +1,47 @@
-"""NumPy .npy files. Never unpickles."""
+"""NumPy .npy files, and the members of .npz archives. Never unpickles."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import Literal
+import io
+import shutil
+import tempfile
+import zipfile
+from typing import IO
 
 import numpy as np
 
-from dinkcli.errors import InputError
-from dinkcli.readers.base import NOTHING_CARRIED, Block
+from dinkcli.errors import InputError, UsageError
+from dinkcli.readers.base import reading
+from dinkcli.readers.files import Source
+from dinkcli.readers.raw import RawLayout, RawReader, TemporaryReader
 
 MAGIC = b"\x93NUMPY"
+_HEADER_BYTES = 64 << 10
+_LOCAL_HEADER_BYTES = 30
 
 
-class NpyReader:
-    """A 2-D .npy array of numbers, format 1 to 3, any byte order, C or Fortran order.
+def open_npy(source: Source, dimensions: int = 2, column: str | None = None) -> RawReader:
+    """An array of numbers, format 1 to 3, any byte order, C or Fortran order.
 
     ``dimensions=1`` takes a 1-D array instead, as one feature.
     """
-
-    column: str | None = None
-    carried = NOTHING_CARRIED
-
-    def __init__(self, path: str, dimensions: int = 2):
-        self.path = path
-        shape, fortran_order, self.dtype, offset = _read_header(path)
-        if self.dtype.hasobject:
+    if source.n_bytes:
+        with source.open() as file:
+            layout = read_layout(file, source.name, dimensions)
+    else:
+        layout = read_layout(io.BytesIO(source.head(_HEADER_BYTES)), source.name, dimensions)
+        if layout.fortran:
             raise InputError(
-                f"{path}: the array holds Python objects (a pickle), which dink never loads; "
-                "save it as a plain 2-D array of floats"
+                f"{source.name}: an array in Fortran order cannot be read from a stream; "
+                "save it in C order, or give the file"
             )
-        if self.dtype.kind not in "fiu":
-            raise InputError(f"{path}: the array holds {self.dtype}, expected floats or integers")
-        if len(shape) != dimensions:
-            expected = "2-D (rows, features)" if dimensions == 2 else "1-D (rows,)"
-            raise InputError(f"{path}: the array has shape {shape}, expected {expected}")
-        self._shape = shape
-        self.n_rows, self.n_features = (*shape, 1)[:2]
-        self.n_bytes = os.path.getsize(path)
-        needed = offset + self.dtype.itemsize * self.n_rows * self.n_features
-        if self.n_bytes < needed:
-            raise InputError(
-                f"{path}: truncated: shape {shape} of {self.dtype} needs {needed} bytes, "
-                f"the file has {self.n_bytes}; write or copy it again"
-            )
-        self._offset = offset
-        self._order: Literal["C", "F"] = "F" if fortran_order else "C"
-
-    def blocks(self, rows: int) -> Iterator[Block]:
-        for start in range(0, self.n_rows, rows):
-            yield Block(start, self.rows(start, start + rows))
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop), (B, D), or (B,) for one dimension.
-
-        Read, not mapped: a mapped file that shrinks kills the process.
-        """
-        count = max(0, min(stop, self.n_rows) - start)
-        shape = (count, *self._shape[1:])
-        if self._order == "C" or len(shape) == 1:
-            return self._read(start * self.n_features, count * self.n_features).reshape(shape)
-        columns = [self._read(d * self.n_rows + start, count) for d in range(self.n_features)]
-        return np.stack(columns, axis=1)
-
-    def _read(self, first: int, count: int) -> np.ndarray:
-        """``count`` numbers from number ``first`` on, as the file has them."""
-        offset = self._offset + first * self.dtype.itemsize
-        try:
-            found = np.fromfile(self.path, self.dtype, count, offset=offset)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        if len(found) < count:
-            raise InputError(f"{self.path}: became shorter while it was read; write it again")
-        return found
+    return RawReader(source, "npy", layout, column)
 
 
-def _read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """(shape, fortran_order, dtype, offset of the data)."""
-    with open(path, "rb") as file:
+def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
+    """The layout that the header at the position of ``file`` describes."""
+    start = file.tell()
+    with reading(name, "npy"):
         try:
             version = np.lib.format.read_magic(file)
             # Versions 2 and 3 differ only in how names of structured fields are encoded.
@@ -88,6 +51,68 @@ def _read_header(path: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
                 else np.lib.format.read_array_header_2_0
             )
             shape, fortran_order, dtype = read(file)
-        except ValueError as error:
-            raise InputError(f"{path}: damaged .npy header: {error}; write it again") from error
-        return shape, fortran_order, dtype, file.tell()
+        except Exception as error:  # numpy parses Python, which fails in many ways
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"{name}: damaged .npy header: {reason}; write it again") from error
+    if dtype.hasobject:
+        raise InputError(
+            f"{name}: the array holds Python objects (a pickle), which dink never loads; "
+            "save it as a plain 2-D array of floats"
+        )
+    if dtype.kind not in "fiu":
+        raise InputError(f"{name}: the array holds {dtype}, expected floats or integers")
+    if len(shape) != dimensions or min(shape, default=0) < 0:
+        expected = "2-D (rows, features)" if dimensions == 2 else "1-D (rows,)"
+        raise InputError(f"{name}: the array has shape {shape}, expected {expected}")
+    n_rows, n_features = (*shape, 1)[:2]
+    return RawLayout(dtype, (n_rows, n_features), file.tell() - start, fortran_order)
+
+
+def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader:
+    """A member of an .npz archive. A compressed one is unpacked into a temporary file first."""
+    name = source.name
+    with reading(name, "npz"), source.open() as file, zipfile.ZipFile(file) as archive:
+        names = [info.filename.removesuffix(".npy") for info in _members(archive)]
+        if not names:
+            raise InputError(
+                f"{name}: a zip file without .npy members (such as a PyTorch pickle, which dink "
+                "never loads); save the vectors as .npy"
+            )
+        chosen = choose_member(name, names, member, usual)
+        info = _members(archive)[names.index(chosen)]
+        with archive.open(info) as packed:
+            layout = read_layout(packed, f"{name}: {chosen}")
+        if info.compress_type == zipfile.ZIP_STORED:
+            file.seek(info.header_offset)
+            header = file.read(_LOCAL_HEADER_BYTES)
+            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(
+                header[28:30], "little"
+            )
+            offset = info.header_offset + _LOCAL_HEADER_BYTES + lengths + layout.offset
+            stored = RawLayout(layout.record, layout.shape, offset, layout.fortran)
+            return RawReader(source, "npz", stored, chosen)
+        with archive.open(info) as packed:
+            unpacked = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".npy")  # noqa: SIM115
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+            unpacked.flush()
+    return TemporaryReader(unpacked, name, source.n_bytes, "npz", layout, chosen)
+
+
+def choose_member(path: str, names: list[str], member: str | None, usual: str | None) -> str:
+    """The member of an archive that --column names, or the only one."""
+    if member is None and usual in names:
+        member = usual
+    if member is not None:
+        if member not in names:
+            raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
+        return member
+    if len(names) > 1:
+        raise UsageError(
+            f"{path}: {len(names)} members: {', '.join(names[:12])}; "
+            f"choose one with --column {names[0]}"
+        )
+    return names[0]
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [info for info in archive.infolist() if info.filename.endswith(".npy")]

@@ -92,7 +92,7 @@ def gather(
         _umap()
     first = FirstPass(model.n_clusters, model.n_features, device)
     exemplars = Exemplars(model.n_clusters, n_exemplars)
-    drawn = _Drawn(data.n_rows, n_points, seed)
+    drawn = _Drawn(data.known_rows, n_points, seed)
     for view in survey(model, data, device):
         first.add(view)
         exemplars.add(view)

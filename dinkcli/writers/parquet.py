@@ -1,4 +1,4 @@
-"""Parquet: soft assignments are one fixed-size list column ``probabilities``."""
+"""Parquet: lists of probabilities are fixed-size lists without nulls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _ROW_GROUP_ROWS = 1 << 20
 
 
 class ParquetWriter:
-    def __init__(self, file: IO[bytes], layout: Layout):
+    def __init__(self, file: IO[bytes], layout: Layout, compression: str = "zstd"):
         self._layout = layout
         self._schema = layout.schema()
         # Floats that never repeat gain nothing from a dictionary; everything else does.
-        dictionary = [name for name in self._schema.names if name != "probabilities"]
+        unique = ("row", "distance", "probabilities")
+        dictionary = [name for name in self._schema.names if name not in unique]
         self._parquet = pq.ParquetWriter(
-            file, self._schema, compression="zstd", use_dictionary=dictionary
+            file, self._schema, compression=compression, use_dictionary=dictionary
         )
         self._pending: list[pa.RecordBatch] = []
 

@@ -1,9 +1,8 @@
-"""A model's centres in the formats of other tools."""
+"""A model's centres as arrays, tables and documents."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import json as json_text
 
 import numpy as np
 import pyarrow as pa
@@ -11,30 +10,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from dinkcli.atomic import atomic_path
-from dinkcli.errors import UsageError
 from dinkcli.model import Model
 
 
-def export(model: Model, path: str, format: str) -> None:
-    """Writes the centres (K, D) to ``path``, whole or not at all.
-
-    Raises:
-        UsageError: an unknown format, or a place that cannot be written.
-        OutputError: the file system refused.
-    """
-    if format not in EXPORTERS:
-        raise UsageError(f"format {format!r}: expected one of {', '.join(EXPORTERS)}")
-    with atomic_path(path) as temporary:
-        EXPORTERS[format](model, temporary)
-
-
-def _npy(model: Model, path: str) -> None:
+def npy(model: Model, path: str) -> None:
     with open(path, "wb") as file:
         np.save(file, model.cluster_centers, allow_pickle=False)
 
 
-def _parquet(model: Model, path: str) -> None:
+def parquet(model: Model, path: str) -> None:
     value = pa.field("element", pa.float32(), nullable=False)
     vector = pa.list_(value, model.n_features)
     schema = pa.schema(
@@ -50,37 +34,29 @@ def _parquet(model: Model, path: str) -> None:
     pq.write_table(table, path, use_dictionary=False)
 
 
-def _csv(model: Model, path: str) -> None:
+def csv(model: Model, path: str) -> None:
     names = [f"dim_{d}" for d in range(model.n_features)]
     columns = [_clusters(model), *(pa.array(column) for column in model.cluster_centers.T)]
     pyarrow.csv.write_csv(pa.Table.from_arrays(columns, ["cluster", *names]), path)
 
 
-def _json(model: Model, path: str) -> None:
+def json(model: Model, path: str) -> None:
     document = {
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
         "metric": model.metric,
+        "fingerprint": model.fingerprint,
         "cluster_centers": model.cluster_centers.astype(float).tolist(),
     }
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(document, file, allow_nan=False)
+        json_text.dump(document, file, allow_nan=False)
         file.write("\n")
 
 
-def _safetensors(model: Model, path: str) -> None:
+def safetensors(model: Model, path: str) -> None:
     """The head's state dict alone: loads into any module with a ``cluster_centers`` parameter."""
     save_file({"cluster_centers": model.cluster_centers}, path)
 
 
 def _clusters(model: Model) -> pa.Array:
     return pa.array(np.arange(model.n_clusters, dtype=np.int32))
-
-
-EXPORTERS: dict[str, Callable[[Model, str], None]] = {
-    "npy": _npy,
-    "parquet": _parquet,
-    "csv": _csv,
-    "json": _json,
-    "safetensors": _safetensors,
-}

@@ -1,0 +1,83 @@
+"""``dink info``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinkcli.cli.console import error_boundary, printable, show_notes
+from dinkcli.cli.options import Column, Dim, Inputs, Memory
+
+if TYPE_CHECKING:
+    from dinkcli.info import Info
+
+_SHOWN_COLUMNS = 12
+
+
+def info(
+    inputs: Inputs,
+    column: Column = None,
+    dim: Dim = None,
+    memory: Memory = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As one line of JSON on standard output.")
+    ] = False,
+) -> None:
+    """Shows what the inputs are and how training would read them.
+
+    dink info emb.parquet
+    """
+    with error_boundary():
+        from dinkcli.info import describe
+        from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
+        from dinkcli.readers.memory import parse_size
+
+        limit = None if memory is None else parse_size(memory)
+        data = open_inputs(inputs, Columns(column, dim=dim))
+        show_notes(data, as_json)
+        found = describe(data, limit)
+        if as_json:
+            typer.echo(json.dumps(found.as_dict()))
+        else:
+            typer.echo("\n".join(f"{name:9} {value}" for name, value in _lines(found)))
+
+
+def _lines(found: Info) -> list[tuple[str, str]]:
+    formats = ", ".join(
+        name if number == 1 else f"{number} {name} files" for name, number in found.formats.items()
+    )
+    lines = [
+        ("input", printable(found.name)),
+        ("format", formats),
+        ("rows", f"{found.n_rows}"),
+        ("features", f"{found.n_features}"),
+        ("dtype", found.dtype),
+    ]
+    if found.column is not None:
+        lines.append(("column", printable(found.column)))
+    if found.columns:
+        shown = [f"{name} ({kind})" for name, kind in list(found.columns.items())[:_SHOWN_COLUMNS]]
+        more = len(found.columns) - len(shown)
+        lines.append(("columns", printable(", ".join(shown)) + (f", {more} more" if more else "")))
+    if found.n_bytes:
+        lines.append(("size", _size(found.n_bytes)))
+    if found.norms is not None:
+        low, mean, high = found.norms
+        unit = ", all of them 1" if found.unit else ""
+        lines.append(("norms", f"{low:.4g} to {high:.4g}, mean {mean:.4g}{unit}"))
+    bad = f"{found.n_bad} rows null, ragged or not finite, {found.n_zero} of norm 0"
+    lines.append(("bad", bad + (f"; first {found.first_bad}" if found.n_bad else "")))
+    how = "held in memory" if found.held else "read anew for each pass (--memory sets the limit)"
+    lines.append(("training", f"{_size(found.memory)} of rows, {how}"))
+    return lines
+
+
+def _size(n_bytes: float) -> str:
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes /= 1000
+        units.pop(0)
+    return f"{n_bytes:.4g} {units[0]}"

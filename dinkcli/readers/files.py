@@ -1,0 +1,223 @@
+"""Where bytes come from: local files, remote files, streams; and what a path on the command line
+stands for.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+
+from dinkcli.errors import InputError, UsageError
+
+# Text is read from a folder only when nothing else is there: next to vectors it holds something
+# about them.
+BINARY_SUFFIXES = (
+    *(".npy", ".npz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".arrows", ".safetensors"),
+    *(".fvecs", ".bvecs", ".ivecs"),
+)
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
+_MODEL_SUFFIX = ".dink.safetensors"
+
+
+class Source(Protocol):
+    """Some bytes.
+
+    Attributes:
+        name: what messages call them.
+        path: the local file to map, if it is one.
+        n_bytes: their number, 0 for a stream.
+        partition: values that the folders ``name=value`` above a file give to all of its rows.
+    """
+
+    name: str
+    path: str | None
+    n_bytes: int
+    partition: Mapping[str, str]
+
+    def head(self, size: int) -> bytes:
+        """The first bytes, which are then read again."""
+        ...
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        """``exact``: from afar, fetch what is asked for and nothing ahead of it."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises InputError when the bytes are no longer those that were opened at first."""
+        ...
+
+
+@dataclass
+class LocalFile:
+    name: str
+    partition: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.path: str | None = self.name
+        self._state = self._look()
+        self.n_bytes = self._state[0]
+
+    def _look(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.name)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+        return found.st_size, found.st_mtime_ns
+
+    def head(self, size: int) -> bytes:
+        with self.open() as file:
+            return file.read(size)
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        try:
+            return open(self.name, "rb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+
+    def check_unchanged(self) -> None:
+        now = self._look()
+        if now != self._state:
+            change = f"from {self.n_bytes} to {now[0]} bytes " if now[0] != self.n_bytes else ""
+            raise InputError(
+                f"{self.name}: changed {change}while dink was reading it; "
+                "run again when nothing writes to it"
+            )
+
+
+class Stream:
+    """Standard input, or another pipe: bytes that come once."""
+
+    path: str | None = None
+    n_bytes = 0
+
+    def __init__(self, name: str, file: BinaryIO):
+        self.name = name
+        self.partition: Mapping[str, str] = {}
+        self._file = file
+        self._head = b""
+        self._taken = False
+
+    def head(self, size: int) -> bytes:
+        while len(self._head) < size and (more := self._file.read(size - len(self._head))):
+            self._head += more
+        return self._head[:size]
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        if self._taken:
+            raise InputError(f"{self.name}: a stream can be read only once; give a file")
+        self._taken = True
+        whole = _Rejoined(self._head, self._file)
+        return io.BufferedReader(whole, 1 << 20)
+
+    def check_unchanged(self) -> None:
+        pass
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with the bytes that were looked at before it."""
+
+    def __init__(self, head: bytes, file: BinaryIO):
+        self._head, self._file = head, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._head:
+            return self._file.readinto(buffer)  # type: ignore[attr-defined]
+        taken, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def sources(path: str) -> Iterator[Source]:
+    """The files that one argument stands for, in order of their names.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if path == "-":
+        yield Stream("standard input", sys.stdin.buffer)
+    elif is_remote(path):
+        from dinkcli.readers.remote import remote_sources
+
+        yield from remote_sources(path)
+    elif os.path.isdir(path):
+        yield from _folder(path)
+    elif os.path.exists(path):
+        yield _file(path)
+    else:
+        found = sorted(glob.glob(path, recursive=True))
+        if not found:
+            what = (
+                "no file matches this pattern" if glob.has_magic(path) else "no such file or folder"
+            )
+            raise UsageError(f"{path}: {what}")
+        for each in found:
+            yield from _folder(each) if os.path.isdir(each) else [_file(each)]
+
+
+def is_remote(path: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", path) is not None
+
+
+def chosen_names(names: list[str], where: str) -> list[str]:
+    """Those of the files of a folder that hold data."""
+    names = sorted(
+        name
+        for name in names
+        if not name.endswith(_MODEL_SUFFIX)
+        and not any(part.startswith((".", "_")) for part in name.split("/"))
+    )
+    for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES):
+        if chosen := [name for name in names if name.lower().endswith(suffixes)]:
+            return chosen
+    raise UsageError(
+        f"{where}: no {', '.join(BINARY_SUFFIXES + TEXT_SUFFIXES)} file in this folder"
+    )
+
+
+def partition_of(name: str) -> dict[str, str]:
+    """The values in a hive path such as ``year=2024/lang=en/part-0.parquet``."""
+    pairs = (part.partition("=") for part in name.split("/")[:-1])
+    return {key: value for key, equals, value in pairs if key and equals}
+
+
+def _folder(path: str) -> Iterator[Source]:
+    names = [
+        os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
+        for folder, _, files in os.walk(path)
+        for name in files
+    ]
+    for name in chosen_names(names, path):
+        yield LocalFile(os.path.join(path, name), partition_of(name))
+
+
+def _file(path: str) -> Source:
+    if stat.S_ISREG(os.stat(path).st_mode):
+        return LocalFile(path, partition_of(path.replace(os.sep, "/")))
+    try:
+        return Stream(path, open(path, "rb", buffering=0))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def read_exactly(file: BinaryIO, buffer: Any, name: str) -> None:
+    """Fills ``buffer``; raises InputError when the bytes end before."""
+    view = memoryview(buffer).cast("B")
+    done = 0
+    while done < len(view):
+        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            raise InputError(
+                f"{name}: ended {len(view) - done} bytes early (truncated, or shortened while "
+                "dink was reading it); write or copy it again"
+            )
+        done += got

@@ -1,0 +1,50 @@
+"""Every recipe of docs/recipes.md runs, in order, and prints what the page shows."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import duckdb
+import pytest
+from conftest import ROOT, environment, masked, shell
+
+RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(console|python|sql)\n(.*?)```", RECIPES, re.DOTALL)
+
+
+NAMES = [block.splitlines()[0][:60] for _, block in BLOCKS]
+
+
+@pytest.mark.parametrize(("kind", "block"), BLOCKS, ids=NAMES)
+def test_recipe(kind, block, folder, monkeypatch):
+    for tool in ("jq", "parallel"):
+        if re.search(rf"(^\$|\|) {tool} ", block) and shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    if kind == "sql":
+        monkeypatch.chdir(folder)
+        assert duckdb.sql(block).fetchall()
+        return
+    if kind == "python":
+        command = [sys.executable, "-c", block]
+        result = subprocess.run(
+            command, cwd=folder, env=environment(), capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        return
+    first, _, expected = block.partition("\n")
+    assert first.startswith("$ ")
+    result = shell(first[2:], folder)
+    assert result.returncode == 0, result.stderr
+    assert masked(result.stderr + result.stdout) == masked(expected)
+
+
+def test_every_tool_has_a_recipe():
+    for tool in ("DuckDB", "jq", "pandas", "polars", "xargs", "GNU parallel"):
+        assert re.search(rf"^## .*{tool}", RECIPES, re.MULTILINE), tool
+
+
+def test_links_point_to_files():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", RECIPES):
+        assert os.path.exists(ROOT / "docs" / target), target
