@@ -1,10 +1,10 @@
-"""Kills ``dink train`` and ``dink assign`` with SIGKILL at random moments, and looks at what is left.
+"""Kills ``dink train`` and ``dink assign`` at random moments, and looks at what is left.
 
     python benchmarks/kill.py [--kills 100]
 
-Training: every kill has to leave a whole checkpoint or none, and every chain of killed and resumed
-runs has to end with the bytes of a run that nobody killed. Assigning: the output that was there
-before has to be there after, byte for byte, or the new one, whole.
+The signal is SIGKILL. Training: every kill has to leave a whole checkpoint or none, and every chain
+of killed and resumed runs has to end with the bytes of a run that nobody killed. Assigning: the
+output that was there before has to be there after, byte for byte, or the new one, whole.
 """
 
 from __future__ import annotations

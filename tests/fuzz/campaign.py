@@ -35,75 +35,15 @@ _SECONDS = 10
 _BYTES = 1 << 30
 _NUMBERS = [0, 1, -1, 2**15, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 - 1, -(2**63)]
 _TEXTS = b'0 -1 1e999 NaN null [] {} 4611686018427387904 \xff ""'.split()
-_WORDS = [
-    "train",
-    "assign",
-    "export",
-    "x.npy",
-    "x.parquet",
-    "m.safetensors",
-    "c.safetensors",
-    "no.npy",
-    ".",
-    "/",
-    "--",
-    "-",
-    "-k",
-    "-o",
-    "--n-clusters",
-    "--device",
-    "cpu",
-    "cuda:9",
-    "--column",
-    "e",
-    "id",
-    "--init",
-    "random",
-    "xavier",
-    "--metric",
-    "cosine",
-    "--temperature",
-    "inf",
-    "nan",
-    "0",
-    "-1",
-    "1e999",
-    "--dilation",
-    "--no-refine",
-    "--n-init",
-    "--epochs",
-    "--batch-size",
-    "--tol",
-    "--seed",
-    "--checkpoint-every",
-    "1steps",
-    "0s",
-    "--resume",
-    "auto",
-    "--force",
-    "--json",
-    "--quiet",
-    "--soft",
-    "--id-column",
-    "--sample-weight",
-    "y.csv",
-    "y.parquet",
-    "y.npy",
-    "y.txt",
-    "--format",
-    "1",
-    "2",
-    "3",
-    "99999999999999999999",
-    "-q",
-    "--help",
-    "--version",
-    "--no-such",
-    "\x1b[31m",
-    "�",
-    "\u202e",
-    "é",
-]
+_ARGUMENTS = """
+    train assign export x.npy x.parquet m.safetensors c.safetensors no.npy . -- - -k -o
+    --n-clusters --device cpu cuda:9 --column e id --init random xavier --metric cosine
+    --temperature inf nan 0 -1 1e999 --dilation --no-refine --n-init --epochs --batch-size --tol
+    --seed --checkpoint-every 1steps 0s --resume auto --force --json --quiet --soft --id-column
+    --sample-weight y.csv y.parquet y.npy y.txt --format 1 2 3 99999999999999999999 -q --help
+    --version --no-such
+"""
+_WORDS = [*_ARGUMENTS.split(), "", "\x1b[31m", "\udcff", "\u202e"]
 _QUICK = ["--device", "cpu", "-q", "--n-init", "1", "--epochs", "1", "--no-refine"]
 
 
