@@ -93,7 +93,8 @@ def error_boundary() -> Iterator[None]:
 def abandon_stdout() -> None:
     """Points standard output at nothing: Python would complain once more when it flushes it."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     except (AttributeError, OSError, ValueError):
         pass  # closed from the start, or not a file
 
