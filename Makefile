@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test fuzz check clean
 
 demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
@@ -15,6 +15,9 @@ demo: .venv/installed
 
 test: .venv/tests
 	$(BIN)/python -m pytest
+
+fuzz: .venv/tests
+	$(BIN)/python tests/fuzz/campaign.py --inputs 10000
 
 check: .venv/check
 	$(BIN)/ruff check .

@@ -31,55 +31,73 @@ _PROBE_ROWS = 512
 _SHORT_PRODUCTS = 20.0
 
 
-@dataclass(frozen=True)
-class Annealed:
-    """The state after some updates.
+@dataclass
+class Annealing:
+    """Where an annealing stands: with the sample, all that its next update depends on.
 
     Attributes:
-        done: updates so far.
         centers: (K, D).
         shares: (K,) running average of the share of rows in each cluster.
-        mean_inertia: of the last batch, per row.
+        sums: (K, D) running average of the sum of their rows over all rows.
+        start_temperature: of the first update.
+        short_above: the temperature from which on short products serve.
+        temperature: of the last update.
+        done: updates so far.
+        position: first row of the next batch in the sample.
     """
 
-    done: int
-    temperature: float
     centers: Tensor
     shares: Tensor
-    mean_inertia: float
+    sums: Tensor
+    start_temperature: float
+    short_above: float
+    temperature: float = 0.0
+    done: int = 0
+    position: int = 0
+
+    @classmethod
+    def begin(cls, sample: Sample, centers: Tensor) -> Annealing:
+        """One pass over a part of the sample, and a temperature that suits the centres."""
+        part = sample[: seeding_size(len(sample), len(centers))]
+        centers = part.means(centers, part.labels(centers))
+        start = start_temperature(part.z, centers, part.nearest(centers))
+        short_above = _SHORT_PRODUCTS * _product_error(part.z[:_PROBE_ROWS], centers)
+        shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
+        return cls(centers, shares, sums, start, short_above)
 
 
 def anneal(
-    sample: Sample, centers: Tensor, batch_size: int, steps: int, dilation: float
-) -> Iterator[Annealed]:
-    """Yields twenty times on the way to the last and coldest update.
+    sample: Sample, at: Annealing, batch_size: int, steps: int, dilation: float
+) -> Iterator[float | None]:
+    """Moves ``at`` on to the last and coldest update.
 
-    The weight of the dilation loss fades with the temperature, so that the last centres are
-    means of their rows.
+    Yields after every update: the inertia per row of its batch at each twentieth of the way,
+    None in between. The weight of the dilation loss fades with the temperature, so that the last
+    centres are means of their rows.
     """
-    part = sample[: seeding_size(len(sample), len(centers))]
-    centers = part.means(centers, part.labels(centers))
-    schedule = temperatures(start_temperature(part.z, centers, part.nearest(centers)), steps)
-    short_above = _SHORT_PRODUCTS * _product_error(part.z[:_PROBE_ROWS], centers)
-    shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
-    start = 0
-    for done, (temperature, step_size) in enumerate(
-        zip(schedule, step_sizes(len(schedule)), strict=True), 1
-    ):
-        if start + batch_size > len(sample):
-            start = 0  # the sample is in random order already
-        batch = sample[start : start + batch_size]
-        start += batch_size
+    schedule = temperatures(at.start_temperature, steps)
+    sizes = step_sizes(len(schedule))
+    every = updates_per_report(steps)
+    while at.done < len(schedule):
+        at.temperature, step_size = schedule[at.done], sizes[at.done]
+        if at.position + batch_size > len(sample):
+            at.position = 0  # the sample is in random order already
+        batch = sample[at.position : at.position + batch_size]
+        at.position += batch_size
         weight = max(batch.total_weight, 1e-30)
-        short = temperature >= short_above
-        counts, total = _tempered_sums(batch, centers, temperature, short)
-        shares.lerp_(counts / weight, step_size)
-        sums.lerp_(total / weight, step_size)
-        fading = dilation * temperature / schedule[0]
-        centers = sample.project(Statistics(shares, sums).means(centers, fading))
-        if done % max(1, steps // _REPORTS) == 0:
-            inertia = batch.inertia(batch.nearest(centers)) / weight
-            yield Annealed(done, temperature, centers, shares.clone(), inertia)
+        short = at.temperature >= at.short_above
+        counts, total = _tempered_sums(batch, at.centers, at.temperature, short)
+        at.shares.lerp_(counts / weight, step_size)
+        at.sums.lerp_(total / weight, step_size)
+        fading = dilation * at.temperature / schedule[0]
+        at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
+        at.done += 1
+        report = at.done % every == 0
+        yield batch.inertia(batch.nearest(at.centers)) / weight if report else None
+
+
+def updates_per_report(steps: int) -> int:
+    return max(1, steps // _REPORTS)
 
 
 def _product_error(z: Tensor, centers: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
 from dinkcli.centers import read_centers
+from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
 from dinkcli.device import resolve_device
 from dinkcli.errors import InputError, UsageError
 from dinkcli.model import Model, load
@@ -41,6 +43,9 @@ def train(
     memory: int | None = None,
     bad_rows: str = "stop",
     on_step: Callable[[Step], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: Path | None = None,
+    force: bool = False,
     **options: Any,
 ) -> Model:
     """Trains a model on files or on an array.
@@ -57,11 +62,16 @@ def train(
         bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
             under cosine; "skip" and "label" leave such rows out.
         on_step: called after every update of the centres.
+        checkpoints: where to save the training on its way, and how often.
+        resume: a checkpoint, or the model that it was to become, to go on from. Data and options
+            have to be those of the run that wrote it.
+        force: go on with other data or options all the same.
         options: the other fields of ``TrainOptions``.
 
     Raises:
         DinkError: see ``dinkcli.errors``; an InputError when no number of clusters is clear.
     """
+    saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
     options["init"] = str(init) if initial is None else GIVEN
     data = repeatable(open_data(inputs, bad_rows=bad_rows))
@@ -76,13 +86,25 @@ def train(
             f"--init: centres of shape {tuple(initial.shape)}, expected "
             f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
         )
-    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight, memory)
+    if initial is not None and not initial.isfinite().all():
+        raise UsageError("--init: centres that are not all finite numbers")
+    shift = None if saved is None else shift_of(saved, data.n_features)
+    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight, memory, shift)
     trainer = Trainer(rows, chosen, initial)
-    history = []
+    history: list[dict[str, Any]] = []
+    sums = checksums(trainer) if checkpoints or saved else {}
+    if saved is not None:
+        notify = warnings.warn if checkpoints is None else checkpoints.notify
+        for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
+            notify(f"the result may differ in its last digits: {difference}")
+        history = list(saved.training.get("history", []))
     for step in trainer.steps():
-        history.append(step.as_dict())
-        if on_step is not None:
-            on_step(step)
+        if step is not None:
+            history.append(step.as_dict())
+            if on_step is not None:
+                on_step(step)
+        if checkpoints is not None:
+            checkpoints.after(step, rows.n_rows, lambda: _checkpoint(trainer, history, sums))
     return _model(trainer, history)
 
 
@@ -196,23 +218,30 @@ def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
     return torch.from_numpy(read_centers(init))
 
 
+def _checkpoint(trainer: Trainer, history: list[dict[str, Any]], sums: dict[str, int]) -> Model:
+    model = _model(trainer, history)
+    model.state = capture(trainer, sums)
+    return model
+
+
 def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     # No clock and no path of the machine goes in: the same data, options and seed give the same
     # bytes on the same machine.
     options, data = trainer.options, trainer.rows.data
-    last = history[-1]
-    metrics = {name: last[name] for name in ("inertia", "dilation_loss", "shrink_loss")}
-    cluster_inertia = torch.as_tensor(trainer.statistics.cluster_inertia).tolist()
+    last = history[-1] if history else {}
+    names = ("inertia", "dilation_loss", "shrink_loss")
+    metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
+    metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
     training = {
         "options": options.as_dict(),
         "input": {**data.fingerprint(), "bad_rows": trainer.rows.n_bad},
-        "metrics": {**metrics, "cluster_inertia": cluster_inertia},
+        "metrics": metrics,
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,
     }
     return Model(
         trainer.cluster_centers.numpy(),
-        trainer.statistics.counts.cpu().numpy().astype(np.float64),
+        trainer.at.counts.cpu().numpy().astype(np.float64),
         options.metric,
         data.column,
         training,

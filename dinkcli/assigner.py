@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.ahead import read_ahead
+from dinkcli.device import in_pieces
+from dinkcli.limits import LARGEST_NORM, normalize_, refuse_overflow
 from dinkcli.matching import Matching
 from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex, chunk_rows
@@ -111,6 +113,9 @@ class Assigner:
         self.device = torch.device(device)
         self.options = options
         self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
+        self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
+        if np.abs(model.cluster_centers).max() > self._usual_range:
+            self._usual_range = 0.0
         self.n_ids = model.n_clusters if matching is None else matching.n_ids
         self._ids: Tensor | None = None
         if matching is not None:
@@ -120,9 +125,16 @@ class Assigner:
         self, vectors: np.ndarray, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
         """The assignments of ``vectors`` (B, D) float32 with the numbers ``rows`` (B,)."""
+        found = list(in_pieces(lambda where: self._assign(vectors[where]), len(vectors)))
+        arrays = {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
+        return Assignments(rows, carried=carried, **arrays)
+
+    def _assign(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of ``Assignments`` for these rows, by name."""
         z = as_tensor(vectors).to(self.device)
         if self.model.metric == "cosine":
-            z = torch.nn.functional.normalize(z, dim=1)
+            z = z.clone()
+            normalize_(z)
         found: dict[str, Tensor] = {}
         options = self.options
         if options.distance or options.max_distance is not None:
@@ -140,8 +152,9 @@ class Assigner:
             if options.min_prob is not None:
                 outlier |= found["own"] < options.min_prob
             labels = torch.where(outlier, -1, labels)
-        arrays = {name: found[name].cpu().numpy() for name in self._wanted() if name in found}
-        return Assignments(rows, labels.to(torch.int32).cpu().numpy(), carried=carried, **arrays)
+        found["labels"] = labels.to(torch.int32)
+        wanted = ["labels", *self._wanted()]
+        return {name: found[name].cpu().numpy() for name in wanted if name in found}
 
     def _wanted(self) -> list[str]:
         options = self.options
@@ -179,6 +192,16 @@ class Assigner:
             "clusters": clusters.to(torch.int32),
             "probabilities": probabilities.gather(1, ranked.indices).to(kind),
         }
+
+    def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
+        """Raises InputError at a row so far away that distances would overflow float32."""
+        if self.model.metric == "cosine":
+            return
+        # The range of all numbers says enough, but for data that lie far from the origin.
+        if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
+            rows = as_tensor(vectors).to(self.device)
+            shift = self.index.shift
+            refuse_overflow(rows if shift is None else rows - shift, name, start)
 
 
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:
@@ -231,6 +254,7 @@ def assign(
     needs_direction = model.metric == "cosine"
     blocks = data.blocks(rows, first, nonzero=needs_direction)
     for block in read_ahead(blocks) if _has_core_to_spare(assigner.device) else blocks:
+        assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(block.vectors, numbers, block.carried)
         # Blocks lie on the same grid whatever comes first: rounding is that of a whole run.

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
-from dinkcli.errors import UsageError
+from dinkcli.errors import RunError, UsageError
 
+T = TypeVar("T")
+
+_LEAST_ROWS = 64
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -30,3 +35,27 @@ def resolve_device(name: str = "auto") -> torch.device:
 def _present() -> list[str]:
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return cuda + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+
+
+def in_pieces(work: Callable[[slice], T], n_rows: int) -> Iterator[T]:
+    """Results of ``work`` on all rows at once; on ever smaller pieces, in order, when the device
+    runs out of memory.
+
+    Raises:
+        RunError: it does even for a few rows.
+    """
+    start, size = 0, n_rows
+    while start < n_rows:
+        try:
+            result = work(slice(start, min(start + size, n_rows)))
+        except torch.cuda.OutOfMemoryError as error:
+            if size <= _LEAST_ROWS:
+                raise RunError(
+                    f"the device is out of memory even for {size} rows at a time; free some, "
+                    "use fewer clusters, or --device cpu"
+                ) from error
+            torch.cuda.empty_cache()
+            size //= 2
+            continue
+        yield result
+        start += size

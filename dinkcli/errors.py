@@ -1,6 +1,7 @@
 """Every error that dink raises on purpose.
 
     DinkError            one clear line for the user; never a traceback
+    ├── StoppedError     training was told to stop, and did
     ├── UsageError       the call has to change: an option, a path, a column name (exit 2)
     └── RunError         the call is fine, the run failed (exit 1)
         ├── InputError   the data: unreadable, wrong shape, not finite
@@ -11,11 +12,25 @@
 A message says what was found, what was expected, where (file, column, row), and what to do next.
 """
 
+from __future__ import annotations
+
 
 class DinkError(Exception):
     """Base of all errors dink raises on purpose."""
 
     exit_code = 1
+
+
+class StoppedError(DinkError):
+    """Training was told to stop between two steps.
+
+    Attributes:
+        checkpoint: path of what was saved, or None when it could not be written.
+    """
+
+    def __init__(self, checkpoint: str | None):
+        self.checkpoint = checkpoint
+        super().__init__(f"stopped; checkpoint: {checkpoint or 'none'}")
 
 
 class UsageError(DinkError, ValueError):

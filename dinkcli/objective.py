@@ -91,7 +91,9 @@ def responsibilities(squared_distances: Tensor, temperature: float) -> Tensor:
         return torch.zeros_like(squared_distances).scatter_(1, nearest, 1.0)
     if math.isinf(temperature):
         return torch.full_like(squared_distances, 1.0 / squared_distances.shape[1])
-    return torch.softmax(squared_distances / -temperature, dim=1)
+    # Away from the nearest first, or a tiny temperature makes every quotient infinite.
+    least = squared_distances.amin(1, keepdim=True)
+    return torch.softmax((squared_distances - least) / -max(temperature, 1e-30), dim=1)
 
 
 def tempered_shrink_loss(z: Tensor, cluster_centers: Tensor, temperature: float) -> Tensor:

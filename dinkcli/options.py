@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,39 @@ METRICS = ("euclidean", "cosine")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
 PROBABILITY_TYPES = ("float32", "float16")
+_LARGEST_DILATION = 1e12
+_UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
+_INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How much training lies between two checkpoints.
+
+    Attributes:
+        amount: at least that much.
+        unit: "seconds", "steps" (as the history counts them), or "epochs" (reading as many rows
+            as the data have).
+    """
+
+    amount: float
+    unit: str = "seconds"
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """``30s``, ``5m``, ``2h``, ``100steps`` or ``2epochs``.
+
+        Raises:
+            UsageError: anything else, or 0 of them.
+        """
+        match = _INTERVAL.fullmatch(text.strip())
+        amount = float(match[1]) * _UNITS[match[2]] if match else 0.0
+        if not match or amount == 0:
+            raise UsageError(
+                f"--checkpoint-every {text}: expected a time such as 30s, 5m or 2h, or 100steps, "
+                "or 2epochs"
+            )
+        return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
 
 
 @dataclass(frozen=True)
@@ -72,8 +106,12 @@ class TrainOptions:
             raise UsageError(
                 f"--temperature {self.temperature}: expected auto, inf, or a number of at least 0"
             )
-        if self.dilation is not None and not 0 <= self.dilation < math.inf:
-            raise UsageError(f"--dilation {self.dilation}: expected a number of at least 0")
+        if self.dilation is not None and not 0 <= self.dilation <= _LARGEST_DILATION:
+            raise UsageError(
+                f"--dilation {self.dilation}: expected a number from 0 to {_LARGEST_DILATION:.0e}"
+            )
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed {self.seed}: expected less than 2^63")
         if not 0 <= self.tol < 1:
             raise UsageError(f"--tol {self.tol}: expected a number from 0 to below 1")
 

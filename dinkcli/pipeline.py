@@ -99,7 +99,8 @@ class Job:
     @property
     def layout(self) -> Layout:
         metadata = {
-            "dink.model": os.path.basename(self.model_name),
+            # A name need not be text; metadata have to be.
+            "dink.model": os.fsencode(os.path.basename(self.model_name)).decode("utf-8", "replace"),
             "dink.fingerprint": self.model.fingerprint,
         }
         if self.matching is not None:

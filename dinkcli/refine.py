@@ -43,43 +43,74 @@ class State:
         return cls(centers, near, sample.inertia(near))
 
 
+@dataclass
+class Refining:
+    """Where a refinement stands: with the sample, all that its next round depends on.
+
+    Attributes:
+        centers: (K, D), the best so far.
+        moves: centres that the next round may move; 0 after the last breath.
+        largest: the most centres that a round moved, at least K/4.
+        swapping: swaps come first, then breaths.
+        rounds: of swaps so far.
+        failures: poor rounds in a row.
+    """
+
+    centers: Tensor
+    moves: int
+    largest: int
+    swapping: bool = True
+    rounds: int = 0
+    failures: int = 0
+
+    @classmethod
+    def begin(cls, centers: Tensor) -> Refining:
+        most = max(1, len(centers) // 4)
+        return cls(centers, most, most)
+
+
 def refine(
-    sample: Sample, centers: Tensor, generator: torch.Generator, effort: Effort
+    sample: Sample, at: Refining, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
     """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
-    if len(centers) < 2:
+    if len(at.centers) < 2:
         return
-    best = State.of(sample, centers)
-    for step in swap(sample, best, generator):
-        yield step
-        best = step[1]
+    best = State.of(sample, at.centers)
+    if at.swapping:
+        for step in swap(sample, at, best, generator, effort.moves):
+            yield step
+            best = step[1]
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):
             best = State.of(part, best.centers)
-        yield from breathe(part, best, generator, effort)
+        yield from breathe(part, at, best, generator, effort)
 
 
-def swap(sample: Sample, best: State, generator: torch.Generator) -> Iterator[tuple[int, State]]:
-    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round."""
-    n_clusters = len(best.centers)
-    if n_clusters < 3:
-        return
-    most, failures = max(1, n_clusters // 4), 0
-    for _ in range(_SWAP_ROUNDS):
-        centers, moved = _swapped(sample, best, most, generator)
+def swap(
+    sample: Sample, at: Refining, best: State, generator: torch.Generator, breaths: int = 0
+) -> Iterator[tuple[int, State]]:
+    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round.
+
+    ``breaths`` is how many centres the round after the last swap may move.
+    """
+    if len(best.centers) < 3:
+        at.swapping, at.moves = False, breaths
+    while at.swapping:
+        centers, moved = _swapped(sample, best, at.moves, generator)
         new = State.of(sample, centers)
         poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
         if new.inertia < best.inertia:
             best = new
-        yield moved, best
+        at.centers = best.centers
+        at.largest = max(at.largest, moved)
+        at.rounds += 1
+        at.failures = at.failures + 1 if poor else 0
         if poor:
-            failures += 1
-            most = max(1, min(most, moved) // 2)
-        else:
-            failures = 0
-        if moved == 0 or failures == _SWAP_FAILURES:
-            return
+            at.moves = max(1, min(at.moves, moved) // 2)
+        if moved == 0 or at.failures == _SWAP_FAILURES or at.rounds == _SWAP_ROUNDS:
+            at.swapping, at.moves, at.failures = False, breaths, 0
+        yield moved, best
 
 
 def _swapped(
@@ -136,24 +167,26 @@ def _pair(
 
 
 def breathe(
-    sample: Sample, best: State, generator: torch.Generator, effort: Effort
+    sample: Sample, at: Refining, best: State, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
     """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
 
     The number is halved (by one from 5 on) after ``effort.patience`` rounds in a row that did
     not lower the inertia by ``effort.tol`` of it.
     """
-    moves, failures = effort.moves, 0
-    while moves:
+    while at.moves:
+        moves = at.moves
         new = State.of(sample, _inhale_exhale(sample, best, moves, generator))
         poor = new.inertia >= best.inertia * (1 - effort.tol)
         if new.inertia < best.inertia:
             best = new
+        at.centers = best.centers
+        at.largest = max(at.largest, moves)
+        at.failures = at.failures + 1 if poor else 0
+        if at.failures == effort.patience:
+            at.failures = 0
+            at.moves = moves // 2 if moves > 5 else moves - 1
         yield moves, best
-        failures = failures + 1 if poor else 0
-        if failures == effort.patience:
-            failures = 0
-            moves = moves // 2 if moves > 5 else moves - 1
 
 
 def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Generator) -> Tensor:

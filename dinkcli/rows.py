@@ -10,6 +10,7 @@ float16 stay as they are until a block is prepared.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dinkcli.ahead import read_ahead
 from dinkcli.errors import InputError, UsageError
+from dinkcli.limits import LARGEST_WEIGHT, normalize_, refuse_overflow, refuse_underflow
 from dinkcli.readers.dataset import BLOCK_BYTES, DataSet
 from dinkcli.readers.memory import default_memory, in_memory
 from dinkcli.readers.shuffle import shuffled_windows
@@ -25,6 +27,10 @@ from dinkcli.readers.spool import repeatable, seekable
 Block = tuple[Tensor, "Tensor | None"]
 # Windows of shuffled rows: two are held, one in use and one being read.
 _WINDOW_BYTES = 256 << 20
+
+# Sums over the rows of a block may be taken in float32; float64 takes in one block after the
+# other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
+_BLOCK_ROWS = 1 << 16
 
 
 class RowSource:
@@ -35,6 +41,7 @@ class RowSource:
         metric: "euclidean" or "cosine".
         weights: (N,) float32, not negative, or None; those of bad rows do not count.
         memory: bytes that the rows may take; beyond it they are read anew for each pass.
+        shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
@@ -48,6 +55,7 @@ class RowSource:
         device: torch.device,
         weights: np.ndarray | None = None,
         memory: int | None = None,
+        shift: Tensor | None = None,
     ):
         self.data = repeatable(data)
         self.metric = metric
@@ -56,7 +64,8 @@ class RowSource:
         self.weights = _check_weights(weights, self.n_rows)
         self.memory = default_memory() if memory is None else memory
         self.in_memory = in_memory(self.data, self.memory)
-        self.shift = torch.zeros(self.n_features)
+        self.shift = torch.zeros(self.n_features) if shift is None else shift
+        self._given = shift is not None
         self.n_bad = 0
         self._good: Tensor | None = None
         self._rows: Tensor | None = None
@@ -66,20 +75,23 @@ class RowSource:
 
     def _load(self) -> None:
         rows, good = self.data.load_rows(self.data.dtype, nonzero=self.metric == "cosine")
-        self._rows = torch.from_numpy(rows)
+        loaded = _aligned(rows)
         if good is not None:
             self._leave_out(self.n_rows - len(good))
             if self.weights is not None:
                 self.weights = self.weights[torch.from_numpy(good)]
-        if self.metric == "euclidean":
+        if self.metric == "euclidean" and not self._given:
             total = torch.zeros(self.n_features, dtype=torch.float64)
-            for part in self._rows.split(self._block_rows):
+            for part in loaded.split(self._block_rows):
                 total += part.sum(0, dtype=torch.float64)
             self.shift = (total / self.n_rows).float()
-        if self._rows.dtype == torch.float32:
-            for part in self._rows.split(self._block_rows):
-                self._prepare_(part)
-        self._rows = self._rows.to(self.device)
+        if loaded.dtype == torch.float32:
+            for number, part in enumerate(loaded.split(self._block_rows)):
+                self._prepare_(part, number * self._block_rows)
+        try:
+            self._rows = loaded.to(self.device)
+        except torch.cuda.OutOfMemoryError:
+            self._rows = loaded  # then each block goes to the device when it is its turn
 
     def _leave_out(self, n_bad: int) -> None:
         self.n_bad += n_bad
@@ -96,36 +108,32 @@ class RowSource:
     def _block_rows(self) -> int:
         return max(1, BLOCK_BYTES // (4 * self.n_features))
 
-    def _prepare_(self, rows: Tensor) -> Tensor:
-        """float32 ``rows`` for the metric, in place."""
+    def _prepare_(self, rows: Tensor, start: int = 0) -> Tensor:
+        """float32 ``rows``, the first with number ``start``, for the metric, in place."""
         if self.metric == "cosine":
-            # Bad rows are zeros, and stay so.
-            rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-30)
+            normalize_(rows)  # bad rows are zeros, and stay so
         else:
             rows -= self.shift.to(rows.device)
-            _check_norms(rows, self.data.name)
+            refuse_overflow(rows, self.data.name, start)
         return rows
 
     def _prepared(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """(number of the first row, rows (B, D), which are bad) in order, on the CPU."""
         for block in self.data.blocks(nonzero=self.metric == "cosine"):
-            vectors = block.vectors
-            if not (vectors.flags.owndata and vectors.flags.writeable):
-                vectors = vectors.copy()
-            rows = self._prepare_(torch.from_numpy(vectors))
+            rows = self._prepare_(_aligned(block.vectors), block.start)
             yield block.start, rows, None if block.bad is None else torch.from_numpy(block.bad)
 
-    def blocks(self) -> Iterator[Block]:
-        """All rows and their weights in order, on the device."""
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        """The rows and their weights from block number ``first`` on, in order, on the device."""
         if self._rows is not None:
-            if self._rows.dtype == torch.float32:
-                yield self._rows, self._weights_at(slice(None))
-                return
-            for start in range(0, self.n_rows, self._block_rows):
-                where = slice(start, start + self._block_rows)
-                yield self._prepare_(self._rows[where].float()), self._weights_at(where)
+            for start in range(first * _BLOCK_ROWS, self.n_rows, _BLOCK_ROWS):
+                where = slice(start, start + _BLOCK_ROWS)
+                part = self._rows[where].to(self.device)
+                if part.dtype != torch.float32:
+                    part = self._prepare_(part.float(), start)
+                yield part, self._weights_at(where)
             return
-        for start, rows, bad in read_ahead(self._prepared()):
+        for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
             weights = self._weights_at(slice(start, start + len(rows)))
             if bad is not None:
                 rows, weights = rows[~bad], None if weights is None else weights[~bad]
@@ -141,7 +149,7 @@ class RowSource:
         if self._rows is not None:
             order = torch.randperm(self.n_rows, generator=generator)
             for part in order.split(size):
-                rows = self._rows.index_select(0, part.to(self.device))
+                rows = self._rows.index_select(0, part.to(self._rows.device)).to(self.device)
                 if rows.dtype != torch.float32:
                     rows = self._prepare_(rows.float())
                 yield rows, None if self.weights is None else self.weights[part].to(self.device)
@@ -175,15 +183,18 @@ class RowSource:
         """``size`` rows drawn without replacement, in random order, with their weights.
 
         Drawn from all rows, wherever they are. Rows that are not in memory are read once, when
-        the bad ones are found, and the shift is set to the sample's mean. The sample is smaller
-        by the bad rows in it.
+        the bad ones are found, and a shift that was not given is set to the sample's mean. The
+        sample is smaller by the bad rows in it.
         """
         n_rows = self.n_rows if self._rows is not None else self.data.known_rows
         chosen = torch.randperm(n_rows, generator=generator)[:size]
         weights = None if self.weights is None else self.weights[chosen].to(self.device)
         if self._rows is not None:
-            rows = self._rows[chosen.to(self.device)]
-            return rows if rows.dtype == torch.float32 else self._prepare_(rows.float()), weights
+            rows = self._rows[chosen.to(self._rows.device)].to(self.device)
+            if rows.dtype != torch.float32:
+                rows = self._prepare_(rows.float())
+            refuse_underflow(rows, self.data.name)
+            return rows, weights
         order = chosen.argsort()
         ascending = chosen[order]
         result = torch.empty(len(chosen), self.n_features)
@@ -202,10 +213,11 @@ class RowSource:
             self._leave_out(n_bad)
             self._count()
             result, weights = result[good], None if weights is None else weights[good]
-        if self.metric == "euclidean":
+        if self.metric == "euclidean" and not self._given:
             mean = result.mean(0, dtype=torch.float64).float()
             self.shift += mean
             result -= mean
+        refuse_underflow(result, self.data.name)
         return result.to(self.device), weights
 
     def _weights_at(self, where: slice) -> Tensor | None:
@@ -219,16 +231,15 @@ def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:
         yield order[start : start + size]
 
 
-def _check_norms(rows: Tensor, name: str) -> None:
-    """Squared distances must fit float32, with room for sums."""
-    low, high = torch.aminmax(rows)
-    largest = max(-float(low), float(high))
-    limit = 1e18 / rows.shape[1] ** 0.5
-    if largest > limit:
-        raise InputError(
-            f"{name}: values reach {largest:.3g} away from the mean, squared distances would "
-            f"overflow float32 (limit {limit:.3g}); scale the data down"
-        )
+def _aligned(vectors: np.ndarray) -> Tensor:
+    """A copy in memory of torch's own alignment.
+
+    The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
+    differs from run to run.
+    """
+    rows = torch.empty(vectors.shape, dtype=torch.from_numpy(np.empty(0, vectors.dtype)).dtype)
+    rows.numpy()[:] = vectors
+    return rows
 
 
 def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
@@ -238,4 +249,9 @@ def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
         raise UsageError(f"sample weights of shape {weights.shape}, expected ({n_rows},)")
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise UsageError("sample weights must be finite, not negative, and not all zero")
+    if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
+        raise UsageError(
+            f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "
+            f"and at least {1 / LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
+        )
     return torch.from_numpy(np.array(weights, dtype=np.float32))

@@ -21,7 +21,7 @@ from dinkcli.agreement import adjusted_rand_index
 from dinkcli.errors import UsageError
 from dinkcli.lloyd import Statistics, tempered_statistics
 from dinkcli.nearest import CenterIndex, NearestTwo
-from dinkcli.refine import State, swap
+from dinkcli.refine import Refining, State, swap
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import sample_size
@@ -265,7 +265,8 @@ class _Path:
 
     def _settled(self, centers: Tensor) -> State:
         best = self._passes(centers, _PASSES)
-        for round_, (_, state) in enumerate(swap(self.sample, best, self.generator), 1):
+        at = Refining.begin(best.centers)
+        for round_, (_, state) in enumerate(swap(self.sample, at, best, self.generator), 1):
             best = state
             if round_ == _SWAPS:
                 break

@@ -13,17 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dinkcli.anneal import anneal
+from dinkcli.anneal import Annealing, anneal, updates_per_report
+from dinkcli.device import in_pieces
 from dinkcli.head import DinkClusterHead
-from dinkcli.lloyd import Statistics, farthest_rows, full_pass
+from dinkcli.limits import refuse_overflow
+from dinkcli.lloyd import Statistics, farthest_rows, full_pass, tempered_statistics
+from dinkcli.nearest import CenterIndex
 from dinkcli.objective import dilation_loss
 from dinkcli.options import TrainOptions
-from dinkcli.refine import State, refine
+from dinkcli.progress import Descending, Passing, Progress
+from dinkcli.refine import Refining, State, refine
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
@@ -72,7 +78,11 @@ class Trainer:
     """Fits K centres to the rows of a source.
 
     ``steps()`` runs the training; afterwards (or in between) ``cluster_centers`` are the centres
-    in the data's own coordinates, and ``statistics`` those of the last pass over all rows.
+    in the data's own coordinates, and ``counts`` the weight of each cluster.
+
+    All that changes while training is in ``at`` and in the state of ``generator``. Whenever
+    ``steps()`` rests, another trainer of the same rows and options that is given both goes on to
+    the same result, bit for bit on the same CPU.
 
     Args:
         initial: (K, D) centres to start from, for ``options.init`` "given".
@@ -83,60 +93,78 @@ class Trainer:
         self.options = options
         self.initial = initial
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.centers = torch.zeros(options.n_clusters, rows.n_features, device=rows.device)
-        self.statistics = Statistics.zeros(self.centers)
-        self._start = 1
+        self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
 
     @property
     def cluster_centers(self) -> Tensor:
         """(K, D) float32 on the CPU, in the coordinates of the data."""
-        return self.centers.cpu() + self.rows.shift
+        return self.at.centers.cpu() + self.rows.shift
 
-    def steps(self) -> Iterator[Step]:
-        """Trains; yields after every update.
+    @cached_property
+    def sample(self) -> Sample:
+        """The rows that centres are seeded, annealed and refined on; the first random draw."""
+        n_rows, n_features = self.rows.n_rows, self.rows.n_features
+        size = sample_size(n_rows, self.options.n_clusters, n_features, self.rows.memory)
+        return Sample(*self.rows.sample(size, self.generator), self._project)
+
+    def steps(self) -> Iterator[Step | None]:
+        """Trains; yields a ``Step`` to report, or None where it could rest as well.
 
         Raises:
             InputError: fewer distinct rows than clusters.
         """
-        options = self.options
-        size = sample_size(
-            self.rows.n_rows, options.n_clusters, self.rows.n_features, self.rows.memory
-        )
-        sample = Sample(*self.rows.sample(size, self.generator), self._project)
+        options, at = self.options, self.at
         if options.temperature == "auto":
-            yield from self._best_start(sample)
-            del sample
-            yield from self._passes(0.0)
+            if not isinstance(at.loop, Passing):
+                yield from self._best_start(self.sample)
+                at.loop = Passing.begin(at.centers)
+            self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
+            yield from self._passes(at.loop, 0.0)
             return
-        self._seed(sample)
-        del sample
-        if options.literal:
-            yield from self._literal_passes()
-        else:
-            yield from self._passes(float(options.temperature))
+        if at.loop is None:
+            self._seed(self.sample)
+            literal = options.literal
+            at.loop = Descending.begin(at.centers) if literal else Passing.begin(at.centers)
+        self.__dict__.pop("sample", None)
+        if isinstance(at.loop, Descending):
+            yield from self._literal_passes(at.loop)
+        elif isinstance(at.loop, Passing):
+            yield from self._passes(at.loop, float(options.temperature))
 
-    def _best_start(self, sample: Sample) -> Iterator[Step]:
+    def _best_start(self, sample: Sample) -> Iterator[Step | None]:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
-        n_init = self.options.n_init or effort(len(sample), *self.centers.shape).n_init
-        best: State | None = None
-        for self._start in range(1, n_init + 1):
-            self._seed(sample)
-            yield from self._anneal(sample)
-            if self.options.refine:
-                yield from self._refine(sample)
+        at = self.at
+        n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
+        while at.start <= n_init:
+            if at.loop is None:
+                self._seed(sample)
+                at.loop = Annealing.begin(sample, at.centers)
+            if isinstance(at.loop, Annealing):
+                yield from self._anneal(sample, at.loop)
+                at.centers = at.loop.centers
+                at.loop = Refining.begin(at.centers)
+            if isinstance(at.loop, Refining) and self.options.refine:
+                yield from self._refine(sample, at.loop)
+                at.centers = at.loop.centers
             if n_init > 1:
-                now = State.of(sample, self.centers)
-                best = now if best is None or now.inertia < best.inertia else best
-                self.centers = best.centers
+                now = State.of(sample, at.centers)
+                if at.best is None or now.inertia < at.best_inertia:
+                    at.best, at.best_inertia = at.centers, now.inertia
+                at.centers = at.best
+            at.loop = None
+            at.start += 1
+        at.start = n_init
 
     def _seed(self, sample: Sample) -> None:
         if self.initial is not None:
-            centers = (self.initial - self.rows.shift).to(sample.z)
+            centers = self.initial - self.rows.shift
+            refuse_overflow(centers, "--init")
+            centers = centers.to(sample.z)
         else:
             options = self.options
             part = seeding_size(len(sample), options.n_clusters)
             centers = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
-        self.centers = self._project(centers)
+        self.at.centers = self._project(centers)
 
     def _project(self, centers: Tensor) -> Tensor:
         """Under cosine, centres have norm 1 (spherical k-means); a zero mean stays zero."""
@@ -144,63 +172,80 @@ class Trainer:
             return torch.nn.functional.normalize(centers, dim=1)
         return centers
 
-    def _anneal(self, sample: Sample) -> Iterator[Step]:
-        options, done = self.options, 0
-        steps = effort(len(sample), *self.centers.shape).annealing_steps
+    def _anneal(self, sample: Sample, loop: Annealing) -> Iterator[Step | None]:
+        options, at = self.options, self.at
+        steps = effort(len(sample), *at.centers.shape).annealing_steps
         size = options.batch_size or annealing_batch(len(sample), options.n_clusters)
         size = min(size, len(sample))
-        for now in anneal(sample, self.centers, size, steps, options.dilation_weight):
-            self.centers = now.centers
-            rows, done = (now.done - done) * size, now.done
+        for mean_inertia in anneal(sample, loop, size, steps, options.dilation_weight):
+            at.centers, at.counts = loop.centers, loop.shares * self.rows.total_weight
+            if mean_inertia is None:
+                yield None
+                continue
             yield self._step(
                 "anneal",
-                (done, steps),
-                rows,
-                now.temperature,
-                now.shares,
-                now.mean_inertia,
-                sample.paper_shrink_loss(now.centers),
+                (loop.done, steps),
+                updates_per_report(steps) * size,
+                loop.temperature,
+                mean_inertia,
+                sample.paper_shrink_loss(at.centers),
             )
 
-    def _refine(self, sample: Sample) -> Iterator[Step]:
-        how = effort(len(sample), *self.centers.shape)
-        most = max(1, self.options.n_clusters // 4)
-        for moved, best in refine(sample, self.centers, self.generator, how):
-            self.centers = best.centers
+    def _refine(self, sample: Sample, loop: Refining) -> Iterator[Step]:
+        at = self.at
+        how = effort(len(sample), *at.centers.shape)
+        for moved, best in refine(sample, loop, self.generator, how):
             rows = len(best.near.labels)
             part = sample[:rows]
-            sizes = part.cluster_weights(best.near.labels, len(self.centers))
-            most = max(most, moved)
+            sizes = part.cluster_weights(best.near.labels, len(best.centers))
+            at.centers = best.centers
+            at.counts = sizes * (self.rows.total_weight / part.total_weight)
             yield self._step(
                 "refine",
-                (most - moved, most),
+                (loop.largest - moved, loop.largest),
                 rows,
                 0.0,
-                sizes / part.total_weight,
                 best.inertia / part.total_weight,
                 sample.paper_shrink_loss(best.centers),
             )
 
-    def _passes(self, temperature: float) -> Iterator[Step]:
+    def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
         """Passes over all rows until the objective falls by less than ``tol`` of itself.
 
         The last pass measures the centres and leaves them as they are: true centroids of the
         partition before, and the statistics are exactly theirs.
         """
-        limit = self.options.epochs or _MAX_PASSES
+        at, limit = self.at, self.options.epochs or _MAX_PASSES
         weight = 0.0 if self.options.temperature == "auto" else self.options.dilation_weight
-        previous = math.inf
-        for done in range(limit + 1):
-            found = full_pass(self.rows.blocks(), self.centers, temperature)
+        while not loop.finished:
+            if not loop.under_way:
+                if loop.done:
+                    at.centers = self._project(loop.statistics.means(at.centers, weight))
+                loop.restart(at.centers)
+            for _ in self._sum_rows(loop, temperature):
+                yield None
             reseeded = 0
-            if temperature == 0 and not found.counts.all():
-                found, reseeded = self._fill_empty(found)
-            self.statistics = found
-            yield self._pass_step(done, limit, temperature, reseeded)
-            if done == limit or abs(previous - found.shrink) <= self.options.tol * found.shrink:
-                return
-            previous = found.shrink if not reseeded else math.inf
-            self.centers = self._project(found.means(self.centers, weight))
+            if temperature == 0 and not loop.statistics.counts.all():
+                loop.statistics, reseeded = self._fill_empty(loop.statistics)
+            found = loop.statistics
+            at.measured(found)
+            loop.finished = loop.done >= limit or (
+                loop.previous is not None
+                and abs(loop.previous - found.shrink) <= self.options.tol * found.shrink
+            )
+            loop.previous = None if reseeded else found.shrink
+            loop.under_way = False
+            loop.done += 1
+            yield self._pass_step((loop.done - 1, limit), temperature, found, reseeded)
+
+    def _sum_rows(self, loop: Passing, temperature: float) -> Iterator[None]:
+        """The statistics of the rows from ``loop.blocks`` on."""
+        index = CenterIndex(self.at.centers)
+        for z, weights in self.rows.blocks(loop.blocks):
+            for part in in_pieces(partial(_statistics, z, weights, index, temperature), len(z)):
+                loop.statistics.add(part)
+            loop.blocks += 1
+            yield
 
     def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
         """Moves the centres of empty clusters onto far rows until no cluster is empty."""
@@ -209,48 +254,53 @@ class Trainer:
             empty = (found.counts == 0).nonzero()[:, 0]
             if len(empty) == 0:
                 return found, reseeded
-            far = farthest_rows(self.rows.blocks(), self.centers, len(empty))
+            centers = self.at.centers.clone()
+            far = farthest_rows(self.rows.blocks(), centers, len(empty))
             if len(far) == 0:
-                raise too_few_rows(len(self.centers) - len(empty), len(self.centers))
+                raise too_few_rows(len(centers) - len(empty), len(centers))
             # Each such row is now at distance 0 from a centre of its own, so the inertia falls
             # with every round and the loop ends.
-            self.centers = self.centers.clone()
-            self.centers[empty[: len(far)]] = far
+            centers[empty[: len(far)]] = far
             reseeded += len(far)
-            found = full_pass(self.rows.blocks(), self.centers)
+            self.at.centers, before = centers, found.inertia
+            found = full_pass(self.rows.blocks(), centers)
+            if not found.inertia < before:  # what is left is below the resolution of float32
+                raise too_few_rows(len(centers) - len(empty), len(centers))
 
-    def _literal_passes(self) -> Iterator[Step]:
+    def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
         """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
-        limit = self.options.epochs or _LITERAL_EPOCHS
-        size = self.options.batch_size or annealing_batch(self.rows.n_rows, len(self.centers))
-        head = DinkClusterHead(*self.centers.shape).to(self.centers.device)
-        head.reset_cluster_centers(self.centers)
+        at, limit = self.at, self.options.epochs or _LITERAL_EPOCHS
+        size = self.options.batch_size or annealing_batch(self.rows.n_rows, len(at.centers))
+        head = DinkClusterHead(*at.centers.shape).to(at.centers.device)
+        head.reset_cluster_centers(loop.weights)
+        loop.weights = head.cluster_centers.detach()
         optimizer = torch.optim.Adam(head.parameters(), lr=_LITERAL_LEARNING_RATE)
-        for done in range(limit + 1):
-            if done:
-                for batch, _ in self.rows.batches(size, self.options.seed, done):
+        loop.resume(optimizer, head.cluster_centers)
+        while loop.done <= limit:
+            if loop.done:
+                batches = self.rows.batches(size, self.options.seed, loop.done)
+                for batch, _ in islice(batches, loop.blocks, None):
                     dilation, shrink = head(batch)
                     optimizer.zero_grad()
                     (shrink + self.options.dilation_weight * dilation).backward()
                     optimizer.step()
-            self.centers = self._project(head.cluster_centers.detach().clone())
-            self.statistics = full_pass(self.rows.blocks(), self.centers)
-            yield self._pass_step(done, limit, math.inf)
+                    loop.updates += 1
+                    loop.blocks += 1
+                    yield None
+            at.centers = self._project(loop.weights.clone())
+            found = full_pass(self.rows.blocks(), at.centers)
+            at.measured(found)
+            loop.done += 1
+            loop.blocks = 0
+            yield self._pass_step((loop.done - 1, limit), math.inf, found)
 
-    def _pass_step(self, done: int, limit: int, temperature: float, reseeded: int = 0) -> Step:
-        found = self.statistics
-        weight = self.rows.total_weight
-        shrink = found.paper_shrink_loss(self.centers)
-        return self._step(
-            "pass",
-            (done, limit),
-            self.rows.n_rows,
-            temperature,
-            found.counts / weight,
-            found.inertia / weight,
-            shrink,
-            reseeded,
-        )
+    def _pass_step(
+        self, position: tuple[int, int], temperature: float, found: Statistics, reseeded: int = 0
+    ) -> Step:
+        mean_inertia = found.inertia / self.rows.total_weight
+        shrink = found.paper_shrink_loss(self.at.centers)
+        rows = self.rows.n_rows
+        return self._step("pass", position, rows, temperature, mean_inertia, shrink, reseeded)
 
     def _step(
         self,
@@ -258,11 +308,11 @@ class Trainer:
         position: tuple[int, int],
         rows: int,
         temperature: float,
-        shares: Tensor,
         mean_inertia: float,
         shrink: float,
         reseeded: int = 0,
     ) -> Step:
+        shares = self.at.counts / self.rows.total_weight
         return Step(
             phase=phase,
             done=position[0],
@@ -270,10 +320,17 @@ class Trainer:
             rows=rows,
             temperature=temperature,
             inertia=mean_inertia * self.rows.total_weight,
-            dilation_loss=float(dilation_loss(self.centers)),
+            dilation_loss=float(dilation_loss(self.at.centers)),
             shrink_loss=shrink,
             smallest=float(shares.min()),
             largest=float(shares.max()),
-            start=self._start,
+            start=self.at.start,
             reseeded=reseeded,
         )
+
+
+def _statistics(
+    z: Tensor, weights: Tensor | None, index: CenterIndex, temperature: float, where: slice
+) -> Statistics:
+    part = None if weights is None else weights[where]
+    return tempered_statistics(z[where], part, index, temperature)

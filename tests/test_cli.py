@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -267,25 +266,6 @@ def test_a_closed_pipe_ends_quietly(dink, tmp_path, model, blobs):
     assert lines[0] == "row,cluster"
     assert lines[2] == "141"
     assert result.stderr == ""
-
-
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60_000, 64)))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dinkcli", "train", "x.npy", "-k", "500"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert process.stderr.readline().startswith("anneal ")
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert stdout == ""
-    assert stderr.splitlines()[-1] == "Interrupted; nothing was written."
-    assert os.listdir(tmp_path) == ["x.npy"]
 
 
 def test_help_version_and_no_arguments(dink):

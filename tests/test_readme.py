@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, environment, masked, shell
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = ("train", "assign", "export", "info", "inspect", "evaluate", "sweep", "report")
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -31,7 +32,7 @@ def test_python_snippets(snippet, folder):
 
 def test_every_option_is_in_the_help(dink):
     """An option that the README names exists in some command's help."""
-    helps = "".join(dink(command, "--help").stdout for command in ("train", "assign", "export"))
+    helps = "".join(dink(command, "--help").stdout for command in COMMANDS)
     for option in set(re.findall(r"`(--[a-z-]+)", README)) | set(
         re.findall(r" (--[a-z-]+)", README)
     ):

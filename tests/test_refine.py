@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinkcli.refine import State, refine
+from dinkcli.refine import Refining, State, refine
 from dinkcli.sample import Sample
 from dinkcli.schedule import Effort, effort
 from dinkcli.split import removal_costs, split
@@ -84,7 +84,8 @@ def test_refining_never_raises_the_inertia_and_leaves_a_bad_start():
     bad = sample.z[:20].clone()  # twenty rows of one cluster
     inertia = State.of(sample, bad).inertia
     generator = torch.Generator().manual_seed(0)
-    for moved, best in refine(sample, bad, generator, effort(1000, 20, 6)):
+    at = Refining.begin(bad)
+    for moved, best in refine(sample, at, generator, effort(1000, 20, 6)):
         assert best.inertia <= inertia
         assert moved >= 0
         inertia = best.inertia
@@ -97,7 +98,8 @@ def test_refining_never_raises_the_inertia_and_leaves_a_bad_start():
 def test_refining_takes_the_smallest_numbers_of_clusters(k):
     sample = sample_of(np.random.default_rng(4).normal(size=(50, 2)))
     how = Effort(n_init=1, annealing_steps=10, breathing_rows=50, moves=k, tol=1e-4, patience=1)
-    states = list(refine(sample, sample.z[:k].clone(), torch.Generator().manual_seed(0), how))
+    at = Refining.begin(sample.z[:k].clone())
+    states = list(refine(sample, at, torch.Generator().manual_seed(0), how))
     assert (len(states) > 0) == (k > 1)
     for _, best in states:
         assert best.centers.shape == (k, 2)

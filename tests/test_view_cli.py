@@ -165,7 +165,6 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "module", "arguments"),
     [
-        ("evaluate", "scipy", ["evaluate", "m", "x.parquet", "--labels", "y.npy"]),
         ("report", "bokeh", ["report", "m", "x.parquet", "-o", "r.html"]),
         ("umap", "umap", ["report", "m", "x.parquet", "-o", "r.html", "--map", "umap"]),
     ],

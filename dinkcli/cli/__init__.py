@@ -3,6 +3,12 @@
 Nothing here imports torch or pyarrow at the top, so that help and usage errors are quick.
 """
 
+import os
+
+# Threads that wait for work by spinning starve each other on a shared machine: a training of half a
+# second beside three busy processes took a minute. Has to be set before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from dinkcli.cli.app import app, main
 
 __all__ = ["app", "main"]

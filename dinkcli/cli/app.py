@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from dinkcli import __version__
 from dinkcli.cli.assign import assign
+from dinkcli.cli.console import abandon_stdout, say
 from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
 from dinkcli.cli.info import info
@@ -49,4 +51,9 @@ def options(
 
 
 def main() -> None:
-    app(prog_name="dink")
+    try:
+        app(prog_name="dink")
+    except OSError as error:  # help has no reader; commands see to their own output
+        abandon_stdout()
+        say(f"Error: standard output: {error.strerror}")
+        sys.exit(1)

@@ -24,6 +24,7 @@ from dinkcli.cli.options import (
     ModelPath,
     Quiet,
 )
+from dinkcli.cli.paths import warn_if_unfinished
 
 if TYPE_CHECKING:
     from dinkcli.pipeline import Counts, Job, Output
@@ -136,7 +137,7 @@ def assign(
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import refuse_overwriting
-        from dinkcli.errors import UsageError
+        from dinkcli.errors import OutputError, UsageError
         from dinkcli.model import load
         from dinkcli.options import AssignOptions
         from dinkcli.readers import open_inputs
@@ -154,6 +155,7 @@ def assign(
         for path in files:
             check_target(path)
         model = load(model_path)
+        warn_if_unfinished(model, model_path)
         old = None if match_path is None else load(match_path)
         options.check_clusters(model.n_clusters)
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
@@ -169,6 +171,8 @@ def assign(
 
         matching = None if old is None else match(old, model)
         job = Job(model, data, options, model_path, matching)
+        if output is None and sys.stdout is None:
+            raise OutputError("standard output is closed; write to a file with -o")
         stream = sys.stdout.buffer if output is None else None
         target = Output(output or "standard output", encoding, rows_per_file, resume, stream)
         with ProgressLines(quiet or json_summary or output is None) as progress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dinkcli.cli.signals import Interrupted, interruptible
 from dinkcli.errors import DinkError
 
 if TYPE_CHECKING:
@@ -18,21 +19,37 @@ if TYPE_CHECKING:
 
     from dinkcli.readers import DataSet
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _PLAIN_LINE_SECONDS = 1.0
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def printable(text: object) -> str:
-    """Text from files and paths made safe for a terminal: no control codes, no lone surrogates."""
-    escaped = str(text).translate(_CONTROL)
-    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Text from files and paths made safe for a terminal: control codes, changes of the writing
+    direction and lone surrogates are escaped."""
+    return "".join(map(_shown, str(text)))
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if character.isprintable():
+        return character
+    return (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def say(text: str) -> None:
     """One line on standard error."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
-    print(safe, file=sys.stderr, flush=True)
+    try:
+        print(safe, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody is there to read it, which is no reason to stop working
+
+
+def warn(text: str) -> None:
+    say(f"Warning: {text}")
 
 
 def show_notes(data: DataSet, quiet: bool) -> None:
@@ -45,21 +62,23 @@ def show_notes(data: DataSet, quiet: bool) -> None:
 def error_boundary() -> Iterator[None]:
     """Turns every failure into one clear line and the right exit code.
 
-    2 for usage, 1 for a failed run, 130 for Ctrl-C, 141 for a closed pipe, as shells report it.
+    2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
+    for a closed pipe.
     DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
     """
     try:
-        yield
+        with interruptible():
+            yield
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except BrokenPipeError:
-        # The reader (head, say) has all that it wanted. Python would complain once more when it
-        # flushes standard output at exit, so that is pointed at nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()  # its reader (head, say) has all that it wanted
         raise typer.Exit(141) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted; nothing was written.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from None
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):
             raise
@@ -67,14 +86,25 @@ def error_boundary() -> Iterator[None]:
             say(f"Error: {error}")
             raise typer.Exit(error.exit_code) from None
         say(f"Error: {_unexpected(error)}")
+        abandon_stdout()
         raise typer.Exit(1) from None
 
 
+def abandon_stdout() -> None:
+    """Points standard output at nothing: Python would complain once more when it flushes it."""
+    try:
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    except (AttributeError, OSError, ValueError):
+        pass  # closed from the start, or not a file
+
+
 def _unexpected(error: Exception) -> str:
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
-        return "out of memory; use fewer clusters or rows at a time, or a machine with more"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        return "out of memory; use fewer clusters, --device cpu, or a machine with more"
+    if isinstance(error, OSError) and error.strerror:
+        # Only a stream that was open from the start has no name.
+        return f"{error.filename or 'standard output'}: {error.strerror}"
     return (
         f"{type(error).__name__}: {error} (this should not happen; DINK_DEBUG=1 shows where it did)"
     )

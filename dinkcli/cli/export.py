@@ -8,6 +8,7 @@ import typer
 
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.options import ModelPath, Quiet
+from dinkcli.cli.paths import warn_if_unfinished
 
 
 def export(
@@ -40,6 +41,7 @@ def export(
         chosen = format or by_suffix(output, SUFFIXES)
         check_target(output)
         model = load(model_path)
+        warn_if_unfinished(model, model_path)
         export_model(model, output, chosen)
         if not quiet:
             say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

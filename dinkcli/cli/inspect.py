@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dinkcli.exemplars import Exemplar
     from dinkcli.model import Model
+    from dinkcli.readers.base import Columns
 
 _PAIRS = 8
 _EXTREMES = 5
@@ -71,9 +72,11 @@ def inspect(
         model = load(model_path)
         spread, sizes, nearest = spreads(model), model.cluster_sizes, None
         if inputs:
-            names = [name for name in (id_column, text_column) if name is not None]
+            from dinkcli.readers.base import Columns
+
+            wanted = Columns(column, model.column, id_column, text=text_column)
             sizes, spread, nearest = _look(
-                model, inputs, names, exemplars, device, column, quiet or as_json
+                model, inputs, wanted, exemplars, device, quiet or as_json
             )
         if as_json:
             print_json(_document(model, sizes, spread, nearest))
@@ -88,19 +91,17 @@ def inspect(
 def _look(
     model: Model,
     inputs: list[str],
-    names: list[str],
+    wanted: Columns,
     number: int,
     device: str,
-    column: str | None,
     quiet: bool,
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]]]:
     """(sizes, spreads, exemplars) of the inputs' rows."""
     from dinkcli.overview import root_mean
     from dinkcli.readers import open_inputs
-    from dinkcli.readers.base import Columns
     from dinkcli.readers.spool import repeatable
 
-    data = repeatable(open_inputs(inputs, Columns(column, model.column, others=tuple(names))))
+    data = repeatable(open_inputs(inputs, wanted))
     model.check_features(data.n_features, data.name)
 
     from dinkcli.device import resolve_device

@@ -1,4 +1,4 @@
-"""Names of outputs."""
+"""Models and outputs by name."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from dinkcli.cli.console import warn
 from dinkcli.errors import UsageError
-from dinkcli.model import SUFFIX
 
 if TYPE_CHECKING:
+    from dinkcli.model import Model
     from dinkcli.readers import DataSet
 
 
 def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the working folder."""
+    from dinkcli.model import SUFFIX
+
     if first_input == "-":
         return "stdin" + SUFFIX
     path = first_input.partition("?")[0] if "://" in first_input else first_input
     stem = os.path.splitext(os.path.basename(os.path.abspath(path)))[0]
     # A pattern is no name that shells like.
     return re.sub(r"[*?\[\]]", "_", stem) + SUFFIX
+
+
+def warn_if_unfinished(model: Model, path: str) -> None:
+    """Says so when a model is a checkpoint."""
+    if model.state is not None:
+        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
 
 
 def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:

@@ -55,8 +55,8 @@ def report(
         by_suffix(output, {"html": "html"})
         check_target(output)
         model = load(model_path)
-        names = tuple(name for name in (id_column, text_column) if name is not None)
-        data = repeatable(open_inputs(inputs, Columns(column, model.column, others=names)))
+        wanted = Columns(column, model.column, id_column, text=text_column)
+        data = repeatable(open_inputs(inputs, wanted))
         model.check_features(data.n_features, data.name)
         refuse_overwriting(output, data, model_path)
 

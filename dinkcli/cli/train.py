@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes, warn
 from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
+from dinkcli.cli.signals import Interrupted, interruptible
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from dinkcli.checkpoint import Checkpoints
     from dinkcli.model import Model
     from dinkcli.readers import DataSet
     from dinkcli.trainer import Step
@@ -100,6 +106,26 @@ def train(
     dim: Dim = None,
     bad_rows: BadRows = "stop",
     memory: Memory = None,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="INTERVAL",
+            help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
+            "100steps or 2epochs.",
+        ),
+    ] = "5m",
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Go on exactly where the run that was to make this model stopped, with the same "
+            "inputs and options; auto: if there is a checkpoint of the output.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume even if inputs or options have changed.")
+    ] = False,
     json_summary: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -112,8 +138,8 @@ def train(
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
         from dinkcli.matching import check_matchable, match
-        from dinkcli.model import load
-        from dinkcli.options import TrainOptions
+        from dinkcli.model import checkpoint_path, load
+        from dinkcli.options import Interval, TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
         from dinkcli.readers.memory import parse_size
@@ -133,11 +159,13 @@ def train(
         }
         k = _clusters(n_clusters)
         checked = TrainOptions(2 if k == "auto" else k, **options)
+        every = Interval.parse(checkpoint_every)
         target = output or default_model_path(inputs[0])
         check_target(target)
         limit = None if memory is None else parse_size(memory)
         data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
-        refuse_overwriting(target, data)
+        for path in (target, checkpoint_path(target)):
+            refuse_overwriting(path, data)
         show_notes(data, quiet)
         data = repeatable(data)
         old = None if match_path is None else load(match_path)
@@ -148,14 +176,18 @@ def train(
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
+        from dinkcli.checkpoint import Checkpoints
 
+        checkpoints = Checkpoints(checkpoint_path(target), every, warn)
+        if resume == "auto":
+            resume = checkpoints.path if os.path.exists(checkpoints.path) else None
         if checked.literal and not quiet:
-            say(
-                "Warning: at temperature inf the losses see fixed embeddings only through their "
+            warn(
+                "at temperature inf the losses see fixed embeddings only through their "
                 "mean; centres drift apart and clusters decay. Use --temperature auto for "
                 "clusters, inf to reproduce the paper."
             )
-        with ProgressLines(quiet or json_summary) as progress:
+        with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
             rate = _Rate()
 
             def show(step: Step) -> None:
@@ -169,12 +201,16 @@ def train(
                 sample_weight=weights,
                 memory=limit,
                 on_step=show,
+                checkpoints=checkpoints,
+                resume=resume,
+                force=force,
                 **options,
             )
         matching = None if old is None else match(old, model)
         if matching is not None:
             model = matching.renumber(model)
         model.save(target)
+        checkpoints.discard()
         seconds = time.monotonic() - started
         if json_summary:
             summary = _summary(model, target, seconds)
@@ -184,6 +220,37 @@ def train(
             if matching is not None and match_path is not None:
                 show_drift(matching, match_path)
         typer.echo(os.fsencode(target))
+
+
+@contextmanager
+def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """The first signal ends the training with a checkpoint, a second one at once."""
+    from dinkcli.errors import StoppedError
+
+    try:
+        with interruptible(checkpoints.ask_to_stop) as signals:
+            yield
+    except StoppedError as stopped:
+        if stopped.checkpoint is None:
+            say("Interrupted; nothing was written.")
+        else:
+            _say_how_to_resume(stopped.checkpoint)
+        raise typer.Exit(128 + signals[0]) from None
+    except Interrupted as error:
+        if not checkpoints.written:
+            raise
+        _say_how_to_resume(checkpoints.path)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _say_how_to_resume(checkpoint: str) -> None:
+    command = sys.argv[1:]
+    if "--resume" in command:
+        where = command.index("--resume")
+        del command[where : where + 2]
+    command = [part for part in command if not part.startswith("--resume=")]
+    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
+    say("  " + shlex.join(["dink", *command, "--resume", checkpoint]))
 
 
 def _clusters(text: str) -> int | Literal["auto"]:

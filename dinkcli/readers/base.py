@@ -31,6 +31,7 @@ class Columns:
         id: the column that names rows; it travels along.
         others: more columns that travel along.
         label: the column of true labels; it travels along.
+        text: the column of texts that say what a row is; it travels along.
         dim: D, for columns of bytes, which do not say it themselves.
     """
 
@@ -40,11 +41,16 @@ class Columns:
     others: tuple[str, ...] = ()
     label: str | None = None
     dim: int | None = None
+    text: str | None = None
 
     @property
     def carried(self) -> dict[str, str]:
         """The columns that travel along, with the option that asked for each."""
-        named = {self.id: "--id-column", self.label: "--label-column"}
+        named = {
+            self.text: "--text-column",
+            self.label: "--label-column",
+            self.id: "--id-column",
+        }
         asked = {name: option for name, option in named.items() if name is not None}
         return asked | {name: "--columns" for name in self.others if name not in asked}
 

@@ -57,7 +57,8 @@ def names_of(names: list[str]) -> str:
 def vector_columns(path: str, schema: pa.Schema, wanted: Columns) -> list[str]:
     """The column, or the columns in order of dimension, that hold the vectors.
 
-    Ids are no candidates, nor are numbers that travel along; carried vectors still are.
+    Ids are no candidates, nor are numbers that travel along, unless ``wanted.vectors`` names them;
+    carried vectors still are.
 
     Raises:
         UsageError: no such column, or several candidates.
@@ -66,8 +67,11 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns) -> list[str]:
     fields = [
         field
         for field in schema
-        if field.name not in (wanted.id, wanted.label)
-        and (field.name not in wanted.carried or _is_vector(field.type, is_number))
+        if field.name == wanted.vectors
+        or (
+            field.name not in (wanted.id, wanted.label)
+            and (field.name not in wanted.carried or _is_vector(field.type, is_number))
+        )
     ]
     column = wanted.vectors
     if column is None and wanted.usual is not None and _matching(fields, wanted.usual):

@@ -238,9 +238,12 @@ def _not_finite(vectors: np.ndarray) -> np.ndarray | None:
 
 
 def _zero(vectors: np.ndarray) -> np.ndarray:
-    """Rows whose squares sum to 0 in float32, where they would be divided by their norm."""
+    """Rows of zeros. Squares find the few that may be; those of tiny numbers vanish in float32."""
     squares = vectors.astype(np.float32, copy=False)
-    return np.einsum("ij,ij->i", squares, squares) == 0
+    zero = np.einsum("ij,ij->i", squares, squares) == 0
+    if zero.any():
+        zero[zero] = ~vectors[zero].any(axis=1)
+    return zero
 
 
 def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:

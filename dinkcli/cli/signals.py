@@ -1,0 +1,53 @@
+"""SIGINT, SIGTERM and SIGHUP: what they do to a command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends the command at once.
+
+    Attributes:
+        exit_code: 128 and the number of the signal, as shells report it.
+    """
+
+    def __init__(self, number: int):
+        self.exit_code = 128 + number
+        super().__init__(number)
+
+
+@contextmanager
+def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
+    """Signals raise ``Interrupted`` inside the block.
+
+    Args:
+        ask: called first; when it returns True the block will end by itself, soon.
+
+    Yields:
+        The numbers of the signals that arrived.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        received.append(number)
+        if ask is None or not ask():
+            raise Interrupted(number)
+
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    # A signal that is ignored (SIGHUP under nohup) stays so. Only the main thread may ask for it.
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""How large and how small numbers may be for distances in float32.
+
+Shapes: B rows, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dinkcli.errors import InputError
+
+# Norms between these have squares, and sums of millions of squares, that float32 can hold.
+LARGEST_NORM = 1e18
+SMALLEST_NORM = 1e-15
+LARGEST_WEIGHT = 1e12
+
+
+def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
+    """Raises InputError at the first of the ``rows`` (B, D) whose squared norm float32 cannot hold.
+
+    Args:
+        rows: away from the point that distances are taken around.
+        name, start: of the input, and of its first row here, for the message.
+    """
+    limit = LARGEST_NORM / rows.shape[1] ** 0.5
+    if max(map(abs, _range(rows))) <= limit:
+        return
+    row = int((rows.abs().amax(1) > limit).nonzero()[0, 0])
+    raise InputError(
+        f"{name}: row {start + row} is {float(rows[row].abs().max()):.3g} away from the mean "
+        f"(counting from 0), squared distances would overflow float32 (limit {limit:.3g}); "
+        "scale the data down, or repair the row"
+    )
+
+
+def refuse_underflow(rows: Tensor, name: str) -> None:
+    """Raises InputError when all squared distances between the ``rows`` (B, D) would be zero, and
+    the rows are not all one."""
+    largest = max(map(abs, _range(rows)))
+    if 0 < largest < SMALLEST_NORM:
+        raise InputError(
+            f"{name}: rows are at most {largest:.3g} away from the mean, squared distances would "
+            f"vanish in float32 (limit {SMALLEST_NORM:.0e}); scale the data up"
+        )
+
+
+def normalize_(rows: Tensor) -> Tensor:
+    """Scales ``rows`` (B, D) to norm 1 in place; returns their norms (B, 1), float64 where needed.
+
+    Rows of zeros stay. Norms whose squares float32 cannot hold are taken in float64.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    extreme = ((norms < SMALLEST_NORM) | ~(norms < LARGEST_NORM))[:, 0].nonzero()[:, 0]
+    if len(extreme) == 0:
+        rows /= norms
+        return norms
+    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    exact = norms.to(wide)
+    exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(wide), dim=1, keepdim=True)
+    rows.copy_(rows.to(wide) / exact.masked_fill(exact == 0, 1.0))
+    return exact
+
+
+def _range(rows: Tensor) -> tuple[float, float]:
+    low, high = torch.aminmax(rows) if rows.numel() else (0.0, 0.0)
+    return float(low), float(high)

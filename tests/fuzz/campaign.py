@@ -1,0 +1,220 @@
+"""Mutated models, checkpoints, npy and parquet files, and command lines, run in this process.
+
+    python tests/fuzz/campaign.py --inputs 10000
+
+A finding is a traceback, an error that "should not happen", an exit code other than 0, 1 and 2, ten
+seconds without an end, or more than 1 GB of memory. It is printed with the seed that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from typer.testing import CliRunner
+
+import dinkcli
+from dinkcli.checkpoint import Checkpoints
+from dinkcli.cli import app
+from dinkcli.options import Interval
+
+_SECONDS = 10
+_BYTES = 1 << 30
+_NUMBERS = [0, 1, -1, 2**15, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 - 1, -(2**63)]
+_TEXTS = b'0 -1 1e999 NaN null [] {} 4611686018427387904 \xff ""'.split()
+_ARGUMENTS = """
+    train assign export x.npy x.parquet m.safetensors c.safetensors no.npy . -- - -k -o
+    --n-clusters --device cpu cuda:9 --column e id --init random xavier --metric cosine
+    --temperature inf nan 0 -1 1e999 --dilation --no-refine --n-init --epochs --batch-size --tol
+    --seed --checkpoint-every 1steps 0s --resume auto --force --json --quiet --soft --id-column
+    --sample-weight y.csv y.parquet y.npy y.txt --format 1 2 3 99999999999999999999 -q --help
+    --version --no-such
+"""
+_WORDS = [*_ARGUMENTS.split(), "", "\x1b[31m", "\udcff", "\u202e"]
+_QUICK = ["--device", "cpu", "-q", "--n-init", "1", "--epochs", "1", "--no-refine"]
+
+
+def prepare(folder: Path) -> None:
+    """Small good files to mutate, in the folder."""
+    rng = np.random.default_rng(0)
+    z = (rng.integers(0, 3, (60, 1)) * 9 + rng.normal(size=(60, 4))).astype(np.float32)
+    np.save(folder / "x.npy", z)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), 4)
+    table = pa.table({"id": [f"row {i}" for i in range(60)], "e": rows})
+    pq.write_table(table, folder / "x.parquet", row_group_size=25)
+    model = dinkcli.train(folder / "x.npy", 3, device="cpu", n_init=1, epochs=1, refine=False)
+    model.save(folder / "m.safetensors")
+    checkpoints = Checkpoints(str(folder / "c.safetensors"), Interval(5, "steps"))
+    options = {"n_init": 1, "epochs": 1, "refine": False}
+    dinkcli.train(folder / "x.npy", 3, device="cpu", checkpoints=checkpoints, **options)
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """The bytes after one to four changes of the kinds that break readers."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        # Headers are at either end of a file, and where most mistakes are.
+        span = rng.choice([64, 1024, len(found) or 1])
+        at = min(rng.randrange(span), max(0, len(found) - 1))
+        if rng.random() < 0.3:
+            at = max(0, len(found) - 1 - at)
+        kind = rng.randrange(7)
+        if kind == 0 and found:
+            found[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            width = rng.choice([2, 4, 8])
+            number = rng.choice(_NUMBERS) % (1 << 8 * width)
+            found[at : at + width] = number.to_bytes(width, "little")
+        elif kind == 2:
+            del found[at:]
+        elif kind == 3:
+            del found[at : at + rng.randint(1, 50)]
+        elif kind == 4:
+            found[at:at] = found[at : at + rng.randint(1, 50)] * rng.randint(1, 4)
+        elif kind == 5:
+            found[at : at + rng.randint(0, 3)] = rng.choice(_TEXTS)
+        else:
+            digits = [i for i, byte in enumerate(found[:4096]) if 48 <= byte < 58]
+            if digits:
+                where = rng.choice(digits)
+                found[where : where + 1] = rng.choice(_TEXTS)
+    return bytes(found)
+
+
+def _file(source: str, *commands: list[str]) -> Callable[[Path, random.Random], list[str]]:
+    def make(folder: Path, rng: random.Random) -> list[str]:
+        bad = f"bad{Path(source).suffix}"
+        (folder / bad).write_bytes(mutated((folder / source).read_bytes(), rng))
+        return [bad if word == "BAD" else word for word in rng.choice(commands)]
+
+    return make
+
+
+def _words(folder: Path, rng: random.Random) -> list[str]:
+    words = [rng.choice(_WORDS) for _ in range(rng.randint(0, 9))]
+    start = [[], ["train", "x.npy", "-k", "3"], ["assign", "m.safetensors", "x.npy"]]
+    return [*rng.choice(start), *words]
+
+
+KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
+    "model": _file(
+        "m.safetensors",
+        ["assign", "BAD", "x.npy", "-q", "-o", "y.npy"],
+        ["assign", "BAD", "x.parquet", "--soft"],
+        ["export", "BAD", "-o", "y.csv"],
+        ["train", "x.npy", "-k", "3", "--init", "BAD", *_QUICK],
+    ),
+    "checkpoint": _file("c.safetensors", ["train", "x.npy", "-k", "3", "--resume", "BAD", *_QUICK]),
+    "npy": _file(
+        "x.npy",
+        ["train", "BAD", "-k", "3", *_QUICK],
+        ["assign", "m.safetensors", "BAD", "-o", "y.parquet"],
+    ),
+    "parquet": _file(
+        "x.parquet",
+        ["train", "BAD", "-k", "3", *_QUICK],
+        ["assign", "m.safetensors", "BAD", "--id-column", "id"],
+    ),
+    "arguments": _words,
+}
+
+
+class HangError(BaseException):
+    """Not an Exception, so that no error boundary takes it for one of its own."""
+
+
+def _hang(*_: object) -> None:
+    raise HangError
+
+
+def run_one(kind: str, seed: int, folder: Path) -> tuple[list[str], int, str]:
+    """The command line, its exit code, and what is wrong with it, or nothing."""
+    command = KINDS[kind](folder, random.Random(f"{kind} {seed}"))
+    signal.signal(signal.SIGALRM, _hang)
+    signal.alarm(_SECONDS)
+    try:
+        result = CliRunner().invoke(app, command)
+    except HangError:
+        return command, -1, f"no end after {_SECONDS} s"
+    finally:
+        signal.alarm(0)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        return command, result.exit_code, f"{result.exception!r}"
+    for sign in ("Traceback", "should not happen", "out of memory"):
+        if sign in result.output:
+            return command, result.exit_code, result.output.strip().splitlines()[-1]
+    if result.exit_code not in (0, 1, 2):
+        return command, result.exit_code, f"exit code {result.exit_code}"
+    if "\x1b" in result.output:
+        return command, result.exit_code, "an escape sequence on the terminal"
+    return command, result.exit_code, ""
+
+
+def campaign(inputs: int, seconds: float, first: int = 0) -> tuple[Counter[str], list[str]]:
+    """How many of each kind ended with which exit code, and the findings."""
+    counts: Counter[str] = Counter()
+    findings = []
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chdir(folder)
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        try:
+            torch.set_num_threads(1)
+            prepare(folder)
+            kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+            for kind in KINDS:  # loads all that is loaded late, before memory is limited
+                run_one(kind, -1, folder)
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + _BYTES
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limits[1]))
+            end = time.monotonic() + seconds
+            for number in range(inputs):
+                if time.monotonic() > end:
+                    break
+                kind = [*KINDS][number % len(KINDS)]
+                command, code, wrong = run_one(kind, first + number, folder)
+                counts[f"{kind}: {code}"] += 1
+                if wrong:
+                    findings.append(f"{kind}, seed {first + number}: {command}: {wrong}")
+                for path in folder.iterdir():
+                    if path.is_file() and path.name not in kept:
+                        path.unlink()
+                for file, content in kept.items():
+                    if not (folder / file).exists() or (folder / file).read_bytes() != content:
+                        (folder / file).write_bytes(content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+            os.chdir(before)
+    return counts, findings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--first-seed", type=int, default=0)
+    arguments = parser.parse_args()
+    counts, findings = campaign(arguments.inputs, arguments.seconds, arguments.first_seed)
+    for name, number in sorted(counts.items()):
+        print(f"{name:20} {number:6}")
+    print(*findings, sep="\n")
+    print(f"{sum(counts.values())} inputs, {len(findings)} findings")
+    sys.exit(bool(findings))
+
+
+if __name__ == "__main__":
+    main()
