@@ -12,7 +12,7 @@ _LAST_STEP_SIZE = 0.05
 _STEPS = 240
 _ANNEALING_EPOCHS = 6
 _CHEAP_PASS = 10**8  # multiplications
-_TINY_PASS = 10**6
+_TINY_PASS = 2 * 10**6
 
 
 class Effort(NamedTuple):
