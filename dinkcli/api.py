@@ -182,8 +182,7 @@ def sweep(
     else:
         tried, between = parse_numbers(",".join(map(str, numbers)))
     TrainOptions(tried[-1], metric=metric, seed=seed)
-    data = repeatable(open_data(inputs))
-    rows = RowSource(data, metric, resolve_device(device), sample_weight, memory)
+    rows = RowSource(open_data(inputs), metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, tried, between, seed, on_step)
 
 

@@ -131,10 +131,7 @@ class Assigner:
 
     def _assign(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of ``Assignments`` for these rows, by name."""
-        z = as_tensor(vectors).to(self.device)
-        if self.model.metric == "cosine":
-            z = z.clone()
-            normalize_(z)
+        z = prepared(vectors, self.model.metric, self.device)
         found: dict[str, Tensor] = {}
         options = self.options
         if options.distance or options.max_distance is not None:
@@ -207,6 +204,15 @@ class Assigner:
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:
     """The same memory as a tensor; a mapped, read-only file is copied first."""
     return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
+
+
+def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
+    """``vectors`` (B, D) float32 on the device as a model compares them: cosine wants norm 1."""
+    z = as_tensor(vectors).to(device)
+    if metric == "cosine":
+        z = z.clone()  # may be the caller's memory
+        normalize_(z)
+    return z
 
 
 def block_rows(n_clusters: int, width: int, device: torch.device | str = "cpu") -> int:

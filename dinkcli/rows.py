@@ -67,7 +67,6 @@ class RowSource:
         self.shift = torch.zeros(self.n_features) if shift is None else shift
         self._given = shift is not None
         self.n_bad = 0
-        self._good: Tensor | None = None
         self._rows: Tensor | None = None
         if self.in_memory:
             self._load()

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from dinkcli.lloyd import cluster_sums, segment_sums, weighted_sum
 from dinkcli.nearest import CenterIndex, Nearest, NearestTwo
+
+
+def center_projection(metric: str) -> Callable[[Tensor], Tensor]:
+    """What maps means to allowed centres: under cosine those of norm 1 (spherical k-means), where
+    a zero mean stays zero."""
+    return partial(torch.nn.functional.normalize, dim=1) if metric == "cosine" else _as_they_are
+
+
+def _as_they_are(centers: Tensor) -> Tensor:
+    return centers
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dinkcli.assigner import as_tensor
+from dinkcli.assigner import prepared
 from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex
 from dinkcli.readers import DataSet
@@ -52,9 +52,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
     centers = torch.from_numpy(model.cluster_centers).to(device)
     index = CenterIndex(centers)
     for block in data.blocks():
-        z = as_tensor(block.vectors).to(device)
-        if model.metric == "cosine":
-            z = torch.nn.functional.normalize(z, dim=1)
+        z = prepared(block.vectors, model.metric, device)
         near = index.nearest_two(z)
         # In float64: the figures below must not depend on how the rows were batched.
         distances = _exact(z, centers, near.labels)

@@ -23,7 +23,7 @@ from dinkcli.lloyd import Statistics, tempered_statistics
 from dinkcli.nearest import CenterIndex, NearestTwo
 from dinkcli.refine import Refining, State, swap
 from dinkcli.rows import RowSource
-from dinkcli.sample import Sample
+from dinkcli.sample import Sample, center_projection
 from dinkcli.schedule import sample_size
 from dinkcli.seeding import seed_centers
 from dinkcli.split import split
@@ -201,7 +201,7 @@ class _Search:
         half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
         size = min(2 * half, sample_size(rows.n_rows, most, rows.n_features, rows.memory))
         z, weights = rows.sample(size, self.generator)
-        project = _normalized if rows.metric == "cosine" else _as_they_are
+        project = center_projection(rows.metric)
         self.sample = Sample(z, weights, project)
         self.middle = size // 2
         self.first = _Path(self.sample[: self.middle], self.generator)
@@ -294,14 +294,6 @@ def _noise(z: Tensor, generator: torch.Generator) -> Tensor:
     return mean + (uniform * spread) @ along.T
 
 
-def _normalized(centers: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(centers, dim=1)
-
-
-def _as_they_are(centers: Tensor) -> Tensor:
-    return centers
-
-
 def _around(best: int, tried: list[int]) -> list[int]:
     """Numbers next to ``best`` that were not tried, at most ``_NEIGHBOURS``, ascending."""
     at = tried.index(best)
@@ -317,7 +309,7 @@ def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
     for last in (False, True):
         totals = _one_pass(rows, all_centers)
         if not last:
-            project = _normalized if rows.metric == "cosine" else _as_they_are
+            project = center_projection(rows.metric)
             all_centers = [
                 project(total.means(centers))
                 for total, centers in zip(totals, all_centers, strict=True)

@@ -31,7 +31,7 @@ from dinkcli.options import TrainOptions
 from dinkcli.progress import Descending, Passing, Progress
 from dinkcli.refine import Refining, State, refine
 from dinkcli.rows import RowSource
-from dinkcli.sample import Sample
+from dinkcli.sample import Sample, center_projection
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.seeding import seed_centers, too_few_rows
 
@@ -92,6 +92,7 @@ class Trainer:
         self.rows = rows
         self.options = options
         self.initial = initial
+        self._project = center_projection(options.metric)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
 
@@ -165,12 +166,6 @@ class Trainer:
             part = seeding_size(len(sample), options.n_clusters)
             centers = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
         self.at.centers = self._project(centers)
-
-    def _project(self, centers: Tensor) -> Tensor:
-        """Under cosine, centres have norm 1 (spherical k-means); a zero mean stays zero."""
-        if self.options.metric == "cosine":
-            return torch.nn.functional.normalize(centers, dim=1)
-        return centers
 
     def _anneal(self, sample: Sample, loop: Annealing) -> Iterator[Step | None]:
         options, at = self.options, self.at

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import Column, Device, Inputs, ModelPath, Quiet
+from dinkcli.cli.options import Column, Device, Inputs, LabelColumn, ModelPath, Quiet
 from dinkcli.cli.tables import JsonData, add_row, new_table, print_json, show
 from dinkcli.errors import UsageError
 
@@ -28,10 +28,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(help="Parquet column of the inputs with the true classes."),
-    ] = None,
+    label_column: LabelColumn = None,
     device: Device = "auto",
     column: Column = None,
     as_json: JsonData = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable
-from dinkcli.cli.options import Column, Device, ModelPath, Quiet
+from dinkcli.cli.options import Column, Device, IdColumn, ModelPath, Quiet
 from dinkcli.cli.tables import (
     JsonData,
     add_row,
@@ -43,9 +43,7 @@ def inspect(
             show_default=False,
         ),
     ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="Parquet column to name rows by.", show_default=False)
-    ] = None,
+    id_column: IdColumn = None,
     text_column: Annotated[
         str | None,
         typer.Option(help="Parquet column of texts to show the rows by.", show_default=False),

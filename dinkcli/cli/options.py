@@ -46,6 +46,15 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Metric = Annotated[str, typer.Option(help="euclidean or cosine.")]
+SampleWeight = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights of the rows: a parquet column, or an .npy file of one number a row.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 IdColumn = Annotated[
     str | None,
     typer.Option(help="Column to name rows by, instead of their number.", show_default=False),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import Column, Device, Inputs, ModelPath, Quiet
+from dinkcli.cli.options import Column, Device, IdColumn, Inputs, ModelPath, Quiet
 
 
 def report(
@@ -17,9 +17,7 @@ def report(
     output: Annotated[
         str, typer.Option("-o", "--output", help="The page to write.", show_default=False)
     ],
-    id_column: Annotated[
-        str | None, typer.Option(help="Parquet column to name rows by.", show_default=False)
-    ] = None,
+    id_column: IdColumn = None,
     text_column: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary
-from dinkcli.cli.options import Column, Device, Inputs, Quiet
+from dinkcli.cli.options import Column, Device, Inputs, Metric, Quiet, SampleWeight, Seed
 from dinkcli.cli.tables import JsonData, add_row, bar, console, new_table, print_json, show
 
 if TYPE_CHECKING:
@@ -27,15 +27,9 @@ def sweep(
             help="5:100 (a few, then those around the best), 5:100:5, or a list such as 5,10,20.",
         ),
     ] = "2:100",
-    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
-    sample_weight: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights of the rows: a parquet column, or an .npy file of one number a row.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    metric: Metric = "euclidean",
+    sample_weight: SampleWeight = None,
+    seed: Seed = 0,
     device: Device = "auto",
     column: Column = None,
     as_json: JsonData = False,

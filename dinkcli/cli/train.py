@@ -15,7 +15,19 @@ import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes, warn
 from dinkcli.cli.drift import Match, show_drift
-from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Json, Memory, Quiet
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Dim,
+    Inputs,
+    Json,
+    Memory,
+    Metric,
+    Quiet,
+    SampleWeight,
+    Seed,
+)
 from dinkcli.cli.signals import Interrupted, interruptible
 from dinkcli.errors import UsageError
 
@@ -56,7 +68,7 @@ def train(
             "index, or scikit-learn through skops."
         ),
     ] = "kmeans++",
-    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    metric: Metric = "euclidean",
     temperature: Annotated[
         str,
         typer.Option(
@@ -80,13 +92,7 @@ def train(
             help="Starts, of which the best is kept; 4 on tiny data, else 1.", show_default=False
         ),
     ] = None,
-    sample_weight: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights of the rows: a parquet column, or an .npy file of one number a row.",
-            show_default=False,
-        ),
-    ] = None,
+    sample_weight: SampleWeight = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -101,7 +107,7 @@ def train(
     tol: Annotated[
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
-    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    seed: Seed = 0,
     match_path: Match = None,
     dim: Dim = None,
     bad_rows: BadRows = "stop",
