@@ -80,7 +80,9 @@ class RawReader:
                 read_exactly(file, bytearray(self.layout.offset), self.path)
                 start = 0
             for begin in range(start, n_rows if until is None else min(until, n_rows), rows):
-                yield Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
+                block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
+                if begin + rows > since:  # a stream has no other way to come there
+                    yield block
         self.source.check_unchanged()
 
     def rows(self, start: int, stop: int) -> np.ndarray:
