@@ -147,7 +147,9 @@ def test_what_a_killed_share_left_is_gone_on_with(invoke, data, tmp_path, others
     for left in (31, 25):  # where it was too quick
         (tmp_path / "parts" / f"part-{left:05d}.parquet").unlink(missing_ok=True)
     (tmp_path / "parts" / "_dink.json").write_text(
-        (tmp_path / "parts" / "_dink.json").read_text().replace("true", "false")
+        (tmp_path / "parts" / "_dink.json")
+        .read_text()
+        .replace('"complete": true', '"complete": false')
     )
     mine, other = (tmp_path / "parts" / f".part-000{i}.parquet.x.tmp" for i in (20, "01"))
     mine.write_text("of the killed process")
