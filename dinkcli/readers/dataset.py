@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from dinkcli.errors import InputError, UsageError
 from dinkcli.readers.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.readers.usable import checked
 
 BLOCK_BYTES = 8 << 20
 STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
@@ -164,7 +165,7 @@ class DataSet:
             done = 0
             last = None if until is None else until - before
             blocks = (
-                _checked(self._cut(block, before), np.dtype(dtype), nonzero)
+                checked(self._cut(block, before), np.dtype(dtype), nonzero)
                 for block in reader.blocks(rows, max(0, since - before), last)
             )
             for block in blocks:
@@ -193,7 +194,7 @@ class DataSet:
         for number, start in places:
             reader: Any = self.readers[number]
             block = Block(start, reader.rows(start, min(start + rows, ends[number])))
-            block = _checked(block, dtype, nonzero)
+            block = checked(block, dtype, nonzero)
             if block.bad is not None and self.bad_rows == STOP:
                 self._refuse(number, block, iter(()), rows, nonzero, self.stop)
             yield replace(block, start=int(before[number]) + start)
@@ -230,7 +231,7 @@ class DataSet:
             last = None if until is None else until - before
             if index > number and (last is None or last > 0):
                 for block in reader.blocks(rows, 0, last):
-                    yield _checked(self._cut(block, before), np.dtype(np.float32), nonzero)
+                    yield checked(self._cut(block, before), np.dtype(np.float32), nonzero)
             before += reader.n_rows or 0
 
     def load(self) -> np.ndarray:
@@ -268,66 +269,3 @@ class DataSet:
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
         }
-
-
-def _checked(block: Block, dtype: np.dtype, nonzero: bool) -> Block:
-    """The block in ``dtype``, C-ordered and native, with all of its bad rows found and zeroed.
-
-    The same memory if it is that already.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        vectors = np.ascontiguousarray(block.vectors, dtype=dtype)
-        bad = _not_finite(vectors)
-    if bad is None and block.bad is None and not nonzero:
-        return replace(block, vectors=vectors)
-    problem = block.problem
-    none = np.zeros(len(block), bool)
-    worst = none if block.bad is None else block.bad
-    for mask, say in ((bad, _value_problem), (_zero(vectors) if nonzero else None, _zero_problem)):
-        if mask is None or not (mask & ~worst).any():
-            continue
-        row = int((mask & ~worst).argmax())
-        if not worst.any() or row < int(worst.argmax()):
-            problem = say(block.vectors[row], vectors[row])
-        worst = worst | mask
-    if not worst.any():
-        return replace(block, vectors=vectors)
-    return replace(
-        block, vectors=np.where(worst[:, None], dtype.type(0), vectors), bad=worst, problem=problem
-    )
-
-
-def _not_finite(vectors: np.ndarray) -> np.ndarray | None:
-    """(B,) bool, or None when all values are finite."""
-    if vectors.dtype.kind != "f":
-        return None
-    if vectors.dtype == np.float16:
-        # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
-        if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
-            return None
-    else:
-        # A dot product with itself, the quickest pass there is, finds almost every block clean;
-        # one that overflows although each value is finite only costs the exact look below.
-        flat = vectors.reshape(-1)
-        if np.isfinite(np.dot(flat, flat)):
-            return None
-    bad = ~np.isfinite(vectors).all(1)
-    return bad if bad.any() else None
-
-
-def _zero(vectors: np.ndarray) -> np.ndarray:
-    """Rows of zeros. Squares find the few that may be; those of tiny numbers vanish in float32."""
-    squares = vectors.astype(np.float32, copy=False)
-    zero = np.einsum("ij,ij->i", squares, squares) == 0
-    if zero.any():
-        zero[zero] = ~vectors[zero].any(axis=1)
-    return zero
-
-
-def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
-    feature = int((~np.isfinite(converted)).argmax())
-    return f" holds {stored[feature]} in feature {feature}, expected numbers finite in float32"
-
-
-def _zero_problem(stored: np.ndarray, converted: np.ndarray) -> str:
-    return " has norm 0, which has no direction"
