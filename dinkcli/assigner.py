@@ -243,6 +243,8 @@ def assign(
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
+    Those of a part are, to the last bit, what they are when all rows are assigned.
+
     Args:
         first: number of the first row to give; the rows before it are skipped.
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
@@ -258,16 +260,18 @@ def assign(
     written = assigner.n_ids if options.soft else options.top or 1
     rows = block_rows(model.n_clusters, max(model.n_features, written), device)
     needs_direction = model.metric == "cosine"
-    blocks = data.blocks(rows, first, nonzero=needs_direction)
+    # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
+    first = max(first, data.first)
+    blocks = data.whole.blocks(rows, first, data.stop, nonzero=needs_direction)
     for block in read_ahead(blocks) if _has_core_to_spare(assigner.device) else blocks:
         assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(block.vectors, numbers, block.carried)
-        # Blocks lie on the same grid whatever comes first: rounding is that of a whole run.
-        start = max(0, first - block.start)
-        found = found[start:]
+        stop = None if data.stop is None else data.stop - block.start
+        inside = slice(max(0, first - block.start), stop)
+        found = found[inside]
         if block.bad is not None:
-            bad = block.bad[start:]
+            bad = block.bad[inside]
             on_bad(int(bad.sum()))
             found = found.without(bad) if data.bad_rows == SKIP else found.unassigned(bad)
         yield found

@@ -29,8 +29,10 @@ def check_target(path: str) -> None:
 
 
 @contextmanager
-def atomic_path(target: str) -> Iterator[str]:
+def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
     """A temporary path in the target's folder that replaces the target when the block ends well.
+
+    Without ``replace``, the first of several processes wins: a target that is there stays.
 
     The file and then the folder are synced; on any exception the temporary file is removed and
     the target is what it was before.
@@ -47,8 +49,9 @@ def atomic_path(target: str) -> Iterator[str]:
         yield temporary
         _sync(temporary)
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner reads
-        os.replace(temporary, target)
-        temporary = None
+        if replace or not _link(temporary, target):
+            os.replace(temporary, target)
+            temporary = None
         _sync(folder)
     except OutputError:
         raise
@@ -60,6 +63,17 @@ def atomic_path(target: str) -> Iterator[str]:
                 os.unlink(temporary)
             except FileNotFoundError:
                 pass
+
+
+def _link(path: str, target: str) -> bool:
+    """Gives the file at ``path`` a second name unless that exists; False where links do not."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        return os.path.exists(target)
+    return True
 
 
 def _sync(path: str) -> None:

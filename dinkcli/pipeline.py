@@ -17,6 +17,8 @@ from dinkcli.model import Model
 from dinkcli.options import AssignOptions
 from dinkcli.readers import DataSet
 from dinkcli.readers.dataset import LABEL, SKIP
+from dinkcli.readers.spool import is_stream
+from dinkcli.shards import Shard
 from dinkcli.writers import (
     Encoding,
     Layout,
@@ -35,7 +37,8 @@ class Output:
         path: a file, or a folder for parts.
         encoding: how they are written.
         rows_per_file: of the parts, or None for one file.
-        resume: go on after the last complete part.
+        resume: go on with the parts that are missing.
+        shard: write only the parts of this share.
         stream: an open file, such as standard output, to write to instead; ``path`` is its name.
     """
 
@@ -43,6 +46,7 @@ class Output:
     encoding: Encoding
     rows_per_file: int | None = None
     resume: bool = False
+    shard: Shard | None = None
     stream: IO[bytes] | None = None
 
 
@@ -52,11 +56,12 @@ class Counts:
 
     Attributes:
         rows: written.
-        rows_before: written by an earlier run that this one went on with.
+        rows_before: written by earlier runs, of those that this one was to write.
         outliers: rows with the label -1, bad ones not counted.
         bad: rows that were skipped or labelled -1 because they have no usable vector.
         sizes: (n_ids,) int64, rows of each cluster.
-        parts: complete parts in the folder, or None without parts.
+        parts: complete parts in the folder (of the share), or None without parts.
+        complete: no part is missing in the folder, or None without parts.
     """
 
     sizes: np.ndarray
@@ -65,6 +70,7 @@ class Counts:
     outliers: int = 0
     bad: int = 0
     parts: int | None = None
+    complete: bool | None = None
 
     def add_bad(self, n_bad: int) -> None:
         self.bad += n_bad
@@ -115,6 +121,13 @@ class Job:
         )
 
     @property
+    def countable_rows(self) -> int | None:
+        """N, bad rows included, of inputs that can be read from where one likes."""
+        if any(is_stream(reader) for reader in self.data.readers):
+            return None
+        return self.data.n_rows
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What the output depends on, as plain JSON: a run goes on only where it is the same."""
         return {
@@ -145,27 +158,22 @@ def run(
             were complete.
     """
     counts = Counts(np.zeros(job.n_ids, np.int64))
-    where = resolve_device(device)
+    where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
     with _writer(job, output) as writer:
+        missing: list[tuple[int, int | None]] = [(0, None)]
         if isinstance(writer, PartsWriter):
-            counts.rows_before, counts.parts = writer.first, writer.n_parts
-            if writer.complete:
-                return counts
-        blocks = assign(
-            job.model,
-            job.data,
-            where,
-            job.options,
-            job.matching,
-            counts.rows_before,
-            counts.add_bad,
-        )
-        for rows in blocks:
-            writer.write(rows)
-            counts.add(rows.labels)
-            on_rows(counts.rows_before + counts.rows)
+            counts.rows_before, missing = writer.rows_before, writer.missing
+        for first, stop in missing:
+            data = job.data if stop is None else job.data.part(first, stop)
+            blocks = assign(
+                job.model, data, where, job.options, job.matching, first, counts.add_bad
+            )
+            for rows in blocks:
+                writer.write(rows)
+                counts.add(rows.labels)
+                on_rows(counts.rows_before + counts.rows)
     if isinstance(writer, PartsWriter):
-        counts.parts = writer.n_parts
+        counts.parts, counts.complete = writer.n_parts, writer.complete
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
     return counts
@@ -183,4 +191,6 @@ def _writer(job: Job, output: Output) -> AbstractContextManager[Writer | PartsWr
         output.rows_per_file,
         job.identity,
         output.resume,
+        job.countable_rows,
+        output.shard,
     )

@@ -25,6 +25,8 @@ from dinkcli.cli.options import (
     Quiet,
 )
 from dinkcli.cli.paths import warn_if_unfinished
+from dinkcli.cli.shares import check_folder_name, is_silent, one_voice, share_of
+from dinkcli.shards import launched, usual_part_rows
 
 if TYPE_CHECKING:
     from dinkcli.pipeline import Counts, Job, Output
@@ -63,12 +65,21 @@ def assign(
     rows_per_file: Annotated[
         int | None,
         typer.Option(
-            help="Write a folder of parts with this many rows of the input each.",
+            help="Write a folder of parts with this many rows of the input each; with --shard "
+            "by default as many parts as shares, or a million rows.",
+            show_default=False,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Assign one of n shares of the rows, 1/n to n/n, into a folder that other "
+            "processes write the other shares to. torchrun's processes do so by themselves.",
             show_default=False,
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last complete part, if any.")
+        bool, typer.Option("--resume", help="Go on with the parts that are missing, if any.")
     ] = False,
     soft: Annotated[
         bool, typer.Option("--soft", help="Also write the probability of every cluster.")
@@ -133,7 +144,7 @@ def assign(
 
     dink assign emb.dink.safetensors new.npy -o clusters.parquet
     """
-    with error_boundary():
+    with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.atomic import check_target
         from dinkcli.cli.paths import refuse_overwriting
@@ -144,18 +155,24 @@ def assign(
         from dinkcli.readers.base import Columns
         from dinkcli.writers import encoding_of
 
-        parts = rows_per_file is not None
+        share = share_of(shard, launched())
+        if share is not None:
+            check_folder_name(output, share, rows_per_file)
+        quiet = quiet or is_silent(share)
+        parts = rows_per_file is not None or share is not None
         if parts and output is None:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
         if resume and not parts:
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+        json_file = None if is_silent(share) else json_file
         options = AssignOptions(soft, top, distance, temperature, dtype, min_prob, max_distance)
         encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
         files = [path for path in (None if parts else output, json_file) if path is not None]
         for path in files:
             check_target(path)
         model = load(model_path)
-        warn_if_unfinished(model, model_path)
+        if not is_silent(share):
+            warn_if_unfinished(model, model_path)
         old = None if match_path is None else load(match_path)
         options.check_clusters(model.n_clusters)
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
@@ -165,6 +182,11 @@ def assign(
         for path in files:
             refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
         show_notes(data, quiet)
+        n_rows = data.n_rows
+        if share is not None:
+            share.check(data)
+            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, share.count)
+            n_rows = share.rows_of(data.known_rows, rows_per_file)
 
         from dinkcli.matching import match
         from dinkcli.pipeline import Job, Output, run
@@ -174,19 +196,22 @@ def assign(
         if output is None and sys.stdout is None:
             raise OutputError("standard output is closed; write to a file with -o")
         stream = sys.stdout.buffer if output is None else None
-        target = Output(output or "standard output", encoding, rows_per_file, resume, stream)
+        name = output or "standard output"
+        target = Output(name, encoding, rows_per_file, resume, share, stream)
         with ProgressLines(quiet or json_summary or output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
-                progress.update("assign", done, data.n_rows or done, f"{rate:,.0f} rows/s")
+                progress.update("assign", done, n_rows or done, f"{rate:,.0f} rows/s")
 
             with _interruption(target):
                 counts = run(job, target, device, show)
         summary = _summary(job, target, counts, time.monotonic() - started)
         if json_file is not None:
             _save(summary, json_file)
-        if json_summary:
+        if is_silent(share):
+            pass
+        elif json_summary:
             say(json.dumps(summary))
         elif not quiet:
             _show_summary(summary)
@@ -200,6 +225,8 @@ def _interruption(target: Output) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if is_silent(target.shard):
+            raise
         if target.rows_per_file is not None:
             say(f"Interrupted; the complete parts in {target.path} stay, --resume goes on.")
         elif target.stream is not None:
@@ -224,6 +251,8 @@ def _summary(job: Job, target: Output, counts: Counts, seconds: float) -> dict[s
     }
     if counts.parts is not None:
         summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if target.shard is not None:
+        summary |= {"shard": str(target.shard), "complete": counts.complete}
     if job.matching is not None:
         summary["match"] = job.matching.as_dict()
     return summary
@@ -241,9 +270,11 @@ def _show_summary(summary: dict[str, Any]) -> None:
         before = summary.get("rows_before")
         more = f" after {before} by an earlier run" if before else ""
         more += f", {summary['parts']} parts" if "parts" in summary else ""
+        more += f" of share {summary['shard']}" if "shard" in summary else ""
         outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
         bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
         say(
             f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
             f"in {summary['seconds']:.1f} s"
+            + ("" if summary.get("complete", True) else "; parts of other shares are missing yet")
         )

@@ -2,7 +2,7 @@
 
 from dinkcli.writers.base import Layout, Writer
 from dinkcli.writers.files import open_writer, stream_writer
-from dinkcli.writers.formats import FORMATS, Encoding, encoding_of
+from dinkcli.writers.formats import FORMATS, Encoding, encoding_of, names_a_file
 from dinkcli.writers.parts import PartsWriter
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "PartsWriter",
     "Writer",
     "encoding_of",
+    "names_a_file",
     "open_writer",
     "stream_writer",
 ]

@@ -110,6 +110,14 @@ class _Closing:
         self._stream.close()
 
 
+def names_a_file(path: str) -> bool:
+    """Whether the suffix of ``path`` is that of a format."""
+    path = path.lower()
+    for end in _TEXT_CODECS:
+        path = path.removesuffix(end)
+    return path.endswith(tuple(f".{s}" for found in FORMATS.values() for s in found.suffixes))
+
+
 def encoding_of(
     path: str | None,
     format: str | None = None,
