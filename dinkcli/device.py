@@ -16,8 +16,11 @@ _LEAST_ROWS = 64
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def resolve_device(name: str = "auto") -> torch.device:
+def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
     """The device of that name; ``auto`` is the first of cuda, mps and cpu that is there.
+
+    Args:
+        number: of this process on this machine; ``auto`` and ``cuda`` give each its own GPU.
 
     Raises:
         UsageError: a name that is not one, or a device this machine (or this torch) lacks.
@@ -25,6 +28,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     if not _NAME.fullmatch(name):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
     present = _present()
+    if name in ("auto", "cuda") and number and (n_gpus := torch.cuda.device_count()):
+        return torch.device(f"cuda:{number % n_gpus}")
     if name == "auto":
         return torch.device(present[0])
     if name not in (*present, "cuda" if "cuda:0" in present else None):

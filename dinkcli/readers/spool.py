@@ -27,7 +27,7 @@ def repeatable(data: DataSet) -> DataSet:
         InputError: as ``DataSet.blocks``.
         OutputError: the folder of temporary files is full.
     """
-    return _copied(data, lambda reader: reader.n_rows is None or _is_stream(reader))
+    return _copied(data, lambda reader: reader.n_rows is None or is_stream(reader))
 
 
 def seekable(data: DataSet) -> DataSet:
@@ -43,7 +43,7 @@ def seekable(data: DataSet) -> DataSet:
     )
 
 
-def _is_stream(reader: Reader) -> bool:
+def is_stream(reader: Reader) -> bool:
     return isinstance(getattr(reader, "source", None), Stream)
 
 
