@@ -30,8 +30,8 @@ class ArrayReader:
         self.n_features = array.shape[1]
         self.dtype = array.dtype
 
-    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
-        for start in range(since // rows * rows, len(self._array), rows):
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        for start in range(since // rows * rows, len(self._array[:until]), rows):
             yield Block(start, self._array[start : start + rows])
 
     def rows(self, start: int, stop: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dinkcli.readers.base import Columns, reading
 from dinkcli.readers.files import Source
-from dinkcli.readers.table import TableReader
+from dinkcli.readers.table import TableReader, counted
 
 FILE_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -32,21 +32,24 @@ class ArrowFileReader(_ArrowReader):
         self.source = source
         with reading(source.name, self.format), self._open() as file:
             found = pa.ipc.open_file(file)
-            schema, self._n_batches = found.schema, found.num_record_batches
+            schema = found.schema
             # The lengths stand in the headers of the batches; mapped, only those are touched.
-            n_rows = sum(found.get_batch(i).num_rows for i in range(self._n_batches))
-        super().__init__(source, schema, n_rows, wanted)
+            self._lengths = [found.get_batch(i).num_rows for i in range(found.num_record_batches)]
+        super().__init__(source, schema, sum(self._lengths), wanted)
 
     def _open(self) -> Any:
         path = self.source.path
         return self.source.open() if path is None else pa.memory_map(path)
 
-    def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
         fields = [self.schema.get_field_index(name) for name in names]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
-        for index in range(self._n_batches):
-            start = 0
-            while True:
+        first = 0
+        for index, length in enumerate(self._lengths):
+            start = max(0, since - first) // rows * rows
+            while start < length:
                 # Mapped anew for each part, so that pages read before leave the process.
                 with self._open() as file:
                     batch = pa.ipc.open_file(file, options=options).get_batch(index)
@@ -56,11 +59,10 @@ class ArrowFileReader(_ArrowReader):
                         part = _LARGE_BATCH
                     size = max(rows, len(batch) * part // max(1, batch.nbytes) // rows * rows)
                     for offset in range(start, min(start + size, len(batch)), rows):
-                        yield batch.slice(offset, rows)
+                        yield first + offset, batch.slice(offset, rows)
                 start += size
                 self.source.check_unchanged()
-                if start >= len(batch):
-                    break
+            first += length
 
 
 def _is_mapped(batch: pa.RecordBatch, file: pa.NativeFile) -> bool:
@@ -105,7 +107,12 @@ class ArrowStreamReader(_ArrowReader):
                 self._peeked.append(batch)
                 yield batch
 
-    def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        yield from counted(self._all_batches())
+
+    def _all_batches(self) -> Iterator[pa.RecordBatch]:
         if self._stream is not None:
             while self._peeked:
                 yield self._peeked.pop(0)

@@ -85,6 +85,21 @@ class Block:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def __getitem__(self, where: slice) -> Block:
+        """Consecutive rows of the block, without a copy."""
+        start, stop, _ = where.indices(len(self))
+        bad = None if self.bad is None else self.bad[start:stop]
+        if bad is None or not bad.any():
+            return Block(self.start + start, self.vectors[start:stop], self._carry(start, stop))
+        problem = self.problem
+        if self.bad is not None and self.bad[:start].any():
+            problem = " has no usable vector"  # what was said is about an earlier row
+        carried = self._carry(start, stop)
+        return Block(self.start + start, self.vectors[start:stop], carried, bad, problem)
+
+    def _carry(self, start: int, stop: int) -> pa.RecordBatch | None:
+        return None if self.carried is None else self.carried.slice(start, stop - start)
+
 
 class Reader(Protocol):
     """One input, opened and validated: shape and dtype are known.
@@ -107,10 +122,11 @@ class Reader(Protocol):
     n_bytes: int
     format: str
 
-    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         """Rows in file order, at most ``rows`` at a time, starts counted in this file.
 
-        Blocks that end before the row ``since`` are left out; the others are the same as without.
+        Blocks that end before the row ``since`` or begin at or after the row ``until`` are left
+        out, and as far as the format lets it, not read; the others are the same as without.
         """
         ...
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dinkcli.readers.base import ANY_COLUMNS, Columns, reading
 from dinkcli.readers.files import Source
-from dinkcli.readers.table import TableReader
+from dinkcli.readers.table import TableReader, counted
 
 MAGIC = b"PAR1"
 
@@ -38,11 +38,58 @@ class ParquetReader(TableReader):
             **options,
         )
 
-    def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
         with self._open(metadata=self.metadata) as file:
             if self.source.path is not None:
-                yield from file.iter_batches(rows, columns=names)
+                since = since // rows * rows
+                group, first = self._group_of(since)
+                groups = list(range(group, file.num_row_groups))
+                batches = file.iter_batches(rows, row_groups=groups, columns=names)
+                yield from counted(_cut(batches, since - first, rows), since)
                 return
             # Everything asked for at once is fetched at once: one row group at a time.
-            for group in range(file.num_row_groups):
-                yield from file.iter_batches(rows, row_groups=[group], columns=names)
+            group, first = self._group_of(since)
+            for number in range(group, file.num_row_groups):
+                yield from counted(
+                    file.iter_batches(rows, row_groups=[number], columns=names), first
+                )
+                first += self.metadata.row_group(number).num_rows
+
+    def _group_of(self, row: int) -> tuple[int, int]:
+        """Number and first row of the row group that holds ``row``."""
+        first = 0
+        for number in range(self.metadata.num_row_groups):
+            n_rows = self.metadata.row_group(number).num_rows
+            if row < first + n_rows:
+                return number, first
+            first += n_rows
+        return self.metadata.num_row_groups, first
+
+
+def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of ``rows`` rows, without the first ``skipped`` rows of all."""
+    held: list[pa.RecordBatch] = []
+    n_held = 0
+    for batch in batches:
+        if skipped >= len(batch):
+            skipped -= len(batch)
+            continue
+        batch, skipped = batch.slice(skipped), 0
+        while n_held + len(batch) >= rows:
+            wanted = rows - n_held
+            yield _joined([*held, batch.slice(0, wanted)])
+            batch, held, n_held = batch.slice(wanted), [], 0
+        if len(batch):
+            held.append(batch)
+            n_held += len(batch)
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return joined

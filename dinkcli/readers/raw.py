@@ -69,7 +69,7 @@ class RawReader:
         """Whether ``rows`` may be called: local files, not those that come once or from afar."""
         return self.source.path is not None
 
-    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         self.source.check_unchanged()
         n_rows = self.layout.shape[0]
         with reading(self.path, self.format), self.source.open() as file:
@@ -79,7 +79,7 @@ class RawReader:
             else:
                 read_exactly(file, bytearray(self.layout.offset), self.path)
                 start = 0
-            for begin in range(start, n_rows, rows):
+            for begin in range(start, n_rows if until is None else min(until, n_rows), rows):
                 yield Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
         self.source.check_unchanged()
 

@@ -37,9 +37,7 @@ def shuffled_windows(
     block_bytes = min(_BLOCK_BYTES, max(_LEAST_BLOCK_BYTES, window_bytes // _BLOCKS), window_bytes)
     rows = max(1, block_bytes // row_bytes)
     blocks = [
-        (number, start)
-        for number, reader in enumerate(data.readers)
-        for start in range(0, reader.n_rows or 0, rows)
+        (number, start) for number, first, end in data.spans() for start in range(first, end, rows)
     ]
     in_window = max(1, window_bytes // (rows * row_bytes))
     order = torch.randperm(len(blocks), generator=generator).tolist()

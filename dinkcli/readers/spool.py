@@ -1,7 +1,8 @@
 """Temporary copies of inputs that cannot be read again, or not from anywhere.
 
 A pipe comes once; a text does not know its rows; parquet cannot be read row by row. A copy is
-rows of fixed size: float32, or float16 where the input is.
+rows of fixed size: float32, or float16 where the input is. Of a part only its rows are copied, to
+where they would be in a copy of the whole: the file has a hole before them.
 """
 
 from __future__ import annotations
@@ -48,15 +49,24 @@ def is_stream(reader: Reader) -> bool:
 
 
 def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:
-    readers = [_copy(data, reader) if wanted(reader) else reader for reader in data.readers]
+    readers = list(data.readers)
+    ranges = {number: (first, end) for number, first, end in data.spans()}
+    for number, reader in enumerate(readers):
+        if reader.n_rows is None:
+            readers[number] = _copy(replace(data.whole, readers=[reader]))
+        elif number in ranges and wanted(reader):
+            readers[number] = _copy(replace(data.whole, readers=[reader]).part(*ranges[number]))
     return replace(data, readers=readers)
 
 
-def _copy(data: DataSet, reader: Reader) -> Reader:
+def _copy(data: DataSet) -> Reader:
+    """Of the rows of a data set with one reader."""
+    reader = data.readers[0]
     dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
-    n_rows = 0
+    n_rows = data.first
     file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".rows")  # noqa: SIM115
-    for block in replace(data, readers=[reader]).blocks(dtype=dtype):
+    file.seek(n_rows * data.n_features * dtype.itemsize)
+    for block in data.blocks(dtype=dtype):
         vectors = block.vectors
         if block.bad is not None:
             # Found bad once more when the copy is read.
@@ -69,7 +79,8 @@ def _copy(data: DataSet, reader: Reader) -> Reader:
                 "reading; set TMPDIR to a folder with more space"
             ) from error
         n_rows += len(block)
-    file.flush()
+    n_rows = reader.n_rows or n_rows
+    file.truncate(n_rows * data.n_features * dtype.itemsize)
     layout = RawLayout(dtype, (n_rows, reader.n_features))
     return TemporaryReader(
         file, reader.path, reader.n_bytes, reader.format, layout, reader.column, reader

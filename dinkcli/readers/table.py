@@ -5,7 +5,7 @@ Shapes: N rows, B rows in a batch, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -54,25 +54,33 @@ class TableReader:
         first = schema.field(self.columns[0])
         self.n_features, self.dtype = self._shape(first, storage(first.type), wanted.dim)
 
-    def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in order, at most ``rows`` at a time, with (at least) these columns."""
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Rows in order with (at least) these columns, and the number of the first of each batch.
+
+        Cut into pieces of ``rows`` from their start, the batches that hold the row ``since`` and
+        all later ones are the same whatever ``since`` is; what comes before them may be left out.
+        """
         raise NotImplementedError
 
     def _validate(self, batch: pa.RecordBatch) -> None:
         """Raises pa.ArrowInvalid when the buffers of a batch do not fit together."""
 
-    def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         names = list(dict.fromkeys([*self.columns, *self.carried.names]))
         names = [name for name in names if name not in self.partition]
-        start = 0
+        end = 0
         with reading(self.path, self.format):
-            for batch in self._checked_batches(rows, names):
-                if start + len(batch) > since:
-                    yield self._block(batch, start)
-                start += len(batch)
-        if self.n_rows is not None and start != self.n_rows:
+            for start, batch in self._checked_batches(rows, names, since):
+                if until is not None and start >= until:
+                    self.source.check_unchanged()
+                    return
+                end = start + len(batch)
+                yield self._block(batch, start)
+        if self.n_rows is not None and end != self.n_rows:
             raise InputError(
-                f"{self.path}: {self.n_rows} rows are promised, {start} could be read; "
+                f"{self.path}: {self.n_rows} rows are promised, {end} could be read; "
                 "write or copy the file again"
             )
 
@@ -86,8 +94,8 @@ class TableReader:
         if name not in self.schema.names or not is_number(self.schema.field(name).type):
             known = names_of([f.name for f in self.schema if is_number(f.type)])
             raise UsageError(f"{self.path}: no column {name!r} of numbers; it has {known}")
-        parts, start = [np.empty(0)], 0
-        for batch in self._checked_batches(1 << 16, [name]):
+        parts = [np.empty(0)]
+        for start, batch in self._checked_batches(1 << 16, [name]):
             values = batch.column(name)
             if values.null_count:
                 row = start + int(values.is_null().to_numpy(zero_copy_only=False).argmax())
@@ -95,17 +103,21 @@ class TableReader:
                     f"{self.path}: row {row}: column {name!r} is null (counting from 0)"
                 )
             parts.append(values.to_numpy(zero_copy_only=False))
-            start += len(batch)
         return np.concatenate(parts)
 
-    def _checked_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _checked_batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
         self.source.check_unchanged()
         with reading(self.path, self.format):
-            for batch in self._batches(rows, names):
-                for start in range(0, len(batch), rows):
+            for first, batch in self._batches(rows, names, since):
+                skipped = max(0, since - first) // rows * rows
+                for start in range(skipped, len(batch), rows):
                     part = batch.slice(start, rows)
-                    self._validate(part)
-                    yield part
+                    if first + start + len(part) > since:
+                        self._validate(part)
+                        yield first + start, part
         self.source.check_unchanged()
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
@@ -184,4 +196,14 @@ class TableReader:
 
     def _peek(self) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):
-            yield from self._batches(_PEEK_ROWS, self.columns)
+            for _, batch in self._batches(_PEEK_ROWS, self.columns):
+                yield batch
+
+
+def counted(
+    batches: Iterable[pa.RecordBatch], first: int = 0
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each batch with the number of its first row, when that of the first of all is ``first``."""
+    for batch in batches:
+        yield first, batch
+        first += len(batch)

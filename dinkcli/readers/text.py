@@ -18,7 +18,7 @@ from dinkcli.errors import InputError
 from dinkcli.readers.base import Columns, reading
 from dinkcli.readers.columns import is_number
 from dinkcli.readers.files import Source
-from dinkcli.readers.table import TableReader
+from dinkcli.readers.table import TableReader, counted
 
 _BLOCK_BYTES = 4 << 20
 _DELIMITERS = ",\t; "
@@ -122,8 +122,10 @@ class TextReader(TableReader):
         """Batches with the columns ``names``, or with all of them, of types found out."""
         raise NotImplementedError
 
-    def _batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        yield from self._parsed(names)
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        yield from counted(self._parsed(names))
 
 
 class CsvReader(TextReader):
