@@ -111,7 +111,8 @@ class Checkpoints:
         if self.group.rank == 0:
             self._write(make())
         if stop:
-            raise StoppedError(self.path if self.written else None)
+            written = self.group.any(self.written)  # waits for the one that writes
+            raise StoppedError(self.path if written else None)
 
     def _write(self, model: Model) -> None:
         try:

@@ -81,9 +81,9 @@ class Group:
         """Whether this process is the one to say why the job fails. The others then end."""
         return True
 
-    def explain(self, error: Exception) -> Exception:
-        """The error, or what is behind it when a process was lost."""
-        return error
+    def explain(self) -> str | None:
+        """Who is gone, if anybody; takes some seconds to find out."""
+        return None
 
     def close(self) -> None:
         """Leaves the group, when all processes have come to this point."""
@@ -166,8 +166,8 @@ class Processes(Group):
     def claim(self) -> bool:
         return self._watch.claim()
 
-    def explain(self, error: Exception) -> Exception:
-        return LostError(self._watch.broken()) if isinstance(error, LostError) else error
+    def explain(self) -> str | None:
+        return self._watch.broken()
 
     def close(self) -> None:
         self.total(1.0)

@@ -61,17 +61,15 @@ class Watch:
                 self._mine = self._rank == self._lowest_without_store()
         return self._mine
 
-    def broken(self) -> str:
-        """What to say after a connection broke; waits until it is clear who has gone."""
+    def broken(self) -> str | None:
+        """Who is gone, after a connection broke, in words; None when everybody is still there."""
         before = self._look()
         time.sleep(_SUSPECT_SECONDS)
         now = self._look()
         if before is None or now is None:
             return self._store_is_gone()
         lost = [r for r in range(self._size) if r != self._rank and now[r] == before[r]]
-        return self._sentence(lost, "its connection broke") if lost else (
-            f"process {self._rank} of {self._size} lost its connection to the others"
-        )
+        return self._sentence(lost, "its connection broke") if lost else None
 
     def _run(self) -> None:
         last = time.monotonic()
