@@ -250,10 +250,10 @@ def farthest_rows(
             keep &= weights[top] > 0
         rows.append(z[top][keep])
         distances.append(exact[keep])
-    found = _farthest_of(torch.cat(rows), torch.cat(distances), number)
-    if group.alone:
-        return found[0]
-    return _farthest_of(*map(group.gather, found), number)[0]
+    far, distance = _farthest_of(torch.cat(rows), torch.cat(distances), number)
+    if not group.alone:
+        far, _ = _farthest_of(group.gather(far), group.gather(distance), number)
+    return far
 
 
 def _farthest_of(rows: Tensor, distances: Tensor, number: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A command in one of several processes that a launcher has started: who speaks, and how it ends."""
+"""A command in one of several processes that a launcher has started: who speaks, how it ends."""
 
 from __future__ import annotations
 
