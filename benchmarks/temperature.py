@@ -20,7 +20,7 @@ from quality import SETS, Set, folder_set, judge
 
 import dinkcli
 from dinkcli.anneal import _START, start_temperature
-from dinkcli.nearest import CenterIndex
+from dinkcli.sample import Sample
 
 FACTORS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 DILATIONS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -28,8 +28,9 @@ DILATIONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 def merge_temperature(z: np.ndarray, k: int) -> float:
     model = dinkcli.train(z, k)
-    rows, centers = torch.from_numpy(z), torch.from_numpy(model.cluster_centers)
-    return start_temperature(rows, centers, CenterIndex(centers).nearest(rows)) / _START
+    rows = Sample(torch.from_numpy(z), None, lambda centers: centers)
+    centers = torch.from_numpy(model.cluster_centers)
+    return start_temperature(rows, centers, rows.nearest(centers)) / _START
 
 
 def scores(data: Set, seeds: int, **options: object) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.lloyd import Statistics, largest_in_segments, row_dots, weighted_segment_sums
+from dinkcli.lloyd import Statistics, row_dots, weighted_segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
@@ -60,8 +60,9 @@ class Annealing:
         """One pass over a part of the sample, and a temperature that suits the centres."""
         part = sample[: seeding_size(len(sample), len(centers))]
         centers = part.means(centers, part.labels(centers))
-        start = start_temperature(part.z, centers, part.nearest(centers))
-        short_above = _SHORT_PRODUCTS * _product_error(part.z[:_PROBE_ROWS], centers)
+        start = start_temperature(part, centers, part.nearest(centers))
+        probe = part[:_PROBE_ROWS]
+        short_above = _SHORT_PRODUCTS * _product_error(probe.everywhere(probe.z), centers)
         shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
         return cls(centers, shares, sums, start, short_above)
 
@@ -87,6 +88,7 @@ def anneal(
         weight = max(batch.total_weight, 1e-30)
         short = at.temperature >= at.short_above
         counts, total = _tempered_sums(batch, at.centers, at.temperature, short)
+        batch.group.sum_(counts, total)
         at.shares.lerp_(counts / weight, step_size)
         at.sums.lerp_(total / weight, step_size)
         fading = dilation * at.temperature / schedule[0]
@@ -114,47 +116,53 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
 def _tempered_sums(
     batch: Sample, centers: Tensor, temperature: float, short: bool
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities.
+    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here.
 
     ||z||^2 is the same for all centres of a row and drops out of the softmax, which leaves one
     product, one softmax and one more product: this loop is most of the training time.
     """
     counts, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
     bias = centers.square().sum(1) / -temperature
-    rows = chunk_rows(len(centers))
-    for start in range(0, len(batch), rows):
-        part = batch[start : start + rows]
-        with products(part.z.device, short):
-            scores = torch.addmm(bias, part.z, centers.T, alpha=2 / temperature)
+    done = 0
+    for z in batch.z.split(chunk_rows(len(centers))):
+        with products(z.device, short):
+            scores = torch.addmm(bias, z, centers.T, alpha=2 / temperature)
             # Below this a responsibility is a denormal number, on which products take ten times
             # as long.
             scores = scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
             r = scores.softmax(1)
-            if part.weights is not None:
-                r *= part.weights[:, None]
+            if batch.weights is not None:
+                r *= batch.weights[done : done + len(z), None]
             counts += r.sum(0)
-            sums.addmm_(r.T, part.z)
+            sums.addmm_(r.T, z)
+        done += len(z)
     return counts, sums
 
 
-def start_temperature(z: Tensor, centers: Tensor, near: Nearest) -> float:
+def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
     """Half of the temperature at which the typical pair of neighbouring centres would merge.
 
     A centre splits (or two merge) when the temperature falls (or rises) past twice the largest
     eigenvalue of its cluster's covariance (Rose 1998). Power iteration finds that eigenvalue
     for all clusters at once. The median ignores clusters of one row; 0 when most are such.
     """
+    z, group = sample.z, sample.group
     labels, n_clusters = near.labels, len(centers)
-    counts = torch.bincount(labels, minlength=n_clusters).clamp(min=1).to(z.dtype)
+    counts = torch.bincount(labels, minlength=n_clusters)
+    group.sum_(counts)
+    counts = counts.clamp(min=1).to(z.dtype)
     residuals = z - centers[labels]
     # Any start that is not orthogonal to the largest direction does; the farthest row of each
     # cluster has a large part of it.
-    direction = residuals[largest_in_segments(near.squared_distances, labels, n_clusters)]
+    everyone = torch.arange(len(z), device=z.device)
+    direction = sample.farthest(near.squared_distances, labels, residuals, n_clusters, everyone)
     eigenvalue = torch.zeros(n_clusters, dtype=z.dtype, device=z.device)
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)
         along = row_dots(residuals, direction, labels)
-        direction = weighted_segment_sums(residuals, along, labels, n_clusters) / counts[:, None]
+        sums = weighted_segment_sums(residuals, along, labels, n_clusters)
+        group.sum_(sums)
+        direction = sums / counts[:, None]
         eigenvalue = direction.norm(dim=1)
     start = _START * 2 * float(eigenvalue.median())
     return start if math.isfinite(start) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
 from dinkcli.centers import read_centers
 from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
+from dinkcli.collective import SINGLE, Group
 from dinkcli.device import resolve_device
 from dinkcli.errors import InputError, UsageError
 from dinkcli.model import Model, load
@@ -23,7 +25,7 @@ from dinkcli.ranges import parse_numbers, usual_numbers
 from dinkcli.readers import DataSet, open_inputs
 from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.base import ANY_COLUMNS, Columns
-from dinkcli.readers.spool import repeatable
+from dinkcli.readers.spool import is_stream, repeatable
 from dinkcli.rows import RowSource
 from dinkcli.sweeper import Sweep
 from dinkcli.sweeper import sweep as sweep_rows
@@ -46,6 +48,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     resume: Path | None = None,
     force: bool = False,
+    group: Group = SINGLE,
     **options: Any,
 ) -> Model:
     """Trains a model on files or on an array.
@@ -66,6 +69,8 @@ def train(
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
             have to be those of the run that wrote it.
         force: go on with other data or options all the same.
+        group: the processes of a launcher that train together, from ``collective.join``; all call
+            this with the same arguments, and get the same model.
         options: the other fields of ``TrainOptions``.
 
     Raises:
@@ -74,7 +79,10 @@ def train(
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
     options["init"] = str(init) if initial is None else GIVEN
-    data = repeatable(open_data(inputs, bad_rows=bad_rows))
+    data = open_data(inputs, bad_rows=bad_rows)
+    if not group.alone:
+        _refuse_alone(data, n_clusters, options)
+    data = repeatable(data)
     if n_clusters == "auto":
         if initial is not None:
             raise UsageError("-k auto: cannot start from given centres; give their number")
@@ -89,7 +97,8 @@ def train(
     if initial is not None and not initial.isfinite().all():
         raise UsageError("--init: centres that are not all finite numbers")
     shift = None if saved is None else shift_of(saved, data.n_features)
-    rows = RowSource(data, chosen.metric, resolve_device(device), sample_weight, memory, shift)
+    where = resolve_device(device, group.world.local_rank)
+    rows = RowSource(data, chosen.metric, where, sample_weight, memory, shift, group)
     trainer = Trainer(rows, chosen, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
@@ -184,6 +193,20 @@ def sweep(
     TrainOptions(tried[-1], metric=metric, seed=seed)
     rows = RowSource(open_data(inputs), metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, tried, between, seed, on_step)
+
+
+def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any]) -> None:
+    """Raises UsageError for what only one process alone can do."""
+    why = "which runs in one process only; start it without a launcher"
+    if n_clusters == "auto":
+        raise UsageError(f"-k auto: tries many numbers of clusters, {why}")
+    if options.get("temperature") == math.inf:
+        raise UsageError(f"--temperature inf: is gradient descent, {why}")
+    for reader in data.readers:
+        if is_stream(reader):
+            raise UsageError(
+                f"{reader.path}: a stream, of which each process would need its part; give files"
+            )
 
 
 def _clear_number(

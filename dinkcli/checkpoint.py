@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from dinkcli.collective import SINGLE, Group
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.model import Model, TrainingState, checkpoint_path, load
 from dinkcli.options import Interval
@@ -26,6 +26,10 @@ EVERY = Interval(300.0)
 _GENERATOR = "generator"
 _SHIFT = "shift"
 _CHECKED_ELEMENTS = 1 << 24
+_HASHED_ROWS = 1 << 12
+_MODULUS = 1 << 32
+# Odd numbers of 64 bits with about as many ones as zeros.
+_FACTORS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F)
 # What a checkpoint must share with the run that goes on from it, come what may.
 _NEVER_FORCED = ("n_clusters", "metric", "temperature", "features")
 
@@ -56,11 +60,17 @@ class Checkpoints:
         path: of the checkpoint.
         every: how often.
         notify: told when one could not be written; training goes on then.
+        group: the processes that train together, of which the first one writes.
     """
 
     def __init__(
-        self, path: str, every: Interval = EVERY, notify: Callable[[str], object] = warnings.warn
+        self,
+        path: str,
+        every: Interval = EVERY,
+        notify: Callable[[str], object] = warnings.warn,
+        group: Group = SINGLE,
     ):
+        self.group = group
         self.path = path
         self.every = every
         self.notify = notify
@@ -71,7 +81,8 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def ask_to_stop(self) -> bool:
-        """Ends the training with a checkpoint where it can rest next. Safe in a signal handler.
+        """Ends the training with a checkpoint where it can rest next: that of all processes, if
+        any is asked. Safe in a signal handler.
 
         Returns:
             False when that is of no use: nothing has been trained yet, or it was asked before.
@@ -91,15 +102,19 @@ class Checkpoints:
             self._since["steps"] += 1
             self._since["epochs"] += step.rows / n_rows
         passed = self._since.get(self.every.unit, time.monotonic() - self._last)
-        if not (self._stop or passed >= self.every.amount):
+        due = passed >= self.every.amount
+        stop, due = (flag > 0 for flag in self.group.largest(self._stop, due))
+        if not (stop or due):
             return
-        self._write(make())
-        if self._stop:
-            raise StoppedError(self.path if self.written else None)
-
-    def _write(self, model: Model) -> None:
         self._since = dict.fromkeys(self._since, 0.0)
         self._last = time.monotonic()
+        if self.group.rank == 0:
+            self._write(make())
+        if stop:
+            written = self.group.any(self.written)  # waits for the one that writes
+            raise StoppedError(self.path if written else None)
+
+    def _write(self, model: Model) -> None:
         try:
             model.save(self.path)
             self.written = True
@@ -108,6 +123,8 @@ class Checkpoints:
 
     def discard(self) -> None:
         """Removes the checkpoint of a run that is over."""
+        if self.group.rank > 0:
+            return
         try:
             os.unlink(self.path)
         except FileNotFoundError:
@@ -175,7 +192,8 @@ def restore(
             raise ValueError("its centres are not those of the model")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}; start again") from error
-    there, here = model.state.values.get("environment", {}), environment(trainer)
+    there = {"processes": 1, **model.state.values.get("environment", {})}
+    here = environment(trainer)
     different = [f"{k} {here[k]} (then {there.get(k)})" for k in here if here[k] != there.get(k)]
     if changed or different:
         trainer.at.restart_pass()
@@ -190,26 +208,44 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "rows in memory": trainer.rows.in_memory,
+        "processes": trainer.rows.group.size,
     }
 
 
 def checksums(trainer: Trainer) -> dict[str, int]:
-    """CRC-32 of what the options name but do not hold: rows, weights, first centres.
+    """Of what the options name but do not hold: rows, weights, first centres.
 
     Of the rows, those of the sample, up to 64 MB: all of a small data set, a random part of a
-    large one.
+    large one. The same for any number of processes.
     """
-    z = trainer.sample.z
-    parts = {
-        "rows": z[: max(1, _CHECKED_ELEMENTS // z.shape[1])],
-        "sample weights": trainer.rows.weights,
-        "first centres": trainer.initial,
-    }
-    return {
-        name: zlib.crc32(tensor.cpu().contiguous().numpy().data)
-        for name, tensor in parts.items()
-        if tensor is not None
-    }
+    rows, sample = trainer.rows, trainer.sample
+    part = sample[: max(1, _CHECKED_ELEMENTS // rows.n_features)]
+    places = torch.arange(len(part.z)) if part.positions is None else part.positions
+    found = {"rows": _checksum(part.z, places)}
+    if rows.weights is not None:
+        first = rows.group.before(len(rows.weights))
+        places = torch.arange(first, first + len(rows.weights))
+        found["sample weights"] = _checksum(rows.weights[:, None], places)
+    found = {name: int(rows.group.total(value)[0]) % _MODULUS for name, value in found.items()}
+    if trainer.initial is not None:
+        found["first centres"] = _checksum(trainer.initial, torch.arange(len(trainer.initial)))
+    return found
+
+
+def _checksum(rows: torch.Tensor, places: torch.Tensor) -> int:
+    """Of the bits of the rows (N, D) float32 and of their places (N,): the sum of that of each row
+    alone, modulo 2^32, so that parts can be added up in any order."""
+    factors = np.arange(1, 2 * rows.shape[1], 2, dtype=np.uint64) * np.uint64(_FACTORS[0])
+    total = 0
+    for part, place in zip(rows.split(_HASHED_ROWS), places.split(_HASHED_ROWS), strict=True):
+        bits = part.cpu().contiguous().numpy().view(np.uint32)
+        hashed = (bits * factors).sum(1, dtype=np.uint64)
+        hashed += place.cpu().numpy().astype(np.uint64) * np.uint64(_FACTORS[1])
+        for shift, factor in ((29, _FACTORS[2]), (32, _FACTORS[1])):
+            hashed ^= hashed >> np.uint64(shift)
+            hashed *= np.uint64(factor)
+        total += int((hashed >> np.uint64(32)).sum())
+    return total % _MODULUS
 
 
 def _differences(model: Model, trainer: Trainer, checksums: dict[str, int]) -> dict[str, str]:

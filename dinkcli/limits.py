@@ -24,7 +24,7 @@ def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
         name, start: of the input, and of its first row here, for the message.
     """
     limit = LARGEST_NORM / rows.shape[1] ** 0.5
-    if max(map(abs, _range(rows))) <= limit:
+    if largest_value(rows) <= limit:
         return
     row = int((rows.abs().amax(1) > limit).nonzero()[0, 0])
     raise InputError(
@@ -34,10 +34,18 @@ def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
     )
 
 
-def refuse_underflow(rows: Tensor, name: str) -> None:
-    """Raises InputError when all squared distances between the ``rows`` (B, D) would be zero, and
-    the rows are not all one."""
-    largest = max(map(abs, _range(rows)))
+def largest_value(rows: Tensor) -> float:
+    """The largest absolute value in ``rows`` (B, D); 0 without any."""
+    return max(map(abs, _range(rows)))
+
+
+def refuse_underflow(largest: float, name: str) -> None:
+    """Raises InputError when all squared distances between rows would be zero, and the rows are
+    not all one.
+
+    Args:
+        largest: absolute value in rows away from their mean.
+    """
     if 0 < largest < SMALLEST_NORM:
         raise InputError(
             f"{name}: rows are at most {largest:.3g} away from the mean, squared distances would "

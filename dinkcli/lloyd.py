@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from dinkcli.collective import SINGLE, Group
 from dinkcli.nearest import CenterIndex, Nearest
 from dinkcli.objective import responsibilities
 
@@ -52,6 +53,14 @@ class Statistics:
         self.shrink += part.shrink
         self.inertia += part.inertia
         self.cluster_inertia += part.cluster_inertia
+
+    def over(self, group: Group) -> Statistics:
+        """The sums over the rows of all processes."""
+        # Of no rows at all it is a plain zero.
+        parts = torch.zeros_like(self.counts) + self.cluster_inertia
+        group.sum_(self.counts, self.sums, parts)
+        shrink, inertia = group.total(self.shrink, self.inertia)
+        return Statistics(self.counts, self.sums, shrink, inertia, parts)
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for the rows and the centres that these sums came from.
@@ -215,14 +224,19 @@ def full_pass(
 
 
 def farthest_rows(
-    blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, number: int
+    blocks: Iterable[tuple[Tensor, Tensor | None]],
+    centers: Tensor,
+    number: int,
+    group: Group = SINGLE,
 ) -> Tensor:
     """At most ``number`` distinct rows of positive weight, the farthest from their centres.
 
-    Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do.
+    Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do. Of the rows
+    of all processes, the same in each.
     """
     index = CenterIndex(centers)
-    rows, distances = [], []
+    rows = [centers.new_empty((0, centers.shape[1]))]
+    distances = [centers.new_empty(0, dtype=wide(centers.device))]
     for z, weights in blocks:
         near = index.nearest(z)
         if weights is not None:
@@ -236,7 +250,16 @@ def farthest_rows(
             keep &= weights[top] > 0
         rows.append(z[top][keep])
         distances.append(exact[keep])
-    far, copies = torch.unique(torch.cat(rows), dim=0, return_inverse=True)
-    distance = torch.cat(distances).new_zeros(len(far))
-    distance.scatter_reduce_(0, copies, torch.cat(distances), "amax")
-    return far[distance.topk(min(number, len(far))).indices]
+    far, distance = _farthest_of(torch.cat(rows), torch.cat(distances), number)
+    if not group.alone:
+        far, _ = _farthest_of(group.gather(far), group.gather(distance), number)
+    return far
+
+
+def _farthest_of(rows: Tensor, distances: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """At most ``number`` distinct rows of the largest distances (M, D), and these (M,)."""
+    far, copies = torch.unique(rows, dim=0, return_inverse=True)
+    distance = distances.new_zeros(len(far))
+    distance.scatter_reduce_(0, copies, distances, "amax")
+    top = distance.topk(min(number, len(far)))
+    return far[top.indices], top.values

@@ -30,16 +30,17 @@ _SWAP_ROUNDS = 50
 
 @dataclass(frozen=True)
 class State:
-    """Centres (K, D) with their nearest-centre assignment of a sample, and its inertia."""
+    """Centres (K, D) with their nearest-centre assignment of a sample, its inertia and size."""
 
     centers: Tensor
     near: NearestTwo
     inertia: float
+    rows: int
 
     @classmethod
     def of(cls, sample: Sample, centers: Tensor) -> State:
         near = sample.nearest_two(centers)
-        return cls(centers, near, sample.inertia(near))
+        return cls(centers, near, sample.inertia(near), len(sample))
 
 
 @dataclass

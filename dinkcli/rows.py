@@ -17,12 +17,20 @@ import torch
 from torch import Tensor
 
 from dinkcli.ahead import read_ahead
+from dinkcli.collective import SINGLE, Group
 from dinkcli.errors import InputError, UsageError
-from dinkcli.limits import LARGEST_WEIGHT, normalize_, refuse_overflow, refuse_underflow
+from dinkcli.limits import (
+    LARGEST_WEIGHT,
+    largest_value,
+    normalize_,
+    refuse_overflow,
+    refuse_underflow,
+)
 from dinkcli.readers.dataset import BLOCK_BYTES, DataSet
 from dinkcli.readers.memory import default_memory, in_memory
 from dinkcli.readers.shuffle import shuffled_windows
 from dinkcli.readers.spool import repeatable, seekable
+from dinkcli.sample import Sample, center_projection
 
 Block = tuple[Tensor, "Tensor | None"]
 # Windows of shuffled rows: two are held, one in use and one being read.
@@ -31,6 +39,8 @@ _WINDOW_BYTES = 256 << 20
 # Sums over the rows of a block may be taken in float32; float64 takes in one block after the
 # other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
 _BLOCK_ROWS = 1 << 16
+# A random permutation of so many rows is no matter.
+_FEW = 1 << 24
 
 
 class RowSource:
@@ -42,6 +52,11 @@ class RowSource:
         weights: (N,) float32, not negative, or None; those of bad rows do not count.
         memory: bytes that the rows may take; beyond it they are read anew for each pass.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
+        group: the processes that share the rows: each reads a range of them, of equal length.
+
+    Attributes:
+        n_rows, n_bad, total_weight: over all processes.
+        blocks, batches and weights are those of this process.
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
@@ -56,14 +71,22 @@ class RowSource:
         weights: np.ndarray | None = None,
         memory: int | None = None,
         shift: Tensor | None = None,
+        group: Group = SINGLE,
     ):
         self.data = repeatable(data)
         self.metric = metric
+        self.project = center_projection(metric)
         self.device = device
+        self.group = group
         self.n_rows, self.n_features = self.data.known_rows, data.n_features
+        self._first, self._stop = group.world.share(self.n_rows)
+        self._here = self.data if group.alone else self.data.part(self._first, self._stop)
         self.weights = _check_weights(weights, self.n_rows)
-        self.memory = default_memory() if memory is None else memory
-        self.in_memory = in_memory(self.data, self.memory)
+        if self.weights is not None:
+            self.weights = self.weights[self._first : self._stop]
+        # The processes of one machine share its memory.
+        self.memory = (default_memory() if memory is None else memory) // group.world.local_size
+        self.in_memory = not group.any(not in_memory(self._here, self.memory))
         self.shift = torch.zeros(self.n_features) if shift is None else shift
         self._given = shift is not None
         self.n_bad = 0
@@ -73,36 +96,38 @@ class RowSource:
         self._count()
 
     def _load(self) -> None:
-        loaded = _empty((self.n_rows, self.n_features), self.data.dtype)
-        rows, good = self.data.load_rows(loaded.numpy(), nonzero=self.metric == "cosine")
+        loaded = _empty((self._here.known_rows, self.n_features), self.data.dtype)
+        rows, good = self._here.load_rows(loaded.numpy(), nonzero=self.metric == "cosine")
+        self._leave_out(len(loaded) - len(rows))
         loaded = loaded[: len(rows)]
-        if good is not None:
-            self._leave_out(self.n_rows - len(good))
-            if self.weights is not None:
-                self.weights = self.weights[torch.from_numpy(good)]
+        if good is not None and self.weights is not None:
+            self.weights = self.weights[torch.from_numpy(good)]
         if self.metric == "euclidean" and not self._given:
             total = torch.zeros(self.n_features, dtype=torch.float64)
             for part in loaded.split(self._block_rows):
                 total += part.sum(0, dtype=torch.float64)
+            self.group.sum_(total)
             self.shift = (total / self.n_rows).float()
         if loaded.dtype == torch.float32:
             for number, part in enumerate(loaded.split(self._block_rows)):
-                self._prepare_(part, number * self._block_rows)
+                self._prepare_(part, self._first + number * self._block_rows)
         try:
             self._rows = loaded.to(self.device)
         except torch.cuda.OutOfMemoryError:
             self._rows = loaded  # then each block goes to the device when it is its turn
 
     def _leave_out(self, n_bad: int) -> None:
+        """Takes note of the bad rows here."""
+        n_bad = int(self.group.total(n_bad)[0])
         self.n_bad += n_bad
         self.n_rows -= n_bad
         if self.n_rows == 0:
             raise InputError(f"{self.data.name}: all {n_bad} rows are bad; nothing to train on")
 
     def _count(self) -> None:
-        self.total_weight = (
-            float(self.n_rows) if self.weights is None else float(self.weights.double().sum())
-        )
+        self.total_weight = float(self.n_rows)
+        if self.weights is not None:
+            self.total_weight = self.group.total(float(self.weights.double().sum()))[0]
 
     @property
     def _block_rows(self) -> int:
@@ -118,19 +143,20 @@ class RowSource:
         return rows
 
     def _prepared(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """(number of the first row, rows (B, D), which are bad) in order, on the CPU."""
-        for block in self.data.blocks(nonzero=self.metric == "cosine"):
+        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU."""
+        for block in self._here.blocks(nonzero=self.metric == "cosine"):
             rows = self._prepare_(_aligned(block.vectors), block.start)
-            yield block.start, rows, None if block.bad is None else torch.from_numpy(block.bad)
+            start = block.start - self._first
+            yield start, rows, None if block.bad is None else torch.from_numpy(block.bad)
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
         if self._rows is not None:
-            for start in range(first * _BLOCK_ROWS, self.n_rows, _BLOCK_ROWS):
+            for start in range(first * _BLOCK_ROWS, len(self._rows), _BLOCK_ROWS):
                 where = slice(start, start + _BLOCK_ROWS)
                 part = self._rows[where].to(self.device)
                 if part.dtype != torch.float32:
-                    part = self._prepare_(part.float(), start)
+                    part = self._prepare_(part.float(), self._first + start)
                 yield part, self._weights_at(where)
             return
         for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
@@ -179,22 +205,18 @@ class RowSource:
         numbers = torch.cat([where for _, where in parts])
         return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
-    def sample(self, size: int, generator: torch.Generator) -> Block:
-        """``size`` rows drawn without replacement, in random order, with their weights.
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        """``size`` rows drawn without replacement from those of all processes, in random order.
 
-        Drawn from all rows, wherever they are. Rows that are not in memory are read once, when
-        the bad ones are found, and a shift that was not given is set to the sample's mean. The
-        sample is smaller by the bad rows in it.
+        Rows that are not in memory are read once, when the bad ones are found, and a shift that
+        was not given is set to the sample's mean. The sample is smaller by the bad rows in it.
         """
-        n_rows = self.n_rows if self._rows is not None else self.data.known_rows
-        chosen = torch.randperm(n_rows, generator=generator)[:size]
-        weights = None if self.weights is None else self.weights[chosen].to(self.device)
         if self._rows is not None:
-            rows = self._rows[chosen.to(self._rows.device)].to(self.device)
-            if rows.dtype != torch.float32:
-                rows = self._prepare_(rows.float())
-            refuse_underflow(rows, self.data.name)
-            return rows, weights
+            return self._sample_in_memory(self._rows, size, generator)
+        n_rows = self.data.known_rows
+        size = min(size, n_rows)
+        positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
+        weights = None if self.weights is None else self.weights[chosen]
         order = chosen.argsort()
         ascending = chosen[order]
         result = torch.empty(len(chosen), self.n_features)
@@ -209,19 +231,67 @@ class RowSource:
                 good[order[first:last]] = ~bad[here]
                 if self.weights is not None:
                     self.weights[start : start + len(rows)][bad] = 0
-        if n_bad:
+        if self.group.any(n_bad > 0):
             self._leave_out(n_bad)
             self._count()
+            lost = self.group.gather(positions[~good]).sort().values
+            size -= len(lost)
             result, weights = result[good], None if weights is None else weights[good]
+            positions = positions[good]
+            positions -= torch.searchsorted(lost, positions)
         if self.metric == "euclidean" and not self._given:
-            mean = result.mean(0, dtype=torch.float64).float()
+            total = result.sum(0, dtype=torch.float64)
+            self.group.sum_(total)
+            mean = (total / size).float()
             self.shift += mean
             result -= mean
-        refuse_underflow(result, self.data.name)
-        return result.to(self.device), weights
+        return self._shared(result.to(self.device), weights, positions, size)
+
+    def _sample_in_memory(self, rows: Tensor, size: int, generator: torch.Generator) -> Sample:
+        first = self.group.before(len(rows))
+        positions, chosen = self._draw(self.n_rows, first, first + len(rows), size, generator)
+        z = rows[chosen.to(rows.device)].to(self.device)
+        if z.dtype != torch.float32:
+            z = self._prepare_(z.float())
+        weights = None if self.weights is None else self.weights[chosen]
+        return self._shared(z, weights, positions, min(size, self.n_rows))
+
+    def _draw(
+        self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """``size`` of ``n_rows`` rows in random order; the positions in it of those from ``first``
+        up to ``stop``, and their numbers less ``first``."""
+        chosen = draw_distinct(n_rows, size, generator)
+        positions = ((chosen >= first) & (chosen < stop)).nonzero()[:, 0]
+        return positions, chosen[positions] - first
+
+    def _shared(
+        self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int
+    ) -> Sample:
+        refuse_underflow(self.group.largest(largest_value(z))[0], self.data.name)
+        weights = None if weights is None else weights.to(self.device)
+        if self.group.alone:
+            return Sample(z, weights, self.project)
+        return Sample(z, weights, self.project, self.group, positions.to(self.device), size)
 
     def _weights_at(self, where: slice) -> Tensor | None:
         return None if self.weights is None else self.weights[where].to(self.device)
+
+
+def draw_distinct(number: int, size: int, generator: torch.Generator) -> Tensor:
+    """At most ``size`` distinct integers below ``number`` in random order, int64."""
+    if number <= max(_FEW, 4 * size):
+        return torch.randperm(number, generator=generator)[:size]
+    # A permutation of all would take 8 bytes for each.
+    found = torch.empty(0, dtype=torch.int64)
+    while len(found) < size:
+        more = torch.randint(number, (size + size // 4,), generator=generator)
+        ascending, order = torch.cat([found, more]).sort(stable=True)
+        first = torch.ones_like(ascending, dtype=torch.bool)
+        first[1:] = ascending[1:] != ascending[:-1]
+        at = order[first].sort().values
+        found = torch.cat([found, more])[at]
+    return found[:size]
 
 
 def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:

@@ -1,6 +1,6 @@
 """First centres: k-means++ on a sample, random rows, or Xavier.
 
-Shapes: N rows of the sample, K clusters, D features.
+Shapes: S rows of the sample, N of them in this process, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def seed_centers(
         uniform = torch.rand(n_clusters, sample.z.shape[1], generator=generator)
         return ((uniform * 2 - 1) * bound).to(sample.z)
     if init == "random":
-        return sample.z[:n_clusters].clone()  # the sample is in random order
+        first = torch.arange(min(n_clusters, len(sample)), device=sample.z.device)
+        return sample.at(first, sample.z)  # the sample is in random order
     centers = kmeans_plus_plus(sample[:part], n_clusters, generator)
     if len(centers) < n_clusters and part < len(sample):
         centers = kmeans_plus_plus(sample, n_clusters, generator)
@@ -58,22 +59,24 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
     chosen = torch.empty(0, dtype=torch.int64, device=z.device)
     mass = torch.ones_like(norms)
     distances = torch.full_like(norms, torch.inf)
-    while len(chosen) < min(n_clusters, len(z)):
-        cumulative = sample.weigh(mass).cumsum(0, dtype=wide(z.device))
+    while len(chosen) < min(n_clusters, len(sample)):
+        cumulative = sample.everywhere(sample.weigh(mass)).cumsum(0, dtype=wide(z.device))
         if not cumulative[-1] > 0:
             break
         number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
-        rows = _draw(z, cumulative, number, generator)
-        chosen = torch.cat([chosen, rows])
-        new = _nearest_of(z, z[rows], norms[rows]).add_(norms)
+        drawn = _draw(sample, cumulative, number, generator)
+        chosen = torch.cat([chosen, drawn])
+        seeds = sample.at(drawn, z)
+        new = _nearest_of(z, seeds, sample.at(drawn, norms)).add_(norms)
         distances = torch.minimum(distances, torch.where(new > noise, new, 0.0))
-        distances[rows] = 0.0
+        distances[sample.here(drawn)[1]] = 0.0
         mass = distances
-    centers = z[chosen].clone()
+    centers = sample.at(chosen, z)
     if len(centers) < n_clusters:
         # What is left is zero, or zero to rounding: then any other rows will do.
-        distinct = torch.unique(z, dim=0)
-        return distinct[:n_clusters] if len(distinct) > len(centers) else centers
+        distinct = torch.unique(z, dim=0)[:n_clusters]
+        distinct = torch.unique(sample.group.gather(distinct), dim=0)[:n_clusters]
+        return distinct if len(distinct) > len(centers) else centers
     return centers
 
 
@@ -87,19 +90,21 @@ def _nearest_of(z: Tensor, centers: Tensor, squared_norms: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _draw(z: Tensor, cumulative: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Indices of at most ``number`` distinct rows, by their cumulative mass (N,)."""
+def _draw(
+    sample: Sample, cumulative: Tensor, number: int, generator: torch.Generator
+) -> Tensor:
+    """Positions of at most ``number`` distinct rows, by their cumulative mass (S,)."""
     draws = torch.rand(number, generator=generator, dtype=torch.float64).to(cumulative)
     rows = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
-    rows = rows.clamp_(max=len(z) - 1)
+    rows = rows.clamp_(max=len(sample) - 1)
     if number == 1:
         return rows
     # Copies of one row count once, the lowest of them.
     rows = rows.unique()
-    _, copies = torch.unique(z[rows], dim=0, return_inverse=True)
-    first = torch.full((len(rows),), len(z), device=z.device)
+    _, copies = torch.unique(sample.at(rows, sample.z), dim=0, return_inverse=True)
+    first = torch.full((len(rows),), len(sample), device=rows.device)
     first.scatter_reduce_(0, copies, rows, "amin")
-    return first[first < len(z)]
+    return first[first < len(sample)]
 
 
 def too_few_rows(distinct: int, n_clusters: int) -> InputError:

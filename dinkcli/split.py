@@ -1,6 +1,6 @@
 """What splitting a cluster in two would gain, and what removing a centre would cost.
 
-Shapes: N rows, K clusters, D features, M candidates for a split.
+Shapes: N rows in this process, K clusters, D features, M candidates for a split.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dinkcli.collective import Group
 from dinkcli.lloyd import (
     largest_in_segments,
     row_dots,
@@ -47,8 +48,8 @@ def split(
 ) -> Split:
     """Splits the candidate clusters, all at once: the better of two local two-means.
 
-    One starts along the cluster's main axis, the other from its farthest row against the rest,
-    which finds a small group far from a large one.
+    One starts along the cluster's main axis, the other from its farthest row (and those nearer to
+    it than to the mean) against the rest, which finds a small group far from a large one.
 
     Args:
         sizes: (K,) weight of each cluster.
@@ -57,12 +58,21 @@ def split(
     rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
     m = len(candidates)
     part = sample.z[rows]
-    total = segment_sums(weight, owner, m).clamp_(min=1e-30)
-    mean = weighted_segment_sums(part, weight, owner, m) / total[:, None]
+    total = segment_sums(weight, owner, m)
+    mean = weighted_segment_sums(part, weight, owner, m)
+    group = sample.group
+    group.sum_(total, mean)
+    total.clamp_(min=1e-30)
+    mean /= total[:, None]
     part -= mean[owner]
+    squares = torch.linalg.vecdot(part, part)
+    farthest = sample.farthest(squares, owner, part, m, rows)
     best: Split | None = None
-    for upper in (_along_axis(part, owner, weight, m, generator), _far(part, owner, m)):
-        found = _two_means(part, owner, weight, total, upper)
+    for upper in (
+        _along_axis(part, owner, weight, m, generator, group),
+        row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner],
+    ):
+        found = _two_means(part, owner, weight, total, upper, group)
         if best is None:
             best = found
         else:
@@ -87,7 +97,7 @@ def _judges(
     candidates: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (R,) of the candidates, which candidate each belongs to, and its weight.
+    """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
 
     Where they are many, about ``_ROWS`` of each are drawn: half evenly, half by their error, so
     that a rare far group is among them, and weighted by one over the probability.
@@ -101,42 +111,60 @@ def _judges(
     weight = torch.ones_like(near.squared_distances[rows])
     if sample.weights is not None:
         weight = sample.weights[rows]
-    if len(rows) > _ROWS * m:
+    number, order = _numbered(sample, rows)
+    if number > _ROWS * m:
         error = near.squared_distances[rows] * weight
-        errors = segment_sums(error, owner, m).clamp_(min=1e-30)
+        errors = segment_sums(error, owner, m)
+        sample.group.sum_(errors)
+        errors.clamp_(min=1e-30)
         chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
         chance = (chance * (_ROWS / 2)).clamp_(max=1.0)
-        drawn = torch.rand(len(rows), generator=generator).to(chance) < chance
+        uniform = torch.rand(number, generator=generator).to(chance)
+        drawn = (uniform if order is None else uniform[order]) < chance
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
     return rows, owner, weight
 
 
+def _numbered(sample: Sample, rows: Tensor) -> tuple[int, Tensor | None]:
+    """How many such rows (R,) all processes have, and the number of each of those here among
+    them, by position; None when all are here."""
+    if sample.positions is None:
+        return len(rows), None
+    chosen = torch.zeros(len(sample.z), dtype=torch.uint8, device=rows.device)
+    chosen[rows] = 1
+    upto = sample.everywhere(chosen).cumsum(0)
+    return int(upto[-1]), upto[sample.positions[rows]] - 1
+
+
 def _along_axis(
-    part: Tensor, owner: Tensor, weight: Tensor, m: int, generator: torch.Generator
+    part: Tensor,
+    owner: Tensor,
+    weight: Tensor,
+    m: int,
+    generator: torch.Generator,
+    group: Group,
 ) -> Tensor:
     """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
     axis = torch.randn(m, part.shape[1], generator=generator).to(part)
     for _ in range(_AXIS_ITERATIONS):
         along = row_dots(part, axis, owner) * weight
-        axis = normalize(weighted_segment_sums(part, along, owner, m), dim=1)
+        axis = weighted_segment_sums(part, along, owner, m)
+        group.sum_(axis)
+        axis = normalize(axis, dim=1)
     return row_dots(part, axis, owner) > 0
 
 
-def _far(part: Tensor, owner: Tensor, m: int) -> Tensor:
-    """(R,) bool: rows nearer to the farthest row of their cluster than to its mean."""
-    squares = torch.linalg.vecdot(part, part)
-    farthest = part[largest_in_segments(squares, owner, m)]
-    return row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
-
-
-def _two_means(part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor) -> Split:
+def _two_means(
+    part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor, group: Group
+) -> Split:
     """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
     m = len(total)
     for last in range(_ITERATIONS):
         inside = weight * upper
         n_high = segment_sums(inside, owner, m)
-        n_low = (total - n_high).clamp_(min=0)
         sum_high = weighted_segment_sums(part, inside, owner, m)
+        group.sum_(n_high, sum_high)
+        n_low = (total - n_high).clamp_(min=0)
         high = sum_high / n_high.clamp(min=1e-30)[:, None]
         low = -sum_high / n_low.clamp(min=1e-30)[:, None]  # the rows sum to zero
         if last < _ITERATIONS - 1:
@@ -163,7 +191,11 @@ def removal_costs(sample: Sample, near: NearestTwo, sizes: Tensor) -> tuple[Tens
     )
     rise = sample.weigh(near.second_squared_distances - near.squared_distances)
     rise = segment_sums(rise, inverse, len(pairs))
-    moved = sample.cluster_weights(inverse, len(pairs)).to(rise)
+    moved = sample.weights_by(inverse, len(pairs)).to(rise)
+    if not sample.group.alone:
+        rise, moved = sample.group.gather(torch.stack([rise, moved], 1)).unbind(1)
+        pairs, inverse = torch.unique(sample.group.gather(pairs), return_inverse=True)
+        rise, moved = (segment_sums(each, inverse, len(pairs)) for each in (rise, moved))
     source, receiver = pairs // n_clusters, pairs % n_clusters
     rest = sizes[receiver].to(rise)
     cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)

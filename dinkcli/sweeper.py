@@ -24,7 +24,7 @@ from dinkcli.lloyd import Statistics, tempered_statistics
 from dinkcli.nearest import CenterIndex, NearestTwo
 from dinkcli.refine import Refining, State, swap
 from dinkcli.rows import RowSource
-from dinkcli.sample import Sample, center_projection
+from dinkcli.sample import Sample
 from dinkcli.schedule import sample_size
 from dinkcli.seeding import seed_centers
 from dinkcli.split import split
@@ -201,9 +201,8 @@ class _Search:
         self.generator = torch.Generator().manual_seed(seed)
         half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
         size = min(2 * half, sample_size(rows.n_rows, most, rows.n_features, rows.memory))
-        z, weights = rows.sample(size, self.generator)
-        project = center_projection(rows.metric)
-        self.sample = Sample(z, weights, project)
+        self.sample = rows.sample(size, self.generator)
+        z, project = self.sample.z, rows.project
         self.middle = size // 2
         self.first = _Path(self.sample[: self.middle], self.generator)
         self.second = _Path(self.sample[self.middle :], self.generator)
@@ -246,7 +245,7 @@ class _Path:
         tried = []
         for _ in range(_STARTS):
             order = torch.randperm(len(self.sample), generator=self.generator)
-            mixed = self.sample[order.to(self.sample.z.device)]
+            mixed = self.sample.shuffled(order.to(self.sample.z.device))
             seeds = seed_centers(mixed, k, "kmeans++", self.generator, len(mixed))
             tried.append(self._settled(seeds))
         return min(tried, key=lambda state: state.inertia)
@@ -308,9 +307,8 @@ def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
     for last in (False, True):
         totals = _one_pass(rows, all_centers)
         if not last:
-            project = center_projection(rows.metric)
             all_centers = [
-                project(total.means(centers))
+                rows.project(total.means(centers))
                 for total, centers in zip(totals, all_centers, strict=True)
             ]
     return [total.inertia for total in totals]

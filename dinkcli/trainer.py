@@ -31,7 +31,7 @@ from dinkcli.options import TrainOptions
 from dinkcli.progress import Descending, Passing, Progress
 from dinkcli.refine import Refining, State, refine
 from dinkcli.rows import RowSource
-from dinkcli.sample import Sample, center_projection
+from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.seeding import seed_centers, too_few_rows
 
@@ -92,7 +92,7 @@ class Trainer:
         self.rows = rows
         self.options = options
         self.initial = initial
-        self._project = center_projection(options.metric)
+        self._project = rows.project
         self.generator = torch.Generator().manual_seed(options.seed)
         self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
 
@@ -105,8 +105,9 @@ class Trainer:
     def sample(self) -> Sample:
         """The rows that centres are seeded, annealed and refined on; the first random draw."""
         n_rows, n_features = self.rows.n_rows, self.rows.n_features
-        size = sample_size(n_rows, self.options.n_clusters, n_features, self.rows.memory)
-        return Sample(*self.rows.sample(size, self.generator), self._project)
+        memory = self.rows.memory * self.rows.group.size
+        size = sample_size(n_rows, self.options.n_clusters, n_features, memory)
+        return self.rows.sample(size, self.generator)
 
     def steps(self) -> Iterator[Step | None]:
         """Trains; yields a ``Step`` to report, or None where it could rest as well.
@@ -190,15 +191,14 @@ class Trainer:
         at = self.at
         how = effort(len(sample), *at.centers.shape)
         for moved, best in refine(sample, loop, self.generator, how):
-            rows = len(best.near.labels)
-            part = sample[:rows]
+            part = sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
             at.centers = best.centers
             at.counts = sizes * (self.rows.total_weight / part.total_weight)
             yield self._step(
                 "refine",
                 (loop.largest - moved, loop.largest),
-                rows,
+                best.rows,
                 0.0,
                 best.inertia / part.total_weight,
                 sample.paper_shrink_loss(best.centers),
@@ -234,13 +234,23 @@ class Trainer:
             yield self._pass_step((loop.done - 1, limit), temperature, found, reseeded)
 
     def _sum_rows(self, loop: Passing, temperature: float) -> Iterator[None]:
-        """The statistics of the rows from ``loop.blocks`` on."""
-        index = CenterIndex(self.at.centers)
-        for z, weights in self.rows.blocks(loop.blocks):
-            for part in in_pieces(partial(_statistics, z, weights, index, temperature), len(z)):
-                loop.statistics.add(part)
-            loop.blocks += 1
+        """The statistics of the rows from ``loop.blocks`` on.
+
+        Several processes have blocks of their own: what one of them has summed is nothing to go
+        on from, so a pass that they stop in begins once more.
+        """
+        index, group = CenterIndex(self.at.centers), self.rows.group
+        found = loop.statistics if group.alone else Statistics.zeros(self.at.centers)
+        blocks = self.rows.blocks(loop.blocks)
+        while group.any((block := next(blocks, None)) is not None):
+            if block is not None:
+                work = partial(_statistics, *block, index, temperature)
+                for part in in_pieces(work, len(block[0])):
+                    found.add(part)
+            if group.alone:
+                loop.blocks += 1
             yield
+        loop.statistics = found.over(group)
 
     def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
         """Moves the centres of empty clusters onto far rows until no cluster is empty."""
@@ -250,7 +260,7 @@ class Trainer:
             if len(empty) == 0:
                 return found, reseeded
             centers = self.at.centers.clone()
-            far = farthest_rows(self.rows.blocks(), centers, len(empty))
+            far = farthest_rows(self.rows.blocks(), centers, len(empty), self.rows.group)
             if len(far) == 0:
                 raise too_few_rows(len(centers) - len(empty), len(centers))
             # Each such row is now at distance 0 from a centre of its own, so the inertia falls
@@ -258,7 +268,7 @@ class Trainer:
             centers[empty[: len(far)]] = far
             reseeded += len(far)
             self.at.centers, before = centers, found.inertia
-            found = full_pass(self.rows.blocks(), centers)
+            found = full_pass(self.rows.blocks(), centers).over(self.rows.group)
             if not found.inertia < before:  # what is left is below the resolution of float32
                 raise too_few_rows(len(centers) - len(empty), len(centers))
 

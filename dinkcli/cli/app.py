@@ -9,13 +9,14 @@ import typer
 
 from dinkcli import __version__
 from dinkcli.cli.assign import assign
-from dinkcli.cli.console import abandon_stdout, say
+from dinkcli.cli.console import abandon_stdout, error_boundary, say
 from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
 from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
 from dinkcli.cli.report import report
 from dinkcli.cli.sweep import sweep
+from dinkcli.cli.together import refuse_several
 from dinkcli.cli.train import train
 
 app = typer.Typer(
@@ -43,11 +44,14 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Clusters embedding files: train once, assign new batches for years."""
+    with error_boundary():
+        refuse_several(context.invoked_subcommand)
 
 
 def main() -> None:

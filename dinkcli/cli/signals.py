@@ -22,6 +22,13 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
 
 
+def ignore_signals() -> None:
+    """From here on nothing interrupts the end of the command."""
+    for name in _NAMES:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 @contextmanager
 def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
     """Signals raise ``Interrupted`` inside the block.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ from dinkcli.cli.options import (
     Seed,
 )
 from dinkcli.cli.signals import Interrupted, interruptible
+from dinkcli.cli.together import leave, refuse_streams, together
 from dinkcli.errors import UsageError
+from dinkcli.launcher import world
 
 if TYPE_CHECKING:
     from dinkcli.checkpoint import Checkpoints
@@ -163,55 +166,67 @@ def train(
             "tol": tol,
             "seed": seed,
         }
-        k = _clusters(n_clusters)
-        checked = TrainOptions(2 if k == "auto" else k, **options)
-        every = Interval.parse(checkpoint_every)
         target = output or default_model_path(inputs[0])
-        check_target(target)
-        limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
-        for path in (target, checkpoint_path(target)):
-            refuse_overwriting(path, data)
-        show_notes(data, quiet)
-        data = repeatable(data)
-        old = None if match_path is None else load(match_path)
-        if old is not None:
-            check_matchable(old, data.n_features, metric, None if k == "auto" else k)
-        if k != "auto":
-            checked.check_rows(data.known_rows, data.name)
-        weights = None if sample_weight is None else read_weights(sample_weight, data)
+        with together(device, lambda: _how_to_go_on(checkpoint_path(target))) as group:
+            speaks = group.rank == 0
+            quiet, json_summary = quiet or not speaks, json_summary and speaks
+            k = _clusters(n_clusters)
+            checked = TrainOptions(2 if k == "auto" else k, **options)
+            every = Interval.parse(checkpoint_every)
+            if speaks:
+                check_target(target)
+            limit = None if memory is None else parse_size(memory)
+            if not group.alone:
+                refuse_streams(inputs)
+            data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
+            for path in (target, checkpoint_path(target)):
+                refuse_overwriting(path, data)
+            show_notes(data, quiet)
+            data = repeatable(data)
+            old = None if match_path is None else load(match_path)
+            if old is not None:
+                check_matchable(old, data.n_features, metric, None if k == "auto" else k)
+            if k != "auto":
+                checked.check_rows(data.known_rows, data.name)
+            weights = None if sample_weight is None else read_weights(sample_weight, data)
 
-        from dinkcli import api
-        from dinkcli.checkpoint import Checkpoints
+            from dinkcli import api
+            from dinkcli.checkpoint import Checkpoints
 
-        checkpoints = Checkpoints(checkpoint_path(target), every, warn)
-        if resume == "auto":
-            resume = checkpoints.path if os.path.exists(checkpoints.path) else None
-        if checked.literal and not quiet:
-            warn(
-                "at temperature inf the losses see fixed embeddings only through their "
-                "mean; centres drift apart and clusters decay. Use --temperature auto for "
-                "clusters, inf to reproduce the paper."
-            )
-        with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
-            rate = _Rate()
+            notify = warn if speaks else _say_nothing
+            checkpoints = Checkpoints(checkpoint_path(target), every, notify, group)
+            if resume == "auto":
+                there = group.any(speaks and os.path.exists(checkpoints.path))
+                resume = checkpoints.path if there else None
+            if checked.literal and not quiet:
+                warn(
+                    "at temperature inf the losses see fixed embeddings only through their "
+                    "mean; centres drift apart and clusters decay. Use --temperature auto for "
+                    "clusters, inf to reproduce the paper."
+                )
+            with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
+                rate = _Rate()
 
-            def show(step: Step) -> None:
-                progress.update(step.phase, step.done, step.total, _detail(step, rate(step.rows)))
+                def show(step: Step) -> None:
+                    detail = _detail(step, rate(step.rows))
+                    progress.update(step.phase, step.done, step.total, detail)
 
-            model = api.train(
-                data,
-                k,
-                init=init,
-                device=device,
-                sample_weight=weights,
-                memory=limit,
-                on_step=show,
-                checkpoints=checkpoints,
-                resume=resume,
-                force=force,
-                **options,
-            )
+                model = api.train(
+                    data,
+                    k,
+                    init=init,
+                    device=device,
+                    sample_weight=weights,
+                    memory=limit,
+                    on_step=show,
+                    checkpoints=checkpoints,
+                    resume=resume,
+                    force=force,
+                    group=group,
+                    **options,
+                )
+        if not speaks:
+            return
         matching = None if old is None else match(old, model)
         if matching is not None:
             model = matching.renumber(model)
@@ -237,16 +252,30 @@ def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
         with interruptible(checkpoints.ask_to_stop) as signals:
             yield
     except StoppedError as stopped:
+        code = 128 + (signals[0] if signals else signal.SIGTERM)
+        if checkpoints.group.rank > 0:
+            leave(code)
         if stopped.checkpoint is None:
             say("Interrupted; nothing was written.")
         else:
             _say_how_to_resume(stopped.checkpoint)
-        raise typer.Exit(128 + signals[0]) from None
+        raise typer.Exit(code) from None
     except Interrupted as error:
         if not checkpoints.written:
             raise
         _say_how_to_resume(checkpoints.path)
         raise typer.Exit(error.exit_code) from None
+
+
+def _say_nothing(text: str) -> None:
+    """For all processes but the first."""
+
+
+def _how_to_go_on(checkpoint: str) -> str:
+    """What to do after another process of the job was lost."""
+    if not os.path.exists(checkpoint):
+        return "; there is no checkpoint yet: start again"
+    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
 
 
 def _say_how_to_resume(checkpoint: str) -> None:
@@ -256,7 +285,12 @@ def _say_how_to_resume(checkpoint: str) -> None:
         del command[where : where + 2]
     command = [part for part in command if not part.startswith("--resume=")]
     say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
-    say("  " + shlex.join(["dink", *command, "--resume", checkpoint]))
+    here = world()
+    start = ["dink"]
+    if here.size > 1:
+        several = ["--nproc-per-node", str(here.local_size)]
+        start = ["torchrun", *several, "-m", "dinkcli"]
+    say("  " + shlex.join([*start, *command, "--resume", checkpoint]))
 
 
 def _clusters(text: str) -> int | Literal["auto"]:

@@ -1,0 +1,98 @@
+"""A command in one of several processes that a launcher has started: who speaks, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from dinkcli.cli.console import say
+from dinkcli.cli.signals import Interrupted, ignore_signals
+from dinkcli.errors import UsageError
+from dinkcli.launcher import world
+
+if TYPE_CHECKING:
+    from dinkcli.collective import Group
+
+_SEVERAL = ("train", "assign")
+_GRACE_SECONDS = 1.0
+
+
+def refuse_several(command: str | None) -> None:
+    """Raises UsageError for a command that works in one process only, under a launcher."""
+    here = world()
+    if here.size == 1 or command is None or command in _SEVERAL:
+        return
+    if here.rank > 0:
+        leave(UsageError.exit_code)
+    raise UsageError(
+        f"dink {command}: runs in one process, and a launcher has started {here.size}; "
+        "start it without one"
+    )
+
+
+@contextmanager
+def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
+    """The group of this process. When one of them fails, it alone says why and all end.
+
+    Args:
+        device: name of the compute device.
+        advice: how to go on after a process was lost, or an empty text.
+    """
+    from dinkcli.collective import LostError, join
+
+    def lost(sentence: str | None) -> NoReturn:
+        """Runs on the thread that watches, while the command waits for what will never come."""
+        if sentence is not None:
+            say(f"Error: {sentence}{advice()}")
+        os._exit(1)
+
+    here = world()
+    try:
+        group = join(device, lost)
+    except Exception:
+        if here.local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
+            leave(1)
+        raise
+    if group.alone:
+        yield group
+        return
+    try:
+        yield group
+        group.close()
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        # Whoever started the processes ends all of them by a signal as soon as one has failed.
+        ignore_signals()
+        terminated = isinstance(error, Interrupted) and error.exit_code == 128 + signal.SIGTERM
+        if isinstance(error, LostError) or terminated:
+            sentence = group.explain()
+            if sentence is not None:
+                error = LostError(sentence + advice())
+        if not group.claim():
+            leave(1)
+        raise error from None
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process in silence, a moment after the one that speaks."""
+    time.sleep(_GRACE_SECONDS)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def refuse_streams(inputs: list[str]) -> None:
+    """Raises UsageError for an input that only one process can read."""
+    for path in inputs:
+        if path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
+            raise UsageError(
+                f"{path}: a stream, which several processes cannot share; write it to a file first"
+            )

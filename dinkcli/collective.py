@@ -1,0 +1,216 @@
+"""What processes that train one model together tell each other; nothing, for one alone.
+
+Each has a part of the rows. Sums over rows are added up over all of them, after which every
+process knows the same and decides the same. Rows stay where they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dinkcli.device import resolve_device
+from dinkcli.errors import RunError, UsageError
+from dinkcli.launcher import ALONE, World, world
+from dinkcli.watch import Watch
+
+_ARRIVAL = timedelta(minutes=5)
+# A process that is gone is noticed sooner; this one lives, and does not get on.
+_PATIENCE = timedelta(hours=2)
+
+
+class LostError(RunError):
+    """Another process of the job is gone."""
+
+
+class Group:
+    """The processes of a training; this one is the only one.
+
+    Attributes:
+        world: which process this is.
+    """
+
+    def __init__(self, world: World = ALONE):
+        self.world = world
+
+    @property
+    def rank(self) -> int:
+        return self.world.rank
+
+    @property
+    def size(self) -> int:
+        return self.world.size
+
+    @property
+    def alone(self) -> bool:
+        return self.world.size == 1
+
+    def sum_(self, *tensors: Tensor) -> None:
+        """Adds up each tensor over all processes, in place; the same bits in every process."""
+
+    def largest_(self, tensor: Tensor) -> None:
+        """The largest of each element over all processes, in place."""
+
+    def largest(self, *values: float) -> list[float]:
+        """The largest of each value over all processes."""
+        return list(values)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors (n, ...) of all processes, one after the other by rank; n may differ."""
+        return tensor
+
+    def total(self, *values: float) -> list[float]:
+        """The sum of each value over all processes."""
+        return list(values)
+
+    def before(self, number: int) -> int:
+        """The sum of the numbers of the processes before this one."""
+        return 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is raised in any process."""
+        return flag
+
+    def claim(self) -> bool:
+        """Whether this process is the one to say why the job fails. The others then end."""
+        return True
+
+    def explain(self) -> str | None:
+        """Who is gone, if anybody; takes some seconds to find out."""
+        return None
+
+    def close(self) -> None:
+        """Leaves the group, when all processes have come to this point."""
+
+
+class Processes(Group):
+    """Several processes over ``torch.distributed``: gloo on CPUs, nccl on CUDA devices.
+
+    Args:
+        device: on which the rows are.
+        on_loss: see ``Watch``.
+
+    Raises:
+        RunError: the others have not come, or cannot be reached.
+    """
+
+    def __init__(
+        self, world: World, device: torch.device, on_loss: Callable[[str | None], object]
+    ):
+        super().__init__(world)
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        try:
+            rendezvous = dist.rendezvous("env://", world.rank, world.size, timeout=_ARRIVAL)
+            store, rank, size = next(rendezvous)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"dink/{attempt}", store)
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore("group", store),
+                rank=rank,
+                world_size=size,
+                timeout=_PATIENCE,
+            )
+            # A client of its own, so that no beat waits for another request.
+            own = store.clone() if hasattr(store, "clone") else store
+            self._watch = Watch(own, rank, size, on_loss)
+            self.total(1.0)  # connects; who is lost later is noticed
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"the {world.size} processes of this job have not found each other: {reason}"
+            ) from error
+
+    def sum_(self, *tensors: Tensor) -> None:
+        self._reduce(tensors, dist.ReduceOp.SUM)
+
+    def largest_(self, tensor: Tensor) -> None:
+        self._reduce((tensor,), dist.ReduceOp.MAX)
+
+    def largest(self, *values: float) -> list[float]:
+        found = torch.tensor(values, dtype=torch.float64)
+        self.largest_(found)
+        return found.tolist()
+
+    def total(self, *values: float) -> list[float]:
+        found = torch.tensor(values, dtype=torch.float64)
+        self.sum_(found)
+        return found.tolist()
+
+    def before(self, number: int) -> int:
+        return int(self.gather(torch.tensor([number]))[: self.rank].sum())
+
+    def any(self, flag: bool) -> bool:
+        return self.largest(float(flag))[0] > 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(tensor)
+        self.sum_(lengths)
+        padded = tensor.new_zeros((int(lengths.max()), *tensor.shape[1:])).to(self._device)
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        with _connected():
+            dist.all_gather(parts, padded)
+        whole = [part[:n] for part, n in zip(parts, lengths.tolist(), strict=True)]
+        return torch.cat(whole).to(tensor.device)
+
+    def claim(self) -> bool:
+        return self._watch.claim()
+
+    def explain(self) -> str | None:
+        return self._watch.broken()
+
+    def close(self) -> None:
+        self.total(1.0)
+        self._watch.close()
+        dist.destroy_process_group()
+
+    def _reduce(self, tensors: tuple[Tensor, ...], operation: dist.ReduceOp.RedOpType) -> None:
+        there = [tensor.to(self._device).contiguous() for tensor in tensors]
+        with _connected():
+            works = [dist.all_reduce(each, operation, async_op=True) for each in there]
+            for work in works:
+                work.wait()
+        for tensor, found in zip(tensors, there, strict=True):
+            if found is not tensor:
+                tensor.copy_(found)
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostError(f"a connection between processes broke: {error}") from error
+
+
+def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
+    """The group of this process: with those that a launcher has started with it, or alone.
+
+    Args:
+        device: name of the compute device.
+        on_loss: see ``Watch``.
+
+    Raises:
+        UsageError: no such device, or one that several processes cannot use.
+        RunError: the others have not come.
+    """
+    here = world()
+    if here.size == 1:
+        return Group()
+    found = resolve_device(device, here.local_rank)
+    if found.type == "mps":
+        raise UsageError("--device mps: several processes train on cpu or cuda")
+    return Processes(here, found, on_loss)
+
+
+SINGLE = Group()
