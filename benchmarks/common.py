@@ -13,7 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+import dinkcli.cli  # noqa: F401  threads wait as they do under the dink command
+
+import torch  # isort: skip
 
 from dinkcli.products import products
 
