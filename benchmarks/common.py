@@ -13,9 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import dinkcli.cli  # noqa: F401  threads wait as they do under the dink command
-
-import torch  # isort: skip
+import torch
 
 from dinkcli.products import products
 
