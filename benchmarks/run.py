@@ -1,6 +1,9 @@
 """All benchmarks in turns, each in a process of its own; the results go into docs/benchmarks.md.
 
     python benchmarks/run.py [--only head,assign] [--write docs/benchmarks.md]
+    python benchmarks/run.py --only quality --sets digits,cora --data FOLDER
+
+Options that it does not know go to the benchmark, where --only names a single one.
 
 `make bench` runs it with everything installed that it compares with. A benchmark replaces the
 section between its markers and leaves the text around alone. The sizes are those that a machine
@@ -71,9 +74,10 @@ def start_up(repeats: int = 7) -> str:
     return table(("command", "seconds", "loads torch"), lines)
 
 
-def run(name: str) -> str:
-    """What a benchmark prints, below its command."""
+def run(name: str, others: list[str]) -> str:
+    """What a benchmark prints, below its command; ``others`` are options beside its own ones."""
     script, *options = BENCHMARKS[name]
+    options += others  # the last of an option counts
     shown = shlex.join(["python", f"benchmarks/{script}", *options])
     command = [sys.executable, str(HERE / script), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -87,15 +91,17 @@ def main() -> None:
     parser.add_argument("--only", help=f"some of {','.join(BENCHMARKS)}")
     parser.add_argument("--write", type=Path, help="Markdown file with the sections")
     parser.add_argument("--start-up", action="store_true", help="measure this in this process")
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
     if args.start_up:
         print(start_up())
         return
     names = args.only.split(",") if args.only else list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"--only: no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if others and len(names) > 1:
+        parser.error(f"{shlex.join(others)}: unknown, or for one benchmark, to name with --only")
     for name in names:
-        text = run(name)
+        text = run(name, others)
         print(f"## {name}\n\n{text}\n", flush=True)
         if args.write:
             write_section(args.write, name, f"{text}\n\n{machine()}")
