@@ -225,12 +225,16 @@ class CenterIndex:
         if ties:
             self._settle(z, ties, found)
         if doubtful:
-            where = torch.cat(doubtful)
-            again = self._search(z[where], distances, two, exact=True)
-            for values, right in zip(found, again, strict=True):
-                if len(values):
-                    values[where] = right
+            self._look_again(z, torch.cat(doubtful), found)
         return found
+
+    def _look_again(self, z: Tensor, where: Tensor, found: list[Tensor]) -> None:
+        """Replaces what short products have found about the rows ``where``."""
+        _, second, distances, _ = found
+        again = self._search(z[where], len(distances) > 0, len(second) > 0, exact=True)
+        for values, right in zip(found, again, strict=True):
+            if len(values):
+                values[where] = right
 
     def _put(
         self,

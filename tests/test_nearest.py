@@ -69,6 +69,28 @@ def test_labels_do_not_depend_on_the_batch():
         assert torch.equal(parts, whole)
 
 
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("k", [2, 1023, 1025, 16_384, 16_385])
+def test_labels_at_the_ends_of_the_room_for_numbers(short, k):
+    rng = np.random.default_rng(k)
+    z, centers = (rng.normal(size=(n, 5)).astype(np.float32) for n in (211, k))
+    z[0] = centers[-1]
+    found = index_of(centers, short).nearest_two(torch.from_numpy(z))
+    expected = nearest_float64(z, centers)
+    np.testing.assert_array_equal(found.labels.numpy(), expected)
+    assert (found.second_labels != found.labels).all()
+    d = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
+    np.testing.assert_allclose(found.squared_distances.numpy(), d, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1e-14, 1e16, 1e18])
+def test_labels_of_very_small_and_very_large_numbers(scale):
+    rng = np.random.default_rng(5)
+    z, centers = ((rng.normal(size=(n, 4)) * scale).astype(np.float32) for n in (99, 12))
+    found = index_of(centers, short=False).labels(torch.from_numpy(z))
+    np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))
+
+
 def test_exact_ties_go_to_the_lowest_index():
     centers = torch.tensor([[5.0, 0], [1, 0], [-1, 0], [1, 0]])
     index = CenterIndex(centers)
