@@ -202,7 +202,7 @@ class CenterIndex:
         doubtful: list[Tensor] = []
         ties: list[_Ties] = []
         start = 0
-        for chunk in self.chunks(z):
+        for chunk in self.chunks(z) if len(z) else ():
             rows = self._shift(chunk, scratch)
             norms = torch.linalg.vector_norm(rows, dim=1)
             if short:

@@ -124,6 +124,13 @@ def test_one_centre_takes_every_row():
     assert torch.isinf(found.second_squared_distances).all()
 
 
+def test_short_products_without_a_doubtful_row():
+    centers = np.eye(64, 100, dtype=np.float32) * 50
+    found = index_of(centers, short=True).nearest_two(torch.from_numpy(centers))
+    assert found.labels.tolist() == list(range(64))
+    assert index_of(centers, short=True).labels(torch.empty(0, 100)).shape == (0,)
+
+
 def test_many_centres_are_done_in_small_chunks():
     rng = np.random.default_rng(4)
     z, centers = (rng.normal(size=(n, 3)).astype(np.float32) for n in (50, 300_000))
