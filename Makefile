@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test fuzz check clean
+.PHONY: demo test fuzz check bench clean
 
 demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
@@ -24,6 +24,9 @@ check: .venv/check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: .venv/bench
+	$(BIN)/python benchmarks/run.py --write docs/benchmarks.md
+
 clean:
 	rm -rf .venv build *.egg-info
 
@@ -39,4 +42,8 @@ clean:
 
 .venv/check: .venv/tests
 	$(BIN)/pip install --quiet --editable '.[check]'
+	touch $@
+
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@

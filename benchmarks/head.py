@@ -49,8 +49,9 @@ def main() -> None:
         times["closed"].append(seconds(head, z))
         times["literal"].append(seconds(lambda rows: literal(rows, head.cluster_centers), z))
     closed, slow = (sorted(values)[args.repeats // 2] for values in times.values())
-    print(f"B, K, D = {args.rows}, {args.clusters}, {args.features}")
-    print(f"closed {closed * 1e3:.1f} ms, literal {slow * 1e3:.1f} ms, ratio {slow / closed:.0f}")
+    print(f"B, K, D = {args.rows}, {args.clusters}, {args.features}; medians of {args.repeats}\n")
+    print("| closed form, ms | literal formula, ms | ratio |\n|---|---|---|")
+    print(f"| {closed * 1e3:.1f} | {slow * 1e3:.1f} | {slow / closed:.0f} |")
 
 
 if __name__ == "__main__":

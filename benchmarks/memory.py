@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--memory", default="500MB")
     parser.add_argument("--folder")
     args = parser.parse_args()
+    print(f"--memory {args.memory}, K = {args.clusters}, D = {args.features}\n")
+    print("| data | GB | rows | train | assign |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for name, gigabytes, write in (
             ("x.npy", args.gigabytes, write_npy),
@@ -95,9 +97,9 @@ def main() -> None:
             labels = os.path.join(folder, "labels.npy")
             assigned = run("assign", model, path, "-q", "-o", labels)
             print(
-                f"{name}: {size(path):.2f} GB, {rows} rows; "
-                f"train {trained[0]:.0f} MB {trained[1]:.0f} s, "
-                f"assign {assigned[0]:.0f} MB {assigned[1]:.0f} s",
+                f"| {name} | {size(path):.2f} | {rows} | "
+                f"{trained[0]:.0f} MB, {trained[1]:.0f} s | "
+                f"{assigned[0]:.0f} MB, {assigned[1]:.0f} s |",
                 flush=True,
             )
             if os.path.isfile(path):

@@ -109,6 +109,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         paths = write(folder, args.rows, args.features)
+        print(f"{args.rows} x {args.features}; medians of {args.repeats}\n")
+        print("| file | rows/s | time of others over dink's |\n|---|---|---|")
         for name, path in paths.items():
             ways: dict[str, Callable[[str], None]] = {"dink": dink, "ahead": ahead}
             if name.endswith(".npy"):
@@ -121,7 +123,7 @@ def main() -> None:
             ratios = ", ".join(
                 f"{found[other] / found['dink']:.2f} x {other}" for other in ways if other != "dink"
             )
-            print(f"{name:15} {speed:12,.0f} rows/s, {ratios}", flush=True)
+            print(f"| {name} | {speed:,.0f} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,59 @@
 """Nearest centres in chunks: labels that do not depend on how the rows were batched.
 
-Shapes: N rows, K clusters, D features.
+Shapes: N rows, B rows of a chunk, K clusters, D features.
 
-A float32 matrix product rounds differently for different batch shapes, and the short products of
-matrix units are off by more (see ``products``), so two centres at nearly the same distance from a
-row could swap between runs. Rows whose two best scores are closer than the rounding bound are
-therefore scored again in float64 from the coordinates: a few in a hundred with short products. The
-label of a row is that of the float64 distances, whatever the batch; an exact tie goes to the
-lowest index.
+A float32 matrix product rounds differently for different batch shapes, and products of bfloat16
+factors, twice as fast or more where the CPU has them, are off by more; so two centres at nearly the
+same distance from a row could swap between runs. Rows whose two best scores are closer than the
+rounding bound are therefore looked at again: after short products in float32, after those in
+float64 from the coordinates. The label of a row is that of the float64 distances, whatever the
+batch; an exact tie goes to the lowest index.
+
+Scores are (K, B): reductions over centres then take many rows at once. On CPUs scores are made
+integers whose lowest bits are the number of the centre, so that one plain minimum finds both.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import cached_property
+from math import frexp, prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dinkcli.objective import accumulation_dtype
-from dinkcli.products import has_short_products, products, rounding_error
+from dinkcli.products import has_short_factors, has_short_products, products, rounding_error
 
-# 1024 to 4096 rows measured alike at K from 20 to 1000; many centres get fewer rows so that a chunk
-# of scores stays near 16 MB.
 _CHUNK_ROWS = 2048
 _CHUNK_SCORES = 1 << 22
+# Products of a multiple of this many rows are a quarter faster.
+_ALIGNED_ROWS = 64
 _RESCORE_ELEMENTS = 1 << 22
-# With fewer centres the products are too small a part of the work to win anything.
-_SHORT_CLUSTERS = 128
+# With less, conversion costs more than the faster product wins.
+_SHORT_CLUSTERS = 48
+_SHORT_CENTERS = 1 << 15  # numbers
+_SHORT_ROWS = 64
 # Centres are shifted when their mean is this many times as far from the origin as they are from it.
 _FAR = 0.5
-# One distance taken in float64 costs about as much as this many scores by a float32 product.
-_RESCORE_COST = 256
+# More doubtful rows than this share, and short products are not worth their second look.
+_MANY = 0.3
+# More bits than this leave too few to a score.
+_MOST_NUMBER_BITS = 14
+# Fewer, and what the shift leaves would have bits of the large number added before it.
+_LEAST_NUMBER_BITS = 10
+# Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
+_USUAL_SCORES = 1e-30, 1e36
+_LARGEST_KEY = 2**31 - 1
+_BFLOAT16_ROUNDOFF = 2.0**-8
 
 
 def chunk_rows(n_clusters: int) -> int:
     """Rows whose scores against K centres are computed at once."""
-    return max(1, min(_CHUNK_ROWS, _CHUNK_SCORES // n_clusters))
+    rows = min(_CHUNK_ROWS, _CHUNK_SCORES // n_clusters)
+    return max(1, rows if rows < _ALIGNED_ROWS else rows // _ALIGNED_ROWS * _ALIGNED_ROWS)
 
 
 class Nearest(NamedTuple):
@@ -59,6 +76,52 @@ class NearestTwo(NamedTuple):
     second_squared_distances: Tensor
 
 
+class _Scratch:
+    """Memory that chunks use one after the other: fresh pages cost more than what is written to
+    them. On CPUs each thread keeps its own; elsewhere torch does."""
+
+    _of_thread = threading.local()
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
+        if device.type == "cpu":
+            self._kept = self._of_thread.__dict__.setdefault("kept", self._kept)
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        size = prod(shape)
+        kept = self._kept.get((name, dtype))
+        if kept is None or len(kept) < size:
+            kept = self._kept[name, dtype] = torch.empty(size, dtype=dtype, device=self._device)
+        return kept[:size].view(shape)
+
+
+class _Two(NamedTuple):
+    """The two best scores of each row of a chunk (B,), with the numbers of their centres; and the
+    ``scores`` (K, B) in units of ``quantum``, shifted by ``bits``, the best ones the largest."""
+
+    best: Tensor
+    labels: Tensor
+    second: Tensor
+    seconds: Tensor
+    scores: Tensor
+    quantum: float = 0.0
+    bits: int = 0
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Scores (M, K) of some of the rows; not those of the best."""
+        some = self.scores.index_select(1, rows).T.contiguous()
+        return (some >> self.bits) * self.quantum if self.quantum else some
+
+
+class _Ties(NamedTuple):
+    """Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,)."""
+
+    rows: Tensor
+    scores: Tensor
+    limit: Tensor
+
+
 class CenterIndex:
     """Centres made ready for distance computations, norms at hand.
 
@@ -78,9 +141,16 @@ class CenterIndex:
         self.half_norms = self.shifted.square().sum(1) / 2
         self._largest = (2 * self.half_norms.max()).sqrt()
         self._lost = rounding_error(self.shifted).max()
-        self.short = len(centers) >= _SHORT_CLUSTERS and has_short_products(
-            centers.device, self.dtype
-        )
+        device = centers.device
+        self._bits = max(_LEAST_NUMBER_BITS, (len(centers) - 1).bit_length())
+        self._numbers = torch.arange(len(centers), dtype=torch.int32, device=device)[:, None]
+        on_cpu = device.type == "cpu"
+        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
+        few = self._bits <= _MOST_NUMBER_BITS
+        self._numbered = on_cpu and self.dtype == torch.float32 and few
+        available = has_short_factors() if on_cpu else has_short_products(device, self.dtype)
+        large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
+        self.short = available and large and self.dtype == torch.float32
 
     @property
     def n_clusters(self) -> int:
@@ -92,96 +162,197 @@ class CenterIndex:
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
-        rows = self._shift(z)
-        scores = self._scores(rows, short=False)
+        rows = self._shift(z, _Scratch(z.device))
+        with products(rows.device):
+            scores = torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
         return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
 
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
-        found = [self._search(rows, self._shift(rows))[0] for rows in self.chunks(z)]
-        return _joined(found)
+        return self._search(z)[0]
 
     def nearest(self, z: Tensor) -> Nearest:
         """The nearest centre of each row of ``z`` (N, D), and how far it is."""
-        parts = []
-        for chunk in self.chunks(z):
-            rows = self._shift(chunk)
-            labels = self._search(chunk, rows)[0]
-            parts.append((labels, self._squared_distances_to(rows, labels)))
-        return Nearest(*map(_joined, zip(*parts, strict=True)))
+        labels, _, distances, _ = self._search(z, distances=True)
+        return Nearest(labels, distances)
 
     def nearest_two(self, z: Tensor) -> NearestTwo:
         """The two nearest centres of each row of ``z`` (N, D), and how far they are."""
-        parts = []
-        for chunk in self.chunks(z):
-            rows = self._shift(chunk)
-            labels, second = self._search(chunk, rows, two=True)
-            assert second is not None
-            distances = [self._squared_distances_to(rows, found) for found in (labels, second)]
-            if self.n_clusters == 1:
-                distances[1] = torch.full_like(distances[1], torch.inf)
-            parts.append((labels, distances[0], second, distances[1]))
-        return NearestTwo(*map(_joined, zip(*parts, strict=True)))
-
-    def _shift(self, z: Tensor) -> Tensor:
-        z = z.to(self.dtype)
-        return z if self.shift is None else z - self.shift
-
-    def _scores(self, rows: Tensor, short: bool) -> Tensor:
-        """Half the squared distance less half the row's squared norm, (N, K)."""
-        with products(rows.device, short):
-            return torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
-
-    def _squared_distances_to(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """From the coordinates: no digits are lost to cancellation, as in scores they can be."""
-        difference = self.shifted.index_select(0, labels).sub_(rows)
-        return torch.linalg.vector_norm(difference, dim=1).square_()
+        labels, second, distances, second_distances = self._search(z, distances=True, two=True)
+        if self.n_clusters == 1:
+            second_distances.fill_(torch.inf)
+        return NearestTwo(labels, distances, second, second_distances)
 
     def _search(
-        self, z: Tensor, rows: Tensor, two: bool = False, short: bool | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The nearest centres of a chunk (N,), and the second ones when asked for ``two``.
+        self, z: Tensor, distances: bool = False, two: bool = False, exact: bool = False
+    ) -> list[Tensor]:
+        """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
+        not asked for. ``exact`` rules out short products."""
+        short = self.short and not exact and len(z) >= _SHORT_ROWS
+        scratch = _Scratch(z.device)
+        found = [
+            torch.empty(len(z) if asked else 0, dtype=dtype, device=z.device)
+            for asked, dtype in (
+                (True, torch.int64),
+                (two, torch.int64),
+                (distances, self.dtype),
+                (distances and two, self.dtype),
+            )
+        ]
+        doubtful: list[Tensor] = []
+        ties: list[_Ties] = []
+        start = 0
+        for chunk in self.chunks(z) if len(z) else ():
+            rows = self._shift(chunk, scratch)
+            norms = torch.linalg.vector_norm(rows, dim=1)
+            if short:
+                scores, error = self._short_scores(rows, norms, scratch)
+                near = self._best_two(scores, norms)
+                where = _ties(near, _limit(near, error, _BFLOAT16_ROUNDOFF))
+                short = len(where) <= _MANY * len(chunk)
+                doubtful.append(where + start)
+            else:
+                near = self._best_two(self._scores(rows, scratch), norms)
+                limit = _limit(near, self._error(norms))
+                where = _ties(near, limit)
+                if len(where):
+                    ties.append(_Ties(where + start, near.of(where), limit[where]))
+            self._put(found, slice(start, start + len(chunk)), rows, near.labels, near.seconds)
+            if sum(some.scores.numel() for some in ties) > _CHUNK_SCORES:
+                self._settle(z, ties, found)
+                ties = []
+            start += len(chunk)
+        if ties:
+            self._settle(z, ties, found)
+        if doubtful:
+            self._look_again(z, torch.cat(doubtful), found)
+        return found
 
-        ``rows`` is ``z`` shifted.
+    def _look_again(self, z: Tensor, where: Tensor, found: list[Tensor]) -> None:
+        """Replaces what short products have found about the rows ``where``."""
+        _, second, distances, _ = found
+        again = self._search(z[where], len(distances) > 0, len(second) > 0, exact=True)
+        for values, right in zip(found, again, strict=True):
+            if len(values):
+                values[where] = right
+
+    def _put(
+        self,
+        found: list[Tensor],
+        where: slice | Tensor,
+        rows: Tensor,
+        labels: Tensor,
+        seconds: Tensor,
+    ) -> None:
+        """Writes what ``_search`` gives about the shifted ``rows`` (B, D)."""
+        scratch = _Scratch(rows.device)
+        for numbers, target, distances in zip((labels, seconds), found[:2], found[2:], strict=True):
+            if len(target):
+                target[where] = numbers
+            if len(distances):
+                distances[where] = self._squared_distances_to(rows, numbers, scratch)
+
+    def _shift(self, z: Tensor, scratch: _Scratch) -> Tensor:
+        z = z.to(self.dtype)
+        if self.shift is None:
+            return z
+        return torch.sub(z, self.shift, out=scratch("shifted", z.shape, self.dtype))
+
+    def _scores(self, rows: Tensor, scratch: _Scratch, short: bool = False) -> Tensor:
+        """Half the squared distance less half the row's squared norm, (K, B)."""
+        out = scratch("scores", (self.n_clusters, len(rows)), self.dtype)
+        with products(rows.device, short):
+            return torch.addmm(self.half_norms[:, None], self.shifted, rows.T, alpha=-1, out=out)
+
+    def _short_scores(
+        self, rows: Tensor, norms: Tensor, scratch: _Scratch
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (K, B) from a short product, and the bound of their error (B,) before the last
+        rounding.
+
+        On CPUs the factors are bfloat16, and so is what comes out, which rounds it once more.
+        Half the squared norms go in as two more columns each, so that it is half the squared
+        distance: near centres, for which it is small, lose least by the rounding.
         """
-        if short is None:
-            short = self.short
-        scores = self._scores(rows, short)
-        best, labels = scores.min(1)
-        # Hiding the best score costs less than a top-2 search, and its column is known.
-        scores.scatter_(1, labels[:, None], torch.inf)
-        second_labels = None
-        if two:
-            second, second_labels = scores.min(1)
-        else:
-            second = scores.amin(1)
-        limit = best + self._rounding_bound(rows, short)
-        ties = (second <= limit).nonzero()[:, 0]
-        if len(ties) == 0:
-            return labels, second_labels
-        first = labels[ties]
-        scores = scores[ties].scatter_(1, first[:, None], -torch.inf)
-        counts = (scores <= limit[ties, None]).sum(1)
-        if short and _RESCORE_COST * int(counts.sum()) > len(z) * self.n_clusters:
-            return self._search(z, rows, two, short=False)
-        candidates = scores.topk(int(counts.max()), largest=False).indices
-        exact = self._rescore(z[ties], candidates, counts)
-        labels[ties] = exact
-        if second_labels is not None:
-            second_labels[ties] = torch.where(exact == first, second_labels[ties], first)
-        return labels, second_labels
+        norms_c = norms + self._largest
+        eps = torch.finfo(self.dtype).eps
+        if rows.device.type != "cpu":
+            lost = rounding_error(rows)
+            error = lost.mul_(1.01 * self._largest).add_(norms * self._lost)
+            error.add_(norms_c.mul_(eps * (rows.shape[1] + 2) * self._largest))
+            return self._scores(rows, scratch, short=True), error
+        n_rows, n_features = rows.shape
+        factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
+        factors[:, :n_features].copy_(rows)
+        half = norms.square().div_(2)
+        factors[:, n_features] = half
+        factors[:, n_features + 1] = half - factors[:, n_features]
+        factors[:, n_features + 2 :] = 1.0
+        rounded = scratch("rows", rows.shape, self.dtype).copy_(factors[:, :n_features])
+        # 1.01: the rounded centre may be longer than the centre.
+        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self._largest)
+        # Two columns hold a norm to 2**-16.
+        error.add_(norms * self._lost).add_(
+            norms_c.square_().mul_(eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2)
+        )
+        product = scratch("product", (self.n_clusters, n_rows), torch.bfloat16)
+        torch.mm(self._short_centers, factors.T, out=product)
+        return scratch("scores", product.shape, self.dtype).copy_(product), error
 
-    def _rounding_bound(self, rows: Tensor, short: bool) -> Tensor:
-        """Twice the error of one score: D + 2 additions of products |z| |c| at most, and in short
-        products what rounding both factors loses."""
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        eps = torch.finfo(self.dtype).eps * 2 * (rows.shape[1] + 2)
-        bound = (norms + self._largest).mul_(eps * self._largest)
-        if short:
-            # 1.01: the rounded centre may be longer than the centre.
-            lost = rounding_error(rows).mul_(1.01 * self._largest)
-            bound += lost.add_(norms.mul_(self._lost)).mul_(2)
-        return bound
+    @cached_property
+    def _short_centers(self) -> Tensor:
+        """The factor (K, D + 4) that goes with the one of the rows."""
+        rough = self.half_norms.bfloat16()
+        one = torch.ones_like(rough)
+        columns = one, one, rough, (self.half_norms - rough).bfloat16()
+        return torch.cat([-self.shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)
+
+    def _best_two(self, scores: Tensor, norms: Tensor) -> _Two:
+        """The two lowest of the ``scores`` (K, B) of rows with ``norms`` (B,), in their memory."""
+        reach = float((norms.max() + self._largest).square_())  # twice the largest score at least
+        if not self._numbered or not _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]:
+            best, labels = scores.min(0)
+            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
+            return _Two(best, labels, second, second_labels, scores)
+        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
+        # exponent and large number, and makes room.
+        quantum = 2.0 ** (frexp(reach)[1] + self._bits - 32)
+        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
+        torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys)
+        best, mask = keys.amin(0), (1 << self._bits) - 1
+        labels = best.bitwise_and(mask).long()
+        second = keys.scatter_(0, labels[None], _LARGEST_KEY).amin(0)
+        return _Two(
+            (best >> self._bits) * quantum,
+            labels,
+            (second >> self._bits) * quantum,
+            second.bitwise_and(mask).long().clamp_(max=self.n_clusters - 1),
+            keys,
+            quantum,
+            self._bits,
+        )
+
+    def _error(self, norms: Tensor) -> Tensor:
+        """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
+        eps = torch.finfo(self.dtype).eps * (self.shifted.shape[1] + 2)
+        return (norms + self._largest).mul_(eps * self._largest)
+
+    def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
+        """Puts labels right, by float64 distances to all centres that may be the nearest."""
+        where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
+        first = found[0][where]
+        scores.scatter_(1, first[:, None], -torch.inf)
+        counts = (scores <= limit[:, None]).sum(1)
+        candidates = scores.topk(int(counts.max()), largest=False).indices
+        exact = self._rescore(z[where], candidates, counts)
+        seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
+        self._put(found, where, self._shift(z[where], _Scratch(z.device)), exact, seconds)
+
+    def _squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: _Scratch) -> Tensor:
+        """From the coordinates: no digits are lost to cancellation, as in scores they can be."""
+        chosen = scratch("rows", rows.shape, self.dtype)
+        torch.index_select(self.shifted, 0, labels, out=chosen)
+        return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
 
     def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
         """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the
@@ -204,5 +375,13 @@ class CenterIndex:
         return result.scatter_reduce_(0, row, label, "amin")
 
 
-def _joined(parts: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _limit(near: _Two, error: Tensor, roundoff: float = 0.0) -> Tensor:
+    """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
+    by the share ``roundoff`` of themselves, then by a quantum."""
+    limit = near.best + (2 * error + 2 * near.quantum)
+    return limit.add_((near.best.abs() + 2 * error).mul_(2.1 * roundoff)) if roundoff else limit
+
+
+def _ties(near: _Two, limit: Tensor) -> Tensor:
+    """The rows whose second centre may be the nearer one."""
+    return (near.second <= limit).nonzero()[:, 0]

@@ -69,6 +69,28 @@ def test_labels_do_not_depend_on_the_batch():
         assert torch.equal(parts, whole)
 
 
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("k", [2, 1023, 1025, 16_384, 16_385])
+def test_labels_at_the_ends_of_the_room_for_numbers(short, k):
+    rng = np.random.default_rng(k)
+    z, centers = (rng.normal(size=(n, 5)).astype(np.float32) for n in (211, k))
+    z[0] = centers[-1]
+    found = index_of(centers, short).nearest_two(torch.from_numpy(z))
+    expected = nearest_float64(z, centers)
+    np.testing.assert_array_equal(found.labels.numpy(), expected)
+    assert (found.second_labels != found.labels).all()
+    d = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
+    np.testing.assert_allclose(found.squared_distances.numpy(), d, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1e-14, 1e16, 1e18])
+def test_labels_of_very_small_and_very_large_numbers(scale):
+    rng = np.random.default_rng(5)
+    z, centers = ((rng.normal(size=(n, 4)) * scale).astype(np.float32) for n in (99, 12))
+    found = index_of(centers, short=False).labels(torch.from_numpy(z))
+    np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))
+
+
 def test_exact_ties_go_to_the_lowest_index():
     centers = torch.tensor([[5.0, 0], [1, 0], [-1, 0], [1, 0]])
     index = CenterIndex(centers)
@@ -100,6 +122,13 @@ def test_one_centre_takes_every_row():
     found = CenterIndex(torch.ones(1, 3)).nearest_two(torch.zeros(5, 3))
     assert found.labels.tolist() == [0] * 5
     assert torch.isinf(found.second_squared_distances).all()
+
+
+def test_short_products_without_a_doubtful_row():
+    centers = np.eye(64, 100, dtype=np.float32) * 50
+    found = index_of(centers, short=True).nearest_two(torch.from_numpy(centers))
+    assert found.labels.tolist() == list(range(64))
+    assert index_of(centers, short=True).labels(torch.empty(0, 100)).shape == (0,)
 
 
 def test_many_centres_are_done_in_small_chunks():

@@ -1,0 +1,181 @@
+"""Training against peers: time, inertia, and the time in which dink reaches their inertia.
+
+    pip install faiss-cpu superkmeans fastkmeans scikit-learn     (a missing peer is left out)
+    python benchmarks/train.py [--rows 100000 --clusters 500 --repeats 3 --methods dink,faiss]
+                               [--kept FILE]
+
+The rows are quality.py's mixture of sentence embeddings. One method after the other, in one
+process, as often as there are repeats, each time from another seed. Peers get the rows as an array
+in memory; dink reads them from an npy file, and its time includes that and the seeding. All
+inertias are computed from the centres in float64.
+
+"reaches" is the time at which dink's centres, had it been stopped there, would have had a peer's
+median inertia or less over all rows. They are copied after each step that training reports (20 of
+annealing, each round of refinement, each pass; the copies are in the time) and judged afterwards.
+
+With --kept, runs add to those of earlier commands: peers that take minutes can be run in turns of
+one repeat each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from common import ceilings, ceilings_in_words, machine, table, with_spread
+from quality import faiss_kmeans, judge, mixture, super_kmeans
+
+from dinkcli.device import resolve_device
+from dinkcli.nearest import CenterIndex
+from dinkcli.options import TrainOptions
+from dinkcli.readers import open_inputs
+from dinkcli.rows import RowSource
+from dinkcli.trainer import Trainer
+
+Trail = list[tuple[float, np.ndarray]]
+
+
+def fast_kmeans() -> Callable:
+    from fastkmeans import FastKMeans
+
+    def fit(z: np.ndarray, k: int, seed: int) -> np.ndarray:
+        model = FastKMeans(z.shape[1], k, niter=25, gpu=False, seed=seed)
+        model.train(z)
+        return model.centroids
+
+    return fit
+
+
+def sklearn_kmeans() -> Callable:
+    from sklearn.cluster import KMeans
+
+    def fit(z: np.ndarray, k: int, seed: int) -> np.ndarray:
+        return KMeans(k, n_init=1, max_iter=25, random_state=seed).fit(z).cluster_centers_
+
+    return fit
+
+
+PEERS = {
+    "faiss": faiss_kmeans,
+    "superkmeans": super_kmeans,
+    "fastkmeans": fast_kmeans,
+    "scikit-learn": sklearn_kmeans,
+}
+
+
+def dink(path: str, k: int, seed: int) -> Trail:
+    """(seconds since the start, centres) after each reported step."""
+    started = time.perf_counter()
+    rows = RowSource(open_inputs([path]), "euclidean", resolve_device("cpu"))
+    trainer = Trainer(rows, TrainOptions(k, seed=seed))
+    trail = []
+    for step in trainer.steps():
+        if step is not None:
+            # A copy: centres that stay the same are updated in place.
+            centers = trainer.cluster_centers.numpy().copy()
+            trail.append((time.perf_counter() - started, centers))
+    return trail
+
+
+def inertia(z: torch.Tensor, centers: np.ndarray) -> float:
+    """Labels are those of float64; distances from float32 coordinates, their sum in float64."""
+    near = CenterIndex(torch.from_numpy(centers)).nearest(z)
+    return float(near.squared_distances.sum(dtype=torch.float64))
+
+
+def run(z: np.ndarray, k: int, methods: dict[str, Callable], seeds: range) -> list[dict[str, Any]]:
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "x.npy")
+        np.save(path, z)
+        dink(path, 5, 0)
+        for fit in methods.values():
+            fit(z[:2000], 5, 0)  # imports and thread pools are not measured
+        for seed in seeds:
+            trail = dink(path, k, seed)
+            for name, fit in methods.items():
+                started = time.perf_counter()
+                centers = np.asarray(fit(z, k, seed))
+                seconds = time.perf_counter() - started
+                found = judge(z, None, centers)["inertia"]
+                runs.append({"method": name, "seconds": seconds, "inertia": found})
+                print(runs[-1], flush=True)
+            rows = torch.from_numpy(z)
+            # As good as the best of the steps before: dink keeps the best while it refines.
+            steps = [(seconds, inertia(rows, centers)) for seconds, centers in trail]
+            seconds, final = trail[-1][0], judge(z, None, trail[-1][1])["inertia"]
+            runs.append({"method": "dink", "seconds": seconds, "inertia": final, "steps": steps})
+            print({**runs[-1], "steps": len(steps)}, flush=True)
+    return runs
+
+
+def reaches(run: dict[str, Any], target: float) -> float:
+    """Seconds to the first step from which the inertia is ``target`` or less; infinity if none."""
+    return next((seconds for seconds, found in run["steps"] if found <= target), float("inf"))
+
+
+def report(runs: list[dict[str, Any]], bare: float) -> str:
+    """``bare``: seconds of one bare product."""
+    by_name = {name: [r for r in runs if r["method"] == name] for name in ("dink", *PEERS)}
+    ours = by_name.pop("dink")
+    own = median(r["seconds"] for r in ours)
+    lines = []
+    for name, found in {"dink": ours, **by_name}.items():
+        if not found:
+            continue
+        seconds = [r["seconds"] for r in found]
+        inertias = [r["inertia"] for r in found]
+        middle = median(seconds)
+        line = [name, len(found), with_spread(seconds), f"{middle / bare:.0f}"]
+        line += [
+            with_spread(inertias, 0),
+            f"{median(inertias) / median(r['inertia'] for r in ours):.4f}",
+        ]
+        if found is not ours:
+            reached = median(reaches(r, median(inertias)) for r in ours)
+            line += [f"{middle / own:.2f}", f"{reached:.2f}", f"{middle / reached:.1f}"]
+        lines.append([*line, *[""] * (9 - len(line))])
+    columns = ("method", "runs", "seconds", "bare products", "inertia", "over dink's")
+    return table((*columns, "time / dink's", "dink reaches it in", "time / that"), lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--clusters", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", help="peers, separated by commas; all without it")
+    parser.add_argument("--kept", type=Path, help="JSON file of runs to add to")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    z, _, k = mixture(args.rows, args.clusters)
+    kept = json.loads(args.kept.read_text()) if args.kept and args.kept.exists() else []
+    methods = {}
+    for name in PEERS if args.methods is None else filter(None, args.methods.split(",")):
+        try:
+            methods[name] = PEERS[name]()
+        except ImportError as error:
+            print(f"{name}: left out ({error})\n")
+    done = sum(r["method"] == "dink" for r in kept)
+    found = ceilings()
+    kept += run(z, k, methods, range(done, done + args.repeats))
+    if args.kept:
+        args.kept.write_text(json.dumps(kept))
+    bare = len(z) * k * z.shape[1] / found["product"]
+    print(f"\nN, K, D = {len(z)}, {k}, {z.shape[1]}. {ceilings_in_words(found)}\n")
+    print(report(kept, bare))
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    main()
