@@ -1,6 +1,6 @@
 """Two processes with a core each against one process with one core: shares of one assignment.
 
-    python benchmarks/shards.py [--rows 400000 --features 384 --clusters 2000 --repeats 3]
+    python benchmarks/shards.py [--rows 400000 --features 384 --clusters 8000 --repeats 3]
 
 Every run is the real command in new processes, from a file to a folder of parts, start of Python
 and torch included; ``taskset`` gives each process a core and OMP_NUM_THREADS=1 one thread. The
@@ -57,7 +57,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--features", type=int, default=384)
-    parser.add_argument("--clusters", type=int, default=2000)
+    parser.add_argument("--clusters", type=int, default=8000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -30,6 +30,7 @@ CORE = [
     "report",
     "rows",
     "seeding",
+    "shards",
     "survey",
     "sweeper",
     "terms",
