@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.errors import InputError, UsageError
+from dinkcli.readers import half
 from dinkcli.readers.base import ANY_COLUMNS, Block, Columns, Reader
 
 BLOCK_BYTES = 8 << 20
@@ -197,9 +198,7 @@ def _checked(block: Block, dtype: np.dtype, nonzero: bool) -> Block:
 
     The same memory if it is that already.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        vectors = np.ascontiguousarray(block.vectors, dtype=dtype)
-        bad = _not_finite(vectors)
+    vectors, bad = _converted(block.vectors, dtype)
     if bad is None and block.bad is None and not nonzero:
         return replace(block, vectors=vectors)
     problem = block.problem
@@ -219,13 +218,22 @@ def _checked(block: Block, dtype: np.dtype, nonzero: bool) -> Block:
     )
 
 
+def _converted(stored: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    """(the vectors C-ordered in ``dtype``, which rows are not finite, if any)."""
+    if stored.dtype == np.float16 and stored.flags.c_contiguous and dtype == np.float32:
+        if half.is_finite(stored):
+            return half.to_float32(stored), None
+    with np.errstate(over="ignore", invalid="ignore"):
+        vectors = np.ascontiguousarray(stored, dtype=dtype)
+        return vectors, _not_finite(vectors)
+
+
 def _not_finite(vectors: np.ndarray) -> np.ndarray | None:
     """(B,) bool, or None when all values are finite."""
     if vectors.dtype.kind != "f":
         return None
     if vectors.dtype == np.float16:
-        # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
-        if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
+        if half.is_finite(vectors):
             return None
     else:
         # A dot product with itself, the quickest pass there is, finds almost every block clean;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,6 +16,9 @@ import numpy as np
 from dinkcli.errors import InputError
 from dinkcli.readers.base import NOTHING_CARRIED, Block, Reader, reading
 from dinkcli.readers.files import LocalFile, Source, read_exactly
+
+# Copying from the system's cache is the work of a core: two copy faster than one, from here on.
+_HALVED_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ class RawReader:
     def blocks(self, rows: int, since: int = 0) -> Iterator[Block]:
         self.source.check_unchanged()
         n_rows = self.layout.shape[0]
+        if self._is_halved(rows):
+            yield from self._halved_blocks(rows, since // rows * rows)
+            self.source.check_unchanged()
+            return
         with reading(self.path, self.format), self.source.open() as file:
             start = since // rows * rows
             if self.source.n_bytes:
@@ -82,6 +90,34 @@ class RawReader:
             for begin in range(start, n_rows, rows):
                 yield Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
         self.source.check_unchanged()
+
+    def _is_halved(self, rows: int) -> bool:
+        layout = self.layout
+        n_bytes = min(rows, layout.shape[0]) * self.n_features * layout.record.itemsize
+        plain = not (layout.fortran or layout.record.names or layout.bfloat16)
+        return plain and self.is_seekable and n_bytes >= _HALVED_BYTES
+
+    def _halved_blocks(self, rows: int, first: int) -> Iterator[Block]:
+        """Blocks from row ``first`` on, the second half of each read by another thread."""
+
+        def fill(file: BinaryIO, part: np.ndarray, row: int) -> None:
+            self._seek(file, row)
+            read_exactly(file, part, self.path)
+
+        n_rows, record = self.layout.shape[0], self.layout.record
+        with (
+            reading(self.path, self.format),
+            self.source.open() as file,
+            self.source.open() as other,
+            ThreadPoolExecutor(1, "dink-read") as helper,
+        ):
+            for start in range(first, n_rows, rows):
+                values = np.empty((min(rows, n_rows - start), self.n_features), record)
+                half = len(values) // 2
+                rest = helper.submit(fill, other, values[half:], start + half)
+                fill(file, values[:half], start)
+                rest.result()
+                yield Block(start, values)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop), (B, D)."""
