@@ -160,7 +160,7 @@ def test_large_blocks_are_read_by_two_threads(tmp_path):
     rest = data.blocks(400_001)
     next(rest)
     os.truncate(tmp_path / "x.npy", 6_000_000)
-    with pytest.raises(InputError, match="x.npy: ended .* bytes early"):
+    with pytest.raises(InputError, match=r"x\.npy: ended .* bytes early"):
         list(rest)
 
 

@@ -220,9 +220,9 @@ def _checked(block: Block, dtype: np.dtype, nonzero: bool) -> Block:
 
 def _converted(stored: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
     """(the vectors C-ordered in ``dtype``, which rows are not finite, if any)."""
-    if stored.dtype == np.float16 and stored.flags.c_contiguous and dtype == np.float32:
-        if half.is_finite(stored):
-            return half.to_float32(stored), None
+    widens = stored.dtype == np.float16 and dtype == np.float32 and stored.flags.c_contiguous
+    if widens and half.is_finite(stored):
+        return half.to_float32(stored), None
     with np.errstate(over="ignore", invalid="ignore"):
         vectors = np.ascontiguousarray(stored, dtype=dtype)
         return vectors, _not_finite(vectors)
