@@ -1,6 +1,6 @@
 """Kills ``dink train`` and ``dink assign`` at random moments, and looks at what is left.
 
-    python benchmarks/kill.py [--kills 100]
+    python benchmarks/kill.py [--kills 100 --seed 0 --only train]
 
 The signal is SIGKILL. Training: every kill has to leave a whole checkpoint or none, and every chain
 of killed and resumed runs has to end with the bytes of a run that nobody killed. Assigning: the
@@ -116,12 +116,16 @@ def kill_assigning(folder: Path, kills: int, rng: random.Random) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
-    kills = parser.parse_args().kills
+    parser.add_argument("--seed", type=int, default=0)
+    works = {"train": kill_training, "assign": kill_assigning}
+    parser.add_argument("--only", choices=works)
+    args = parser.parse_args()
     os.environ.pop("DINK_DEBUG", None)
-    rng = random.Random(0)
-    for work in (kill_training, kill_assigning):
-        with tempfile.TemporaryDirectory() as folder:
-            work(Path(folder), kills, rng)
+    rng = random.Random(args.seed)
+    for name, work in works.items():
+        if args.only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                work(Path(folder), args.kills, rng)
 
 
 if __name__ == "__main__":

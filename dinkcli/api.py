@@ -173,12 +173,13 @@ def sweep(
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
+    bad_rows: str = "stop",
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Sweep:
     """Tries many numbers of clusters and recommends one, if one is clear.
 
     Args:
-        inputs, sample_weight, memory: as for ``train``.
+        inputs, sample_weight, memory, bad_rows: as for ``train``.
         numbers: the K to try, or text: "5:100" (a few in equal ratios, then those around the
             best), "5:100:5" or "5,10,20".
         on_step: called with a phase, the position in it, and its length.
@@ -191,7 +192,8 @@ def sweep(
     else:
         tried, between = parse_numbers(",".join(map(str, numbers)))
     TrainOptions(tried[-1], metric=metric, seed=seed)
-    rows = RowSource(open_data(inputs), metric, resolve_device(device), sample_weight, memory)
+    data = open_data(inputs, bad_rows=bad_rows)
+    rows = RowSource(data, metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, tried, between, seed, on_step)
 
 

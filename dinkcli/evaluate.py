@@ -79,15 +79,15 @@ def evaluate(
     unlabelled = 0
     for view in survey(model, data, device):
         first.add(view)
-        on_rows("assign", view.start + len(view))
+        on_rows("assign", view.end)
         if labels is not None:
-            unlabelled += _count(counts, labels.slice(view.start, len(view)), view)
+            unlabelled += _count(counts, labels.take(pa.array(view.rows)), view)
         elif label_column is not None and view.carried is not None:
             unlabelled += _count(counts, view.carried.column(label_column), view)
     second = SecondPass(first)
     for view in survey(model, data, device):
         second.add(view)
-        on_rows("spread", view.start + len(view))
+        on_rows("spread", view.end)
     measured = quality(first, second)
     if labels is None and label_column is None:
         return Evaluation(measured)

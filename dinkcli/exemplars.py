@@ -41,7 +41,7 @@ class Exemplars:
     def add(self, view: View) -> None:
         labels, distances = view.labels.cpu().numpy(), view.distances.cpu().numpy()
         keep = self._nearest(labels, distances, np.arange(len(labels)))
-        rows = view.start + keep
+        rows = view.rows[keep]
         if view.carried is not None:
             new = pa.Table.from_batches([view.carried]).take(pa.array(keep))
             old = self._carried

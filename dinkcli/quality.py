@@ -21,7 +21,8 @@ class Quality:
     """Measures of a partition and its centres. None where a measure needs two clusters.
 
     Attributes:
-        rows: N.
+        rows: N, bad rows not counted.
+        bad_rows: those that were left out.
         inertia: sum of squared distances to the nearest centre.
         simplified_silhouette: mean over rows of (b - a) / max(a, b), with a the distance to the
             nearest centre and b to the second nearest (Hruschka et al. 2004). From -1 to 1, here
@@ -38,6 +39,7 @@ class Quality:
     """
 
     rows: int
+    bad_rows: int
     inertia: float
     simplified_silhouette: float | None
     davies_bouldin: float | None
@@ -58,7 +60,7 @@ class FirstPass:
         self.inertia = torch.zeros_like(self.sizes)
         self.silhouette = torch.zeros_like(self.sizes)
         self.sums = torch.zeros(n_clusters, n_features, dtype=dtype, device=device)
-        self.close = 0
+        self.close = self.bad_rows = 0
 
     def add(self, view: View) -> None:
         k, labels = len(self.sizes), view.labels
@@ -68,6 +70,7 @@ class FirstPass:
         self.inertia += segment_sums(first.square(), labels, k)
         ratio = torch.where(second > 0, first / second, 1.0)
         self.silhouette += segment_sums(1 - ratio, labels, k)
+        self.bad_rows += view.n_bad
         self.close += int((second <= _CLOSE * first).sum())
 
     @property
@@ -101,6 +104,7 @@ def quality(first: FirstPass, second: SecondPass | None) -> Quality:
     measures = (None, None) if second is None else _scatter(sizes, second)
     return Quality(
         rows=int(rows),
+        bad_rows=first.bad_rows,
         inertia=float(inertia.sum()),
         simplified_silhouette=float(silhouette.sum() / rows) if several else None,
         davies_bouldin=measures[0],

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from dinkcli.assigner import prepared
+from dinkcli.errors import InputError
 from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex
 from dinkcli.readers import DataSet
@@ -20,10 +22,12 @@ from dinkcli.readers import DataSet
 
 @dataclass(frozen=True)
 class View:
-    """Consecutive rows as the model sees them.
+    """The usable ones of consecutive rows, as the model sees them.
 
     Attributes:
-        start: number of the first row over all inputs.
+        end: number of the row after them, over all inputs.
+        rows: (B,) int64, their numbers, ascending.
+        n_bad: bad rows among them that are left out.
         z: (B, D) float32 on the device, of norm 1 under cosine.
         labels: (B,) int64 on the device, the nearest centre.
         distances: (B,) float64 on the device, to the nearest centre.
@@ -31,7 +35,9 @@ class View:
         carried: the B values of each carried column, or None.
     """
 
-    start: int
+    end: int
+    rows: np.ndarray
+    n_bad: int
     z: Tensor
     labels: Tensor
     distances: Tensor
@@ -43,16 +49,27 @@ class View:
 
 
 def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
-    """All rows in order, in memory that does not grow with the data.
+    """All usable rows in order, in memory that does not grow with the data.
 
     Raises:
-        InputError: the data's dimension is not the model's, or a row is not finite.
+        InputError: the data's dimension is not the model's; a row is bad where
+            ``data.bad_rows`` is "stop", or all are.
     """
     model.check_features(data.n_features, data.name)
     centers = torch.from_numpy(model.cluster_centers).to(device)
     index = CenterIndex(centers)
-    for block in data.blocks():
-        z = prepared(block.vectors, model.metric, device)
+    n_rows = n_bad = 0
+    for block in data.blocks(nonzero=model.metric == "cosine"):
+        vectors, carried = block.vectors, block.carried
+        rows = np.arange(block.start, block.start + len(block))
+        if block.bad is not None:
+            good = ~block.bad
+            vectors, rows = vectors[good], rows[good]
+            carried = None if carried is None else carried.filter(pa.array(good))
+        n_bad += len(block) - len(rows)
+        if not len(rows):
+            continue  # the next view counts them
+        z = prepared(vectors, model.metric, device)
         near = index.nearest_two(z)
         # In float64: the figures below must not depend on how the rows were batched.
         distances = _exact(z, centers, near.labels)
@@ -60,7 +77,11 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         if len(centers) == 1:
             second.fill_(torch.inf)
         second = torch.maximum(second, distances)
-        yield View(block.start, z, near.labels, distances, second, block.carried)
+        end = block.start + len(block)
+        yield View(end, rows, n_bad, z, near.labels, distances, second, carried)
+        n_rows, n_bad = n_rows + len(rows), 0
+    if not n_rows:
+        raise InputError(f"{data.name}: all {n_bad} rows are bad; nothing to look at")
 
 
 def _exact(z: Tensor, centers: Tensor, labels: Tensor) -> Tensor:

@@ -71,17 +71,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The candidates in ascending order, and the K they speak for, or None and why."""
+    """The candidates in ascending order, and the K they speak for, or None and why.
+
+    ``bad_rows`` were left out.
+    """
 
     candidates: list[Candidate]
     n_clusters: int | None
     reason: str
+    bad_rows: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
             "n_clusters": self.n_clusters,
             "reason": self.reason,
+            "bad_rows": self.bad_rows,
             "candidates": [asdict(candidate) for candidate in self.candidates],
         }
 
@@ -131,7 +136,7 @@ def sweep(
         )
         for i, k in enumerate(tried)
     ]
-    return Sweep(candidates, *recommend(candidates))
+    return Sweep(candidates, *recommend(candidates), bad_rows=rows.n_bad)
 
 
 def recommend(candidates: Sequence[Candidate]) -> tuple[int | None, str]:

@@ -54,9 +54,27 @@ def test_a_full_disk(folder, blobs):
     assert sorted(os.listdir(folder)) == ["big.npy", "m.safetensors", "x.npy", "y.csv"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder(folder):
-    (folder / "locked").mkdir(mode=0o500)
+@pytest.fixture
+def locked(folder, monkeypatch):
+    (folder / "locked").mkdir(mode=0o555)
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def not_root(folder):
+    """Root may write everywhere: it becomes nobody for as long as the test lasts."""
+    if os.geteuid() != 0:
+        yield
+        return
+    folder.chmod(0o755)
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_a_read_only_folder(locked, not_root):
     with pytest.raises(UsageError, match="no permission to write in"), atomic_path("locked/y"):
         pass
 

@@ -1,5 +1,6 @@
 """Files as numpy, pandas, DuckDB and pyarrow write them are read as they themselves read them."""
 
+import os
 import re
 
 import duckdb
@@ -139,6 +140,41 @@ def test_format_is_found_by_content(tmp_path, vectors):
 def refuse(error, message, paths, **columns):
     with pytest.raises(error, match=message):
         list(open_inputs([str(path) for path in paths], Columns(**columns)).blocks())
+
+
+def test_a_block_that_is_kept_stays_what_it_was(tmp_path):
+    rows = np.arange(1_500_001, dtype=np.float32).reshape(-1, 1) + np.array([0, 0.5], np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    data = open_inputs([str(tmp_path / "x.npy")])
+    blocks = list(data.blocks(400_001))
+    assert [block.start for block in blocks] == [0, 400_001, 800_002, 1_200_003]
+    np.testing.assert_array_equal(np.concatenate([b.vectors for b in blocks]), rows)
+    (last,) = data.blocks(400_001, since=1_200_003)
+    np.testing.assert_array_equal(last.vectors, rows[1_200_003:])
+    # A consumer that keeps a block, or stops in between, is served as well.
+    few = data.blocks(400_001)
+    kept = next(few).vectors
+    next(few)
+    few.close()
+    np.testing.assert_array_equal(kept, rows[:400_001])
+    rest = data.blocks(400_001)
+    next(rest)
+    os.truncate(tmp_path / "x.npy", 6_000_000)
+    with pytest.raises(InputError, match=r"x\.npy: ended .* bytes early"):
+        list(rest)
+
+
+def test_every_float16_is_read_exactly(tmp_path):
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = np.tile(every[np.isfinite(every)], 5).reshape(-1, 4)
+    np.save(tmp_path / "x.npy", finite)
+    read = open_inputs([str(tmp_path / "x.npy")]).load()
+    expected = finite.astype(np.float32)
+    np.testing.assert_array_equal(read.view(np.uint32), expected.view(np.uint32))
+    for bits in every[~np.isfinite(every)].view(np.uint16)[::97]:
+        finite.view(np.uint16)[1234, 3] = bits
+        np.save(tmp_path / "x.npy", finite)
+        refuse(InputError, "x.npy: row 1234 holds (nan|-?inf) in", [tmp_path / "x.npy"])
 
 
 def test_bad_paths(tmp_path):

@@ -182,3 +182,82 @@ def test_a_missing_extra_is_named(folder, extra, module, arguments):
     )
     assert result.returncode == 2, result.stderr
     assert f"pip install 'dinkcli[{extra}]'" in result.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def bad(folder):
+    """bad.parquet: the rows of x.parquet with five bad ones among them; numbers of the others."""
+    table = pq.read_table(folder / "x.parquet")
+    where = [0, 7, 150, 151, 304]
+    kept = np.delete(np.arange(305), where)
+    source = np.zeros(305, np.int64)
+    source[kept] = np.arange(300)
+    table = table.take(pa.array(source))
+    vectors = table["v"].to_pylist()
+    for row in where:
+        vectors[row] = None
+    vectors[150] = [1, float("nan"), 3, 4, 5]
+    column = pa.array(vectors, table.schema.field("v").type)
+    pq.write_table(table.set_column(3, "v", column), folder / "bad.parquet", row_group_size=7)
+    return kept
+
+
+@pytest.mark.parametrize("how", ["skip", "label"])
+def test_bad_rows_are_left_out_of_every_view(dink, folder, bad, how):
+    flags = ["--bad-rows", how]
+    labelled = [folder / "m", "--label-column", "topic", "--json"]
+    expected = json.loads(dink("evaluate", *labelled, folder / "x.parquet").stdout)
+    found = json.loads(dink("evaluate", *labelled, folder / "bad.parquet", *flags).stdout)
+    assert (expected.pop("bad_rows"), found.pop("bad_rows")) == (0, 5)
+    assert found.keys() == expected.keys()
+    assert found["confusion"] == expected["confusion"]
+    assert found["sizes"] == expected["sizes"]
+    assert found["inertia"] == pytest.approx(expected["inertia"])
+    assert found["davies_bouldin"] == pytest.approx(expected["davies_bouldin"])
+
+    named = [folder / "m", "--id-column", "id", "--json"]
+    expected = json.loads(dink("inspect", *named, folder / "x.parquet").stdout)
+    found = json.loads(dink("inspect", *named, folder / "bad.parquet", *flags).stdout)
+    assert found["bad_rows"] == 5
+    for here, there in zip(found["clusters"], expected["clusters"], strict=True):
+        assert [(e["row"], e["id"]) for e in here["exemplars"]] == [
+            (bad[e["row"]], e["id"]) for e in there["exemplars"]
+        ]
+
+    expected = json.loads(dink("sweep", folder / "x.parquet", "-k", "2,3", "--json").stdout)
+    found = json.loads(dink("sweep", folder / "bad.parquet", "-k", "2,3", "--json", *flags).stdout)
+    assert (expected.pop("bad_rows"), found.pop("bad_rows")) == (0, 5)
+    assert found == expected
+
+
+def test_bad_rows_are_counted_for_people_and_stop_by_default(dink, folder, bad, tmp_path):
+    skip = ["--bad-rows", "skip"]
+    report = ["report", folder / "m", folder / "bad.parquet", "--id-column", "id", "-o", "r.html"]
+    assert "305 rows, 5 bad rows left out" in dink(*report, *skip).stderr
+    page = (tmp_path / "r.html").read_text()
+    assert "<b>5</b> bad rows left out" in page
+    assert "All 300 rows" in page
+    for command in (
+        ["evaluate", folder / "m", folder / "bad.parquet"],
+        ["inspect", folder / "m", folder / "bad.parquet"],
+        ["sweep", folder / "bad.parquet", "-k", "2,3"],
+    ):
+        assert "bad rows left out: 5" in dink(*command, *skip).stderr
+        refused = dink(*command, code=1).stderr
+        assert "bad.parquet: row 0: column 'v' is null" in refused
+        assert "5 bad rows" in refused
+    np.save(tmp_path / "nan.npy", np.full((9, 5), np.nan, np.float32))
+    refused = dink("evaluate", folder / "m", "nan.npy", *skip, code=1).stderr
+    assert "nan.npy: all 9 rows are bad" in refused
+
+
+def test_a_row_without_direction_is_bad_under_cosine(dink, tmp_path):
+    z = np.eye(3, 4, dtype=np.float32).repeat(5, 0)
+    np.save(tmp_path / "x.npy", z)
+    dinkcli.train(z, 3, metric="cosine", device="cpu").save(tmp_path / "m")
+    z[4] = 0
+    np.save(tmp_path / "zero.npy", z)
+    refused = dink("evaluate", "m", "zero.npy", code=1).stderr
+    assert "zero.npy: row 4 has norm 0, which has no direction" in refused
+    found = json.loads(dink("evaluate", "m", "zero.npy", "--bad-rows", "skip", "--json").stdout)
+    assert (found["rows"], found["bad_rows"]) == (14, 1)

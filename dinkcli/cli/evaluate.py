@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import Column, Device, Inputs, LabelColumn, ModelPath, Quiet
+from dinkcli.cli.options import BadRows, Column, Device, Inputs, LabelColumn, ModelPath, Quiet
 from dinkcli.cli.tables import JsonData, add_row, new_table, print_json, show
 from dinkcli.errors import UsageError
 
@@ -31,6 +31,7 @@ def evaluate(
     label_column: LabelColumn = None,
     device: Device = "auto",
     column: Column = None,
+    bad_rows: BadRows = "stop",
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
@@ -47,7 +48,8 @@ def evaluate(
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
         model = load(model_path)
-        data = repeatable(open_inputs(inputs, Columns(column, model.column, label=label_column)))
+        wanted = Columns(column, model.column, label=label_column)
+        data = repeatable(open_inputs(inputs, wanted, bad_rows))
         model.check_features(data.n_features, data.name)
 
         from dinkcli.device import resolve_device
@@ -68,6 +70,8 @@ def evaluate(
             print_json(found.as_dict())
         else:
             _show(found)
+            if found.quality.bad_rows and not quiet:
+                say(f"bad rows left out: {found.quality.bad_rows}")
             if found.unlabelled and not quiet:
                 say(f"{found.unlabelled} rows without a label are left out of the agreement")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable
-from dinkcli.cli.options import Column, Device, IdColumn, ModelPath, Quiet
+from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.options import BadRows, Column, Device, IdColumn, ModelPath, Quiet
 from dinkcli.cli.tables import (
     JsonData,
     add_row,
@@ -54,6 +54,7 @@ def inspect(
     ] = 40,
     device: Device = "auto",
     column: Column = None,
+    bad_rows: BadRows = "stop",
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,38 +69,42 @@ def inspect(
         if not inputs and (id_column or text_column or column):
             raise UsageError("--id-column, --text-column and --column name columns of an INPUT")
         model = load(model_path)
-        spread, sizes, nearest = spreads(model), model.cluster_sizes, None
+        spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         if inputs:
             from dinkcli.readers.base import Columns
 
             wanted = Columns(column, model.column, id_column, text=text_column)
-            sizes, spread, nearest = _look(
-                model, inputs, wanted, exemplars, device, quiet or as_json
+            sizes, spread, nearest, n_bad = _look(
+                model, inputs, wanted, bad_rows, exemplars, device, quiet or as_json
             )
         if as_json:
-            print_json(_document(model, sizes, spread, nearest))
+            seen = {"bad_rows": n_bad} if inputs else {}
+            print_json(_document(model, sizes, spread, nearest) | seen)
             return
         _show_model(model_path, model)
         _show_training(model)
         _show_sizes(sizes, spread, nearest, clusters)
         _show_extremes(spread, sizes)
         _show_pairs(model)
+        if n_bad and not quiet:
+            say(f"bad rows left out: {n_bad}")
 
 
 def _look(
     model: Model,
     inputs: list[str],
     wanted: Columns,
+    bad_rows: str,
     number: int,
     device: str,
     quiet: bool,
-) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]]]:
-    """(sizes, spreads, exemplars) of the inputs' rows."""
+) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
+    """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
     from dinkcli.overview import root_mean
     from dinkcli.readers import open_inputs
     from dinkcli.readers.spool import repeatable
 
-    data = repeatable(open_inputs(inputs, wanted))
+    data = repeatable(open_inputs(inputs, wanted, bad_rows))
     model.check_features(data.n_features, data.name)
 
     from dinkcli.device import resolve_device
@@ -114,10 +119,10 @@ def _look(
         for view in survey(model, data, where):
             first.add(view)
             nearest.add(view)
-            progress.update("inspect", view.start + len(view), data.known_rows, "rows")
+            progress.update("inspect", view.end, data.known_rows, "rows")
     sizes = first.sizes.cpu().numpy()
     spread = root_mean(first.inertia.cpu().numpy(), sizes)
-    return sizes, spread, nearest.of_clusters()
+    return sizes, spread, nearest.of_clusters(), first.bad_rows
 
 
 def _document(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import Column, Device, IdColumn, Inputs, ModelPath, Quiet
+from dinkcli.cli.options import BadRows, Column, Device, IdColumn, Inputs, ModelPath, Quiet
 
 
 def report(
@@ -34,6 +34,7 @@ def report(
     seed: Annotated[int, typer.Option(help="Of the rows drawn for the map.")] = 0,
     device: Device = "auto",
     column: Column = None,
+    bad_rows: BadRows = "stop",
     quiet: Quiet = False,
 ) -> None:
     """Writes a page to look at the clusters: one HTML file that works offline.
@@ -54,7 +55,7 @@ def report(
         check_target(output)
         model = load(model_path)
         wanted = Columns(column, model.column, id_column, text=text_column)
-        data = repeatable(open_inputs(inputs, wanted))
+        data = repeatable(open_inputs(inputs, wanted, bad_rows))
         model.check_features(data.n_features, data.name)
         refuse_overwriting(output, data, model_path)
 
@@ -84,4 +85,6 @@ def report(
         if not quiet:
             seconds = time.monotonic() - started
             size = len(text.encode()) / 1e6
-            say(f"{output}: {data.known_rows} rows, {size:.1f} MB, {seconds:.1f} s")
+            left_out = material.quality.bad_rows
+            bad = f", {left_out} bad rows left out" if left_out else ""
+            say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")

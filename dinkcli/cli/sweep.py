@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary
-from dinkcli.cli.options import Column, Device, Inputs, Metric, Quiet, SampleWeight, Seed
+from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.options import BadRows, Column, Device, Inputs, Metric, Quiet, SampleWeight, Seed
 from dinkcli.cli.tables import JsonData, add_row, bar, console, new_table, print_json, show
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def sweep(
     seed: Seed = 0,
     device: Device = "auto",
     column: Column = None,
+    bad_rows: BadRows = "stop",
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,7 +50,7 @@ def sweep(
         from dinkcli.readers.spool import repeatable
         from dinkcli.readers.weights import read_weights
 
-        data = repeatable(open_inputs(inputs, Columns(column)))
+        data = repeatable(open_inputs(inputs, Columns(column), bad_rows))
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -68,6 +69,8 @@ def sweep(
             print_json(found.as_dict())
         else:
             _show(found, data.name)
+            if found.bad_rows and not quiet:
+                say(f"bad rows left out: {found.bad_rows}")
 
 
 def _show(found: Sweep, name: str) -> None:

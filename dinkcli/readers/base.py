@@ -69,8 +69,8 @@ class Block:
 
     Attributes:
         start: number of the first row, counting from 0.
-        vectors: (B, D), in the file's own dtype until a consumer converts it. Not to be changed,
-            nor kept beyond the next block: it may be the reader's buffer.
+        vectors: (B, D), in the file's own dtype until a consumer converts it. Not to be changed: it
+            may be memory of the input itself. It stays as it is for as long as it is referred to.
         carried: the B values of each carried column, or None without such columns.
         bad: (B,) bool, rows without a usable vector (theirs are zeros), or None for no such row.
         problem: what is wrong with the first bad row, as it follows "row 17" in a sentence.

@@ -97,11 +97,11 @@ def gather(
         first.add(view)
         exemplars.add(view)
         drawn.add(view)
-        on_rows("assign", view.start + len(view))
+        on_rows("assign", view.end)
     second = SecondPass(first)
     for view in survey(model, data, device):
         second.add(view)
-        on_rows("spread", view.start + len(view))
+        on_rows("spread", view.end)
     measured = quality(first, second)
     z, labels = drawn.z, drawn.labels
     points, explained = _projected(z, projection, seed)
@@ -132,19 +132,25 @@ class _Drawn:
 
     def __init__(self, n_rows: int, most: int, seed: int):
         chosen = np.random.default_rng(seed).choice(n_rows, min(n_rows, most), replace=False)
-        self.rows = np.sort(chosen)
+        self._chosen = np.sort(chosen)
+        self._rows: list[np.ndarray] = []
         self._z: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._carried: list[pa.RecordBatch] = []
 
     def add(self, view: View) -> None:
-        first, last = np.searchsorted(self.rows, (view.start, view.start + len(view)))
-        here = self.rows[first:last] - view.start
+        # Bad rows may have been drawn; they are in no view.
+        rows, here, _ = np.intersect1d(view.rows, self._chosen, True, return_indices=True)
+        self._rows.append(rows)
         where = torch.from_numpy(here).to(view.z.device)
         self._z.append(view.z[where].cpu().numpy())
         self._labels.append(view.labels[where].cpu().numpy())
         if view.carried is not None:
             self._carried.append(view.carried.take(pa.array(here)))
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.concatenate(self._rows)
 
     @property
     def z(self) -> np.ndarray:

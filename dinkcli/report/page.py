@@ -97,6 +97,8 @@ def _summary(model: Model, material: Material) -> str:
         (_number(q.simplified_silhouette), "silhouette"),
         ("-" if q.ambiguous is None else f"{q.ambiguous:.1%}", "ambiguous rows"),
     ]
+    if q.bad_rows:
+        facts.insert(1, (f"{q.bad_rows:,}", "bad rows left out"))
     return "".join(f"<li><b>{escape(value)}</b> {escape(name)}</li>" for value, name in facts)
 
 
