@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from dinkcli.nearest import CenterIndex, Nearest
 from dinkcli.objective import responsibilities
 
 _ONE_HOT_ELEMENTS = 1 << 24
-_CACHED_ELEMENTS = 1 << 18
+_CACHED_ELEMENTS = 1 << 20
 
 
 @dataclass
@@ -93,22 +94,23 @@ def wide(device: torch.device) -> torch.dtype:
 def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """<z_i, table[index_i]> of each row, (N,), in pieces that stay in the processor's cache."""
     rows = max(1, _CACHED_ELEMENTS // z.shape[1])
-    parts = zip(z.split(rows), index.split(rows), strict=True)
-    return torch.cat([torch.linalg.vecdot(part, table[where]) for part, where in parts])
+    buffer = z.new_empty((min(rows, len(z)), z.shape[1]))
+    parts = []
+    for part, where in zip(z.split(rows), index.split(rows), strict=True):
+        products = torch.index_select(table, 0, where, out=buffer[: len(part)]).mul_(part)
+        parts.append(products.sum(1))
+    return torch.cat(parts)
 
 
 def weighted_segment_sums(z: Tensor, weights: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     """Sums of ``weights`` (N,) times ``z`` (N, D) by label; (K, D). The same bits every time."""
-    rows = max(1, _CACHED_ELEMENTS // z.shape[1]) if z.device.type == "cpu" else len(z)
-    result = z.new_zeros((n_clusters, z.shape[1]))
-    for part, weight, label in zip(
-        z.split(rows), weights.split(rows), labels.split(rows), strict=True
-    ):
-        if z.device.type == "cpu":
-            result.index_add_(0, label, part * weight[:, None])
-        else:
-            result += segment_sums(part * weight[:, None], label, n_clusters)
-    return result
+    if z.device.type != "cpu":
+        return segment_sums(z * weights[:, None], labels, n_clusters)
+    # A bag sums its weighted rows without a copy of them, in the order given.
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels, minlength=n_clusters)
+    first = counts.cumsum(0) - counts
+    return embedding_bag(order, z, first, mode="sum", per_sample_weights=weights[order])
 
 
 def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:

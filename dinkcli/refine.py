@@ -24,7 +24,6 @@ from dinkcli.schedule import Effort
 from dinkcli.split import removal_costs, split
 
 _LEAST_CANDIDATES = 64
-_SWAP_FAILURES = 2
 _SWAP_TOL = 1e-4
 _SWAP_ROUNDS = 50
 
@@ -77,7 +76,7 @@ def refine(
         return
     best = State.of(sample, at.centers)
     if at.swapping:
-        for step in swap(sample, at, best, generator, effort.moves):
+        for step in swap(sample, at, best, generator, effort.patience, effort.moves):
             yield step
             best = step[1]
     part = sample[: effort.breathing_rows]
@@ -88,11 +87,18 @@ def refine(
 
 
 def swap(
-    sample: Sample, at: Refining, best: State, generator: torch.Generator, breaths: int = 0
+    sample: Sample,
+    at: Refining,
+    best: State,
+    generator: torch.Generator,
+    patience: int,
+    breaths: int = 0,
 ) -> Iterator[tuple[int, State]]:
     """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round.
 
-    ``breaths`` is how many centres the round after the last swap may move.
+    Args:
+        patience: poor rounds in a row that end them.
+        breaths: how many centres the round after the last swap may move.
     """
     if len(best.centers) < 3:
         at.swapping, at.moves = False, breaths
@@ -108,7 +114,7 @@ def swap(
         at.failures = at.failures + 1 if poor else 0
         if poor:
             at.moves = max(1, min(at.moves, moved) // 2)
-        if moved == 0 or at.failures == _SWAP_FAILURES or at.rounds == _SWAP_ROUNDS:
+        if moved == 0 or at.failures == patience or at.rounds == _SWAP_ROUNDS:
             at.swapping, at.moves, at.failures = False, breaths, 0
         yield moved, best
 

@@ -73,8 +73,9 @@ class RowSource:
         self._count()
 
     def _load(self) -> None:
-        rows, good = self.data.load_rows(self.data.dtype, nonzero=self.metric == "cosine")
-        loaded = _aligned(rows)
+        loaded = _empty((self.n_rows, self.n_features), self.data.dtype)
+        rows, good = self.data.load_rows(loaded.numpy(), nonzero=self.metric == "cosine")
+        loaded = loaded[: len(rows)]
         if good is not None:
             self._leave_out(self.n_rows - len(good))
             if self.weights is not None:
@@ -230,13 +231,17 @@ def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:
         yield order[start : start + size]
 
 
-def _aligned(vectors: np.ndarray) -> Tensor:
-    """A copy in memory of torch's own alignment.
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
+    """Memory of torch's own alignment.
 
     The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
     differs from run to run.
     """
-    rows = torch.empty(vectors.shape, dtype=torch.from_numpy(np.empty(0, vectors.dtype)).dtype)
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+
+
+def _aligned(vectors: np.ndarray) -> Tensor:
+    rows = _empty(vectors.shape, vectors.dtype)
     rows.numpy()[:] = vectors
     return rows
 

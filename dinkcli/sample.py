@@ -48,8 +48,9 @@ class Sample:
     @cached_property
     def moments(self) -> tuple[Tensor, float]:
         """The mean row (D,) and the mean squared norm, weighted."""
-        mean = self.weigh_rows(self.z).sum(0) / self.total_weight
-        return mean, weighted_sum(self.z.square().sum(1), self.weights) / self.total_weight
+        total = self.z.sum(0) if self.weights is None else self.weights @ self.z
+        squares = weighted_sum(torch.linalg.vecdot(self.z, self.z), self.weights)
+        return total / self.total_weight, squares / self.total_weight
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for these rows, from their moments."""
@@ -65,9 +66,6 @@ class Sample:
 
     def weigh(self, values: Tensor) -> Tensor:
         return values if self.weights is None else values * self.weights
-
-    def weigh_rows(self, rows: Tensor) -> Tensor:
-        return rows if self.weights is None else rows * self.weights[:, None]
 
     def labels(self, centers: Tensor) -> Tensor:
         return CenterIndex(centers).labels(self.z)

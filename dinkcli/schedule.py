@@ -11,12 +11,22 @@ _END = 0.05  # of the start
 _LAST_STEP_SIZE = 0.05
 _STEPS = 240
 _ANNEALING_EPOCHS = 6
-_CHEAP_PASS = 10**8  # multiplications
-_TINY_PASS = 2 * 10**6
+_CHEAP_PASS = 250 * 10**6
+_TINY_PASS = 40 * 10**6
+_BREATHING_PRODUCT = 10**8  # multiplications
 
 
 class Effort(NamedTuple):
-    """Starts, updates while annealing, and what ``refine.breathe`` works on and when it ends."""
+    """Starts, updates while annealing, and what ``refine`` works on and when it ends.
+
+    Attributes:
+        n_init: starts.
+        annealing_steps: updates of each.
+        breathing_rows: that breaths are judged by; 0 for no breaths.
+        moves: centres that the first breath moves.
+        tol: a round that lowers the inertia by a smaller share of it is a poor one.
+        patience: poor rounds in a row that end a number of moves, or the swaps.
+    """
 
     n_init: int
     annealing_steps: int
@@ -29,15 +39,20 @@ class Effort(NamedTuple):
 def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     """Thorough where a pass over the sample is a matter of milliseconds, brief elsewhere."""
     few = min(5, n_clusters)
-    cost = n_clusters * n_features
-    if n_rows * cost <= _CHEAP_PASS:
-        n_init = 4 if n_rows * cost <= _TINY_PASS else 1
+    cost = _pass_cost(n_rows, n_clusters, n_features)
+    if cost <= _CHEAP_PASS:
+        n_init = 4 if cost <= _TINY_PASS else 1
         return Effort(n_init, _STEPS, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
     steps = _ANNEALING_EPOCHS * n_rows // annealing_batch(n_rows, n_clusters)
     rows = min(n_rows, max(8192, 256 * n_clusters))
-    if rows * cost > _CHEAP_PASS:
+    if rows * n_clusters * n_features > _BREATHING_PRODUCT:
         rows = 0
     return Effort(1, max(_STEPS // 4, min(_STEPS, steps)), rows, few, tol=1e-3, patience=1)
+
+
+def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
+    """In multiplications; looking at a row at all costs as much as some clusters or features."""
+    return n_rows * (n_clusters + 64) * (n_features + 128)
 
 
 def annealing_batch(n_rows: int, n_clusters: int) -> int:

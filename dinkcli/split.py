@@ -124,7 +124,7 @@ def _along_axis(
 
 def _far(part: Tensor, owner: Tensor, m: int) -> Tensor:
     """(R,) bool: rows nearer to the farthest row of their cluster than to its mean."""
-    squares = part.square().sum(1)
+    squares = torch.linalg.vecdot(part, part)
     farthest = part[largest_in_segments(squares, owner, m)]
     return row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
 

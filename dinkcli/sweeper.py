@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -266,11 +267,9 @@ class _Path:
     def _settled(self, centers: Tensor) -> State:
         best = self._passes(centers, _PASSES)
         at = Refining.begin(best.centers)
-        for round_, (_, state) in enumerate(swap(self.sample, at, best, self.generator), 1):
-            best = state
-            if round_ == _SWAPS:
-                break
-        return best
+        rounds = swap(self.sample, at, best, self.generator, patience=_SWAPS)
+        states = [state for _, state in islice(rounds, _SWAPS)]
+        return states[-1] if states else best
 
     def _passes(self, centers: Tensor, number: int) -> State:
         for _ in range(number):

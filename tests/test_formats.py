@@ -134,7 +134,7 @@ def test_narrow_types_stay_narrow(vectors):
     for path in ("half.safetensors", "half.parquet"):
         data = open_inputs([path])
         assert data.dtype == np.float16
-        loaded, _ = data.load_rows(data.dtype)
+        loaded, _ = data.load_rows(np.empty((data.known_rows, data.n_features), data.dtype))
         assert loaded.dtype == np.float16
         np.testing.assert_array_equal(loaded, half)
     brain = torch.from_numpy(vectors).bfloat16().float().numpy()
@@ -268,7 +268,7 @@ def test_bad_rows_are_counted_and_marked(vectors, value):
             np.testing.assert_array_equal(np.concatenate(none), bad)
             found = np.concatenate([block.vectors for block in blocks])
             np.testing.assert_array_equal(found, np.where(bad[:, None], 0, vectors))
-        kept, numbers = data.load_rows()
+        kept, numbers = data.load_rows(np.empty((data.known_rows, data.n_features), np.float32))
         np.testing.assert_array_equal(kept, vectors[~bad])
         np.testing.assert_array_equal(numbers, np.flatnonzero(~bad))
     with pytest.raises(UsageError, match="--bad-rows drop: expected stop, skip, label"):

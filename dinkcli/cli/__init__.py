@@ -5,9 +5,11 @@ Nothing here imports torch or pyarrow at the top, so that help and usage errors 
 
 import os
 
-# Threads that wait for work by spinning starve each other on a shared machine: a training of half a
-# second beside three busy processes took a minute. Has to be set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for work by spinning starve each other on a shared machine, and those that sleep
+# at once are slow to wake: a short spin loses little either way (docs/LOG.md). Has to be set before
+# torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from dinkcli.cli.app import app, main
 

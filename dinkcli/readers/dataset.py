@@ -161,16 +161,19 @@ class DataSet:
 
     def load(self) -> np.ndarray:
         """All usable rows in memory, (N, D) float32."""
-        return self.load_rows()[0]
+        return self.load_rows(np.empty((self.known_rows, self.n_features), np.float32))[0]
 
     def load_rows(
-        self, dtype: np.dtype | type = np.float32, nonzero: bool = False
+        self, result: np.ndarray, nonzero: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """All usable rows in memory, (N, D) of ``dtype``; and which ones, if not all of them."""
-        result = np.empty((self.known_rows, self.n_features), dtype)
+        """Puts all usable rows into ``result`` (N, D), whose dtype is one that ``blocks`` gives.
+
+        Returns:
+            The part of ``result`` that they fill, and which rows they are, if not all.
+        """
         good = np.ones(len(result), bool)
         done = 0
-        for block in self.blocks(dtype=dtype, nonzero=nonzero):
+        for block in self.blocks(dtype=result.dtype, nonzero=nonzero):
             vectors = block.vectors
             if block.bad is not None:
                 vectors = vectors[~block.bad]
