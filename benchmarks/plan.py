@@ -57,7 +57,12 @@ def run(*arguments: str) -> tuple[float, float]:
     """(seconds, largest resident set in bytes) of one command."""
     command = [sys.executable, "-m", "dinkcli", *arguments]
     started = time.monotonic()
-    process = os.posix_spawn(sys.executable, command, os.environ)
+    process = os.posix_spawn(
+        sys.executable,
+        command,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
     _, status, usage = os.wait4(process, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: exit {os.waitstatus_to_exitcode(status)}")
@@ -94,7 +99,9 @@ def main() -> None:
             print(f"| | plan | | | {planning:.1f} s | | | | |", flush=True)
 
 
-_WRITE = "import sys, plan; plan.write(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+_WRITE = (
+    "import sys, plan; plan.write(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+)
 
 
 def row(

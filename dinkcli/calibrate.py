@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dinkcli.anneal import Annealing, anneal, updates_per_report
 from dinkcli.assigner import assign
+from dinkcli.footprint import resident_bytes
 from dinkcli.lloyd import full_pass
 from dinkcli.model import Model
 from dinkcli.nearest import CenterIndex, chunk_rows
@@ -42,8 +43,8 @@ Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """Of each part of a training, on all the rows that it takes.
+class Measured:
+    """Seconds of each part of a training, on all the rows that it takes.
 
     Attributes:
         read: getting the rows into memory; 0 when they are read anew for each pass.
@@ -53,6 +54,7 @@ class Seconds:
         swap, breath: one round of the refinement.
         full_pass: one pass over all rows.
         assign: the labels of all rows.
+        reading_bytes: that are resident for reading, besides the rows read.
     """
 
     read: float
@@ -64,15 +66,16 @@ class Seconds:
     breath: float
     full_pass: float
     assign: float
+    reading_bytes: int
 
 
-def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> Seconds:
+def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> Measured:
     """Measures all parts, in a few seconds.
 
     Raises:
         InputError: bad rows among the first ones.
     """
-    rows, reading = _first_rows(data, work)
+    rows, reading, reading_bytes = _first_rows(data, work)
     held = DataSet([ArrayReader(rows)], bad_rows=data.bad_rows)
     loading = _timed(lambda: RowSource(held, metric, device, memory=_ALL), device)
     source = RowSource(held, metric, device, memory=_ALL)
@@ -100,7 +103,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> S
         labels = _each(parts, lambda part: None, device) * work.rows
     else:
         labels += reading * work.rows
-    return Seconds(
+    return Measured(
         read=read,
         draw=draw,
         seed=bench.seed(),
@@ -110,6 +113,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> S
         breath=bench.breath(),
         full_pass=a_pass,
         assign=labels,
+        reading_bytes=reading_bytes,
     )
 
 
@@ -161,7 +165,9 @@ class _Bench:
         for first, stop in ((0, n_short), (n_short, steps)):
             if stop > first:
                 middle = (first + stop) // 2 // every * every  # the next one does not report
-                total += (stop - first) * self._seconds(self._updating(start, middle), self.work.batch)
+                total += (stop - first) * self._seconds(
+                    self._updating(start, middle), self.work.batch
+                )
         return total / steps
 
     def _updating(self, start: float, position: int) -> Callable[[Sample], Call]:
@@ -245,14 +251,16 @@ def _centers(sample: Sample, n_clusters: int, generator: torch.Generator) -> Ten
     return sample.project(centers)
 
 
-def _first_rows(data: DataSet, work: Work) -> tuple[np.ndarray, float]:
-    """Rows to measure with, and the seconds that reading one takes."""
+def _first_rows(data: DataSet, work: Work) -> tuple[np.ndarray, float, int]:
+    """Rows to measure with, the seconds that reading one takes, and what it leaves resident."""
+    before = resident_bytes()
     most = max(_LEAST_ROWS, _BYTES // (4 * work.features))
     parts: list[np.ndarray] = []
     blocks = data.blocks(dtype=data.dtype if work.held else np.float32)
     good = ((b.vectors.copy() if b.bad is None else b.vectors[~b.bad], None) for b in blocks)
     seconds = _each(good, lambda block: parts.append(block[0]), torch.device("cpu"), most)
-    return np.concatenate(parts)[:most], seconds
+    resident = resident_bytes() - before - sum(part.nbytes for part in parts)
+    return np.concatenate(parts)[:most], seconds, max(0, resident)
 
 
 def _each(

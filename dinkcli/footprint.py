@@ -17,8 +17,8 @@ from dinkcli.split import _ROWS as _JUDGES
 from dinkcli.work import Work
 
 # What libraries allocate when they begin to work: threads, kernels, workspaces.
-_WORKING = 60 << 20
-_BLOCKS = 6  # of float32 rows: read, queued (two), in use, and copies on the way
+_WORKING = 20 << 20
+_BLOCKS = 6  # of float32 rows that are read ahead, used, and on their way
 _CHUNKS = 3  # of (rows, K) scores at once
 _LABELS = 48  # bytes a row: two labels and two distances of two states
 _PAIRS = 24  # bytes a row while pairs of clusters are counted
@@ -32,20 +32,21 @@ class Footprint:
     Attributes:
         work: of this process.
         libraries: resident before any row is read.
+        reading: resident for reading, besides the rows read.
         on_device: whether rows and centres live on a GPU.
     """
 
     work: Work
     libraries: int
+    reading: int
     on_device: bool = False
 
     @property
     def host(self) -> int:
         """Resident at the largest."""
-        loading = 2 * self.work.held_bytes
         if self.on_device:
-            return self._base + max(loading, self.work.sample_bytes)
-        return self._base + max(loading, self.device)
+            return self._base + max(self.work.held_bytes, self.work.sample_bytes)
+        return self._base + self.device
 
     @property
     def device(self) -> int:
@@ -72,7 +73,9 @@ class Footprint:
 
     @property
     def _base(self) -> int:
-        return self.libraries + _WORKING + _BLOCKS * min(BLOCK_BYTES, self._row * self.work.rows)
+        blocks = 1 if self.work.held else _BLOCKS
+        queued = blocks * min(BLOCK_BYTES, self._row * self.work.rows)
+        return self.libraries + _WORKING + self.reading + queued
 
     @property
     def _row(self) -> int:
@@ -89,7 +92,8 @@ class Footprint:
         work = self.work
         judged = min(work.sample, _JUDGES * max(64, work.clusters // 2))
         steps = (
-            work.sample_bytes,  # squares of all its numbers
+            # The squares of all its numbers, or the numbers in float64 for their mean.
+            work.sample_bytes * (1 if work.held else 2),
             2 * self._row * work.seeding,  # differences to centres
             2 * self._row * judged + (_LABELS + _PAIRS) * work.sample,  # splits
         )

@@ -7,12 +7,12 @@ Shapes: N rows, S rows of the sample, K clusters, D features, P processes.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from dinkcli.calibrate import Seconds, calibrate
+from dinkcli.calibrate import Measured, calibrate
 from dinkcli.device import resolve_device
 from dinkcli.errors import UsageError
 from dinkcli.footprint import Footprint, resident_bytes
@@ -22,6 +22,7 @@ from dinkcli.readers.memory import default_memory, machine_memory
 from dinkcli.readers.spool import repeatable
 from dinkcli.work import NOTHING, Range, Work
 
+_ENDING = 0.35  # of what starting takes: the interpreter takes the libraries down again
 _SPREAD = 0.15  # of what is measured in a moment against what happens later
 
 
@@ -125,16 +126,17 @@ def plan(
     options.check_rows(data.known_rows, data.name)
     memory = default_memory() if memory is None else memory
     machine = machine_memory() if machine is None else machine
+    startup *= 1 + _ENDING
     libraries = resident_bytes()
     work = Work.of(data, options, memory * processes)
     mine = work.shared(processes)
-    seconds = calibrate(data, mine, options.metric, where)
-    phases = _phases(work, seconds, startup)
+    measured = calibrate(data, mine, options.metric, where)
+    phases = _phases(work, measured, startup)
     total = NOTHING
     for phase in phases:
         total = total.plus(phase.seconds)
     total = Range(total.low * (1 - _SPREAD), total.typical, total.high * (1 + _SPREAD))
-    needs = Footprint(mine, libraries, on_device=where.type == "cuda")
+    needs = Footprint(mine, libraries, measured.reading_bytes, on_device=where.type == "cuda")
     device_total = torch.cuda.mem_get_info(where)[1] if where.type == "cuda" else None
     result = Plan(
         name=data.name,
@@ -156,7 +158,7 @@ def plan(
         memory=needs.host,
         device_memory=needs.device if device_total else None,
         exchanged=work.reduced_bytes.times(2 * (processes - 1) / processes),
-        assign_seconds=startup + seconds.assign,
+        assign_seconds=startup + measured.assign,
         assign_memory=needs.assigning,
         machine=machine,
         device_total=device_total,
@@ -166,21 +168,21 @@ def plan(
     return result
 
 
-def _phases(work: Work, seconds: Seconds, startup: float) -> list[Phase]:
+def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
     """One after the other, each with the seconds of all its rounds."""
     once, starts = Range.exactly(1), Range.exactly(work.starts)
     updates = Range.exactly(work.updates * work.starts)
-    annealing = work.updates * seconds.update + work.reports * seconds.report
-    refining = work.swaps.times(seconds.swap).plus(work.breaths.times(seconds.breath))
+    annealing = work.updates * measured.update + work.reports * measured.report
+    refining = work.swaps.times(measured.swap).plus(work.breaths.times(measured.breath))
     rounds = work.swaps.plus(work.breaths).times(work.starts)
     return [
         Phase("start", once, 0, Range.exactly(startup)),
-        Phase("read", once.times(work.held), work.rows, Range.exactly(seconds.read)),
-        Phase("sample", once, work.sample, Range.exactly(seconds.draw)),
-        Phase("seed", starts, work.seeding, starts.times(seconds.seed)),
+        Phase("read", once.times(work.held), work.rows, Range.exactly(measured.read)),
+        Phase("sample", once, work.sample, Range.exactly(measured.draw)),
+        Phase("seed", starts, work.seeding, starts.times(measured.seed)),
         Phase("anneal", updates, work.batch, starts.times(annealing)),
         Phase("refine", rounds, work.sample, refining.times(work.starts)),
-        Phase("passes", work.passes, work.rows, work.passes.times(seconds.full_pass)),
+        Phase("passes", work.passes, work.rows, work.passes.times(measured.full_pass)),
     ]
 
 

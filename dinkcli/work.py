@@ -41,10 +41,10 @@ class Range(NamedTuple):
 
 NOTHING = Range.exactly(0)
 
-# Seen in trainings of 17 data sets (docs/scale.md names them).
-_SWAPS = {False: Range(1, 2, 6), True: Range(3, 5, 20)}  # with few clusters, with many
+# Seen in trainings of 18 data sets (docs/scale.md names them).
+_SWAPS = {False: Range(1, 2, 4), True: Range(1, 5, 24)}  # with few clusters, with many
 _MANY_CLUSTERS = 64
-_MORE_BREATHS = Range(0, 3, 7)  # than the least that end the search
+_MORE_BREATHS = Range(0, 2, 8)  # than the least that end the search
 _PASSES = Range(2, 3, 16)
 _MAX_PASSES = 30
 _ANY_MEMORY = 1 << 62

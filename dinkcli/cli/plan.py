@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dinkcli.work import Range
 
 _WHAT = {
-    "start": "libraries",
+    "start": "libraries, and their end",
     "read": "all rows into memory",
     "sample": "drawing {rows} rows",
     "seed": "first centres from {rows} rows",
@@ -43,7 +43,6 @@ def plan(
     column: Column = None,
     dim: Dim = None,
     bad_rows: BadRows = "stop",
-    init: Annotated[str, typer.Option(help="As for dink train.")] = "kmeans++",
     metric: Metric = "euclidean",
     refine: Annotated[bool, typer.Option(help="As for dink train.")] = True,
     n_init: Annotated[
@@ -68,14 +67,13 @@ def plan(
     """
     with error_boundary():
         begun = time.process_time(), time.monotonic()
-        from dinkcli.options import SEEDINGS, TrainOptions
+        from dinkcli.options import TrainOptions
         from dinkcli.readers import open_inputs
         from dinkcli.readers.base import Columns
         from dinkcli.readers.memory import parse_size
 
         options = TrainOptions(
             n_clusters,
-            init=init if init in SEEDINGS else "given",
             metric=metric,
             refine=refine,
             n_init=n_init,
