@@ -87,15 +87,15 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
     # The first blocks of the input serve where they are a matter of moments.
     share = min(1.0, BLOCK_BYTES / (4 * work.features * work.rows))
     if work.held:
+        again = source
         read = (reading + loading / len(rows)) * work.rows
         draw = drawing * work.sample / len(rows)
     else:
-        streamed = RowSource(data, metric, device, memory=0, shift=source.shift)
-        read = 0.0
-        draw = _each(streamed.blocks(), lambda block: None, device) * work.rows
-        quick = a_pass * share < _READING_SECONDS
-        measured = _each(streamed.blocks(), bench.pass_over, device) if quick else 0.0
-        a_pass = measured * work.rows or max(a_pass, draw)
+        again = RowSource(data, metric, device, memory=0, shift=source.shift)
+        read, draw = 0.0, _each(again.blocks(), lambda block: None, device) * work.rows
+        a_pass = max(a_pass, draw)
+    if a_pass * share < _READING_SECONDS:
+        a_pass = _each(again.blocks(), bench.pass_over, device) * work.rows
     if labels * share < _READING_SECONDS:
         centers = bench.centers.cpu().numpy() + source.shift.numpy()
         model = Model(centers, np.ones(len(centers)), metric, data.column)
@@ -159,6 +159,8 @@ class _Bench:
         steps = self.work.updates
         start = self.annealing.start_temperature or 0.01 * self.sample.moments[1]
         schedule = temperatures(start, steps)
+        if not schedule:  # all rows are one
+            return 0.0
         n_short = sum(t >= self.annealing.short_above for t in schedule)
         every = updates_per_report(steps)
         total = 0.0

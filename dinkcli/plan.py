@@ -173,7 +173,9 @@ def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
     once, starts = Range.exactly(1), Range.exactly(work.starts)
     updates = Range.exactly(work.updates * work.starts)
     annealing = work.updates * measured.update + work.reports * measured.report
-    refining = work.swaps.times(measured.swap).plus(work.breaths.times(measured.breath))
+    first_look = Range.exactly(1 if work.swaps.high else 0)
+    refining = work.swaps.plus(first_look).times(measured.swap)
+    refining = refining.plus(work.breaths.times(measured.breath))
     rounds = work.swaps.plus(work.breaths).times(work.starts)
     return [
         Phase("start", once, 0, Range.exactly(startup)),

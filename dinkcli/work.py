@@ -45,7 +45,7 @@ NOTHING = Range.exactly(0)
 _SWAPS = {False: Range(1, 2, 4), True: Range(1, 5, 24)}  # with few clusters, with many
 _MANY_CLUSTERS = 64
 _MORE_BREATHS = Range(0, 2, 8)  # than the least that end the search
-_PASSES = Range(2, 3, 16)
+_PASSES = {False: Range(2, 3, 11), True: Range(2, 5, 16)}  # with all rows in the sample, or not
 _MAX_PASSES = 30
 _ANY_MEMORY = 1 << 62
 _SPLIT_SUMS = 8  # over the rows of each split cluster, one after the other
@@ -98,7 +98,8 @@ class Work:
         sample = sample_size(n, k, d, memory)
         how = effort(sample, k, d)
         batch = options.batch_size or annealing_batch(sample, k)
-        passes = _PASSES.at_most(options.epochs or _MAX_PASSES)
+        # The last pass measures, beyond those that the limit counts.
+        passes = _PASSES[sample < n].at_most(1 + (options.epochs or _MAX_PASSES))
         refined = options.refine and k > 1
         return cls(
             rows=n,
