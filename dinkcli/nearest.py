@@ -98,30 +98,32 @@ class CenterIndex:
 
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
-        found = [self._search(rows, self._shift(rows))[0] for rows in self.chunks(z)]
-        return _joined(found)
+        labels = _empty(z, torch.int64)
+        for rows, label in zip(self.chunks(z), self.chunks(labels), strict=True):
+            label.copy_(self._search(rows, self._shift(rows))[0])
+        return labels
 
     def nearest(self, z: Tensor) -> Nearest:
         """The nearest centre of each row of ``z`` (N, D), and how far it is."""
-        parts = []
-        for chunk in self.chunks(z):
+        found = Nearest(_empty(z, torch.int64), _empty(z, self.dtype))
+        for chunk, *results in zip(self.chunks(z), *map(self.chunks, found), strict=True):
             rows = self._shift(chunk)
             labels = self._search(chunk, rows)[0]
-            parts.append((labels, self._squared_distances_to(rows, labels)))
-        return Nearest(*map(_joined, zip(*parts, strict=True)))
+            _fill(results, labels, self._squared_distances_to(rows, labels))
+        return found
 
     def nearest_two(self, z: Tensor) -> NearestTwo:
         """The two nearest centres of each row of ``z`` (N, D), and how far they are."""
-        parts = []
-        for chunk in self.chunks(z):
+        found = NearestTwo(*[_empty(z, dtype) for dtype in (torch.int64, self.dtype) * 2])
+        for chunk, *results in zip(self.chunks(z), *map(self.chunks, found), strict=True):
             rows = self._shift(chunk)
             labels, second = self._search(chunk, rows, two=True)
             assert second is not None
-            distances = [self._squared_distances_to(rows, found) for found in (labels, second)]
+            distances = [self._squared_distances_to(rows, each) for each in (labels, second)]
             if self.n_clusters == 1:
                 distances[1] = torch.full_like(distances[1], torch.inf)
-            parts.append((labels, distances[0], second, distances[1]))
-        return NearestTwo(*map(_joined, zip(*parts, strict=True)))
+            _fill(results, labels, distances[0], second, distances[1])
+        return found
 
     def _shift(self, z: Tensor) -> Tensor:
         z = z.to(self.dtype)
@@ -204,5 +206,12 @@ class CenterIndex:
         return result.scatter_reduce_(0, row, label, "amin")
 
 
-def _joined(parts: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _empty(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N,). Made before the chunks: small results that outlive the scores of their chunk keep
+    the allocator from using that place again, which came to hundreds of MB."""
+    return torch.empty(len(z), dtype=dtype, device=z.device)
+
+
+def _fill(results: list[Tensor], *found: Tensor) -> None:
+    for result, values in zip(results, found, strict=True):
+        result.copy_(values)
