@@ -35,10 +35,10 @@ def blobs(seed: int, sizes: list[int], features: int, spread: float, scale: np.n
     return rows[order].astype(np.float32), truth[order], len(sizes)
 
 
-def mixture(n_rows: int, n_clusters: int) -> Set:
+def mixture(n_rows: int, n_clusters: int, seed: int = 0) -> Set:
     """Overlapping rows of many scales: mixes of a sentence embedding with near ones."""
     base, _, _ = stdlib()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     near = np.argsort(-(base @ base.T), axis=1)[:, 1:13]
     first = rng.integers(0, len(base), n_rows)
     second = near[first, rng.integers(0, 12, n_rows)]

@@ -193,8 +193,13 @@ def breathe(
         at.failures = at.failures + 1 if poor else 0
         if at.failures == effort.patience:
             at.failures = 0
-            at.moves = moves // 2 if moves > 5 else moves - 1
+            at.moves = fewer(moves)
         yield moves, best
+
+
+def fewer(moves: int) -> int:
+    """How many centres breaths move once this many do not help any more."""
+    return moves // 2 if moves > 5 else moves - 1
 
 
 def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
 from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
+from dinkcli.cli.plan import plan
 from dinkcli.cli.report import report
 from dinkcli.cli.sweep import sweep
 from dinkcli.cli.together import refuse_several
@@ -30,6 +31,7 @@ app.command()(train)
 app.command()(assign)
 app.command()(export)
 app.command()(info)
+app.command()(plan)
 app.command()(inspect)
 app.command()(evaluate)
 app.command()(report)

@@ -14,15 +14,20 @@ def in_memory(data: DataSet, memory: int) -> bool:
     return data.dtype.itemsize * data.known_rows * data.n_features <= memory
 
 
-def default_memory() -> int:
-    """A quarter of the machine's memory, or of what a container may use of it."""
+def machine_memory() -> int:
+    """Bytes of memory that the machine has, or that a container may use of it."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
             limits.append(int(file.read()))
     except (OSError, ValueError):  # no container, or one without a limit
         pass
-    return min(limits) // 4
+    return min(limits)
+
+
+def default_memory() -> int:
+    """A quarter of the machine's memory, or of what a container may use of it."""
+    return machine_memory() // 4
 
 
 def parse_size(text: str) -> int:

@@ -1,0 +1,147 @@
+"""``dink plan``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinkcli.cli.console import error_boundary, printable, show_notes, warn
+from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Memory, Metric
+
+if TYPE_CHECKING:
+    from dinkcli.plan import Plan
+    from dinkcli.work import Range
+
+_WHAT = {
+    "start": "libraries, and their end",
+    "read": "all rows into memory",
+    "sample": "drawing {rows} rows",
+    "seed": "first centres from {rows} rows",
+    "anneal": "{rounds} updates on {rows} rows each",
+    "refine": "{rounds} rounds on up to {rows} rows each",
+    "passes": "{rounds} passes over {rows} rows",
+}
+
+
+def plan(
+    inputs: Inputs,
+    n_clusters: Annotated[
+        int,
+        typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False),
+    ],
+    device: Device = "auto",
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the rows, each with the power and memory of this machine."
+        ),
+    ] = 1,
+    memory: Memory = None,
+    column: Column = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
+    metric: Metric = "euclidean",
+    refine: Annotated[bool, typer.Option(help="As for dink train.")] = True,
+    n_init: Annotated[
+        int | None, typer.Option(help="As for dink train.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="As for dink train.", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="As for dink train.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As one line of JSON on standard output.")
+    ] = False,
+) -> None:
+    """Shows what training would take: time, memory, passes over the data.
+
+    Parts of it are run on the first rows and scaled, which takes a few seconds. How many rounds
+    and passes the data need shows only in training: there is a usual number, and a range.
+
+    dink plan emb.npy -k 1000
+    """
+    with error_boundary():
+        begun = time.process_time(), time.monotonic()
+        from dinkcli.options import TrainOptions
+        from dinkcli.readers import open_inputs
+        from dinkcli.readers.base import Columns
+        from dinkcli.readers.memory import parse_size
+
+        options = TrainOptions(
+            n_clusters,
+            metric=metric,
+            refine=refine,
+            n_init=n_init,
+            epochs=epochs,
+            batch_size=batch_size,
+        )
+        limit = None if memory is None else parse_size(memory)
+        data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
+        show_notes(data, as_json)
+
+        from dinkcli import plan as core
+
+        # What it takes to come here is what it takes a training.
+        startup = begun[0] + time.monotonic() - begun[1]
+        found = core.plan(
+            data, options, device=device, memory=limit, processes=processes, startup=startup
+        )
+        if as_json:
+            typer.echo(json.dumps(found.as_dict()))
+            return
+        typer.echo("\n".join(_lines(found)))
+        for warning in found.warnings:
+            warn(warning)
+
+
+def _lines(plan: Plan) -> list[str]:
+    from dinkcli.plan import size_text
+
+    how = "held in memory" if plan.held else f"read {_count(plan.readings)} times"
+    each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"
+    lines = [
+        f"input    {printable(plan.name)}: {plan.rows} rows x {plan.features} features",
+        f"rows     {size_text(plan.held_bytes)} of {plan.dtype}, {how}",
+        f"sample   {plan.sample} rows, {size_text(plan.sample_bytes)}",
+        "",
+    ]
+    for phase in plan.phases:
+        if phase.rounds.high:
+            what = _WHAT[phase.name].format(rounds=_count(phase.rounds), rows=phase.rows)
+            lines.append(f"{phase.name:8} {_seconds(phase.seconds):22} {what}")
+    lines += [
+        "",
+        f"train    {_seconds(plan.seconds):22} {size_text(plan.memory)} of memory{each}",
+        f"assign   {_time(plan.assign_seconds):22} {size_text(plan.assign_memory)} of memory{each}",
+    ]
+    if plan.device_memory is not None:
+        lines.append(f"{plan.device:8} {size_text(plan.device_memory)} of its memory")
+    if plan.processes > 1:
+        low, typical, high = map(size_text, plan.exchanged)
+        lines.append(
+            f"network  {typical} ({low} to {high}) sent by each process; its time is not counted"
+        )
+    return lines
+
+
+def _count(found: Range) -> str:
+    low, typical, high = (f"{value:g}" for value in found)
+    return typical if low == high else f"{typical} ({low} to {high})"
+
+
+def _seconds(found: Range) -> str:
+    low, typical, high = map(_time, found)
+    return typical if low == high else f"{typical} ({low} to {high})"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.3g} h"
