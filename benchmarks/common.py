@@ -124,7 +124,7 @@ def write_section(path: Path, name: str, text: str) -> None:
     """Puts ``text`` between the markers of that name, or at the end of the file with markers."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     old = path.read_text() if path.exists() else ""
-    section = f"{begin}\n\n{text.strip()}\n\n{end}"
+    section = "\n\n".join((begin, text.strip("\n"), end))
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if pattern.search(old):
         new = pattern.sub(lambda _: section, old, count=1)
