@@ -25,7 +25,7 @@ from dinkcli.readers.array import ArrayReader
 from dinkcli.readers.dataset import BLOCK_BYTES
 from dinkcli.refine import Refining, State, breathe
 from dinkcli.rows import RowSource
-from dinkcli.sample import Sample, center_projection
+from dinkcli.sample import Sample
 from dinkcli.schedule import effort, temperatures
 from dinkcli.seeding import kmeans_plus_plus
 from dinkcli.split import _ROWS as _JUDGES
@@ -81,7 +81,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
     source = RowSource(held, metric, device, memory=_ALL)
     generator = torch.Generator().manual_seed(0)
     drawing = _timed(lambda: source.sample(len(rows), generator), device)
-    sample = Sample(*source.sample(len(rows), generator), center_projection(metric))
+    sample = source.sample(len(rows), generator)
     bench = _Bench(sample, work, device)
     a_pass, labels = bench.full_pass(), bench.labels()
     # The first blocks of the input serve where they are a matter of moments.

@@ -226,7 +226,7 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
         source = RowSource(
             DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"), None, memory
         )
-        sample, _ = source.sample(50, torch.Generator().manual_seed(3))
+        sample = source.sample(50, torch.Generator().manual_seed(3)).z
         chosen = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:50]
         expected = z[chosen.numpy()] - source.shift.numpy()
         np.testing.assert_allclose(sample.numpy(), expected, atol=1e-5)
