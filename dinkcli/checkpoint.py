@@ -23,6 +23,7 @@ from dinkcli.progress import Progress
 from dinkcli.trainer import Step, Trainer
 
 EVERY = Interval(300.0)
+_RESTS = 8  # of them, processes that train together rest at one
 _GENERATOR = "generator"
 _SHIFT = "shift"
 _CHECKED_ELEMENTS = 1 << 24
@@ -76,6 +77,7 @@ class Checkpoints:
         self.notify = notify
         self.written = False
         self._begun = False
+        self._rests = 0
         self._stop = False
         self._since = {"steps": 0.0, "epochs": 0.0}
         self._last = time.monotonic()
@@ -101,6 +103,11 @@ class Checkpoints:
         if step is not None:
             self._since["steps"] += 1
             self._since["epochs"] += step.rows / n_rows
+        elif not self.group.alone:
+            # To agree takes a message: not after every update.
+            self._rests = (self._rests + 1) % _RESTS
+            if self._rests:
+                return
         passed = self._since.get(self.every.unit, time.monotonic() - self._last)
         due = passed >= self.every.amount
         stop, due = (flag > 0 for flag in self.group.largest(self._stop, due))

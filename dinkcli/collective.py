@@ -23,6 +23,7 @@ from dinkcli.watch import Watch
 _ARRIVAL = timedelta(minutes=5)
 # A process that is gone is noticed sooner; this one lives, and does not get on.
 _PATIENCE = timedelta(hours=2)
+_MESSAGE_ELEMENTS = 1 << 20
 
 
 class LostError(RunError):
@@ -173,6 +174,14 @@ class Processes(Group):
         dist.destroy_process_group()
 
     def _reduce(self, tensors: tuple[Tensor, ...], operation: dist.ReduceOp.RedOpType) -> None:
+        if 1 < len(tensors) and sum(tensor.numel() for tensor in tensors) <= _MESSAGE_ELEMENTS:
+            # One message takes about as long as another, whatever little is in it.
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            self._reduce((flat,), operation)
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+            return
         there = [tensor.to(self._device).contiguous() for tensor in tensors]
         with _connected():
             works = [dist.all_reduce(each, operation, async_op=True) for each in there]
