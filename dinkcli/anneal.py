@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.lloyd import Statistics, row_dots, wide
+from dinkcli.lloyd import Statistics, row_dots, weighted_segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
@@ -27,7 +27,6 @@ _POWER_ITERATIONS = 4
 _REPORTS = 20
 _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
-_STACK_ELEMENTS = 1 << 21
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0
 
@@ -90,8 +89,8 @@ def anneal(
         short = at.temperature >= at.short_above
         counts, total = _tempered_sums(batch, at.centers, at.temperature, short)
         batch.group.sum_(counts, total)
-        at.shares.lerp_((counts / weight).to(at.shares), step_size)
-        at.sums.lerp_((total / weight).to(at.sums), step_size)
+        at.shares.lerp_(counts / weight, step_size)
+        at.sums.lerp_(total / weight, step_size)
         fading = dilation * at.temperature / schedule[0]
         at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
         at.done += 1
@@ -117,39 +116,26 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
 def _tempered_sums(
     batch: Sample, centers: Tensor, temperature: float, short: bool
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, wide, of the rows
-    here.
+    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here.
 
     ||z||^2 is the same for all centres of a row and drops out of the softmax, which leaves one
     product, one softmax and one more product: this loop is most of the training time.
     """
-    n_clusters, n_features = centers.shape
-    dtype = wide(centers.device)
-    counts = torch.zeros(n_clusters, dtype=dtype, device=centers.device)
-    sums = torch.zeros(centers.shape, dtype=dtype, device=centers.device)
+    counts, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
     bias = centers.square().sum(1) / -temperature
-    small = batch.all_strata * centers.numel() <= _STACK_ELEMENTS
-    for stack, weights in batch.stacks(whole=small and len(batch) <= chunk_rows(n_clusters)):
-        # In float32 within a stratum, in float64 over strata: see ``Segments``.
-        n = centers.new_zeros(len(stack), n_clusters)
-        total = centers.new_zeros(len(stack), *centers.shape)
-        done = 0
-        for z in stack.split(chunk_rows(n_clusters), 1):
-            with products(z.device, short):
-                rows = z.reshape(-1, n_features)
-                scores = torch.addmm(bias, rows, centers.T, alpha=2 / temperature)
-                # Below this a responsibility is a denormal number, on which products take ten
-                # times as long.
-                scores = scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
-                r = scores.softmax(1).view(*z.shape[:2], n_clusters)
-                if weights is not None:
-                    r *= weights[:, done : done + z.shape[1], None]
-                n += r.sum(1)
-                total.baddbmm_(r.transpose(1, 2), z)
-            done += z.shape[1]
-        for part in range(len(stack)):
-            counts += n[part]
-            sums += total[part]
+    done = 0
+    for z in batch.z.split(chunk_rows(len(centers))):
+        with products(z.device, short):
+            scores = torch.addmm(bias, z, centers.T, alpha=2 / temperature)
+            # Below this a responsibility is a denormal number, on which products take ten times
+            # as long.
+            scores = scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
+            r = scores.softmax(1)
+            if batch.weights is not None:
+                r *= batch.weights[done : done + len(z), None]
+            counts += r.sum(0)
+            sums.addmm_(r.T, z)
+        done += len(z)
     return counts, sums
 
 
@@ -164,8 +150,7 @@ def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
     labels, n_clusters = near.labels, len(centers)
     counts = torch.bincount(labels, minlength=n_clusters)
     group.sum_(counts)
-    counts = counts.clamp(min=1)
-    segments = sample.segments(labels, n_clusters)
+    counts = counts.clamp(min=1).to(z.dtype)
     residuals = z - centers[labels]
     # Any start that is not orthogonal to the largest direction does; the farthest row of each
     # cluster has a large part of it.
@@ -175,9 +160,9 @@ def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)
         along = row_dots(residuals, direction, labels)
-        sums = segments.sum(residuals, along)
+        sums = weighted_segment_sums(residuals, along, labels, n_clusters)
         group.sum_(sums)
-        direction = (sums / counts[:, None]).to(z.dtype)
+        direction = sums / counts[:, None]
         eigenvalue = direction.norm(dim=1)
     start = _START * 2 * float(eigenvalue.median())
     return start if math.isfinite(start) else 0.0

@@ -101,7 +101,9 @@ class Processes(Group):
         RunError: the others have not come, or cannot be reached.
     """
 
-    def __init__(self, world: World, device: torch.device, on_loss: Callable[[str | None], object]):
+    def __init__(
+        self, world: World, device: torch.device, on_loss: Callable[[str | None], object]
+    ):
         super().__init__(world)
         self._device = device
         if device.type == "cuda":

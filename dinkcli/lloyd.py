@@ -18,7 +18,6 @@ from dinkcli.objective import responsibilities
 
 _ONE_HOT_ELEMENTS = 1 << 24
 _CACHED_ELEMENTS = 1 << 20
-_BAG_ELEMENTS = 1 << 23
 
 
 @dataclass
@@ -112,57 +111,15 @@ def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class Segments:
-    """Labelled rows, made ready for sums by label.
-
-    Args:
-        labels: (N,) of K clusters.
-        strata: (N,) below ``n_strata``, or None for one. Sums are taken in the precision of the
-            rows within a stratum and in float64 over strata, so that the result does not depend
-            on which strata are in which process.
-    """
-
-    def __init__(
-        self, labels: Tensor, n_clusters: int, strata: Tensor | None = None, n_strata: int = 1
-    ):
-        self.n_clusters = n_clusters
-        self.n_strata = 1 if strata is None else n_strata
-        self.labels = labels
-        if labels.device.type == "cpu":
-            bags = labels if strata is None else strata * n_clusters + labels
-            self._order = bags.argsort(stable=True)
-            counts = torch.bincount(bags, minlength=n_clusters * self.n_strata)
-            self._first = counts.cumsum(0) - counts
-
-    def sum(self, z: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Sums of ``weights`` (N,), or 1, times ``z`` (N, D) by label; (K, D) wide.
-
-        The same bits every time.
-        """
-        total = torch.zeros((self.n_clusters, z.shape[1]), dtype=wide(z.device), device=z.device)
-        if z.device.type != "cpu":
-            rows = z if weights is None else z * weights[:, None]
-            return total.add_(segment_sums(rows, self.labels, self.n_clusters))
-        if len(z) == 0:
-            return total
-        size = max(1, _BAG_ELEMENTS // total.numel())  # strata at once
-        weights = None if weights is None else weights[self._order]
-        ends = [*self._first[:: self.n_clusters].tolist(), len(z)]
-        for stratum in range(0, self.n_strata, size):
-            last = min(stratum + size, self.n_strata)
-            where = slice(ends[stratum], ends[last])
-            first = self._first[stratum * self.n_clusters : last * self.n_clusters] - where.start
-            # A bag sums its weighted rows without a copy of them, in the order given.
-            bags = embedding_bag(
-                self._order[where],
-                z,
-                first,
-                mode="sum",
-                per_sample_weights=None if weights is None else weights[where],
-            )
-            for part in bags.view(last - stratum, *total.shape):
-                total += part
-        return total
+def weighted_segment_sums(z: Tensor, weights: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Sums of ``weights`` (N,) times ``z`` (N, D) by label; (K, D). The same bits every time."""
+    if z.device.type != "cpu":
+        return segment_sums(z * weights[:, None], labels, n_clusters)
+    # A bag sums its weighted rows without a copy of them, in the order given.
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels, minlength=n_clusters)
+    first = counts.cumsum(0) - counts
+    return embedding_bag(order, z, first, mode="sum", per_sample_weights=weights[order])
 
 
 def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -192,12 +149,17 @@ def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tens
     return result.scatter_reduce_(0, labels[winners], winners, "amax")
 
 
-def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
-    """Weight of each cluster, (K,) wide."""
-    dtype = wide(labels.device)
+def cluster_sums(
+    z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
+) -> tuple[Tensor, Tensor]:
+    """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
     if weights is None:
-        return torch.bincount(labels, minlength=n_clusters).to(dtype)
-    return segment_sums(weights.to(dtype), labels, n_clusters)
+        counts = torch.bincount(labels, minlength=n_clusters).to(z.dtype)
+        return counts, segment_sums(z, labels, n_clusters)
+    return (
+        segment_sums(weights, labels, n_clusters),
+        weighted_segment_sums(z, weights, labels, n_clusters),
+    )
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
@@ -210,11 +172,11 @@ def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
 def hard_statistics(
     z: Tensor, weights: Tensor | None, near: Nearest, n_clusters: int
 ) -> Statistics:
-    counts = cluster_weights(weights, near.labels, n_clusters)
-    sums = Segments(near.labels, n_clusters).sum(z, weights)
+    counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
     inertia = weighted_sum(near.squared_distances, weights)
+    dtype = wide(z.device)
     parts = cluster_inertia(near.squared_distances, weights, near.labels, n_clusters)
-    return Statistics(counts, sums, inertia, inertia, parts)
+    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, parts)
 
 
 def cluster_inertia(

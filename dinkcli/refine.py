@@ -25,7 +25,6 @@ from dinkcli.split import removal_costs, split
 
 _LEAST_CANDIDATES = 64
 _SWAP_TOL = 1e-4
-_ROUNDING = 1e-9  # what is better by less is the same, with its centres in another order
 _SWAP_ROUNDS = 50
 
 
@@ -108,7 +107,7 @@ def swap(
         centers, moved = _swapped(sample, best, at.moves, generator)
         new = State.of(sample, centers)
         poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
-        if new.inertia < best.inertia * (1 - _ROUNDING):
+        if new.inertia < best.inertia:
             best = new
         at.centers = best.centers
         at.largest = max(at.largest, moved)
@@ -186,7 +185,7 @@ def breathe(
         moves = at.moves
         new = State.of(sample, _inhale_exhale(sample, best, moves, generator))
         poor = new.inertia >= best.inertia * (1 - effort.tol)
-        if new.inertia < best.inertia * (1 - _ROUNDING):
+        if new.inertia < best.inertia:
             best = new
         at.centers = best.centers
         at.largest = max(at.largest, moves)

@@ -10,7 +10,7 @@ float16 stay as they are until a block is prepared.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ _WINDOW_BYTES = 256 << 20
 _BLOCK_ROWS = 1 << 16
 # A random permutation of so many rows is no matter.
 _FEW = 1 << 24
-# Parts of the data that never fall into pieces: sums are taken in float32 within one, in float64
-# over all of them. So 1, 2, 3, 4, 6 or 12 processes get the same result.
-_STRATA = 12
 
 
 class RowSource:
@@ -87,7 +84,6 @@ class RowSource:
         self.weights = _check_weights(weights, self.n_rows)
         if self.weights is not None:
             self.weights = self.weights[self._first : self._stop]
-        self._edges = [edge - self._first for edge in self._strata(self.n_rows)]
         # The processes of one machine share its memory.
         self.memory = (default_memory() if memory is None else memory) // group.world.local_size
         self.in_memory = not group.any(not in_memory(self._here, self.memory))
@@ -99,26 +95,13 @@ class RowSource:
             self._load()
         self._count()
 
-    @property
-    def _n_strata(self) -> int:
-        """Of this process."""
-        return max(1, -(-_STRATA // self.group.size))
-
-    def _strata(self, n_rows: int) -> list[int]:
-        """Where the strata of this process begin, and where the last one ends."""
-        here, of_all = self._n_strata, self._n_strata * self.group.size
-        first = self.group.rank * here
-        return [n_rows * i // of_all for i in range(first, first + here + 1)]
-
     def _load(self) -> None:
         loaded = _empty((self._here.known_rows, self.n_features), self.data.dtype)
         rows, good = self._here.load_rows(loaded.numpy(), nonzero=self.metric == "cosine")
         self._leave_out(len(loaded) - len(rows))
         loaded = loaded[: len(rows)]
-        if good is not None:
-            self._edges = np.searchsorted(good, self._edges).tolist()
-            if self.weights is not None:
-                self.weights = self.weights[torch.from_numpy(good)]
+        if good is not None and self.weights is not None:
+            self.weights = self.weights[torch.from_numpy(good)]
         if self.metric == "euclidean" and not self._given:
             total = torch.zeros(self.n_features, dtype=torch.float64)
             for part in loaded.split(self._block_rows):
@@ -164,20 +147,16 @@ class RowSource:
         for block in self._here.blocks(nonzero=self.metric == "cosine"):
             rows = self._prepare_(_aligned(block.vectors), block.start)
             start = block.start - self._first
-            bad = None if block.bad is None else torch.from_numpy(block.bad)
-            # The same blocks whatever the number of processes.
-            inside = (e - start for e in self._edges if start < e < start + len(rows))
-            for first, last in pairwise([0, *inside, len(rows)]):
-                where = slice(first, last)
-                yield start + first, rows[where], None if bad is None else bad[where]
+            yield start, rows, None if block.bad is None else torch.from_numpy(block.bad)
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
         if self._rows is not None:
-            for where in self._slices()[first:]:
+            for start in range(first * _BLOCK_ROWS, len(self._rows), _BLOCK_ROWS):
+                where = slice(start, start + _BLOCK_ROWS)
                 part = self._rows[where].to(self.device)
                 if part.dtype != torch.float32:
-                    part = self._prepare_(part.float(), self._first + where.start)
+                    part = self._prepare_(part.float(), self._first + start)
                 yield part, self._weights_at(where)
             return
         for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
@@ -185,13 +164,6 @@ class RowSource:
             if bad is not None:
                 rows, weights = rows[~bad], None if weights is None else weights[~bad]
             yield rows.to(self.device), weights
-
-    def _slices(self) -> list[slice]:
-        return [
-            slice(start, min(start + _BLOCK_ROWS, stop))
-            for first, stop in pairwise(self._edges)
-            for start in range(first, stop, _BLOCK_ROWS)
-        ]
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
         """All rows and their weights in random order, ``size`` at a time; the last may be smaller.
@@ -234,41 +206,21 @@ class RowSource:
         return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """About ``size`` rows drawn without replacement from those of all processes, the same
-        number from each stratum, in random order.
+        """``size`` rows drawn without replacement from those of all processes, in random order.
 
         Rows that are not in memory are read once, when the bad ones are found, and a shift that
         was not given is set to the sample's mean. The sample is smaller by the bad rows in it.
         """
-        numbers, strata = self._draw(size, generator)
         if self._rows is not None:
-            rows = self._rows[numbers.to(self._rows.device)].to(self.device)
-            if rows.dtype != torch.float32:
-                rows = self._prepare_(rows.float())
-        else:
-            rows, good = self._read(numbers)
-            numbers, strata = numbers[good], strata[good]
-        weights = None if self.weights is None else self.weights[numbers]
-        refuse_underflow(self.group.largest(largest_value(rows))[0], self.data.name)
-        return self._ordered(rows, weights, strata)
-
-    def _draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Numbers of the rows drawn here, and the stratum of each; one stratum after the other."""
-        lengths = self.group.gather(torch.tensor(self._edges).diff()).tolist()
-        each = -(-size // len(lengths))
-        numbers = [draw_distinct(n, min(n, each), generator) for n in lengths]
-        first = self.group.rank * self._n_strata
-        here = numbers[first : first + self._n_strata]
-        strata = [torch.full_like(part, i) for i, part in enumerate(here)]
-        here = [part + edge for part, edge in zip(here, self._edges, strict=False)]
-        return torch.cat(here), torch.cat(strata)
-
-    def _read(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of these numbers that are good, and which ones are; counts all bad ones."""
-        order = numbers.argsort()
-        ascending = numbers[order]
-        result = torch.empty(len(numbers), self.n_features)
-        good = torch.ones(len(numbers), dtype=torch.bool)
+            return self._sample_in_memory(self._rows, size, generator)
+        n_rows = self.data.known_rows
+        size = min(size, n_rows)
+        positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
+        weights = None if self.weights is None else self.weights[chosen]
+        order = chosen.argsort()
+        ascending = chosen[order]
+        result = torch.empty(len(chosen), self.n_features)
+        good = torch.ones(len(chosen), dtype=torch.bool)
         n_bad = 0
         for start, rows, bad in read_ahead(self._prepared()):
             first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
@@ -282,40 +234,45 @@ class RowSource:
         if self.group.any(n_bad > 0):
             self._leave_out(n_bad)
             self._count()
-            result = result[good]
+            lost = self.group.gather(positions[~good]).sort().values
+            size -= len(lost)
+            result, weights = result[good], None if weights is None else weights[good]
+            positions = positions[good]
+            positions -= torch.searchsorted(lost, positions)
         if self.metric == "euclidean" and not self._given:
             total = result.sum(0, dtype=torch.float64)
             self.group.sum_(total)
-            mean = (total / self.group.total(len(result))[0]).float()
+            mean = (total / size).float()
             self.shift += mean
             result -= mean
-        return result.to(self.device), good
+        return self._shared(result.to(self.device), weights, positions, size)
 
-    def _ordered(self, rows: Tensor, weights: Tensor | None, strata: Tensor) -> Sample:
-        """The sample of these rows: the first row of each stratum, then the second, and so on."""
-        sizes = torch.bincount(strata, minlength=self._n_strata)
-        of_all = self.group.gather(sizes).tolist()
-        before = self.group.rank * self._n_strata
-        places = []
-        for stratum, n in enumerate(sizes.tolist()):
-            index = torch.arange(n)
-            place = sum(index.clamp(max=other) for other in of_all)
-            place = place + sum(index < other for other in of_all[: before + stratum])
-            places.append(place)
-        positions = torch.cat(places)
-        order = positions.argsort()
-        weights = None if weights is None else weights[order].to(self.device)
-        return Sample(
-            rows[order.to(rows.device)],
-            weights,
-            self.project,
-            self.group,
-            None if self.group.alone else positions[order].to(self.device),
-            sum(of_all),
-            strata[order].to(self.device),
-            self._n_strata,
-            min(of_all) * len(of_all),
-        )
+    def _sample_in_memory(self, rows: Tensor, size: int, generator: torch.Generator) -> Sample:
+        first = self.group.before(len(rows))
+        positions, chosen = self._draw(self.n_rows, first, first + len(rows), size, generator)
+        z = rows[chosen.to(rows.device)].to(self.device)
+        if z.dtype != torch.float32:
+            z = self._prepare_(z.float())
+        weights = None if self.weights is None else self.weights[chosen]
+        return self._shared(z, weights, positions, min(size, self.n_rows))
+
+    def _draw(
+        self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """``size`` of ``n_rows`` rows in random order; the positions in it of those from ``first``
+        up to ``stop``, and their numbers less ``first``."""
+        chosen = draw_distinct(n_rows, size, generator)
+        positions = ((chosen >= first) & (chosen < stop)).nonzero()[:, 0]
+        return positions, chosen[positions] - first
+
+    def _shared(
+        self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int
+    ) -> Sample:
+        refuse_underflow(self.group.largest(largest_value(z))[0], self.data.name)
+        weights = None if weights is None else weights.to(self.device)
+        if self.group.alone:
+            return Sample(z, weights, self.project)
+        return Sample(z, weights, self.project, self.group, positions.to(self.device), size)
 
     def _weights_at(self, where: slice) -> Tensor | None:
         return None if self.weights is None else self.weights[where].to(self.device)

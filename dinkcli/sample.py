@@ -8,22 +8,15 @@ Shapes: S rows, N of them in this process, K clusters, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from dinkcli.collective import SINGLE, Group
-from dinkcli.lloyd import (
-    Segments,
-    Statistics,
-    cluster_inertia,
-    cluster_weights,
-    largest_in_segments,
-    weighted_sum,
-)
+from dinkcli.lloyd import cluster_sums, largest_in_segments, segment_sums, weighted_sum
 from dinkcli.nearest import CenterIndex, Nearest, NearestTwo
 
 
@@ -48,11 +41,6 @@ class Sample:
         group: the processes that share the rows.
         positions: (N,) int64, ascending, of the rows here among all S; None when all are here.
         size: S; N when all are here.
-        strata: (N,) int64, the part of the data that each row is from, counted from 0 in each
-            process; None for a single part.
-        n_strata: of this process; all have as many.
-        even: so many rows from the first on, a multiple of all strata, come from each stratum
-            in turn.
     """
 
     z: Tensor
@@ -61,20 +49,10 @@ class Sample:
     group: Group = SINGLE
     positions: Tensor | None = None
     size: int = -1
-    strata: Tensor | None = None
-    n_strata: int = 1
-    even: int = 0
 
     def __post_init__(self) -> None:
         if self.positions is None:
             self.size = len(self.z)
-        if self.strata is None:
-            self.even = self.size
-
-    @property
-    def all_strata(self) -> int:
-        """Of all processes."""
-        return self.n_strata * self.group.size
 
     @cached_property
     def total_weight(self) -> float:
@@ -102,37 +80,15 @@ class Sample:
     def __getitem__(self, rows: slice) -> Sample:
         """The rows at consecutive positions; theirs begin at 0."""
         start, stop, _ = rows.indices(self.size)
-        first, last, positions = start, stop, None
-        if self.positions is not None:
-            ends = torch.tensor([start, stop], device=self.positions.device)
-            first, last = torch.searchsorted(self.positions, ends).tolist()
-            positions = self.positions[first:last] - start
-        return replace(
-            self,
-            z=self.z[first:last],
-            weights=None if self.weights is None else self.weights[first:last],
-            positions=positions,
-            size=stop - start,
-            strata=None if self.strata is None else self.strata[first:last],
-            even=0 if start % self.all_strata else max(0, min(self.even, stop) - start),
-        )
-
-    def stacks(self, whole: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The rows by stratum: (L, M, D) and weights (L, M) of M rows from each of L strata here,
-        of all at once where these have equally many and ``whole`` is wanted, else L = 1."""
-        weights = self.weights
-        if self.even < self.size or self.size % self.all_strata:
-            assert self.strata is not None
-            for stratum in range(self.n_strata):
-                rows = (self.strata == stratum).nonzero()[:, 0]
-                yield self.z[rows][None], None if weights is None else weights[rows][None]
-            return
-        z = self.z.view(-1, self.n_strata, self.z.shape[1]).transpose(0, 1)
-        weights = None if weights is None else weights.view(-1, self.n_strata).T
-        step = self.n_strata if whole else 1
-        for first in range(0, self.n_strata, step):
-            where = slice(first, first + step)
-            yield z[where], None if weights is None else weights[where]
+        if self.positions is None:
+            weights = None if self.weights is None else self.weights[rows]
+            return Sample(self.z[rows], weights, self.project)
+        ends = torch.tensor([start, stop], device=self.positions.device)
+        first, last = torch.searchsorted(self.positions, ends).tolist()
+        weights = None if self.weights is None else self.weights[first:last]
+        positions = self.positions[first:last] - start
+        z, size = self.z[first:last], stop - start
+        return Sample(z, weights, self.project, self.group, positions, size)
 
     def shuffled(self, order: Tensor) -> Sample:
         """The rows in another order (S,); only where all of them are here."""
@@ -208,30 +164,32 @@ class Sample:
     def nearest_two(self, centers: Tensor) -> NearestTwo:
         return CenterIndex(centers).nearest_two(self.z)
 
-    def segments(self, labels: Tensor, n_clusters: int) -> Segments:
-        return Segments(labels, n_clusters, self.strata, self.n_strata)
+    def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
+        """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
+        counts, sums = cluster_sums(self.z, self.weights, labels, n_clusters)
+        self.group.sum_(counts, sums)
+        return counts, sums
 
     def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
-        """(K,) wide."""
         weights = self.weights_by(labels, n_clusters)
         self.group.sum_(weights)
         return weights
 
     def weights_by(self, labels: Tensor, number: int) -> Tensor:
-        """Weight of the rows here by label, (number,) wide."""
-        return cluster_weights(self.weights, labels, number)
+        """Weight of the rows here by label, (number,)."""
+        if self.weights is None:
+            return torch.bincount(labels, minlength=number)
+        return segment_sums(self.weights, labels, number)
 
     def means(self, centers: Tensor, labels: Tensor) -> Tensor:
         """The means of the labelled rows; an empty cluster's centre stays put."""
-        sums = self.segments(labels, len(centers)).sum(self.z, self.weights)
-        counts = self.weights_by(labels, len(centers))
-        self.group.sum_(counts, sums)
-        return self.project(Statistics(counts, sums).means(centers))
+        counts, sums = self.cluster_sums(labels, len(centers))
+        counts = counts[:, None]
+        means = torch.where(counts > 0, sums / counts.clamp(min=1e-30), centers)
+        return self.project(means)
 
     def cluster_inertia(self, near: Nearest | NearestTwo, n_clusters: int) -> Tensor:
-        """(K,) wide."""
-        squares = near.squared_distances
-        found = cluster_inertia(squares, self.weights, near.labels, n_clusters)
+        found = segment_sums(self.weigh(near.squared_distances), near.labels, n_clusters)
         self.group.sum_(found)
         return found
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinkcli.lloyd import Segments, cluster_weights, largest_in_segments, row_dots, segment_sums
+from dinkcli.collective import Group
+from dinkcli.lloyd import (
+    largest_in_segments,
+    row_dots,
+    segment_sums,
+    weighted_segment_sums,
+)
 from dinkcli.nearest import NearestTwo
 from dinkcli.sample import Sample
 
@@ -49,21 +55,24 @@ def split(
         sizes: (K,) weight of each cluster.
         candidates: (M,) their indices.
     """
-    judges = _judges(sample, near, sizes, candidates, generator)
-    owner, m = judges.owner, len(candidates)
-    part = sample.z[judges.rows]
-    total, mean = judges.sums(part, judges.weight)
+    rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
+    m = len(candidates)
+    part = sample.z[rows]
+    total = segment_sums(weight, owner, m)
+    mean = weighted_segment_sums(part, weight, owner, m)
+    group = sample.group
+    group.sum_(total, mean)
     total.clamp_(min=1e-30)
     mean /= total[:, None]
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
-    farthest = sample.farthest(squares, owner, part, m, judges.rows)
+    farthest = sample.farthest(squares, owner, part, m, rows)
     best: Split | None = None
     for upper in (
-        _along_axis(part, judges, generator),
+        _along_axis(part, owner, weight, m, generator, group),
         row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner],
     ):
-        found = _two_means(part, judges, total, upper)
+        found = _two_means(part, owner, weight, total, upper, group)
         if best is None:
             best = found
         else:
@@ -81,38 +90,14 @@ def split(
     )
 
 
-class _Judges:
-    """Rows that splits are judged by.
-
-    Attributes:
-        rows: (R,) which rows here.
-        owner: (R,) the candidate, of M, that each belongs to.
-        weight: (R,) of each.
-    """
-
-    def __init__(self, sample: Sample, m: int, rows: Tensor, owner: Tensor, weight: Tensor):
-        self.rows, self.owner, self.weight, self.m = rows, owner, weight, m
-        self._group = sample.group
-        strata = None if sample.strata is None else sample.strata[rows]
-        self._segments = Segments(owner, m, strata, sample.n_strata)
-
-    def sums(self, part: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over all processes of ``weights`` (R,), and of them times ``part`` (R, D), for
-        each candidate, (M,) and (M, D)."""
-        total = cluster_weights(weights, self.owner, self.m)
-        sums = self._segments.sum(part, weights)
-        self._group.sum_(total, sums)
-        return total.to(part), sums.to(part)
-
-
 def _judges(
     sample: Sample,
     near: NearestTwo,
     sizes: Tensor,
     candidates: Tensor,
     generator: torch.Generator,
-) -> _Judges:
-    """Rows of the candidate clusters.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
 
     Where they are many, about ``_ROWS`` of each are drawn: half evenly, half by their error, so
     that a rare far group is among them, and weighted by one over the probability.
@@ -129,15 +114,15 @@ def _judges(
     number, order = _numbered(sample, rows)
     if number > _ROWS * m:
         error = near.squared_distances[rows] * weight
-        errors = cluster_weights(error, owner, m)
+        errors = segment_sums(error, owner, m)
         sample.group.sum_(errors)
-        errors = errors.to(error).clamp_(min=1e-30)
+        errors.clamp_(min=1e-30)
         chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
         chance = (chance * (_ROWS / 2)).clamp_(max=1.0)
         uniform = torch.rand(number, generator=generator).to(chance)
         drawn = (uniform if order is None else uniform[order]) < chance
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
-    return _Judges(sample, m, rows, owner, weight)
+    return rows, owner, weight
 
 
 def _numbered(sample: Sample, rows: Tensor) -> tuple[int, Tensor | None]:
@@ -151,25 +136,40 @@ def _numbered(sample: Sample, rows: Tensor) -> tuple[int, Tensor | None]:
     return int(upto[-1]), upto[sample.positions[rows]] - 1
 
 
-def _along_axis(part: Tensor, judges: _Judges, generator: torch.Generator) -> Tensor:
+def _along_axis(
+    part: Tensor,
+    owner: Tensor,
+    weight: Tensor,
+    m: int,
+    generator: torch.Generator,
+    group: Group,
+) -> Tensor:
     """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
-    axis = torch.randn(judges.m, part.shape[1], generator=generator).to(part)
+    axis = torch.randn(m, part.shape[1], generator=generator).to(part)
     for _ in range(_AXIS_ITERATIONS):
-        along = row_dots(part, axis, judges.owner) * judges.weight
-        axis = normalize(judges.sums(part, along)[1], dim=1)
-    return row_dots(part, axis, judges.owner) > 0
+        along = row_dots(part, axis, owner) * weight
+        axis = weighted_segment_sums(part, along, owner, m)
+        group.sum_(axis)
+        axis = normalize(axis, dim=1)
+    return row_dots(part, axis, owner) > 0
 
 
-def _two_means(part: Tensor, judges: _Judges, total: Tensor, upper: Tensor) -> Split:
+def _two_means(
+    part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor, group: Group
+) -> Split:
     """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
+    m = len(total)
     for last in range(_ITERATIONS):
-        n_high, sum_high = judges.sums(part, judges.weight * upper)
+        inside = weight * upper
+        n_high = segment_sums(inside, owner, m)
+        sum_high = weighted_segment_sums(part, inside, owner, m)
+        group.sum_(n_high, sum_high)
         n_low = (total - n_high).clamp_(min=0)
         high = sum_high / n_high.clamp(min=1e-30)[:, None]
         low = -sum_high / n_low.clamp(min=1e-30)[:, None]  # the rows sum to zero
         if last < _ITERATIONS - 1:
             middle = (high.square().sum(1) - low.square().sum(1)) / 2
-            upper = row_dots(part, high - low, judges.owner) > middle[judges.owner]
+            upper = row_dots(part, high - low, owner) > middle[owner]
     both = (n_high > 1e-6 * total) & (n_low > 1e-6 * total)
     gain = n_high * n_low / total * (high - low).square().sum(1)
     return Split(
@@ -189,14 +189,14 @@ def removal_costs(sample: Sample, near: NearestTwo, sizes: Tensor) -> tuple[Tens
     pairs, inverse = torch.unique(
         near.labels * n_clusters + near.second_labels, return_inverse=True
     )
-    rise = near.second_squared_distances - near.squared_distances
-    rise = cluster_weights(sample.weigh(rise), inverse, len(pairs))
-    moved = sample.weights_by(inverse, len(pairs))
+    rise = sample.weigh(near.second_squared_distances - near.squared_distances)
+    rise = segment_sums(rise, inverse, len(pairs))
+    moved = sample.weights_by(inverse, len(pairs)).to(rise)
     if not sample.group.alone:
         rise, moved = sample.group.gather(torch.stack([rise, moved], 1)).unbind(1)
         pairs, inverse = torch.unique(sample.group.gather(pairs), return_inverse=True)
-        rise, moved = (cluster_weights(each, inverse, len(pairs)) for each in (rise, moved))
+        rise, moved = (segment_sums(each, inverse, len(pairs)) for each in (rise, moved))
     source, receiver = pairs // n_clusters, pairs % n_clusters
     rest = sizes[receiver].to(rise)
     cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)
-    return cost.float(), receiver[largest_in_segments(moved, source, n_clusters)]
+    return cost, receiver[largest_in_segments(moved, source, n_clusters)]

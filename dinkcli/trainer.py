@@ -173,7 +173,6 @@ class Trainer:
         steps = effort(len(sample), *at.centers.shape).annealing_steps
         size = options.batch_size or annealing_batch(len(sample), options.n_clusters)
         size = min(size, len(sample))
-        size -= size % sample.all_strata if size >= sample.all_strata else 0
         for mean_inertia in anneal(sample, loop, size, steps, options.dilation_weight):
             at.centers, at.counts = loop.centers, loop.shares * self.rows.total_weight
             if mean_inertia is None:

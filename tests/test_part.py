@@ -78,7 +78,7 @@ def test_blocks_are_slices_of_the_whole(tmp_path, rows, kind, size):
         if part.carried.names:
             ids = [name for block in blocks for name in block.carried["id"].to_pylist()]
             assert ids == [f"n{i}" for i in range(first, stop)]
-        loaded, good = part.load_rows(np.empty((part.known_rows, part.n_features), np.float32))
+        loaded, good = part.load_rows()
         assert good is None
         np.testing.assert_array_equal(loaded, rows[first:stop])
 
@@ -131,7 +131,7 @@ def test_bad_rows_of_a_part(tmp_path, rows, kind, bad_rows):
     for first, stop in RANGES:
         part = data.part(first, stop)
         here = [row for row in range(first, stop) if row not in bad]
-        loaded, good = part.load_rows(np.empty((part.known_rows, part.n_features), np.float32))
+        loaded, good = part.load_rows()
         np.testing.assert_array_equal(loaded, rows[here])
         assert (good is None) == (len(here) == stop - first)
         if good is not None:
