@@ -89,8 +89,8 @@ def anneal(
         short = at.temperature >= at.short_above
         counts, total = _tempered_sums(batch, at.centers, at.temperature, short)
         batch.group.sum_(counts, total)
-        at.shares.lerp_(counts / weight, step_size)
-        at.sums.lerp_(total / weight, step_size)
+        at.shares.lerp_((counts / weight).to(at.shares), step_size)
+        at.sums.lerp_((total / weight).to(at.sums), step_size)
         fading = dilation * at.temperature / schedule[0]
         at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
         at.done += 1
@@ -116,12 +116,18 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
 def _tempered_sums(
     batch: Sample, centers: Tensor, temperature: float, short: bool
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here.
+    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here,
+    float64 on CPUs.
 
     ||z||^2 is the same for all centres of a row and drops out of the softmax, which leaves one
     product, one softmax and one more product: this loop is most of the training time.
     """
-    counts, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
+    # Centres that divide as they cool grow differences from the last bits of a sum: in float32 one
+    # run of three ended elsewhere when several processes shared the rows. Many GPUs have next to no
+    # float64.
+    dtype = torch.float64 if centers.device.type == "cpu" else centers.dtype
+    counts = torch.zeros_like(centers[:, 0], dtype=dtype)
+    sums = torch.zeros_like(centers, dtype=dtype)
     bias = centers.square().sum(1) / -temperature
     done = 0
     for z in batch.z.split(chunk_rows(len(centers))):
@@ -133,8 +139,8 @@ def _tempered_sums(
             r = scores.softmax(1)
             if batch.weights is not None:
                 r *= batch.weights[done : done + len(z), None]
-            counts += r.sum(0)
-            sums.addmm_(r.T, z)
+            counts += r.sum(0, dtype=dtype)
+            sums.addmm_(r.to(dtype).T, z.to(dtype))
         done += len(z)
     return counts, sums
 

@@ -26,6 +26,7 @@ from dinkcli.split import removal_costs, split
 _LEAST_CANDIDATES = 64
 _SWAP_TOL = 1e-4
 _SWAP_ROUNDS = 50
+_ROUNDING = 1e-9  # what is better by less is the same, with its centres in another order
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def swap(
         centers, moved = _swapped(sample, best, at.moves, generator)
         new = State.of(sample, centers)
         poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
-        if new.inertia < best.inertia:
+        if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
         at.centers = best.centers
         at.largest = max(at.largest, moved)
@@ -185,7 +186,7 @@ def breathe(
         moves = at.moves
         new = State.of(sample, _inhale_exhale(sample, best, moves, generator))
         poor = new.inertia >= best.inertia * (1 - effort.tol)
-        if new.inertia < best.inertia:
+        if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
         at.centers = best.centers
         at.largest = max(at.largest, moves)

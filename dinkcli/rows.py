@@ -265,9 +265,7 @@ class RowSource:
         positions = ((chosen >= first) & (chosen < stop)).nonzero()[:, 0]
         return positions, chosen[positions] - first
 
-    def _shared(
-        self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int
-    ) -> Sample:
+    def _shared(self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int) -> Sample:
         refuse_underflow(self.group.largest(largest_value(z))[0], self.data.name)
         weights = None if weights is None else weights.to(self.device)
         if self.group.alone:

@@ -90,9 +90,7 @@ def _nearest_of(z: Tensor, centers: Tensor, squared_norms: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _draw(
-    sample: Sample, cumulative: Tensor, number: int, generator: torch.Generator
-) -> Tensor:
+def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Positions of at most ``number`` distinct rows, by their cumulative mass (S,)."""
     draws = torch.rand(number, generator=generator, dtype=torch.float64).to(cumulative)
     rows = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)

@@ -29,9 +29,7 @@ class Watch:
             tells it. It has to end the process.
     """
 
-    def __init__(
-        self, store: Any, rank: int, size: int, on_loss: Callable[[str | None], object]
-    ):
+    def __init__(self, store: Any, rank: int, size: int, on_loss: Callable[[str | None], object]):
         self._store = store
         self._rank = rank
         self._size = size
