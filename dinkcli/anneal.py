@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.lloyd import Statistics, row_dots, weighted_segment_sums
+from dinkcli.lloyd import Statistics, row_dots, segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
@@ -166,9 +166,9 @@ def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)
         along = row_dots(residuals, direction, labels)
-        sums = weighted_segment_sums(residuals, along, labels, n_clusters)
+        sums = segment_sums(residuals, labels, n_clusters, along)
         group.sum_(sums)
-        direction = sums / counts[:, None]
+        direction = (sums / counts[:, None]).to(z.dtype)
         eigenvalue = direction.norm(dim=1)
     start = _START * 2 * float(eigenvalue.median())
     return start if math.isfinite(start) else 0.0

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from dinkcli.collective import SINGLE, Group
 from dinkcli.nearest import CenterIndex, Nearest
@@ -111,30 +110,39 @@ def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def weighted_segment_sums(z: Tensor, weights: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Sums of ``weights`` (N,) times ``z`` (N, D) by label; (K, D). The same bits every time."""
-    if z.device.type != "cpu":
-        return segment_sums(z * weights[:, None], labels, n_clusters)
-    # A bag sums its weighted rows without a copy of them, in the order given.
-    order = labels.argsort(stable=True)
-    counts = torch.bincount(labels, minlength=n_clusters)
-    first = counts.cumsum(0) - counts
-    return embedding_bag(order, z, first, mode="sum", per_sample_weights=weights[order])
+def segment_sums(
+    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor | None = None
+) -> Tensor:
+    """Sums of ``values`` (N, D) or (N,), times ``weights`` (N,), by label; (K, D) or (K,), wide.
 
-
-def segment_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Sums of ``values`` (N, D) or (N,) by label; (K, D) or (K,). The same bits every time."""
+    The same bits every time; on CPUs, where they are taken in float64, also however the rows are
+    shared between processes, but for the last bits of that.
+    """
+    dtype = wide(values.device)
+    if values.ndim == 1:
+        wider = values.to(dtype)
+        return segment_sums(
+            (wider if weights is None else wider * weights)[:, None], labels, n_clusters
+        )[:, 0]
+    result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
     if values.device.type == "cpu":
-        result = values.new_zeros((n_clusters, *values.shape[1:]))
-        return result.index_add_(0, labels, values)
+        rows = max(1, _CACHED_ELEMENTS // max(1, values.shape[1]))
+        buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
+        for start in range(0, len(values), rows):
+            where = slice(start, min(start + rows, len(values)))
+            part = buffer[: where.stop - start].copy_(values[where])
+            if weights is not None:
+                part *= weights[where, None]
+            result.index_add_(0, labels[where], part)
+        return result
     # Atomic additions on a GPU come in any order; a product with the one-hot labels does not.
-    columns = values if values.ndim == 2 else values[:, None]
-    result = columns.new_zeros((n_clusters, columns.shape[1]))
+    if weights is not None:
+        values = values * weights[:, None]
     rows = max(1, _ONE_HOT_ELEMENTS // n_clusters)
-    for part, label in zip(columns.split(rows), labels.split(rows), strict=True):
+    for part, label in zip(values.split(rows), labels.split(rows), strict=True):
         one_hot = torch.nn.functional.one_hot(label, n_clusters)
-        result.addmm_(one_hot.to(columns.dtype).T, part)
-    return result if values.ndim == 2 else result[:, 0]
+        result += one_hot.to(values.dtype).T @ part
+    return result
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -152,14 +160,16 @@ def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tens
 def cluster_sums(
     z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
+    """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""
+    counts = cluster_weights(weights, labels, n_clusters)
+    return counts, segment_sums(z, labels, n_clusters, weights)
+
+
+def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
+    """Weight of each cluster, (K,) wide."""
     if weights is None:
-        counts = torch.bincount(labels, minlength=n_clusters).to(z.dtype)
-        return counts, segment_sums(z, labels, n_clusters)
-    return (
-        segment_sums(weights, labels, n_clusters),
-        weighted_segment_sums(z, weights, labels, n_clusters),
-    )
+        return torch.bincount(labels, minlength=n_clusters).to(wide(labels.device))
+    return segment_sums(weights, labels, n_clusters)
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
@@ -174,17 +184,8 @@ def hard_statistics(
 ) -> Statistics:
     counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
     inertia = weighted_sum(near.squared_distances, weights)
-    dtype = wide(z.device)
-    parts = cluster_inertia(near.squared_distances, weights, near.labels, n_clusters)
-    return Statistics(counts.to(dtype), sums.to(dtype), inertia, inertia, parts)
-
-
-def cluster_inertia(
-    squared_distances: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
-) -> Tensor:
-    """(K,) sum of the weighted squared distances of each cluster, wide."""
-    squares = squared_distances.to(wide(squared_distances.device))
-    return segment_sums(squares if weights is None else squares * weights, labels, n_clusters)
+    parts = segment_sums(near.squared_distances, near.labels, n_clusters, weights)
+    return Statistics(counts, sums, inertia, inertia, parts)
 
 
 def tempered_statistics(
@@ -208,7 +209,7 @@ def tempered_statistics(
         total.shrink += weighted_sum(r * distances, None)
         least, labels = distances.min(1)
         total.inertia += weighted_sum(least, w)
-        total.cluster_inertia += cluster_inertia(least, w, labels, index.n_clusters)
+        total.cluster_inertia += segment_sums(least, labels, index.n_clusters, w)
     return total
 
 

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from dinkcli.collective import SINGLE, Group
-from dinkcli.lloyd import cluster_sums, largest_in_segments, segment_sums, weighted_sum
+from dinkcli.lloyd import (
+    Statistics,
+    cluster_sums,
+    cluster_weights,
+    largest_in_segments,
+    segment_sums,
+    weighted_sum,
+)
 from dinkcli.nearest import CenterIndex, Nearest, NearestTwo
 
 
@@ -165,31 +172,29 @@ class Sample:
         return CenterIndex(centers).nearest_two(self.z)
 
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
-        """Weight (K,) and sum of weighted rows (K, D) of each cluster."""
+        """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""
         counts, sums = cluster_sums(self.z, self.weights, labels, n_clusters)
         self.group.sum_(counts, sums)
         return counts, sums
 
     def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
+        """(K,) wide."""
         weights = self.weights_by(labels, n_clusters)
         self.group.sum_(weights)
         return weights
 
     def weights_by(self, labels: Tensor, number: int) -> Tensor:
-        """Weight of the rows here by label, (number,)."""
-        if self.weights is None:
-            return torch.bincount(labels, minlength=number)
-        return segment_sums(self.weights, labels, number)
+        """Weight of the rows here by label, (number,) wide."""
+        return cluster_weights(self.weights, labels, number)
 
     def means(self, centers: Tensor, labels: Tensor) -> Tensor:
         """The means of the labelled rows; an empty cluster's centre stays put."""
-        counts, sums = self.cluster_sums(labels, len(centers))
-        counts = counts[:, None]
-        means = torch.where(counts > 0, sums / counts.clamp(min=1e-30), centers)
-        return self.project(means)
+        sums = Statistics(*self.cluster_sums(labels, len(centers)))
+        return self.project(sums.means(centers))
 
     def cluster_inertia(self, near: Nearest | NearestTwo, n_clusters: int) -> Tensor:
-        found = segment_sums(self.weigh(near.squared_distances), near.labels, n_clusters)
+        """(K,) wide."""
+        found = segment_sums(near.squared_distances, near.labels, n_clusters, self.weights)
         self.group.sum_(found)
         return found
 

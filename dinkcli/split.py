@@ -16,7 +16,6 @@ from dinkcli.lloyd import (
     largest_in_segments,
     row_dots,
     segment_sums,
-    weighted_segment_sums,
 )
 from dinkcli.nearest import NearestTwo
 from dinkcli.sample import Sample
@@ -59,11 +58,11 @@ def split(
     m = len(candidates)
     part = sample.z[rows]
     total = segment_sums(weight, owner, m)
-    mean = weighted_segment_sums(part, weight, owner, m)
+    mean = segment_sums(part, owner, m, weight)
     group = sample.group
     group.sum_(total, mean)
     total.clamp_(min=1e-30)
-    mean /= total[:, None]
+    mean = (mean / total[:, None]).to(part)
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
     farthest = sample.farthest(squares, owner, part, m, rows)
@@ -148,9 +147,9 @@ def _along_axis(
     axis = torch.randn(m, part.shape[1], generator=generator).to(part)
     for _ in range(_AXIS_ITERATIONS):
         along = row_dots(part, axis, owner) * weight
-        axis = weighted_segment_sums(part, along, owner, m)
-        group.sum_(axis)
-        axis = normalize(axis, dim=1)
+        sums = segment_sums(part, owner, m, along)
+        group.sum_(sums)
+        axis = normalize(sums, dim=1).to(part)
     return row_dots(part, axis, owner) > 0
 
 
@@ -162,11 +161,11 @@ def _two_means(
     for last in range(_ITERATIONS):
         inside = weight * upper
         n_high = segment_sums(inside, owner, m)
-        sum_high = weighted_segment_sums(part, inside, owner, m)
+        sum_high = segment_sums(part, owner, m, inside)
         group.sum_(n_high, sum_high)
         n_low = (total - n_high).clamp_(min=0)
-        high = sum_high / n_high.clamp(min=1e-30)[:, None]
-        low = -sum_high / n_low.clamp(min=1e-30)[:, None]  # the rows sum to zero
+        high = (sum_high / n_high.clamp(min=1e-30)[:, None]).to(part)
+        low = (-sum_high / n_low.clamp(min=1e-30)[:, None]).to(part)  # the rows sum to zero
         if last < _ITERATIONS - 1:
             middle = (high.square().sum(1) - low.square().sum(1)) / 2
             upper = row_dots(part, high - low, owner) > middle[owner]
