@@ -174,7 +174,7 @@ class Processes(Group):
         dist.destroy_process_group()
 
     def _reduce(self, tensors: tuple[Tensor, ...], operation: dist.ReduceOp.RedOpType) -> None:
-        if 1 < len(tensors) and sum(tensor.numel() for tensor in tensors) <= _MESSAGE_ELEMENTS:
+        if len(tensors) > 1 and sum(tensor.numel() for tensor in tensors) <= _MESSAGE_ELEMENTS:
             # One message takes about as long as another, whatever little is in it.
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
             self._reduce((flat,), operation)

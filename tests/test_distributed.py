@@ -145,7 +145,7 @@ def test_a_killed_rank_is_named_and_the_rest_resumes(dink, data, tmp_path):
     errors = [line for line in own_lines(stderr) if line.startswith("Error")]
     assert len(errors) == 1
     assert re.match(r"Error: rank 1 on \S+ of 2 is gone .*; the last checkpoint is m.c", errors[0])
-    several(3, *command, "m.safetensors", *"--resume auto -q".split(), folder=tmp_path)
+    several(3, *command, "m.safetensors", *["--resume", "auto", "-q"], folder=tmp_path)
     assert not checkpoint.exists()
     same(tmp_path / "whole.safetensors", tmp_path / "m.safetensors", command[1:3])
 
