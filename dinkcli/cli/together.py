@@ -84,6 +84,7 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
 
 def leave(code: int) -> NoReturn:
     """Ends this process in silence, a moment after the one that speaks."""
+    ignore_signals()
     time.sleep(_GRACE_SECONDS)
     sys.stderr.flush()
     os._exit(code)

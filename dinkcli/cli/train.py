@@ -198,7 +198,7 @@ def train(
             if resume == "auto":
                 there = group.any(speaks and os.path.exists(checkpoints.path))
                 resume = checkpoints.path if there else None
-            if checked.literal and not quiet:
+            if checked.literal and group.alone and not quiet:
                 warn(
                     "at temperature inf the losses see fixed embeddings only through their "
                     "mean; centres drift apart and clusters decay. Use --temperature auto for "
