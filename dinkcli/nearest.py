@@ -9,16 +9,13 @@ rounding bound are therefore looked at again: after short products in float32, a
 float64 from the coordinates. The label of a row is that of the float64 distances, whatever the
 batch; an exact tie goes to the lowest index.
 
-Scores are (K, B): reductions over centres then take many rows at once. On CPUs scores are made
-integers whose lowest bits are the number of the centre, so that one plain minimum finds both.
+Scores are (K, B): reductions over centres then take many rows at once.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import cached_property
-from math import frexp, prod
 from typing import NamedTuple
 
 import torch
@@ -26,6 +23,7 @@ from torch import Tensor
 
 from dinkcli.objective import accumulation_dtype
 from dinkcli.products import has_short_factors, has_short_products, products, rounding_error
+from dinkcli.scores import BestTwo, Scratch, Two, limit_of, ties_of
 
 _CHUNK_ROWS = 2048
 _CHUNK_SCORES = 1 << 22
@@ -40,13 +38,6 @@ _SHORT_ROWS = 64
 _FAR = 0.5
 # More doubtful rows than this share, and short products are not worth their second look.
 _MANY = 0.3
-# More bits than this leave too few to a score.
-_MOST_NUMBER_BITS = 14
-# Fewer, and what the shift leaves would have bits of the large number added before it.
-_LEAST_NUMBER_BITS = 10
-# Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
-_USUAL_SCORES = 1e-30, 1e36
-_LARGEST_KEY = 2**31 - 1
 _BFLOAT16_ROUNDOFF = 2.0**-8
 
 
@@ -74,44 +65,6 @@ class NearestTwo(NamedTuple):
     squared_distances: Tensor
     second_labels: Tensor
     second_squared_distances: Tensor
-
-
-class _Scratch:
-    """Memory that chunks use one after the other: fresh pages cost more than what is written to
-    them. On CPUs each thread keeps its own; elsewhere torch does."""
-
-    _of_thread = threading.local()
-
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
-        if device.type == "cpu":
-            self._kept = self._of_thread.__dict__.setdefault("kept", self._kept)
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        size = prod(shape)
-        kept = self._kept.get((name, dtype))
-        if kept is None or len(kept) < size:
-            kept = self._kept[name, dtype] = torch.empty(size, dtype=dtype, device=self._device)
-        return kept[:size].view(shape)
-
-
-class _Two(NamedTuple):
-    """The two best scores of each row of a chunk (B,), with the numbers of their centres; and the
-    ``scores`` (K, B) in units of ``quantum``, shifted by ``bits``, the best ones the largest."""
-
-    best: Tensor
-    labels: Tensor
-    second: Tensor
-    seconds: Tensor
-    scores: Tensor
-    quantum: float = 0.0
-    bits: int = 0
-
-    def of(self, rows: Tensor) -> Tensor:
-        """Scores (M, K) of some of the rows; not those of the best."""
-        some = self.scores.index_select(1, rows).T.contiguous()
-        return (some >> self.bits) * self.quantum if self.quantum else some
 
 
 class _Ties(NamedTuple):
@@ -142,12 +95,8 @@ class CenterIndex:
         self._largest = (2 * self.half_norms.max()).sqrt()
         self._lost = rounding_error(self.shifted).max()
         device = centers.device
-        self._bits = max(_LEAST_NUMBER_BITS, (len(centers) - 1).bit_length())
-        self._numbers = torch.arange(len(centers), dtype=torch.int32, device=device)[:, None]
+        self._find_two = BestTwo(len(centers), self.dtype, device)
         on_cpu = device.type == "cpu"
-        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
-        few = self._bits <= _MOST_NUMBER_BITS
-        self._numbered = on_cpu and self.dtype == torch.float32 and few
         available = has_short_factors() if on_cpu else has_short_products(device, self.dtype)
         large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
         self.short = available and large and self.dtype == torch.float32
@@ -162,7 +111,7 @@ class CenterIndex:
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
-        rows = self._shift(z, _Scratch(z.device))
+        rows = self._shift(z, Scratch(z.device))
         with products(rows.device):
             scores = torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
         return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
@@ -189,7 +138,7 @@ class CenterIndex:
         """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
         not asked for. ``exact`` rules out short products."""
         short = self.short and not exact and len(z) >= _SHORT_ROWS
-        scratch = _Scratch(z.device)
+        scratch = Scratch(z.device)
         found = [
             torch.empty(len(z) if asked else 0, dtype=dtype, device=z.device)
             for asked, dtype in (
@@ -208,13 +157,13 @@ class CenterIndex:
             if short:
                 scores, error = self._short_scores(rows, norms, scratch)
                 near = self._best_two(scores, norms)
-                where = _ties(near, _limit(near, error, _BFLOAT16_ROUNDOFF))
+                where = ties_of(near, limit_of(near, error, _BFLOAT16_ROUNDOFF))
                 short = len(where) <= _MANY * len(chunk)
                 doubtful.append(where + start)
             else:
                 near = self._best_two(self._scores(rows, scratch), norms)
-                limit = _limit(near, self._error(norms))
-                where = _ties(near, limit)
+                limit = limit_of(near, self._error(norms))
+                where = ties_of(near, limit)
                 if len(where):
                     ties.append(_Ties(where + start, near.of(where), limit[where]))
             self._put(found, slice(start, start + len(chunk)), rows, near.labels, near.seconds)
@@ -245,28 +194,26 @@ class CenterIndex:
         seconds: Tensor,
     ) -> None:
         """Writes what ``_search`` gives about the shifted ``rows`` (B, D)."""
-        scratch = _Scratch(rows.device)
+        scratch = Scratch(rows.device)
         for numbers, target, distances in zip((labels, seconds), found[:2], found[2:], strict=True):
             if len(target):
                 target[where] = numbers
             if len(distances):
                 distances[where] = self._squared_distances_to(rows, numbers, scratch)
 
-    def _shift(self, z: Tensor, scratch: _Scratch) -> Tensor:
+    def _shift(self, z: Tensor, scratch: Scratch) -> Tensor:
         z = z.to(self.dtype)
         if self.shift is None:
             return z
         return torch.sub(z, self.shift, out=scratch("shifted", z.shape, self.dtype))
 
-    def _scores(self, rows: Tensor, scratch: _Scratch, short: bool = False) -> Tensor:
+    def _scores(self, rows: Tensor, scratch: Scratch, short: bool = False) -> Tensor:
         """Half the squared distance less half the row's squared norm, (K, B)."""
         out = scratch("scores", (self.n_clusters, len(rows)), self.dtype)
         with products(rows.device, short):
             return torch.addmm(self.half_norms[:, None], self.shifted, rows.T, alpha=-1, out=out)
 
-    def _short_scores(
-        self, rows: Tensor, norms: Tensor, scratch: _Scratch
-    ) -> tuple[Tensor, Tensor]:
+    def _short_scores(self, rows: Tensor, norms: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
         """Scores (K, B) from a short product, and the bound of their error (B,) before the last
         rounding.
 
@@ -307,30 +254,9 @@ class CenterIndex:
         columns = one, one, rough, (self.half_norms - rough).bfloat16()
         return torch.cat([-self.shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)
 
-    def _best_two(self, scores: Tensor, norms: Tensor) -> _Two:
-        """The two lowest of the ``scores`` (K, B) of rows with ``norms`` (B,), in their memory."""
-        reach = float((norms.max() + self._largest).square_())  # twice the largest score at least
-        if not self._numbered or not _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]:
-            best, labels = scores.min(0)
-            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
-            return _Two(best, labels, second, second_labels, scores)
-        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
-        # exponent and large number, and makes room.
-        quantum = 2.0 ** (frexp(reach)[1] + self._bits - 32)
-        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
-        torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys)
-        best, mask = keys.amin(0), (1 << self._bits) - 1
-        labels = best.bitwise_and(mask).long()
-        second = keys.scatter_(0, labels[None], _LARGEST_KEY).amin(0)
-        return _Two(
-            (best >> self._bits) * quantum,
-            labels,
-            (second >> self._bits) * quantum,
-            second.bitwise_and(mask).long().clamp_(max=self.n_clusters - 1),
-            keys,
-            quantum,
-            self._bits,
-        )
+    def _best_two(self, scores: Tensor, norms: Tensor) -> Two:
+        """The two lowest of the ``scores`` (K, B) of rows with ``norms`` (B,)."""
+        return self._find_two(scores, float((norms.max() + self._largest).square_()))
 
     def _error(self, norms: Tensor) -> Tensor:
         """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
@@ -346,9 +272,9 @@ class CenterIndex:
         candidates = scores.topk(int(counts.max()), largest=False).indices
         exact = self._rescore(z[where], candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
-        self._put(found, where, self._shift(z[where], _Scratch(z.device)), exact, seconds)
+        self._put(found, where, self._shift(z[where], Scratch(z.device)), exact, seconds)
 
-    def _squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: _Scratch) -> Tensor:
+    def _squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: Scratch) -> Tensor:
         """From the coordinates: no digits are lost to cancellation, as in scores they can be."""
         chosen = scratch("rows", rows.shape, self.dtype)
         torch.index_select(self.shifted, 0, labels, out=chosen)
@@ -373,15 +299,3 @@ class CenterIndex:
         label = torch.where(distances == least[row], center, self.n_clusters)
         result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=z.device)
         return result.scatter_reduce_(0, row, label, "amin")
-
-
-def _limit(near: _Two, error: Tensor, roundoff: float = 0.0) -> Tensor:
-    """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
-    by the share ``roundoff`` of themselves, then by a quantum."""
-    limit = near.best + (2 * error + 2 * near.quantum)
-    return limit.add_((near.best.abs() + 2 * error).mul_(2.1 * roundoff)) if roundoff else limit
-
-
-def _ties(near: _Two, limit: Tensor) -> Tensor:
-    """The rows whose second centre may be the nearer one."""
-    return (near.second <= limit).nonzero()[:, 0]

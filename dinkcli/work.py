@@ -145,17 +145,19 @@ class Work:
 
     @property
     def reduced_bytes(self) -> Range:
-        """What processes sum over one another: centres and their like, and a byte for each row of
-        the sample in a round of the refinement."""
+        """What processes sum over one another: centres and their like in float64 (half of it, in
+        float32, while annealing on GPUs), and a byte for each row of the sample in a round of
+        the refinement."""
         k, d = self.clusters, self.features
+        sums = 2 * self.center_bytes
         draws = 4 + math.log(max(1, k / 4), 1 + 1 / 4)
-        seeding = 4 * draws * self.seeding + 7 * self.center_bytes
-        fixed = self.starts * (seeding + self.updates * (self.center_bytes + 4 * k))
-        split = _SPLIT_SUMS * 4 * d
-        swap = split * max(64, k // 2) + self.center_bytes + self.sample
-        breath = split * max(64, 2 * self.moves) + 2 * self.center_bytes + self.breathing
+        seeding = 4 * draws * self.seeding + 7 * sums
+        fixed = self.starts * (seeding + self.updates * (sums + 8 * k))
+        split = _SPLIT_SUMS * 8 * d
+        swap = split * max(64, k // 2) + sums + self.sample
+        breath = split * max(64, 2 * self.moves) + 2 * sums + self.breathing
         rounds = self.swaps.times(swap).plus(self.breaths.times(breath)).times(self.starts)
-        passes = self.passes.times(2 * self.center_bytes + 16 * k)  # float64
+        passes = self.passes.times(sums + 16 * k)
         return Range.exactly(fixed).plus(rounds).plus(passes)
 
 

@@ -1,0 +1,115 @@
+"""The two best of many scores, and the memory that scores live in.
+
+On CPUs scores are made integers whose lowest bits are the number of the centre, so that one plain
+minimum finds both; a minimum that carries indices takes several times as long.
+
+Shapes: B rows of a chunk, K clusters.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import frexp, prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# More bits than this leave too few to a score.
+_MOST_NUMBER_BITS = 14
+# Fewer, and what the shift leaves would have bits of the large number added before it.
+_LEAST_NUMBER_BITS = 10
+# Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
+_USUAL_SCORES = 1e-30, 1e36
+_LARGEST_KEY = 2**31 - 1
+
+
+class Scratch:
+    """Memory that chunks use one after the other: fresh pages cost more than what is written to
+    them. On CPUs each thread keeps its own; elsewhere torch does."""
+
+    _of_thread = threading.local()
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
+        if device.type == "cpu":
+            self._kept = self._of_thread.__dict__.setdefault("kept", self._kept)
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        size = prod(shape)
+        kept = self._kept.get((name, dtype))
+        if kept is None or len(kept) < size:
+            kept = self._kept[name, dtype] = torch.empty(size, dtype=dtype, device=self._device)
+        return kept[:size].view(shape)
+
+
+class Two(NamedTuple):
+    """The two best scores of each row of a chunk (B,), with the numbers of their centres; and the
+    ``scores`` (K, B) in units of ``quantum``, shifted by ``bits``, the best ones the largest."""
+
+    best: Tensor
+    labels: Tensor
+    second: Tensor
+    seconds: Tensor
+    scores: Tensor
+    quantum: float = 0.0
+    bits: int = 0
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Scores (M, K) of some of the rows; not those of the best."""
+        some = self.scores.index_select(1, rows).T.contiguous()
+        return (some >> self.bits) * self.quantum if self.quantum else some
+
+
+class BestTwo:
+    """Finds the two lowest of the scores of K centres.
+
+    Args:
+        n_clusters: K.
+        dtype: of the scores.
+    """
+
+    def __init__(self, n_clusters: int, dtype: torch.dtype, device: torch.device):
+        self.n_clusters = n_clusters
+        self._bits = max(_LEAST_NUMBER_BITS, (n_clusters - 1).bit_length())
+        self._numbers = torch.arange(n_clusters, dtype=torch.int32, device=device)[:, None]
+        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
+        few = self._bits <= _MOST_NUMBER_BITS
+        self._numbered = device.type == "cpu" and dtype == torch.float32 and few
+
+    def __call__(self, scores: Tensor, reach: float) -> Two:
+        """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
+        if not self._numbered or not _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]:
+            best, labels = scores.min(0)
+            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
+            return Two(best, labels, second, second_labels, scores)
+        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
+        # exponent and large number, and makes room.
+        quantum = 2.0 ** (frexp(reach)[1] + self._bits - 32)
+        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
+        torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys)
+        best, mask = keys.amin(0), (1 << self._bits) - 1
+        labels = best.bitwise_and(mask).long()
+        second = keys.scatter_(0, labels[None], _LARGEST_KEY).amin(0)
+        return Two(
+            (best >> self._bits) * quantum,
+            labels,
+            (second >> self._bits) * quantum,
+            second.bitwise_and(mask).long().clamp_(max=self.n_clusters - 1),
+            keys,
+            quantum,
+            self._bits,
+        )
+
+
+def limit_of(near: Two, error: Tensor, roundoff: float = 0.0) -> Tensor:
+    """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
+    by the share ``roundoff`` of themselves, then by a quantum."""
+    limit = near.best + (2 * error + 2 * near.quantum)
+    return limit.add_((near.best.abs() + 2 * error).mul_(2.1 * roundoff)) if roundoff else limit
+
+
+def ties_of(near: Two, limit: Tensor) -> Tensor:
+    """The rows whose second centre may be the nearer one."""
+    return (near.second <= limit).nonzero()[:, 0]
