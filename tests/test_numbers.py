@@ -157,7 +157,7 @@ def test_pairs_of_clusters_beyond_int32():
     )
     cost, receiver = removal_costs(sample, near, torch.ones(k))
     assert torch.equal(receiver, there)
-    torch.testing.assert_close(cost, torch.full((k,), 0.25))
+    torch.testing.assert_close(cost, torch.full((k,), 0.25, dtype=torch.float64))
 
 
 def test_more_numbers_than_an_int32_can_count(tmp_path):
