@@ -33,9 +33,8 @@ def test_python_snippets(snippet, folder):
 def test_every_option_is_in_the_help(dink):
     """An option that the README names exists in some command's help."""
     helps = "".join(dink(command, "--help").stdout for command in COMMANDS)
-    for option in set(re.findall(r"`(--[a-z-]+)", README)) | set(
-        re.findall(r" (--[a-z-]+)", README)
-    ):
+    text = re.sub(r"torchrun .* -m dinkcli", "", README)  # that has options of its own
+    for option in set(re.findall(r"`(--[a-z-]+)", text)) | set(re.findall(r" (--[a-z-]+)", text)):
         assert option in helps
 
 

@@ -8,6 +8,7 @@ import glob
 import io
 import os
 import re
+import select
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ BINARY_SUFFIXES = (
 )
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 _MODEL_SUFFIX = ".dink.safetensors"
+_SIGNAL_SECONDS = 0.2
 
 
 class Source(Protocol):
@@ -100,7 +102,7 @@ class Stream:
     def __init__(self, name: str, file: BinaryIO):
         self.name = name
         self.partition: Mapping[str, str] = {}
-        self._file = file
+        self._file: Any = getattr(file, "raw", file)  # nothing is to wait in a buffer unseen
         self._head = b""
         self._taken = False
 
@@ -123,15 +125,23 @@ class Stream:
 class _Rejoined(io.RawIOBase):
     """A stream with the bytes that were looked at before it."""
 
-    def __init__(self, head: bytes, file: BinaryIO):
+    def __init__(self, head: bytes, file: Any):
         self._head, self._file = head, file
+        try:
+            self._waits = os.name == "posix" and file.fileno() >= 0
+        except (AttributeError, OSError):
+            self._waits = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if not self._head:
-            return self._file.readinto(buffer)  # type: ignore[attr-defined]
+            # A signal that comes just before a read that blocks would be seen only after it.
+            while self._waits and not select.select([self._file], [], [], _SIGNAL_SECONDS)[0]:
+                pass
+            got: int = self._file.readinto(buffer)
+            return got
         taken, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)
