@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinkcli.limits import largest_value
 from dinkcli.lloyd import Statistics, row_dots, segment_sums
 from dinkcli.nearest import Nearest, chunk_rows
 from dinkcli.products import has_short_products, products
@@ -79,6 +80,7 @@ def anneal(
     schedule = temperatures(at.start_temperature, steps)
     sizes = step_sizes(len(schedule))
     every = updates_per_report(steps)
+    grids = _grids(sample, batch_size)
     while at.done < len(schedule):
         at.temperature, step_size = schedule[at.done], sizes[at.done]
         if at.position + batch_size > len(sample):
@@ -87,7 +89,7 @@ def anneal(
         at.position += batch_size
         weight = max(batch.total_weight, 1e-30)
         short = at.temperature >= at.short_above
-        counts, total = _tempered_sums(batch, at.centers, at.temperature, short)
+        counts, total = _tempered_sums(batch, at.centers, at.temperature, short, grids)
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
         at.sums.lerp_((total / weight).to(at.sums), step_size)
@@ -113,8 +115,23 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
         return float((found - z @ centers.T).square().mean().sqrt())
 
 
+def _grids(sample: Sample, batch_size: int) -> tuple[float, float]:
+    """Numbers that round responsibilities (times weights) and rows when they are added in float32
+    and taken away again: to so few bits that sums over a batch of their products are exact in
+    float64, and so the same in whatever order and however rows are shared between processes."""
+    bits = (53 - batch_size.bit_length()) // 2
+    heaviest = 1.0 if sample.weights is None else largest_value(sample.weights)
+    limits = sample.group.largest(largest_value(sample.z), heaviest)
+    row, weight = (2.0 ** (math.frexp(limit)[1] + 23 - bits) for limit in limits)
+    return 1.5 * weight, 1.5 * row
+
+
 def _tempered_sums(
-    batch: Sample, centers: Tensor, temperature: float, short: bool
+    batch: Sample,
+    centers: Tensor,
+    temperature: float,
+    short: bool,
+    grids: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here,
     float64 on CPUs.
@@ -139,6 +156,9 @@ def _tempered_sums(
             r = scores.softmax(1)
             if batch.weights is not None:
                 r *= batch.weights[done : done + len(z), None]
+            if dtype == torch.float64:
+                r.add_(grids[0]).sub_(grids[0])
+                z = z.add(grids[1]).sub_(grids[1])
             counts += r.sum(0, dtype=dtype)
             sums.addmm_(r.to(dtype).T, z.to(dtype))
         done += len(z)

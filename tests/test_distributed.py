@@ -16,8 +16,10 @@ import torch
 from conftest import environment
 
 import dinkcli
+from dinkcli.anneal import _grids, _tempered_sums
 from dinkcli.launcher import ALONE, World, world
 from dinkcli.rows import draw_distinct
+from dinkcli.sample import Sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo and signals as on Linux")
 
@@ -237,3 +239,31 @@ def test_distinct_draws(number, size):
     if size > 500:
         assert abs(float(drawn.double().mean()) / number - 0.5) < 0.05
         assert (drawn.diff() > 0).any() and (drawn.diff() < 0).any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_of_annealing_are_exact(weighted):
+    """Bit for bit those of the parts: centres that divide would magnify any difference."""
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(rng.normal(size=(3000, 40)).astype(np.float32) * 7)
+    weights = torch.from_numpy(rng.uniform(0, 900, 3000).astype(np.float32)) if weighted else None
+    centers = z[:300].clone()
+    whole = Sample(z, weights, lambda centers: centers)
+    grids = _grids(whole, 3000)
+    counts, sums = _tempered_sums(whole, centers, 20.0, False, grids)
+    parts = [
+        _tempered_sums(
+            Sample(z[where], None if weights is None else weights[where], whole.project),
+            centers,
+            20.0,
+            False,
+            grids,
+        )
+        for where in (slice(1100, None), slice(1100))
+    ]
+    assert torch.equal(parts[0][0] + parts[1][0], counts)
+    assert torch.equal(parts[0][1] + parts[1][1], sums)
+    r = torch.softmax(-torch.cdist(z.double(), centers.double()).square() / 20, 1)
+    expected = (r if weights is None else r * weights[:, None]).T @ z.double()
+    tolerance = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(sums, expected, rtol=1e-3, atol=tolerance)
