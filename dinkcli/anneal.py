@@ -28,6 +28,7 @@ _POWER_ITERATIONS = 4
 _REPORTS = 20
 _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
+_WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0
 
@@ -118,12 +119,18 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
 def _grids(sample: Sample, batch_size: int) -> tuple[float, float]:
     """Numbers that round responsibilities (times weights) and rows when they are added in float32
     and taken away again: to so few bits that sums over a batch of their products are exact in
-    float64, and so the same in whatever order and however rows are shared between processes."""
+    float64, and so the same in whatever order and however rows are shared between processes.
+
+    0, which rounds nothing, where a few huge ones would leave the others no digits."""
     bits = (53 - batch_size.bit_length()) // 2
     heaviest = 1.0 if sample.weights is None else largest_value(sample.weights)
     limits = sample.group.largest(largest_value(sample.z), heaviest)
-    row, weight = (2.0 ** (math.frexp(limit)[1] + 23 - bits) for limit in limits)
-    return 1.5 * weight, 1.5 * row
+    usual = (sample.moments[1] / sample.z.shape[1]) ** 0.5, sample.total_weight / len(sample)
+    row, weight = (
+        1.5 * 2.0 ** (math.frexp(limit)[1] + 23 - bits) if limit <= _WIDEST * typical else 0.0
+        for limit, typical in zip(limits, usual, strict=True)
+    )
+    return weight, row
 
 
 def _tempered_sums(
