@@ -269,7 +269,8 @@ def _show_summary(summary: dict[str, Any]) -> None:
     if summary["output"] is not None:
         before = summary.get("rows_before")
         more = f" after {before} by an earlier run" if before else ""
-        more += f", {summary['parts']} parts" if "parts" in summary else ""
+        if "parts" in summary:
+            more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
         more += f" of share {summary['shard']}" if "shard" in summary else ""
         outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
         bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
