@@ -28,8 +28,7 @@ from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import effort, temperatures
 from dinkcli.seeding import kmeans_plus_plus
-from dinkcli.split import _ROWS as _JUDGES
-from dinkcli.split import removal_costs, split
+from dinkcli.split import JUDGES, removal_costs, split
 from dinkcli.work import Work
 
 _SECONDS = 0.05  # of one measurement
@@ -211,7 +210,7 @@ class _Bench:
             where = candidates.to(sizes.device)
             return lambda: split(part, near, sizes, where, self.generator)
 
-        judged = min(self.work.sample, _JUDGES * k)
+        judged = min(self.work.sample, JUDGES * k)
         return self._seconds(looking, self.work.sample) + self._seconds(splitting, judged)
 
     def breath(self) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from dinkcli.nearest import chunk_rows
 from dinkcli.readers.dataset import BLOCK_BYTES
 from dinkcli.schedule import sample_size
-from dinkcli.split import _ROWS as _JUDGES
+from dinkcli.split import JUDGES
 from dinkcli.work import Work
 
 # What libraries allocate when they begin to work: threads, kernels, workspaces.
@@ -90,7 +90,7 @@ class Footprint:
     def _on_sample(self) -> int:
         """The sample, and the most that one step makes beside it."""
         work = self.work
-        judged = min(work.sample, _JUDGES * max(64, work.clusters // 2))
+        judged = min(work.sample, JUDGES * max(64, work.clusters // 2))
         steps = (
             # The squares of all its numbers, or the numbers in float64 for their mean.
             work.sample_bytes * (1 if work.held else 2),

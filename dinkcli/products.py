@@ -32,14 +32,17 @@ def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype != torch.float32 or _settings(device) is None:
         return False
     if device.type == "cpu":
-        has_unit = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-        return has_unit and torch.backends.mkldnn.is_available()
+        return _cpu_has("_is_amx_tile_supported")
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def has_short_factors() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
-    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return _cpu_has("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+
+
+def _cpu_has(*units: str) -> bool:
+    """Whether this CPU has one of the units that torch tells by these names, and torch uses it."""
     has_unit = any(getattr(torch.cpu, name, lambda: False)() for name in units)
     return has_unit and torch.backends.mkldnn.is_available()
 

@@ -20,7 +20,7 @@ from dinkcli.lloyd import (
 from dinkcli.nearest import NearestTwo
 from dinkcli.sample import Sample
 
-_ROWS = 128  # of each cluster, on average, that a split is judged by
+JUDGES = 128  # of each cluster, on average, that a split is judged by
 _AXIS_ITERATIONS = 2
 _ITERATIONS = 2
 
@@ -98,7 +98,7 @@ def _judges(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
 
-    Where they are many, about ``_ROWS`` of each are drawn: half evenly, half by their error, so
+    Where they are many, about ``JUDGES`` of each are drawn: half evenly, half by their error, so
     that a rare far group is among them, and weighted by one over the probability.
     """
     m = len(candidates)
@@ -111,13 +111,13 @@ def _judges(
     if sample.weights is not None:
         weight = sample.weights[rows]
     number, order = _numbered(sample, rows)
-    if number > _ROWS * m:
+    if number > JUDGES * m:
         error = near.squared_distances[rows] * weight
         errors = segment_sums(error, owner, m)
         sample.group.sum_(errors)
         errors.clamp_(min=1e-30)
         chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
-        chance = (chance * (_ROWS / 2)).clamp_(max=1.0)
+        chance = (chance * (JUDGES / 2)).clamp_(max=1.0)
         uniform = torch.rand(number, generator=generator).to(chance)
         drawn = (uniform if order is None else uniform[order]) < chance
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]

@@ -131,14 +131,20 @@ def long_command(data):
     return ["train", *files, "-k", "40", "--device", "cpu", "--checkpoint-every", "1steps"]
 
 
+def await_checkpoint(folder):
+    """The path of the checkpoint of m.safetensors, which is there unless that took too long."""
+    checkpoint = folder / "m.checkpoint.safetensors"
+    deadline = time.monotonic() + 40
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return checkpoint
+
+
 def test_a_killed_rank_is_named_and_the_rest_resumes(dink, data, tmp_path):
     command = [*long_command(data), "--n-init", "4", "-o"]
     dink(*command, "whole.safetensors", "-q")
     job = launch(2, *command, "m.safetensors", folder=tmp_path)
-    checkpoint = tmp_path / "m.checkpoint.safetensors"
-    deadline = time.monotonic() + 40
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    checkpoint = await_checkpoint(tmp_path)
     os.kill(ranks_of(job)[1], signal.SIGKILL)
     killed = time.monotonic()
     stdout, stderr = job.communicate(timeout=40)
@@ -153,16 +159,12 @@ def test_a_killed_rank_is_named_and_the_rest_resumes(dink, data, tmp_path):
 
 
 def test_a_restart_by_the_launcher_goes_on(dink, data, tmp_path):
-    """And a signal ends all processes with one checkpoint, from which one process goes on."""
     command = [*long_command(data), "--n-init", "4", "-q", "-o"]
     dink(*command, "whole.safetensors")
     restarting = ["--max-restarts", "1"]
     options = ["m.safetensors", "--resume", "auto"]
     job = launch(2, *command, *options, folder=tmp_path, launcher=restarting)
-    checkpoint = tmp_path / "m.checkpoint.safetensors"
-    deadline = time.monotonic() + 40
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_checkpoint(tmp_path)
     first = ranks_of(job)
     os.kill(first[0], signal.SIGKILL)
     stdout, stderr = job.communicate(timeout=60)
@@ -171,13 +173,11 @@ def test_a_restart_by_the_launcher_goes_on(dink, data, tmp_path):
 
 
 def test_a_signal_stops_all_processes_with_a_checkpoint(dink, data, tmp_path):
+    """From which one process goes on."""
     command = [*long_command(data), "--n-init", "4", "-o"]
     dink(*command, "whole.safetensors", "-q")
     job = launch(2, *command, "m.safetensors", folder=tmp_path)
-    checkpoint = tmp_path / "m.checkpoint.safetensors"
-    deadline = time.monotonic() + 40
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_checkpoint(tmp_path)
     job.send_signal(signal.SIGTERM)
     _, stderr = job.communicate(timeout=40)
     assert "Interrupted; the training so far is in m.checkpoint.safetensors. Go on" in stderr
