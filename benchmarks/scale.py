@@ -36,7 +36,7 @@ def seconds(call: Callable[[], object], repeats: int = 3) -> float:
 
 def bare(z: torch.Tensor, centers: torch.Tensor) -> None:
     with products(z.device):
-        for part in z.split(chunk_rows(len(centers))):
+        for part in z.split(chunk_rows(*centers.shape)):
             _ = part @ centers.T
 
 

@@ -215,13 +215,16 @@ def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Te
     return z
 
 
-def block_rows(n_clusters: int, width: int, device: torch.device | str = "cpu") -> int:
+def block_rows(
+    n_clusters: int, n_features: int, written: int, device: torch.device | str = "cpu"
+) -> int:
     """Rows to read and assign at once: whole chunks of the distance computation.
 
     Args:
-        width: numbers that a row takes, those read or those written.
+        written: numbers that are written for a row.
     """
-    chunk = chunk_rows(n_clusters)
+    width = max(n_features, written)
+    chunk = chunk_rows(n_clusters, n_features)
     elements = _BLOCK_ELEMENTS.get(torch.device(device).type, _BLOCK_ELEMENTS["cpu"])
     return chunk * max(1, round(elements / (chunk * width)))
 
@@ -258,7 +261,7 @@ def assign(
     options.check_clusters(model.n_clusters)
     assigner = Assigner(model, device, options, matching)
     written = assigner.n_ids if options.soft else options.top or 1
-    rows = block_rows(model.n_clusters, max(model.n_features, written), device)
+    rows = block_rows(model.n_clusters, model.n_features, written, device)
     needs_direction = model.metric == "cosine"
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)

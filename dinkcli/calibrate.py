@@ -29,6 +29,7 @@ from dinkcli.sample import Sample
 from dinkcli.schedule import effort, temperatures
 from dinkcli.seeding import kmeans_plus_plus
 from dinkcli.split import JUDGES, removal_costs, split
+from dinkcli.subspace import Subspace, main_axes, number_of_axes
 from dinkcli.work import Work
 
 _SECONDS = 0.05  # of one measurement
@@ -47,13 +48,15 @@ class Measured:
 
     Attributes:
         read: getting the rows into memory; 0 when they are read anew for each pass.
-        draw: drawing the sample; all rows are read for it when they are not in memory.
+        draw: drawing the sample, and reducing it to its main axes; all rows are read for it when
+            they are not in memory.
         seed: the first centres of one start.
         update, report: one update of the annealing, and one report of it.
         swap, breath: one round of the refinement.
         full_pass: one pass over all rows.
         assign: the labels of all rows.
         reading_bytes: that are resident for reading, besides the rows read.
+        axes: coordinates of a row while annealing and refining.
     """
 
     read: float
@@ -66,6 +69,7 @@ class Measured:
     full_pass: float
     assign: float
     reading_bytes: int
+    axes: int
 
 
 def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> Measured:
@@ -104,7 +108,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
         labels += reading * work.rows
     return Measured(
         read=read,
-        draw=draw,
+        draw=draw + bench.reduce(),
         seed=bench.seed(),
         update=bench.update(),
         report=bench.report(),
@@ -113,6 +117,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
         full_pass=a_pass,
         assign=labels,
         reading_bytes=reading_bytes,
+        axes=bench.on_axes.z.shape[1],
     )
 
 
@@ -123,22 +128,30 @@ class _Bench:
         self.sample, self.work, self.device = sample, work, device
         self.generator = torch.Generator().manual_seed(0)
         self.centers = _centers(sample, work.clusters, self.generator)
-        few = min(len(sample), chunk_rows(work.clusters))
+        few = min(len(sample), chunk_rows(work.clusters, work.features))
         index = CenterIndex(self.centers)
         seconds = _timed(lambda: index.nearest(sample.z[:few]), device)
         affordable = max(_LEAST_ROWS, int(few * _SECONDS / seconds))
         self.most = min(len(sample), affordable)
-        self.annealing = Annealing.begin(sample[: self.most], self.centers)
+        self.axes = main_axes(sample)
+        number = number_of_axes(sample, self.axes, self.centers)
+        space = Subspace.on(sample, self.axes, number)
+        self.on_axes, self.placed = space.sample, space.into(self.centers)
+        self.annealing = Annealing.begin(self.on_axes[: self.most], self.placed)
 
-    def _seconds(self, prepare: Callable[[Sample], Call], rows: int) -> float:
-        """Of the call that ``prepare`` makes for a sample of that many rows.
+    def _seconds(
+        self, prepare: Callable[[Sample], Call], rows: int, sample: Sample | None = None
+    ) -> float:
+        """Of the call that ``prepare`` makes for a part of ``sample``, by default that on the
+        axes, with that many rows.
 
         Beyond what is affordable it goes on along the line through two smaller samples.
         """
+        sample = sample or self.on_axes
         if rows <= self.most:
-            return _timed(prepare(self.sample[:rows]), self.device)
+            return _timed(prepare(sample[:rows]), self.device)
         many, few = self.most, self.most // 4
-        more, less = (_timed(prepare(self.sample[:n]), self.device) for n in (many, few))
+        more, less = (_timed(prepare(sample[:n]), self.device) for n in (many, few))
         return more + max(0.0, more - less) / (many - few) * (rows - many)
 
     def seed(self) -> float:
@@ -149,14 +162,26 @@ class _Bench:
         # Beside the rows, k-means++ grows with the centres, and both are cut short alike.
         rows = min(self.most, self.work.seeding)
         scale = self.work.seeding / rows * self.work.clusters / min(self.work.clusters, rows)
-        return self._seconds(drawing, rows) * scale + self._seconds(
-            lambda part: lambda: Annealing.begin(part, self.centers), self.work.seeding
+        return self._seconds(drawing, rows, self.sample) * scale + self._seconds(
+            lambda part: lambda: Annealing.begin(part, self.placed), self.work.seeding
         )
+
+    def reduce(self) -> float:
+        """Onto the axes, and back to means with all features."""
+        if self.on_axes is self.sample:
+            return 0.0
+        number = self.placed.shape[1]
+
+        def there_and_back(part: Sample) -> Call:
+            return lambda: Subspace.on(part, self.axes, number).means(self.placed)
+
+        once = _timed(lambda: main_axes(self.sample), self.device)
+        return once + self._seconds(there_and_back, self.work.sample, self.sample)
 
     def update(self) -> float:
         """The mean over the schedule, where hot updates may use shorter products than cold ones."""
         steps = self.work.updates
-        start = self.annealing.start_temperature or 0.01 * self.sample.moments[1]
+        start = self.annealing.start_temperature or 0.01 * self.on_axes.moments[1]
         schedule = temperatures(start, steps)
         if not schedule:  # all rows are one
             return 0.0
@@ -173,12 +198,12 @@ class _Bench:
 
     def _updating(self, start: float, position: int) -> Callable[[Sample], Call]:
         def prepare(part: Sample) -> Call:
-            shares, sums = torch.zeros_like(self.centers[:, 0]), torch.zeros_like(self.centers)
-            at = Annealing(self.centers, shares, sums, start, self.annealing.short_above)
+            shares, sums = torch.zeros_like(self.placed[:, 0]), torch.zeros_like(self.placed)
+            at = Annealing(self.placed, shares, sums, start, self.annealing.short_above)
             updates = anneal(part, at, len(part), self.work.updates, 0.0)
 
             def update() -> None:
-                at.done, at.centers = position, self.centers
+                at.done, at.centers = position, self.placed
                 next(updates)
 
             return update
@@ -186,27 +211,27 @@ class _Bench:
         return prepare
 
     def report(self) -> float:
-        return self._seconds(lambda part: lambda: part.nearest(self.centers), self.work.batch)
+        return self._seconds(lambda part: lambda: part.nearest(self.placed), self.work.batch)
 
     def swap(self) -> float:
         """A pass over the sample, and splits of many clusters, judged by some rows of each."""
         if not self.work.swaps.high:
             return 0.0
         k = self.work.clusters
-        candidates = torch.arange(min(k, max(_LEAST_ROWS, 2 * Refining.begin(self.centers).moves)))
+        candidates = torch.arange(min(k, max(_LEAST_ROWS, 2 * Refining.begin(self.placed).moves)))
 
         def looking(part: Sample) -> Call:
             def look() -> None:
-                near = State.of(part, self.centers).near
-                sizes = part.cluster_weights(near.labels, k).to(self.centers)
+                near = State.of(part, self.placed).near
+                sizes = part.cluster_weights(near.labels, k).to(self.placed)
                 removal_costs(part, near, sizes)
-                part.means(self.centers, near.labels)
+                part.means(self.placed, near.labels)
 
             return look
 
         def splitting(part: Sample) -> Call:
-            near = part.nearest_two(self.centers)
-            sizes = part.cluster_weights(near.labels, k).to(self.centers)
+            near = part.nearest_two(self.placed)
+            sizes = part.cluster_weights(near.labels, k).to(self.placed)
             where = candidates.to(sizes.device)
             return lambda: split(part, near, sizes, where, self.generator)
 
@@ -219,9 +244,9 @@ class _Bench:
         how = effort(self.work.sample, self.work.clusters, self.work.features)
 
         def prepare(part: Sample) -> Call:
-            best = State.of(part, self.centers)
+            best = State.of(part, self.placed)
             # Those that move one centre are about as many as those that move many.
-            at = Refining(self.centers, max(1, how.moves // 2), how.moves, swapping=False)
+            at = Refining(self.placed, max(1, how.moves // 2), how.moves, swapping=False)
             return lambda: next(breathe(part, at, best, self.generator, how))
 
         return self._seconds(prepare, self.work.breathing)
@@ -231,12 +256,14 @@ class _Bench:
 
     def full_pass(self) -> float:
         rows = min(len(self.sample), self.work.rows)
-        seconds = self._seconds(lambda part: lambda: self.pass_over((part.z, None)), rows)
+        seconds = self._seconds(
+            lambda part: lambda: self.pass_over((part.z, None)), rows, self.sample
+        )
         return seconds / rows * self.work.rows
 
     def labels(self) -> float:
         rows = min(len(self.sample), self.work.rows)
-        seconds = self._seconds(lambda part: lambda: part.labels(self.centers), rows)
+        seconds = self._seconds(lambda part: lambda: part.labels(self.centers), rows, self.sample)
         return seconds / rows * self.work.rows
 
 

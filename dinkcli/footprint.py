@@ -83,7 +83,7 @@ class Footprint:
 
     @property
     def _scratch(self) -> int:
-        rows = min(self.work.rows, chunk_rows(self.work.clusters))
+        rows = min(self.work.rows, chunk_rows(self.work.clusters, self.work.features))
         return _CHUNKS * 4 * rows * self.work.clusters
 
     @property
@@ -95,9 +95,9 @@ class Footprint:
             # The squares of all its numbers, or the numbers in float64 for their mean.
             work.sample_bytes * (1 if work.held else 2),
             2 * self._row * work.seeding,  # differences to centres
-            2 * self._row * judged + (_LABELS + _PAIRS) * work.sample,  # splits
+            2 * 4 * work.axes * judged + (_LABELS + _PAIRS) * work.sample,  # splits
         )
-        return work.sample_bytes + max(steps)
+        return work.sample_bytes + work.on_axes_bytes + max(steps)
 
 
 def resident_bytes() -> int:

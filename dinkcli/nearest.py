@@ -27,6 +27,9 @@ from dinkcli.scores import BestTwo, Scratch, Two, limit_of, ties_of
 
 _CHUNK_ROWS = 2048
 _CHUNK_SCORES = 1 << 22
+_MOST_SCORES = 1 << 24  # for the sake of aligned rows
+# Where chunks of 2048 rows are small, what is done for each chunk costs more than they do.
+_CACHED_NUMBERS = 3 << 18
 # Products of a multiple of this many rows are a quarter faster.
 _ALIGNED_ROWS = 64
 _RESCORE_ELEMENTS = 1 << 22
@@ -41,10 +44,13 @@ _MANY = 0.3
 _BFLOAT16_ROUNDOFF = 2.0**-8
 
 
-def chunk_rows(n_clusters: int) -> int:
-    """Rows whose scores against K centres are computed at once."""
-    rows = min(_CHUNK_ROWS, _CHUNK_SCORES // n_clusters)
-    return max(1, rows if rows < _ALIGNED_ROWS else rows // _ALIGNED_ROWS * _ALIGNED_ROWS)
+def chunk_rows(n_clusters: int, n_features: int) -> int:
+    """Rows (of D features) whose scores against K centres are computed at once."""
+    cached = _CACHED_NUMBERS // max(n_clusters, n_features)
+    rows = min(max(_CHUNK_ROWS, cached), _CHUNK_SCORES // n_clusters)
+    if rows < _ALIGNED_ROWS:
+        return max(1, min(_ALIGNED_ROWS, _MOST_SCORES // n_clusters))
+    return rows // _ALIGNED_ROWS * _ALIGNED_ROWS
 
 
 class Nearest(NamedTuple):
@@ -107,7 +113,7 @@ class CenterIndex:
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
-        return iter(z.split(chunk_rows(self.n_clusters)))
+        return iter(z.split(chunk_rows(*self.centers.shape)))
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""

@@ -7,7 +7,7 @@ Shapes: N rows, S rows of the sample, K clusters, D features, P processes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -131,6 +131,7 @@ def plan(
     work = Work.of(data, options, memory * processes)
     mine = work.shared(processes)
     measured = calibrate(data, mine, options.metric, where)
+    work, mine = (replace(each, axes=measured.axes) for each in (work, mine))
     phases = _phases(work, measured, startup)
     total = NOTHING
     for phase in phases:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dinkcli.anneal import Annealing
 from dinkcli.lloyd import Statistics, wide
 from dinkcli.refine import Refining
+from dinkcli.schedule import most_axes
 
 
 @dataclass
@@ -89,6 +90,7 @@ _LOOPS: dict[str, type[Loop]] = {
     "pass": Passing,
     "literal": Descending,
 }
+_ON_AXES = ("anneal", "refine")  # of the sample, which may be fewer than D
 _VECTORS = ("counts", "shares", "cluster_inertia")
 
 
@@ -163,12 +165,20 @@ class Progress:
         try:
             progress = _build(cls, "", tensors, values, shape)
             if kind is not None:
+                if kind in _ON_AXES:
+                    shape = _shape_on_axes(tensors["loop.centers"].shape, shape)
                 progress.loop = _build(_LOOPS[kind], "loop.", tensors, values, shape)
         except TypeError as error:
             raise ValueError(f"the state of the training is incomplete ({error})") from None
         if isinstance(progress.loop, Refining) and progress.loop.moves > shape[0]:
             raise ValueError(f"loop.moves is {progress.loop.moves}, more than the centres")
         return progress
+
+
+def _shape_on_axes(found: torch.Size, whole: torch.Size) -> torch.Size:
+    if len(found) == 2 and found[1] != whole[1] and not 0 < found[1] <= most_axes(whole[1]):
+        raise ValueError(f"loop.centers has shape {tuple(found)}, centers {tuple(whole)}")
+    return torch.Size((whole[0], found[-1]))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -179,8 +179,8 @@ def breathe(
 ) -> Iterator[tuple[int, State]]:
     """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
 
-    The number is halved (by one from 5 on) after ``effort.patience`` rounds in a row that did
-    not lower the inertia by ``effort.tol`` of it.
+    The number is halved after ``effort.patience`` rounds in a row that did not lower the inertia by
+    ``effort.tol`` of it.
     """
     while at.moves:
         moves = at.moves
@@ -193,13 +193,8 @@ def breathe(
         at.failures = at.failures + 1 if poor else 0
         if at.failures == effort.patience:
             at.failures = 0
-            at.moves = fewer(moves)
+            at.moves //= 2
         yield moves, best
-
-
-def fewer(moves: int) -> int:
-    """How many centres breaths move once this many do not help any more."""
-    return moves // 2 if moves > 5 else moves - 1
 
 
 def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,9 @@ _STEPS = 240
 _ANNEALING_EPOCHS = 6
 _CHEAP_PASS = 250 * 10**6
 _TINY_PASS = 40 * 10**6
+_FEW_CLUSTERS = 64
+_FEW_FEATURES = 96
+_MOST_AXES = 512
 _BREATHING_PRODUCT = 10**8  # multiplications
 
 
@@ -22,6 +25,7 @@ class Effort(NamedTuple):
     Attributes:
         n_init: starts.
         annealing_steps: updates of each.
+        annealing_batch: rows of an update.
         breathing_rows: that breaths are judged by; 0 for no breaths.
         moves: centres that the first breath moves.
         tol: a round that lowers the inertia by a smaller share of it is a poor one.
@@ -30,6 +34,7 @@ class Effort(NamedTuple):
 
     n_init: int
     annealing_steps: int
+    annealing_batch: int
     breathing_rows: int
     moves: int
     tol: float
@@ -42,12 +47,16 @@ def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     cost = _pass_cost(n_rows, n_clusters, n_features)
     if cost <= _CHEAP_PASS:
         n_init = 4 if cost <= _TINY_PASS else 1
-        return Effort(n_init, _STEPS, n_rows, max(few, n_clusters // 2), tol=1e-4, patience=2)
-    steps = _ANNEALING_EPOCHS * n_rows // annealing_batch(n_rows, n_clusters)
+        batch, moves = annealing_batch(n_rows, n_clusters), max(few, n_clusters // 2)
+        return Effort(n_init, _STEPS, batch, n_rows, moves, tol=1e-4, patience=2)
+    # Of few clusters, a small update costs little more than calling it.
+    least, most = (512, _STEPS // 2) if n_clusters <= _FEW_CLUSTERS else (256, _STEPS)
+    batch = annealing_batch(n_rows, n_clusters, least)
+    steps = max(_STEPS // 4, min(most, _ANNEALING_EPOCHS * n_rows // batch))
     rows = min(n_rows, max(8192, 256 * n_clusters))
     if rows * n_clusters * n_features > _BREATHING_PRODUCT:
         rows = 0
-    return Effort(1, max(_STEPS // 4, min(_STEPS, steps)), rows, few, tol=1e-3, patience=1)
+    return Effort(1, steps, batch, rows, few, tol=1e-3, patience=1)
 
 
 def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
@@ -55,13 +64,13 @@ def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
     return n_rows * (n_clusters + 64) * (n_features + 128)
 
 
-def annealing_batch(n_rows: int, n_clusters: int) -> int:
+def annealing_batch(n_rows: int, n_clusters: int, least: int = 256) -> int:
     """Rows per update while annealing: 4 for each centre, or 2 where the rows are few.
 
     Many noisy updates beat few exact ones of the same cost, and find better optima.
     """
     most = max(_ANNEALING_EPOCHS * n_rows // _STEPS, 2 * n_clusters)
-    return min(n_rows, max(256, min(4 * n_clusters, most)))
+    return min(n_rows, max(least, min(4 * n_clusters, most)))
 
 
 def sample_size(n_rows: int, n_clusters: int, n_features: int, memory: int) -> int:
@@ -73,6 +82,11 @@ def sample_size(n_rows: int, n_clusters: int, n_features: int, memory: int) -> i
 def seeding_size(n_rows: int, n_clusters: int) -> int:
     """Rows from which the first centres are drawn."""
     return min(n_rows, max(2048, 32 * n_clusters))
+
+
+def most_axes(n_features: int) -> int:
+    """Axes that the sample may be reduced to; 0 where it is not worth while."""
+    return 0 if n_features < _FEW_FEATURES else min(_MOST_AXES, n_features // 2)
 
 
 def temperatures(start: float, steps: int) -> list[float]:

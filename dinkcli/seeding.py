@@ -82,7 +82,7 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
 
 def _nearest_of(z: Tensor, centers: Tensor, squared_norms: Tensor) -> Tensor:
     """Squared distance to the nearest of ``centers`` (M, D) less the row's squared norm, (N,)."""
-    rows = chunk_rows(len(centers))
+    rows = chunk_rows(*centers.shape)
     with products(z.device):
         parts = [
             torch.addmm(squared_norms, part, centers.T, alpha=-2).amin(1) for part in z.split(rows)

@@ -34,6 +34,7 @@ from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.seeding import seed_centers, too_few_rows
+from dinkcli.subspace import Subspace, main_axes, number_of_axes
 
 _MAX_PASSES = 30
 _LITERAL_EPOCHS = 50
@@ -137,17 +138,21 @@ class Trainer:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
         at = self.at
         n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
+        axes = main_axes(sample)
         while at.start <= n_init:
-            if at.loop is None:
+            if isinstance(at.loop, Annealing | Refining):
+                space = Subspace.on(sample, axes, at.loop.centers.shape[1])
+            else:
                 self._seed(sample)
-                at.loop = Annealing.begin(sample, at.centers)
+                space = Subspace.on(sample, axes, number_of_axes(sample, axes, at.centers))
+                at.loop = Annealing.begin(space.sample, space.into(at.centers))
             if isinstance(at.loop, Annealing):
-                yield from self._anneal(sample, at.loop)
-                at.centers = at.loop.centers
-                at.loop = Refining.begin(at.centers)
-            if isinstance(at.loop, Refining) and self.options.refine:
-                yield from self._refine(sample, at.loop)
-                at.centers = at.loop.centers
+                yield from self._anneal(space, at.loop)
+                at.loop = Refining.begin(at.loop.centers)
+            if isinstance(at.loop, Refining):
+                if self.options.refine:
+                    yield from self._refine(space, at.loop)
+                at.centers = space.means(at.loop.centers)
             if n_init > 1:
                 now = State.of(sample, at.centers)
                 if at.best is None or now.inertia < at.best_inertia:
@@ -168,40 +173,41 @@ class Trainer:
             centers = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
         self.at.centers = self._project(centers)
 
-    def _anneal(self, sample: Sample, loop: Annealing) -> Iterator[Step | None]:
-        options, at = self.options, self.at
-        steps = effort(len(sample), *at.centers.shape).annealing_steps
-        size = options.batch_size or annealing_batch(len(sample), options.n_clusters)
+    def _anneal(self, space: Subspace, loop: Annealing) -> Iterator[Step | None]:
+        options, at, sample = self.options, self.at, space.whole
+        how = effort(len(sample), *at.centers.shape)
+        steps, size = how.annealing_steps, options.batch_size or how.annealing_batch
         size = min(size, len(sample))
-        for mean_inertia in anneal(sample, loop, size, steps, options.dilation_weight):
-            at.centers, at.counts = loop.centers, loop.shares * self.rows.total_weight
+        for mean_inertia in anneal(space.sample, loop, size, steps, options.dilation_weight):
             if mean_inertia is None:
                 yield None
                 continue
+            at.centers = space.out_of(loop.centers)
+            at.counts = loop.shares * self.rows.total_weight
             yield self._step(
                 "anneal",
                 (loop.done, steps),
                 updates_per_report(steps) * size,
                 loop.temperature,
-                mean_inertia,
+                mean_inertia + space.left,
                 sample.paper_shrink_loss(at.centers),
             )
 
-    def _refine(self, sample: Sample, loop: Refining) -> Iterator[Step]:
+    def _refine(self, space: Subspace, loop: Refining) -> Iterator[Step]:
         at = self.at
-        how = effort(len(sample), *at.centers.shape)
-        for moved, best in refine(sample, loop, self.generator, how):
-            part = sample[: best.rows]
+        how = effort(len(space.whole), *at.centers.shape)
+        for moved, best in refine(space.sample, loop, self.generator, how):
+            part = space.sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
-            at.centers = best.centers
+            at.centers = space.out_of(best.centers)
             at.counts = sizes * (self.rows.total_weight / part.total_weight)
             yield self._step(
                 "refine",
                 (loop.largest - moved, loop.largest),
                 best.rows,
                 0.0,
-                best.inertia / part.total_weight,
-                sample.paper_shrink_loss(best.centers),
+                best.inertia / part.total_weight + space.left,
+                space.whole.paper_shrink_loss(at.centers),
             )
 
     def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:

@@ -14,8 +14,7 @@ from dinkcli.anneal import updates_per_report
 from dinkcli.options import TrainOptions
 from dinkcli.readers.dataset import DataSet
 from dinkcli.readers.memory import in_memory
-from dinkcli.refine import fewer
-from dinkcli.schedule import Effort, annealing_batch, effort, sample_size, seeding_size
+from dinkcli.schedule import Effort, effort, sample_size, seeding_size
 
 
 class Range(NamedTuple):
@@ -68,6 +67,7 @@ class Work:
         breathing: rows that breaths work on.
         moves: centres that the first breaths move.
         passes: over all rows, to move the centres.
+        axes: coordinates of a row of the sample while annealing and refining; D at most.
         readings: of all rows from the input.
     """
 
@@ -89,6 +89,7 @@ class Work:
     moves: int
     passes: Range
     readings: Range
+    axes: int
 
     @classmethod
     def of(cls, data: DataSet, options: TrainOptions, memory: int) -> Work:
@@ -97,7 +98,7 @@ class Work:
         held = in_memory(data, memory)
         sample = sample_size(n, k, d, memory)
         how = effort(sample, k, d)
-        batch = options.batch_size or annealing_batch(sample, k)
+        batch = options.batch_size or how.annealing_batch
         # The last pass measures, beyond those that the limit counts.
         passes = _PASSES[sample < n].at_most(1 + (options.epochs or _MAX_PASSES))
         refined = options.refine and k > 1
@@ -120,6 +121,7 @@ class Work:
             moves=how.moves,
             passes=passes,
             readings=Range.exactly(1) if held else passes.plus(Range.exactly(1)),
+            axes=d,
         )
 
     def shared(self, processes: int) -> Work:
@@ -140,6 +142,11 @@ class Work:
         return 4 * self.sample * self.features
 
     @property
+    def on_axes_bytes(self) -> int:
+        """Of the sample on fewer axes, beside the whole one."""
+        return 4 * self.sample * self.axes if self.axes < self.features else 0
+
+    @property
     def center_bytes(self) -> int:
         return 4 * self.clusters * self.features
 
@@ -148,14 +155,14 @@ class Work:
         """What processes sum over one another: centres and their like in float64 (half of it, in
         float32, while annealing on GPUs), and a byte for each row of the sample in a round of
         the refinement."""
-        k, d = self.clusters, self.features
-        sums = 2 * self.center_bytes
+        k, d = self.clusters, self.axes
+        sums, on_axes = 2 * self.center_bytes, 8 * k * d
         draws = 4 + math.log(max(1, k / 4), 1 + 1 / 4)
         seeding = 4 * draws * self.seeding + 7 * sums
-        fixed = self.starts * (seeding + self.updates * (sums + 8 * k))
+        fixed = self.starts * (seeding + self.updates * (on_axes + 8 * k))
         split = _SPLIT_SUMS * 8 * d
-        swap = split * max(64, k // 2) + sums + self.sample
-        breath = split * max(64, 2 * self.moves) + 2 * sums + self.breathing
+        swap = split * max(64, k // 2) + on_axes + self.sample
+        breath = split * max(64, 2 * self.moves) + 2 * on_axes + self.breathing
         rounds = self.swaps.times(swap).plus(self.breaths.times(breath)).times(self.starts)
         passes = self.passes.times(sums + 16 * k)
         return Range.exactly(fixed).plus(rounds).plus(passes)
@@ -167,5 +174,5 @@ def _breaths(how: Effort) -> Range:
         return NOTHING
     least, moves = 0, how.moves
     while moves:
-        least, moves = least + how.patience, fewer(moves)
+        least, moves = least + how.patience, moves // 2
     return _MORE_BREATHS.plus(Range.exactly(least))

@@ -410,10 +410,11 @@ def batches(n_rows, size=64):
 
 def test_blocks_are_bounded_by_what_is_read_and_written():
     for k in (1, 10, 1000, 100_000):
-        for width in (1, 384, 4096, k):
-            rows = block_rows(k, width)
-            assert rows % chunk_rows(k) == 0
-            assert rows * width <= max(3 << 20, chunk_rows(k) * width)
+        for n_features, written in ((1, 1), (384, 1), (4096, 1), (1, k), (384, k)):
+            width, chunk = max(n_features, written), chunk_rows(k, n_features)
+            rows = block_rows(k, n_features, written)
+            assert rows % chunk == 0
+            assert rows * width <= max(3 << 20, chunk * width)
             assert rows * width * 4 <= 64 << 20
 
 

@@ -1,0 +1,117 @@
+"""The sample on its main axes, where the first part of a training costs a fraction.
+
+For centres in the span of some axes, the part of a row that lies outside adds the same to its
+squared distance to every centre: labels and sums need the coordinates on the axes alone. What
+centres outside the span could save is at most what the axes leave of the rows' squared norm
+(Cohen et al. 2015 bound it), so they have to leave little beside the inertia.
+
+Shapes: N rows, K clusters, D features, Q axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dinkcli.sample import Sample
+from dinkcli.schedule import most_axes
+
+_AXES = 32  # their number is a multiple of this
+_LEFT = 1 / 6  # of the inertia of the first centres, which is about twice the last one
+_PROBE_ROWS = 4096
+_ITERATIONS = 2
+_GRID = 2.0**16
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """A sample, and the coordinates that it has on some axes.
+
+    Attributes:
+        whole: all D features.
+        sample: on the axes; the ``whole`` one where there are none.
+        axes: (D, Q) orthonormal but for rounding, or None.
+    """
+
+    whole: Sample
+    sample: Sample
+    axes: Tensor | None = None
+
+    @classmethod
+    def on(cls, whole: Sample, axes: Tensor | None, number: int) -> Subspace:
+        """On the first ``number`` of the axes; on none when that is D."""
+        if axes is None or number == len(axes):
+            return cls(whole, whole)
+        axes = axes[:, :number].contiguous()
+        z = whole.z @ axes
+        parts = whole.weights, whole.project, whole.group, whole.positions, whole.size
+        return cls(whole, Sample(z, *parts), axes)
+
+    @property
+    def left(self) -> float:
+        """The mean squared norm of what lies outside."""
+        return 0.0 if self.axes is None else self.whole.moments[1] - self.sample.moments[1]
+
+    def into(self, centers: Tensor) -> Tensor:
+        """(K, D) to (K, Q)."""
+        return centers if self.axes is None else centers @ self.axes
+
+    def out_of(self, centers: Tensor) -> Tensor:
+        """(K, Q) to the same points with all features, (K, D)."""
+        return centers if self.axes is None else centers @ self.axes.T
+
+    def means(self, centers: Tensor) -> Tensor:
+        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make."""
+        if self.axes is None:
+            return centers
+        return self.whole.means(self.out_of(centers), self.sample.labels(centers))
+
+
+def main_axes(sample: Sample) -> Tensor | None:
+    """The axes (D, Q) of the largest squared norm, that first; None where D is small.
+
+    By subspace iteration on the first rows, in float64 and rounded, so that every process that
+    shares the rows finds the same ones whatever its number of threads.
+    """
+    n_features = sample.z.shape[1]
+    most = most_axes(n_features)
+    if not most:
+        return None
+    part = _first(sample, min(_PROBE_ROWS, 8 * n_features))
+    z = part.double()
+    moments = z.T @ z
+    basis = torch.randn(
+        n_features, most, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    for _ in range(_ITERATIONS):
+        basis = torch.linalg.qr(moments @ basis).Q
+    _, turn = torch.linalg.eigh(basis.T @ moments @ basis)
+    axes = basis @ turn.flip(1)
+    # Either direction of an axis will do, but always the same one.
+    axes *= axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    return axes.mul_(_GRID).round_().div_(_GRID).to(sample.z)
+
+
+def number_of_axes(sample: Sample, axes: Tensor | None, centers: Tensor) -> int:
+    """How many of the ``axes`` are enough for clusters as fine as those of the first ``centers``
+    (K, D); D when all are too few."""
+    if axes is None:
+        return centers.shape[1]
+    part = sample[:_PROBE_ROWS]
+    inertia = part.inertia(part.nearest(centers)) / part.total_weight
+    rows = _first(sample, _PROBE_ROWS)
+    held = (rows @ axes.cpu()).square().mean(0, dtype=torch.float64).cumsum(0)
+    left = rows.square().sum(1, dtype=torch.float64).mean() - held
+    enough = (left[_AXES - 1 :: _AXES] <= _LEFT * inertia).nonzero()
+    return (int(enough[0]) + 1) * _AXES if len(enough) else len(axes)
+
+
+def _first(sample: Sample, number: int) -> Tensor:
+    """The first rows of those of all processes, times the roots of their weights, on the CPU."""
+    part = sample[:number]
+    z = part.z
+    if part.weights is not None:
+        z = z * (part.weights * (len(part) / part.total_weight)).sqrt()[:, None]
+    return part.everywhere(z).cpu()
