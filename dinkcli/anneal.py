@@ -25,7 +25,7 @@ from dinkcli.schedule import seeding_size, step_sizes, temperatures
 
 _START = 0.5  # of the median merge temperature
 _POWER_ITERATIONS = 4
-_REPORTS = 20
+_REPORTS = 12
 _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64

@@ -98,7 +98,7 @@ class CenterIndex:
         self.shift = mean if far else None
         self.shifted = self.centers - mean if far else self.centers
         self.half_norms = self.shifted.square().sum(1) / 2
-        self._largest = (2 * self.half_norms.max()).sqrt()
+        self.largest = (2 * self.half_norms.max()).sqrt()
         self._lost = rounding_error(self.shifted).max()
         device = centers.device
         self._find_two = BestTwo(len(centers), self.dtype, device)
@@ -137,6 +137,18 @@ class CenterIndex:
         if self.n_clusters == 1:
             second_distances.fill_(torch.inf)
         return NearestTwo(labels, distances, second, second_distances)
+
+    def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
+        """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
+        scratch = Scratch(z.device)
+        found = torch.empty(len(z), dtype=self.dtype, device=z.device)
+        start = 0
+        for chunk in self.chunks(z) if len(z) else ():
+            where = slice(start, start + len(chunk))
+            rows = self._shift(chunk, scratch)
+            found[where] = self._squared_distances_to(rows, labels[where], scratch)
+            start += len(chunk)
+        return found
 
     def _search(
         self, z: Tensor, distances: bool = False, two: bool = False, exact: bool = False
@@ -227,12 +239,12 @@ class CenterIndex:
         Half the squared norms go in as two more columns each, so that it is half the squared
         distance: near centres, for which it is small, lose least by the rounding.
         """
-        norms_c = norms + self._largest
+        norms_c = norms + self.largest
         eps = torch.finfo(self.dtype).eps
         if rows.device.type != "cpu":
             lost = rounding_error(rows)
-            error = lost.mul_(1.01 * self._largest).add_(norms * self._lost)
-            error.add_(norms_c.mul_(eps * (rows.shape[1] + 2) * self._largest))
+            error = lost.mul_(1.01 * self.largest).add_(norms * self._lost)
+            error.add_(norms_c.mul_(eps * (rows.shape[1] + 2) * self.largest))
             return self._scores(rows, scratch, short=True), error
         n_rows, n_features = rows.shape
         factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
@@ -243,7 +255,7 @@ class CenterIndex:
         factors[:, n_features + 2 :] = 1.0
         rounded = scratch("rows", rows.shape, self.dtype).copy_(factors[:, :n_features])
         # 1.01: the rounded centre may be longer than the centre.
-        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self._largest)
+        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
         # Two columns hold a norm to 2**-16.
         error.add_(norms * self._lost).add_(
             norms_c.square_().mul_(eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2)
@@ -262,12 +274,12 @@ class CenterIndex:
 
     def _best_two(self, scores: Tensor, norms: Tensor) -> Two:
         """The two lowest of the ``scores`` (K, B) of rows with ``norms`` (B,)."""
-        return self._find_two(scores, float((norms.max() + self._largest).square_()))
+        return self._find_two(scores, float((norms.max() + self.largest).square_()))
 
     def _error(self, norms: Tensor) -> Tensor:
         """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
         eps = torch.finfo(self.dtype).eps * (self.shifted.shape[1] + 2)
-        return (norms + self._largest).mul_(eps * self._largest)
+        return (norms + self.largest).mul_(eps * self.largest)
 
     def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
         """Puts labels right, by float64 distances to all centres that may be the nearest."""

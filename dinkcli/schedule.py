@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MAX_PASSES = 30  # over all rows, where nothing else ends them
 _END = 0.05  # of the start
 _LAST_STEP_SIZE = 0.05
 _STEPS = 240

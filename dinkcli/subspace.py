@@ -19,8 +19,9 @@ from dinkcli.sample import Sample
 from dinkcli.schedule import most_axes
 
 _AXES = 32  # their number is a multiple of this
-_LEFT = 1 / 6  # of the inertia of the first centres, which is about twice the last one
-_PROBE_ROWS = 4096
+_LEFT = 0.18  # of the inertia of the first centres, which is about twice the last one
+_AXES_ROWS = 4096
+_PROBE_ROWS = 2048
 _ITERATIONS = 2
 _GRID = 2.0**16
 
@@ -79,7 +80,7 @@ def main_axes(sample: Sample) -> Tensor | None:
     most = most_axes(n_features)
     if not most:
         return None
-    part = _first(sample, min(_PROBE_ROWS, 8 * n_features))
+    part = _first(sample, min(_AXES_ROWS, 4 * n_features))
     z = part.double()
     moments = z.T @ z
     basis = torch.randn(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -21,22 +21,20 @@ import torch
 from torch import Tensor
 
 from dinkcli.anneal import Annealing, anneal, updates_per_report
-from dinkcli.device import in_pieces
 from dinkcli.head import DinkClusterHead
 from dinkcli.limits import refuse_overflow
-from dinkcli.lloyd import Statistics, farthest_rows, full_pass, tempered_statistics
-from dinkcli.nearest import CenterIndex
+from dinkcli.lloyd import Statistics, full_pass
 from dinkcli.objective import dilation_loss
 from dinkcli.options import TrainOptions
+from dinkcli.passes import Passes
 from dinkcli.progress import Descending, Passing, Progress
 from dinkcli.refine import Refining, State, refine
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
-from dinkcli.seeding import seed_centers, too_few_rows
+from dinkcli.seeding import seed_centers
 from dinkcli.subspace import Subspace, main_axes, number_of_axes
 
-_MAX_PASSES = 30
 _LITERAL_EPOCHS = 50
 _LITERAL_LEARNING_RATE = 1e-3
 
@@ -211,72 +209,12 @@ class Trainer:
             )
 
     def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
-        """Passes over all rows until the objective falls by less than ``tol`` of itself.
-
-        The last pass measures the centres and leaves them as they are: true centroids of the
-        partition before, and the statistics are exactly theirs.
-        """
-        at, limit = self.at, self.options.epochs or _MAX_PASSES
-        weight = 0.0 if self.options.temperature == "auto" else self.options.dilation_weight
-        while not loop.finished:
-            if not loop.under_way:
-                if loop.done:
-                    at.centers = self._project(loop.statistics.means(at.centers, weight))
-                loop.restart(at.centers)
-            for _ in self._sum_rows(loop, temperature):
+        for done in Passes(self.rows, self.options, self.at, temperature).run(loop):
+            if done is None:
                 yield None
-            reseeded = 0
-            if temperature == 0 and not loop.statistics.counts.all():
-                loop.statistics, reseeded = self._fill_empty(loop.statistics)
-            found = loop.statistics
-            at.measured(found)
-            loop.finished = loop.done >= limit or (
-                loop.previous is not None
-                and abs(loop.previous - found.shrink) <= self.options.tol * found.shrink
-            )
-            loop.previous = None if reseeded else found.shrink
-            loop.under_way = False
-            loop.done += 1
-            yield self._pass_step((loop.done - 1, limit), temperature, found, reseeded)
-
-    def _sum_rows(self, loop: Passing, temperature: float) -> Iterator[None]:
-        """The statistics of the rows from ``loop.blocks`` on.
-
-        Several processes have blocks of their own: what one of them has summed is nothing to go
-        on from, so a pass that they stop in begins once more.
-        """
-        index, group = CenterIndex(self.at.centers), self.rows.group
-        found = loop.statistics if group.alone else Statistics.zeros(self.at.centers)
-        blocks = self.rows.blocks(loop.blocks)
-        while group.any((block := next(blocks, None)) is not None):
-            if block is not None:
-                work = partial(_statistics, *block, index, temperature)
-                for part in in_pieces(work, len(block[0])):
-                    found.add(part)
-            if group.alone:
-                loop.blocks += 1
-            yield
-        loop.statistics = found.over(group)
-
-    def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
-        """Moves the centres of empty clusters onto far rows until no cluster is empty."""
-        reseeded = 0
-        while True:
-            empty = (found.counts == 0).nonzero()[:, 0]
-            if len(empty) == 0:
-                return found, reseeded
-            centers = self.at.centers.clone()
-            far = farthest_rows(self.rows.blocks(), centers, len(empty), self.rows.group)
-            if len(far) == 0:
-                raise too_few_rows(len(centers) - len(empty), len(centers))
-            # Each such row is now at distance 0 from a centre of its own, so the inertia falls
-            # with every round and the loop ends.
-            centers[empty[: len(far)]] = far
-            reseeded += len(far)
-            self.at.centers, before = centers, found.inertia
-            found = full_pass(self.rows.blocks(), centers).over(self.rows.group)
-            if not found.inertia < before:  # what is left is below the resolution of float32
-                raise too_few_rows(len(centers) - len(empty), len(centers))
+                continue
+            position = done.number, done.limit
+            yield self._pass_step(position, temperature, done.found, done.reseeded)
 
     def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
         """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
@@ -338,10 +276,3 @@ class Trainer:
             start=self.at.start,
             reseeded=reseeded,
         )
-
-
-def _statistics(
-    z: Tensor, weights: Tensor | None, index: CenterIndex, temperature: float, where: slice
-) -> Statistics:
-    part = None if weights is None else weights[where]
-    return tempered_statistics(z[where], part, index, temperature)

@@ -14,7 +14,7 @@ from dinkcli.anneal import updates_per_report
 from dinkcli.options import TrainOptions
 from dinkcli.readers.dataset import DataSet
 from dinkcli.readers.memory import in_memory
-from dinkcli.schedule import Effort, effort, sample_size, seeding_size
+from dinkcli.schedule import MAX_PASSES, Effort, effort, sample_size, seeding_size
 
 
 class Range(NamedTuple):
@@ -45,7 +45,6 @@ _SWAPS = {False: Range(1, 2, 4), True: Range(1, 5, 24)}  # with few clusters, wi
 _MANY_CLUSTERS = 64
 _MORE_BREATHS = Range(0, 2, 8)  # than the least that end the search
 _PASSES = {False: Range(2, 3, 11), True: Range(2, 5, 16)}  # with all rows in the sample, or not
-_MAX_PASSES = 30
 _ANY_MEMORY = 1 << 62
 _SPLIT_SUMS = 8  # over the rows of each split cluster, one after the other
 
@@ -100,7 +99,7 @@ class Work:
         how = effort(sample, k, d)
         batch = options.batch_size or how.annealing_batch
         # The last pass measures, beyond those that the limit counts.
-        passes = _PASSES[sample < n].at_most(1 + (options.epochs or _MAX_PASSES))
+        passes = _PASSES[sample < n].at_most(1 + (options.epochs or MAX_PASSES))
         refined = options.refine and k > 1
         return cls(
             rows=n,

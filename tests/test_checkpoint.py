@@ -103,7 +103,7 @@ def test_a_pass_over_many_blocks_goes_on_inside(tmp_path, monkeypatch):
 
 def test_a_checkpoint_is_a_model(digits, tmp_path):
     z, path = digits[0], tmp_path / "c.safetensors"
-    stopped(z, 10, path, 255, n_init=1)  # in the refinement of the only start
+    stopped(z, 10, path, 245, n_init=1)  # in the refinement of the only start
     model = dinkcli.load(path)
     assert model.state is not None
     labels = dinkcli.assign(model, z, device="cpu")

@@ -95,7 +95,7 @@ def test_breaths_are_counted_from_the_schedule(data):
     how = effort(4000, 100, 16)
     moves, least = how.moves, 0
     while moves:
-        moves, least = moves // 2 if moves > 5 else moves - 1, least + how.patience
+        moves, least = moves // 2, least + how.patience
     assert Work.of(found, TrainOptions(100), 1 << 30).breaths.low == least
     assert Work.of(found, TrainOptions(1), 1 << 30).breaths == Range.exactly(0)
 

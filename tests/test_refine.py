@@ -97,7 +97,7 @@ def test_refining_never_raises_the_inertia_and_leaves_a_bad_start():
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_refining_takes_the_smallest_numbers_of_clusters(k):
     sample = sample_of(np.random.default_rng(4).normal(size=(50, 2)))
-    how = Effort(n_init=1, annealing_steps=10, breathing_rows=50, moves=k, tol=1e-4, patience=1)
+    how = Effort(1, 10, 256, breathing_rows=50, moves=k, tol=1e-4, patience=1)
     at = Refining.begin(sample.z[:k].clone())
     states = list(refine(sample, at, torch.Generator().manual_seed(0), how))
     assert (len(states) > 0) == (k > 1)
