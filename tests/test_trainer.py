@@ -66,8 +66,8 @@ def test_history_has_every_figure_of_every_step(blobs):
     )
     warm = [step["temperature"] for step in history if step["phase"] == "anneal"]
     assert warm == sorted(warm, reverse=True)
-    assert len(warm) == 20
-    assert warm[-1] == pytest.approx(warm[0] * 0.05 ** (228 / 239))
+    assert len(warm) == 12
+    assert warm[-1] == pytest.approx(warm[0] * 0.05 ** (220 / 239))
     for step in history:
         assert 0 < step["smallest"] <= 1 / 3 + 0.1 <= 3 * step["largest"]
         assert math.isfinite(step["inertia"])
