@@ -11,7 +11,7 @@ inertias are computed from the centres in float64.
 
 "reaches" is the time in which dink, had it been stopped and every centre then moved to the mean of
 its rows, would have had a peer's median inertia or less over all rows. Its centres are copied after
-each step that training reports (12 of annealing, each round of refinement, each pass; the copies are
+each step that is reported (12 of annealing, each round of refinement, each pass; the copies are
 in the time) and judged afterwards; the pass that takes the means is timed and added.
 
 With --kept, runs add to those of earlier commands: peers that take minutes can be run in turns of

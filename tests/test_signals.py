@@ -69,12 +69,12 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, dink, number
 def test_a_second_signal_stops_at_once_and_leaves_the_last_checkpoint(folder):
     """The step that is under way never ends here; only the second signal does."""
     script = """
-import sys, time, dinkcli.trainer as module
+import sys, time, dinkcli.passes as module
 def forever(*arguments):
     print("now", file=sys.stderr, flush=True)
     while True:
         time.sleep(0.01)
-module.tempered_statistics = forever
+module.hard_statistics = forever
 from dinkcli.cli import main
 sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "1steps", "-q"]
 main()
