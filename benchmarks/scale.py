@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from dinkcli.anneal import _tempered_sums
+from dinkcli.anneal import _grids, _tempered_sums
 from dinkcli.lloyd import full_pass
 from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.products import products
@@ -53,10 +53,11 @@ def main() -> None:
         centers = torch.randn(k, d, generator=generator) * 0.7
         sample, index = Sample(z, None, center_projection("euclidean")), CenterIndex(centers)
         product = seconds(lambda: bare(z, centers))  # noqa: B023
+        grids = _grids(sample, n)
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
             seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
-            seconds(lambda: _tempered_sums(sample, centers, 20.0, False)),  # noqa: B023
+            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, grids)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)
         shares = " | ".join(f"{each / product:.2f}" for each in times)

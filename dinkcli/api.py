@@ -16,9 +16,9 @@ from dinkcli import __version__
 from dinkcli.assigner import assign as assign_blocks
 from dinkcli.centers import read_centers
 from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
-from dinkcli.collective import SINGLE, Group
 from dinkcli.device import resolve_device
 from dinkcli.errors import InputError, UsageError
+from dinkcli.group import SINGLE, Group
 from dinkcli.model import Model, load
 from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.ranges import parse_numbers, usual_numbers

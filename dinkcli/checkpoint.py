@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinkcli.collective import SINGLE, Group
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
+from dinkcli.group import SINGLE, Group
 from dinkcli.model import Model, TrainingState, checkpoint_path, load
 from dinkcli.options import Interval
 from dinkcli.progress import Progress

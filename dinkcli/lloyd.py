@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.collective import SINGLE, Group
+from dinkcli.group import SINGLE, Group
 from dinkcli.nearest import CenterIndex, Nearest
 from dinkcli.objective import responsibilities
 

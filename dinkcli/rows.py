@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.ahead import read_ahead
-from dinkcli.collective import SINGLE, Group
 from dinkcli.errors import InputError, UsageError
+from dinkcli.group import SINGLE, Group
 from dinkcli.limits import (
     LARGEST_WEIGHT,
     largest_value,

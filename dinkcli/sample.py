@@ -15,7 +15,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from dinkcli.collective import SINGLE, Group
+from dinkcli.group import SINGLE, Group
 from dinkcli.lloyd import (
     Statistics,
     cluster_sums,

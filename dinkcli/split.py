@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dinkcli.collective import Group
+from dinkcli.group import Group
 from dinkcli.lloyd import (
     largest_in_segments,
     row_dots,

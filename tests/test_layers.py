@@ -11,6 +11,7 @@ CORE = [
     "ahead",
     "assigner",
     "atomic",
+    "bounds",
     "calibrate",
     "centers",
     "estimator",
@@ -25,6 +26,7 @@ CORE = [
     "nearest",
     "objective",
     "overview",
+    "passes",
     "pipeline",
     "plan",
     "quality",
@@ -34,6 +36,7 @@ CORE = [
     "rows",
     "seeding",
     "shards",
+    "subspace",
     "survey",
     "sweeper",
     "terms",
@@ -58,6 +61,19 @@ def test_core_modules_leave_the_terminal_alone():
 @pytest.mark.parametrize("module", ["dinkcli", "dinkcli.cli", "dinkcli.options"])
 def test_torch_and_pyarrow_wait_until_they_are_needed(module):
     assert not {"torch", "pyarrow", "numpy"} & modules_after(f"import {module}")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["train x.npy -k 0", "train no.npy -k 3", "assign no x.npy", "sweep no.npy", "-h"]
+)
+def test_wrong_arguments_do_not_wait_for_torch(arguments):
+    code = (
+        "import sys; from dinkcli.cli import main\n"
+        f"sys.argv = ['dink', *{arguments.split()}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("False\n"), result
 
 
 def test_readers_and_models_need_no_torch():

@@ -19,7 +19,7 @@ from dinkcli.errors import UsageError
 from dinkcli.launcher import world
 
 if TYPE_CHECKING:
-    from dinkcli.collective import Group
+    from dinkcli.group import Group
 
 _SEVERAL = ("train", "assign")
 _GRACE_SECONDS = 1.0
@@ -46,6 +46,12 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
         device: name of the compute device.
         advice: how to go on after a process was lost, or an empty text.
     """
+    from dinkcli.group import SINGLE
+
+    here = world()
+    if here.size == 1:
+        yield SINGLE  # without torch, which wrong options need not wait for
+        return
     from dinkcli.collective import LostError, join
 
     def lost(sentence: str | None) -> NoReturn:
@@ -54,16 +60,12 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
             say(f"Error: {sentence}{advice()}")
         os._exit(1)
 
-    here = world()
     try:
         group = join(device, lost)
     except Exception:
         if here.local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
             leave(1)
         raise
-    if group.alone:
-        yield group
-        return
     try:
         yield group
         group.close()
