@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 import typer
 
+from dinkcli.cli.together import GRACE_SECONDS
 from dinkcli.errors import DinkError, UsageError
 from dinkcli.shards import Shard, parse_shard
-
-_GRACE_SECONDS = 1.0
 
 
 def share_of(text: str | None, here: Shard | None) -> Shard | None:
@@ -57,7 +56,7 @@ def one_voice(here: Shard | None) -> Iterator[None]:
         try:
             yield
         except DinkError:
-            time.sleep(_GRACE_SECONDS)
+            time.sleep(GRACE_SECONDS)
             raise
     except KeyboardInterrupt as error:
         raise typer.Exit(getattr(error, "exit_code", 130)) from None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dinkcli.group import Group
 
 _SEVERAL = ("train", "assign")
-_GRACE_SECONDS = 1.0
+GRACE_SECONDS = 1.0  # for the one that speaks, before the others end
 
 
 def refuse_several(command: str | None) -> None:
@@ -87,7 +87,7 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
 def leave(code: int) -> NoReturn:
     """Ends this process in silence, a moment after the one that speaks."""
     ignore_signals()
-    time.sleep(_GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)
     sys.stderr.flush()
     os._exit(code)
 
