@@ -147,7 +147,7 @@ class _Bench:
 
         Beyond what is affordable it goes on along the line through two smaller samples.
         """
-        sample = sample or self.on_axes
+        sample = self.on_axes if sample is None else sample
         if rows <= self.most:
             return _timed(prepare(sample[:rows]), self.device)
         many, few = self.most, self.most // 4

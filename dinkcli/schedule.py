@@ -16,7 +16,8 @@ _CHEAP_PASS = 250 * 10**6
 _TINY_PASS = 40 * 10**6
 _FEW_CLUSTERS = 64
 _FEW_FEATURES = 96
-_MOST_AXES = 512
+_MANY_FEATURES = 4096
+_MOST_AXES = 256
 _BREATHING_PRODUCT = 10**8  # multiplications
 
 
@@ -87,7 +88,8 @@ def seeding_size(n_rows: int, n_clusters: int) -> int:
 
 def most_axes(n_features: int) -> int:
     """Axes that the sample may be reduced to; 0 where it is not worth while."""
-    return 0 if n_features < _FEW_FEATURES else min(_MOST_AXES, n_features // 2)
+    usual = _FEW_FEATURES <= n_features <= _MANY_FEATURES
+    return min(_MOST_AXES, n_features // 2) if usual else 0
 
 
 def temperatures(start: float, steps: int) -> list[float]:

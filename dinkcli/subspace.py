@@ -20,7 +20,9 @@ from dinkcli.schedule import most_axes
 
 _AXES = 32  # their number is a multiple of this
 _LEFT = 0.18  # of the inertia of the first centres, which is about twice the last one
-_AXES_ROWS = 4096
+# Rows that the axes are found from: 4 for each feature where that is a matter of milliseconds.
+_AXES_NUMBERS = 1 << 21
+_LEAST_ROWS = 1024
 _PROBE_ROWS = 2048
 _ITERATIONS = 2
 _GRID = 2.0**16
@@ -80,15 +82,18 @@ def main_axes(sample: Sample) -> Tensor | None:
     most = most_axes(n_features)
     if not most:
         return None
-    part = _first(sample, min(_AXES_ROWS, 4 * n_features))
-    z = part.double()
-    moments = z.T @ z
-    basis = torch.randn(
-        n_features, most, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    number = max(_LEAST_ROWS, min(4 * n_features, _AXES_NUMBERS // n_features))
+    z = _first(sample, number).double()
+    moments = z.T @ z if len(z) > n_features else None
+
+    def times_moments(basis: Tensor) -> Tensor:
+        return z.T @ (z @ basis) if moments is None else moments @ basis
+
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(n_features, most, generator=generator, dtype=torch.float64)
     for _ in range(_ITERATIONS):
-        basis = torch.linalg.qr(moments @ basis).Q
-    _, turn = torch.linalg.eigh(basis.T @ moments @ basis)
+        basis = torch.linalg.qr(times_moments(basis)).Q
+    _, turn = torch.linalg.eigh(basis.T @ times_moments(basis))
     axes = basis @ turn.flip(1)
     # Either direction of an axis will do, but always the same one.
     axes *= axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()

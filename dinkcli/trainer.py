@@ -177,11 +177,11 @@ class Trainer:
         steps, size = how.annealing_steps, options.batch_size or how.annealing_batch
         size = min(size, len(sample))
         for mean_inertia in anneal(space.sample, loop, size, steps, options.dilation_weight):
+            at.counts = loop.shares * self.rows.total_weight
             if mean_inertia is None:
                 yield None
                 continue
             at.centers = space.out_of(loop.centers)
-            at.counts = loop.shares * self.rows.total_weight
             yield self._step(
                 "anneal",
                 (loop.done, steps),

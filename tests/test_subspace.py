@@ -42,17 +42,25 @@ def test_axes_are_the_main_ones(weighted):
     axes = main_axes(sample_of(z, weights)).numpy()
     assert axes.shape == (120, 60)
     np.testing.assert_allclose(axes.T @ axes, np.eye(60), atol=2e-4)
-    # 480 rows are looked at.
-    rows = (z if weights is None else z * np.sqrt(weights)[:, None])[:480].astype(np.float64)
+    rows = (z if weights is None else z * np.sqrt(weights)[:, None]).astype(np.float64)
     best = np.linalg.svd(rows, full_matrices=False)[2].T
     for number in (10, 32, 60):
         held, most = (np.square(rows @ a[:, :number]).sum() for a in (axes, best))
         assert held > 0.995 * most
 
 
+def test_axes_of_fewer_rows_than_features():
+    z = wide(n_rows=300, n_features=900, rank=40, noise=0.01)
+    axes = main_axes(sample_of(z)).numpy()
+    np.testing.assert_allclose(axes.T @ axes, np.eye(256), atol=2e-3)
+    held = np.square(z.astype(np.float64) @ axes[:, :40]).sum()
+    best = np.square(np.linalg.svd(z.astype(np.float64), compute_uv=False)[:40]).sum()
+    assert held > 0.999 * best
+
+
 def test_few_features_have_no_axes():
     assert main_axes(sample_of(np.ones((9, 95), np.float32))) is None
-    assert [most_axes(d) for d in (95, 96, 384, 4096)] == [0, 48, 192, 512]
+    assert [most_axes(d) for d in (95, 96, 384, 4096, 4097)] == [0, 48, 192, 256, 0]
 
 
 def test_as_many_axes_as_the_clusters_are_fine():
