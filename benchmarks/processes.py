@@ -3,7 +3,7 @@
     python benchmarks/processes.py [--rows 200000 --clusters 500 --processes 2 --repeats 3]
 
 The runs take turns; medians, without the start of Python and torch. "load" is reading, seeding and
-the first twentieth of the annealing.
+the first twelfth of the annealing.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def anneal(
 ) -> Iterator[float | None]:
     """Moves ``at`` on to the last and coldest update.
 
-    Yields after every update: the inertia per row of its batch at each twentieth of the way,
+    Yields after every update: the inertia per row of its batch at each twelfth of the way,
     None in between. The weight of the dilation loss fades with the temperature, so that the last
     centres are means of their rows.
     """
