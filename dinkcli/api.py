@@ -69,7 +69,7 @@ def train(
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
             have to be those of the run that wrote it.
         force: go on with other data or options all the same.
-        group: the processes of a launcher that train together, from ``collective.join``; all call
+        group: the processes of a launcher that train together, from ``group.join``; all call
             this with the same arguments, and get the same model.
         options: the other fields of ``TrainOptions``.
 

@@ -15,20 +15,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dinkcli.device import resolve_device
-from dinkcli.errors import RunError, UsageError
-from dinkcli.group import SINGLE, Group
-from dinkcli.launcher import World, world
+from dinkcli.errors import LostError, RunError
+from dinkcli.group import Group
+from dinkcli.launcher import World
 from dinkcli.watch import Watch
 
 _ARRIVAL = timedelta(minutes=5)
 # A process that is gone is noticed sooner; this one lives, and does not get on.
 _PATIENCE = timedelta(hours=2)
 _MESSAGE_ELEMENTS = 1 << 20
-
-
-class LostError(RunError):
-    """Another process of the job is gone."""
 
 
 class Processes(Group):
@@ -139,23 +134,3 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostError(f"a connection between processes broke: {error}") from error
-
-
-def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
-    """The group of this process: with those that a launcher has started with it, or alone.
-
-    Args:
-        device: name of the compute device.
-        on_loss: see ``Watch``.
-
-    Raises:
-        UsageError: no such device, or one that several processes cannot use.
-        RunError: the others have not come.
-    """
-    here = world()
-    if here.size == 1:
-        return SINGLE
-    found = resolve_device(device, here.local_rank)
-    if found.type == "mps":
-        raise UsageError("--device mps: several processes train on cpu or cuda")
-    return Processes(here, found, on_loss)

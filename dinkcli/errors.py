@@ -55,5 +55,9 @@ class OutputError(RunError, OSError):
     """The result could not be written."""
 
 
+class LostError(RunError):
+    """Another process of the job is gone."""
+
+
 class ExtraError(RunError, ImportError):
     """A package is missing that only some formats need."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dinkcli.launcher import ALONE, World
+from dinkcli.errors import UsageError
+from dinkcli.launcher import ALONE, World, world
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,3 +73,27 @@ class Group:
 
 
 SINGLE = Group()
+
+
+def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
+    """The group of this process: with those that a launcher has started with it, or alone.
+
+    Args:
+        device: name of the compute device.
+        on_loss: see ``Watch``.
+
+    Raises:
+        UsageError: no such device, or one that several processes cannot use.
+        RunError: the others have not come.
+    """
+    here = world()
+    if here.size == 1:
+        return SINGLE
+    # Only several processes need torch to know each other: wrong options do not wait for it.
+    from dinkcli.collective import Processes
+    from dinkcli.device import resolve_device
+
+    found = resolve_device(device, here.local_rank)
+    if found.type == "mps":
+        raise UsageError("--device mps: several processes train on cpu or cuda")
+    return Processes(here, found, on_loss)

@@ -9,17 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
 from dinkcli.cli.console import say
 from dinkcli.cli.signals import Interrupted, ignore_signals
-from dinkcli.errors import UsageError
+from dinkcli.errors import LostError, UsageError
+from dinkcli.group import Group, join
 from dinkcli.launcher import world
-
-if TYPE_CHECKING:
-    from dinkcli.group import Group
 
 _SEVERAL = ("train", "assign")
 GRACE_SECONDS = 1.0  # for the one that speaks, before the others end
@@ -46,13 +44,6 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
         device: name of the compute device.
         advice: how to go on after a process was lost, or an empty text.
     """
-    from dinkcli.group import SINGLE
-
-    here = world()
-    if here.size == 1:
-        yield SINGLE  # without torch, which wrong options need not wait for
-        return
-    from dinkcli.collective import LostError, join
 
     def lost(sentence: str | None) -> NoReturn:
         """Runs on the thread that watches, while the command waits for what will never come."""
@@ -63,9 +54,12 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
     try:
         group = join(device, lost)
     except Exception:
-        if here.local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
+        if world().local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
             leave(1)
         raise
+    if group.alone:
+        yield group
+        return
     try:
         yield group
         group.close()
