@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
@@ -86,12 +85,11 @@ class Passes:
         if self.bounds is not None:
             self.bounds.begin(index)
         found = loop.statistics if group.alone else Statistics.zeros(self.at.centers)
-        first = number = loop.blocks
-        blocks = self.rows.blocks(first)
+        number = loop.blocks
+        blocks = self.rows.blocks(number)
         while group.any((block := next(blocks, None)) is not None):
             if block is not None:
-                work = partial(self._statistics, number, *block, index)
-                for part in in_pieces(work, len(block[0])):
+                for part in self._statistics(number, *block, index):
                     found.add(part)
             number += 1
             if group.alone:
@@ -100,13 +98,18 @@ class Passes:
         loop.statistics = found.over(group)
 
     def _statistics(
-        self, number: int, z: Tensor, weights: Tensor | None, index: CenterIndex, where: slice
-    ) -> Statistics:
-        """Of a part of block ``number``."""
-        part = None if weights is None else weights[where]
-        if self.bounds is None:
+        self, number: int, z: Tensor, weights: Tensor | None, index: CenterIndex
+    ) -> Iterator[Statistics]:
+        """Of block ``number``, in parts where the device is short of memory."""
+        if self.bounds is not None:
+            yield hard_statistics(z, weights, self.bounds.nearest(number, z), index.n_clusters)
+            return
+
+        def of(where: slice) -> Statistics:
+            part = None if weights is None else weights[where]
             return tempered_statistics(z[where], part, index, self.temperature)
-        return hard_statistics(z, weights, self.bounds.nearest(number, z), index.n_clusters)
+
+        yield from in_pieces(of, len(z))
 
     def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
         """Moves the centres of empty clusters onto far rows until no cluster is empty."""
