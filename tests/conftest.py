@@ -70,6 +70,20 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def loads_torch(*arguments: object, code: int = 0) -> bool:
+    """Whether the command, which ends with that exit code, has imported torch by its end."""
+    script = (
+        "import sys; from dinkcli.cli import main\n"
+        f"sys.argv = {['dink', *map(str, arguments)]}\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == code, result
+    answer = result.stdout.splitlines()[-1]
+    assert answer in ("True", "False"), result
+    return answer == "True"
+
+
 def nearest_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Labels by brute force in float64, one row at a time."""
     z, centers = z.astype(np.float64), centers.astype(np.float64)

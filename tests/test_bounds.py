@@ -3,16 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import nearest_float64
 
 import dinkcli
 from dinkcli.bounds import Bounds
 from dinkcli.nearest import CenterIndex
-
-
-def float64_labels(z, centers):
-    return (
-        np.square(z[:, None].astype(np.float64) - centers[None].astype(np.float64)).sum(2).argmin(1)
-    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -44,7 +39,7 @@ def test_labels_are_those_of_a_full_search(seed, scale, monkeypatch):
             patch.setattr(CenterIndex, "nearest_two", spy)
             parts = [bounds.nearest(i, part) for i, part in enumerate(rows.split(1000))]
         labels = torch.cat([part.labels for part in parts])
-        np.testing.assert_array_equal(labels, float64_labels(z, centers))
+        np.testing.assert_array_equal(labels, nearest_float64(z, centers))
         assert torch.equal(labels, expected.labels)
         squares = torch.cat([part.squared_distances for part in parts])
         assert torch.equal(squares, expected.squared_distances)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import loads_torch
 
 CORE = [
     "agreement",
@@ -64,16 +65,18 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["train x.npy -k 0", "train no.npy -k 3", "assign no x.npy", "sweep no.npy", "-h"]
+    ("code", "arguments"),
+    [
+        (2, "train x.npy -k 0"),
+        (2, "train no.npy -k 3"),
+        (2, "assign no x.npy"),
+        (2, "sweep no.npy"),
+        (2, "-h"),
+        (0, "--help"),
+    ],
 )
-def test_wrong_arguments_do_not_wait_for_torch(arguments):
-    code = (
-        "import sys; from dinkcli.cli import main\n"
-        f"sys.argv = ['dink', *{arguments.split()}]\n"
-        "try:\n    main()\nexcept SystemExit:\n    print('torch' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.endswith("False\n"), result
+def test_wrong_arguments_do_not_wait_for_torch(code, arguments):
+    assert not loads_torch(*arguments.split(), code=code)
 
 
 def test_readers_and_models_need_no_torch():
