@@ -67,7 +67,8 @@ def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
 
 
 def annealing_batch(n_rows: int, n_clusters: int, least: int = 256) -> int:
-    """Rows per update while annealing: 4 for each centre, or 2 where the rows are few.
+    """Rows per update while annealing: 4 for each centre, or 2 where the rows are few, but
+    ``least``.
 
     Many noisy updates beat few exact ones of the same cost, and find better optima.
     """

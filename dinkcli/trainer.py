@@ -2,10 +2,10 @@
 
 Shapes: N rows, B rows in a batch, K clusters, D features.
 
-With ``temperature="auto"`` the centres are seeded on a sample, annealed there (the shrink loss
-at a falling temperature), refined by moving whole centres, and then updated by passes over all
-rows at temperature 0 until the inertia stops falling. A fixed temperature trains the objective
-at that temperature; infinity is the paper's literal one, by gradient descent.
+With ``temperature="auto"`` the centres are seeded on a sample, annealed on its main axes (the
+shrink loss at a falling temperature), refined there by moving whole centres, and then updated by
+passes over all rows at temperature 0 until the inertia stops falling. A fixed temperature trains
+the objective at that temperature; infinity is the paper's literal one, by gradient descent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Step:
         done, total: position in the phase; ``total`` is a bound for refine and pass.
         rows: rows that this step read.
         temperature: that the step was made at.
-        inertia: sum of squared distances to the nearest centre, scaled to all N rows.
+        inertia: sum of squared distances to the nearest centre, scaled to all N rows; on main axes
+            what lies outside counts in full.
         dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
         smallest, largest: share of rows in the smallest and largest cluster.
         start: which of the ``n_init`` starts, from 1.

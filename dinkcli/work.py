@@ -66,8 +66,8 @@ class Work:
         breathing: rows that breaths work on.
         moves: centres that the first breaths move.
         passes: over all rows, to move the centres.
-        axes: coordinates of a row of the sample while annealing and refining; D at most.
         readings: of all rows from the input.
+        axes: coordinates of a row of the sample while annealing and refining; D at most.
     """
 
     rows: int
