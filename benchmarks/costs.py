@@ -37,18 +37,21 @@ from dinkcli.nearest import CenterIndex
 from dinkcli.options import TrainOptions
 from dinkcli.readers import open_inputs
 from dinkcli.rows import RowSource
+from dinkcli.scorer import Scorer
+from dinkcli.scores import Best
 from dinkcli.trainer import Trainer
 
 _MOST_ROWS = 100_000
 _WORK = 2e10  # multiply-adds of one timed assignment
-# Parts of CenterIndex, and what their time is shown as.
+# Parts of finding the nearest centres, and what their time is shown as.
 _TIES = "near-ties"
 _PARTS = {
-    "_scores": "product",
-    "_short_scores": "product",
-    "_best_two": "two minima",
-    "_settle": _TIES,
-    "_look_again": _TIES,
+    (Scorer, "_scores"): "product",
+    (Scorer, "_short_product"): "product",
+    (Best, "two"): "two minima",
+    (Best, "short_two"): "two minima",
+    (CenterIndex, "_settle"): _TIES,
+    (CenterIndex, "_look_again"): _TIES,
 }
 _SHOWN = ("product", "two minima", _TIES)
 _FIGURES = {
@@ -98,23 +101,21 @@ def ideal(found: dict[str, float], n_rows: int, n_clusters: int, n_features: int
 
 
 class Watch:
-    """Time spent in the parts of CenterIndex; parts inside a part do not count."""
+    """Time spent in the parts of finding the nearest centres; parts inside a part do not count."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside = False
 
     def __enter__(self) -> Watch:
-        self._saved = {
-            name: getattr(CenterIndex, name) for name in _PARTS if hasattr(CenterIndex, name)
-        }
-        for name, method in self._saved.items():
-            setattr(CenterIndex, name, self._watched(method, _PARTS[name]))
+        self._saved = {where: getattr(*where) for where in _PARTS}
+        for (owner, name), method in self._saved.items():
+            setattr(owner, name, self._watched(method, _PARTS[owner, name]))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, method in self._saved.items():
-            setattr(CenterIndex, name, method)
+        for (owner, name), method in self._saved.items():
+            setattr(owner, name, method)
 
     def _watched(self, method: Callable, part: str) -> Callable:
         @wraps(method)

@@ -8,22 +8,18 @@ same distance from a row could swap between runs. Rows whose two best scores are
 rounding bound are therefore looked at again: after short products in float32, after those in
 float64 from the coordinates. The label of a row is that of the float64 distances, whatever the
 batch; an exact tie goes to the lowest index.
-
-Scores are (K, B): reductions over centres then take many rows at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dinkcli.objective import accumulation_dtype
-from dinkcli.products import has_short_factors, has_short_products, products, rounding_error
-from dinkcli.scores import BestTwo, Scratch, Two, limit_of, ties_of
+from dinkcli.scorer import Scorer
+from dinkcli.scores import Scratch, ties_of
 
 _CHUNK_ROWS = 2048
 _CHUNK_SCORES = 1 << 22
@@ -33,15 +29,9 @@ _CACHED_NUMBERS = 3 << 18
 # Products of a multiple of this many rows are a quarter faster.
 _ALIGNED_ROWS = 64
 _RESCORE_ELEMENTS = 1 << 22
-# With less, conversion costs more than the faster product wins.
-_SHORT_CLUSTERS = 48
-_SHORT_CENTERS = 1 << 15  # numbers
 _SHORT_ROWS = 64
-# Centres are shifted when their mean is this many times as far from the origin as they are from it.
-_FAR = 0.5
 # More doubtful rows than this share, and short products are not worth their second look.
 _MANY = 0.3
-_BFLOAT16_ROUNDOFF = 2.0**-8
 
 
 def chunk_rows(n_clusters: int, n_features: int) -> int:
@@ -82,34 +72,31 @@ class _Ties(NamedTuple):
 
 
 class CenterIndex:
-    """Centres made ready for distance computations, norms at hand.
+    """Finds the nearest of K centres.
 
-    Centres far from the origin, and the rows with them, are shifted to the mean centre, which
-    keeps float32 digits. Half precision is computed in float32.
+    Args:
+        cluster_centers: (K, D), of any floating dtype.
     """
 
     def __init__(self, cluster_centers: Tensor):
-        centers = cluster_centers.detach()
-        self.dtype = accumulation_dtype(centers.dtype)
-        self.centers = centers.to(self.dtype)
-        mean = self.centers.mean(0)
-        spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
-        far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
-        self.shift = mean if far else None
-        self.shifted = self.centers - mean if far else self.centers
-        self.half_norms = self.shifted.square().sum(1) / 2
-        self.largest = (2 * self.half_norms.max()).sqrt()
-        self._lost = rounding_error(self.shifted).max()
-        device = centers.device
-        self._find_two = BestTwo(len(centers), self.dtype, device)
-        on_cpu = device.type == "cpu"
-        available = has_short_factors() if on_cpu else has_short_products(device, self.dtype)
-        large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
-        self.short = available and large and self.dtype == torch.float32
+        self._scorer = Scorer(cluster_centers)
+        self.centers = self._scorer.centers
+        self.dtype = self._scorer.dtype
+        self.short = self._scorer.has_short
 
     @property
     def n_clusters(self) -> int:
         return len(self.centers)
+
+    @property
+    def shift(self) -> Tensor | None:
+        """(D,) what is subtracted from rows and centres before anything else."""
+        return self._scorer.shift
+
+    @property
+    def largest(self) -> Tensor:
+        """The norm of the longest centre as it is computed with."""
+        return self._scorer.largest
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
@@ -117,10 +104,7 @@ class CenterIndex:
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
-        rows = self._shift(z, Scratch(z.device))
-        with products(rows.device):
-            scores = torch.addmm(self.half_norms, rows, self.shifted.T, alpha=-1)
-        return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
+        return self._scorer.squared_distances(z)
 
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
@@ -138,6 +122,19 @@ class CenterIndex:
             second_distances.fill_(torch.inf)
         return NearestTwo(labels, distances, second, second_distances)
 
+    def nearest_few(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """About the ``number`` M <= K nearest centres of each row of a chunk ``z`` (B, D), the
+        nearest first: indices (M, B) and squared distances (M, B).
+
+        Which they are, and their order, is left to the rounding of the fastest product; distances
+        are exact to float32.
+        """
+        scratch = Scratch(z.device)
+        rows = self._scorer.shifted(z, scratch)
+        labels = self._scorer.few(rows, number, scratch)
+        distances = [self._scorer.squared_distances_to(rows, each, scratch) for each in labels]
+        return labels, torch.stack(distances)
+
     def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
         """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
         scratch = Scratch(z.device)
@@ -145,8 +142,8 @@ class CenterIndex:
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
             where = slice(start, start + len(chunk))
-            rows = self._shift(chunk, scratch)
-            found[where] = self._squared_distances_to(rows, labels[where], scratch)
+            rows = self._scorer.shifted(chunk, scratch)
+            found[where] = self._scorer.squared_distances_to(rows, labels[where], scratch)
             start += len(chunk)
         return found
 
@@ -170,17 +167,14 @@ class CenterIndex:
         ties: list[_Ties] = []
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
-            rows = self._shift(chunk, scratch)
-            norms = torch.linalg.vector_norm(rows, dim=1)
+            rows = self._scorer.shifted(chunk, scratch)
             if short:
-                scores, error = self._short_scores(rows, norms, scratch)
-                near = self._best_two(scores, norms)
-                where = ties_of(near, limit_of(near, error, _BFLOAT16_ROUNDOFF))
+                near, limit = self._scorer.short_two(rows, scratch)
+                where = ties_of(near, limit)
                 short = len(where) <= _MANY * len(chunk)
                 doubtful.append(where + start)
             else:
-                near = self._best_two(self._scores(rows, scratch), norms)
-                limit = limit_of(near, self._error(norms))
+                near, limit = self._scorer.two(rows, scratch)
                 where = ties_of(near, limit)
                 if len(where):
                     ties.append(_Ties(where + start, near.of(where), limit[where]))
@@ -217,69 +211,7 @@ class CenterIndex:
             if len(target):
                 target[where] = numbers
             if len(distances):
-                distances[where] = self._squared_distances_to(rows, numbers, scratch)
-
-    def _shift(self, z: Tensor, scratch: Scratch) -> Tensor:
-        z = z.to(self.dtype)
-        if self.shift is None:
-            return z
-        return torch.sub(z, self.shift, out=scratch("shifted", z.shape, self.dtype))
-
-    def _scores(self, rows: Tensor, scratch: Scratch, short: bool = False) -> Tensor:
-        """Half the squared distance less half the row's squared norm, (K, B)."""
-        out = scratch("scores", (self.n_clusters, len(rows)), self.dtype)
-        with products(rows.device, short):
-            return torch.addmm(self.half_norms[:, None], self.shifted, rows.T, alpha=-1, out=out)
-
-    def _short_scores(self, rows: Tensor, norms: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Scores (K, B) from a short product, and the bound of their error (B,) before the last
-        rounding.
-
-        On CPUs the factors are bfloat16, and so is what comes out, which rounds it once more.
-        Half the squared norms go in as two more columns each, so that it is half the squared
-        distance: near centres, for which it is small, lose least by the rounding.
-        """
-        norms_c = norms + self.largest
-        eps = torch.finfo(self.dtype).eps
-        if rows.device.type != "cpu":
-            lost = rounding_error(rows)
-            error = lost.mul_(1.01 * self.largest).add_(norms * self._lost)
-            error.add_(norms_c.mul_(eps * (rows.shape[1] + 2) * self.largest))
-            return self._scores(rows, scratch, short=True), error
-        n_rows, n_features = rows.shape
-        factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
-        factors[:, :n_features].copy_(rows)
-        half = norms.square().div_(2)
-        factors[:, n_features] = half
-        factors[:, n_features + 1] = half - factors[:, n_features]
-        factors[:, n_features + 2 :] = 1.0
-        rounded = scratch("rows", rows.shape, self.dtype).copy_(factors[:, :n_features])
-        # 1.01: the rounded centre may be longer than the centre.
-        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
-        # Two columns hold a norm to 2**-16.
-        error.add_(norms * self._lost).add_(
-            norms_c.square_().mul_(eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2)
-        )
-        product = scratch("product", (self.n_clusters, n_rows), torch.bfloat16)
-        torch.mm(self._short_centers, factors.T, out=product)
-        return scratch("scores", product.shape, self.dtype).copy_(product), error
-
-    @cached_property
-    def _short_centers(self) -> Tensor:
-        """The factor (K, D + 4) that goes with the one of the rows."""
-        rough = self.half_norms.bfloat16()
-        one = torch.ones_like(rough)
-        columns = one, one, rough, (self.half_norms - rough).bfloat16()
-        return torch.cat([-self.shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)
-
-    def _best_two(self, scores: Tensor, norms: Tensor) -> Two:
-        """The two lowest of the ``scores`` (K, B) of rows with ``norms`` (B,)."""
-        return self._find_two(scores, float((norms.max() + self.largest).square_()))
-
-    def _error(self, norms: Tensor) -> Tensor:
-        """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
-        eps = torch.finfo(self.dtype).eps * (self.shifted.shape[1] + 2)
-        return (norms + self.largest).mul_(eps * self.largest)
+                distances[where] = self._scorer.squared_distances_to(rows, numbers, scratch)
 
     def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
         """Puts labels right, by float64 distances to all centres that may be the nearest."""
@@ -290,13 +222,8 @@ class CenterIndex:
         candidates = scores.topk(int(counts.max()), largest=False).indices
         exact = self._rescore(z[where], candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
-        self._put(found, where, self._shift(z[where], Scratch(z.device)), exact, seconds)
-
-    def _squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: Scratch) -> Tensor:
-        """From the coordinates: no digits are lost to cancellation, as in scores they can be."""
-        chosen = scratch("rows", rows.shape, self.dtype)
-        torch.index_select(self.shifted, 0, labels, out=chosen)
-        return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
+        rows = self._scorer.shifted(z[where], Scratch(z.device))
+        self._put(found, where, rows, exact, seconds)
 
     def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
         """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the

@@ -1,4 +1,4 @@
-"""The two best of many scores, and the memory that scores live in.
+"""The best of many scores, and the memory that scores live in.
 
 On CPUs scores are made integers whose lowest bits are the number of the centre, so that one plain
 minimum finds both; a minimum that carries indices takes several times as long.
@@ -22,6 +22,8 @@ _LEAST_NUMBER_BITS = 10
 # Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
 _USUAL_SCORES = 1e-30, 1e36
 _LARGEST_KEY = 2**31 - 1
+_SHORT_BITS = 16
+_MOST_SHORT_NUMBERS = 1 << _SHORT_BITS
 
 
 class Scratch:
@@ -62,8 +64,8 @@ class Two(NamedTuple):
         return (some >> self.bits) * self.quantum if self.quantum else some
 
 
-class BestTwo:
-    """Finds the two lowest of the scores of K centres.
+class Best:
+    """Finds the lowest of the scores of K centres.
 
     Args:
         n_clusters: K.
@@ -78,29 +80,75 @@ class BestTwo:
         few = self._bits <= _MOST_NUMBER_BITS
         self._numbered = device.type == "cpu" and dtype == torch.float32 and few
 
-    def __call__(self, scores: Tensor, reach: float) -> Two:
+    def two(self, scores: Tensor, reach: float) -> Two:
         """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
-        if not self._numbered or not _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]:
+        if not self._fits(reach):
             best, labels = scores.min(0)
             second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
             return Two(best, labels, second, second_labels, scores)
+        keys, quantum = self._keys(scores, reach)
+        bits = self._bits
+        best, labels = _take_lowest(keys, bits)
+        second, seconds = _lowest(keys, bits)
+        seconds.clamp_(max=self.n_clusters - 1)
+        return Two(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
+
+    def few(self, scores: Tensor, reach: float, number: int) -> Tensor:
+        """The ``number`` M lowest of ``scores`` (K, B), the lowest first; centres (M, B)."""
+        if not self._fits(reach):
+            return scores.topk(number, dim=0, largest=False).indices
+        keys, _ = self._keys(scores, reach)
+        return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
+
+    def short_two(self, product: Tensor, scratch: Scratch) -> Two:
+        """``two`` of bfloat16 scores (K, B) that are not negative but for rounding."""
+        if self.n_clusters > _MOST_SHORT_NUMBERS:
+            return self.two(product.float(), torch.inf)
+        keys = self._short_keys(product, scratch)
+        best, labels = _take_lowest(keys, _SHORT_BITS)
+        second, seconds = _lowest(keys, _SHORT_BITS)
+        return Two(_from_bits(best), labels, _from_bits(second), seconds, keys)
+
+    def short_few(self, product: Tensor, number: int, scratch: Scratch) -> Tensor:
+        """``few`` of such scores."""
+        if self.n_clusters > _MOST_SHORT_NUMBERS:
+            return self.few(product.float(), torch.inf, number)
+        keys = self._short_keys(product, scratch)
+        return torch.stack([_take_lowest(keys, _SHORT_BITS)[1] for _ in range(number)])
+
+    def _fits(self, reach: float) -> bool:
+        return self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]
+
+    def _keys(self, scores: Tensor, reach: float) -> tuple[Tensor, float]:
+        """Scores in units of a quantum, and below them the numbers of the centres."""
         # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
         # exponent and large number, and makes room.
         quantum = 2.0 ** (frexp(reach)[1] + self._bits - 32)
         keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
-        torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys)
-        best, mask = keys.amin(0), (1 << self._bits) - 1
-        labels = best.bitwise_and(mask).long()
-        second = keys.scatter_(0, labels[None], _LARGEST_KEY).amin(0)
-        return Two(
-            (best >> self._bits) * quantum,
-            labels,
-            (second >> self._bits) * quantum,
-            second.bitwise_and(mask).long().clamp_(max=self.n_clusters - 1),
-            keys,
-            quantum,
-            self._bits,
-        )
+        return torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys), quantum
+
+    def _short_keys(self, product: Tensor, scratch: Scratch) -> Tensor:
+        """The bits of the scores, which ascend as they do, and below them the numbers."""
+        keys = scratch("keys", tuple(product.shape), torch.int32).copy_(product.view(torch.int16))
+        return torch.add(self._numbers, keys, alpha=1 << _SHORT_BITS, out=keys)
+
+
+def _lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The lowest of the ``keys`` (K, B): what is above its ``bits`` of the number, and that."""
+    best = keys.amin(0)
+    return best >> bits, best.bitwise_and((1 << bits) - 1).long()
+
+
+def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The same; then it is hidden."""
+    best, labels = _lowest(keys, bits)
+    keys.scatter_(0, labels[None], _LARGEST_KEY)
+    return best, labels
+
+
+def _from_bits(bits: Tensor) -> Tensor:
+    """The float32 numbers that begin with these 16 bits."""
+    return (bits << 16).view(torch.float32)
 
 
 def limit_of(near: Two, error: Tensor, roundoff: float = 0.0) -> Tensor:
