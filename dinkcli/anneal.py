@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dinkcli.limits import largest_value
 from dinkcli.lloyd import Statistics, row_dots, segment_sums
-from dinkcli.nearest import Nearest, chunk_rows
+from dinkcli.nearest import CenterIndex, Nearest, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
 from dinkcli.schedule import seeding_size, step_sizes, temperatures
+from dinkcli.scores import Scratch
 
 _START = 0.5  # of the median merge temperature
 _POWER_ITERATIONS = 4
@@ -30,8 +31,9 @@ _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
 # with all, and inertia ends the same to 0.05 %.
-_MANY_CLUSTERS = 128
+_MANY_CLUSTERS = 160
 _KEPT = 4
+_CACHED_ELEMENTS = 1 << 19
 _LEAST_KEPT = 1e-3
 _WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
@@ -148,61 +150,68 @@ def _tempered_sums(
     """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here,
     float64 on CPUs.
 
-    ||z||^2 is the same for all centres of a row and drops out of the softmax, which leaves one
-    product, one softmax and one more product, or sums of the ``_KEPT`` largest responsibilities of
-    each row where the clusters are many.
+    Centres that divide as they cool grow differences from the last bits of a sum: in float32 one
+    run of three ended elsewhere when several processes shared the rows. Many GPUs have next to no
+    float64.
     """
-    # Centres that divide as they cool grow differences from the last bits of a sum: in float32 one
-    # run of three ended elsewhere when several processes shared the rows. Many GPUs have next to no
-    # float64.
-    dtype = torch.float64 if centers.device.type == "cpu" else centers.dtype
+    on_cpu = centers.device.type == "cpu"
+    if on_cpu and len(centers) >= _MANY_CLUSTERS:
+        return _sums_of_few(batch, centers, temperature, grids)
+    dtype = torch.float64 if on_cpu else centers.dtype
     counts = torch.zeros_like(centers[:, 0], dtype=dtype)
     sums = torch.zeros_like(centers, dtype=dtype)
     bias = centers.square().sum(1) / -temperature
-    few = dtype == torch.float64 and len(centers) >= _MANY_CLUSTERS
     done = 0
     for z in batch.z.split(chunk_rows(*centers.shape)):
+        # ||z||^2 is the same for all centres of a row and drops out of the softmax.
         with products(z.device, short):
-            scores = torch.addmm(bias, z, centers.T, alpha=2 / temperature)
-            labels = None
-            if few:
-                scores, labels = scores.topk(_KEPT, dim=1)
-            # Below this a responsibility is a denormal number, on which products take ten times
-            # as long.
-            scores = scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
-            r = scores.softmax(1)
-            if few:
-                r.mul_(r > _LEAST_KEPT)
+            r = _softmax_(torch.addmm(bias, z, centers.T, alpha=2 / temperature), 1)
             if batch.weights is not None:
                 r *= batch.weights[done : done + len(z), None]
-            if dtype == torch.float64:
+            if on_cpu:
                 r.add_(grids[0]).sub_(grids[0])
                 z = z.add(grids[1]).sub_(grids[1])
             r, z = r.to(dtype), z.to(dtype)
-            if labels is not None:
-                _add_few(counts, sums, z, r, labels)
-            else:
-                counts += r.sum(0)
-                sums.addmm_(r.T, z)
+            counts += r.sum(0)
+            sums.addmm_(r.T, z)
         done += len(z)
     return counts, sums
 
 
-def _add_few(counts: Tensor, sums: Tensor, z: Tensor, r: Tensor, labels: Tensor) -> None:
-    """Adds rows ``z`` (B, D) to the clusters ``labels`` (B, M), with weights ``r`` (B, M)."""
-    used = r.flatten().nonzero()[:, 0]
-    label, order = labels.flatten()[used].sort()
-    used = used[order]
-    weights = r.flatten()[used]
-    n_rows = torch.bincount(label, minlength=len(counts))
-    counts.index_add_(0, label, weights)
-    sums += torch.nn.functional.embedding_bag(
-        used // labels.shape[1],
-        z,
-        n_rows.cumsum(0) - n_rows,
-        mode="sum",
-        per_sample_weights=weights,
-    )
+def _sums_of_few(
+    batch: Sample, centers: Tensor, temperature: float, grids: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """The same with the ``_KEPT`` largest responsibilities of each row, where clusters are many.
+
+    The sums are in memory that the next call uses again.
+    """
+    labels, distances = CenterIndex(centers).nearest_few(batch.z, _KEPT)
+    # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
+    r = _softmax_(distances.T.contiguous().div_(-temperature), 1)
+    r.mul_(r > _LEAST_KEPT)
+    if batch.weights is not None:
+        r *= batch.weights[:, None]
+    r = r.add_(grids[0]).sub_(grids[0]).double().flatten()
+    labels = labels.T.flatten()
+    counts = torch.zeros_like(centers[:, 0], dtype=torch.float64).index_add_(0, labels, r)
+    scratch = Scratch(centers.device)
+    # Fresh pages would cost as much as the sums.
+    sums = scratch("sums", tuple(centers.shape), torch.float64).zero_()
+    used = r.nonzero()[:, 0]
+    for some in used.split(max(1, _CACHED_ELEMENTS // centers.shape[1])):
+        shape = len(some), centers.shape[1]
+        z = scratch("rows", shape, centers.dtype)
+        torch.index_select(batch.z, 0, some // _KEPT, out=z).add_(grids[1]).sub_(grids[1])
+        weighted = scratch("weighted", shape, torch.float64).copy_(z).mul_(r[some, None])
+        sums.index_add_(0, labels[some], weighted)
+    return counts, sums
+
+
+def _softmax_(scores: Tensor, dim: int) -> Tensor:
+    """Responsibilities, in other memory; below ``_LEAST_EXPONENT`` they are denormal numbers, on
+    which products take ten times as long."""
+    scores.sub_(scores.amax(dim, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
+    return scores.softmax(dim)
 
 
 def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:

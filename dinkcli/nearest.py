@@ -79,10 +79,9 @@ class CenterIndex:
     """
 
     def __init__(self, cluster_centers: Tensor):
-        self._scorer = Scorer(cluster_centers)
-        self.centers = self._scorer.centers
-        self.dtype = self._scorer.dtype
-        self.short = self._scorer.has_short
+        self.scorer = Scorer(cluster_centers)
+        self.centers = self.scorer.centers
+        self.dtype = self.scorer.dtype
 
     @property
     def n_clusters(self) -> int:
@@ -91,12 +90,12 @@ class CenterIndex:
     @property
     def shift(self) -> Tensor | None:
         """(D,) what is subtracted from rows and centres before anything else."""
-        return self._scorer.shift
+        return self.scorer.shift
 
     @property
     def largest(self) -> Tensor:
         """The norm of the longest centre as it is computed with."""
-        return self._scorer.largest
+        return self.scorer.largest
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
@@ -104,7 +103,7 @@ class CenterIndex:
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
-        return self._scorer.squared_distances(z)
+        return self.scorer.squared_distances(z)
 
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
@@ -123,17 +122,24 @@ class CenterIndex:
         return NearestTwo(labels, distances, second, second_distances)
 
     def nearest_few(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """About the ``number`` M <= K nearest centres of each row of a chunk ``z`` (B, D), the
-        nearest first: indices (M, B) and squared distances (M, B).
+        """About the ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest
+        first: indices (M, N) and squared distances (M, N).
 
         Which they are, and their order, is left to the rounding of the fastest product; distances
         are exact to float32.
         """
         scratch = Scratch(z.device)
-        rows = self._scorer.shifted(z, scratch)
-        labels = self._scorer.few(rows, number, scratch)
-        distances = [self._scorer.squared_distances_to(rows, each, scratch) for each in labels]
-        return labels, torch.stack(distances)
+        labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
+        distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
+        start = 0
+        for chunk in self.chunks(z) if len(z) else ():
+            where = slice(start, start + len(chunk))
+            rows = self.scorer.shifted(chunk, scratch)
+            labels[:, where] = self.scorer.few(rows, number, scratch)
+            for label, found in zip(labels[:, where], distances[:, where], strict=True):
+                found[:] = self.scorer.squared_distances_to(rows, label, scratch)
+            start += len(chunk)
+        return labels, distances
 
     def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
         """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
@@ -142,8 +148,8 @@ class CenterIndex:
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
             where = slice(start, start + len(chunk))
-            rows = self._scorer.shifted(chunk, scratch)
-            found[where] = self._scorer.squared_distances_to(rows, labels[where], scratch)
+            rows = self.scorer.shifted(chunk, scratch)
+            found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
             start += len(chunk)
         return found
 
@@ -152,7 +158,7 @@ class CenterIndex:
     ) -> list[Tensor]:
         """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
         not asked for. ``exact`` rules out short products."""
-        short = self.short and not exact and len(z) >= _SHORT_ROWS
+        short = self.scorer.has_short and not exact and len(z) >= _SHORT_ROWS
         scratch = Scratch(z.device)
         found = [
             torch.empty(len(z) if asked else 0, dtype=dtype, device=z.device)
@@ -167,14 +173,14 @@ class CenterIndex:
         ties: list[_Ties] = []
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
-            rows = self._scorer.shifted(chunk, scratch)
+            rows = self.scorer.shifted(chunk, scratch)
             if short:
-                near, limit = self._scorer.short_two(rows, scratch)
+                near, limit = self.scorer.short_two(rows, scratch)
                 where = ties_of(near, limit)
                 short = len(where) <= _MANY * len(chunk)
                 doubtful.append(where + start)
             else:
-                near, limit = self._scorer.two(rows, scratch)
+                near, limit = self.scorer.two(rows, scratch)
                 where = ties_of(near, limit)
                 if len(where):
                     ties.append(_Ties(where + start, near.of(where), limit[where]))
@@ -211,7 +217,7 @@ class CenterIndex:
             if len(target):
                 target[where] = numbers
             if len(distances):
-                distances[where] = self._scorer.squared_distances_to(rows, numbers, scratch)
+                distances[where] = self.scorer.squared_distances_to(rows, numbers, scratch)
 
     def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
         """Puts labels right, by float64 distances to all centres that may be the nearest."""
@@ -222,7 +228,7 @@ class CenterIndex:
         candidates = scores.topk(int(counts.max()), largest=False).indices
         exact = self._rescore(z[where], candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
-        rows = self._scorer.shifted(z[where], Scratch(z.device))
+        rows = self.scorer.shifted(z[where], Scratch(z.device))
         self._put(found, where, rows, exact, seconds)
 
     def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Scorer:
         centers: (K, D) in that.
         shift: (D,) what is subtracted from them and from the rows, or None.
         largest: norm of the longest centre, after the shift.
-        has_short: whether short products are to be had and faster.
+        has_short: whether short products find the nearest centre faster.
     """
 
     def __init__(self, cluster_centers: Tensor):
@@ -55,8 +55,9 @@ class Scorer:
         self._best = Best(len(centers), self.dtype, device)
         self._on_cpu = device.type == "cpu"
         available = has_short_factors() if self._on_cpu else has_short_products(device, self.dtype)
+        self._short_available = available and self.dtype == torch.float32
         large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
-        self.has_short = available and large and self.dtype == torch.float32
+        self.has_short = self._short_available and large
 
     def shifted(self, z: Tensor, scratch: Scratch) -> Tensor:
         """Rows (B, D) as the other methods want them."""
@@ -72,7 +73,7 @@ class Scorer:
         return near, limit_of(near, self._error(norms))
 
     def short_two(self, rows: Tensor, scratch: Scratch) -> tuple[Two, Tensor]:
-        """The same by a short product."""
+        """The same by a short product; only where there are some to be had."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         if self._on_cpu:
             product, factors = self._short_product(rows, norms, scratch)
@@ -85,14 +86,13 @@ class Scorer:
 
     def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
         """About the ``number`` nearest centres (M, B), the nearest first, by the fastest product
-        and without a second look."""
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        if self.has_short and self._on_cpu:
-            return self._best.short_few(
-                self._short_product(rows, norms, scratch)[0], number, scratch
-            )
-        scores = self._scores(rows, scratch, short=self.has_short)
-        return self._best.few(scores, self._reach(norms), number)
+        and without a second look. The same ones whatever the other rows."""
+        if self._on_cpu and self._short_available:
+            norms = torch.linalg.vector_norm(rows, dim=1)
+            product, _ = self._short_product(rows, norms, scratch)
+            return self._best.short_few(product, number, scratch)
+        scores = self._scores(rows, scratch, short=self._short_available)
+        return scores.topk(number, dim=0, largest=False).indices
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (B, K), in one piece; never negative."""

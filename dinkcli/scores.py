@@ -93,13 +93,6 @@ class Best:
         seconds.clamp_(max=self.n_clusters - 1)
         return Two(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
 
-    def few(self, scores: Tensor, reach: float, number: int) -> Tensor:
-        """The ``number`` M lowest of ``scores`` (K, B), the lowest first; centres (M, B)."""
-        if not self._fits(reach):
-            return scores.topk(number, dim=0, largest=False).indices
-        keys, _ = self._keys(scores, reach)
-        return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
-
     def short_two(self, product: Tensor, scratch: Scratch) -> Two:
         """``two`` of bfloat16 scores (K, B) that are not negative but for rounding."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
@@ -110,9 +103,9 @@ class Best:
         return Two(_from_bits(best), labels, _from_bits(second), seconds, keys)
 
     def short_few(self, product: Tensor, number: int, scratch: Scratch) -> Tensor:
-        """``few`` of such scores."""
+        """The ``number`` M lowest of such scores, the lowest first; centres (M, B)."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
-            return self.few(product.float(), torch.inf, number)
+            return product.topk(number, dim=0, largest=False).indices
         keys = self._short_keys(product, scratch)
         return torch.stack([_take_lowest(keys, _SHORT_BITS)[1] for _ in range(number)])
 

@@ -246,26 +246,24 @@ def test_distinct_draws(number, size):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("clusters", [100, 300])
-def test_sums_of_annealing_are_exact(weighted, clusters):
+@pytest.mark.parametrize(("clusters", "short"), [(100, False), (300, False), (300, True)])
+def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     """Bit for bit those of the parts: centres that divide would magnify any difference."""
+    monkeypatch.setattr("dinkcli.scorer.has_short_factors", lambda: short)
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(3000, 40)).astype(np.float32) * 7)
     weights = torch.from_numpy(rng.uniform(0, 900, 3000).astype(np.float32)) if weighted else None
     centers = z[:clusters].clone()
     whole = Sample(z, weights, lambda centers: centers)
     grids = _grids(whole, 3000)
-    counts, sums = _tempered_sums(whole, centers, 20.0, False, grids)
-    parts = [
-        _tempered_sums(
-            Sample(z[where], None if weights is None else weights[where], whole.project),
-            centers,
-            20.0,
-            False,
-            grids,
-        )
-        for where in (slice(1100, None), slice(1100))
-    ]
+
+    def sums_of(where):
+        part = Sample(z[where], None if weights is None else weights[where], whole.project)
+        counts, sums = _tempered_sums(part, centers, 20.0, False, grids)
+        return counts, sums.clone()
+
+    counts, sums = sums_of(slice(None))
+    parts = [sums_of(where) for where in (slice(1100, None), slice(1100))]
     assert torch.equal(parts[0][0] + parts[1][0], counts)
     assert torch.equal(parts[0][1] + parts[1][1], sums)
     r = torch.softmax(-torch.cdist(z.double(), centers.double()).square() / 20, 1)
@@ -276,4 +274,7 @@ def test_sums_of_annealing_are_exact(weighted, clusters):
         r = torch.where(r > 1e-3, r, 0)
     expected = (r if weights is None else r * weights[:, None]).T @ z.double()
     tolerance = 1e-4 * float(expected.abs().max())
-    torch.testing.assert_close(sums, expected, rtol=1e-3, atol=tolerance)
+    if short:  # of centres that are about as near, others may be among the four
+        assert torch.linalg.norm(sums - expected) < 0.02 * torch.linalg.norm(expected)
+    else:
+        torch.testing.assert_close(sums, expected, rtol=1e-3, atol=tolerance)

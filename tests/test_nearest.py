@@ -21,7 +21,7 @@ def near_ties(seed=0):
 def index_of(centers, short):
     """Short products are forced on or off, whatever this machine would choose."""
     index = CenterIndex(torch.from_numpy(centers))
-    index.short = short
+    index.scorer.has_short = index.scorer._short_available = short
     return index
 
 
@@ -46,6 +46,20 @@ def test_labels_are_those_of_float64(short, offset, spread, k):
     np.testing.assert_array_equal(near.labels.numpy(), expected)
     d = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
     np.testing.assert_allclose(near.squared_distances.numpy(), d, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("short", "rtol"), [(False, 1e-5), (True, 0.01)])
+def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
+    rng = np.random.default_rng(5)
+    centers = (rng.normal(size=(300, 64)) + 2).astype(np.float32)
+    z = (centers[rng.integers(0, 300, 5000)] + rng.normal(size=(5000, 64))).astype(np.float32)
+    labels, distances = index_of(centers, short).nearest_few(torch.from_numpy(z), 4)
+    assert labels.shape == distances.shape == (4, 5000)
+    exact = ((z[:, None].astype(np.float64) - centers[labels.T]) ** 2).sum(2)
+    np.testing.assert_allclose(distances.T, exact, rtol=1e-5)
+    everything = ((z[:, None].astype(np.float64) - centers) ** 2).sum(2)
+    np.testing.assert_allclose(exact, np.sort(everything, axis=1)[:, :4], rtol=rtol)
+    assert all(len(set(row)) == 4 for row in labels.T.tolist())
 
 
 def test_the_program_around_keeps_its_precision():

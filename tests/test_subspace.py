@@ -11,7 +11,6 @@ from sklearn.cluster import KMeans
 from test_checkpoint import in_pieces, saved, stopped
 
 import dinkcli
-from dinkcli.anneal import _add_few
 from dinkcli.errors import ModelError
 from dinkcli.sample import Sample, center_projection
 from dinkcli.schedule import most_axes
@@ -149,20 +148,3 @@ def test_a_checkpoint_on_impossible_axes_is_refused(tmp_path, width):
     save_file(tensors, path, metadata)
     with pytest.raises(ModelError, match=r"loop\.centers has shape \(5, "):
         dinkcli.train(z, 5, device="cpu", resume=path)
-
-
-def test_sums_of_few_responsibilities():
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(50, 7, generator=generator, dtype=torch.float64)
-    r = torch.rand(50, 4, generator=generator, dtype=torch.float64)
-    r[r < 0.3] = 0
-    labels = torch.stack([torch.randperm(200, generator=generator)[:4] for _ in range(50)])
-    counts, sums = torch.ones(200, dtype=torch.float64), torch.ones(200, 7, dtype=torch.float64)
-    expected_counts, expected = counts.clone(), sums.clone()
-    for i in range(50):
-        for j in range(4):
-            expected_counts[labels[i, j]] += r[i, j]
-            expected[labels[i, j]] += r[i, j] * z[i]
-    _add_few(counts, sums, z, r, labels)
-    torch.testing.assert_close(counts, expected_counts)
-    torch.testing.assert_close(sums, expected)
