@@ -30,7 +30,7 @@ def merge_temperature(z: np.ndarray, k: int) -> float:
     model = dinkcli.train(z, k)
     rows = Sample(torch.from_numpy(z), None, lambda centers: centers)
     centers = torch.from_numpy(model.cluster_centers)
-    return start_temperature(rows, centers, rows.nearest(centers)) / _START
+    return start_temperature(rows, centers, rows.labels(centers)) / _START
 
 
 def scores(data: Set, seeds: int, **options: object) -> tuple[float, float]:

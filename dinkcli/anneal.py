@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dinkcli.limits import largest_value
 from dinkcli.lloyd import Statistics, row_dots, segment_sums
-from dinkcli.nearest import CenterIndex, Nearest, chunk_rows
+from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
 from dinkcli.schedule import seeding_size, step_sizes, temperatures
@@ -66,10 +66,12 @@ class Annealing:
 
     @classmethod
     def begin(cls, sample: Sample, centers: Tensor) -> Annealing:
-        """One pass over a part of the sample, and a temperature that suits the centres."""
+        """From the means of the clusters that the first centres make of a part of the sample, at a
+        temperature that suits them."""
         part = sample[: seeding_size(len(sample), len(centers))]
-        centers = part.means(centers, part.labels(centers))
-        start = start_temperature(part, centers, part.nearest(centers))
+        labels = part.labels(centers)
+        centers = part.means(centers, labels)
+        start = start_temperature(part, centers, labels)
         probe = part[:_PROBE_ROWS]
         short_above = _SHORT_PRODUCTS * _product_error(probe.everywhere(probe.z), centers)
         shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
@@ -214,15 +216,18 @@ def _softmax_(scores: Tensor, dim: int) -> Tensor:
     return scores.softmax(dim)
 
 
-def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
+def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
     """Half of the temperature at which the typical pair of neighbouring centres would merge.
 
     A centre splits (or two merge) when the temperature falls (or rises) past twice the largest
     eigenvalue of its cluster's covariance (Rose 1998). Power iteration finds that eigenvalue
     for all clusters at once. The median ignores clusters of one row; 0 when most are such.
+
+    Args:
+        centers: (K, D) the means of the clusters.
+        labels: (N,) the cluster of each row here.
     """
-    z, group = sample.z, sample.group
-    labels, n_clusters = near.labels, len(centers)
+    z, group, n_clusters = sample.z, sample.group, len(centers)
     counts = torch.bincount(labels, minlength=n_clusters)
     group.sum_(counts)
     counts = counts.clamp(min=1).to(z.dtype)
@@ -230,7 +235,8 @@ def start_temperature(sample: Sample, centers: Tensor, near: Nearest) -> float:
     # Any start that is not orthogonal to the largest direction does; the farthest row of each
     # cluster has a large part of it.
     everyone = torch.arange(len(z), device=z.device)
-    direction = sample.farthest(near.squared_distances, labels, residuals, n_clusters, everyone)
+    squares = torch.linalg.vecdot(residuals, residuals)
+    direction = sample.farthest(squares, labels, residuals, n_clusters, everyone)
     eigenvalue = torch.zeros(n_clusters, dtype=z.dtype, device=z.device)
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)
