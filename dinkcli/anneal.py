@@ -27,6 +27,7 @@ from dinkcli.scores import Scratch
 _START = 0.5  # of the median merge temperature
 _POWER_ITERATIONS = 4
 _REPORTS = 12
+REPORT_ROWS = 2048  # of the batch, for an estimate of the inertia
 _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
@@ -83,8 +84,8 @@ def anneal(
 ) -> Iterator[float | None]:
     """Moves ``at`` on to the last and coldest update.
 
-    Yields after every update: the inertia per row of its batch at each twelfth of the way,
-    None in between. The weight of the dilation loss fades with the temperature, so that the last
+    Yields after every update: the inertia per row of a part of its batch at each twelfth of the
+    way, None in between. The weight of the dilation loss fades with the temperature, so that the last
     centres are means of their rows.
     """
     schedule = temperatures(at.start_temperature, steps)
@@ -106,8 +107,12 @@ def anneal(
         fading = dilation * at.temperature / schedule[0]
         at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
         at.done += 1
-        report = at.done % every == 0
-        yield batch.inertia(batch.nearest(at.centers)) / weight if report else None
+        yield _mean_inertia(batch[:REPORT_ROWS], at.centers) if at.done % every == 0 else None
+
+
+def _mean_inertia(part: Sample, centers: Tensor) -> float:
+    """Per row; 0 of rows without weight."""
+    return part.inertia(part.nearest(centers)) / max(part.total_weight, 1e-30)
 
 
 def updates_per_report(steps: int) -> int:

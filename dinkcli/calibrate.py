@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.anneal import Annealing, anneal, updates_per_report
+from dinkcli.anneal import REPORT_ROWS, Annealing, anneal, updates_per_report
 from dinkcli.assigner import assign
 from dinkcli.footprint import resident_bytes
 from dinkcli.lloyd import full_pass
@@ -133,7 +133,7 @@ class _Bench:
         seconds = _timed(lambda: index.nearest(sample.z[:few]), device)
         affordable = max(_LEAST_ROWS, int(few * _SECONDS / seconds))
         self.most = min(len(sample), affordable)
-        self.axes = main_axes(sample)
+        self.axes = main_axes(sample, work.clusters)
         number = number_of_axes(sample, self.axes, self.centers)
         space = Subspace.on(sample, self.axes, number)
         self.on_axes, self.placed = space.sample, space.into(self.centers)
@@ -175,7 +175,7 @@ class _Bench:
         def there_and_back(part: Sample) -> Call:
             return lambda: Subspace.on(part, self.axes, number).means(self.placed)
 
-        once = _timed(lambda: main_axes(self.sample), self.device)
+        once = _timed(lambda: main_axes(self.sample, self.work.clusters), self.device)
         return once + self._seconds(there_and_back, self.work.sample, self.sample)
 
     def update(self) -> float:
@@ -211,7 +211,8 @@ class _Bench:
         return prepare
 
     def report(self) -> float:
-        return self._seconds(lambda part: lambda: part.nearest(self.placed), self.work.batch)
+        rows = min(REPORT_ROWS, self.work.batch)
+        return self._seconds(lambda part: lambda: part.nearest(self.placed), rows)
 
     def swap(self) -> float:
         """A pass over the sample, and splits of many clusters, judged by some rows of each."""

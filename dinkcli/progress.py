@@ -176,7 +176,7 @@ class Progress:
 
 
 def _shape_on_axes(found: torch.Size, whole: torch.Size) -> torch.Size:
-    if len(found) == 2 and found[1] != whole[1] and not 0 < found[1] <= most_axes(whole[1]):
+    if len(found) == 2 and found[1] != whole[1] and not 0 < found[1] <= most_axes(*whole):
         raise ValueError(f"loop.centers has shape {tuple(found)}, centers {tuple(whole)}")
     return torch.Size((whole[0], found[-1]))
 

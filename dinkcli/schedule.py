@@ -15,6 +15,7 @@ _ANNEALING_EPOCHS = 6
 _CHEAP_PASS = 250 * 10**6
 _TINY_PASS = 40 * 10**6
 _FEW_CLUSTERS = 64
+_MANY_CLUSTERS = 512
 _FEW_FEATURES = 96
 _MANY_FEATURES = 4096
 _MOST_AXES = 256
@@ -87,10 +88,12 @@ def seeding_size(n_rows: int, n_clusters: int) -> int:
     return min(n_rows, max(2048, 32 * n_clusters))
 
 
-def most_axes(n_features: int) -> int:
+def most_axes(n_clusters: int, n_features: int) -> int:
     """Axes that the sample may be reduced to; 0 where it is not worth while."""
-    usual = _FEW_FEATURES <= n_features <= _MANY_FEATURES
-    return min(_MOST_AXES, n_features // 2) if usual else 0
+    if not _FEW_FEATURES <= n_features <= _MANY_FEATURES:
+        return 0
+    # Many clusters are fine ones, which need more axes, and worth the milliseconds to find them.
+    return min(_MOST_AXES, 2 * n_features // 3 if n_clusters > _MANY_CLUSTERS else n_features // 2)
 
 
 def temperatures(start: float, steps: int) -> list[float]:

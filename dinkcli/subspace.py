@@ -72,14 +72,15 @@ class Subspace:
         return self.whole.means(self.out_of(centers), self.sample.labels(centers))
 
 
-def main_axes(sample: Sample) -> Tensor | None:
-    """The axes (D, Q) of the largest squared norm, that first; None where D is small.
+def main_axes(sample: Sample, n_clusters: int) -> Tensor | None:
+    """The axes (D, Q) of the largest squared norm, that first, as many as K clusters may need; None
+    where D is small.
 
     By subspace iteration on the first rows, in float64 and rounded, so that every process that
     shares the rows finds the same ones whatever its number of threads.
     """
     n_features = sample.z.shape[1]
-    most = most_axes(n_features)
+    most = most_axes(n_clusters, n_features)
     if not most:
         return None
     number = max(_LEAST_ROWS, min(4 * n_features, _AXES_NUMBERS // n_features))

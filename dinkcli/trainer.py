@@ -137,7 +137,7 @@ class Trainer:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
         at = self.at
         n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
-        axes = main_axes(sample)
+        axes = main_axes(sample, self.options.n_clusters)
         while at.start <= n_init:
             if isinstance(at.loop, Annealing | Refining):
                 space = Subspace.on(sample, axes, at.loop.centers.shape[1])

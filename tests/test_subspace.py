@@ -38,7 +38,7 @@ def test_axes_are_the_main_ones(weighted):
     rng = np.random.default_rng(1)
     z = (rng.normal(size=(1000, 120)) * np.geomspace(1, 0.01, 120)).astype(np.float32)
     weights = rng.uniform(0, 5, 1000).astype(np.float32) if weighted else None
-    axes = main_axes(sample_of(z, weights)).numpy()
+    axes = main_axes(sample_of(z, weights), 12).numpy()
     assert axes.shape == (120, 60)
     np.testing.assert_allclose(axes.T @ axes, np.eye(60), atol=2e-4)
     rows = (z if weights is None else z * np.sqrt(weights)[:, None]).astype(np.float64)
@@ -50,7 +50,7 @@ def test_axes_are_the_main_ones(weighted):
 
 def test_axes_of_fewer_rows_than_features():
     z = wide(n_rows=300, n_features=900, rank=40, noise=0.01)
-    axes = main_axes(sample_of(z)).numpy()
+    axes = main_axes(sample_of(z), 12).numpy()
     np.testing.assert_allclose(axes.T @ axes, np.eye(256), atol=2e-3)
     held = np.square(z.astype(np.float64) @ axes[:, :40]).sum()
     best = np.square(np.linalg.svd(z.astype(np.float64), compute_uv=False)[:40]).sum()
@@ -58,25 +58,26 @@ def test_axes_of_fewer_rows_than_features():
 
 
 def test_few_features_have_no_axes():
-    assert main_axes(sample_of(np.ones((9, 95), np.float32))) is None
-    assert [most_axes(d) for d in (95, 96, 384, 4096, 4097)] == [0, 48, 192, 256, 0]
+    assert main_axes(sample_of(np.ones((9, 95), np.float32)), 12) is None
+    assert [most_axes(12, d) for d in (95, 96, 384, 4096, 4097)] == [0, 48, 192, 256, 0]
+    assert most_axes(4096, 384) == 256
 
 
 def test_as_many_axes_as_the_clusters_are_fine():
     sample = sample_of(wide())
-    axes = main_axes(sample)
+    axes = main_axes(sample, 12)
     seeds = seed_centers(sample, 12, "k-means++", torch.Generator().manual_seed(0), 3000)
     assert number_of_axes(sample, axes, seeds) == 32
     # Every row a centre: nothing may be left out.
     assert number_of_axes(sample[:500], axes, sample.z[:500]) == 160
     noise = sample_of(np.random.default_rng(0).normal(size=(2000, 160)).astype(np.float32))
     seeds = noise.z[:10]
-    assert number_of_axes(noise, main_axes(noise), seeds) == 160
+    assert number_of_axes(noise, main_axes(noise, 12), seeds) == 160
 
 
 def test_labels_on_axes_are_those_of_the_same_centers_with_all_features():
     sample = sample_of(wide(noise=0.3))
-    space = Subspace.on(sample, main_axes(sample), 32)
+    space = Subspace.on(sample, main_axes(sample, 12), 32)
     centers = torch.randn(15, 32, generator=torch.Generator().manual_seed(0))
     whole = space.out_of(centers)
     assert whole.shape == (15, 160)
@@ -95,7 +96,7 @@ def test_labels_on_axes_are_those_of_the_same_centers_with_all_features():
 
 def test_on_no_axes_nothing_changes():
     sample = sample_of(wide(n_rows=50))
-    for space in (Subspace.on(sample, None, 160), Subspace.on(sample, main_axes(sample), 160)):
+    for space in (Subspace.on(sample, None, 160), Subspace.on(sample, main_axes(sample, 12), 160)):
         assert space.sample is sample
         assert space.into(sample.z) is space.out_of(sample.z) is space.means(sample.z) is sample.z
         assert space.left == 0
@@ -119,7 +120,7 @@ def test_training_on_axes_is_as_good(metric, monkeypatch):
     if metric == "euclidean":
         peer = KMeans(12, n_init=10, random_state=0).fit(z).inertia_
         assert model.training["metrics"]["inertia"] < 1.001 * peer
-    monkeypatch.setattr("dinkcli.trainer.main_axes", lambda sample: None)
+    monkeypatch.setattr("dinkcli.trainer.main_axes", lambda sample, n_clusters: None)
     whole = dinkcli.train(z, 12, metric=metric, device="cpu")
     ours, theirs = (each.training["metrics"]["inertia"] for each in (model, whole))
     assert ours == pytest.approx(theirs, rel=1e-3)
