@@ -85,8 +85,8 @@ def anneal(
     """Moves ``at`` on to the last and coldest update.
 
     Yields after every update: the inertia per row of a part of its batch at each twelfth of the
-    way, None in between. The weight of the dilation loss fades with the temperature, so that the last
-    centres are means of their rows.
+    way, None in between. The weight of the dilation loss fades with the temperature, so that the
+    last centres are means of their rows.
     """
     schedule = temperatures(at.start_temperature, steps)
     sizes = step_sizes(len(schedule))
