@@ -24,7 +24,7 @@ from dinkcli.schedule import Effort
 from dinkcli.split import removal_costs, split
 
 _LEAST_CANDIDATES = 64
-_SWAP_TOL = 1e-4
+_SWAP_TOL = 3e-4
 _SWAP_ROUNDS = 50
 _ROUNDING = 1e-9  # what is better by less is the same, with its centres in another order
 
