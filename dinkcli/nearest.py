@@ -22,7 +22,7 @@ from dinkcli.scorer import Scorer
 from dinkcli.scores import Scratch, ties_of
 
 _CHUNK_ROWS = 2048
-_CHUNK_SCORES = 1 << 22
+_CHUNK_SCORES = 1 << 21
 _MOST_SCORES = 1 << 24  # for the sake of aligned rows
 # Where chunks of 2048 rows are small, what is done for each chunk costs more than they do.
 _CACHED_NUMBERS = 3 << 18
