@@ -66,11 +66,11 @@ class Annealing:
     position: int = 0
 
     @classmethod
-    def begin(cls, sample: Sample, centers: Tensor) -> Annealing:
+    def begin(cls, sample: Sample, centers: Tensor, labels: Tensor | None = None) -> Annealing:
         """From the means of the clusters that the first centres make of a part of the sample, at a
-        temperature that suits them."""
+        temperature that suits them. ``labels`` are these clusters, where they are known."""
         part = sample[: seeding_size(len(sample), len(centers))]
-        labels = part.labels(centers)
+        labels = part.labels(centers) if labels is None else labels
         centers = part.means(centers, labels)
         start = start_temperature(part, centers, labels)
         probe = part[:_PROBE_ROWS]

@@ -162,8 +162,10 @@ class _Bench:
         # Beside the rows, k-means++ grows with the centres, and both are cut short alike.
         rows = min(self.most, self.work.seeding)
         scale = self.work.seeding / rows * self.work.clusters / min(self.work.clusters, rows)
+        labels = self.on_axes[: self.most].labels(self.placed)
         return self._seconds(drawing, rows, self.sample) * scale + self._seconds(
-            lambda part: lambda: Annealing.begin(part, self.placed), self.work.seeding
+            lambda part: lambda: Annealing.begin(part, self.placed, labels[: len(part)]),
+            self.work.seeding,
         )
 
     def reduce(self) -> float:

@@ -121,6 +121,26 @@ class CenterIndex:
             second_distances.fill_(torch.inf)
         return NearestTwo(labels, distances, second, second_distances)
 
+    def nearest_roughly(self, z: Tensor) -> Nearest:
+        """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
+        taken, and distances are off by the rounding of short products, but for those near 0."""
+        if not self.scorer.has_short or z.device.type != "cpu":
+            return self.nearest(z)
+        scratch = Scratch(z.device)
+        labels = torch.empty(len(z), dtype=torch.int64)
+        distances = torch.empty(len(z), dtype=self.dtype)
+        close = [torch.empty(0, dtype=torch.int64)]
+        start = 0
+        for chunk in self.chunks(z) if len(z) else ():
+            where = slice(start, start + len(chunk))
+            rows = self.scorer.shifted(chunk, scratch)
+            labels[where], distances[where], noise = self.scorer.rough(rows, scratch)
+            close.append((distances[where] <= noise).nonzero()[:, 0] + start)
+            start += len(chunk)
+        again = torch.cat(close)
+        labels[again], distances[again] = self.nearest(z[again])
+        return Nearest(labels, distances)
+
     def nearest_few(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """About the ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest
         first: indices (M, N) and squared distances (M, N).

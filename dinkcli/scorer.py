@@ -84,6 +84,14 @@ class Scorer:
         error = rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
         return near, limit_of(near, error.add_(self._error(norms)))
 
+    def rough(self, rows: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest centre of each row and its squared distance, from the scores of a short
+        product on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        product, _ = self._short_product(rows, norms, scratch)
+        near = self._best.short_two(product, scratch)
+        return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
+
     def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
         """About the ``number`` nearest centres (M, B), the nearest first, by the fastest product
         and without a second look. The same ones whatever the other rows."""

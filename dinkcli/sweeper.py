@@ -252,7 +252,7 @@ class _Path:
             order = torch.randperm(len(self.sample), generator=self.generator)
             mixed = self.sample.shuffled(order.to(self.sample.z.device))
             seeds = seed_centers(mixed, k, "kmeans++", self.generator, len(mixed))
-            tried.append(self._settled(seeds))
+            tried.append(self._settled(seeds.centers))
         return min(tried, key=lambda state: state.inertia)
 
     def _grown(self, state: State, k: int) -> State:

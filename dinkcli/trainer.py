@@ -32,7 +32,7 @@ from dinkcli.refine import Refining, State, refine
 from dinkcli.rows import RowSource
 from dinkcli.sample import Sample
 from dinkcli.schedule import annealing_batch, effort, sample_size, seeding_size
-from dinkcli.seeding import seed_centers
+from dinkcli.seeding import Seeds, seed_centers
 from dinkcli.subspace import Subspace, main_axes, number_of_axes
 
 _LITERAL_EPOCHS = 50
@@ -142,9 +142,9 @@ class Trainer:
             if isinstance(at.loop, Annealing | Refining):
                 space = Subspace.on(sample, axes, at.loop.centers.shape[1])
             else:
-                self._seed(sample)
+                labels = self._seed(sample)
                 space = Subspace.on(sample, axes, number_of_axes(sample, axes, at.centers))
-                at.loop = Annealing.begin(space.sample, space.into(at.centers))
+                at.loop = Annealing.begin(space.sample, space.into(at.centers), labels)
             if isinstance(at.loop, Annealing):
                 yield from self._anneal(space, at.loop)
                 at.loop = Refining.begin(at.loop.centers)
@@ -161,16 +161,19 @@ class Trainer:
             at.start += 1
         at.start = n_init
 
-    def _seed(self, sample: Sample) -> None:
+    def _seed(self, sample: Sample) -> Tensor | None:
+        """Sets the first centres; the nearest of them of the rows that annealing begins with,
+        where that is known."""
         if self.initial is not None:
             centers = self.initial - self.rows.shift
             refuse_overflow(centers, "--init")
-            centers = centers.to(sample.z)
+            seeds = Seeds(centers.to(sample.z))
         else:
             options = self.options
             part = seeding_size(len(sample), options.n_clusters)
-            centers = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
-        self.at.centers = self._project(centers)
+            seeds = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
+        self.at.centers = self._project(seeds.centers)
+        return seeds.labels
 
     def _anneal(self, space: Subspace, loop: Annealing) -> Iterator[Step | None]:
         options, at, sample = self.options, self.at, space.whole

@@ -62,6 +62,20 @@ def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
     assert all(len(set(row)) == 4 for row in labels.T.tolist())
 
 
+def test_rough_distances_are_exact_where_they_are_zero():
+    rng = np.random.default_rng(6)
+    centers = rng.normal(size=(400, 96)).astype(np.float32)
+    centers[1::2] = centers[::2] * (1 + 1e-5)  # pairs that bfloat16 cannot tell from each other
+    z = np.concatenate([centers, rng.normal(size=(2000, 96)).astype(np.float32)])
+    found = index_of(centers, short=True).nearest_roughly(torch.from_numpy(z))
+    np.testing.assert_array_equal(found.labels[:400], np.arange(400))
+    assert not found.squared_distances[:400].any()
+    exact = ((z.astype(np.float64) - centers[found.labels]) ** 2).sum(1)
+    np.testing.assert_allclose(found.squared_distances, exact, rtol=0.02)
+    everything = ((z[:, None].astype(np.float64) - centers) ** 2).sum(2)
+    np.testing.assert_allclose(exact, everything.min(1), rtol=0.02)
+
+
 def test_the_program_around_keeps_its_precision():
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")

@@ -66,7 +66,7 @@ def test_few_features_have_no_axes():
 def test_as_many_axes_as_the_clusters_are_fine():
     sample = sample_of(wide())
     axes = main_axes(sample, 12)
-    seeds = seed_centers(sample, 12, "k-means++", torch.Generator().manual_seed(0), 3000)
+    seeds = seed_centers(sample, 12, "k-means++", torch.Generator().manual_seed(0), 3000).centers
     assert number_of_axes(sample, axes, seeds) == 32
     # Every row a centre: nothing may be left out.
     assert number_of_axes(sample[:500], axes, sample.z[:500]) == 160

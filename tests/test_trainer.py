@@ -234,10 +234,13 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
 
 def test_kmeans_plus_plus_draws_distinct_rows(blobs):
     sample = Sample(torch.from_numpy(blobs[0]).repeat(3, 1), None, lambda centers: centers)
-    for k in (7, 300):
-        centers = kmeans_plus_plus(sample, k, torch.Generator().manual_seed(0))
-        assert len(torch.unique(centers, dim=0)) == k
-    assert len(kmeans_plus_plus(sample, 301, torch.Generator().manual_seed(0))) == 300
+    for k in (7, 200, 300):
+        seeds = kmeans_plus_plus(sample, k, torch.Generator().manual_seed(0))
+        assert len(torch.unique(seeds.centers, dim=0)) == k
+        nearest = nearest_float64(sample.z.numpy(), seeds.centers.numpy())
+        np.testing.assert_array_equal(seeds.labels, nearest)
+    seeds = kmeans_plus_plus(sample, 301, torch.Generator().manual_seed(0))
+    assert len(seeds.centers) == 300
 
 
 def test_rows_beyond_float32_squares_are_refused(blobs):
