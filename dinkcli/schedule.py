@@ -68,13 +68,11 @@ def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
 
 
 def annealing_batch(n_rows: int, n_clusters: int, least: int = 256) -> int:
-    """Rows per update while annealing: 4 for each centre, or 2 where the rows are few, but
-    ``least``.
+    """Rows per update while annealing: 2 for each centre, ``least`` at least.
 
     Many noisy updates beat few exact ones of the same cost, and find better optima.
     """
-    most = max(_ANNEALING_EPOCHS * n_rows // _STEPS, 2 * n_clusters)
-    return min(n_rows, max(least, min(4 * n_clusters, most)))
+    return min(n_rows, max(least, 2 * n_clusters))
 
 
 def sample_size(n_rows: int, n_clusters: int, n_features: int, memory: int) -> int:
