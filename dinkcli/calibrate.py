@@ -233,7 +233,7 @@ class _Bench:
             return look
 
         def splitting(part: Sample) -> Call:
-            near = part.nearest_two(self.placed)
+            near = part.nearest_two_roughly(self.placed)
             sizes = part.cluster_weights(near.labels, k).to(self.placed)
             where = candidates.to(sizes.device)
             return lambda: split(part, near, sizes, where, self.generator)

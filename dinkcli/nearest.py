@@ -88,6 +88,10 @@ class CenterIndex:
         return len(self.centers)
 
     @property
+    def _rough(self) -> bool:
+        return self.scorer.has_short and self.centers.device.type == "cpu"
+
+    @property
     def shift(self) -> Tensor | None:
         """(D,) what is subtracted from rows and centres before anything else."""
         return self.scorer.shift
@@ -124,7 +128,7 @@ class CenterIndex:
     def nearest_roughly(self, z: Tensor) -> Nearest:
         """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
         taken, and distances are off by the rounding of short products, but for those near 0."""
-        if not self.scorer.has_short or z.device.type != "cpu":
+        if not self._rough:
             return self.nearest(z)
         scratch = Scratch(z.device)
         labels = torch.empty(len(z), dtype=torch.int64)
@@ -140,6 +144,20 @@ class CenterIndex:
         again = torch.cat(close)
         labels[again], distances[again] = self.nearest(z[again])
         return Nearest(labels, distances)
+
+    def nearest_two_roughly(self, z: Tensor) -> NearestTwo:
+        """Like ``nearest_two``, but where a CPU is faster for it, of centres about as near any are
+        taken; the first is the nearer one, and distances are exact to float32."""
+        if not self._rough:
+            return self.nearest_two(z)
+        (a, b), (near, far) = self.nearest_few(z, 2)
+        turned = far < near
+        return NearestTwo(
+            torch.where(turned, b, a),
+            torch.minimum(near, far),
+            torch.where(turned, a, b),
+            torch.maximum(near, far),
+        )
 
     def nearest_few(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """About the ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest

@@ -40,7 +40,7 @@ class State:
 
     @classmethod
     def of(cls, sample: Sample, centers: Tensor) -> State:
-        near = sample.nearest_two(centers)
+        near = sample.nearest_two_roughly(centers)
         return cls(centers, near, sample.inertia(near), len(sample))
 
 
@@ -207,7 +207,7 @@ def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Ge
     many = torch.cat([state.centers, found.high[best]])
     many[candidates[best]] = found.low[best]
     many = sample.means(many, sample.labels(many))
-    near = sample.nearest_two(many)
+    near = sample.nearest_two_roughly(many)
     sizes = sample.cluster_weights(near.labels, len(many)).to(many)
     removed = _least_useful(*removal_costs(sample, near, sizes), moves)
     many = _means_without(sample, near, many, removed)

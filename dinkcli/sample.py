@@ -171,6 +171,9 @@ class Sample:
     def nearest_two(self, centers: Tensor) -> NearestTwo:
         return CenterIndex(centers).nearest_two(self.z)
 
+    def nearest_two_roughly(self, centers: Tensor) -> NearestTwo:
+        return CenterIndex(centers).nearest_two_roughly(self.z)
+
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""
         counts, sums = cluster_sums(self.z, self.weights, labels, n_clusters)

@@ -62,6 +62,24 @@ def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
     assert all(len(set(row)) == 4 for row in labels.T.tolist())
 
 
+@pytest.mark.parametrize(("short", "rtol"), [(False, 1e-5), (True, 0.01)])
+def test_two_about_the_nearest(short, rtol):
+    rng = np.random.default_rng(8)
+    centers = rng.normal(size=(200, 64)).astype(np.float32)
+    z = (centers[rng.integers(0, 200, 3000)] + rng.normal(size=(3000, 64))).astype(np.float32)
+    found = index_of(centers, short).nearest_two_roughly(torch.from_numpy(z))
+    exact = ((z[:, None].astype(np.float64) - centers) ** 2).sum(2)
+    for labels, distances, best in (
+        (found.labels, found.squared_distances, np.sort(exact, axis=1)[:, 0]),
+        (found.second_labels, found.second_squared_distances, np.sort(exact, axis=1)[:, 1]),
+    ):
+        chosen = np.take_along_axis(exact, labels.numpy()[:, None], axis=1)[:, 0]
+        np.testing.assert_allclose(distances, chosen, rtol=1e-5)
+        np.testing.assert_allclose(chosen, best, rtol=rtol)
+    assert (found.squared_distances <= found.second_squared_distances).all()
+    assert (found.labels != found.second_labels).all()
+
+
 def test_rough_distances_are_exact_where_they_are_zero():
     rng = np.random.default_rng(6)
     centers = rng.normal(size=(400, 96)).astype(np.float32)
