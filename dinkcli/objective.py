@@ -30,14 +30,25 @@ def dilation_loss(cluster_centers: Tensor) -> Tensor:
     -1/((K-1)K) sum_{i != j} ||C_i - C_j||^2  =  -2/(K-1) sum_j ||C_j - mean C||^2.
     O(KD); 0 for K = 1.
     """
-    n_clusters = len(cluster_centers)
-    if n_clusters == 1:
-        return cluster_centers.sum() * 0.0  # a zero that still has a gradient
-    c = cluster_centers.to(accumulation_dtype(cluster_centers.dtype))
-    # The shift by a detached mean changes nothing in exact arithmetic. It keeps float32 digits
-    # when the centres lie far from the origin, where the mean itself is rounded.
-    c = c - c.detach().mean(0)
-    return (c - c.mean(0)).square().sum() * (-2.0 / (n_clusters - 1))
+    return _Dilation.apply(cluster_centers.to(accumulation_dtype(cluster_centers.dtype)))
+
+
+class _Dilation(torch.autograd.Function):
+    """Eq. 5 with its gradient written out: a third of the memory traffic of autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, cluster_centers: Tensor) -> Tensor:
+        # Twice: the mean itself is rounded when the centres lie far from the origin.
+        c = cluster_centers - cluster_centers.mean(0)
+        c -= c.mean(0)
+        ctx.save_for_backward(c)
+        return torch.linalg.vecdot(c, c).sum() * (-2.0 / max(1, len(c) - 1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (c,) = ctx.saved_tensors
+        return c * (grad * (-4.0 / max(1, len(c) - 1)))
 
 
 def shrink_loss(z: Tensor, cluster_centers: Tensor) -> Tensor:
