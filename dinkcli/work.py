@@ -156,7 +156,9 @@ class Work:
         the refinement."""
         k, d = self.clusters, self.axes
         sums, on_axes = 2 * self.center_bytes, 8 * k * d
-        draws = 4 + math.log(max(1, k / 4), 1 + 1 / 4)
+        # Numbers for each row that takes part: in the last of the draws all of them, in those
+        # before a fourth, and so on.
+        draws = 4 + math.log(max(1, k / 4), 1.25) if k <= 64 else 4 / 3 * math.log(4, 1.25)
         seeding = 4 * draws * self.seeding + 7 * sums
         fixed = self.starts * (seeding + self.updates * (on_axes + 8 * k))
         split = _SPLIT_SUMS * 8 * d
