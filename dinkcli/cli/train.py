@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes, warn
+from dinkcli.cli.console import ProgressLines, error_boundary, say, show_notes, warn
 from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import (
     BadRows,
@@ -30,14 +30,13 @@ from dinkcli.cli.options import (
     Seed,
 )
 from dinkcli.cli.signals import Interrupted, interruptible
+from dinkcli.cli.summary import Rate, detail, show_summary, summary
 from dinkcli.cli.together import leave, refuse_streams, together
 from dinkcli.errors import UsageError
 from dinkcli.launcher import world
 
 if TYPE_CHECKING:
     from dinkcli.checkpoint import Checkpoints
-    from dinkcli.model import Model
-    from dinkcli.readers import DataSet
     from dinkcli.trainer import Step
 
 
@@ -205,11 +204,12 @@ def train(
                     "clusters, inf to reproduce the paper."
                 )
             with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
-                rate = _Rate()
+                rate = Rate()
 
                 def show(step: Step) -> None:
-                    detail = _detail(step, rate(step.rows))
-                    progress.update(step.phase, step.done, step.total, detail)
+                    progress.update(
+                        step.phase, step.done, step.total, detail(step, rate(step.rows))
+                    )
 
                 model = api.train(
                     data,
@@ -234,10 +234,10 @@ def train(
         checkpoints.discard()
         seconds = time.monotonic() - started
         if json_summary:
-            summary = _summary(model, target, seconds)
-            say(json.dumps(summary | ({"match": matching.as_dict()} if matching else {})))
+            found = summary(model, target, seconds)
+            say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
-            _show_summary(model, data, seconds)
+            show_summary(model, data, seconds)
             if matching is not None and match_path is not None:
                 show_drift(matching, match_path)
         typer.echo(os.fsencode(target))
@@ -308,59 +308,3 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-class _Rate:
-    """Rows per second since the first call."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._rows = 0
-
-    def __call__(self, rows: int) -> float:
-        self._rows += rows
-        return self._rows / max(1e-9, time.monotonic() - self._started)
-
-
-def _detail(step: Step, rate: float) -> str:
-    return (
-        f"inertia {step.inertia:.6g}  T {step.temperature:.3g}  "
-        f"dilation {step.dilation_loss:.4g}  shrink {step.shrink_loss:.4g}  "
-        f"clusters {step.smallest:.2%}..{step.largest:.2%}  {rate:,.0f} rows/s"
-    )
-
-
-def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
-    return {
-        "model": printable(target),
-        "n_clusters": model.n_clusters,
-        "n_features": model.n_features,
-        "rows": model.training["input"]["rows"],
-        "bad_rows": model.training["input"]["bad_rows"],
-        **model.training["metrics"],
-        "cluster_sizes": model.cluster_sizes.tolist(),
-        "seconds": round(seconds, 3),
-        "history": model.training["history"],
-    }
-
-
-def _show_summary(model: Model, data: DataSet, seconds: float) -> None:
-    metrics = model.training["metrics"]
-    sizes = sorted(model.cluster_sizes.tolist())
-    dtypes = ", ".join(model.training["input"]["dtype"])
-    say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    if n_bad := model.training["input"]["bad_rows"]:
-        say(f"bad rows left out: {n_bad}")
-    say(
-        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
-        f"({metrics['inertia'] / sum(sizes):.4g} per row)"
-    )
-    middle = sizes[len(sizes) // 2]
-    say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
-    reseeded = sum(step["reseeded"] for step in model.training["history"])
-    if reseeded:
-        say(f"empty clusters given new centres: {reseeded}")
-    say(
-        f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
-        f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
-    )
