@@ -53,11 +53,11 @@ def main() -> None:
         centers = torch.randn(k, d, generator=generator) * 0.7
         sample, index = Sample(z, None, center_projection("euclidean")), CenterIndex(centers)
         product = seconds(lambda: bare(z, centers))  # noqa: B023
-        grids = _grids(sample, n)
+        grids, room = _grids(sample, n), torch.empty_like(centers, dtype=torch.float64)
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
             seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
-            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, grids)),  # noqa: B023
+            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, grids, room)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)
         shares = " | ".join(f"{each / product:.2f}" for each in times)

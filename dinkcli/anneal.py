@@ -92,6 +92,11 @@ def anneal(
     sizes = step_sizes(len(schedule))
     every = updates_per_report(steps)
     grids = _grids(sample, batch_size)
+    # Centres that divide as they cool grow differences from the last bits of a sum: in float32 one
+    # run of three ended elsewhere when several processes shared the rows. Many GPUs have next to no
+    # float64.
+    on_cpu = at.centers.device.type == "cpu"
+    room = torch.empty_like(at.centers, dtype=torch.float64 if on_cpu else None)
     while at.done < len(schedule):
         at.temperature, step_size = schedule[at.done], sizes[at.done]
         if at.position + batch_size > len(sample):
@@ -100,10 +105,10 @@ def anneal(
         at.position += batch_size
         weight = max(batch.total_weight, 1e-30)
         short = at.temperature >= at.short_above
-        counts, total = _tempered_sums(batch, at.centers, at.temperature, short, grids)
+        counts, total = _tempered_sums(batch, at.centers, at.temperature, short, grids, room)
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
-        at.sums.lerp_((total / weight).to(at.sums), step_size)
+        at.sums.lerp_(total.div_(weight).to(at.sums), step_size)
         fading = dilation * at.temperature / schedule[0]
         at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
         at.done += 1
@@ -153,57 +158,54 @@ def _tempered_sums(
     temperature: float,
     short: bool,
     grids: tuple[float, float],
+    room: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here,
-    float64 on CPUs.
-
-    Centres that divide as they cool grow differences from the last bits of a sum: in float32 one
-    run of three ended elsewhere when several processes shared the rows. Many GPUs have next to no
-    float64.
+    """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here, in
+    the dtype of ``room`` (K, D), where the sums go: fresh pages would cost as much as they do.
     """
+    sums = room.zero_()
+    counts = torch.zeros_like(sums[:, 0])
     on_cpu = centers.device.type == "cpu"
     if on_cpu and len(centers) >= _MANY_CLUSTERS:
-        return _sums_of_few(batch, centers, temperature, grids)
-    dtype = torch.float64 if on_cpu else centers.dtype
-    counts = torch.zeros_like(centers[:, 0], dtype=dtype)
-    sums = torch.zeros_like(centers, dtype=dtype)
+        _add_few(counts, sums, batch, centers, temperature, grids)
+        return counts, sums
     bias = centers.square().sum(1) / -temperature
     done = 0
     for z in batch.z.split(chunk_rows(*centers.shape)):
         # ||z||^2 is the same for all centres of a row and drops out of the softmax.
         with products(z.device, short):
-            r = _softmax_(torch.addmm(bias, z, centers.T, alpha=2 / temperature), 1)
+            r = _softmax_(torch.addmm(bias, z, centers.T, alpha=2 / temperature))
             if batch.weights is not None:
                 r *= batch.weights[done : done + len(z), None]
             if on_cpu:
                 r.add_(grids[0]).sub_(grids[0])
                 z = z.add(grids[1]).sub_(grids[1])
-            r, z = r.to(dtype), z.to(dtype)
+            r, z = r.to(sums), z.to(sums)
             counts += r.sum(0)
             sums.addmm_(r.T, z)
         done += len(z)
     return counts, sums
 
 
-def _sums_of_few(
-    batch: Sample, centers: Tensor, temperature: float, grids: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """The same with the ``_KEPT`` largest responsibilities of each row, where clusters are many.
-
-    The sums are in memory that the next call uses again.
-    """
+def _add_few(
+    counts: Tensor,
+    sums: Tensor,
+    batch: Sample,
+    centers: Tensor,
+    temperature: float,
+    grids: tuple[float, float],
+) -> None:
+    """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
     labels, distances = CenterIndex(centers).nearest_few(batch.z, _KEPT)
     # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
-    r = _softmax_(distances.T.contiguous().div_(-temperature), 1)
+    r = _softmax_(distances.T.contiguous().div_(-temperature))
     r.mul_(r > _LEAST_KEPT)
     if batch.weights is not None:
         r *= batch.weights[:, None]
     r = r.add_(grids[0]).sub_(grids[0]).double().flatten()
     labels = labels.T.flatten()
-    counts = torch.zeros_like(centers[:, 0], dtype=torch.float64).index_add_(0, labels, r)
+    counts.index_add_(0, labels, r)
     scratch = Scratch(centers.device)
-    # Fresh pages would cost as much as the sums.
-    sums = scratch("sums", tuple(centers.shape), torch.float64).zero_()
     used = r.nonzero()[:, 0]
     for some in used.split(max(1, _CACHED_ELEMENTS // centers.shape[1])):
         shape = len(some), centers.shape[1]
@@ -211,14 +213,13 @@ def _sums_of_few(
         torch.index_select(batch.z, 0, some // _KEPT, out=z).add_(grids[1]).sub_(grids[1])
         weighted = scratch("weighted", shape, torch.float64).copy_(z).mul_(r[some, None])
         sums.index_add_(0, labels[some], weighted)
-    return counts, sums
 
 
-def _softmax_(scores: Tensor, dim: int) -> Tensor:
-    """Responsibilities, in other memory; below ``_LEAST_EXPONENT`` they are denormal numbers, on
-    which products take ten times as long."""
-    scores.sub_(scores.amax(dim, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
-    return scores.softmax(dim)
+def _softmax_(scores: Tensor) -> Tensor:
+    """Responsibilities (B, M), in other memory; below ``_LEAST_EXPONENT`` they would be denormal
+    numbers, on which products take ten times as long."""
+    scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
+    return scores.softmax(1)
 
 
 def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
