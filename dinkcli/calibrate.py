@@ -175,7 +175,8 @@ class _Bench:
         number = self.placed.shape[1]
 
         def there_and_back(part: Sample) -> Call:
-            return lambda: Subspace.on(part, self.axes, number).means(self.placed)
+            labels = torch.arange(len(part), device=self.device) % self.work.clusters
+            return lambda: Subspace.on(part, self.axes, number).means(self.placed, labels)
 
         once = _timed(lambda: main_axes(self.sample, self.work.clusters), self.device)
         return once + self._seconds(there_and_back, self.work.sample, self.sample)

@@ -65,11 +65,14 @@ class Subspace:
         """(K, Q) to the same points with all features, (K, D)."""
         return centers if self.axes is None else centers @ self.axes.T
 
-    def means(self, centers: Tensor) -> Tensor:
-        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make."""
+    def means(self, centers: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, whose
+        ``labels`` (N,) are searched where they are not known."""
         if self.axes is None:
             return centers
-        return self.whole.means(self.out_of(centers), self.sample.labels(centers))
+        if labels is None:
+            labels = self.sample.nearest_two_roughly(centers).labels  # as refining finds them
+        return self.whole.means(self.out_of(centers), labels)
 
 
 def main_axes(sample: Sample, n_clusters: int) -> Tensor | None:

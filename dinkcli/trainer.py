@@ -11,7 +11,7 @@ the objective at that temperature; infinity is the paper's literal one, by gradi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -149,9 +149,10 @@ class Trainer:
                 yield from self._anneal(space, at.loop)
                 at.loop = Refining.begin(at.loop.centers)
             if isinstance(at.loop, Refining):
+                labels = None
                 if self.options.refine:
-                    yield from self._refine(space, at.loop)
-                at.centers = space.means(at.loop.centers)
+                    labels = yield from self._refine(space, at.loop)
+                at.centers = space.means(at.loop.centers, labels)
             if n_init > 1:
                 now = State.of(sample, at.centers)
                 if at.best is None or now.inertia < at.best_inertia:
@@ -195,8 +196,9 @@ class Trainer:
                 sample.paper_shrink_loss(at.centers),
             )
 
-    def _refine(self, space: Subspace, loop: Refining) -> Iterator[Step]:
-        at = self.at
+    def _refine(self, space: Subspace, loop: Refining) -> Generator[Step, None, Tensor | None]:
+        """Returns the labels of all rows of the sample, where the last round has found them."""
+        at, labels = self.at, None
         how = effort(len(space.whole), *at.centers.shape)
         for moved, best in refine(space.sample, loop, self.generator, how):
             part = space.sample[: best.rows]
@@ -211,6 +213,8 @@ class Trainer:
                 best.inertia / part.total_weight + space.left,
                 space.whole.paper_shrink_loss(at.centers),
             )
+            labels = best.near.labels if best.rows == len(space.sample) else None
+        return labels
 
     def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
         for done in Passes(self.rows, self.options, self.at, temperature).run(loop):
