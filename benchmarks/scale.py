@@ -57,7 +57,7 @@ def main() -> None:
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
             seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
-            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, grids, room)),  # noqa: B023
+            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, True, grids, room)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)
         shares = " | ".join(f"{each / product:.2f}" for each in times)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.limits import largest_value
-from dinkcli.lloyd import Statistics, row_dots, segment_sums
+from dinkcli.lloyd import Statistics, row_dots, segment_sums, weighted_sum
 from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
@@ -39,6 +39,9 @@ _LEAST_KEPT = 1e-3
 _WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0
+# Of the squared norm. Products of bfloat16 factors leave distances off by 2**-7 of it at most, and
+# differences of squared distances by a tenth of that in 30 dimensions.
+_WIDE = 2.0**-5
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Annealing:
         sums: (K, D) running average of the sum of their rows over all rows.
         start_temperature: of the first update.
         short_above: the temperature from which on short products serve.
+        rough: clusters are so wide that any of the centres about as near will do.
         temperature: of the last update.
         done: updates so far.
         position: first row of the next batch in the sample.
@@ -61,6 +65,7 @@ class Annealing:
     sums: Tensor
     start_temperature: float
     short_above: float
+    rough: bool
     temperature: float = 0.0
     done: int = 0
     position: int = 0
@@ -76,7 +81,7 @@ class Annealing:
         probe = part[:_PROBE_ROWS]
         short_above = _SHORT_PRODUCTS * _product_error(probe.everywhere(probe.z), centers)
         shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
-        return cls(centers, shares, sums, start, short_above)
+        return cls(centers, shares, sums, start, short_above, _are_wide(part[:2048], centers))
 
 
 def anneal(
@@ -105,7 +110,8 @@ def anneal(
         at.position += batch_size
         weight = max(batch.total_weight, 1e-30)
         short = at.temperature >= at.short_above
-        counts, total = _tempered_sums(batch, at.centers, at.temperature, short, grids, room)
+        options = at.temperature, short, at.rough, grids
+        counts, total = _tempered_sums(batch, at.centers, *options, room)
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
         at.sums.lerp_(total.div_(weight).to(at.sums), step_size)
@@ -135,6 +141,13 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
         return float((found - z @ centers.T).square().mean().sqrt())
 
 
+def _are_wide(part: Sample, centers: Tensor) -> bool:
+    """Whether rows are far from their centres beside what bfloat16 products are off by."""
+    norms = part.weigh(torch.linalg.vecdot(part.z, part.z))
+    squares = part.group.total(weighted_sum(norms, None))[0]
+    return part.inertia(part.nearest(centers)) >= _WIDE * squares
+
+
 def _grids(sample: Sample, batch_size: int) -> tuple[float, float]:
     """Numbers that round responsibilities (times weights) and rows when they are added in float32
     and taken away again: to so few bits that sums over a batch of their products are exact in
@@ -157,6 +170,7 @@ def _tempered_sums(
     centers: Tensor,
     temperature: float,
     short: bool,
+    rough: bool,
     grids: tuple[float, float],
     room: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -167,7 +181,7 @@ def _tempered_sums(
     counts = torch.zeros_like(sums[:, 0])
     on_cpu = centers.device.type == "cpu"
     if on_cpu and len(centers) >= _MANY_CLUSTERS:
-        _add_few(counts, sums, batch, centers, temperature, grids)
+        _add_few(counts, sums, batch, centers, temperature, rough, grids)
         return counts, sums
     bias = centers.square().sum(1) / -temperature
     done = 0
@@ -193,10 +207,11 @@ def _add_few(
     batch: Sample,
     centers: Tensor,
     temperature: float,
+    rough: bool,
     grids: tuple[float, float],
 ) -> None:
     """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
-    labels, distances = CenterIndex(centers).nearest_few(batch.z, _KEPT)
+    labels, distances = CenterIndex(centers).nearest_few(batch.z, _KEPT, rough)
     # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
     r = _softmax_(distances.T.contiguous().div_(-temperature))
     r.mul_(r > _LEAST_KEPT)

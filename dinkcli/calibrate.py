@@ -176,7 +176,7 @@ class _Bench:
 
         def there_and_back(part: Sample) -> Call:
             labels = torch.arange(len(part), device=self.device) % self.work.clusters
-            return lambda: Subspace.on(part, self.axes, number).means(self.placed, labels)
+            return lambda: Subspace.on(part, self.axes, number).means(self.placed, labels, False)
 
         once = _timed(lambda: main_axes(self.sample, self.work.clusters), self.device)
         return once + self._seconds(there_and_back, self.work.sample, self.sample)
@@ -202,7 +202,8 @@ class _Bench:
     def _updating(self, start: float, position: int) -> Callable[[Sample], Call]:
         def prepare(part: Sample) -> Call:
             shares, sums = torch.zeros_like(self.placed[:, 0]), torch.zeros_like(self.placed)
-            at = Annealing(self.placed, shares, sums, start, self.annealing.short_above)
+            hot, rough = self.annealing.short_above, self.annealing.rough
+            at = Annealing(self.placed, shares, sums, start, hot, rough)
             updates = anneal(part, at, len(part), self.work.updates, 0.0)
 
             def update() -> None:
@@ -226,7 +227,7 @@ class _Bench:
 
         def looking(part: Sample) -> Call:
             def look() -> None:
-                near = State.of(part, self.placed).near
+                near = State.of(part, self.placed, self.annealing.rough).near
                 sizes = part.cluster_weights(near.labels, k).to(self.placed)
                 removal_costs(part, near, sizes)
                 part.means(self.placed, near.labels)
@@ -234,7 +235,7 @@ class _Bench:
             return look
 
         def splitting(part: Sample) -> Call:
-            near = part.nearest_two_roughly(self.placed)
+            near = part.nearest_two(self.placed, self.annealing.rough)
             sizes = part.cluster_weights(near.labels, k).to(self.placed)
             where = candidates.to(sizes.device)
             return lambda: split(part, near, sizes, where, self.generator)
@@ -248,7 +249,7 @@ class _Bench:
         how = effort(self.work.sample, self.work.clusters, self.work.features)
 
         def prepare(part: Sample) -> Call:
-            best = State.of(part, self.placed)
+            best = State.of(part, self.placed, self.annealing.rough)
             # Those that move one centre are about as many as those that move many.
             at = Refining(self.placed, max(1, how.moves // 2), how.moves, swapping=False)
             return lambda: next(breathe(part, at, best, self.generator, how))

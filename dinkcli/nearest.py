@@ -88,10 +88,6 @@ class CenterIndex:
         return len(self.centers)
 
     @property
-    def _rough(self) -> bool:
-        return self.scorer.has_short and self.centers.device.type == "cpu"
-
-    @property
     def shift(self) -> Tensor | None:
         """(D,) what is subtracted from rows and centres before anything else."""
         return self.scorer.shift
@@ -118,8 +114,17 @@ class CenterIndex:
         labels, _, distances, _ = self._search(z, distances=True)
         return Nearest(labels, distances)
 
-    def nearest_two(self, z: Tensor) -> NearestTwo:
-        """The two nearest centres of each row of ``z`` (N, D), and how far they are."""
+    def nearest_two(self, z: Tensor, rough: bool = False) -> NearestTwo:
+        """The two nearest centres of each row of ``z`` (N, D), and how far they are.
+
+        ``rough``: where a CPU is faster for it, of centres about as near any are taken; the first
+        is the nearer one of the two.
+        """
+        if rough and self.scorer.has_rough and self.scorer.has_short:
+            (a, b), (near, far) = self.nearest_few(z, 2, rough)
+            turned = far < near
+            labels, seconds = torch.where(turned, b, a), torch.where(turned, a, b)
+            return NearestTwo(labels, torch.minimum(near, far), seconds, torch.maximum(near, far))
         labels, second, distances, second_distances = self._search(z, distances=True, two=True)
         if self.n_clusters == 1:
             second_distances.fill_(torch.inf)
@@ -128,7 +133,7 @@ class CenterIndex:
     def nearest_roughly(self, z: Tensor) -> Nearest:
         """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
         taken, and distances are off by the rounding of short products, but for those near 0."""
-        if not self._rough:
+        if not (self.scorer.has_rough and self.scorer.has_short):
             return self.nearest(z)
         scratch = Scratch(z.device)
         labels = torch.empty(len(z), dtype=torch.int64)
@@ -145,27 +150,16 @@ class CenterIndex:
         labels[again], distances[again] = self.nearest(z[again])
         return Nearest(labels, distances)
 
-    def nearest_two_roughly(self, z: Tensor) -> NearestTwo:
-        """Like ``nearest_two``, but where a CPU is faster for it, of centres about as near any are
-        taken; the first is the nearer one, and distances are exact to float32."""
-        if not self._rough:
-            return self.nearest_two(z)
-        (a, b), (near, far) = self.nearest_few(z, 2)
-        turned = far < near
-        return NearestTwo(
-            torch.where(turned, b, a),
-            torch.minimum(near, far),
-            torch.where(turned, a, b),
-            torch.maximum(near, far),
-        )
+    def nearest_few(self, z: Tensor, number: int, rough: bool) -> tuple[Tensor, Tensor]:
+        """The ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest first:
+        indices (M, N) and squared distances (M, N).
 
-    def nearest_few(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """About the ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest
-        first: indices (M, N) and squared distances (M, N).
-
-        Which they are, and their order, is left to the rounding of the fastest product; distances
-        are exact to float32.
+        Which they are, and their order, is left to the rounding of float32 products, or to that of
+        short ones (``rough``) where a CPU has them; distances are exact to float32.
         """
+        find = self.scorer.few
+        if rough and self.scorer.has_rough:
+            find = self.scorer.short_few
         scratch = Scratch(z.device)
         labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
         distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
@@ -173,7 +167,7 @@ class CenterIndex:
         for chunk in self.chunks(z) if len(z) else ():
             where = slice(start, start + len(chunk))
             rows = self.scorer.shifted(chunk, scratch)
-            labels[:, where] = self.scorer.few(rows, number, scratch)
+            labels[:, where] = find(rows, number, scratch)
             for label, found in zip(labels[:, where], distances[:, where], strict=True):
                 found[:] = self.scorer.squared_distances_to(rows, label, scratch)
             start += len(chunk)

@@ -39,8 +39,9 @@ class State:
     rows: int
 
     @classmethod
-    def of(cls, sample: Sample, centers: Tensor) -> State:
-        near = sample.nearest_two_roughly(centers)
+    def of(cls, sample: Sample, centers: Tensor, rough: bool = False) -> State:
+        """``rough``: any of the centres about as near will do."""
+        near = sample.nearest_two(centers, rough)
         return cls(centers, near, sample.inertia(near), len(sample))
 
 
@@ -52,6 +53,7 @@ class Refining:
         centers: (K, D), the best so far.
         moves: centres that the next round may move; 0 after the last breath.
         largest: the most centres that a round moved, at least K/4.
+        rough: clusters are so wide that any of the centres about as near will do.
         swapping: swaps come first, then breaths.
         rounds: of swaps so far.
         failures: poor rounds in a row.
@@ -60,14 +62,15 @@ class Refining:
     centers: Tensor
     moves: int
     largest: int
+    rough: bool = False
     swapping: bool = True
     rounds: int = 0
     failures: int = 0
 
     @classmethod
-    def begin(cls, centers: Tensor) -> Refining:
+    def begin(cls, centers: Tensor, rough: bool = False) -> Refining:
         most = max(1, len(centers) // 4)
-        return cls(centers, most, most)
+        return cls(centers, most, most, rough)
 
 
 def refine(
@@ -76,7 +79,7 @@ def refine(
     """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
     if len(at.centers) < 2:
         return
-    best = State.of(sample, at.centers)
+    best = State.of(sample, at.centers, at.rough)
     if at.swapping:
         for step in swap(sample, at, best, generator, effort.patience, effort.moves):
             yield step
@@ -84,7 +87,7 @@ def refine(
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):
-            best = State.of(part, best.centers)
+            best = State.of(part, best.centers, at.rough)
         yield from breathe(part, at, best, generator, effort)
 
 
@@ -106,7 +109,7 @@ def swap(
         at.swapping, at.moves = False, breaths
     while at.swapping:
         centers, moved = _swapped(sample, best, at.moves, generator)
-        new = State.of(sample, centers)
+        new = State.of(sample, centers, at.rough)
         poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
         if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
@@ -184,7 +187,8 @@ def breathe(
     """
     while at.moves:
         moves = at.moves
-        new = State.of(sample, _inhale_exhale(sample, best, moves, generator))
+        centers = _inhale_exhale(sample, best, moves, at.rough, generator)
+        new = State.of(sample, centers, at.rough)
         poor = new.inertia >= best.inertia * (1 - effort.tol)
         if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
@@ -197,7 +201,9 @@ def breathe(
         yield moves, best
 
 
-def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Generator) -> Tensor:
+def _inhale_exhale(
+    sample: Sample, state: State, moves: int, rough: bool, generator: torch.Generator
+) -> Tensor:
     """``moves`` more centres by the best splits, then as many fewer by the least cost; (K, D)."""
     near, n_clusters = state.near, len(state.centers)
     sizes = sample.cluster_weights(near.labels, n_clusters).to(state.centers)
@@ -207,7 +213,7 @@ def _inhale_exhale(sample: Sample, state: State, moves: int, generator: torch.Ge
     many = torch.cat([state.centers, found.high[best]])
     many[candidates[best]] = found.low[best]
     many = sample.means(many, sample.labels(many))
-    near = sample.nearest_two_roughly(many)
+    near = sample.nearest_two(many, rough)
     sizes = sample.cluster_weights(near.labels, len(many)).to(many)
     removed = _least_useful(*removal_costs(sample, near, sizes), moves)
     many = _means_without(sample, near, many, removed)

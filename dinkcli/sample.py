@@ -168,11 +168,8 @@ class Sample:
     def nearest(self, centers: Tensor) -> Nearest:
         return CenterIndex(centers).nearest(self.z)
 
-    def nearest_two(self, centers: Tensor) -> NearestTwo:
-        return CenterIndex(centers).nearest_two(self.z)
-
-    def nearest_two_roughly(self, centers: Tensor) -> NearestTwo:
-        return CenterIndex(centers).nearest_two_roughly(self.z)
+    def nearest_two(self, centers: Tensor, rough: bool = False) -> NearestTwo:
+        return CenterIndex(centers).nearest_two(self.z, rough)
 
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""

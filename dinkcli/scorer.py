@@ -38,6 +38,7 @@ class Scorer:
         shift: (D,) what is subtracted from them and from the rows, or None.
         largest: norm of the longest centre, after the shift.
         has_short: whether short products find the nearest centre faster.
+        has_rough: whether there are some on a CPU, however few the centres.
     """
 
     def __init__(self, cluster_centers: Tensor):
@@ -55,9 +56,10 @@ class Scorer:
         self._best = Best(len(centers), self.dtype, device)
         self._on_cpu = device.type == "cpu"
         available = has_short_factors() if self._on_cpu else has_short_products(device, self.dtype)
-        self._short_available = available and self.dtype == torch.float32
+        available = available and self.dtype == torch.float32
         large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
-        self.has_short = self._short_available and large
+        self.has_short = available and large
+        self.has_rough = available and self._on_cpu
 
     def shifted(self, z: Tensor, scratch: Scratch) -> Tensor:
         """Rows (B, D) as the other methods want them."""
@@ -93,14 +95,15 @@ class Scorer:
         return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
     def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
-        """About the ``number`` nearest centres (M, B), the nearest first, by the fastest product
-        and without a second look. The same ones whatever the other rows."""
-        if self._on_cpu and self._short_available:
-            norms = torch.linalg.vector_norm(rows, dim=1)
-            product, _ = self._short_product(rows, norms, scratch)
-            return self._best.short_few(product, number, scratch)
-        scores = self._scores(rows, scratch, short=self._short_available)
-        return scores.topk(number, dim=0, largest=False).indices
+        """The ``number`` nearest centres (M, B), the nearest first, but for rounding; the same ones
+        whatever the other rows."""
+        return self._scores(rows, scratch).topk(number, dim=0, largest=False).indices
+
+    def short_few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
+        """The same by a short product on a CPU."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        product, _ = self._short_product(rows, norms, scratch)
+        return self._best.short_few(product, number, scratch)
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (B, K), in one piece; never negative."""

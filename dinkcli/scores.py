@@ -48,7 +48,8 @@ class Scratch:
 
 class Two(NamedTuple):
     """The two best scores of each row of a chunk (B,), with the numbers of their centres; and the
-    ``scores`` (K, B) in units of ``quantum``, shifted by ``bits``, the best ones the largest."""
+    ``scores`` (K, B) in units of ``quantum``, shifted by ``bits``, the best ones the largest (of
+    short scores, which nobody asks for: as they were numbered)."""
 
     best: Tensor
     labels: Tensor

@@ -65,13 +65,13 @@ class Subspace:
         """(K, Q) to the same points with all features, (K, D)."""
         return centers if self.axes is None else centers @ self.axes.T
 
-    def means(self, centers: Tensor, labels: Tensor | None = None) -> Tensor:
+    def means(self, centers: Tensor, labels: Tensor | None, rough: bool) -> Tensor:
         """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, whose
-        ``labels`` (N,) are searched where they are not known."""
+        ``labels`` (N,) are found as refining finds them where they are not known."""
         if self.axes is None:
             return centers
         if labels is None:
-            labels = self.sample.nearest_two_roughly(centers).labels  # as refining finds them
+            labels = self.sample.nearest_two(centers, rough).labels
         return self.whole.means(self.out_of(centers), labels)
 
 

@@ -147,12 +147,12 @@ class Trainer:
                 at.loop = Annealing.begin(space.sample, space.into(at.centers), labels)
             if isinstance(at.loop, Annealing):
                 yield from self._anneal(space, at.loop)
-                at.loop = Refining.begin(at.loop.centers)
+                at.loop = Refining.begin(at.loop.centers, at.loop.rough)
             if isinstance(at.loop, Refining):
                 labels = None
                 if self.options.refine:
                     labels = yield from self._refine(space, at.loop)
-                at.centers = space.means(at.loop.centers, labels)
+                at.centers = space.means(at.loop.centers, labels, at.loop.rough)
             if n_init > 1:
                 now = State.of(sample, at.centers)
                 if at.best is None or now.inertia < at.best_inertia:

@@ -260,7 +260,7 @@ def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     def sums_of(where):
         part = Sample(z[where], None if weights is None else weights[where], whole.project)
         room = torch.empty_like(centers, dtype=torch.float64)
-        return _tempered_sums(part, centers, 20.0, False, grids, room)
+        return _tempered_sums(part, centers, 20.0, False, short, grids, room)
 
     counts, sums = sums_of(slice(None))
     parts = [sums_of(where) for where in (slice(1100, None), slice(1100))]

@@ -21,7 +21,7 @@ def near_ties(seed=0):
 def index_of(centers, short):
     """Short products are forced on or off, whatever this machine would choose."""
     index = CenterIndex(torch.from_numpy(centers))
-    index.scorer.has_short = index.scorer._short_available = short
+    index.scorer.has_short = index.scorer.has_rough = short
     return index
 
 
@@ -53,7 +53,7 @@ def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
     rng = np.random.default_rng(5)
     centers = (rng.normal(size=(300, 64)) + 2).astype(np.float32)
     z = (centers[rng.integers(0, 300, 5000)] + rng.normal(size=(5000, 64))).astype(np.float32)
-    labels, distances = index_of(centers, short).nearest_few(torch.from_numpy(z), 4)
+    labels, distances = index_of(centers, short).nearest_few(torch.from_numpy(z), 4, rough=short)
     assert labels.shape == distances.shape == (4, 5000)
     exact = ((z[:, None].astype(np.float64) - centers[labels.T]) ** 2).sum(2)
     np.testing.assert_allclose(distances.T, exact, rtol=1e-5)
@@ -67,7 +67,7 @@ def test_two_about_the_nearest(short, rtol):
     rng = np.random.default_rng(8)
     centers = rng.normal(size=(200, 64)).astype(np.float32)
     z = (centers[rng.integers(0, 200, 3000)] + rng.normal(size=(3000, 64))).astype(np.float32)
-    found = index_of(centers, short).nearest_two_roughly(torch.from_numpy(z))
+    found = index_of(centers, short).nearest_two(torch.from_numpy(z), rough=True)
     exact = ((z[:, None].astype(np.float64) - centers) ** 2).sum(2)
     for labels, distances, best in (
         (found.labels, found.squared_distances, np.sort(exact, axis=1)[:, 0]),
@@ -78,6 +78,19 @@ def test_two_about_the_nearest(short, rtol):
         np.testing.assert_allclose(chosen, best, rtol=rtol)
     assert (found.squared_distances <= found.second_squared_distances).all()
     assert (found.labels != found.second_labels).all()
+
+
+@pytest.mark.parametrize("k", [1 << 16, (1 << 16) + 1])
+def test_more_centers_than_numbers_beside_short_scores(k):
+    rng = np.random.default_rng(9)
+    centers = rng.normal(size=(k, 3)).astype(np.float32)
+    z = np.concatenate([centers[-5:], rng.normal(size=(95, 3)).astype(np.float32)])
+    index = index_of(centers, short=True)
+    expected = nearest_float64(z, centers)
+    np.testing.assert_array_equal(index.labels(torch.from_numpy(z)).numpy(), expected)
+    _, distances = index.nearest_few(torch.from_numpy(z), 2, rough=True)
+    exact = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
+    np.testing.assert_allclose(distances[0], exact, rtol=0, atol=0.1)
 
 
 def test_rough_distances_are_exact_where_they_are_zero():

@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import dinkcli
+from dinkcli.anneal import Annealing
 from dinkcli.errors import InputError, UsageError
 from dinkcli.lloyd import Statistics, tempered_statistics
 from dinkcli.nearest import CenterIndex
@@ -230,6 +231,15 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
         chosen = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:50]
         expected = z[chosen.numpy()] - source.shift.numpy()
         np.testing.assert_allclose(sample.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_features", "wide"), [(2, False), (64, True)])
+def test_short_products_serve_where_clusters_are_wide(n_features, wide):
+    z = np.random.default_rng(0).uniform(-1, 1, (6000, n_features)).astype(np.float32)
+    rows = Sample(torch.from_numpy(z), None, lambda centers: centers)
+    assert Annealing.begin(rows, rows.z[:400].clone()).rough is wide
+    peer = KMeans(400, n_init=1, random_state=0).fit(z)
+    assert fit(z, 400).training["metrics"]["inertia"] < peer.inertia_
 
 
 def test_kmeans_plus_plus_draws_distinct_rows(blobs):
