@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -107,6 +108,24 @@ def test_a_signal_before_the_first_step_writes_nothing(folder):
     assert process.returncode in (143, -signal.SIGTERM)  # before Python listens, the latter
     assert "Traceback" not in stderr
     assert os.listdir(folder) == ["x.npy"]
+
+
+def test_a_signal_while_torch_loads_raises_nothing_inside_it(tmp_path):
+    """C++ that calls Python as it loads aborts on an exception."""
+    fake = """
+        import os, signal
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            os._exit(99)
+    """
+    (tmp_path / "torch.py").write_text(textwrap.dedent(fake))
+    code = "from dinkcli.cli.signals import interruptible\nwith interruptible(): import torch"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert done.stderr == "Interrupted; nothing was written.\n"
 
 
 def test_assign_ends_at_once_and_leaves_nothing(folder):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.cli.signals import Interrupted, interruptible
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.errors import DinkError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def error_boundary() -> Iterator[None]:
         abandon_stdout()  # its reader (head, say) has all that it wanted
         raise typer.Exit(141) from None
     except KeyboardInterrupt as error:
-        say("Interrupted; nothing was written.")
+        say(NOTHING_WRITTEN)
         raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from None
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):

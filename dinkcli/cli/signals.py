@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+NOTHING_WRITTEN = "Interrupted; nothing was written."
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,6 +46,9 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
 
     def handle(number: int, _: object) -> None:
         received.append(number)
+        if _torch_is_loading():
+            os.write(2, f"{NOTHING_WRITTEN}\n".encode())
+            os._exit(128 + number)
         if ask is None or not ask():
             raise Interrupted(number)
 
@@ -58,3 +64,9 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _torch_is_loading() -> bool:
+    """Then nothing has been written, and an exception could meet C++ that aborts on it."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

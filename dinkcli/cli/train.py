@@ -29,7 +29,7 @@ from dinkcli.cli.options import (
     SampleWeight,
     Seed,
 )
-from dinkcli.cli.signals import Interrupted, interruptible
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.cli.summary import Rate, detail, show_summary, summary
 from dinkcli.cli.together import leave, refuse_streams, together
 from dinkcli.errors import UsageError
@@ -256,7 +256,7 @@ def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
         if checkpoints.group.rank > 0:
             leave(code)
         if stopped.checkpoint is None:
-            say("Interrupted; nothing was written.")
+            say(NOTHING_WRITTEN)
         else:
             _say_how_to_resume(stopped.checkpoint)
         raise typer.Exit(code) from None
