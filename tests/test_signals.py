@@ -121,9 +121,9 @@ def test_a_signal_while_torch_loads_raises_nothing_inside_it(tmp_path):
     """
     (tmp_path / "torch.py").write_text(textwrap.dedent(fake))
     code = "from dinkcli.cli.signals import interruptible\nwith interruptible(): import torch"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with_fake = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = [sys.executable, "-c", code]
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(run, env=with_fake, capture_output=True, text=True, timeout=60)
     assert done.returncode == 143
     assert done.stderr == "Interrupted; nothing was written.\n"
 
