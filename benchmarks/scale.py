@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from math import inf
 
 import torch
 
-from dinkcli.anneal import _grids, _tempered_sums
+from dinkcli.anneal import Annealing, _grids, _tempered_sums
 from dinkcli.lloyd import full_pass
 from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.products import products
@@ -54,10 +55,11 @@ def main() -> None:
         sample, index = Sample(z, None, center_projection("euclidean")), CenterIndex(centers)
         product = seconds(lambda: bare(z, centers))  # noqa: B023
         grids, room = _grids(sample, n), torch.empty_like(centers, dtype=torch.float64)
+        at = Annealing(centers, centers[:, 0], centers, 20.0, inf, rough=True, temperature=20.0)
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
             seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
-            seconds(lambda: _tempered_sums(sample, centers, 20.0, False, True, grids, room)),  # noqa: B023
+            seconds(lambda: _tempered_sums(sample, at, grids, room)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)
         shares = " | ".join(f"{each / product:.2f}" for each in times)

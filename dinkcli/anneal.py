@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.limits import largest_value
-from dinkcli.lloyd import Statistics, row_dots, segment_sums, weighted_sum
+from dinkcli.lloyd import Statistics, row_dots, segment_sums
 from dinkcli.nearest import CenterIndex, chunk_rows
 from dinkcli.products import has_short_products, products
 from dinkcli.sample import Sample
@@ -27,7 +27,7 @@ from dinkcli.scores import Scratch
 _START = 0.5  # of the median merge temperature
 _POWER_ITERATIONS = 4
 _REPORTS = 12
-REPORT_ROWS = 2048  # of the batch, for an estimate of the inertia
+REPORT_ROWS = 2048  # for an estimate of the inertia
 _LEAST_EXPONENT = -60.0
 _PROBE_ROWS = 512
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
@@ -39,8 +39,9 @@ _LEAST_KEPT = 1e-3
 _WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0
-# Of the squared norm. Products of bfloat16 factors leave distances off by 2**-7 of it at most, and
-# differences of squared distances by a tenth of that in 30 dimensions.
+# Where the mean squared distance is this share of the mean squared norm, what bfloat16 products are
+# off by does not matter: 2**-7 of the norm at most, and in 30 dimensions a tenth of that for
+# differences of squared distances.
 _WIDE = 2.0**-5
 
 
@@ -81,7 +82,8 @@ class Annealing:
         probe = part[:_PROBE_ROWS]
         short_above = _SHORT_PRODUCTS * _product_error(probe.everywhere(probe.z), centers)
         shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
-        return cls(centers, shares, sums, start, short_above, _are_wide(part[:2048], centers))
+        rough = part[:REPORT_ROWS].mean_inertia(centers) >= _WIDE * sample.moments[1]
+        return cls(centers, shares, sums, start, short_above, rough)
 
 
 def anneal(
@@ -109,21 +111,14 @@ def anneal(
         batch = sample[at.position : at.position + batch_size]
         at.position += batch_size
         weight = max(batch.total_weight, 1e-30)
-        short = at.temperature >= at.short_above
-        options = at.temperature, short, at.rough, grids
-        counts, total = _tempered_sums(batch, at.centers, *options, room)
+        counts, total = _tempered_sums(batch, at, grids, room)
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
         at.sums.lerp_(total.div_(weight).to(at.sums), step_size)
         fading = dilation * at.temperature / schedule[0]
         at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
         at.done += 1
-        yield _mean_inertia(batch[:REPORT_ROWS], at.centers) if at.done % every == 0 else None
-
-
-def _mean_inertia(part: Sample, centers: Tensor) -> float:
-    """Per row; 0 of rows without weight."""
-    return part.inertia(part.nearest(centers)) / max(part.total_weight, 1e-30)
+        yield batch[:REPORT_ROWS].mean_inertia(at.centers) if at.done % every == 0 else None
 
 
 def updates_per_report(steps: int) -> int:
@@ -139,13 +134,6 @@ def _product_error(z: Tensor, centers: Tensor) -> float:
         found = z @ centers.T
     with products(z.device):
         return float((found - z @ centers.T).square().mean().sqrt())
-
-
-def _are_wide(part: Sample, centers: Tensor) -> bool:
-    """Whether rows are far from their centres beside what bfloat16 products are off by."""
-    norms = part.weigh(torch.linalg.vecdot(part.z, part.z))
-    squares = part.group.total(weighted_sum(norms, None))[0]
-    return part.inertia(part.nearest(centers)) >= _WIDE * squares
 
 
 def _grids(sample: Sample, batch_size: int) -> tuple[float, float]:
@@ -166,28 +154,23 @@ def _grids(sample: Sample, batch_size: int) -> tuple[float, float]:
 
 
 def _tempered_sums(
-    batch: Sample,
-    centers: Tensor,
-    temperature: float,
-    short: bool,
-    rough: bool,
-    grids: tuple[float, float],
-    room: Tensor,
+    batch: Sample, at: Annealing, grids: tuple[float, float], room: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weight (K,) and sum of weighted rows (K, D) under the responsibilities, of the rows here, in
     the dtype of ``room`` (K, D), where the sums go: fresh pages would cost as much as they do.
     """
+    centers, temperature = at.centers, at.temperature
     sums = room.zero_()
     counts = torch.zeros_like(sums[:, 0])
     on_cpu = centers.device.type == "cpu"
     if on_cpu and len(centers) >= _MANY_CLUSTERS:
-        _add_few(counts, sums, batch, centers, temperature, rough, grids)
+        _add_few(counts, sums, batch, at, grids)
         return counts, sums
     bias = centers.square().sum(1) / -temperature
     done = 0
     for z in batch.z.split(chunk_rows(*centers.shape)):
         # ||z||^2 is the same for all centres of a row and drops out of the softmax.
-        with products(z.device, short):
+        with products(z.device, short=temperature >= at.short_above):
             r = _softmax_(torch.addmm(bias, z, centers.T, alpha=2 / temperature))
             if batch.weights is not None:
                 r *= batch.weights[done : done + len(z), None]
@@ -202,29 +185,23 @@ def _tempered_sums(
 
 
 def _add_few(
-    counts: Tensor,
-    sums: Tensor,
-    batch: Sample,
-    centers: Tensor,
-    temperature: float,
-    rough: bool,
-    grids: tuple[float, float],
+    counts: Tensor, sums: Tensor, batch: Sample, at: Annealing, grids: tuple[float, float]
 ) -> None:
     """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
-    labels, distances = CenterIndex(centers).nearest_few(batch.z, _KEPT, rough)
+    labels, distances = CenterIndex(at.centers).nearest_few(batch.z, _KEPT, at.rough)
     # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
-    r = _softmax_(distances.T.contiguous().div_(-temperature))
+    r = _softmax_(distances.T.contiguous().div_(-at.temperature))
     r.mul_(r > _LEAST_KEPT)
     if batch.weights is not None:
         r *= batch.weights[:, None]
     r = r.add_(grids[0]).sub_(grids[0]).double().flatten()
     labels = labels.T.flatten()
     counts.index_add_(0, labels, r)
-    scratch = Scratch(centers.device)
+    scratch = Scratch(batch.z.device)
     used = r.nonzero()[:, 0]
-    for some in used.split(max(1, _CACHED_ELEMENTS // centers.shape[1])):
-        shape = len(some), centers.shape[1]
-        z = scratch("rows", shape, centers.dtype)
+    for some in used.split(max(1, _CACHED_ELEMENTS // batch.z.shape[1])):
+        shape = len(some), batch.z.shape[1]
+        z = scratch("rows", shape, batch.z.dtype)
         torch.index_select(batch.z, 0, some // _KEPT, out=z).add_(grids[1]).sub_(grids[1])
         weighted = scratch("weighted", shape, torch.float64).copy_(z).mul_(r[some, None])
         sums.index_add_(0, labels[some], weighted)

@@ -139,13 +139,9 @@ class CenterIndex:
         labels = torch.empty(len(z), dtype=torch.int64)
         distances = torch.empty(len(z), dtype=self.dtype)
         close = [torch.empty(0, dtype=torch.int64)]
-        start = 0
-        for chunk in self.chunks(z) if len(z) else ():
-            where = slice(start, start + len(chunk))
-            rows = self.scorer.shifted(chunk, scratch)
+        for where, rows in self._shifted(z, scratch):
             labels[where], distances[where], noise = self.scorer.rough(rows, scratch)
-            close.append((distances[where] <= noise).nonzero()[:, 0] + start)
-            start += len(chunk)
+            close.append((distances[where] <= noise).nonzero()[:, 0] + where.start)
         again = torch.cat(close)
         labels[again], distances[again] = self.nearest(z[again])
         return Nearest(labels, distances)
@@ -163,27 +159,26 @@ class CenterIndex:
         scratch = Scratch(z.device)
         labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
         distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
-        start = 0
-        for chunk in self.chunks(z) if len(z) else ():
-            where = slice(start, start + len(chunk))
-            rows = self.scorer.shifted(chunk, scratch)
+        for where, rows in self._shifted(z, scratch):
             labels[:, where] = find(rows, number, scratch)
             for label, found in zip(labels[:, where], distances[:, where], strict=True):
                 found[:] = self.scorer.squared_distances_to(rows, label, scratch)
-            start += len(chunk)
         return labels, distances
 
     def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
         """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
         scratch = Scratch(z.device)
         found = torch.empty(len(z), dtype=self.dtype, device=z.device)
+        for where, rows in self._shifted(z, scratch):
+            found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
+        return found
+
+    def _shifted(self, z: Tensor, scratch: Scratch) -> Iterator[tuple[slice, Tensor]]:
+        """Where each chunk of ``z`` (N, D) is, and its rows as the scorer wants them."""
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
-            where = slice(start, start + len(chunk))
-            rows = self.scorer.shifted(chunk, scratch)
-            found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
+            yield slice(start, start + len(chunk)), self.scorer.shifted(chunk, scratch)
             start += len(chunk)
-        return found
 
     def _search(
         self, z: Tensor, distances: bool = False, two: bool = False, exact: bool = False
@@ -203,24 +198,21 @@ class CenterIndex:
         ]
         doubtful: list[Tensor] = []
         ties: list[_Ties] = []
-        start = 0
-        for chunk in self.chunks(z) if len(z) else ():
-            rows = self.scorer.shifted(chunk, scratch)
+        for where, rows in self._shifted(z, scratch):
             if short:
                 near, limit = self.scorer.short_two(rows, scratch)
-                where = ties_of(near, limit)
-                short = len(where) <= _MANY * len(chunk)
-                doubtful.append(where + start)
+                tied = ties_of(near, limit)
+                short = len(tied) <= _MANY * len(rows)
+                doubtful.append(tied + where.start)
             else:
                 near, limit = self.scorer.two(rows, scratch)
-                where = ties_of(near, limit)
-                if len(where):
-                    ties.append(_Ties(where + start, near.of(where), limit[where]))
-            self._put(found, slice(start, start + len(chunk)), rows, near.labels, near.seconds)
+                tied = ties_of(near, limit)
+                if len(tied):
+                    ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
+            self._put(found, where, rows, near.labels, near.seconds)
             if sum(some.scores.numel() for some in ties) > _CHUNK_SCORES:
                 self._settle(z, ties, found)
                 ties = []
-            start += len(chunk)
         if ties:
             self._settle(z, ties, found)
         if doubtful:

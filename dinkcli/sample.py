@@ -198,5 +198,9 @@ class Sample:
         self.group.sum_(found)
         return found
 
+    def mean_inertia(self, centers: Tensor) -> float:
+        """Per row; 0 of rows without weight."""
+        return self.inertia(self.nearest(centers)) / max(self.total_weight, 1e-30)
+
     def inertia(self, near: Nearest | NearestTwo) -> float:
         return self.group.total(weighted_sum(near.squared_distances, self.weights))[0]

@@ -109,8 +109,7 @@ def number_of_axes(sample: Sample, axes: Tensor | None, centers: Tensor) -> int:
     (K, D); D when all are too few."""
     if axes is None:
         return centers.shape[1]
-    part = sample[:_PROBE_ROWS]
-    inertia = part.inertia(part.nearest(centers)) / part.total_weight
+    inertia = sample[:_PROBE_ROWS].mean_inertia(centers)
     rows = _first(sample, _PROBE_ROWS)
     held = (rows @ axes.cpu()).square().mean(0, dtype=torch.float64).cumsum(0)
     left = rows.square().sum(1, dtype=torch.float64).mean() - held

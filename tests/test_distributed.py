@@ -1,5 +1,6 @@
 """Training in several processes: the model of one process, and no hang when one is lost."""
 
+import math
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import torch
 from conftest import environment
 
 import dinkcli
-from dinkcli.anneal import _grids, _tempered_sums
+from dinkcli.anneal import Annealing, _grids, _tempered_sums
 from dinkcli.launcher import ALONE, World, world
 from dinkcli.rows import draw_distinct
 from dinkcli.sample import Sample
@@ -257,10 +258,12 @@ def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     whole = Sample(z, weights, lambda centers: centers)
     grids = _grids(whole, 3000)
 
+    at = Annealing(centers, centers[:, 0], centers, 20.0, math.inf, short, temperature=20.0)
+
     def sums_of(where):
         part = Sample(z[where], None if weights is None else weights[where], whole.project)
         room = torch.empty_like(centers, dtype=torch.float64)
-        return _tempered_sums(part, centers, 20.0, False, short, grids, room)
+        return _tempered_sums(part, at, grids, room)
 
     counts, sums = sums_of(slice(None))
     parts = [sums_of(where) for where in (slice(1100, None), slice(1100))]
