@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 import torch
 
 import dinkcli
+from dinkcli.assigning.pipeline import Job, Output, run
+from dinkcli.assigning.writers import encoding_of
+from dinkcli.data.inputs import open_inputs
 from dinkcli.options import AssignOptions
-from dinkcli.pipeline import Job, Output, run
-from dinkcli.readers import open_inputs
-from dinkcli.writers import encoding_of
 
 Labels = Callable[[], np.ndarray]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dinkcli.products import products
+from dinkcli.nearest.products import products
 
 _PACKAGES = (
     "torch",

@@ -31,15 +31,15 @@ import torch
 from common import ceilings, ceilings_in_words, machine, table, timed, write_section
 from quality import mixture
 
-from dinkcli.device import resolve_device
-from dinkcli.lloyd import hard_statistics
-from dinkcli.nearest import CenterIndex
+from dinkcli.data.inputs import open_inputs
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.scorer import Scorer
+from dinkcli.nearest.scores import Best
+from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
-from dinkcli.readers import open_inputs
-from dinkcli.rows import RowSource
-from dinkcli.scorer import Scorer
-from dinkcli.scores import Best
-from dinkcli.trainer import Trainer
+from dinkcli.processes.device import resolve_device
+from dinkcli.training.rows import RowSource
+from dinkcli.training.trainer import Trainer
 
 _MOST_ROWS = 100_000
 _WORK = 2e10  # multiply-adds of one timed assignment

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch  # noqa: F401  # training and assigning have it at hand, to convert half floats
 
-from dinkcli.ahead import read_ahead
-from dinkcli.readers import open_inputs
+from dinkcli.data.ahead import read_ahead
+from dinkcli.data.inputs import open_inputs
 
 
 def dink(path: str) -> None:

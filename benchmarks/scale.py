@@ -15,12 +15,12 @@ from math import inf
 
 import torch
 
-from dinkcli.anneal import Annealing, _grids, _tempered_sums
-from dinkcli.lloyd import full_pass
-from dinkcli.nearest import CenterIndex, chunk_rows
-from dinkcli.products import products
-from dinkcli.refine import _pair
-from dinkcli.sample import Sample, center_projection
+from dinkcli.nearest.index import CenterIndex, chunk_rows
+from dinkcli.nearest.products import products
+from dinkcli.nearest.sums import full_pass
+from dinkcli.training.anneal import Annealing, _grids, _tempered_sums
+from dinkcli.training.refine import _pair
+from dinkcli.training.sample import Sample, center_projection
 
 _POINTS = "10:64,100:384,1000:128,1000:384,1000:768,10000:384,10000:768,30000:768"
 

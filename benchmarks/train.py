@@ -36,13 +36,13 @@ import torch
 from common import ceilings, ceilings_in_words, machine, table, with_spread
 from quality import faiss_kmeans, judge, mixture, super_kmeans
 
-from dinkcli.device import resolve_device
-from dinkcli.lloyd import full_pass
-from dinkcli.nearest import CenterIndex
+from dinkcli.data.inputs import open_inputs
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.sums import full_pass
 from dinkcli.options import TrainOptions
-from dinkcli.readers import open_inputs
-from dinkcli.rows import RowSource
-from dinkcli.trainer import Trainer
+from dinkcli.processes.device import resolve_device
+from dinkcli.training.rows import RowSource
+from dinkcli.training.trainer import Trainer
 
 Trail = list[tuple[float, np.ndarray]]
 

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from dinkcli.api import assign, sweep, train
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
-    from dinkcli.head import DinkClusterHead
-    from dinkcli.model import Model, load
+    from dinkcli.head.head import DinkClusterHead
+    from dinkcli.models.model import Model, load
 
 _HOME = {
-    "DinkClusterHead": "dinkcli.head",
+    "DinkClusterHead": "dinkcli.head.head",
     "DinkClustering": "dinkcli.estimator",
     "DinkError": "dinkcli.errors",
-    "Model": "dinkcli.model",
+    "Model": "dinkcli.models.model",
     "assign": "dinkcli.api",
-    "load": "dinkcli.model",
+    "load": "dinkcli.models.model",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
 }

@@ -13,23 +13,31 @@ import torch
 from torch import Tensor
 
 from dinkcli import __version__
-from dinkcli.assigner import assign as assign_blocks
-from dinkcli.centers import read_centers
-from dinkcli.checkpoint import Checkpoints, capture, checksums, load_checkpoint, restore, shift_of
-from dinkcli.device import resolve_device
+from dinkcli.assigning.assigner import assign as assign_blocks
+from dinkcli.data.array import ArrayReader
+from dinkcli.data.base import ANY_COLUMNS, Columns
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_inputs
+from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import InputError, UsageError
-from dinkcli.group import SINGLE, Group
-from dinkcli.model import Model, load
+from dinkcli.insight.ranges import parse_numbers, usual_numbers
+from dinkcli.insight.sweeper import Sweep
+from dinkcli.insight.sweeper import sweep as sweep_rows
+from dinkcli.models.centers import read_centers
+from dinkcli.models.model import Model, load
 from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
-from dinkcli.ranges import parse_numbers, usual_numbers
-from dinkcli.readers import DataSet, open_inputs
-from dinkcli.readers.array import ArrayReader
-from dinkcli.readers.base import ANY_COLUMNS, Columns
-from dinkcli.readers.spool import is_stream, repeatable
-from dinkcli.rows import RowSource
-from dinkcli.sweeper import Sweep
-from dinkcli.sweeper import sweep as sweep_rows
-from dinkcli.trainer import Step, Trainer
+from dinkcli.processes.device import resolve_device
+from dinkcli.processes.group import SINGLE, Group
+from dinkcli.training.checkpoint import (
+    Checkpoints,
+    capture,
+    checksums,
+    load_checkpoint,
+    restore,
+    shift_of,
+)
+from dinkcli.training.rows import RowSource
+from dinkcli.training.trainer import Step, Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"

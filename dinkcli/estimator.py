@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from dinkcli import api
-from dinkcli.device import resolve_device
 from dinkcli.errors import InputError
-from dinkcli.lloyd import Statistics, hard_statistics
-from dinkcli.model import Model
-from dinkcli.nearest import CenterIndex, Nearest
+from dinkcli.models.model import Model
+from dinkcli.nearest.index import CenterIndex, Nearest
+from dinkcli.nearest.sums import Statistics, hard_statistics
+from dinkcli.processes.device import resolve_device
 
 try:
     from sklearn.base import (

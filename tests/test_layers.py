@@ -5,46 +5,9 @@ import sys
 
 import pytest
 from conftest import loads_torch
+from test_rooms import MODULES, room
 
-CORE = [
-    "agreement",
-    "api",
-    "ahead",
-    "assigner",
-    "atomic",
-    "bounds",
-    "calibrate",
-    "centers",
-    "estimator",
-    "evaluate",
-    "exemplars",
-    "export",
-    "footprint",
-    "head",
-    "lloyd",
-    "matching",
-    "model",
-    "nearest",
-    "objective",
-    "overview",
-    "passes",
-    "pipeline",
-    "plan",
-    "quality",
-    "readers",
-    "refine",
-    "report",
-    "rows",
-    "seeding",
-    "shards",
-    "subspace",
-    "survey",
-    "sweeper",
-    "terms",
-    "trainer",
-    "work",
-    "writers",
-]
+CORE = [name for name in MODULES if room(name) not in ("__init__", "__main__", "cli")]
 
 
 def modules_after(statement):
@@ -80,15 +43,15 @@ def test_wrong_arguments_do_not_wait_for_torch(code, arguments):
 
 
 def test_readers_and_models_need_no_torch():
-    modules = "readers, model, writers, export, matching, overview, agreement".replace(
-        ", ", ", dinkcli."
-    )
-    assert "torch" not in modules_after(f"import dinkcli.{modules}")
+    names = "data.inputs models.model assigning.writers models.export models.matching "
+    names += "insight.overview insight.agreement"
+    modules = ", ".join(f"dinkcli.{name}" for name in names.split())
+    assert "torch" not in modules_after(f"import {modules}")
 
 
 def test_the_core_needs_no_extra():
     extras = {"sklearn", "bokeh", "umap", "pandas", "onnx", "faiss", "skops"}
-    names = [name for name in CORE if name != "estimator"]
+    names = [name for name in CORE if name not in ("estimator", "insight.report.plots")]
     assert not extras & modules_after("; ".join(f"import dinkcli.{name}" for name in names))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dinkcli.assigning.shards import launched, usual_part_rows
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
 from dinkcli.cli.drift import Match, show_drift
 from dinkcli.cli.options import (
@@ -26,10 +27,9 @@ from dinkcli.cli.options import (
 )
 from dinkcli.cli.paths import warn_if_unfinished
 from dinkcli.cli.shares import check_folder_name, is_silent, one_voice, share_of
-from dinkcli.shards import launched, usual_part_rows
 
 if TYPE_CHECKING:
-    from dinkcli.pipeline import Counts, Job, Output
+    from dinkcli.assigning.pipeline import Counts, Job, Output
 
 
 def assign(
@@ -146,14 +146,14 @@ def assign(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
-        from dinkcli.atomic import check_target
+        from dinkcli.assigning.writers import encoding_of
         from dinkcli.cli.paths import refuse_overwriting
+        from dinkcli.data.atomic import check_target
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
         from dinkcli.errors import OutputError, UsageError
-        from dinkcli.model import load
+        from dinkcli.models.model import load
         from dinkcli.options import AssignOptions
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.writers import encoding_of
 
         share = share_of(shard, launched())
         if share is not None:
@@ -188,8 +188,8 @@ def assign(
             rows_per_file = rows_per_file or usual_part_rows(data.known_rows, share.count)
             n_rows = share.rows_of(data.known_rows, rows_per_file)
 
-        from dinkcli.matching import match
-        from dinkcli.pipeline import Job, Output, run
+        from dinkcli.assigning.pipeline import Job, Output, run
+        from dinkcli.models.matching import match
 
         matching = None if old is None else match(old, model)
         job = Job(model, data, options, model_path, matching)
@@ -259,7 +259,7 @@ def _summary(job: Job, target: Output, counts: Counts, seconds: float) -> dict[s
 
 
 def _save(summary: dict[str, Any], path: str) -> None:
-    from dinkcli.atomic import atomic_path
+    from dinkcli.data.atomic import atomic_path
 
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(summary) + "\n")

@@ -17,7 +17,7 @@ from dinkcli.errors import DinkError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from dinkcli.readers import DataSet
+    from dinkcli.data.dataset import DataSet
 
 _PLAIN_LINE_SECONDS = 1.0
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")

@@ -10,7 +10,7 @@ import typer
 from dinkcli.cli.console import say
 
 if TYPE_CHECKING:
-    from dinkcli.matching import Drift, Matching
+    from dinkcli.models.matching import Drift, Matching
 
 _MOST_LINES = 20
 

@@ -12,7 +12,7 @@ from dinkcli.cli.tables import JsonData, add_row, new_table, print_json, show
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.evaluate import Evaluation
+    from dinkcli.insight.evaluate import Evaluation
 
 _MOST_COLUMNS = 12  # of the confusion table
 _MOST_ROWS = 40
@@ -40,10 +40,10 @@ def evaluate(
     dink evaluate emb.dink.safetensors emb.parquet --label-column topic
     """
     with error_boundary():
-        from dinkcli.model import load
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.spool import repeatable
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.spool import repeatable
+        from dinkcli.models.model import load
 
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
@@ -52,9 +52,9 @@ def evaluate(
         data = repeatable(open_inputs(inputs, wanted, bad_rows))
         model.check_features(data.n_features, data.name)
 
-        from dinkcli.device import resolve_device
-        from dinkcli.evaluate import evaluate as measure
-        from dinkcli.evaluate import read_labels
+        from dinkcli.insight.evaluate import evaluate as measure
+        from dinkcli.insight.evaluate import read_labels
+        from dinkcli.processes.device import resolve_device
 
         truth = None if labels is None else read_labels(labels, data.known_rows)
         with ProgressLines(quiet or as_json) as progress:

@@ -32,11 +32,11 @@ def export(
     dink export emb.dink.safetensors -o centers.npy
     """
     with error_boundary():
-        from dinkcli.atomic import check_target
-        from dinkcli.export import SUFFIXES
-        from dinkcli.export import export as export_model
-        from dinkcli.model import load
-        from dinkcli.suffix import by_suffix
+        from dinkcli.data.atomic import check_target
+        from dinkcli.data.suffix import by_suffix
+        from dinkcli.models.export import SUFFIXES
+        from dinkcli.models.export import export as export_model
+        from dinkcli.models.model import load
 
         chosen = format or by_suffix(output, SUFFIXES)
         check_target(output)

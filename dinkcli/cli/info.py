@@ -11,7 +11,7 @@ from dinkcli.cli.console import error_boundary, printable, show_notes
 from dinkcli.cli.options import Column, Dim, Inputs, Memory
 
 if TYPE_CHECKING:
-    from dinkcli.info import Info
+    from dinkcli.insight.info import Info
 
 _SHOWN_COLUMNS = 12
 
@@ -30,10 +30,10 @@ def info(
     dink info emb.parquet
     """
     with error_boundary():
-        from dinkcli.info import describe
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.memory import parse_size
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.memory import parse_size
+        from dinkcli.insight.info import describe
 
         limit = None if memory is None else parse_size(memory)
         data = open_inputs(inputs, Columns(column, dim=dim))

@@ -23,9 +23,9 @@ from dinkcli.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinkcli.exemplars import Exemplar
-    from dinkcli.model import Model
-    from dinkcli.readers.base import Columns
+    from dinkcli.data.base import Columns
+    from dinkcli.insight.exemplars import Exemplar
+    from dinkcli.models.model import Model
 
 _PAIRS = 8
 _EXTREMES = 5
@@ -63,15 +63,15 @@ def inspect(
     dink inspect emb.dink.safetensors emb.parquet --id-column id
     """
     with error_boundary():
-        from dinkcli.model import load
-        from dinkcli.overview import spreads
+        from dinkcli.insight.overview import spreads
+        from dinkcli.models.model import load
 
         if not inputs and (id_column or text_column or column):
             raise UsageError("--id-column, --text-column and --column name columns of an INPUT")
         model = load(model_path)
         spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         if inputs:
-            from dinkcli.readers.base import Columns
+            from dinkcli.data.base import Columns
 
             wanted = Columns(column, model.column, id_column, text=text_column)
             sizes, spread, nearest, n_bad = _look(
@@ -100,17 +100,17 @@ def _look(
     quiet: bool,
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
     """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
-    from dinkcli.overview import root_mean
-    from dinkcli.readers import open_inputs
-    from dinkcli.readers.spool import repeatable
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.spool import repeatable
+    from dinkcli.insight.overview import root_mean
 
     data = repeatable(open_inputs(inputs, wanted, bad_rows))
     model.check_features(data.n_features, data.name)
 
-    from dinkcli.device import resolve_device
-    from dinkcli.exemplars import Exemplars
-    from dinkcli.quality import FirstPass
-    from dinkcli.survey import survey
+    from dinkcli.insight.exemplars import Exemplars
+    from dinkcli.insight.quality import FirstPass
+    from dinkcli.insight.survey import survey
+    from dinkcli.processes.device import resolve_device
 
     where = resolve_device(device)
     first = FirstPass(model.n_clusters, model.n_features, where)
@@ -131,7 +131,7 @@ def _document(
     spread: np.ndarray | None,
     nearest: list[list[Exemplar]] | None,
 ) -> dict[str, Any]:
-    from dinkcli.overview import nearest_pairs
+    from dinkcli.insight.overview import nearest_pairs
 
     clusters: list[dict[str, Any]] = []
     for j in range(model.n_clusters):
@@ -182,7 +182,7 @@ def _show_model(path: str, model: Model) -> None:
 
 
 def _show_training(model: Model) -> None:
-    from dinkcli.overview import curve
+    from dinkcli.insight.overview import curve
 
     if not model.training.get("history"):
         return
@@ -250,7 +250,7 @@ def _show_extremes(spread: np.ndarray | None, sizes: np.ndarray) -> None:
 
 
 def _show_pairs(model: Model) -> None:
-    from dinkcli.overview import nearest_pairs
+    from dinkcli.insight.overview import nearest_pairs
 
     pairs = nearest_pairs(model, _PAIRS)
     if not pairs:

@@ -10,13 +10,13 @@ from dinkcli.cli.console import warn
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.model import Model
-    from dinkcli.readers import DataSet
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
 
 
 def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the working folder."""
-    from dinkcli.model import SUFFIX
+    from dinkcli.models.model import SUFFIX
 
     if first_input == "-":
         return "stdin" + SUFFIX

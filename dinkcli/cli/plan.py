@@ -12,8 +12,8 @@ from dinkcli.cli.console import error_boundary, printable, show_notes, warn
 from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Memory, Metric
 
 if TYPE_CHECKING:
-    from dinkcli.plan import Plan
-    from dinkcli.work import Range
+    from dinkcli.planning.plan import Plan
+    from dinkcli.planning.work import Range
 
 _WHAT = {
     "start": "libraries, and their end",
@@ -67,10 +67,10 @@ def plan(
     """
     with error_boundary():
         begun = time.process_time(), time.monotonic()
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.memory import parse_size
         from dinkcli.options import TrainOptions
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.memory import parse_size
 
         options = TrainOptions(
             n_clusters,
@@ -84,7 +84,7 @@ def plan(
         data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
         show_notes(data, as_json)
 
-        from dinkcli import plan as core
+        from dinkcli.planning import plan as core
 
         # What it takes to come here is what it takes a training.
         startup = begun[0] + time.monotonic() - begun[1]
@@ -100,7 +100,7 @@ def plan(
 
 
 def _lines(plan: Plan) -> list[str]:
-    from dinkcli.plan import size_text
+    from dinkcli.planning.plan import size_text
 
     how = "held in memory" if plan.held else f"read {_count(plan.readings)} times"
     each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"

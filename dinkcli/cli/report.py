@@ -43,13 +43,13 @@ def report(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.atomic import check_target
         from dinkcli.cli.paths import refuse_overwriting
-        from dinkcli.model import load
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.spool import repeatable
-        from dinkcli.suffix import by_suffix
+        from dinkcli.data.atomic import check_target
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.spool import repeatable
+        from dinkcli.data.suffix import by_suffix
+        from dinkcli.models.model import load
 
         by_suffix(output, {"html": "html"})
         check_target(output)
@@ -59,9 +59,9 @@ def report(
         model.check_features(data.n_features, data.name)
         refuse_overwriting(output, data, model_path)
 
-        from dinkcli.atomic import atomic_path
-        from dinkcli.device import resolve_device
-        from dinkcli.report import gather, page
+        from dinkcli.data.atomic import atomic_path
+        from dinkcli.insight.report import gather, page
+        from dinkcli.processes.device import resolve_device
 
         with ProgressLines(quiet) as progress:
             material = gather(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dinkcli.cli.console import printable, say
 
 if TYPE_CHECKING:
-    from dinkcli.model import Model
-    from dinkcli.readers import DataSet
-    from dinkcli.trainer import Step
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
+    from dinkcli.training.trainer import Step
 
 
 class Rate:

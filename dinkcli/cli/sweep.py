@@ -11,7 +11,7 @@ from dinkcli.cli.options import BadRows, Column, Device, Inputs, Metric, Quiet, 
 from dinkcli.cli.tables import JsonData, add_row, bar, console, new_table, print_json, show
 
 if TYPE_CHECKING:
-    from dinkcli.sweeper import Sweep
+    from dinkcli.insight.sweeper import Sweep
 
 _BAR = 16
 
@@ -41,14 +41,14 @@ def sweep(
     dink sweep emb.npy -k 5:100
     """
     with error_boundary():
-        from dinkcli.ranges import parse_numbers
+        from dinkcli.insight.ranges import parse_numbers
 
         parse_numbers(numbers)  # usage errors come before any file is opened
 
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.spool import repeatable
-        from dinkcli.readers.weights import read_weights
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.spool import repeatable
+        from dinkcli.data.weights import read_weights
 
         data = repeatable(open_inputs(inputs, Columns(column), bad_rows))
         weights = None if sample_weight is None else read_weights(sample_weight, data)

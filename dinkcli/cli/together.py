@@ -16,8 +16,9 @@ import typer
 from dinkcli.cli.console import say
 from dinkcli.cli.signals import Interrupted, ignore_signals
 from dinkcli.errors import LostError, UsageError
-from dinkcli.group import Group, join
-from dinkcli.launcher import world
+from dinkcli.processes.group import Group
+from dinkcli.processes.join import join
+from dinkcli.processes.launcher import world
 
 _SEVERAL = ("train", "assign")
 GRACE_SECONDS = 1.0  # for the one that speaks, before the others end

@@ -33,11 +33,11 @@ from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.cli.summary import Rate, detail, show_summary, summary
 from dinkcli.cli.together import leave, refuse_streams, together
 from dinkcli.errors import UsageError
-from dinkcli.launcher import world
+from dinkcli.processes.launcher import world
 
 if TYPE_CHECKING:
-    from dinkcli.checkpoint import Checkpoints
-    from dinkcli.trainer import Step
+    from dinkcli.training.checkpoint import Checkpoints
+    from dinkcli.training.trainer import Step
 
 
 def train(
@@ -143,16 +143,16 @@ def train(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.atomic import check_target
         from dinkcli.cli.paths import default_model_path, refuse_overwriting
-        from dinkcli.matching import check_matchable, match
-        from dinkcli.model import checkpoint_path, load
+        from dinkcli.data.atomic import check_target
+        from dinkcli.data.base import Columns
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.memory import parse_size
+        from dinkcli.data.spool import repeatable
+        from dinkcli.data.weights import read_weights
+        from dinkcli.models.matching import check_matchable, match
+        from dinkcli.models.model import checkpoint_path, load
         from dinkcli.options import Interval, TrainOptions
-        from dinkcli.readers import open_inputs
-        from dinkcli.readers.base import Columns
-        from dinkcli.readers.memory import parse_size
-        from dinkcli.readers.spool import repeatable
-        from dinkcli.readers.weights import read_weights
 
         options: dict[str, Any] = {
             "metric": metric,
@@ -190,7 +190,7 @@ def train(
             weights = None if sample_weight is None else read_weights(sample_weight, data)
 
             from dinkcli import api
-            from dinkcli.checkpoint import Checkpoints
+            from dinkcli.training.checkpoint import Checkpoints
 
             notify = warn if speaks else _say_nothing
             checkpoints = Checkpoints(checkpoint_path(target), every, notify, group)

@@ -27,9 +27,9 @@ import torch
 from typer.testing import CliRunner
 
 import dinkcli
-from dinkcli.checkpoint import Checkpoints
 from dinkcli.cli import app
 from dinkcli.options import Interval
+from dinkcli.training.checkpoint import Checkpoints
 
 _SECONDS = 10
 _BYTES = 1 << 30

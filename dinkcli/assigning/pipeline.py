@@ -1,0 +1,195 @@
+"""From inputs to an output: rows are read, assigned and written in memory that stays flat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import numpy as np
+
+from dinkcli.assigning.assigner import assign
+from dinkcli.assigning.shards import Shard
+from dinkcli.assigning.writers import (
+    Encoding,
+    Layout,
+    PartsWriter,
+    Writer,
+    open_writer,
+    stream_writer,
+)
+from dinkcli.data.dataset import LABEL, SKIP, DataSet
+from dinkcli.data.spool import is_stream
+from dinkcli.models.matching import Matching
+from dinkcli.models.model import Model
+from dinkcli.options import AssignOptions
+from dinkcli.processes.device import resolve_device
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where assignments go.
+
+    Attributes:
+        path: a file, or a folder for parts.
+        encoding: how they are written.
+        rows_per_file: of the parts, or None for one file.
+        resume: go on with the parts that are missing.
+        shard: write only the parts of this share.
+        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
+    """
+
+    path: str
+    encoding: Encoding
+    rows_per_file: int | None = None
+    resume: bool = False
+    shard: Shard | None = None
+    stream: IO[bytes] | None = None
+
+
+@dataclass
+class Counts:
+    """What was written by this run.
+
+    Attributes:
+        rows: written.
+        rows_before: written by earlier runs, of those that this one was to write.
+        outliers: rows with the label -1, bad ones not counted.
+        bad: rows that were skipped or labelled -1 because they have no usable vector.
+        sizes: (n_ids,) int64, rows of each cluster.
+        parts: complete parts in the folder (of the share), or None without parts.
+        complete: no part is missing in the folder, or None without parts.
+    """
+
+    sizes: np.ndarray
+    rows: int = 0
+    rows_before: int = 0
+    outliers: int = 0
+    bad: int = 0
+    parts: int | None = None
+    complete: bool | None = None
+
+    def add_bad(self, n_bad: int) -> None:
+        self.bad += n_bad
+
+    def add(self, labels: np.ndarray) -> None:
+        # One bin more in front takes the label -1.
+        found = np.bincount(labels + 1, minlength=len(self.sizes) + 1)
+        self.rows += len(labels)
+        self.outliers += int(found[0])
+        self.sizes += found[1:]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, the data it is put to, and what is asked about each row.
+
+    Attributes:
+        model_name: what the output's metadata call the model.
+        matching: ids of an older model for the clusters.
+    """
+
+    model: Model
+    data: DataSet
+    options: AssignOptions
+    model_name: str = "model"
+    matching: Matching | None = None
+
+    @property
+    def n_ids(self) -> int:
+        return self.model.n_clusters if self.matching is None else self.matching.n_ids
+
+    @property
+    def layout(self) -> Layout:
+        metadata = {
+            # A name need not be text; metadata have to be.
+            "dink.model": os.fsencode(os.path.basename(self.model_name)).decode("utf-8", "replace"),
+            "dink.fingerprint": self.model.fingerprint,
+        }
+        if self.matching is not None:
+            metadata["dink.match"] = self.matching.old
+        return Layout(
+            None if self.data.bad_rows == SKIP else self.data.n_rows,
+            self.n_ids,
+            self.options,
+            self.data.columns.id,
+            self.data.carried,
+            metadata,
+        )
+
+    @property
+    def countable_rows(self) -> int | None:
+        """N, bad rows included, of inputs that can be read from where one likes."""
+        if any(is_stream(reader) for reader in self.data.readers):
+            return None
+        return self.data.n_rows
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the output depends on, as plain JSON: a run goes on only where it is the same."""
+        return {
+            "model": self.model.fingerprint,
+            "match": None if self.matching is None else self.matching.old,
+            "input": self.data.fingerprint(),
+            "bad_rows": self.data.bad_rows,
+            "columns": self.data.carried.names,
+            "id_column": self.data.columns.id,
+            **asdict(self.options),
+        }
+
+
+def run(
+    job: Job,
+    output: Output,
+    device: str = "auto",
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Counts:
+    """Assigns all rows of a job and writes them.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        on_rows: called with the number of rows written so far, those of earlier runs included.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``; the output is then what it was, or has all parts that
+            were complete.
+    """
+    counts = Counts(np.zeros(job.n_ids, np.int64))
+    where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
+    with _writer(job, output) as writer:
+        missing: list[tuple[int, int | None]] = [(0, None)]
+        if isinstance(writer, PartsWriter):
+            counts.rows_before, missing = writer.rows_before, writer.missing
+        for first, stop in missing:
+            data = job.data if stop is None else job.data.part(first, stop)
+            blocks = assign(
+                job.model, data, where, job.options, job.matching, first, counts.add_bad
+            )
+            for rows in blocks:
+                writer.write(rows)
+                counts.add(rows.labels)
+                on_rows(counts.rows_before + counts.rows)
+    if isinstance(writer, PartsWriter):
+        counts.parts, counts.complete = writer.n_parts, writer.complete
+    if job.data.bad_rows == LABEL:
+        counts.outliers -= counts.bad
+    return counts
+
+
+def _writer(job: Job, output: Output) -> AbstractContextManager[Writer | PartsWriter]:
+    if output.stream is not None:
+        return stream_writer(output.stream, job.layout, output.encoding)
+    if output.rows_per_file is None:
+        return open_writer(output.path, job.layout, output.encoding)
+    return PartsWriter(
+        output.path,
+        job.layout,
+        output.encoding,
+        output.rows_per_file,
+        job.identity,
+        output.resume,
+        job.countable_rows,
+        output.shard,
+    )

@@ -1,0 +1,170 @@
+"""What every writer of assignments offers, and the table that all of them share.
+
+Shapes: B rows in a batch, K clusters, M = ``AssignOptions.top``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from dinkcli.data.base import NOTHING_CARRIED
+from dinkcli.errors import UsageError
+from dinkcli.options import HARD, AssignOptions
+
+if TYPE_CHECKING:
+    from dinkcli.assigning.assigner import Assignments
+
+_LISTS = ("clusters", "probabilities")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the output will hold, known before the first row.
+
+    Attributes:
+        n_rows: rows that will be written, or None where only the end of the input tells.
+        n_clusters: K, the length of soft assignments.
+        options: what is found out about each row.
+        id_name: name of the id column; without one the row number is written as ``row``.
+        carried: columns of the input that travel along, the id column among them.
+        metadata: of the schema and of the columns about clusters: the model and its fingerprint.
+
+    Raises:
+        UsageError: two columns would have one name.
+    """
+
+    n_rows: int | None
+    n_clusters: int
+    options: AssignOptions = HARD
+    id_name: str | None = None
+    carried: pa.Schema = NOTHING_CARRIED
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.schema().names).items() if count > 1]
+        if twice:
+            raise UsageError(
+                f"column {twice[0]!r} of the input cannot travel along: the output has a column "
+                "of that name itself; leave it out or rename it"
+            )
+
+    def with_rows(self, n_rows: int | None) -> Layout:
+        """The same for another number of rows."""
+        return replace(self, n_rows=n_rows)
+
+    @property
+    def n_probabilities(self) -> int:
+        """Probabilities per row: K, M or 0."""
+        return self.n_clusters if self.options.soft else self.options.top or 0
+
+    def schema(self, flat: bool = False) -> pa.Schema:
+        """Columns: id or row, cluster, distance, clusters, probabilities, others that travel along.
+
+        ``flat`` gives each element of a list a column of its own, for formats without lists.
+        """
+        ids = self.carried.field(self.id_name) if self.id_name else _field("row", pa.int64())
+        fields = [_field("cluster", pa.int32())]
+        if self.options.distance:
+            fields.append(_field("distance", pa.float32()))
+        kind = pa.float16() if self.options.probability_type == "float16" else pa.float32()
+        if self.options.top is not None:
+            fields += self._many("clusters", pa.int32(), flat)
+        if self.n_probabilities:
+            fields += self._many("probabilities", kind, flat)
+        fields = (
+            [field.with_metadata(self.metadata) for field in fields] if self.metadata else fields
+        )
+        others = [field for field in self.carried if field.name != self.id_name]
+        return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
+
+    def _many(self, name: str, type_: pa.DataType, flat: bool) -> list[pa.Field]:
+        if not flat:
+            element = pa.field("element", type_, nullable=False)
+            return [_field(name, pa.list_(element, self.n_probabilities))]
+        # Soft assignments are numbered by cluster, from 0; the best M by rank, from 1.
+        first = 0 if self.options.soft else 1
+        single = {"clusters": "cluster", "probabilities": "probability"}[name]
+        numbers = range(first, first + self.n_probabilities)
+        return [_field(f"{single}_{j}", type_) for j in numbers]
+
+    def record_batch(self, rows: Assignments, schema: pa.Schema) -> pa.RecordBatch:
+        """``rows`` as a record batch of ``schema``."""
+        carried = rows.carried
+        columns = [
+            rows.rows if self.id_name is None or carried is None else carried.column(self.id_name),
+            rows.labels,
+        ]
+        if rows.distances is not None:
+            columns.append(rows.distances)
+        for name, values in zip(_LISTS, (rows.clusters, rows.probabilities), strict=True):
+            if values is None:
+                continue
+            if name in schema.names:
+                type_, flat = schema.field(name).type, pa.array(values.reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=type_))
+            else:
+                columns += list(values.T)
+        if carried is not None:
+            columns += [carried.column(f.name) for f in carried.schema if f.name != self.id_name]
+        arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+class Writer(Protocol):
+    """Takes assignments in order; ``close`` completes what was written."""
+
+    def write(self, rows: Assignments) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _field(name: str, type_: pa.DataType) -> pa.Field:
+    return pa.field(name, type_, nullable=False)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Texts of any representation."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or type_ == "string_view"
+
+
+def is_binary(type_: pa.DataType) -> bool:
+    """Bytes of any representation."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return any(
+        check(type_)
+        for check in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+def refuse_types(layout: Layout, refused: Callable[[pa.DataType], bool], why: str) -> None:
+    """Raises UsageError for the first column of the input that a format cannot hold."""
+    for name, type_ in zip(layout.carried.names, layout.carried.types, strict=True):
+        if refused(type_):
+            raise UsageError(f"column {name!r} of the input is {type_}: {why}")
+
+
+class Unclosed(io.RawIOBase):
+    """Passes writes on to a file that outlives whoever closes this."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)

@@ -1,0 +1,168 @@
+"""The formats of assignments: suffixes, compression, and which of them a pipe can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+import pyarrow as pa
+
+from dinkcli.assigning.writers.arrow import ArrowFileWriter, ArrowStreamWriter
+from dinkcli.assigning.writers.base import Layout, Unclosed, Writer
+from dinkcli.assigning.writers.csv import CsvWriter
+from dinkcli.assigning.writers.jsonl import JsonlWriter
+from dinkcli.assigning.writers.npy import NpyWriter
+from dinkcli.assigning.writers.parquet import ParquetWriter
+from dinkcli.data.suffix import by_suffix
+from dinkcli.errors import UsageError
+
+_TEXT_CODECS = {".gz": "gzip", ".zst": "zstd"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of output.
+
+    Attributes:
+        writer: makes a writer of it.
+        suffixes: of its files; the first is what parts are named with.
+        compressions: the first is the default.
+        inside: the format compresses its own content; others are compressed as a whole.
+        no_pipe: why it cannot be written to standard output.
+    """
+
+    writer: Callable[..., Writer]
+    suffixes: tuple[str, ...]
+    compressions: tuple[str, ...] = ("none",)
+    inside: bool = False
+    no_pipe: str | None = None
+
+
+FORMATS = {
+    "csv": Format(CsvWriter, ("csv",), ("none", "gzip", "zstd")),
+    "jsonl": Format(JsonlWriter, ("jsonl", "ndjson"), ("none", "gzip", "zstd")),
+    "npy": Format(NpyWriter, ("npy",)),
+    "parquet": Format(
+        ParquetWriter,
+        ("parquet",),
+        ("zstd", "snappy", "gzip", "lz4", "brotli", "none"),
+        inside=True,
+        no_pipe="a parquet file is read from its end, which a pipe does not have",
+    ),
+    "arrow": Format(
+        ArrowFileWriter,
+        ("arrow", "feather"),
+        ("none", "lz4", "zstd"),
+        inside=True,
+        no_pipe="an Arrow file is read from its end, which a pipe does not have",
+    ),
+    "arrows": Format(ArrowStreamWriter, ("arrows",), ("none", "lz4", "zstd"), inside=True),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A format with what is chosen about it.
+
+    Attributes:
+        format: a key of ``FORMATS``.
+        compression: one of the format's.
+        csv_safe: see ``CsvWriter``.
+    """
+
+    format: str
+    compression: str
+    csv_safe: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Of the name of a file, without the first dot."""
+        found = FORMATS[self.format]
+        whole = {codec: end for end, codec in _TEXT_CODECS.items()}
+        return found.suffixes[0] + ("" if found.inside else whole.get(self.compression, ""))
+
+    def writer(self, file: IO[bytes], layout: Layout) -> Writer:
+        """A writer on an open file, which stays open when the writer is closed."""
+        found = FORMATS[self.format]
+        if self.csv_safe:
+            return self._compressed(file, lambda sink: CsvWriter(sink, layout, safe=True))
+        if found.inside:
+            return found.writer(file, layout, self.compression)
+        return self._compressed(file, lambda sink: found.writer(sink, layout))
+
+    def _compressed(self, file: IO[bytes], make: Callable[[IO[bytes]], Writer]) -> Writer:
+        if self.compression == "none":
+            return make(file)
+        sink = pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), "w"), self.compression)
+        return _Closing(make(sink), sink)
+
+
+class _Closing:
+    """A writer with the stream that has to be closed after it."""
+
+    def __init__(self, writer: Writer, stream: pa.NativeFile):
+        self.write = writer.write
+        self._writer, self._stream = writer, stream
+
+    def close(self) -> None:
+        self._writer.close()
+        self._stream.close()
+
+
+def names_a_file(path: str) -> bool:
+    """Whether the suffix of ``path`` is that of a format."""
+    path = path.lower()
+    for end in _TEXT_CODECS:
+        path = path.removesuffix(end)
+    return path.endswith(tuple(f".{s}" for found in FORMATS.values() for s in found.suffixes))
+
+
+def encoding_of(
+    path: str | None,
+    format: str | None = None,
+    compression: str | None = None,
+    *,
+    csv_safe: bool = False,
+    parts: bool = False,
+) -> Encoding:
+    """How to write to ``path``, or to standard output without one.
+
+    The suffix chooses the format unless ``format`` does: csv on standard output, parquet for
+    ``parts``, whose path is a folder.
+
+    Raises:
+        UsageError: an unknown format or suffix, a compression that the format does not have, or
+            a format that cannot be written to a pipe.
+    """
+    codec = None
+    if path is not None and not parts:
+        for end, name in _TEXT_CODECS.items():
+            if path.lower().endswith(end):
+                path, codec = path[: -len(end)], name
+    if format is None and path is not None and not parts:
+        format = by_suffix(path, {s: name for name, f in FORMATS.items() for s in f.suffixes})
+    format = format or ("parquet" if parts else "csv")
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: expected one of {', '.join(FORMATS)}")
+    found = FORMATS[format]
+    if codec and found.inside:
+        raise UsageError(
+            f"{path}: a {format} file is not compressed as a whole, its content is: leave the "
+            f"last suffix out and choose by --compression"
+        )
+    if path is None and found.no_pipe:
+        others = ", ".join(name for name, other in FORMATS.items() if not other.no_pipe)
+        raise UsageError(
+            f"--format {format} on standard output: {found.no_pipe}; write to a file with -o, "
+            f"or choose one of {others}"
+        )
+    compression = compression or codec or found.compressions[0]
+    if compression not in found.compressions:
+        raise UsageError(
+            f"compression {compression} for {format}: expected one of "
+            f"{', '.join(found.compressions)}"
+        )
+    if csv_safe and format != "csv":
+        raise UsageError(f"--csv-safe is about csv, and the output is {format}; leave it out")
+    return Encoding(format, compression, csv_safe)

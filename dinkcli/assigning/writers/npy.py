@@ -1,0 +1,92 @@
+"""NumPy .npy: labels (N,) int32, or probabilities (N, K) when soft.
+
+With more than that for each row, a structured array (N,) with one field for each column, of the
+names that the other formats use. Ids are left out.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from dinkcli.assigning.writers.base import Layout
+from dinkcli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.assigning.assigner import Assignments
+
+
+class NpyWriter:
+    def __init__(self, file: IO[bytes], layout: Layout):
+        others = [name for name in layout.carried.names if name != layout.id_name]
+        if others:
+            raise UsageError(
+                f"--columns {others[0]}: an npy file has no columns of the input; choose csv, "
+                "jsonl, parquet or arrow"
+            )
+        if layout.n_rows is None and not file.seekable():
+            raise UsageError(
+                "npy names the number of rows before the first of them, and neither this input "
+                "nor this output can be gone back to; write to a file (-o), or another format"
+            )
+        self._file = file
+        self._layout = layout
+        self._dtype = _dtype(layout)
+        self._n_rows = 0
+        self._start = 0 if layout.n_rows is not None else file.tell()
+        file.write(self._header(layout.n_rows or 0))
+
+    def write(self, rows: Assignments) -> None:
+        if self._dtype.names:
+            values = np.empty(len(rows), self._dtype)
+            values["cluster"] = rows.labels
+            if rows.distances is not None:
+                values["distance"] = rows.distances
+            if rows.clusters is not None:
+                values["clusters"] = rows.clusters
+            if rows.probabilities is not None:
+                values["probabilities"] = rows.probabilities
+        else:
+            values = rows.labels if rows.probabilities is None else rows.probabilities
+        self._file.write(np.ascontiguousarray(values).view(np.uint8).data)
+        self._n_rows += len(rows)
+
+    def close(self) -> None:
+        if self._layout.n_rows is None:
+            self._file.seek(self._start)
+            self._file.write(self._header(self._n_rows))  # of the same length: it is padded
+            self._file.seek(0, io.SEEK_END)
+        elif self._n_rows != self._layout.n_rows:
+            raise OutputError(
+                f"npy: {self._n_rows} rows written, its header promises {self._layout.n_rows}"
+            )
+        self._file.flush()
+
+    def _header(self, n_rows: int) -> bytes:
+        soft = not self._dtype.names and self._layout.options.soft
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (n_rows, self._layout.n_clusters) if soft else (n_rows,),
+        }
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(buffer, header)
+        return buffer.getvalue()
+
+
+def _dtype(layout: Layout) -> np.dtype:
+    """Of one row; outliers show in the labels only, so that soft assignments keep them then."""
+    options = layout.options
+    kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
+    if not (options.distance or options.top or (options.soft and options.marks_outliers)):
+        return np.dtype(kind if options.soft else "<i4")
+    fields: list[tuple] = [("cluster", "<i4")]
+    if options.distance:
+        fields.append(("distance", "<f4"))
+    if options.top:
+        fields.append(("clusters", "<i4", (options.top,)))
+    if layout.n_probabilities:
+        fields.append(("probabilities", kind, (layout.n_probabilities,)))
+    return np.dtype(fields)

@@ -1,0 +1,47 @@
+"""Parquet: lists of probabilities are fixed-size lists without nulls."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinkcli.assigning.writers.base import Layout
+
+if TYPE_CHECKING:
+    from dinkcli.assigning.assigner import Assignments
+
+_ROW_GROUP_BYTES = 64 << 20
+_ROW_GROUP_ROWS = 1 << 20
+
+
+class ParquetWriter:
+    def __init__(self, file: IO[bytes], layout: Layout, compression: str = "zstd"):
+        self._layout = layout
+        self._schema = layout.schema()
+        # Floats that never repeat gain nothing from a dictionary; everything else does.
+        unique = ("row", "distance", "probabilities")
+        dictionary = [name for name in self._schema.names if name not in unique]
+        self._parquet = pq.ParquetWriter(
+            file, self._schema, compression=compression, use_dictionary=dictionary
+        )
+        self._pending: list[pa.RecordBatch] = []
+
+    def write(self, rows: Assignments) -> None:
+        self._pending.append(self._layout.record_batch(rows, self._schema))
+        if (
+            sum(batch.nbytes for batch in self._pending) >= _ROW_GROUP_BYTES
+            or sum(len(batch) for batch in self._pending) >= _ROW_GROUP_ROWS
+        ):
+            self._flush()
+
+    def close(self) -> None:
+        if self._pending:
+            self._flush()
+        self._parquet.close()
+
+    def _flush(self) -> None:
+        table = pa.Table.from_batches(self._pending, self._schema)
+        self._parquet.write_table(table, row_group_size=max(1, len(table)))
+        self._pending = []

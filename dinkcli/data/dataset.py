@@ -1,0 +1,275 @@
+"""Several inputs as one data set, with the checks that all of them share.
+
+Shapes: N rows, B rows in a block, D features.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.data.usable import checked
+from dinkcli.errors import InputError, UsageError
+
+# Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
+BLOCK_BYTES = 4 << 20
+STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
+_COMPACT = ("float16", "int8", "uint8", "int16")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Several files read one after the other as one (N, D) array of rows.
+
+    Attributes:
+        bad_rows: what becomes of rows that are not finite, null, ragged, or of norm 0 where a
+            direction is needed: "stop" raises at the first; "skip" and "label" mark them in
+            ``Block.bad`` for the consumer to leave out or to label -1.
+        notes: what the user should know about the inputs.
+        first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
+    """
+
+    readers: Sequence[Reader]
+    columns: Columns = ANY_COLUMNS
+    bad_rows: str = STOP
+    notes: Sequence[str] = ()
+    first: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bad_rows not in BAD_ROWS:
+            raise UsageError(f"--bad-rows {self.bad_rows}: expected {', '.join(BAD_ROWS)}")
+
+    def part(self, first: int, stop: int) -> DataSet:
+        """The rows [first, stop) alone, in the same inputs; of these, blocks outside are not read.
+
+        Every number of a row (``first`` and ``stop`` of another part, starts of blocks, messages)
+        stays that over all inputs, or in its file, as without limits. Only ``n_rows`` and the
+        lengths of arrays are those of the part. What it says of the inputs (``fingerprint``,
+        ``dtype``, ``name``, ``notes``) is about all of them.
+
+        Raises:
+            ValueError: not a range of rows of this data set, or their number is not known.
+        """
+        limit = self.first + self.known_rows
+        if not self.first <= first <= stop <= limit:
+            raise ValueError(f"rows [{first}, {stop}) of [{self.first}, {limit})")
+        return replace(self, first=first, stop=stop)
+
+    @property
+    def whole(self) -> DataSet:
+        """All rows of the inputs, where this is a part."""
+        return replace(self, first=0, stop=None)
+
+    @property
+    def n_rows(self) -> int | None:
+        """N, bad rows included; None when an input is a stream or a text, without a length."""
+        if self.stop is not None:
+            return self.stop - self.first
+        total = 0
+        for reader in self.readers:
+            if reader.n_rows is None:
+                return None
+            total += reader.n_rows
+        return total
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(number of the reader, first row, end) in inputs of known length, without empty ones.
+
+        Rows are counted in their file here.
+        """
+        spans = []
+        before = 0
+        for number, reader in enumerate(self.readers):
+            n_rows = reader.n_rows or 0
+            end = n_rows if self.stop is None else min(n_rows, self.stop - before)
+            start = max(0, self.first - before)
+            if start < end:
+                spans.append((number, start, end))
+            before += n_rows
+        return spans
+
+    @property
+    def known_rows(self) -> int:
+        """N of a data set that was ``counted``."""
+        n_rows = self.n_rows
+        if n_rows is None:
+            raise ValueError(f"{self.name}: the number of rows is not known")
+        return n_rows
+
+    @property
+    def n_features(self) -> int:
+        return self.readers[0].n_features
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest that holds every value: that of all files where it is narrow, or float32."""
+        found = {reader.dtype.newbyteorder("=") for reader in self.readers}
+        dtype = found.pop()
+        return dtype if not found and dtype.name in _COMPACT else np.dtype(np.float32)
+
+    @property
+    def carried(self) -> pa.Schema:
+        """Names and types of the columns that travel along with the rows."""
+        return self.readers[0].carried
+
+    @property
+    def column(self) -> str | None:
+        return self.readers[0].column
+
+    @property
+    def name(self) -> str:
+        more = len(self.readers) - 1
+        return self.readers[0].path + (f" and {more} more" if more else "")
+
+    def blocks(
+        self,
+        rows: int | None = None,
+        since: int = 0,
+        until: int | None = None,
+        *,
+        dtype: np.dtype | type = np.float32,
+        nonzero: bool = False,
+    ) -> Iterator[Block]:
+        """All rows in order in blocks of about 4 MB, starts counted over all files.
+
+        The first and the last block of a part are cut to it.
+
+        Args:
+            rows: in a block, at most.
+            since: blocks that end before this row are left out; the others are as without it.
+            until: blocks that begin at or after this row are left out as well.
+            dtype: float32, or ``self.dtype``.
+            nonzero: a row of norm 0 is bad, since it has no direction.
+
+        Raises:
+            InputError: at the first bad row, unless ``bad_rows`` says otherwise.
+        """
+        rows = rows or max(1, BLOCK_BYTES // (4 * self.n_features))
+        since = max(since, self.first)
+        if self.stop is not None:
+            until = self.stop if until is None else min(until, self.stop)
+        before = 0
+        for number, reader in enumerate(self.readers):
+            if until is not None and (before >= until or since >= until):
+                return
+            if reader.n_rows is not None and before + reader.n_rows <= since:
+                before += reader.n_rows
+                continue
+            done = 0
+            last = None if until is None else until - before
+            blocks = (
+                checked(self._cut(block, before), np.dtype(dtype), nonzero)
+                for block in reader.blocks(rows, max(0, since - before), last)
+            )
+            for block in blocks:
+                if block.bad is not None and self.bad_rows == STOP:
+                    self._refuse(number, block, blocks, rows, nonzero, until)
+                done = block.start + len(block)
+                yield replace(block, start=before + block.start)
+            before += done if reader.n_rows is None else reader.n_rows
+
+    def _cut(self, block: Block, before: int) -> Block:
+        """Without what lies outside a part; ``before`` rows are in the inputs before this one."""
+        start = max(0, self.first - before - block.start)
+        stop = len(block) if self.stop is None else self.stop - before - block.start
+        return block if start == 0 and stop >= len(block) else block[start:stop]
+
+    def blocks_at(
+        self, places: Sequence[tuple[int, int]], rows: int, dtype: np.dtype, nonzero: bool = False
+    ) -> Iterator[Block]:
+        """Blocks of seekable inputs: for each (number of the reader, first row), ``rows`` rows.
+
+        Fewer at the end of an input or of a part; see ``spans`` for where there are rows.
+        """
+        lengths = [reader.n_rows or 0 for reader in self.readers]
+        before = np.concatenate([[0], np.cumsum(lengths)])
+        ends = {number: end for number, _, end in self.spans()}
+        for number, start in places:
+            reader: Any = self.readers[number]
+            block = Block(start, reader.rows(start, min(start + rows, ends[number])))
+            block = checked(block, dtype, nonzero)
+            if block.bad is not None and self.bad_rows == STOP:
+                self._refuse(number, block, iter(()), rows, nonzero, self.stop)
+            yield replace(block, start=int(before[number]) + start)
+
+    def _refuse(
+        self,
+        number: int,
+        block: Block,
+        rest: Iterator[Block],
+        rows: int,
+        nonzero: bool,
+        until: int | None,
+    ) -> NoReturn:
+        """Counts the bad rows to the end, so that the user knows what to expect."""
+        path = self.readers[number].path
+        count = sum(
+            int(each.bad.sum())
+            for each in itertools.chain([block], rest, self._after(number, rows, nonzero, until))
+            if each.bad is not None
+        )
+        assert block.bad is not None
+        row = block.start + int(block.bad.argmax())
+        number_of = "1 such row" if count == 1 else f"{count} bad rows"
+        end = "end" if until is None else "end of this process's share"
+        raise InputError(
+            f"{path}: row {row}{block.problem} (counting from 0; {number_of} from there to the "
+            f"{end}); repair or remove such rows, or go on without them by --bad-rows skip"
+        )
+
+    def _after(self, number: int, rows: int, nonzero: bool, until: int | None) -> Iterator[Block]:
+        """What is in the inputs after that one, before the row ``until``."""
+        before = 0
+        for index, reader in enumerate(self.readers):
+            last = None if until is None else until - before
+            if index > number and (last is None or last > 0):
+                for block in reader.blocks(rows, 0, last):
+                    yield checked(self._cut(block, before), np.dtype(np.float32), nonzero)
+            before += reader.n_rows or 0
+
+    def load(self) -> np.ndarray:
+        """All usable rows in memory, (N, D) float32."""
+        return self.load_rows()[0]
+
+    def load_rows(
+        self, result: np.ndarray | None = None, nonzero: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Puts all usable rows into ``result`` (N, D), float32 or ``self.dtype``.
+
+        Returns:
+            The part of ``result`` that they fill (fresh memory without it), and which rows they
+            are, if not all: positions among the N rows, counted from ``first`` in a part.
+        """
+        if result is None:
+            result = np.empty((self.known_rows, self.n_features), np.float32)
+        good = np.ones(len(result), bool)
+        done = 0
+        for block in self.blocks(dtype=result.dtype, nonzero=nonzero):
+            vectors = block.vectors
+            if block.bad is not None:
+                vectors = vectors[~block.bad]
+                start = block.start - self.first
+                good[start : start + len(block)] = ~block.bad
+            result[done : done + len(vectors)] = vectors
+            done += len(vectors)
+        if done == len(result):
+            return result, None
+        return result[:done], np.flatnonzero(good)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the data a model was trained on, without reading all of them."""
+        return {
+            "rows": self.whole.n_rows,
+            "features": self.n_features,
+            "dtype": sorted({str(reader.dtype) for reader in self.readers}),
+            "files": [os.path.basename(reader.path) for reader in self.readers],
+            "bytes": sum(reader.n_bytes for reader in self.readers),
+        }

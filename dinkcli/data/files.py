@@ -1,0 +1,179 @@
+"""Where bytes come from: local files, remote files, streams; and what a path on the command line
+stands for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+
+from dinkcli.errors import InputError, UsageError
+
+# Text is read from a folder only when nothing else is there: next to vectors it holds something
+# about them.
+BINARY_SUFFIXES = (
+    *(".npy", ".npz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".arrows", ".safetensors"),
+    *(".fvecs", ".bvecs", ".ivecs"),
+)
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
+_MODEL_SUFFIX = ".dink.safetensors"
+_SIGNAL_SECONDS = 0.2
+
+
+class Source(Protocol):
+    """Some bytes.
+
+    Attributes:
+        name: what messages call them.
+        path: the local file to map, if it is one.
+        n_bytes: their number, 0 for a stream.
+        partition: values that the folders ``name=value`` above a file give to all of its rows.
+    """
+
+    name: str
+    path: str | None
+    n_bytes: int
+    partition: Mapping[str, str]
+
+    def head(self, size: int) -> bytes:
+        """The first bytes, which are then read again."""
+        ...
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        """``exact``: from afar, fetch what is asked for and nothing ahead of it."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises InputError when the bytes are no longer those that were opened at first."""
+        ...
+
+
+@dataclass
+class LocalFile:
+    name: str
+    partition: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.path: str | None = self.name
+        self._state = self._look()
+        self.n_bytes = self._state[0]
+
+    def _look(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.name)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+        return found.st_size, found.st_mtime_ns
+
+    def head(self, size: int) -> bytes:
+        with self.open() as file:
+            return file.read(size)
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        try:
+            return open(self.name, "rb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+
+    def check_unchanged(self) -> None:
+        now = self._look()
+        if now != self._state:
+            change = f"from {self.n_bytes} to {now[0]} bytes " if now[0] != self.n_bytes else ""
+            raise InputError(
+                f"{self.name}: changed {change}while dink was reading it; "
+                "run again when nothing writes to it"
+            )
+
+
+class Stream:
+    """Standard input, or another pipe: bytes that come once."""
+
+    path: str | None = None
+    n_bytes = 0
+
+    def __init__(self, name: str, file: BinaryIO):
+        self.name = name
+        self.partition: Mapping[str, str] = {}
+        self._file: Any = getattr(file, "raw", file)  # nothing is to wait in a buffer unseen
+        self._head = b""
+        self._taken = False
+
+    def head(self, size: int) -> bytes:
+        while len(self._head) < size and (more := self._file.read(size - len(self._head))):
+            self._head += more
+        return self._head[:size]
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        if self._taken:
+            raise InputError(f"{self.name}: a stream can be read only once; give a file")
+        self._taken = True
+        whole = _Rejoined(self._head, self._file)
+        return io.BufferedReader(whole, 1 << 20)
+
+    def check_unchanged(self) -> None:
+        pass
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with the bytes that were looked at before it."""
+
+    def __init__(self, head: bytes, file: Any):
+        self._head, self._file = head, file
+        try:
+            self._waits = os.name == "posix" and file.fileno() >= 0
+        except (AttributeError, OSError):
+            self._waits = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._head:
+            # A signal that comes just before a read that blocks would be seen only after it.
+            while self._waits and not select.select([self._file], [], [], _SIGNAL_SECONDS)[0]:
+                pass
+            got: int = self._file.readinto(buffer)
+            return got
+        taken, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def chosen_names(names: list[str], where: str) -> list[str]:
+    """Those of the files of a folder that hold data."""
+    names = sorted(
+        name
+        for name in names
+        if not name.endswith(_MODEL_SUFFIX)
+        and not any(part.startswith((".", "_")) for part in name.split("/"))
+    )
+    for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES):
+        if chosen := [name for name in names if name.lower().endswith(suffixes)]:
+            return chosen
+    raise UsageError(
+        f"{where}: no {', '.join(BINARY_SUFFIXES + TEXT_SUFFIXES)} file in this folder"
+    )
+
+
+def partition_of(name: str) -> dict[str, str]:
+    """The values in a hive path such as ``year=2024/lang=en/part-0.parquet``."""
+    pairs = (part.partition("=") for part in name.split("/")[:-1])
+    return {key: value for key, equals, value in pairs if key and equals}
+
+
+def read_exactly(file: BinaryIO, buffer: Any, name: str) -> None:
+    """Fills ``buffer``; raises InputError when the bytes end before."""
+    view = memoryview(buffer).cast("B")
+    done = 0
+    while done < len(view):
+        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            raise InputError(
+                f"{name}: ended {len(view) - done} bytes early (truncated, or shortened while "
+                "dink was reading it); write or copy it again"
+            )
+        done += got

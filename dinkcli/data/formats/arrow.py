@@ -1,0 +1,122 @@
+"""Arrow IPC: files (Feather version 2) and streams (what Hugging Face datasets keep on disk)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from dinkcli.data.base import Columns, reading
+from dinkcli.data.files import Source
+from dinkcli.data.formats.table import TableReader, counted
+
+FILE_MAGIC = b"ARROW1"
+STREAM_MAGIC = b"\xff\xff\xff\xff"
+_LARGE_BATCH = 64 << 20
+
+
+class _ArrowReader(TableReader):
+    """Arrow's own formats are memory as it is: a damaged offset would point anywhere."""
+
+    def _validate(self, batch: pa.RecordBatch) -> None:
+        batch.validate(full=True)
+
+
+class ArrowFileReader(_ArrowReader):
+    """One Arrow IPC file."""
+
+    format = "arrow"
+
+    def __init__(self, source: Source, wanted: Columns):
+        self.source = source
+        with reading(source.name, self.format), self._open() as file:
+            found = pa.ipc.open_file(file)
+            schema = found.schema
+            # The lengths stand in the headers of the batches; mapped, only those are touched.
+            self._lengths = [found.get_batch(i).num_rows for i in range(found.num_record_batches)]
+        super().__init__(source, schema, sum(self._lengths), wanted)
+
+    def _open(self) -> Any:
+        path = self.source.path
+        return self.source.open() if path is None else pa.memory_map(path)
+
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        fields = [self.schema.get_field_index(name) for name in names]
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        first = 0
+        for index, length in enumerate(self._lengths):
+            start = max(0, since - first) // rows * rows
+            while start < length:
+                # Mapped anew for each part, so that pages read before leave the process.
+                with self._open() as file:
+                    batch = pa.ipc.open_file(file, options=options).get_batch(index)
+                    # A batch can be the whole file. Decompressed, it is in memory as a whole.
+                    part = batch.nbytes
+                    if _is_mapped(batch, file) and part > _LARGE_BATCH:
+                        part = _LARGE_BATCH
+                    size = max(rows, len(batch) * part // max(1, batch.nbytes) // rows * rows)
+                    for offset in range(start, min(start + size, len(batch)), rows):
+                        yield first + offset, batch.slice(offset, rows)
+                start += size
+                self.source.check_unchanged()
+            first += length
+
+
+def _is_mapped(batch: pa.RecordBatch, file: pa.NativeFile) -> bool:
+    """Whether the batch lies in the mapped file rather than in memory of its own."""
+    if not isinstance(file, pa.MemoryMappedFile):
+        return False
+    file.seek(0)
+    whole = file.read_buffer(file.size())
+    buffers = [b for column in batch.columns for b in column.buffers() if b is not None and b.size]
+    return all(whole.address <= b.address < whole.address + whole.size for b in buffers)
+
+
+class ArrowStreamReader(_ArrowReader):
+    """An Arrow IPC stream, from a file or from a pipe."""
+
+    format = "arrow stream"
+
+    def __init__(self, source: Source, wanted: Columns):
+        self.source = source
+        self._stream: pa.RecordBatchReader | None = None
+        self._peeked: list[pa.RecordBatch] = []
+        n_rows = None
+        with reading(source.name, self.format):
+            if source.path is not None:
+                # Mapped, counting rows touches only the headers of the batches.
+                with pa.memory_map(source.path) as file, pa.ipc.open_stream(file) as stream:
+                    schema = stream.schema
+                    n_rows = sum(batch.num_rows for batch in stream)
+            else:
+                self._file: BinaryIO = source.open()
+                self._stream = pa.ipc.open_stream(self._file)
+                schema = self._stream.schema
+        super().__init__(source, schema, n_rows, wanted)
+
+    def _peek(self) -> Iterator[pa.RecordBatch]:
+        """Batches of a pipe are kept for the one pass over it."""
+        if self._stream is None:
+            yield from super()._peek()
+            return
+        with reading(self.path, self.format):
+            for batch in self._stream:
+                self._peeked.append(batch)
+                yield batch
+
+    def _batches(
+        self, rows: int, names: list[str], since: int = 0
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        yield from counted(self._all_batches())
+
+    def _all_batches(self) -> Iterator[pa.RecordBatch]:
+        if self._stream is not None:
+            while self._peeked:
+                yield self._peeked.pop(0)
+            yield from self._stream
+            return
+        with pa.OSFile(self.source.path) as file, pa.ipc.open_stream(file) as stream:
+            yield from stream

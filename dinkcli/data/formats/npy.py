@@ -1,0 +1,118 @@
+"""NumPy .npy files, and the members of .npz archives. Never unpickles."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import zipfile
+from typing import IO
+
+import numpy as np
+
+from dinkcli.data.base import reading
+from dinkcli.data.files import Source
+from dinkcli.data.formats.raw import RawLayout, RawReader, TemporaryReader
+from dinkcli.errors import InputError, UsageError
+
+MAGIC = b"\x93NUMPY"
+_HEADER_BYTES = 64 << 10
+_LOCAL_HEADER_BYTES = 30
+
+
+def open_npy(source: Source, dimensions: int = 2, column: str | None = None) -> RawReader:
+    """An array of numbers, format 1 to 3, any byte order, C or Fortran order.
+
+    ``dimensions=1`` takes a 1-D array instead, as one feature.
+    """
+    if source.n_bytes:
+        with source.open() as file:
+            layout = read_layout(file, source.name, dimensions)
+    else:
+        layout = read_layout(io.BytesIO(source.head(_HEADER_BYTES)), source.name, dimensions)
+        if layout.fortran:
+            raise InputError(
+                f"{source.name}: an array in Fortran order cannot be read from a stream; "
+                "save it in C order, or give the file"
+            )
+    return RawReader(source, "npy", layout, column)
+
+
+def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
+    """The layout that the header at the position of ``file`` describes."""
+    start = file.tell()
+    with reading(name, "npy"):
+        try:
+            version = np.lib.format.read_magic(file)
+            # Versions 2 and 3 differ only in how names of structured fields are encoded.
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read(file)
+        except Exception as error:  # numpy parses Python, which fails in many ways
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"{name}: damaged .npy header: {reason}; write it again") from error
+    if dtype.hasobject:
+        raise InputError(
+            f"{name}: the array holds Python objects (a pickle), which dink never loads; "
+            "save it as a plain 2-D array of floats"
+        )
+    if dtype.kind not in "fiu":
+        raise InputError(f"{name}: the array holds {dtype}, expected floats or integers")
+    if len(shape) != dimensions or min(shape, default=0) < 0:
+        expected = "2-D (rows, features)" if dimensions == 2 else "1-D (rows,)"
+        raise InputError(f"{name}: the array has shape {shape}, expected {expected}")
+    n_rows, n_features = (*shape, 1)[:2]
+    return RawLayout(dtype, (n_rows, n_features), file.tell() - start, fortran_order)
+
+
+def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader:
+    """A member of an .npz archive. A compressed one is unpacked into a temporary file first."""
+    name = source.name
+    with reading(name, "npz"), source.open() as file, zipfile.ZipFile(file) as archive:
+        names = [info.filename.removesuffix(".npy") for info in _members(archive)]
+        if not names:
+            raise InputError(
+                f"{name}: a zip file without .npy members (such as a PyTorch pickle, which dink "
+                "never loads); save the vectors as .npy"
+            )
+        chosen = choose_member(name, names, member, usual)
+        info = _members(archive)[names.index(chosen)]
+        with archive.open(info) as packed:
+            layout = read_layout(packed, f"{name}: {chosen}")
+        if info.compress_type == zipfile.ZIP_STORED:
+            file.seek(info.header_offset)
+            header = file.read(_LOCAL_HEADER_BYTES)
+            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(
+                header[28:30], "little"
+            )
+            offset = info.header_offset + _LOCAL_HEADER_BYTES + lengths + layout.offset
+            stored = RawLayout(layout.record, layout.shape, offset, layout.fortran)
+            return RawReader(source, "npz", stored, chosen)
+        with archive.open(info) as packed:
+            unpacked = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".npy")  # noqa: SIM115
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+            unpacked.flush()
+    return TemporaryReader(unpacked, name, source.n_bytes, "npz", layout, chosen)
+
+
+def choose_member(path: str, names: list[str], member: str | None, usual: str | None) -> str:
+    """The member of an archive that --column names, or the only one."""
+    if member is None and usual in names:
+        member = usual
+    if member is not None:
+        if member not in names:
+            raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
+        return member
+    if len(names) > 1:
+        raise UsageError(
+            f"{path}: {len(names)} members: {', '.join(names[:12])}; "
+            f"choose one with --column {names[0]}"
+        )
+    return names[0]
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [info for info in archive.infolist() if info.filename.endswith(".npy")]

@@ -1,0 +1,151 @@
+"""Rows of fixed size somewhere in a file: what npy, safetensors, fvecs and stored npz come to.
+
+Read, not mapped: a mapped file that shrinks kills the process, and mapped pages count as memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from dinkcli.data.base import NOTHING_CARRIED, Block, Reader, reading
+from dinkcli.data.files import LocalFile, Source, read_exactly
+from dinkcli.errors import InputError
+
+
+@dataclass(frozen=True)
+class RawLayout:
+    """Where the (N, D) numbers are.
+
+    Attributes:
+        record: dtype of a stored row: a number in an (N, D) array, or a structure with the
+            vector in its field "v" and its dimension in "d".
+        offset: of the first byte.
+        fortran: stored column by column.
+        bfloat16: the record's uint16 are the upper halves of float32.
+    """
+
+    record: np.dtype
+    shape: tuple[int, int]
+    offset: int = 0
+    fortran: bool = False
+    bfloat16: bool = False
+
+    @property
+    def n_bytes(self) -> int:
+        n_rows, n_features = self.shape
+        return n_rows * self.record.itemsize * (1 if self.record.names else n_features)
+
+
+class RawReader:
+    """Rows of fixed size, read forward or from anywhere.
+
+    Raises:
+        InputError: fewer bytes than the layout needs.
+    """
+
+    carried = NOTHING_CARRIED
+
+    def __init__(self, source: Source, format: str, layout: RawLayout, column: str | None = None):
+        self.source, self.format, self.layout, self.column = source, format, layout, column
+        self.path, self.n_bytes = source.name, source.n_bytes
+        self.n_rows: int | None = layout.shape[0]
+        self.n_features = layout.shape[1]
+        number = layout.record["v"].base if layout.record.names else layout.record
+        self.dtype = np.dtype(np.float32) if layout.bfloat16 else number
+        needed = layout.offset + layout.n_bytes
+        if source.n_bytes and source.n_bytes < needed:
+            raise InputError(
+                f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {needed} "
+                f"bytes, the file has {source.n_bytes}; write or copy it again"
+            )
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether ``rows`` may be called: local files, not those that come once or from afar."""
+        return self.source.path is not None
+
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        self.source.check_unchanged()
+        n_rows = self.layout.shape[0]
+        with reading(self.path, self.format), self.source.open() as file:
+            start = since // rows * rows
+            if self.source.n_bytes:
+                self._seek(file, start)
+            else:
+                read_exactly(file, bytearray(self.layout.offset), self.path)
+                start = 0
+            for begin in range(start, n_rows if until is None else min(until, n_rows), rows):
+                block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
+                if begin + rows > since:  # a stream has no other way to come there
+                    yield block
+        self.source.check_unchanged()
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop), (B, D)."""
+        with reading(self.path, self.format), self.source.open() as file:
+            self._seek(file, start)
+            return self._read(file, start, min(stop, self.layout.shape[0]))
+
+    def _seek(self, file: BinaryIO, row: int) -> None:
+        layout = self.layout
+        if not layout.fortran:
+            width = 1 if layout.record.names else self.n_features
+            file.seek(layout.offset + row * width * layout.record.itemsize)
+
+    def _read(self, file: BinaryIO, start: int, stop: int) -> np.ndarray:
+        layout = self.layout
+        if layout.fortran:
+            return self._read_columns(file, start, stop)
+        if layout.record.names:
+            records = np.empty(stop - start, layout.record)
+            read_exactly(file, records, self.path)
+            if (records["d"] != self.n_features).any():
+                row = int((records["d"] != self.n_features).argmax())
+                raise InputError(
+                    f"{self.path}: row {start + row} has {records['d'][row]} elements, expected "
+                    f"{self.n_features} as in row 0 (counting from 0); "
+                    "all vectors must have one length"
+                )
+            return records["v"]
+        values = np.empty((stop - start, self.n_features), layout.record)
+        read_exactly(file, values, self.path)
+        if layout.bfloat16:
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values
+
+    def _read_columns(self, file: BinaryIO, start: int, stop: int) -> np.ndarray:
+        layout = self.layout
+        values = np.empty((self.n_features, stop - start), layout.record)
+        for feature, column in enumerate(values):
+            position = feature * layout.shape[0] + start
+            file.seek(layout.offset + position * layout.record.itemsize)
+            read_exactly(file, column, self.path)
+        return values.T
+
+
+class TemporaryReader(RawReader):
+    """Rows in a temporary file, which goes when the reader does.
+
+    Args:
+        name, n_bytes: of the input that they were copied from, for messages and records.
+        origin: its reader, which may have more columns.
+    """
+
+    def __init__(
+        self,
+        file: tempfile._TemporaryFileWrapper,
+        name: str,
+        n_bytes: int,
+        format: str,
+        layout: RawLayout,
+        column: str | None,
+        origin: Reader | None = None,
+    ):
+        super().__init__(LocalFile(file.name), format, layout, column)
+        self.path, self.n_bytes, self.origin = name, n_bytes, origin
+        self._file = file

@@ -1,0 +1,43 @@
+"""How much memory rows may take."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dinkcli.data.dataset import DataSet
+from dinkcli.errors import UsageError
+
+
+def in_memory(data: DataSet, memory: int) -> bool:
+    """Whether the rows are held rather than read anew for each pass."""
+    return data.dtype.itemsize * data.known_rows * data.n_features <= memory
+
+
+def machine_memory() -> int:
+    """Bytes of memory that the machine has, or that a container may use of it."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limits.append(int(file.read()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return min(limits)
+
+
+def default_memory() -> int:
+    """A quarter of the machine's memory, or of what a container may use of it."""
+    return machine_memory() // 4
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000.
+
+    Raises:
+        UsageError: no size.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kmgt]?)(i?)b?", text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--memory {text}: expected a size such as 500MB, 2GB or 1.5GiB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** (" kmgt".index(match[2] or " ")))

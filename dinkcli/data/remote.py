@@ -1,0 +1,131 @@
+"""Files from elsewhere: s3:// and gs:// by pyarrow, everything else (https, hf, az, ...) by fsspec.
+
+Only the parts that are needed are fetched: of parquet the columns, of npy the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import pyarrow.fs
+
+from dinkcli.data.extras import require
+from dinkcli.data.files import chosen_names, partition_of
+from dinkcli.errors import ExtraError, InputError, UsageError
+
+_BY_PYARROW = ("s3://", "gs://", "gcs://")
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass
+class RemoteFile:
+    """A file on a file system.
+
+    Attributes:
+        key: its name there.
+        files: fsspec's interface to the file system.
+        reader: opens a key for random access.
+    """
+
+    name: str
+    key: str
+    files: Any
+    reader: Callable[[str, bool], BinaryIO]
+    partition: Mapping[str, str]
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        with _reaching(self.name):
+            self._state = self._look()
+        self.n_bytes: int = self._state[0]
+
+    def _look(self) -> tuple[int, Any]:
+        found = self.files.info(self.key)
+        if found.get("size") is None:
+            raise InputError(
+                f"{self.name}: the server does not tell the size of this file; fetch it first"
+            )
+        marks = ("ETag", "etag", "mtime", "LastModified", "last_modified", "generation")
+        return found["size"], [found[mark] for mark in marks if mark in found]
+
+    def head(self, size: int) -> bytes:
+        with _reaching(self.name), self.open() as file:
+            return file.read(size)
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        with _reaching(self.name):
+            return self.reader(self.key, exact)
+
+    def check_unchanged(self) -> None:
+        with _reaching(self.name):
+            changed = self._look() != self._state
+        if changed:
+            raise InputError(f"{self.name}: changed while dink was reading it; run again")
+
+
+def remote_sources(url: str) -> Iterator[RemoteFile]:
+    """The files behind a URL of a file, a folder or a pattern.
+
+    Raises:
+        ExtraError: fsspec, or its package for this kind of URL, is not installed.
+        UsageError: nothing is there, or no such kind of URL.
+        InputError: it cannot be reached.
+    """
+    fsspec = require("fsspec", "remote", url)
+    scheme = url.partition("://")[0] + "://"
+    with _reaching(url):
+        if url.startswith(_BY_PYARROW):
+            files, key, reader = _by_pyarrow(url)
+        else:
+            files, key = fsspec.core.url_to_fs(url)
+            reader = partial(_open_by_fsspec, files)
+        if any(mark in key for mark in "*?[") and not scheme.startswith("http"):
+            keys = sorted(files.glob(key))
+            names = {found: partition_of(found) for found in keys if files.isfile(found)}
+        elif not scheme.startswith("http") and files.isdir(key):
+            start = len(key.rstrip("/")) + 1
+            found = chosen_names([name[start:] for name in files.find(key)], url)
+            names = {key.rstrip("/") + "/" + name: partition_of(name) for name in found}
+        else:
+            names = {key: partition_of(key)}
+        if not names:
+            raise UsageError(f"{url}: no file matches this pattern")
+    for name, partition in names.items():
+        shown = url if len(names) == 1 else scheme + name.removeprefix(scheme)
+        yield RemoteFile(shown, name, files, reader, partition)
+
+
+def _by_pyarrow(url: str) -> tuple[Any, str, Callable[[str, bool], BinaryIO]]:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    found, key = pyarrow.fs.FileSystem.from_uri(url)
+    return ArrowFSWrapper(found), key, lambda key, exact: found.open_input_file(key)
+
+
+def _open_by_fsspec(files: Any, key: str, exact: bool) -> BinaryIO:
+    cache = "none" if exact else "readahead"
+    return files.open(key, "rb", block_size=_BLOCK_BYTES, cache_type=cache)
+
+
+class _reaching:  # noqa: N801 (used like a function)
+    """Turns whatever a file system raises into one line: each has exceptions of its own."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (InputError, UsageError, ExtraError, MemoryError)):
+            return
+        if isinstance(error, ImportError):
+            raise ExtraError(f"{self._name}: {error}: pip install 'dinkcli[remote]'") from error
+        if isinstance(error, FileNotFoundError):
+            raise UsageError(f"{self._name}: no such file or folder") from error
+        if isinstance(error, Exception):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(f"{self._name}: cannot be reached: {lines[0]}") from error

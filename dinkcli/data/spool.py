@@ -1,0 +1,88 @@
+"""Temporary copies of inputs that cannot be read again, or not from anywhere.
+
+A pipe comes once; a text does not know its rows; parquet cannot be read row by row. A copy is
+rows of fixed size: float32, or float16 where the input is. Of a part only its rows are copied, to
+where they would be in a copy of the whole: the file has a hole before them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from dinkcli.data.array import ArrayReader
+from dinkcli.data.base import Reader
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.files import Stream
+from dinkcli.data.formats.raw import RawLayout, RawReader, TemporaryReader
+from dinkcli.errors import OutputError
+
+
+def repeatable(data: DataSet) -> DataSet:
+    """The same rows in inputs of known length that can be read any number of times.
+
+    Raises:
+        InputError: as ``DataSet.blocks``.
+        OutputError: the folder of temporary files is full.
+    """
+    return _copied(data, lambda reader: reader.n_rows is None or is_stream(reader))
+
+
+def seekable(data: DataSet) -> DataSet:
+    """The same rows in inputs that all have ``rows(start, stop)``."""
+    return _copied(
+        data,
+        lambda reader: (
+            not (
+                isinstance(reader, ArrayReader)
+                or (isinstance(reader, RawReader) and reader.source.path is not None)
+            )
+        ),
+    )
+
+
+def is_stream(reader: Reader) -> bool:
+    """Whether an input can be read only once."""
+    return isinstance(getattr(reader, "source", None), Stream)
+
+
+def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:
+    readers = list(data.readers)
+    ranges = {number: (first, end) for number, first, end in data.spans()}
+    for number, reader in enumerate(readers):
+        if reader.n_rows is None:
+            readers[number] = _copy(replace(data.whole, readers=[reader]))
+        elif number in ranges and wanted(reader):
+            readers[number] = _copy(replace(data.whole, readers=[reader]).part(*ranges[number]))
+    return replace(data, readers=readers)
+
+
+def _copy(data: DataSet) -> Reader:
+    """Of the rows of a data set with one reader."""
+    reader = data.readers[0]
+    dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
+    n_rows = data.first
+    file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".rows")  # noqa: SIM115
+    file.seek(n_rows * data.n_features * dtype.itemsize)
+    for block in data.blocks(dtype=dtype):
+        vectors = block.vectors
+        if block.bad is not None:
+            # Found bad once more when the copy is read.
+            vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
+        try:
+            file.write(vectors.data)
+        except OSError as error:
+            raise OutputError(
+                f"{file.name}: {error.strerror}, while copying {reader.path} for repeated "
+                "reading; set TMPDIR to a folder with more space"
+            ) from error
+        n_rows += len(block)
+    n_rows = reader.n_rows or n_rows
+    file.truncate(n_rows * data.n_features * dtype.itemsize)
+    layout = RawLayout(dtype, (n_rows, reader.n_features))
+    return TemporaryReader(
+        file, reader.path, reader.n_bytes, reader.format, layout, reader.column, reader
+    )

@@ -1,0 +1,48 @@
+"""Weights of rows, from a column of the inputs or from an array file."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from dinkcli.data.base import Reader
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.files import LocalFile
+from dinkcli.data.formats.npy import open_npy
+from dinkcli.data.formats.raw import TemporaryReader
+from dinkcli.data.formats.table import TableReader
+from dinkcli.errors import InputError, UsageError
+
+
+def read_weights(source: str, data: DataSet) -> np.ndarray:
+    """(N,) float32 weights of the rows of ``data``.
+
+    Args:
+        source: name of a numeric column that every input has, or path of an .npy file of shape
+            (N,).
+
+    Raises:
+        UsageError: neither a file nor a column of that name.
+        InputError: not one number for each row.
+    """
+    if os.path.exists(source):
+        blocks = open_npy(LocalFile(source), dimensions=1).blocks(1 << 20)
+        weights = np.concatenate([np.empty(0), *(block.vectors[:, 0] for block in blocks)])
+    else:
+        weights = np.concatenate([_column(source, reader) for reader in data.readers])
+    if len(weights) != data.n_rows:
+        raise InputError(
+            f"{source}: {len(weights)} weights for the {data.n_rows} rows of {data.name}"
+        )
+    return weights.astype(np.float32)
+
+
+def _column(name: str, reader: Reader) -> np.ndarray:
+    if isinstance(reader, TemporaryReader) and reader.origin is not None:
+        reader = reader.origin
+    if not isinstance(reader, TableReader) or name not in reader.column_names:
+        raise UsageError(
+            f"--sample-weight {name}: no such file, and no such column in {reader.path}"
+        )
+    return reader.numbers(name)

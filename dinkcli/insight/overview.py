@@ -1,0 +1,68 @@
+"""What a model file alone says about its clusters. Needs no torch.
+
+Shapes: K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dinkcli.models.model import Model
+
+_CHUNK_ELEMENTS = 1 << 22
+
+
+class Pair(NamedTuple):
+    """Two clusters, the lower index first, and the distance between their centres."""
+
+    first: int
+    second: int
+    distance: float
+
+
+def nearest_pairs(model: Model, number: int) -> list[Pair]:
+    """The ``number`` pairs of clusters with the least distance between centres, nearest first.
+
+    O(K^2 D) time, memory for a chunk of rows of the (K, K) distances.
+    """
+    centers = model.cluster_centers.astype(np.float64)
+    centers -= centers.mean(0)
+    k, norms = len(centers), (centers**2).sum(1)
+    best: list[Pair] = []
+    rows = max(1, _CHUNK_ELEMENTS // k)
+    for start in range(0, k, rows):
+        part = centers[start : start + rows]
+        squares = norms[start : start + rows, None] - 2 * part @ centers.T + norms
+        squares[np.tril_indices(len(part), start, k)] = np.inf
+        flat = squares.ravel()
+        least = np.argpartition(flat, min(number, len(flat) - 1))[:number]
+        pairs = (divmod(int(i), k) for i in least if np.isfinite(flat[i]))
+        best += [
+            Pair(start + i, j, float(np.linalg.norm(centers[start + i] - centers[j])))
+            for i, j in pairs
+        ]
+    return sorted(best, key=lambda pair: (pair.distance, pair))[:number]
+
+
+def spreads(model: Model) -> np.ndarray | None:
+    """(K,) root mean squared distance of the training rows to their centre; NaN for a cluster
+    without rows. None for a model that does not know it."""
+    inertia = model.training.get("metrics", {}).get("cluster_inertia")
+    if inertia is None or len(inertia) != model.n_clusters:
+        return None
+    return root_mean(np.asarray(inertia, np.float64), model.cluster_sizes)
+
+
+def root_mean(inertia: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(K,) roots of the mean squared distances; NaN for an empty cluster."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sizes > 0, np.sqrt(inertia / sizes), np.nan)
+
+
+def curve(model: Model, name: str) -> list[float]:
+    """One figure of each step of the training history; of the last start, where it had several."""
+    history = model.training.get("history", [])
+    last = max((step.get("start", 1) for step in history), default=1)
+    return [float(step[name]) for step in history if step.get("start", 1) == last]

@@ -1,0 +1,215 @@
+"""What the page shows, gathered in two passes over the rows.
+
+Shapes: N rows, P of them on the map, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from dinkcli.data.dataset import DataSet
+from dinkcli.errors import UsageError
+from dinkcli.insight.exemplars import Exemplar, Exemplars
+from dinkcli.insight.overview import root_mean
+from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
+from dinkcli.insight.survey import View, survey
+from dinkcli.insight.terms import distinctive_terms
+from dinkcli.models.model import Model
+
+PROJECTIONS = ("pca", "umap")
+# At most this many bytes of names and texts go into the page, which keeps it below 15 MB.
+_NAME_BYTES, _TEXT_BYTES = 3 << 20, 6 << 20
+_LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that the page shows of the rows.
+
+    Attributes:
+        name: of the data.
+        quality: measures over all N rows.
+        spread: (K,) root mean squared distance to the centre; NaN for an empty cluster.
+        exemplars: K lists of the rows nearest to each centre.
+        terms: K lists of distinctive terms, or None without texts.
+        projection: how the map was made, "pca" or "umap".
+        points: (P, 2) float32, the rows on the map, drawn evenly from all.
+        labels: (P,) int32, their clusters.
+        rows: (P,) int64, their numbers.
+        names, texts: P strings each, or None without such a column.
+        anchors: (K, 2) float32, the middle of each cluster's points; NaN for one without points.
+        explained: share of the variance that a PCA map shows, else None.
+    """
+
+    name: str
+    quality: Quality
+    spread: np.ndarray
+    exemplars: list[list[Exemplar]]
+    terms: list[list[str]] | None
+    projection: str
+    points: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    names: list[str] | None
+    texts: list[str] | None
+    anchors: np.ndarray
+    explained: float | None
+
+
+def gather(
+    model: Model,
+    data: DataSet,
+    device: torch.device | str = "cpu",
+    *,
+    id_column: str | None = None,
+    text_column: str | None = None,
+    n_points: int = 50_000,
+    n_exemplars: int = 6,
+    projection: str = "pca",
+    seed: int = 0,
+    on_rows: Callable[[str, int], None] = lambda phase, done: None,
+) -> Material:
+    """Looks at every row twice.
+
+    Args:
+        id_column, text_column: columns that ``data`` carries.
+        n_points: most rows on the map.
+        projection: "pca", or "umap", which needs umap-learn and minutes for many rows.
+        on_rows: called with the pass's name and the rows seen so far.
+
+    Raises:
+        UsageError: UMAP is not installed, or the projection is neither.
+        InputError: rows that the model cannot take.
+    """
+    if projection not in PROJECTIONS:
+        raise UsageError(f"--map {projection}: expected pca or umap")
+    if projection == "umap":
+        _umap()
+    first = FirstPass(model.n_clusters, model.n_features, device)
+    exemplars = Exemplars(model.n_clusters, n_exemplars)
+    drawn = _Drawn(data.known_rows, n_points, seed)
+    for view in survey(model, data, device):
+        first.add(view)
+        exemplars.add(view)
+        drawn.add(view)
+        on_rows("assign", view.end)
+    second = SecondPass(first)
+    for view in survey(model, data, device):
+        second.add(view)
+        on_rows("spread", view.end)
+    measured = quality(first, second)
+    z, labels = drawn.z, drawn.labels
+    points, explained = _projected(z, projection, seed)
+    terms = None
+    texts = drawn.column(text_column, _TEXT_BYTES)
+    if text_column is not None or id_column is not None:
+        words = drawn.column(text_column or id_column, 1 << 40)
+        terms = distinctive_terms(words or [], labels.tolist(), model.n_clusters)
+    return Material(
+        name=data.name,
+        quality=measured,
+        spread=root_mean(measured.cluster_inertia, measured.sizes),
+        exemplars=exemplars.of_clusters(),
+        terms=terms,
+        projection=projection,
+        points=points,
+        labels=labels.astype(np.int32),
+        rows=drawn.rows,
+        names=drawn.column(id_column, _NAME_BYTES),
+        texts=texts,
+        anchors=_middles(points, labels, model.n_clusters),
+        explained=explained,
+    )
+
+
+class _Drawn:
+    """Rows drawn evenly from all N, with their carried columns."""
+
+    def __init__(self, n_rows: int, most: int, seed: int):
+        chosen = np.random.default_rng(seed).choice(n_rows, min(n_rows, most), replace=False)
+        self._chosen = np.sort(chosen)
+        self._rows: list[np.ndarray] = []
+        self._z: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._carried: list[pa.RecordBatch] = []
+
+    def add(self, view: View) -> None:
+        # Bad rows may have been drawn; they are in no view.
+        rows, here, _ = np.intersect1d(view.rows, self._chosen, True, return_indices=True)
+        self._rows.append(rows)
+        where = torch.from_numpy(here).to(view.z.device)
+        self._z.append(view.z[where].cpu().numpy())
+        self._labels.append(view.labels[where].cpu().numpy())
+        if view.carried is not None:
+            self._carried.append(view.carried.take(pa.array(here)))
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.concatenate(self._rows)
+
+    @property
+    def z(self) -> np.ndarray:
+        return np.concatenate(self._z)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.concatenate(self._labels)
+
+    def column(self, name: str | None, budget: int) -> list[str] | None:
+        """The column's values as text, each cut so that all are at most ``budget`` bytes."""
+        if name is None or not self._carried:
+            return None
+        limit = min(_LONGEST, budget // max(1, len(self.rows))) if budget < 1 << 40 else 1 << 40
+        values = [value for part in self._carried for value in part.column(name).to_pylist()]
+        return ["" if value is None else _cut(str(value), limit) for value in values]
+
+
+def _cut(text: str, n_bytes: int) -> str:
+    # Lone surrogates have no place in a page.
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= n_bytes:
+        return encoded.decode()
+    return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
+
+
+def _projected(z: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray, float | None]:
+    """(the rows (P, 2) float32, the share of the variance that a PCA shows)."""
+    if projection == "umap":
+        reducer = _umap()(random_state=seed, n_jobs=1, n_neighbors=min(15, max(2, len(z) - 1)))
+        return reducer.fit_transform(z).astype(np.float32), None
+    residuals = z - z.mean(0, dtype=np.float64)
+    values, axes = np.linalg.eigh(residuals.T @ residuals)
+    plane = axes[:, ::-1][:, :2]
+    # The sign of an axis is arbitrary: its largest part is made positive, so that pages repeat.
+    plane = plane * np.sign(plane[np.abs(plane).argmax(0), np.arange(plane.shape[1])])
+    if plane.shape[1] == 1:
+        plane = np.pad(plane, ((0, 0), (0, 1)))
+    total = values.clip(min=0).sum()
+    share = float(values[::-1][:2].sum() / total) if total > 0 else 1.0
+    return (residuals @ plane).astype(np.float32), share
+
+
+def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K, 2) medians of the points of each cluster."""
+    middles = np.full((n_clusters, 2), np.nan, np.float32)
+    order = labels.argsort(kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=n_clusters))
+    for j, part in enumerate(np.split(points[order], ends[:-1])):
+        if len(part):
+            middles[j] = np.median(part, axis=0)
+    return middles
+
+
+def _umap() -> type:
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise UsageError(
+            "--map umap needs umap-learn: pip install 'dinkcli[umap]', or use --map pca"
+        ) from None
+    return UMAP

@@ -1,0 +1,218 @@
+"""The page around the drawings.
+
+Whatever comes from files is escaped where it enters: as HTML text, or as JSON in which no ``<``
+is left. A content security policy with the hashes of the page's own scripts keeps every other
+script from running, and every request from being made.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from dinkcli import __version__
+from dinkcli.errors import UsageError
+from dinkcli.insight.report.gather import Material
+from dinkcli.models.model import Model
+
+
+def page(model: Model, material: Material, title: str | None = None) -> str:
+    """The whole page as HTML text.
+
+    Raises:
+        UsageError: Bokeh is not installed.
+    """
+    try:
+        from bokeh.resources import Resources
+
+        from dinkcli.insight.report import plots
+    except ImportError:
+        raise UsageError("a report needs Bokeh: pip install 'dinkcli[report]'") from None
+    drawings = {
+        "map": plots.row_map(material),
+        "heat": plots.heat_map(model, material) if model.n_clusters > 1 else None,
+        "curve": plots.training_curve(model),
+    }
+    colours = plots.palette(model.n_clusters)
+    library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
+    library = library.replace("</script", "<\\/script")
+    parts = files("dinkcli.insight.report")
+    own = parts.joinpath("page.js").read_text(encoding="utf-8")
+    return Template(parts.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        policy=_policy([library, own]),
+        style=parts.joinpath("page.css").read_text(encoding="utf-8"),
+        title=escape(title or f"Clusters of {os.path.basename(material.name)}"),
+        summary=_summary(model, material),
+        map_note=escape(_map_note(material)),
+        map_label=escape(
+            f"Scatter plot of {len(material.points):,} rows in {model.n_clusters} clusters; "
+            "the list of clusters below has the same content as text"
+        ),
+        cards="\n".join(
+            _card(j, model, material, colours[j])
+            for j in (-material.quality.sizes).argsort(kind="stable").tolist()
+        ),
+        heat=_heat(model),
+        curve=_curve(drawings["curve"] is not None, model),
+        metrics=_rows(_metrics(material)),
+        making=_rows(_making(model, material)),
+        data=_json(drawings),
+        library=library,
+        script=own,
+        version=escape(__version__),
+    )
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    hashes = (
+        base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
+        for script in scripts
+    )
+    sources = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(document: Any) -> str:
+    """JSON that cannot end the script element around it."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _summary(model: Model, material: Material) -> str:
+    q = material.quality
+    facts = [
+        (f"{q.rows:,}", "rows"),
+        (f"{model.n_clusters:,}", "clusters"),
+        (f"{model.n_features:,}", "features"),
+        (_number(q.simplified_silhouette), "silhouette"),
+        ("-" if q.ambiguous is None else f"{q.ambiguous:.1%}", "ambiguous rows"),
+    ]
+    if q.bad_rows:
+        facts.insert(1, (f"{q.bad_rows:,}", "bad rows left out"))
+    return "".join(f"<li><b>{escape(value)}</b> {escape(name)}</li>" for value, name in facts)
+
+
+def _map_note(material: Material) -> str:
+    shown, rows = len(material.points), material.quality.rows
+    which = f"{shown:,} of {rows:,} rows, drawn evenly" if shown < rows else f"All {rows:,} rows"
+    if material.explained is None:
+        return f"{which}, by UMAP: neighbours are near, distances further apart mean little."
+    return (
+        f"{which}, on the two main axes (PCA), which show {material.explained:.0%} of the variance."
+    )
+
+
+def _card(j: int, model: Model, material: Material, colour: str) -> str:
+    size, q = int(material.quality.sizes[j]), material.quality
+    share = size / q.rows
+    filled = size / max(1, q.sizes.max())
+    spread = "-" if material.spread[j] != material.spread[j] else f"{material.spread[j]:.3g}"
+    terms = material.terms[j] if material.terms else []
+    heading = ", ".join(terms[:3]) or f"cluster {j}"
+    tags = "".join(f"<li>{escape(term)}</li>" for term in terms)
+    rows = "".join(
+        f"<li>{_exemplar(near.row, near.carried)}</li>" for near in material.exemplars[j]
+    )
+    return (
+        f'<article class="card" data-cluster="{j}" data-size="{size}" '
+        f'data-spread="{0 if spread == "-" else material.spread[j]:.6g}" '
+        f'style="--colour:{colour}">'
+        f'<h3><button type="button" aria-pressed="false"><span class="dot"></span>'
+        f'<span class="number">{j}</span> {escape(heading)}</button></h3>'
+        f'<div class="meter" aria-hidden="true"><i style="width:{filled:.1%}"></i></div>'
+        f'<p class="facts">{size:,} rows, {share:.1%} · spread {spread} · '
+        f"silhouette {q.cluster_silhouette[j]:.2f}</p>"
+        + (f'<ul class="terms" aria-label="Distinctive terms">{tags}</ul>' if tags else "")
+        + f'<ol class="rows" aria-label="Rows nearest to the centre">{rows}</ol></article>'
+    )
+
+
+def _exemplar(row: int, carried: dict[str, object]) -> str:
+    values = [str(value) for value in carried.values() if value is not None]
+    if not values:
+        return f"row {row:,}"
+    first = f"<b>{escape(_short(values[0]))}</b>"
+    return first + "".join(f" <span>{escape(_short(value))}</span>" for value in values[1:])
+
+
+def _short(text: str, most: int = 160) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _heat(model: Model) -> str:
+    if model.n_clusters < 2:
+        return "<p>One cluster has no neighbours.</p>"
+    from dinkcli.insight.overview import nearest_pairs
+
+    pairs = nearest_pairs(model, 5)
+    text = "; ".join(f"{p.first} and {p.second} ({p.distance:.3g})" for p in pairs)
+    return (
+        '<div id="heat" class="plot" role="img" aria-label="Heat map of the distances between '
+        f'centres"></div><p class="note">Nearest pairs: {escape(text)}.</p>'
+    )
+
+
+def _curve(known: bool, model: Model) -> str:
+    if not known:
+        return "<p>The model has no history.</p>"
+    from dinkcli.insight.overview import curve
+
+    values = curve(model, "inertia")
+    label = f"Inertia by step of training: from {values[0]:.6g} to {values[-1]:.6g}"
+    return (
+        f'<div id="curve" class="plot" role="img" aria-label="{escape(label)}"></div>'
+        f'<p class="note">{escape(label)}.</p>'
+    )
+
+
+def _metrics(material: Material) -> list[tuple[str, str]]:
+    q = material.quality
+    return [
+        ("inertia", f"{q.inertia:.6g} ({q.inertia / q.rows:.4g} per row)"),
+        ("simplified silhouette (0 to 1, higher is better)", _number(q.simplified_silhouette)),
+        ("Davies-Bouldin (lower is better)", _number(q.davies_bouldin)),
+        ("Calinski-Harabasz (higher is better)", _number(q.calinski_harabasz)),
+        ("imbalance (1 is equal sizes)", _number(q.imbalance)),
+        (
+            "rows whose second centre is within 5 % of the first",
+            "-" if q.ambiguous is None else f"{q.ambiguous:.2%}",
+        ),
+        ("smallest and largest cluster", f"{q.sizes.min():,} and {q.sizes.max():,} rows"),
+    ]
+
+
+def _making(model: Model, material: Material) -> list[tuple[str, str]]:
+    training = model.training
+    facts = [("rows of", material.name)]
+    if model.column:
+        facts.append(("column", model.column))
+    trained = training.get("input", {})
+    facts += [
+        ("trained on", f"{trained.get('rows', 0):,} rows of {', '.join(trained.get('files', []))}")
+    ]
+    options = training.get("options", {})
+    facts += [(name.replace("_", " "), str(v)) for name, v in options.items() if v is not None]
+    facts += [(f"{name} version", str(v)) for name, v in training.get("versions", {}).items()]
+    return facts
+
+
+def _rows(facts: Iterable[tuple[str, str]]) -> str:
+    return "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
+        for name, value in facts
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,121 @@
+"""Centres from files of other tools, to start training from.
+
+Files are recognised by content. Nothing is unpickled: a scikit-learn estimator comes through
+skops, which loads only types that are known to be harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file
+
+from dinkcli.data.extras import require
+from dinkcli.data.inputs import open_inputs
+from dinkcli.errors import InputError, UsageError
+
+_TENSOR = "cluster_centers"
+
+
+def read_centers(path: str) -> np.ndarray:
+    """(K, D) float32 centres from npy, parquet, safetensors, a faiss index, or skops.
+
+    Raises:
+        UsageError: no such file.
+        ExtraError: the package that reads the format is not installed.
+        InputError: a file that holds no centres, or a damaged one.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(f"{path}: no such file of centres")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    for is_format, read in _FORMATS:
+        if is_format(start, path):
+            return np.ascontiguousarray(read(path), np.float32)
+    if start[:1] == b"\x80":
+        raise InputError(
+            f"{path}: a pickle, which dink never loads; save the estimator by skops.io.dump, or "
+            "its cluster_centers_ by numpy.save"
+        )
+    return open_inputs([path]).load()
+
+
+def _safetensors(path: str) -> np.ndarray:
+    """A dink model, an export of one, or the state dict of a head."""
+    try:
+        tensors = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from error
+    if _TENSOR not in tensors:
+        raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
+    return tensors[_TENSOR]
+
+
+def _faiss(path: str) -> np.ndarray:
+    """The vectors of a flat index, or the centroids of an inverted file."""
+    faiss = require("faiss", "faiss", f"--init {path}")
+    try:
+        whole = inner = faiss.read_index(path)  # the whole owns what is inside it
+        if isinstance(whole, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(whole.index)
+        flat = faiss.downcast_index(getattr(inner, "quantizer", inner))
+        if isinstance(flat, faiss.IndexFlat):
+            return flat.reconstruct_n(0, flat.ntotal)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"{path}: cannot be read by faiss ({reason})") from error
+    raise InputError(
+        f"{path}: a faiss {type(flat).__name__} keeps no centres as they are; expected a flat "
+        "index or an inverted file over one"
+    )
+
+
+def _skops(path: str) -> np.ndarray:
+    """``cluster_centers_`` of an estimator, or of the last step of a pipeline."""
+    skops = require("skops.io", "sklearn", f"--init {path}")
+    try:
+        unknown = skops.get_untrusted_types(file=path)
+        if unknown:
+            raise InputError(
+                f"{path}: holds types that are not known to be harmless: {', '.join(unknown)}; "
+                "save its cluster_centers_ by numpy.save"
+            )
+        found: Any = skops.load(path)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read by skops ({error})") from error
+    if hasattr(found, "steps"):
+        found = found.steps[-1][1]
+    if not hasattr(found, "cluster_centers_"):
+        raise InputError(f"{path}: a {type(found).__name__} without cluster_centers_; fit it first")
+    return found.cluster_centers_
+
+
+def _is_safetensors(start: bytes, path: str) -> bool:
+    # Eight bytes of header length, then a JSON object.
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path)
+
+
+def _is_faiss(start: bytes, path: str) -> bool:
+    return start[:2] in (b"Ix", b"Iw")  # the first of four letters that name the kind of index
+
+
+def _is_skops(start: bytes, path: str) -> bool:
+    # A zip file, as npz is one.
+    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "schema.json" in archive.namelist()
+
+
+_FORMATS: tuple[tuple[Callable[[bytes, str], bool], Callable[[str], np.ndarray]], ...] = (
+    (_is_safetensors, _safetensors),
+    (_is_faiss, _faiss),
+    (_is_skops, _skops),
+)

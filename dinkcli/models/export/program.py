@@ -1,0 +1,51 @@
+"""torch.export: the same computation as a program that torch loads without dink.
+
+``torch.export.load(path).module()(rows)`` takes rows (batch, D) float32 and gives cluster
+(batch,) int64, distance (batch,) float32 and probabilities (batch, K) float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dinkcli.models.model import Model
+
+
+class Clusters(nn.Module):
+    """Rows (B, D) to (cluster, distance, probabilities); see the module's docstring."""
+
+    shift: Tensor
+    centers: Tensor
+    half_norms: Tensor
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.cosine = model.metric == "cosine"
+        centers = torch.from_numpy(model.cluster_centers)
+        shift = centers.mean(0)
+        self.register_buffer("shift", shift)
+        self.register_buffer("centers", centers - shift)
+        self.register_buffer("half_norms", (centers - shift).square().sum(1) / 2)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.cosine:
+            rows = nn.functional.normalize(rows, dim=1)
+        shifted = rows - self.shift
+        scores = torch.addmm(self.half_norms, shifted, self.centers.T, alpha=-1)
+        squared = scores * 2 + shifted.square().sum(1, keepdim=True)
+        distances = squared.clamp(min=0).sqrt()
+        return scores.argmin(1), distances.amin(1), torch.softmax(-distances, dim=1)
+
+
+def write(model: Model, path: str) -> None:
+    """Writes the exported program, for any number of rows."""
+    example = torch.zeros(2, model.n_features)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        Clusters(model).eval(), (example,), dynamic_shapes={"rows": {0: batch}}
+    )
+    with open(path, "wb") as file:
+        torch.export.save(
+            program, file, extra_files={"metric": model.metric, "fingerprint": model.fingerprint}
+        )

@@ -1,0 +1,36 @@
+"""scikit-learn, through skops and without a pickle: a fitted KMeans.
+
+Under cosine it is a pipeline of a Normalizer and that KMeans. ``predict`` takes float32 rows, as
+the centres are float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from dinkcli.data.extras import require
+from dinkcli.models.model import Model
+
+
+def write(model: Model, path: str) -> None:
+    """Writes the estimator; ``skops.io.load(path)`` reads it.
+
+    Raises:
+        ExtraError: scikit-learn or skops is not installed.
+    """
+    cluster = require("sklearn.cluster", "sklearn", "scikit-learn export")
+    skops = require("skops.io", "sklearn", "scikit-learn export")
+    centers = np.ascontiguousarray(model.cluster_centers)
+    estimator = cluster.KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one step does not converge, and is not meant to
+        estimator.fit(centers)
+    estimator.cluster_centers_ = centers
+    estimator.labels_ = np.arange(model.n_clusters, dtype=np.int32)
+    if model.metric == "cosine":
+        pipeline = require("sklearn.pipeline", "sklearn", "scikit-learn export")
+        preprocessing = require("sklearn.preprocessing", "sklearn", "scikit-learn export")
+        estimator = pipeline.make_pipeline(preprocessing.Normalizer(), estimator)
+    skops.dump(estimator, path)

@@ -1,0 +1,175 @@
+"""Clusters of a new model matched to those of an old one, so that ids survive a retrain.
+
+Shapes: K new clusters, J old ones, D features.
+
+The assignment of new centres to old ones is the one with the least sum of Euclidean distances
+between partners (under cosine, centres are directions of norm 1). It says which id each new
+cluster takes; how the clusters drifted is told from nearest centres, so that an id whose old
+cluster is gone is not reported as a cluster that moved far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dinkcli.errors import ModelError, UsageError
+from dinkcli.models.model import Model
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of one id.
+
+    Attributes:
+        id: the cluster's id.
+        fate: "kept" (the new centre is nearer to this old one than to any other old one),
+            "split" (kept, and other new centres are nearest to this old one too), "vanished" (the
+            new centre with this id is nearer to another old one, or there is none), or "new" (an
+            id that the old model did not have).
+        moved: distance between the old and the new centre; None without one of them.
+        relative: ``moved`` over the old centre's distance to its nearest neighbour.
+        parts: ids of all new clusters nearest to this old one.
+    """
+
+    id: int
+    fate: str
+    moved: float | None
+    relative: float | None
+    parts: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "id": self.id,
+            "fate": self.fate,
+            "moved": self.moved,
+            "relative": self.relative,
+            "parts": list(self.parts),
+        }
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Ids for the clusters of a new model.
+
+    Attributes:
+        old: fingerprint of the old model.
+        ids: (K,) int64, the id of each new cluster; those without a partner in the old model
+            come after the old ids.
+        n_ids: the larger of J and K.
+        drift: one entry for each id.
+    """
+
+    old: str
+    ids: np.ndarray
+    n_ids: int
+    drift: tuple[Drift, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Ids by fate."""
+        fates = [drift.fate for drift in self.drift]
+        return {fate: fates.count(fate) for fate in ("kept", "split", "vanished", "new")}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        drift = [entry.as_dict() for entry in self.drift]
+        return {"fingerprint": self.old, **self.counts(), "drift": drift}
+
+    def renumber(self, model: Model) -> Model:
+        """The new model with its clusters in the order of their ids.
+
+        Raises:
+            UsageError: fewer clusters than ids, so that some could not keep theirs.
+        """
+        if self.n_ids > model.n_clusters:
+            raise UsageError(f"{self.n_ids} ids for the {model.n_clusters} clusters of the model")
+        order = np.argsort(self.ids)
+        training = model.training | {"match": {"fingerprint": self.old, **self.counts()}}
+        metrics = dict(training.get("metrics", {}))
+        if "cluster_inertia" in metrics:
+            metrics["cluster_inertia"] = [metrics["cluster_inertia"][j] for j in order]
+            training["metrics"] = metrics
+        return replace(
+            model,
+            cluster_centers=model.cluster_centers[order],
+            cluster_sizes=model.cluster_sizes[order],
+            training=training,
+        )
+
+
+def check_matchable(
+    old: Model, n_features: int, metric: str, n_clusters: int | None = None
+) -> None:
+    """Whether clusters of a model still to be trained could take the ids of ``old``.
+
+    Args:
+        n_clusters: of the new model, where its clusters will be stored in the order of their ids.
+
+    Raises:
+        ModelError: models of different dimensions or metrics.
+        UsageError: fewer clusters than ids, so that some could not keep theirs.
+    """
+    for name, theirs, ours in (
+        ("features", old.n_features, n_features),
+        ("metric", old.metric, metric),
+    ):
+        if ours != theirs:
+            raise ModelError(
+                f"--match: {name} of the old model {theirs}, of the new one {ours}; clusters can "
+                "only be matched between models of the same kind of embeddings"
+            )
+    if n_clusters is not None and n_clusters < old.n_clusters:
+        raise UsageError(
+            f"--match: the old model has {old.n_clusters} clusters, the new one {n_clusters}, and "
+            f"some could not keep their ids; train with -k {old.n_clusters} or more, or match when "
+            "assigning (dink assign --match)"
+        )
+
+
+def match(old: Model, new: Model) -> Matching:
+    """Gives the clusters of ``new`` the ids of those of ``old`` that they continue.
+
+    Raises:
+        ModelError: models of different dimensions or metrics.
+    """
+    from scipy.optimize import linear_sum_assignment  # takes longer to load than to run
+
+    check_matchable(old, new.n_features, new.metric)
+    distances = _distances(new.cluster_centers, old.cluster_centers)
+    rows, partners = linear_sum_assignment(distances)
+    n_new, n_old = distances.shape
+    ids = np.full(n_new, -1, np.int64)
+    ids[rows] = partners
+    ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
+    return Matching(old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old))
+
+
+def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, ...]:
+    n_new, n_old = distances.shape
+    nearest_old = distances.argmin(1)
+    apart = _distances(old.cluster_centers, old.cluster_centers)
+    np.fill_diagonal(apart, np.inf)
+    found = []
+    for id_ in range(max(n_old, n_new)):
+        new = np.flatnonzero(ids == id_)
+        if id_ >= n_old:
+            found.append(Drift(id_, "new", None, None, (id_,)))
+            continue
+        moved = float(distances[new[0], id_]) if len(new) else None
+        parts = tuple(sorted(ids[nearest_old == id_].tolist()))
+        fate = "vanished" if id_ not in parts else "split" if len(parts) > 1 else "kept"
+        scale = float(apart[id_].min())
+        relative = None if moved is None or not 0 < scale < np.inf else moved / scale
+        found.append(Drift(id_, fate, moved, relative, parts))
+    return tuple(found)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances of (N, D) to (M, D), (N, M) float64, from shifted coordinates."""
+    shift = b.mean(0, dtype=np.float64)
+    a, b = a - shift, b - shift
+    squared = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
+    return np.sqrt(np.maximum(squared, 0))

@@ -1,0 +1,9 @@
+"""Nearest centres and the sums over their rows: exact, and as fast as the machine allows.
+
+The only room that knows chunks, caches, short products and how far they are off. ``index`` finds
+nearest centres, ``bounds`` does so from pass to pass, ``sums`` makes what centres are updated
+from; ``limits`` says which numbers float32 can hold. Behind them, ``scorer`` computes scores,
+``scores`` finds the best of them, ``products`` multiplies.
+
+Read ``index`` and ``sums``; ``scorer``, ``scores`` and ``products`` only to make them faster.
+"""

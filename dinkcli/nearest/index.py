@@ -1,0 +1,276 @@
+"""Nearest centres in chunks: labels that do not depend on how the rows were batched.
+
+Shapes: N rows, B rows of a chunk, K clusters, D features.
+
+A float32 matrix product rounds differently for different batch shapes, and products of bfloat16
+factors, twice as fast or more where the CPU has them, are off by more; so two centres at nearly the
+same distance from a row could swap between runs. Rows whose two best scores are closer than the
+rounding bound are therefore looked at again: after short products in float32, after those in
+float64 from the coordinates. The label of a row is that of the float64 distances, whatever the
+batch; an exact tie goes to the lowest index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dinkcli.nearest.scorer import Scorer
+from dinkcli.nearest.scores import Scratch, ties_of
+
+_CHUNK_ROWS = 2048
+_CHUNK_SCORES = 1 << 21
+_MOST_SCORES = 1 << 24  # for the sake of aligned rows
+# Where chunks of 2048 rows are small, what is done for each chunk costs more than they do.
+_CACHED_NUMBERS = 3 << 18
+# Products of a multiple of this many rows are a quarter faster.
+_ALIGNED_ROWS = 64
+_RESCORE_ELEMENTS = 1 << 22
+_SHORT_ROWS = 64
+# More doubtful rows than this share, and short products are not worth their second look.
+_MANY = 0.3
+
+
+def chunk_rows(n_clusters: int, n_features: int) -> int:
+    """Rows (of D features) whose scores against K centres are computed at once."""
+    cached = _CACHED_NUMBERS // max(n_clusters, n_features)
+    rows = min(max(_CHUNK_ROWS, cached), _CHUNK_SCORES // n_clusters)
+    if rows < _ALIGNED_ROWS:
+        return max(1, min(_ALIGNED_ROWS, _MOST_SCORES // n_clusters))
+    return rows // _ALIGNED_ROWS * _ALIGNED_ROWS
+
+
+class Nearest(NamedTuple):
+    """The nearest centre of each row: index (N,) and squared distance (N,)."""
+
+    labels: Tensor
+    squared_distances: Tensor
+
+
+class NearestTwo(NamedTuple):
+    """The nearest and the second-nearest centre of each row: index (N,), squared distance (N,).
+
+    With one centre, the second is that centre again, at an infinite distance. Which of two nearly
+    equal centres is second is left to rounding.
+    """
+
+    labels: Tensor
+    squared_distances: Tensor
+    second_labels: Tensor
+    second_squared_distances: Tensor
+
+
+class _Ties(NamedTuple):
+    """Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,)."""
+
+    rows: Tensor
+    scores: Tensor
+    limit: Tensor
+
+
+class CenterIndex:
+    """Finds the nearest of K centres.
+
+    Args:
+        cluster_centers: (K, D), of any floating dtype.
+    """
+
+    def __init__(self, cluster_centers: Tensor):
+        self.scorer = Scorer(cluster_centers)
+        self.centers = self.scorer.centers
+        self.dtype = self.scorer.dtype
+
+    @property
+    def n_clusters(self) -> int:
+        return len(self.centers)
+
+    @property
+    def shift(self) -> Tensor | None:
+        """(D,) what is subtracted from rows and centres before anything else."""
+        return self.scorer.shift
+
+    @property
+    def largest(self) -> Tensor:
+        """The norm of the longest centre as it is computed with."""
+        return self.scorer.largest
+
+    def chunks(self, z: Tensor) -> Iterator[Tensor]:
+        """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
+        return iter(z.split(chunk_rows(*self.centers.shape)))
+
+    def squared_distances(self, z: Tensor) -> Tensor:
+        """||z_i - c_j||^2, (N, K), in one piece; never negative."""
+        return self.scorer.squared_distances(z)
+
+    def labels(self, z: Tensor) -> Tensor:
+        """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
+        return self._search(z)[0]
+
+    def nearest(self, z: Tensor) -> Nearest:
+        """The nearest centre of each row of ``z`` (N, D), and how far it is."""
+        labels, _, distances, _ = self._search(z, distances=True)
+        return Nearest(labels, distances)
+
+    def nearest_two(self, z: Tensor, rough: bool = False) -> NearestTwo:
+        """The two nearest centres of each row of ``z`` (N, D), and how far they are.
+
+        ``rough``: where a CPU is faster for it, of centres about as near any are taken; the first
+        is the nearer one of the two.
+        """
+        if rough and self.scorer.has_rough and self.scorer.has_short:
+            (a, b), (near, far) = self.nearest_few(z, 2, rough)
+            turned = far < near
+            labels, seconds = torch.where(turned, b, a), torch.where(turned, a, b)
+            return NearestTwo(labels, torch.minimum(near, far), seconds, torch.maximum(near, far))
+        labels, second, distances, second_distances = self._search(z, distances=True, two=True)
+        if self.n_clusters == 1:
+            second_distances.fill_(torch.inf)
+        return NearestTwo(labels, distances, second, second_distances)
+
+    def nearest_roughly(self, z: Tensor) -> Nearest:
+        """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
+        taken, and distances are off by the rounding of short products, but for those near 0."""
+        if not (self.scorer.has_rough and self.scorer.has_short):
+            return self.nearest(z)
+        scratch = Scratch(z.device)
+        labels = torch.empty(len(z), dtype=torch.int64)
+        distances = torch.empty(len(z), dtype=self.dtype)
+        close = [torch.empty(0, dtype=torch.int64)]
+        for where, rows in self._shifted(z, scratch):
+            labels[where], distances[where], noise = self.scorer.rough(rows, scratch)
+            close.append((distances[where] <= noise).nonzero()[:, 0] + where.start)
+        again = torch.cat(close)
+        labels[again], distances[again] = self.nearest(z[again])
+        return Nearest(labels, distances)
+
+    def nearest_few(self, z: Tensor, number: int, rough: bool) -> tuple[Tensor, Tensor]:
+        """The ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest first:
+        indices (M, N) and squared distances (M, N).
+
+        Which they are, and their order, is left to the rounding of float32 products, or to that of
+        short ones (``rough``) where a CPU has them; distances are exact to float32.
+        """
+        find = self.scorer.few
+        if rough and self.scorer.has_rough:
+            find = self.scorer.short_few
+        scratch = Scratch(z.device)
+        labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
+        distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
+        for where, rows in self._shifted(z, scratch):
+            labels[:, where] = find(rows, number, scratch)
+            for label, found in zip(labels[:, where], distances[:, where], strict=True):
+                found[:] = self.scorer.squared_distances_to(rows, label, scratch)
+        return labels, distances
+
+    def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
+        """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
+        scratch = Scratch(z.device)
+        found = torch.empty(len(z), dtype=self.dtype, device=z.device)
+        for where, rows in self._shifted(z, scratch):
+            found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
+        return found
+
+    def _shifted(self, z: Tensor, scratch: Scratch) -> Iterator[tuple[slice, Tensor]]:
+        """Where each chunk of ``z`` (N, D) is, and its rows as the scorer wants them."""
+        start = 0
+        for chunk in self.chunks(z) if len(z) else ():
+            yield slice(start, start + len(chunk)), self.scorer.shifted(chunk, scratch)
+            start += len(chunk)
+
+    def _search(
+        self, z: Tensor, distances: bool = False, two: bool = False, exact: bool = False
+    ) -> list[Tensor]:
+        """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
+        not asked for. ``exact`` rules out short products."""
+        short = self.scorer.has_short and not exact and len(z) >= _SHORT_ROWS
+        scratch = Scratch(z.device)
+        found = [
+            torch.empty(len(z) if asked else 0, dtype=dtype, device=z.device)
+            for asked, dtype in (
+                (True, torch.int64),
+                (two, torch.int64),
+                (distances, self.dtype),
+                (distances and two, self.dtype),
+            )
+        ]
+        doubtful: list[Tensor] = []
+        ties: list[_Ties] = []
+        for where, rows in self._shifted(z, scratch):
+            if short:
+                near, limit = self.scorer.short_two(rows, scratch)
+                tied = ties_of(near, limit)
+                short = len(tied) <= _MANY * len(rows)
+                doubtful.append(tied + where.start)
+            else:
+                near, limit = self.scorer.two(rows, scratch)
+                tied = ties_of(near, limit)
+                if len(tied):
+                    ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
+            self._put(found, where, rows, near.labels, near.seconds)
+            if sum(some.scores.numel() for some in ties) > _CHUNK_SCORES:
+                self._settle(z, ties, found)
+                ties = []
+        if ties:
+            self._settle(z, ties, found)
+        if doubtful:
+            self._look_again(z, torch.cat(doubtful), found)
+        return found
+
+    def _look_again(self, z: Tensor, where: Tensor, found: list[Tensor]) -> None:
+        """Replaces what short products have found about the rows ``where``."""
+        _, second, distances, _ = found
+        again = self._search(z[where], len(distances) > 0, len(second) > 0, exact=True)
+        for values, right in zip(found, again, strict=True):
+            if len(values):
+                values[where] = right
+
+    def _put(
+        self,
+        found: list[Tensor],
+        where: slice | Tensor,
+        rows: Tensor,
+        labels: Tensor,
+        seconds: Tensor,
+    ) -> None:
+        """Writes what ``_search`` gives about the shifted ``rows`` (B, D)."""
+        scratch = Scratch(rows.device)
+        for numbers, target, distances in zip((labels, seconds), found[:2], found[2:], strict=True):
+            if len(target):
+                target[where] = numbers
+            if len(distances):
+                distances[where] = self.scorer.squared_distances_to(rows, numbers, scratch)
+
+    def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
+        """Puts labels right, by float64 distances to all centres that may be the nearest."""
+        where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
+        first = found[0][where]
+        scores.scatter_(1, first[:, None], -torch.inf)
+        counts = (scores <= limit[:, None]).sum(1)
+        candidates = scores.topk(int(counts.max()), largest=False).indices
+        exact = self._rescore(z[where], candidates, counts)
+        seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
+        rows = self.scorer.shifted(z[where], Scratch(z.device))
+        self._put(found, where, rows, exact, seconds)
+
+    def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
+        """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the
+        ``candidates`` (M, C)."""
+        listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
+        row, position = listed.nonzero().unbind(1)
+        center = candidates[row, position]
+        exact_dtype = torch.float32 if z.device.type == "mps" else torch.float64  # MPS has no f64
+        pairs = max(1, _RESCORE_ELEMENTS // z.shape[1])
+        distances = torch.cat(
+            [
+                (z[r].to(exact_dtype) - self.centers[c].to(exact_dtype)).square().sum(1)
+                for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
+            ]
+        )
+        least = distances.new_full((len(z),), torch.inf)
+        least.scatter_reduce_(0, row, distances, "amin")
+        label = torch.where(distances == least[row], center, self.n_clusters)
+        result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=z.device)
+        return result.scatter_reduce_(0, row, label, "amin")

@@ -1,0 +1,178 @@
+"""Scores of rows against centres, and how far off they can be.
+
+The score of a centre is half its squared distance from the row, less half the row's squared norm
+unless the product is a short one of a CPU.
+
+Shapes: B rows of a chunk, K clusters, D features. Scores are (K, B): reductions over centres then
+take many rows at once.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dinkcli.nearest.products import has_short_factors, has_short_products, products, rounding_error
+from dinkcli.nearest.scores import Best, Scratch, Two, limit_of
+from dinkcli.nearest.soft import accumulation_dtype
+
+# With less, conversion costs more than the faster product wins.
+_SHORT_CLUSTERS = 48
+_SHORT_CENTERS = 1 << 15  # numbers
+# Centres are shifted when their mean is this many times as far from the origin as they are from it.
+_FAR = 0.5
+_BFLOAT16_ROUNDOFF = 2.0**-8
+
+
+class Scorer:
+    """Centres made ready for products with rows, norms at hand.
+
+    Centres far from the origin, and the rows with them, are shifted to the mean centre, which
+    keeps float32 digits. Half precision is computed in float32.
+
+    Attributes:
+        dtype: of the products.
+        centers: (K, D) in that.
+        shift: (D,) what is subtracted from them and from the rows, or None.
+        largest: norm of the longest centre, after the shift.
+        has_short: whether short products find the nearest centre faster.
+        has_rough: whether there are some on a CPU, however few the centres.
+    """
+
+    def __init__(self, cluster_centers: Tensor):
+        centers = cluster_centers.detach()
+        self.dtype = accumulation_dtype(centers.dtype)
+        self.centers = centers.to(self.dtype)
+        mean = self.centers.mean(0)
+        spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
+        far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
+        self.shift = mean if far else None
+        self._shifted = self.centers - mean if far else self.centers
+        self._half_norms = self._shifted.square().sum(1) / 2
+        self.largest = (2 * self._half_norms.max()).sqrt()
+        device = centers.device
+        self._best = Best(len(centers), self.dtype, device)
+        self._on_cpu = device.type == "cpu"
+        available = has_short_factors() if self._on_cpu else has_short_products(device, self.dtype)
+        available = available and self.dtype == torch.float32
+        large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
+        self.has_short = available and large
+        self.has_rough = available and self._on_cpu
+
+    def shifted(self, z: Tensor, scratch: Scratch) -> Tensor:
+        """Rows (B, D) as the other methods want them."""
+        z = z.to(self.dtype)
+        if self.shift is None:
+            return z
+        return torch.sub(z, self.shift, out=scratch("shifted", z.shape, self.dtype))
+
+    def two(self, rows: Tensor, scratch: Scratch) -> tuple[Two, Tensor]:
+        """The two best centres of each row, and what the score of the nearest is at most (B,)."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        near = self._best.two(self._scores(rows, scratch), self._reach(norms))
+        return near, limit_of(near, self._error(norms))
+
+    def short_two(self, rows: Tensor, scratch: Scratch) -> tuple[Two, Tensor]:
+        """The same by a short product; only where there are some to be had."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        if self._on_cpu:
+            product, factors = self._short_product(rows, norms, scratch)
+            near = self._best.short_two(product, scratch)
+            error = self._short_error(rows, norms, factors, scratch)
+            return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
+        near = self._best.two(self._scores(rows, scratch, short=True), self._reach(norms))
+        error = rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
+        return near, limit_of(near, error.add_(self._error(norms)))
+
+    def rough(self, rows: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest centre of each row and its squared distance, from the scores of a short
+        product on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        product, _ = self._short_product(rows, norms, scratch)
+        near = self._best.short_two(product, scratch)
+        return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
+
+    def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
+        """The ``number`` nearest centres (M, B), the nearest first, but for rounding; the same ones
+        whatever the other rows."""
+        return self._scores(rows, scratch).topk(number, dim=0, largest=False).indices
+
+    def short_few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
+        """The same by a short product on a CPU."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        product, _ = self._short_product(rows, norms, scratch)
+        return self._best.short_few(product, number, scratch)
+
+    def squared_distances(self, z: Tensor) -> Tensor:
+        """||z_i - c_j||^2, (B, K), in one piece; never negative."""
+        rows = self.shifted(z, Scratch(z.device))
+        with products(rows.device):
+            scores = torch.addmm(self._half_norms, rows, self._shifted.T, alpha=-1)
+        return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
+
+    def squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: Scratch) -> Tensor:
+        """From shifted ``rows`` (B, D) to the centres ``labels`` (B,), from the coordinates: no
+        digits are lost to cancellation, as in scores they can be."""
+        chosen = scratch("rows", rows.shape, self.dtype)
+        torch.index_select(self._shifted, 0, labels, out=chosen)
+        return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
+
+    def _scores(self, rows: Tensor, scratch: Scratch, short: bool = False) -> Tensor:
+        out = scratch("scores", (len(self.centers), len(rows)), self.dtype)
+        with products(rows.device, short):
+            half_norms = self._half_norms[:, None]
+            return torch.addmm(half_norms, self._shifted, rows.T, alpha=-1, out=out)
+
+    def _reach(self, norms: Tensor) -> float:
+        """Twice the largest score of rows with ``norms`` (B,), or more."""
+        return float((norms.max() + self.largest).square_())
+
+    def _error(self, norms: Tensor) -> Tensor:
+        """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
+        eps = torch.finfo(self.dtype).eps * (self.centers.shape[1] + 2)
+        return (norms + self.largest).mul_(eps * self.largest)
+
+    def _short_product(
+        self, rows: Tensor, norms: Tensor, scratch: Scratch
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
+
+        Half the squared norms go in as two more columns each, so that it is half the squared
+        distance: near centres, for which it is small, lose least by the last rounding.
+        """
+        n_rows, n_features = rows.shape
+        factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
+        factors[:, :n_features].copy_(rows)
+        half = norms.square().div_(2)
+        factors[:, n_features] = half
+        factors[:, n_features + 1] = half - factors[:, n_features]
+        factors[:, n_features + 2 :] = 1.0
+        product = scratch("product", (len(self.centers), n_rows), torch.bfloat16)
+        return torch.mm(self._short_centers, factors.T, out=product), factors
+
+    def _short_error(
+        self, rows: Tensor, norms: Tensor, factors: Tensor, scratch: Scratch
+    ) -> Tensor:
+        """Bound (B,) of the error of such scores before the last rounding."""
+        n_features = rows.shape[1]
+        rounded = scratch("rows", rows.shape, self.dtype).copy_(factors[:, :n_features])
+        # 1.01: the rounded centre may be longer than the centre.
+        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
+        # Two columns hold a norm to 2**-16.
+        eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
+        return error.add_(norms * self._lost).add_((norms + self.largest).square_().mul_(eps))
+
+    @cached_property
+    def _lost(self) -> Tensor:
+        """The norm of what a centre loses in a short product, at most."""
+        return rounding_error(self._shifted).max()
+
+    @cached_property
+    def _short_centers(self) -> Tensor:
+        """The factor (K, D + 4) that goes with the one of the rows."""
+        rough = self._half_norms.bfloat16()
+        one = torch.ones_like(rough)
+        columns = one, one, rough, (self._half_norms - rough).bfloat16()
+        return torch.cat([-self._shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)

@@ -1,0 +1,263 @@
+"""What a training would take, before it is begun: time, memory, passes, and what to do where that
+is too much.
+
+Shapes: N rows, S rows of the sample, K clusters, D features, P processes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.memory import default_memory, machine_memory
+from dinkcli.data.spool import repeatable
+from dinkcli.errors import UsageError
+from dinkcli.options import TrainOptions
+from dinkcli.planning.calibrate import Measured, calibrate
+from dinkcli.planning.footprint import Footprint, resident_bytes
+from dinkcli.planning.work import NOTHING, Range, Work
+from dinkcli.processes.device import resolve_device
+
+_ENDING = 0.35  # of what starting takes: the interpreter takes the libraries down again
+_SPREAD = 0.15  # of what is measured in a moment against what happens later
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of the work.
+
+    Attributes:
+        name: "start", "read", "sample", "seed", "anneal", "refine", "passes" or "save".
+        rounds: how often.
+        rows: that each round works on, those of all processes.
+        seconds: of all rounds.
+    """
+
+    name: str
+    rounds: Range
+    rows: int
+    seconds: Range
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training K clusters on N rows takes, and assigning all rows to them afterwards.
+
+    Attributes:
+        name, rows, features, dtype, n_bytes: of the input; bytes of its files.
+        clusters, device, processes: what it is planned for.
+        held: whether the rows are held in memory, or read anew for each pass.
+        held_bytes: of all rows in the type that memory holds them in.
+        readings: how often all rows are read from the input.
+        sample, sample_bytes: rows that centres are annealed and refined on.
+        batch: rows of each update of the annealing.
+        phases: of the training, in order.
+        seconds: of the training, without the exchange between processes.
+        memory: resident bytes of each process at its largest.
+        device_memory: bytes on the GPU at the most; None without one.
+        exchanged: bytes that each process sends, and as many that it receives.
+        assign_seconds, assign_memory: of assigning all rows to the clusters.
+        machine, device_total: bytes of memory that there are.
+        warnings: what does not fit or costs much, and what to do about it.
+    """
+
+    name: str
+    rows: int
+    features: int
+    dtype: str
+    n_bytes: int
+    clusters: int
+    device: str
+    processes: int
+    held: bool
+    held_bytes: int
+    readings: Range
+    sample: int
+    sample_bytes: int
+    batch: int
+    phases: list[Phase]
+    seconds: Range
+    memory: int
+    device_memory: int | None
+    exchanged: Range
+    assign_seconds: float
+    assign_memory: int
+    machine: int
+    device_total: int | None
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON; ranges become {"low": .., "typical": .., "high": ..}."""
+        found = _plain(self)
+        assert isinstance(found, dict)
+        return found
+
+
+def plan(
+    data: DataSet,
+    options: TrainOptions,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    processes: int = 1,
+    startup: float = 0.0,
+    machine: int | None = None,
+) -> Plan:
+    """Reads the first rows, measures the parts of a training on them, and adds up.
+
+    Args:
+        memory: bytes that the rows of a process may take; a quarter of the machine's without it.
+        processes: that share the rows, each with the power and the memory of this machine.
+        startup: seconds before a command reads its first row.
+        machine: bytes of memory in the machine; what this one has without it.
+
+    Raises:
+        UsageError: more clusters than rows, less than one process.
+        InputError: a damaged input, or bad rows among the first.
+    """
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: expected at least 1")
+    where = resolve_device(device)
+    data = repeatable(data)
+    options.check_rows(data.known_rows, data.name)
+    memory = default_memory() if memory is None else memory
+    machine = machine_memory() if machine is None else machine
+    startup *= 1 + _ENDING
+    libraries = resident_bytes()
+    work = Work.of(data, options, memory * processes)
+    mine = work.shared(processes)
+    measured = calibrate(data, mine, options.metric, where)
+    work, mine = (replace(each, axes=measured.axes) for each in (work, mine))
+    phases = _phases(work, measured, startup)
+    total = NOTHING
+    for phase in phases:
+        total = total.plus(phase.seconds)
+    total = Range(total.low * (1 - _SPREAD), total.typical, total.high * (1 + _SPREAD))
+    needs = Footprint(mine, libraries, measured.reading_bytes, on_device=where.type == "cuda")
+    device_total = torch.cuda.mem_get_info(where)[1] if where.type == "cuda" else None
+    result = Plan(
+        name=data.name,
+        rows=work.rows,
+        features=work.features,
+        dtype=str(data.dtype),
+        n_bytes=sum(reader.n_bytes for reader in data.readers),
+        clusters=work.clusters,
+        device=str(where),
+        processes=processes,
+        held=work.held,
+        held_bytes=work.rows * work.features * work.itemsize,
+        readings=work.readings,
+        sample=work.sample,
+        sample_bytes=work.sample_bytes,
+        batch=work.batch,
+        phases=phases,
+        seconds=total,
+        memory=needs.host,
+        device_memory=needs.device if device_total else None,
+        exchanged=work.reduced_bytes.times(2 * (processes - 1) / processes),
+        assign_seconds=startup + measured.assign,
+        assign_memory=needs.assigning,
+        machine=machine,
+        device_total=device_total,
+        warnings=[],
+    )
+    result.warnings.extend(_warnings(result, work, options, memory, needs))
+    return result
+
+
+def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
+    """One after the other, each with the seconds of all its rounds."""
+    once, starts = Range.exactly(1), Range.exactly(work.starts)
+    updates = Range.exactly(work.updates * work.starts)
+    annealing = work.updates * measured.update + work.reports * measured.report
+    first_look = Range.exactly(1 if work.swaps.high else 0)
+    refining = work.swaps.plus(first_look).times(measured.swap)
+    refining = refining.plus(work.breaths.times(measured.breath))
+    rounds = work.swaps.plus(work.breaths).times(work.starts)
+    return [
+        Phase("start", once, 0, Range.exactly(startup)),
+        Phase("read", once.times(work.held), work.rows, Range.exactly(measured.read)),
+        Phase("sample", once, work.sample, Range.exactly(measured.draw)),
+        Phase("seed", starts, work.seeding, starts.times(measured.seed)),
+        Phase("anneal", updates, work.batch, starts.times(annealing)),
+        Phase("refine", rounds, work.sample, refining.times(work.starts)),
+        Phase("passes", work.passes, work.rows, work.passes.times(measured.full_pass)),
+    ]
+
+
+def _warnings(
+    plan: Plan, work: Work, options: TrainOptions, memory: int, needs: Footprint
+) -> list[str]:
+    found = []
+    if plan.memory > plan.machine:
+        found.append(
+            f"a process needs about {size_text(plan.memory)} of memory, the machine has "
+            f"{size_text(plan.machine)}; {_remedy(plan, needs)}"
+        )
+    if plan.device_total and plan.device_memory and plan.device_memory > plan.device_total:
+        found.append(
+            f"{plan.device} needs about {size_text(plan.device_memory)} of memory and has "
+            f"{size_text(plan.device_total)}; use float16 input, fewer clusters, or more processes"
+        )
+    if not plan.held:
+        text = (
+            f"the rows take {size_text(plan.held_bytes / plan.processes)} and may take "
+            f"{size_text(memory)} (--memory): they are read {_times(plan.readings)} times"
+        )
+        if needs.if_held <= plan.machine * 0.9:
+            text += f"; --memory {size_option(plan.held_bytes / plan.processes)} would hold them"
+        found.append(text)
+    if work.sample < work.wanted_sample:
+        found.append(
+            f"--memory cuts the sample to {work.sample} rows of {work.wanted_sample}, which may "
+            f"cost quality; it takes --memory {size_option(4 * work.wanted_sample * work.features)}"
+        )
+    return found
+
+
+def _remedy(plan: Plan, needs: Footprint) -> str:
+    """What makes it fit."""
+    ways = []
+    limit = plan.machine // 8
+    if plan.held and needs.if_streamed(limit) <= plan.machine:
+        ways.append(f"--memory {size_option(limit)} reads the rows anew for each pass")
+    if plan.held and plan.dtype == "float32":
+        ways.append("rows stored as float16 take half")
+    if needs.centers > plan.machine / 4:
+        ways.append("fewer clusters (-k) need less")
+    more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
+    ways.append(f"or share the rows among more machines (--processes {more})")
+    return ", ".join(ways)
+
+
+def _times(count: Range) -> str:
+    return f"{count.low:g} to {count.high:g}"
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes for a reader, such as 1.54 GB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes /= 1000
+        units.pop(0)
+    return f"{n_bytes:.3g} {units[0]}"
+
+
+def size_option(n_bytes: float) -> str:
+    """Bytes as --memory takes them, rounded up: 1.6GB."""
+    scale = 10 ** max(0, len(str(int(n_bytes))) - 2)
+    return size_text(math.ceil(n_bytes / scale) * scale).replace(" ", "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Range):
+        return value._asdict()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, (Plan, Phase)):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    return value

@@ -1,0 +1,136 @@
+"""What processes that train one model together tell each other; nothing, for one alone.
+
+Each has a part of the rows. Sums over rows are added up over all of them, after which every
+process knows the same and decides the same. Rows stay where they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dinkcli.errors import LostError, RunError
+from dinkcli.processes.group import Group
+from dinkcli.processes.launcher import World
+from dinkcli.processes.watch import Watch
+
+_ARRIVAL = timedelta(minutes=5)
+# A process that is gone is noticed sooner; this one lives, and does not get on.
+_PATIENCE = timedelta(hours=2)
+_MESSAGE_ELEMENTS = 1 << 20
+
+
+class Processes(Group):
+    """Several processes over ``torch.distributed``: gloo on CPUs, nccl on CUDA devices.
+
+    Args:
+        device: on which the rows are.
+        on_loss: see ``Watch``.
+
+    Raises:
+        RunError: the others have not come, or cannot be reached.
+    """
+
+    def __init__(self, world: World, device: torch.device, on_loss: Callable[[str | None], object]):
+        super().__init__(world)
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        try:
+            rendezvous = dist.rendezvous("env://", world.rank, world.size, timeout=_ARRIVAL)
+            store, rank, size = next(rendezvous)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"dink/{attempt}", store)
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore("group", store),
+                rank=rank,
+                world_size=size,
+                timeout=_PATIENCE,
+            )
+            # A client of its own, so that no beat waits for another request.
+            own = store.clone() if hasattr(store, "clone") else store
+            self._watch = Watch(own, rank, size, on_loss)
+            self.total(1.0)  # connects; who is lost later is noticed
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"the {world.size} processes of this job have not found each other: {reason}"
+            ) from error
+
+    def sum_(self, *tensors: Tensor) -> None:
+        self._reduce(tensors, dist.ReduceOp.SUM)
+
+    def largest_(self, tensor: Tensor) -> None:
+        self._reduce((tensor,), dist.ReduceOp.MAX)
+
+    def largest(self, *values: float) -> list[float]:
+        found = torch.tensor(values, dtype=torch.float64)
+        self.largest_(found)
+        return found.tolist()
+
+    def total(self, *values: float) -> list[float]:
+        found = torch.tensor(values, dtype=torch.float64)
+        self.sum_(found)
+        return found.tolist()
+
+    def before(self, number: int) -> int:
+        return int(self.gather(torch.tensor([number]))[: self.rank].sum())
+
+    def any(self, flag: bool) -> bool:
+        return self.largest(float(flag))[0] > 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(tensor)
+        self.sum_(lengths)
+        padded = tensor.new_zeros((int(lengths.max()), *tensor.shape[1:])).to(self._device)
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        with _connected():
+            dist.all_gather(parts, padded)
+        whole = [part[:n] for part, n in zip(parts, lengths.tolist(), strict=True)]
+        return torch.cat(whole).to(tensor.device)
+
+    def claim(self) -> bool:
+        return self._watch.claim()
+
+    def explain(self) -> str | None:
+        return self._watch.broken()
+
+    def close(self) -> None:
+        self.total(1.0)
+        self._watch.close()
+        dist.destroy_process_group()
+
+    def _reduce(self, tensors: tuple[Tensor, ...], operation: dist.ReduceOp.RedOpType) -> None:
+        if len(tensors) > 1 and sum(tensor.numel() for tensor in tensors) <= _MESSAGE_ELEMENTS:
+            # One message takes about as long as another, whatever little is in it.
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            self._reduce((flat,), operation)
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+            return
+        there = [tensor.to(self._device).contiguous() for tensor in tensors]
+        with _connected():
+            works = [dist.all_reduce(each, operation, async_op=True) for each in there]
+            for work in works:
+                work.wait()
+        for tensor, found in zip(tensors, there, strict=True):
+            if found is not tensor:
+                tensor.copy_(found)
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostError(f"a connection between processes broke: {error}") from error

@@ -1,6 +1,0 @@
-"""``dink report``: a page about a model and its rows, in one file that needs no network."""
-
-from dinkcli.report.gather import Material, gather
-from dinkcli.report.page import page
-
-__all__ = ["Material", "gather", "page"]

@@ -1,0 +1,158 @@
+"""First centres: k-means++ on a sample, random rows, or Xavier.
+
+Shapes: S rows of the sample, N of them in this process, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dinkcli.errors import InputError
+from dinkcli.nearest.index import CenterIndex, Nearest, chunk_rows
+from dinkcli.nearest.products import products
+from dinkcli.nearest.sums import wide
+from dinkcli.training.sample import Sample
+from dinkcli.training.schedule import seeding_size
+
+_BATCH_SHARE = 4  # a batch of seeds is this part of those drawn before
+_FIRST_STAGE = 64
+_MANY_SEEDS = 48  # for which one plain product is not the fastest
+
+
+class Seeds(NamedTuple):
+    """First centres (K, D), and the nearest of them of each row (N,) here that they were drawn
+    from, where that is known."""
+
+    centers: Tensor
+    labels: Tensor | None = None
+
+
+def seed_centers(
+    sample: Sample, n_clusters: int, init: str, generator: torch.Generator, part: int
+) -> Seeds:
+    """K centres, by one of ``options.SEEDINGS``.
+
+    Args:
+        part: rows of the sample that k-means++ draws from; it takes all of them when these do
+            not have K distinct ones.
+
+    Raises:
+        InputError: k-means++ on fewer than K distinct rows.
+    """
+    if init == "xavier":
+        bound = (6 / (n_clusters + sample.z.shape[1])) ** 0.5
+        uniform = torch.rand(n_clusters, sample.z.shape[1], generator=generator)
+        return Seeds(((uniform * 2 - 1) * bound).to(sample.z))
+    if init == "random":
+        first = torch.arange(min(n_clusters, len(sample)), device=sample.z.device)
+        return Seeds(sample.at(first, sample.z))  # the sample is in random order
+    seeds = kmeans_plus_plus(sample[:part], n_clusters, generator)
+    if len(seeds.centers) < n_clusters and part < len(sample):
+        seeds = Seeds(kmeans_plus_plus(sample, n_clusters, generator).centers)
+    if len(seeds.centers) < n_clusters:
+        raise too_few_rows(len(seeds.centers), n_clusters)
+    return seeds
+
+
+def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator) -> Seeds:
+    """Rows drawn with probability proportional to the squared distance to the nearest row drawn
+    so far (Arthur and Vassilvitskii 2007); K, or all the distinct rows when they are fewer.
+
+    The first are drawn one after the other; then in batches, each a fraction of those before, as
+    k-means|| does (Bahmani et al. 2012), and from more rows as they become more. So all of it costs
+    little more than one product of the sample and the seeds, where drawing one by one from all
+    would read the sample K times.
+    """
+    chosen = torch.empty(0, dtype=torch.int64, device=sample.z.device)
+    for number in _stages(n_clusters):
+        last = number == n_clusters
+        part = sample if last else sample[: seeding_size(len(sample), number)]
+        chosen, labels = _draw_up_to(part, chosen, number, generator)
+    centers = sample.at(chosen, sample.z)
+    if len(centers) < n_clusters:
+        # What is left is zero, or zero to rounding: then any other rows will do.
+        distinct = torch.unique(sample.z, dim=0)[:n_clusters]
+        distinct = torch.unique(sample.group.gather(distinct), dim=0)[:n_clusters]
+        if len(distinct) > len(centers):
+            return Seeds(distinct)
+    return Seeds(centers, labels)
+
+
+def _stages(n_clusters: int) -> list[int]:
+    """Numbers of seeds up to K, four times as many each, after which more rows take part."""
+    stages = [n_clusters]
+    while stages[0] > _FIRST_STAGE:
+        stages.insert(0, -(-stages[0] // 4))
+    return stages
+
+
+def _draw_up_to(
+    sample: Sample, chosen: Tensor, n_clusters: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Positions (K,) of those ``chosen`` before and of more, or of fewer when all other rows are
+    copies of them; and the nearest one of each row here (N,)."""
+    z = sample.z
+    norms = z.square().sum(1)
+    mass = torch.ones_like(norms)
+    labels, distances = (
+        torch.zeros_like(norms, dtype=torch.int64),
+        torch.full_like(norms, torch.inf),
+    )
+    if len(chosen):
+        labels, distances = _nearest(z, norms, sample.at(chosen, z))
+        mass = distances
+    while len(chosen) < min(n_clusters, len(sample)):
+        cumulative = sample.everywhere(sample.weigh(mass)).cumsum(0, dtype=wide(z.device))
+        if not cumulative[-1] > 0:
+            break
+        number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
+        drawn = _draw(sample, cumulative, number, generator)
+        near = _nearest(z, norms, sample.at(drawn, z))
+        nearer = near.squared_distances < distances
+        distances = torch.where(nearer, near.squared_distances, distances)
+        labels = torch.where(nearer, near.labels + len(chosen), labels)
+        distances[sample.here(drawn)[1]] = 0.0
+        chosen = torch.cat([chosen, drawn])
+        mass = distances
+    return chosen, labels
+
+
+def _nearest(z: Tensor, norms: Tensor, seeds: Tensor) -> Nearest:
+    """The nearest seed of each row of ``z`` (N, D) with squared ``norms`` (N,), and about how far
+    it is; copies of a seed are at distance 0."""
+    if len(seeds) >= _MANY_SEEDS:
+        return CenterIndex(seeds).nearest_roughly(z)
+    squares = seeds.square().sum(1)
+    rows = chunk_rows(*seeds.shape)
+    with products(z.device):
+        parts = [torch.addmm(squares, part, seeds.T, alpha=-2).min(1) for part in z.split(rows)]
+    distances = torch.cat([least for least, _ in parts]).add_(norms)
+    # Rounding leaves about this much where the distance is truly zero.
+    noise = 4 * torch.finfo(z.dtype).eps * z.shape[1] ** 0.5 * norms
+    distances[distances <= noise] = 0.0
+    return Nearest(torch.cat([label for _, label in parts]), distances)
+
+
+def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Positions of at most ``number`` distinct rows, by their cumulative mass (S,)."""
+    draws = torch.rand(number, generator=generator, dtype=torch.float64).to(cumulative)
+    rows = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
+    rows = rows.clamp_(max=len(sample) - 1)
+    if number == 1:
+        return rows
+    # Copies of one row count once, the lowest of them.
+    rows = rows.unique()
+    _, copies = torch.unique(sample.at(rows, sample.z), dim=0, return_inverse=True)
+    first = torch.full((len(rows),), len(sample), device=rows.device)
+    first.scatter_reduce_(0, copies, rows, "amin")
+    return first[first < len(sample)]
+
+
+def too_few_rows(distinct: int, n_clusters: int) -> InputError:
+    return InputError(
+        f"the data have {distinct} distinct rows, fewer than the {n_clusters} clusters asked "
+        f"for; use -k {distinct} or less"
+    )

@@ -1,0 +1,286 @@
+"""Training: a generator of steps. No printing, no files; whoever drives it shows and saves.
+
+Shapes: N rows, B rows in a batch, K clusters, D features.
+
+With ``temperature="auto"`` the centres are seeded on a sample, annealed on its main axes (the
+shrink loss at a falling temperature), refined there by moving whole centres, and then updated by
+passes over all rows at temperature 0 until the inertia stops falling. A fixed temperature trains
+the objective at that temperature; infinity is the paper's literal one, by gradient descent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinkcli.head.head import DinkClusterHead
+from dinkcli.head.objective import dilation_loss
+from dinkcli.nearest.limits import refuse_overflow
+from dinkcli.nearest.sums import Statistics, full_pass
+from dinkcli.options import TrainOptions
+from dinkcli.training.anneal import Annealing, anneal, updates_per_report
+from dinkcli.training.passes import Passes
+from dinkcli.training.progress import Descending, Passing, Progress
+from dinkcli.training.refine import Refining, State, refine
+from dinkcli.training.rows import RowSource
+from dinkcli.training.sample import Sample
+from dinkcli.training.schedule import annealing_batch, effort, sample_size, seeding_size
+from dinkcli.training.seeding import Seeds, seed_centers
+from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
+
+_LITERAL_EPOCHS = 50
+_LITERAL_LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one update of the centres.
+
+    Attributes:
+        phase: "anneal", "refine" or "pass" (one over all rows).
+        done, total: position in the phase; ``total`` is a bound for refine and pass.
+        rows: rows that this step read.
+        temperature: that the step was made at.
+        inertia: sum of squared distances to the nearest centre, scaled to all N rows; on main axes
+            what lies outside counts in full.
+        dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
+        smallest, largest: share of rows in the smallest and largest cluster.
+        start: which of the ``n_init`` starts, from 1.
+        reseeded: empty clusters that this step gave new centres.
+    """
+
+    phase: str
+    done: int
+    total: int
+    rows: int
+    temperature: float
+    inertia: float
+    dilation_loss: float
+    shrink_loss: float
+    smallest: float
+    largest: float
+    start: int = 1
+    reseeded: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON: an infinite temperature becomes the string "inf"."""
+        return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+
+
+class Trainer:
+    """Fits K centres to the rows of a source.
+
+    ``steps()`` runs the training; afterwards (or in between) ``cluster_centers`` are the centres
+    in the data's own coordinates, and ``counts`` the weight of each cluster.
+
+    All that changes while training is in ``at`` and in the state of ``generator``. Whenever
+    ``steps()`` rests, another trainer of the same rows and options that is given both goes on to
+    the same result, bit for bit on the same CPU.
+
+    Args:
+        initial: (K, D) centres to start from, for ``options.init`` "given".
+    """
+
+    def __init__(self, rows: RowSource, options: TrainOptions, initial: Tensor | None = None):
+        self.rows = rows
+        self.options = options
+        self.initial = initial
+        self._project = rows.project
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
+
+    @property
+    def cluster_centers(self) -> Tensor:
+        """(K, D) float32 on the CPU, in the coordinates of the data."""
+        return self.at.centers.cpu() + self.rows.shift
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The rows that centres are seeded, annealed and refined on; the first random draw."""
+        n_rows, n_features = self.rows.n_rows, self.rows.n_features
+        memory = self.rows.memory * self.rows.group.size
+        size = sample_size(n_rows, self.options.n_clusters, n_features, memory)
+        return self.rows.sample(size, self.generator)
+
+    def steps(self) -> Iterator[Step | None]:
+        """Trains; yields a ``Step`` to report, or None where it could rest as well.
+
+        Raises:
+            InputError: fewer distinct rows than clusters.
+        """
+        options, at = self.options, self.at
+        if options.temperature == "auto":
+            if not isinstance(at.loop, Passing):
+                yield from self._best_start(self.sample)
+                at.loop = Passing.begin(at.centers)
+            self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
+            yield from self._passes(at.loop, 0.0)
+            return
+        if at.loop is None:
+            self._seed(self.sample)
+            literal = options.literal
+            at.loop = Descending.begin(at.centers) if literal else Passing.begin(at.centers)
+        self.__dict__.pop("sample", None)
+        if isinstance(at.loop, Descending):
+            yield from self._literal_passes(at.loop)
+        elif isinstance(at.loop, Passing):
+            yield from self._passes(at.loop, float(options.temperature))
+
+    def _best_start(self, sample: Sample) -> Iterator[Step | None]:
+        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
+        at = self.at
+        n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
+        axes = main_axes(sample, self.options.n_clusters)
+        while at.start <= n_init:
+            if isinstance(at.loop, Annealing | Refining):
+                space = Subspace.on(sample, axes, at.loop.centers.shape[1])
+            else:
+                labels = self._seed(sample)
+                space = Subspace.on(sample, axes, number_of_axes(sample, axes, at.centers))
+                at.loop = Annealing.begin(space.sample, space.into(at.centers), labels)
+            if isinstance(at.loop, Annealing):
+                yield from self._anneal(space, at.loop)
+                at.loop = Refining.begin(at.loop.centers, at.loop.rough)
+            if isinstance(at.loop, Refining):
+                labels = None
+                if self.options.refine:
+                    labels = yield from self._refine(space, at.loop)
+                at.centers = space.means(at.loop.centers, labels, at.loop.rough)
+            if n_init > 1:
+                now = State.of(sample, at.centers)
+                if at.best is None or now.inertia < at.best_inertia:
+                    at.best, at.best_inertia = at.centers, now.inertia
+                at.centers = at.best
+            at.loop = None
+            at.start += 1
+        at.start = n_init
+
+    def _seed(self, sample: Sample) -> Tensor | None:
+        """Sets the first centres; the nearest of them of the rows that annealing begins with,
+        where that is known."""
+        if self.initial is not None:
+            centers = self.initial - self.rows.shift
+            refuse_overflow(centers, "--init")
+            seeds = Seeds(centers.to(sample.z))
+        else:
+            options = self.options
+            part = seeding_size(len(sample), options.n_clusters)
+            seeds = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
+        self.at.centers = self._project(seeds.centers)
+        return seeds.labels
+
+    def _anneal(self, space: Subspace, loop: Annealing) -> Iterator[Step | None]:
+        options, at, sample = self.options, self.at, space.whole
+        how = effort(len(sample), *at.centers.shape)
+        steps, size = how.annealing_steps, options.batch_size or how.annealing_batch
+        size = min(size, len(sample))
+        for mean_inertia in anneal(space.sample, loop, size, steps, options.dilation_weight):
+            at.counts = loop.shares * self.rows.total_weight
+            if mean_inertia is None:
+                yield None
+                continue
+            at.centers = space.out_of(loop.centers)
+            yield self._step(
+                "anneal",
+                (loop.done, steps),
+                updates_per_report(steps) * size,
+                loop.temperature,
+                mean_inertia + space.left,
+                sample.paper_shrink_loss(at.centers),
+            )
+
+    def _refine(self, space: Subspace, loop: Refining) -> Generator[Step, None, Tensor | None]:
+        """Returns the labels of all rows of the sample, where the last round has found them."""
+        at, labels = self.at, None
+        how = effort(len(space.whole), *at.centers.shape)
+        for moved, best in refine(space.sample, loop, self.generator, how):
+            part = space.sample[: best.rows]
+            sizes = part.cluster_weights(best.near.labels, len(best.centers))
+            at.centers = space.out_of(best.centers)
+            at.counts = sizes * (self.rows.total_weight / part.total_weight)
+            yield self._step(
+                "refine",
+                (loop.largest - moved, loop.largest),
+                best.rows,
+                0.0,
+                best.inertia / part.total_weight + space.left,
+                space.whole.paper_shrink_loss(at.centers),
+            )
+            labels = best.near.labels if best.rows == len(space.sample) else None
+        return labels
+
+    def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
+        for done in Passes(self.rows, self.options, self.at, temperature).run(loop):
+            if done is None:
+                yield None
+                continue
+            position = done.number, done.limit
+            yield self._pass_step(position, temperature, done.found, done.reseeded)
+
+    def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
+        """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
+        at, limit = self.at, self.options.epochs or _LITERAL_EPOCHS
+        size = self.options.batch_size or annealing_batch(self.rows.n_rows, len(at.centers))
+        head = DinkClusterHead(*at.centers.shape).to(at.centers.device)
+        head.reset_cluster_centers(loop.weights)
+        loop.weights = head.cluster_centers.detach()
+        optimizer = torch.optim.Adam(head.parameters(), lr=_LITERAL_LEARNING_RATE)
+        loop.resume(optimizer, head.cluster_centers)
+        while loop.done <= limit:
+            if loop.done:
+                batches = self.rows.batches(size, self.options.seed, loop.done)
+                for batch, _ in islice(batches, loop.blocks, None):
+                    dilation, shrink = head(batch)
+                    optimizer.zero_grad()
+                    (shrink + self.options.dilation_weight * dilation).backward()
+                    optimizer.step()
+                    loop.updates += 1
+                    loop.blocks += 1
+                    yield None
+            at.centers = self._project(loop.weights.clone())
+            found = full_pass(self.rows.blocks(), at.centers)
+            at.measured(found)
+            loop.done += 1
+            loop.blocks = 0
+            yield self._pass_step((loop.done - 1, limit), math.inf, found)
+
+    def _pass_step(
+        self, position: tuple[int, int], temperature: float, found: Statistics, reseeded: int = 0
+    ) -> Step:
+        mean_inertia = found.inertia / self.rows.total_weight
+        shrink = found.paper_shrink_loss(self.at.centers)
+        rows = self.rows.n_rows
+        return self._step("pass", position, rows, temperature, mean_inertia, shrink, reseeded)
+
+    def _step(
+        self,
+        phase: str,
+        position: tuple[int, int],
+        rows: int,
+        temperature: float,
+        mean_inertia: float,
+        shrink: float,
+        reseeded: int = 0,
+    ) -> Step:
+        shares = self.at.counts / self.rows.total_weight
+        return Step(
+            phase=phase,
+            done=position[0],
+            total=position[1],
+            rows=rows,
+            temperature=temperature,
+            inertia=mean_inertia * self.rows.total_weight,
+            dilation_loss=float(dilation_loss(self.at.centers)),
+            shrink_loss=shrink,
+            smallest=float(shares.min()),
+            largest=float(shares.max()),
+            start=self.at.start,
+            reseeded=reseeded,
+        )

@@ -1,0 +1,167 @@
+"""Every mistake gets one clear line, the right exit code, and nothing is written."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import dinkcli
+
+
+@pytest.fixture
+def folder(tmp_path, blobs):
+    """Good and bad files of all kinds."""
+    z = blobs[0]
+    np.save(tmp_path / "x.npy", z)
+    dinkcli.train(z, 3, device="cpu").save(tmp_path / "m.safetensors")
+    (tmp_path / "text.npy").write_text("hello world")
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "short.npy").write_bytes(whole[:-100])
+    objects = np.array([[1, "a"], [None, 2]], dtype=object)
+    np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
+    np.save(tmp_path / "flat.npy", z[:, 0])
+    np.save(tmp_path / "cube.npy", z[None])
+    np.save(tmp_path / "wide.npy", z[:, :4])
+    np.save(tmp_path / "zeros.npy", np.zeros((9, 5), np.float32))
+    np.save(tmp_path / "flat9.npy", z[:9, 0])
+    np.save(tmp_path / "minus.npy", -np.ones(300))
+    nan = z.copy()
+    nan[17, 3] = np.nan
+    np.save(tmp_path / "nan.npy", nan)
+    pq.write_table(pa.table({"e": list(z)}), tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "short.parquet").write_bytes(whole[:-100])
+    rows = [row.tolist() for row in z]
+    pq.write_table(pa.table({"e": [*rows[:30], rows[0][:2]]}), tmp_path / "ragged.parquet")
+    pq.write_table(pa.table({"e": [*rows[:30], None]}), tmp_path / "null.parquet")
+    pq.write_table(pa.table({"a": rows, "b": rows}), tmp_path / "two.parquet")
+    (tmp_path / "text.safetensors").write_text("hello world")
+    (tmp_path / "short.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:-9])
+    return tmp_path
+
+
+TRAIN = [
+    (["nowhere.npy"], 2, "nowhere.npy: no such file"),
+    (["text.npy"], 1, "text.npy: no format that dink reads"),
+    (["short.npy"], 1, "short.npy: truncated"),
+    (["short.parquet"], 1, "short.parquet: cannot be read as parquet"),
+    (["objects.npy"], 1, "objects.npy: the array holds Python objects (a pickle)"),
+    (["flat.npy"], 1, "flat.npy: the array has shape (300,), expected 2-D"),
+    (["cube.npy"], 1, "cube.npy: the array has shape (1, 300, 5), expected 2-D"),
+    (["ragged.parquet"], 1, "row 30 of column 'e' has 2 elements, expected 5"),
+    (["null.parquet"], 1, "row 30: column 'e' is null"),
+    (["two.parquet"], 2, "'a', 'b'; choose one with --column a"),
+    (["nan.npy"], 1, "nan.npy: row 17 holds nan in feature 3"),
+    (["x.npy", "wide.npy"], 1, "wide.npy: 4 features per row, but x.npy has 5"),
+    (["x.npy", "-k", "0"], 2, "-k 0: expected at least 1"),
+    (["x.npy", "-k", "301"], 2, "-k 301: more clusters than the 300 rows of x.npy"),
+    (["zeros.npy"], 1, "1 distinct rows, fewer than the 3 clusters asked for"),
+    (["zeros.npy", "--metric", "cosine"], 1, "zeros.npy: row 0 has norm 0"),
+    (["x.npy", "-o", "no/such/m"], 2, "no/such/m: no such folder: no/such"),
+    (["x.npy", "-o", "x.npy"], 2, "x.npy: is an input of this run"),
+    (["x.npy", "-o", "."], 2, ".: is a folder"),
+    (["x.npy", "--device", "tpu"], 2, "--device tpu: expected auto, cpu, cuda"),
+    (["x.npy", "--device", "cuda:99"], 2, "--device cuda:99: not on this machine, which has"),
+    (["x.npy", "--init", "best"], 2, "--init best: expected kmeans++, random, xavier"),
+    (["x.npy", "--metric", "taxi"], 2, "--metric taxi: expected one of euclidean, cosine"),
+    (["x.npy", "--temperature", "warm"], 2, "--temperature warm: expected auto, inf, or a number"),
+    (["x.npy", "--temperature", "-1"], 2, "--temperature -1.0: expected auto"),
+    (["x.npy", "--temperature", "nan"], 2, "--temperature nan: expected auto"),
+    (["x.npy", "--dilation", "-1"], 2, "--dilation -1.0: expected a number from 0"),
+    (["x.npy", "--epochs", "0"], 2, "--epochs 0: expected at least 1"),
+    (["x.npy", "--batch-size", "0"], 2, "--batch-size 0: expected at least 1"),
+    (["x.npy", "--tol", "2"], 2, "--tol 2.0: expected a number from 0"),
+    (["x.npy", "--seed", "-1"], 2, "--seed -1: expected at least 0"),
+    (["x.npy", "--seed", str(1 << 63)], 2, "expected less than 2^63"),
+    (["x.npy", "--checkpoint-every", "now"], 2, "--checkpoint-every now: expected a time such as"),
+    (["x.npy", "--resume", "no.safetensors"], 2, "no.safetensors: no such model file"),
+    (["x.npy", "--resume", "m.safetensors"], 2, "a finished model, and there is no checkpoint"),
+    (["x.npy", "--n-init", "0"], 2, "--n-init 0: expected at least 1"),
+    (["x.npy", "--sample-weight", "w"], 2, "--sample-weight w: no such file, and no such column"),
+    (["x.npy", "--sample-weight", "flat9.npy"], 1, "flat9.npy: 9 weights for the 300 rows"),
+    (["x.npy", "--sample-weight", "x.npy"], 1, "shape (300, 5), expected 1-D"),
+    (["x.npy", "--sample-weight", "minus.npy"], 2, "sample weights must be finite, not negative"),
+    (["x.npy", "--column", "e"], 2, "--column names a column, but an .npy file has none"),
+]
+ASSIGN = [
+    (["nowhere.safetensors", "x.npy"], 2, "nowhere.safetensors: no such model file"),
+    (["text.safetensors", "x.npy"], 1, "text.safetensors: not a dink model, or damaged"),
+    (["short.safetensors", "x.npy"], 1, "short.safetensors: not a dink model, or damaged"),
+    (["m.safetensors", "wide.npy"], 1, "wide.npy: 4 features per row, but the model was trained"),
+    (["m.safetensors", "nan.npy", "-o", "y.csv"], 1, "nan.npy: row 17 holds nan in feature 3"),
+    (
+        ["m.safetensors", "x.npy", "-o", "y.txt"],
+        2,
+        "suffix .txt, expected one of .csv, .jsonl, .ndjson, .npy",
+    ),
+    (["m.safetensors", "x.npy", "-o", "no/y.csv"], 2, "no/y.csv: no such folder: no"),
+    (["m.safetensors", "x.npy", "-o", "x.npy"], 2, "x.npy: is an input of this run"),
+    (["m.safetensors", "x.parquet", "--id-column", "i"], 2, "no column 'i' for --id-column"),
+    (["m.safetensors", "x.npy", "--device", "mars"], 2, "--device mars: expected auto"),
+]
+EXPORT = [
+    (["m.safetensors", "-o", "c.xyz"], 2, "suffix .xyz, expected one of .npy, .parquet"),
+    (["m.safetensors", "-o", "c", "--format", "xyz"], 2, "format 'xyz': expected one of npy"),
+    (["m.safetensors", "-o", "no/c.npy"], 2, "no/c.npy: no such folder: no"),
+]
+
+
+def refused(dink, folder, command, arguments, code, message):
+    before = {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder)}
+    result = dink(command, *arguments, code=code)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert message in lines[0]
+    assert lines[0] == result.stderr.splitlines()[-1]
+    assert {name: os.stat(folder / name).st_mtime_ns for name in os.listdir(folder)} == before
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), TRAIN)
+def test_train(dink, folder, arguments, code, message):
+    count = [] if "-k" in arguments else ["-k", "3"]
+    refused(dink, folder, "train", [*arguments, *count], code, message)
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), ASSIGN)
+def test_assign(dink, folder, arguments, code, message):
+    refused(dink, folder, "assign", arguments, code, message)
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), EXPORT)
+def test_export(dink, folder, arguments, code, message):
+    refused(dink, folder, "export", arguments, code, message)
+
+
+def test_usage_errors_of_the_parser(dink):
+    assert "Missing" in dink("train", "x.npy", code=2).stderr
+    assert "No such option" in dink("train", "x.npy", "-k", 3, "--no-such", code=2).stderr
+    assert "No such command" in dink("cluster", code=2).stderr
+
+
+def test_a_foreign_safetensors_file_is_not_a_model(dink, folder):
+    from safetensors.torch import save_file
+
+    save_file({"cluster_centers": torch.zeros(3, 5)}, folder / "foreign.safetensors")
+    result = dink("assign", "foreign.safetensors", "x.npy", code=1)
+    assert "a safetensors file, but not a dink model" in result.stderr
+
+
+def test_a_newer_model_is_refused_with_advice(dink, folder, monkeypatch):
+    monkeypatch.setattr("dinkcli.models.model.FORMAT_VERSION", 99)
+    dinkcli.train(np.load(folder / "x.npy"), 3, device="cpu").save(folder / "new.safetensors")
+    result = dink("assign", "new.safetensors", "x.npy", code=1)
+    assert "model format 99, this dink reads up to 1; use the version of dink" in result.stderr
+
+
+def test_control_characters_of_paths_are_shown_escaped(dink, folder):
+    result = dink("train", "no\x1b[31mfile\n.npy", "-k", 3, code=2)
+    assert "no\\x1b[31mfile\\x0a.npy: no file matches this pattern" in result.stderr
+
+
+def test_a_failed_assign_keeps_the_old_output(dink, folder):
+    (folder / "y.csv").write_text("old")
+    dink("assign", "m.safetensors", "nan.npy", "-o", "y.csv", code=1)
+    assert (folder / "y.csv").read_text() == "old"

@@ -1,0 +1,187 @@
+"""Signals and kills of the real command: what stays, and what is said."""
+
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from conftest import environment
+
+import dinkcli
+
+DINK = [sys.executable, "-m", "dinkcli"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    z = np.random.default_rng(0).normal(size=(40_000, 32)).astype(np.float32)
+    np.save(tmp_path / "x.npy", z)
+    return tmp_path
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [*DINK, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+TRAIN = ("train", "x.npy", "-k", "300", "--device", "cpu")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, dink, number, code):
+    process = start(folder, *TRAIN, "--no-refine")
+    assert process.stderr.readline().startswith("anneal ")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (code, "")
+    where, how = stderr.splitlines()[-2:]
+    assert where == (
+        "Interrupted; the training so far is in x.dink.checkpoint.safetensors. Go on with"
+    )
+    assert sorted(os.listdir(folder)) == ["x.dink.checkpoint.safetensors", "x.npy"]
+    result = dink("assign", "x.dink.checkpoint.safetensors", "x.npy", "-o", "y.npy")
+    assert "Warning: x.dink.checkpoint.safetensors: the training of this model is not finished" in (
+        result.stderr
+    )
+    if number == signal.SIGTERM:
+        return
+    command = shlex.split(how)
+    assert command[0] == "dink"
+    assert dink(*command[1:]).stdout == "x.dink.safetensors\n"
+    assert sorted(os.listdir(folder)) == ["x.dink.safetensors", "x.npy", "y.npy"]
+    resumed = (folder / "x.dink.safetensors").read_bytes()
+    dink(*TRAIN, "--no-refine", "-q", "--resume", "auto")  # no checkpoint is left: from the start
+    assert (folder / "x.dink.safetensors").read_bytes() == resumed
+
+
+def test_a_second_signal_stops_at_once_and_leaves_the_last_checkpoint(folder):
+    """The step that is under way never ends here; only the second signal does."""
+    script = """
+import sys, time, dinkcli.training.passes as module
+def forever(*arguments):
+    print("now", file=sys.stderr, flush=True)
+    while True:
+        time.sleep(0.01)
+module.hard_statistics = forever
+from dinkcli.cli import main
+sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "1steps", "-q"]
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stderr.readline() == "now\n"
+    before = (folder / "x.dink.checkpoint.safetensors").read_bytes()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Go on with" in stderr
+    assert (folder / "x.dink.checkpoint.safetensors").read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["x.dink.checkpoint.safetensors", "x.npy"]
+
+
+def test_a_signal_before_the_first_step_writes_nothing(folder):
+    process = start(folder, *TRAIN)
+    time.sleep(0.5)  # still importing
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM)  # before Python listens, the latter
+    assert "Traceback" not in stderr
+    assert os.listdir(folder) == ["x.npy"]
+
+
+def test_a_signal_while_torch_loads_raises_nothing_inside_it(tmp_path):
+    """C++ that calls Python as it loads aborts on an exception."""
+    fake = """
+        import os, signal
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            os._exit(99)
+    """
+    (tmp_path / "torch.py").write_text(textwrap.dedent(fake))
+    code = "from dinkcli.cli.signals import interruptible\nwith interruptible(): import torch"
+    with_fake = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, env=with_fake, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert done.stderr == "Interrupted; nothing was written.\n"
+
+
+def test_assign_ends_at_once_and_leaves_nothing(folder):
+    z = np.load(folder / "x.npy")
+    dinkcli.train(z[:2000], 300, device="cpu").save(folder / "m.safetensors")
+    (folder / "y.csv").write_text("old")
+    np.save(folder / "big.npy", np.concatenate([z] * 20))
+    process = start(folder, "assign", "m.safetensors", "big.npy", "-o", "y.csv")
+    assert process.stderr.readline().startswith("assign ")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert stderr.splitlines()[-1] == "Interrupted; nothing was written."
+    assert sorted(os.listdir(folder)) == ["big.npy", "m.safetensors", "x.npy", "y.csv"]
+    assert (folder / "y.csv").read_text() == "old"
+
+
+def test_kills_at_random_moments(tmp_path, digits):
+    """The real thing in small; benchmarks/kill.py does it a hundred times."""
+    np.save(tmp_path / "x.npy", digits[0])
+    command = ["train", "x.npy", "-k", "40", "--device", "cpu", "-q", "--n-init", "4"]
+    whole = subprocess.run([*DINK, *command, "-o", "whole.safetensors"], cwd=tmp_path)
+    assert whole.returncode == 0
+    command += ["--checkpoint-every", "1steps", "--resume", "auto"]
+    left = tmp_path / "x.dink.checkpoint.safetensors"
+    rng, kills, before = random.Random(0), 0, None
+    for _ in range(4):
+        process = start(tmp_path, *command)
+        while process.poll() is None and (not left.exists() or left.stat().st_mtime_ns == before):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.1))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+        if not left.exists():
+            break
+        before = left.stat().st_mtime_ns
+        assert dinkcli.load(left).state is not None
+    process = start(tmp_path, *command)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert kills > 0
+    model = tmp_path / "x.dink.safetensors"
+    assert model.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    # What a kill leaves in the middle of a write is the temporary file of no finished one.
+    rest = set(os.listdir(tmp_path)) - {"x.npy", "whole.safetensors", "x.dink.safetensors"}
+    assert all(name.startswith(".x.dink.") and name.endswith(".tmp") for name in rest)
+
+
+def test_the_command_to_go_on_replaces_an_earlier_resume(monkeypatch, capsys):
+    from dinkcli.cli.train import _say_how_to_resume
+
+    monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "old", "-k", "3"])
+    _say_how_to_resume("new one")
+    monkeypatch.setattr(sys, "argv", ["dink", "train", "x.npy", "--resume=old"])
+    _say_how_to_resume("new")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "  dink train 'a b.npy' -k 3 --resume 'new one'"
+    assert re.fullmatch(r"  dink train x\.npy --resume new", lines[3])

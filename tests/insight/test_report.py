@@ -1,0 +1,320 @@
+"""The report in a real browser: what it shows, what it does, and what it refuses to run."""
+
+import base64
+import json
+import os
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from browser import CHROMIUM, DRIVER, MISSING, open_browser
+from conftest import SAMPLES
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+import dinkcli
+from dinkcli.data.base import Columns
+from dinkcli.data.inputs import open_inputs
+from dinkcli.insight.report import gather, page
+from dinkcli.insight.terms import distinctive_terms, words
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=MISSING)
+
+HOSTILE = [
+    "</script><script>window.pwned = 1</script>",
+    "<img src=x onerror='window.pwned = 1'>",
+    "<!--<script>",
+    "{{constructor.constructor('window.pwned=1')()}}",
+    "' onmouseover='window.pwned=1' \"",
+    "\u2028\u202e\ud7ff \x00\x1b[31m",
+    "$policy ${data} &lt;b&gt;",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Rows of three clusters whose ids and texts try to be markup, and their page."""
+    folder = tmp_path_factory.mktemp("hostile")
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    z = (np.eye(3, 8)[labels] * 9 + rng.normal(size=(300, 8))).astype(np.float32)
+    texts = [
+        ["apples grow", "boats sail", "clouds drift"][j] + f" number{i}"
+        for i, j in enumerate(labels)
+    ]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), 8)
+    ids = [HOSTILE[i % len(HOSTILE)] + str(i) for i in range(300)]
+    pq.write_table(pa.table({"id": ids, "text": texts, "v": vectors}), folder / "x.parquet")
+    model = dinkcli.train(folder / "x.parquet", 3, device="cpu")
+    data = open_inputs([str(folder / "x.parquet")], Columns(others=("id", "text")))
+    material = gather(model, data, id_column="id", text_column="text")
+    html = page(model, material, "A & B </title><script>window.pwned = 1</script>")
+    (folder / "x.html").write_text(html, encoding="utf-8")
+    return folder / "x.html", material
+
+
+@pytest.fixture
+def open_page(tmp_path):
+    """``open_page(path, **size)`` opens a page from disk and waits until it is ready."""
+    drivers = []
+
+    def run(path, **options):
+        driver = open_browser(tmp_path / f"profile{len(drivers)}", **options)
+        drivers.append(driver)
+        driver.get(f"file://{path}")
+        deadline = time.monotonic() + 60
+        while driver.execute_script("return document.body.dataset.ready") != "true":
+            assert time.monotonic() < deadline, driver.get_log("browser")
+            time.sleep(0.05)
+        return driver
+
+    yield run
+    for driver in drivers:
+        driver.quit()
+
+
+def requests(driver) -> list[str]:
+    """Addresses that the page asked for, besides itself and what it holds inline."""
+    events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    sent = (
+        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+    )
+    return [
+        url for url in sent if not url.startswith(("file:", "data:", "blob:", "about:", "chrome:"))
+    ]
+
+
+def errors(driver) -> list[dict]:
+    return [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def point_of_row(driver, row: int) -> tuple[int, int]:
+    """Where on the screen the map shows a row."""
+    return driver.execute_script(
+        """
+        const view = [...Bokeh.index.roots].find((each) => each.model.name === "map");
+        const source = view.model.document.get_model_by_name("rows");
+        const [x, y, rows] = ["x", "y", "row"].map((name) => source.get_column(name));
+        const i = Array.from(rows).indexOf(arguments[0]);
+        const { frame, el } = view;
+        const box = el.getBoundingClientRect();
+        return [box.left + frame.x_scale.compute(x[i]), box.top + frame.y_scale.compute(y[i])];
+        """,
+        row,
+    )
+
+
+def chosen(driver) -> list[int]:
+    """Rows that the map does not mute."""
+    return driver.execute_script(
+        """
+        const document_ = Bokeh.documents.find((each) => each.roots()[0].name === "map");
+        return Array.from(document_.get_model_by_name("rows").selected.indices);
+        """
+    )
+
+
+@needs_browser
+def test_it_opens_from_disk_with_no_request_and_no_error(open_page, hostile):
+    path, _ = hostile
+    driver = open_page(path)
+    assert errors(driver) == []
+    assert requests(driver) == []
+    assert driver.title == "A & B </title><script>window.pwned = 1</script>"
+    assert len(driver.find_elements(By.CSS_SELECTOR, ".card")) == 3
+    for name in ("map", "heat", "curve"):
+        canvas = driver.execute_script(
+            f"return document.getElementById('{name}').firstElementChild.shadowRoot"
+            ".querySelector('canvas, .bk-Canvas') !== null"
+        )
+        assert canvas, name
+
+
+@needs_browser
+def test_hover_click_search_and_keyboard(open_page, hostile):
+    path, material = hostile
+    driver = open_page(path)
+    x, y = point_of_row(driver, 7)
+    ActionChains(driver).move_by_offset(round(x), round(y)).perform()
+    time.sleep(0.5)
+    tip = driver.execute_script(
+        """
+        const deep = (root) => [...root.querySelectorAll("*")].flatMap((each) =>
+          [each, ...(each.shadowRoot ? deep(each.shadowRoot) : [])]);
+        return deep(document).filter((each) => each.matches(".bk-tooltip-row-value"))
+          .map((each) => each.textContent).join(" | ");
+        """
+    )
+    assert HOSTILE[0] + "7" in tip  # as text
+    assert "number7" in tip
+
+    ActionChains(driver).click().perform()
+    time.sleep(0.3)
+    rows = chosen(driver)
+    cluster = int(material.labels[7])
+    assert sorted(rows) == np.flatnonzero(material.labels == cluster).tolist()
+    card = driver.find_element(By.CSS_SELECTOR, f'.card[data-cluster="{cluster}"]')
+    assert "chosen" in card.get_attribute("class")
+    status = driver.find_element(By.ID, "status")
+    assert status.text == f"Cluster {cluster}: {len(rows)} rows on the map"
+
+    box = driver.find_element(By.ID, "search")
+    box.send_keys("number12")
+    time.sleep(0.5)
+    expected = [i for i, text in enumerate(material.texts) if "number12" in text]
+    assert chosen(driver) == expected == [12, *range(120, 130)]
+    assert status.text == "11 rows found in 3 clusters"
+    listed = driver.find_elements(By.CSS_SELECTOR, "#found li")
+    assert len(listed) == 11
+    assert HOSTILE[12 % len(HOSTILE)] in listed[0].get_attribute("textContent")
+
+    box.send_keys(Keys.ESCAPE)
+    time.sleep(0.2)
+    assert chosen(driver) == [] and status.text == ""
+    button = driver.find_element(By.CSS_SELECTOR, ".card button")
+    driver.execute_script("arguments[0].focus()", button)
+    button.send_keys(Keys.ENTER)
+    assert button.get_attribute("aria-pressed") == "true"
+    assert len(chosen(driver)) == material.quality.sizes.max()
+    assert driver.execute_script("return window.pwned") is None
+    assert errors(driver) == []
+
+
+@needs_browser
+def test_no_script_but_its_own_runs(open_page, hostile, tmp_path):
+    """Even markup that slipped through escaping could do nothing."""
+    path, _ = hostile
+    holed = path.read_text(encoding="utf-8").replace(
+        "<main>", "<main><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
+    )
+    (tmp_path / "holed.html").write_text(holed, encoding="utf-8")
+    driver = open_page(tmp_path / "holed.html")
+    assert driver.execute_script("return window.pwned") is None
+    assert any("Content Security Policy" in entry["message"] for entry in errors(driver))
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_it_fits_phones_and_desks_in_light_and_dark(open_page, hostile, width, dark):
+    path, _ = hostile
+    driver = open_page(path, width=width, dark=dark)
+    wide = driver.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    colours = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    ink, back = (luminance(c) for c in driver.execute_script(colours))
+    assert (back < ink) == dark
+    assert contrast(ink, back) >= 7
+    soft = driver.execute_script("return getComputedStyle(document.querySelector('.note')).color")
+    assert contrast(luminance(soft), back) >= 4.5
+    driver.find_element(By.ID, "theme").click()
+    ink, back = (luminance(c) for c in driver.execute_script(colours))
+    assert (back < ink) != dark and contrast(ink, back) >= 7
+    image = base64.b64decode(driver.get_screenshot_as_base64())
+    assert image.startswith(b"\x89PNG") and len(image) > 10_000
+    assert errors(driver) == []
+
+
+@needs_browser
+def test_everything_has_a_name_for_a_screen_reader(open_page, hostile):
+    path, _ = hostile
+    driver = open_page(path)
+    for element in driver.find_elements(By.CSS_SELECTOR, "button, input, select, [role=img]"):
+        assert element.accessible_name, element.get_attribute("outerHTML")[:200]
+    levels = [e.tag_name for e in driver.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
+    assert levels[0] == "h1" and levels.count("h1") == 1
+    assert driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+
+
+@needs_browser
+def test_fifty_thousand_points(open_page, tmp_path, dink):
+    """Below 15 MB, and there within 3 s once the browser runs (doubled for a busy machine)."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 50, 50_000)
+    z = (rng.normal(size=(50, 16)) * 3)[labels] + rng.normal(size=(50_000, 16))
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(z.astype(np.float32).reshape(-1)), 16)
+    texts = [
+        f"text of row {i}: " + "lorem ipsum dolor sit amet \u4f60\u597d " * 12
+        for i in range(50_000)
+    ]
+    table = pa.table({"id": [f"row-{i}" for i in range(50_000)], "text": texts, "v": vectors})
+    pq.write_table(table, tmp_path / "x.parquet")
+    dinkcli.train(tmp_path / "x.parquet", 50, device="cpu", n_init=1, refine=False).save(
+        tmp_path / "m"
+    )
+    dink("report", "m", "x.parquet", "--id-column", "id", "--text-column", "text", "-o", "x.html")
+    assert os.path.getsize(tmp_path / "x.html") < 15e6
+    driver = open_page(tmp_path / "x.html")
+    timing = "return performance.getEntriesByName('ready')[0].startTime"
+    assert driver.execute_script(timing) < 6000
+    assert errors(driver) == []
+
+
+def test_the_sample_data_are_readable():
+    model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
+    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(others=("id",)))
+    material = gather(model, data, id_column="id")
+    named = [set(terms) for terms in material.terms]
+    for word in ("math", "asyncio", "curses", "email"):
+        assert any(word in terms for terms in named), word
+    assert material.quality.sizes.sum() == len(material.points) == 2719
+    html = page(model, material)
+    assert "Clusters of stdlib.parquet" in html
+
+
+def test_the_map_is_the_principal_plane(blobs):
+    from sklearn.decomposition import PCA
+
+    z, _ = blobs
+    model = dinkcli.train(z, 3, device="cpu")
+    from dinkcli.api import open_data
+
+    material = gather(model, open_data(z))
+    pca = PCA(2).fit(z.astype(np.float64))
+    expected = pca.transform(z.astype(np.float64))
+    sign = np.sign((material.points * expected).sum(0))
+    np.testing.assert_allclose(material.points, expected * sign, rtol=1e-4, atol=1e-4)
+    assert material.explained == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-6)
+    few = gather(model, open_data(z), n_points=40)
+    assert len(few.points) == 40 and few.quality.rows == 300
+    np.testing.assert_array_equal(few.labels, material.labels[few.rows])
+
+
+@pytest.mark.parametrize("features", [1, 2])
+@pytest.mark.parametrize("k", [1, 2])
+def test_little_data_make_a_page(features, k):
+    from dinkcli.api import open_data
+
+    z = np.arange(4 * features, dtype=np.float32).reshape(4, features)
+    model = dinkcli.train(z, k, device="cpu")
+    assert "</html>" in page(model, gather(model, open_data(z)))
+
+
+def test_terms():
+    texts = ["HTTPServer the request", "http request handler", "sqrt of x_value", "cube_root value"]
+    terms = distinctive_terms(texts, [0, 0, 1, 1], 3, number=2)
+    assert terms[0][0] == "request"
+    assert terms[1][0] == "value"
+    assert terms[2] == []
+    assert words("parseHTTPHeader snake_case and Ünïcode 42") == [
+        "parse",
+        "httpheader",
+        "snake",
+        "case",
+        "ünïcode",
+    ]
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of ``rgb(r, g, b)``."""
+    channels = [int(v) / 255 for v in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(first: float, second: float) -> float:
+    return (max(first, second) + 0.05) / (min(first, second) + 0.05)

@@ -1,0 +1,111 @@
+"""Choosing K on data whose number of clusters is known, and on noise that has none."""
+
+import numpy as np
+import pytest
+import torch
+
+import dinkcli
+from dinkcli.api import open_data
+from dinkcli.errors import InputError, UsageError
+from dinkcli.insight.ranges import parse_numbers
+from dinkcli.insight.sweeper import sweep
+from dinkcli.training.rows import RowSource
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def clusters(k, features, rows, seed=0):
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(k, features)) * 4
+    labels = rng.integers(0, k, rows)
+    return (centers[labels] + rng.normal(size=(rows, features))).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("k", "features", "rows"), [(3, 8, 600), (10, 16, 2000), (50, 32, 6000)])
+def test_the_true_number_is_recommended(k, features, rows, seed):
+    found = dinkcli.sweep(clusters(k, features, rows, seed), "2:100", seed=seed, device="cpu")
+    assert found.n_clusters == k, found.reason
+
+
+@pytest.mark.parametrize("features", [2, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_has_no_clear_number(features, seed):
+    rng = np.random.default_rng(seed)
+    for noise in (rng.random((3000, features)), rng.normal(size=(3000, features))):
+        found = dinkcli.sweep(noise.astype(np.float32), "2:60", seed=seed, device="cpu")
+        assert found.n_clusters is None
+        assert "structureless noise" in found.reason
+
+
+def test_figures_of_a_candidate_are_true():
+    z = clusters(5, 6, 500)
+    found = dinkcli.sweep(z, [2, 5, 20], device="cpu")
+    by_number = {c.n_clusters: c for c in found.candidates}
+    assert list(by_number) == [2, 5, 20]
+    from sklearn.cluster import KMeans
+
+    peer = KMeans(5, n_init=10, random_state=0).fit(z)
+    assert by_number[5].inertia == pytest.approx(peer.inertia_, rel=1e-3)
+    distances = np.sort(peer.transform(z), axis=1)
+    silhouette = (1 - distances[:, 0] / distances[:, 1]).mean()
+    assert by_number[5].silhouette == pytest.approx(silhouette, abs=0.02)
+    assert by_number[5].stability > 0.95
+    assert by_number[20].stability < 0.7
+    assert by_number[2].inertia > by_number[5].inertia > by_number[20].inertia
+
+
+def test_rows_that_are_not_in_memory_give_the_same_answer():
+    data = open_data(clusters(6, 8, 2000))
+    found = [
+        sweep(RowSource(data, "euclidean", torch.device("cpu"), memory=memory), [3, 6, 12])
+        for memory in (None, 0)
+    ]
+    assert found[0].n_clusters == found[1].n_clusters == 6
+    for here, there in zip(*(each.candidates for each in found), strict=True):
+        assert here.inertia == pytest.approx(there.inertia, rel=0.02)
+
+
+def test_weights_count():
+    """Rows of weight 0 are not there."""
+    z, more = clusters(4, 8, 800), clusters(30, 8, 400, seed=5) + 50
+    weights = np.r_[np.ones(800), np.full(400, 1e-6)].astype(np.float32)
+    found = dinkcli.sweep(np.r_[z, more], [4, 8, 16], sample_weight=weights, device="cpu")
+    alone = dinkcli.sweep(z, [4, 8, 16], device="cpu")
+    assert alone.n_clusters == 4
+    assert found.candidates[0].inertia == pytest.approx(alone.candidates[0].inertia, rel=0.05)
+
+
+def test_cosine_sees_directions():
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(8, 16))
+    labels = rng.integers(0, 8, 1500)
+    z = directions[labels] + rng.normal(size=(1500, 16)) * 0.2
+    z *= rng.uniform(0.1, 10, (1500, 1))
+    found = dinkcli.sweep(z.astype(np.float32), "2:40", metric="cosine", device="cpu")
+    assert found.n_clusters == 8
+
+
+def test_train_chooses_by_itself_or_says_that_it_cannot():
+    model = dinkcli.train(clusters(10, 16, 1000), "auto", device="cpu")
+    assert model.n_clusters == model.training["options"]["n_clusters"] == 10
+    noise = np.random.default_rng(0).random((1000, 4)).astype(np.float32)
+    with pytest.raises(InputError, match=r"no clear K: .*; give a number with -k"):
+        dinkcli.train(noise, "auto", device="cpu")
+    with pytest.raises(UsageError, match="-k auto: 4 rows are too few"):
+        dinkcli.train(noise[:4], "auto", device="cpu")
+    with pytest.raises(UsageError, match="cannot start from given centres"):
+        dinkcli.train(noise, "auto", init=noise[:3], device="cpu")
+
+
+def test_numbers():
+    assert parse_numbers("5,10,20") == ([5, 10, 20], False)
+    assert parse_numbers("4:12:4") == ([4, 8, 12], False)
+    assert parse_numbers("20,3:5:1,4") == ([3, 4, 5, 20], False)
+    numbers, between = parse_numbers("5:100")
+    assert (numbers[0], numbers[-1], len(numbers), between) == (5, 100, 16, True)
+    for wrong in ("", "1", "5:", "a", "9:3", "1:9", "3:9:0", "3:9:1:1", "-2"):
+        with pytest.raises(UsageError, match="expected numbers of at least 2"):
+            parse_numbers(wrong)
+    with pytest.raises(UsageError, match="at least 2 rows for each cluster"):
+        dinkcli.sweep(np.zeros((10, 2), np.float32), "2:6", device="cpu")

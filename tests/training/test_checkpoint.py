@@ -1,0 +1,264 @@
+"""A run that goes on from a checkpoint ends with the same bytes as one that nobody stopped."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLES
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import dinkcli
+from dinkcli.errors import ModelError, StoppedError, UsageError
+from dinkcli.options import Interval
+from dinkcli.training.checkpoint import Checkpoints
+
+
+class StopAfter(Checkpoints):
+    """Asks to stop at the ``rests``-th place where the training can rest."""
+
+    def __init__(self, path, rests):
+        super().__init__(str(path))
+        self.rests = rests
+
+    def after(self, *arguments):
+        self.rests -= 1
+        if self.rests == 0:
+            self._begun = True
+            self.ask_to_stop()
+        super().after(*arguments)
+
+
+def stopped(z, k, path, rests, **options):
+    with pytest.raises(StoppedError):
+        dinkcli.train(z, k, device="cpu", checkpoints=StopAfter(path, rests), **options)
+
+
+def in_pieces(z, k, folder, pieces, **options):
+    """The model and the number of interruptions; ``pieces()`` gives the length of each piece."""
+    path, resume, number = folder / "c.safetensors", None, 0
+    while True:
+        try:
+            model = dinkcli.train(
+                z,
+                k,
+                device="cpu",
+                checkpoints=StopAfter(path, pieces()),
+                resume=resume,
+                **options,
+            )
+            return model, number
+        except StoppedError:
+            resume, number = path, number + 1
+
+
+def saved(model, path):
+    model.save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("longest", "options"),
+    [
+        (90, {}),
+        (90, {"n_init": 3, "metric": "cosine"}),
+        (60, {"memory": 1000, "init": "random", "dilation": 0.1}),
+        (3, {"temperature": 50.0, "epochs": 5}),
+        (4, {"temperature": np.inf, "epochs": 4, "memory": 1000, "batch_size": 300}),
+    ],
+)
+def test_resuming_is_exact(digits, tmp_path, longest, options):
+    z = np.abs(digits[0]) + 0.01
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(z))
+    options |= {"sample_weight": weights if "memory" in options else None}
+    whole = saved(dinkcli.train(z, 10, device="cpu", **options), tmp_path / "whole")
+    rng = random.Random(0)
+    model, number = in_pieces(z, 10, tmp_path, lambda: rng.randint(1, longest), **options)
+    assert number >= 2
+    assert saved(model, tmp_path / "pieces") == whole
+
+
+def test_resuming_is_exact_at_every_single_rest(blobs, tmp_path):
+    """One interruption after each update: nothing may live outside the checkpoint."""
+    whole = saved(dinkcli.train(blobs[0], 9, device="cpu"), tmp_path / "whole")
+    model, number = in_pieces(blobs[0], 9, tmp_path, lambda: 1)
+    assert number > 250
+    assert saved(model, tmp_path / "pieces") == whole
+
+
+def test_a_pass_over_many_blocks_goes_on_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr("dinkcli.training.rows._BLOCK_ROWS", 100)
+    z = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    options = {"temperature": 0.0, "epochs": 3, "seed": 5}
+    whole = saved(dinkcli.train(z, 4, device="cpu", **options), tmp_path / "whole")
+    path = tmp_path / "c.safetensors"
+    stopped(z, 4, path, 16, **options)
+    values = json.loads(safe_open(path, "numpy").metadata()["dink"])["state"]["progress"]
+    assert (values["loop.done"], values["loop.blocks"], values["loop.under_way"]) == (1, 5, True)
+    model, _ = in_pieces(z, 4, tmp_path, lambda: 7, **options)
+    assert saved(model, tmp_path / "pieces") == whole
+
+
+def test_a_checkpoint_is_a_model(digits, tmp_path):
+    z, path = digits[0], tmp_path / "c.safetensors"
+    stopped(z, 10, path, 245, n_init=1)  # in the refinement of the only start
+    model = dinkcli.load(path)
+    assert model.state is not None
+    labels = dinkcli.assign(model, z, device="cpu")
+    np.testing.assert_array_equal(labels, dinkcli.assign(path, z, device="cpu"))
+    assert np.abs(np.bincount(labels, minlength=10) - model.cluster_sizes).sum() < 40
+    assert model.training["history"][-1]["inertia"] == model.training["metrics"]["inertia"]
+
+
+def test_what_has_changed_is_named(blobs, tmp_path):
+    z, path = blobs[0], tmp_path / "c.safetensors"
+    np.save(tmp_path / "x.npy", z)
+    x = tmp_path / "x.npy"
+    stopped(x, 3, path, 40)
+
+    def resume(data=x, k=3, **options):
+        return dinkcli.train(data, k, device="cpu", resume=path, **options)
+
+    with pytest.raises(UsageError, match=r"--tol 0.5 \(then 0.0001\); --seed 1 \(then 0\); make"):
+        resume(seed=1, tol=0.5)
+    with pytest.raises(UsageError, match=r"--n-clusters 4 \(then 3\); start again"):
+        resume(k=4, force=True)
+    with pytest.raises(UsageError, match=r"--metric cosine \(then euclidean\); start again"):
+        resume(metric="cosine", force=True)
+    np.save(tmp_path / "longer.npy", np.concatenate([z, z[:3]]))
+    with pytest.raises(UsageError, match=r"input rows 303 \(then 300\); input files \['longer.npy"):
+        resume(tmp_path / "longer.npy")
+    z[17, 2] += 1
+    np.save(x, z)
+    with pytest.raises(UsageError, match="the rows have other values; make them the same, or use"):
+        resume()
+    with pytest.raises(UsageError, match="the sample weights have other values"):
+        resume(sample_weight=np.ones(300))
+    forced = resume(force=True, epochs=50, seed=3)
+    assert forced.training["options"]["epochs"] == 50
+    assert sorted(forced.cluster_sizes) == sorted(
+        np.bincount(dinkcli.assign(forced, x, device="cpu"))
+    )
+
+
+def test_another_machine_is_told_apart(blobs, tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    stopped(blobs[0], 3, path, 40)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    with pytest.warns(UserWarning, match=r"may differ in its last digits: threads 77 \(then \d+\)"):
+        dinkcli.train(blobs[0], 3, device="cpu", resume=path)
+
+
+def test_a_finished_model_is_not_resumed(blobs, tmp_path):
+    path = tmp_path / "m.safetensors"
+    dinkcli.train(blobs[0], 3, device="cpu").save(path)
+    with pytest.raises(UsageError, match=r"a finished model, and there is no checkpoint"):
+        dinkcli.train(blobs[0], 3, device="cpu", resume=path)
+    with pytest.raises(UsageError, match="no such model file"):
+        dinkcli.train(blobs[0], 3, device="cpu", resume=tmp_path / "no.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, v: t.pop("state.generator"), "generator"),
+        (lambda t, v: t.update({"state.generator": np.zeros(8, np.uint8)}), "is damaged"),
+        (lambda t, v: t.update({"state.loop.sums": np.zeros((3, 9), np.float32)}), r"of shape \(3"),
+        (lambda t, v: t.update({"state.loop.shares": np.full(3, np.nan)}), "shares is not finite"),
+        (lambda t, v: t.pop("state.loop.shares"), "incomplete"),
+        (lambda t, v: t.pop("state.centers"), "centers"),
+        (lambda t, v: v["state"]["progress"].update({"loop": "rm -rf"}), "unknown loop 'rm -rf'"),
+        (lambda t, v: v["state"]["progress"].update({"loop.done": -1}), "loop.done is -1"),
+        (lambda t, v: v["state"]["progress"].update({"loop.done": 1.5}), "loop.done is 1.5"),
+        (lambda t, v: v["state"]["progress"].update({"loop.position": "x"}), "position is 'x'"),
+        (lambda t, v: v["state"].update({"progress": 3}), "state is {.* expected progress,"),
+        (lambda t, v: v["state"].pop("checksums"), "state is {.* expected progress, checksums"),
+        (lambda t, v: v.update({"state": [1]}), r"state is \[1\], expected progress"),
+    ],
+)
+def test_a_damaged_state_is_one_clear_error(blobs, tmp_path, change, message):
+    path = tmp_path / "c.safetensors"
+    stopped(blobs[0], 3, path, 40)
+    document = json.loads(safe_open(path, "numpy").metadata()["dink"])
+    tensors = load_file(path)
+    change(tensors, document)
+    save_file(tensors, path, {"dink": json.dumps(document)})
+    with pytest.raises(ModelError, match=message):
+        dinkcli.train(blobs[0], 3, device="cpu", resume=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("30s", Interval(30)),
+        ("5m", Interval(300)),
+        ("1.5h", Interval(5400)),
+        ("100steps", Interval(100, "steps")),
+        ("100 steps", Interval(100, "steps")),
+        ("2epochs", Interval(2, "epochs")),
+    ],
+)
+def test_intervals(text, expected):
+    assert Interval.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "0s", "-1m", "5 years", "1e3s", "infs", "5m5"])
+def test_bad_intervals(text):
+    with pytest.raises(UsageError, match="expected a time such as 30s, 5m or 2h"):
+        Interval.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("every", "number"), [(Interval(10, "steps"), 2), (Interval(2, "epochs"), 5)]
+)
+def test_checkpoints_come_as_often_as_asked(digits, tmp_path, every, number):
+    written = []
+
+    class Counting(Checkpoints):
+        def _write(self, model):
+            super()._write(model)
+            written.append(len(model.training["history"]))
+
+    rows = []
+    dinkcli.train(
+        digits[0],
+        10,
+        device="cpu",
+        checkpoints=Counting(str(tmp_path / "c"), every),
+        on_step=lambda step: rows.append(step.rows),
+    )
+    if every.unit == "steps":
+        assert written == list(range(10, len(rows) + 1, 10))
+    else:
+        assert sum(rows) // (2 * len(digits[0])) >= len(written) >= number
+
+
+def test_time_is_measured_without_the_clock_of_the_wall(tmp_path, blobs, monkeypatch):
+    """A wrong or jumping clock changes nothing: no model and no checkpoint holds a time."""
+    import time
+
+    first = saved(dinkcli.train(blobs[0], 3, device="cpu"), tmp_path / "a")
+    monkeypatch.setattr(time, "time", lambda: -1e9)
+    checkpoints = Checkpoints(str(tmp_path / "c"), Interval(1, "steps"))
+    second = dinkcli.train(blobs[0], 3, device="cpu", checkpoints=checkpoints)
+    assert saved(second, tmp_path / "b") == first
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(tmp_path, blobs):
+    told = []
+    checkpoints = Checkpoints(str(tmp_path / "gone" / "c"), Interval(5, "steps"), told.append)
+    model = dinkcli.train(blobs[0], 3, device="cpu", checkpoints=checkpoints)
+    assert model.state is None
+    assert told and all("no checkpoint" in text and "no such folder" in text for text in told)
+
+
+def test_the_history_in_a_file_is_bounded(tmp_path, blobs):
+    model = dinkcli.train(SAMPLES / "digits.npy", 10, device="cpu")
+    step = model.training["history"][-1]
+    model.training["history"] = [{**step, "done": i} for i in range(100_001)]
+    model.save(tmp_path / "m")
+    kept = dinkcli.load(tmp_path / "m").training["history"]
+    assert len(kept) <= 50_000
+    assert kept[-1]["done"] == 100_000
