@@ -11,16 +11,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from math import inf
 
 import torch
 
 from dinkcli.nearest.index import CenterIndex, chunk_rows
 from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import full_pass
-from dinkcli.training.anneal import Annealing, _grids, _tempered_sums
+from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.training.refine import _pair
-from dinkcli.training.sample import Sample, center_projection
 
 _POINTS = "10:64,100:384,1000:128,1000:384,1000:768,10000:384,10000:768,30000:768"
 
@@ -52,14 +50,12 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(n, d, generator=generator)
         centers = torch.randn(k, d, generator=generator) * 0.7
-        sample, index = Sample(z, None, center_projection("euclidean")), CenterIndex(centers)
+        index, add_up = CenterIndex(centers), TemperedSums(centers, n, (6.0, 1.0), (1.0, 1.0))
         product = seconds(lambda: bare(z, centers))  # noqa: B023
-        grids, room = _grids(sample, n), torch.empty_like(centers, dtype=torch.float64)
-        at = Annealing(centers, centers[:, 0], centers, 20.0, inf, rough=True, temperature=20.0)
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
             seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
-            seconds(lambda: _tempered_sums(sample, at, grids, room)),  # noqa: B023
+            seconds(lambda: add_up(z, None, centers, 20.0, False, True)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)
         shares = " | ".join(f"{each / product:.2f}" for each in times)

@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "insight": {"data", "nearest", "models", "training", "assigning"},
     "planning": {"processes", "data", "nearest", "models", "training", "assigning"},
 }
+# What makes it fast stays inside: others see these modules of the room alone.
+OPEN = {"nearest": {"index", "bounds", "sums", "soft", "seeds", "tempered", "limits"}}
 DOORS = {"api", "estimator", "cli", "__init__", "__main__"}  # these may import every room
 
 
@@ -81,6 +83,14 @@ def test_imports_go_down(name):
         allowed.add("options")
     wrong = {each for each in IMPORTED[name] if room(each) not in allowed}
     assert not wrong, f"{name} imports {wrong}: see MAY_IMPORT"
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_what_makes_it_fast_stays_in_its_room(name):
+    for each in IMPORTED[name]:
+        inner = each.partition(".")[2]
+        if room(each) in OPEN and room(name) != room(each):
+            assert inner in OPEN[room(each)], f"{name} reaches into {each}"
 
 
 def floors(arrows: dict[str, set[str]]) -> dict[str, int]:

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
-from dinkcli.nearest.index import CenterIndex, Nearest, chunk_rows
-from dinkcli.nearest.products import products
+from dinkcli.nearest.seeds import nearest_seeds
 from dinkcli.nearest.sums import wide
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size
 
 _BATCH_SHARE = 4  # a batch of seeds is this part of those drawn before
 _FIRST_STAGE = 64
-_MANY_SEEDS = 48  # for which one plain product is not the fastest
 
 
 class Seeds(NamedTuple):
@@ -102,7 +100,7 @@ def _draw_up_to(
         torch.full_like(norms, torch.inf),
     )
     if len(chosen):
-        labels, distances = _nearest(z, norms, sample.at(chosen, z))
+        labels, distances = nearest_seeds(z, norms, sample.at(chosen, z))
         mass = distances
     while len(chosen) < min(n_clusters, len(sample)):
         cumulative = sample.everywhere(sample.weigh(mass)).cumsum(0, dtype=wide(z.device))
@@ -110,7 +108,7 @@ def _draw_up_to(
             break
         number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
         drawn = _draw(sample, cumulative, number, generator)
-        near = _nearest(z, norms, sample.at(drawn, z))
+        near = nearest_seeds(z, norms, sample.at(drawn, z))
         nearer = near.squared_distances < distances
         distances = torch.where(nearer, near.squared_distances, distances)
         labels = torch.where(nearer, near.labels + len(chosen), labels)
@@ -118,22 +116,6 @@ def _draw_up_to(
         chosen = torch.cat([chosen, drawn])
         mass = distances
     return chosen, labels
-
-
-def _nearest(z: Tensor, norms: Tensor, seeds: Tensor) -> Nearest:
-    """The nearest seed of each row of ``z`` (N, D) with squared ``norms`` (N,), and about how far
-    it is; copies of a seed are at distance 0."""
-    if len(seeds) >= _MANY_SEEDS:
-        return CenterIndex(seeds).nearest_roughly(z)
-    squares = seeds.square().sum(1)
-    rows = chunk_rows(*seeds.shape)
-    with products(z.device):
-        parts = [torch.addmm(squares, part, seeds.T, alpha=-2).min(1) for part in z.split(rows)]
-    distances = torch.cat([least for least, _ in parts]).add_(norms)
-    # Rounding leaves about this much where the distance is truly zero.
-    noise = 4 * torch.finfo(z.dtype).eps * z.shape[1] ** 0.5 * norms
-    distances[distances <= noise] = 0.0
-    return Nearest(torch.cat([label for _, label in parts]), distances)
 
 
 def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,5 @@
 """Training in several processes: the model of one process, and no hang when one is lost."""
 
-import math
 import os
 import re
 import signal
@@ -17,10 +16,9 @@ import torch
 from conftest import environment
 
 import dinkcli
+from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.processes.launcher import ALONE, World, world
-from dinkcli.training.anneal import Annealing, _grids, _tempered_sums
 from dinkcli.training.rows import draw_distinct
-from dinkcli.training.sample import Sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo and signals as on Linux")
 
@@ -255,15 +253,13 @@ def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     z = torch.from_numpy(rng.normal(size=(3000, 40)).astype(np.float32) * 7)
     weights = torch.from_numpy(rng.uniform(0, 900, 3000).astype(np.float32)) if weighted else None
     centers = z[:clusters].clone()
-    whole = Sample(z, weights, lambda centers: centers)
-    grids = _grids(whole, 3000)
-
-    at = Annealing(centers, centers[:, 0], centers, 20.0, math.inf, short, temperature=20.0)
+    heaviest = 1.0 if weights is None else float(weights.max())
+    largest, usual = (float(z.abs().max()), heaviest), (7.0, heaviest / 2)
 
     def sums_of(where):
-        part = Sample(z[where], None if weights is None else weights[where], whole.project)
-        room = torch.empty_like(centers, dtype=torch.float64)
-        return _tempered_sums(part, at, grids, room)
+        part = None if weights is None else weights[where]
+        add_up = TemperedSums(centers, 3000, largest, usual)
+        return add_up(z[where], part, centers, 20.0, short=False, rough=short)
 
     counts, sums = sums_of(slice(None))
     parts = [sums_of(where) for where in (slice(1100, None), slice(1100))]

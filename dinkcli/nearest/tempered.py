@@ -1,0 +1,151 @@
+"""Sums of the rows of a batch under their responsibilities at a temperature, for annealing.
+
+On CPUs they are exact: rows and responsibilities are rounded to so few bits that float64 holds the
+sums of their products, which are then the same in whatever order, and however rows are shared
+between processes. Centres that divide as they cool grow differences from the last bits of a sum.
+
+Shapes: B rows of a batch, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dinkcli.nearest.index import CenterIndex, chunk_rows
+from dinkcli.nearest.products import has_short_products, products
+from dinkcli.nearest.scores import Scratch
+
+_LEAST_EXPONENT = -60.0
+# Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
+# with all, and inertia ends the same to 0.05 %.
+_MANY_CLUSTERS = 160
+_KEPT = 4
+_LEAST_KEPT = 1e-3
+_CACHED_ELEMENTS = 1 << 19
+_WIDEST = 1024.0  # times the usual size
+# Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
+_SHORT_PRODUCTS = 20.0
+# Where the mean squared distance is this share of the mean squared norm, what bfloat16 products are
+# off by does not matter: 2**-7 of the norm at most, and in 30 dimensions a tenth of that for
+# differences of squared distances.
+_WIDE = 2.0**-5
+
+
+def least_short_temperature(z: Tensor, centers: Tensor) -> float:
+    """The temperature from which on short products of such rows (B, D) and centres (K, D) serve;
+    infinity where there are none to be had."""
+    if not has_short_products(z.device, z.dtype):
+        return math.inf
+    with products(z.device, short=True):
+        found = z @ centers.T
+    with products(z.device):
+        return _SHORT_PRODUCTS * float((found - z @ centers.T).square().mean().sqrt())
+
+
+def are_wide(mean_inertia: float, mean_square: float) -> bool:
+    """Whether clusters are so wide, beside the squared norm of their rows, that any of the centres
+    about as near will do."""
+    return mean_inertia >= _WIDE * mean_square
+
+
+class TemperedSums:
+    """Weights and sums of batches of rows under responsibilities.
+
+    Args:
+        like: (K, D) centres, for device and size.
+        batch_size: rows of a batch, over all processes.
+        largest, usual: magnitude of the largest and of a usual coordinate, and of a weight. A few
+            huge numbers would leave the others no digits; they then are not rounded.
+    """
+
+    def __init__(
+        self, like: Tensor, batch_size: int, largest: Sequence[float], usual: Sequence[float]
+    ):
+        self._on_cpu = like.device.type == "cpu"
+        # Fresh pages for the sums would cost as much as they do. Many GPUs have next to no float64.
+        self._room = torch.empty_like(like, dtype=torch.float64 if self._on_cpu else None)
+        bits = (53 - batch_size.bit_length()) // 2
+        # These round what they are added to in float32 and taken from again; 0 rounds nothing.
+        self._row_grid, self._weight_grid = (
+            1.5 * 2.0 ** (math.frexp(limit)[1] + 23 - bits) if limit <= _WIDEST * typical else 0.0
+            for limit, typical in zip(largest, usual, strict=True)
+        )
+
+    def __call__(
+        self,
+        z: Tensor,
+        weights: Tensor | None,
+        centers: Tensor,
+        temperature: float,
+        short: bool,
+        rough: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Weight (K,) and sum of weighted rows (K, D), valid until the next call.
+
+        Args:
+            z, weights: (B, D), and (B,) or None for all ones.
+            short: short products serve (see ``least_short_temperature``).
+            rough: clusters are wide (see ``are_wide``).
+        """
+        sums = self._room.zero_()
+        counts = torch.zeros_like(sums[:, 0])
+        if self._on_cpu and len(centers) >= _MANY_CLUSTERS:
+            self._add_few(counts, sums, z, weights, centers, temperature, rough)
+            return counts, sums
+        bias = centers.square().sum(1) / -temperature
+        done = 0
+        for rows in z.split(chunk_rows(*centers.shape)):
+            # ||z||^2 is the same for all centres of a row and drops out of the softmax.
+            with products(rows.device, short=short):
+                r = _softmax_(torch.addmm(bias, rows, centers.T, alpha=2 / temperature))
+                if weights is not None:
+                    r *= weights[done : done + len(rows), None]
+                if self._on_cpu:
+                    r.add_(self._weight_grid).sub_(self._weight_grid)
+                    rows = rows.add(self._row_grid).sub_(self._row_grid)
+                r, rows = r.to(sums), rows.to(sums)
+                counts += r.sum(0)
+                sums.addmm_(r.T, rows)
+            done += len(rows)
+        return counts, sums
+
+    def _add_few(
+        self,
+        counts: Tensor,
+        sums: Tensor,
+        z: Tensor,
+        weights: Tensor | None,
+        centers: Tensor,
+        temperature: float,
+        rough: bool,
+    ) -> None:
+        """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
+        labels, distances = CenterIndex(centers).nearest_few(z, _KEPT, rough)
+        # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
+        r = _softmax_(distances.T.contiguous().div_(-temperature))
+        r.mul_(r > _LEAST_KEPT)
+        if weights is not None:
+            r *= weights[:, None]
+        r = r.add_(self._weight_grid).sub_(self._weight_grid).double().flatten()
+        labels = labels.T.flatten()
+        counts.index_add_(0, labels, r)
+        scratch = Scratch(z.device)
+        used = r.nonzero()[:, 0]
+        for some in used.split(max(1, _CACHED_ELEMENTS // z.shape[1])):
+            shape = len(some), z.shape[1]
+            rows = scratch("rows", shape, z.dtype)
+            torch.index_select(z, 0, some // _KEPT, out=rows)
+            rows.add_(self._row_grid).sub_(self._row_grid)
+            weighted = scratch("weighted", shape, torch.float64).copy_(rows).mul_(r[some, None])
+            sums.index_add_(0, labels[some], weighted)
+
+
+def _softmax_(scores: Tensor) -> Tensor:
+    """Responsibilities (B, M), in other memory; below ``_LEAST_EXPONENT`` they would be denormal
+    numbers, on which products take ten times as long."""
+    scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
+    return scores.softmax(1)
