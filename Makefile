@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test fuzz check bench clean
+.PHONY: demo test test-quick fuzz check bench clean
 
 demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
@@ -14,7 +14,10 @@ demo: .venv/installed
 		--id-column id | grep -e '"json\.' -e '"math\.s' -e '"shutil\.'
 
 test: .venv/tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-quick: .venv/tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 fuzz: .venv/tests
 	$(BIN)/python tests/fuzz/campaign.py --inputs 10000

@@ -1,6 +1,10 @@
-"""Which room may import which: the architecture, held against the code itself."""
+"""Which room may import which: the architecture, held against the code itself.
+
+``python tests/test_rooms.py`` draws the picture in docs/architecture.md again.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -114,14 +118,50 @@ def test_no_circle_and_at_most_nine_floors():
     arrows = {name: each - {"__init__"} for name, each in IMPORTED.items()}
     arrows["__init__"] = set()  # its names are imported on first use
     floors(arrows)
-    del arrows["__main__"]  # a doorbell, not a floor
+    assert max(floors(between_rooms()).values()) <= 9
+
+
+def between_rooms() -> dict[str, set[str]]:
+    """What each room imports. ``__main__`` is a doorbell and ``__init__`` a sign: no rooms."""
     rooms: dict[str, set[str]] = {}
-    for name, each in arrows.items():
+    for name, each in IMPORTED.items():
         rooms.setdefault(room(name), set()).update(room(other) for other in each)
-    assert max(floors({name: each - {name} for name, each in rooms.items()}).values()) <= 9
+    left_out = {"__init__", "__main__"}
+    return {name: each - {name} - left_out for name, each in rooms.items() if name not in left_out}
+
+
+def picture() -> str:
+    """The rooms from the top down, as Mermaid; an arrow that follows from others is left out."""
+    rooms = between_rooms()
+    below = {name: set(each) for name, each in rooms.items()}
+    for name in sorted(rooms, key=floors(rooms).get):
+        below[name] |= {deep for each in rooms[name] for deep in below[each]}
+    lines = ["graph TD"]
+    for name in sorted(rooms, key=floors(rooms).get, reverse=True):
+        implied = {deep for each in rooms[name] for deep in below[each]}
+        lines += [f"    {name} --> {each}" for each in sorted(rooms[name] - implied)]
+    return "\n".join(lines)
+
+
+PICTURE = re.compile(r"(?<=```mermaid\n).*?(?=\n```)", re.DOTALL)
+PAGE = HOME.parent / "docs" / "architecture.md"
+
+
+def test_the_picture_is_that_of_the_code():
+    assert PICTURE.search(PAGE.read_text()).group() == picture()
+
+
+def test_the_page_names_every_room():
+    text = PAGE.read_text()
+    for name in MAY_IMPORT:
+        assert f"`{name}/`" in text
 
 
 @pytest.mark.parametrize("name", sorted(MAY_IMPORT))
 def test_each_room_says_what_it_is(name):
     doc = ast.get_docstring(ast.parse((HOME / name / "__init__.py").read_text()))
     assert doc and len(doc.splitlines()) >= 3
+
+
+if __name__ == "__main__":
+    PAGE.write_text(PICTURE.sub(picture(), PAGE.read_text()))
