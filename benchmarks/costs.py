@@ -38,7 +38,7 @@ from dinkcli.nearest.scores import Best
 from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 from dinkcli.training.trainer import Trainer
 
 _MOST_ROWS = 100_000
@@ -156,7 +156,7 @@ def phases(path: str, n_clusters: int) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     started = time.perf_counter()
     trainer = Trainer(
-        RowSource(open_inputs([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
+        open_rows(open_inputs([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
     )
     assert len(trainer.sample)
     seconds["reading"] = time.perf_counter() - started

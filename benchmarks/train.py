@@ -41,7 +41,7 @@ from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import full_pass
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 from dinkcli.training.trainer import Trainer
 
 Trail = list[tuple[float, np.ndarray]]
@@ -78,7 +78,7 @@ PEERS = {
 def dink(path: str, k: int, seed: int) -> Trail:
     """(seconds since the start, centres) after each reported step."""
     started = time.perf_counter()
-    rows = RowSource(open_inputs([path]), "euclidean", resolve_device("cpu"))
+    rows = open_rows(open_inputs([path]), "euclidean", resolve_device("cpu"))
     trainer = Trainer(rows, TrainOptions(k, seed=seed))
     trail = []
     for step in trainer.steps():

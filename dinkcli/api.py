@@ -36,7 +36,7 @@ from dinkcli.training.checkpoint import (
     restore,
     shift_of,
 )
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 from dinkcli.training.trainer import Step, Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
@@ -106,7 +106,7 @@ def train(
         raise UsageError("--init: centres that are not all finite numbers")
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = RowSource(data, chosen.metric, where, sample_weight, memory, shift, group)
+    rows = open_rows(data, chosen.metric, where, sample_weight, memory, shift, group)
     trainer = Trainer(rows, chosen, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
@@ -201,7 +201,7 @@ def sweep(
         tried, between = parse_numbers(",".join(map(str, numbers)))
     TrainOptions(tried[-1], metric=metric, seed=seed)
     data = open_data(inputs, bad_rows=bad_rows)
-    rows = RowSource(data, metric, resolve_device(device), sample_weight, memory)
+    rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, tried, between, seed, on_step)
 
 
@@ -227,7 +227,7 @@ def _clear_number(
     options: dict[str, Any],
 ) -> int:
     checked = TrainOptions(2, **options)
-    rows = RowSource(data, checked.metric, resolve_device(device), sample_weight, memory)
+    rows = open_rows(data, checked.metric, resolve_device(device), sample_weight, memory)
     found = sweep_rows(rows, usual_numbers(data.known_rows), True, checked.seed)
     if found.n_clusters is None:
         raise InputError(

@@ -23,10 +23,10 @@ from dinkcli.insight.agreement import adjusted_rand_index
 from dinkcli.nearest.index import CenterIndex, NearestTwo
 from dinkcli.nearest.sums import Statistics, tempered_statistics
 from dinkcli.training.refine import Refining, State, swap
-from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import sample_size
 from dinkcli.training.seeding import seed_centers
+from dinkcli.training.source import RowSource
 from dinkcli.training.split import split
 
 _HALF_ROWS = 4096

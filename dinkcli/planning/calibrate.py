@@ -19,7 +19,7 @@ from dinkcli.models.model import Model
 from dinkcli.planning.bench import LEAST_ROWS, Bench, timed, wait
 from dinkcli.planning.footprint import resident_bytes
 from dinkcli.planning.work import Work
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 
 _READING_SECONDS = 0.4  # in which reading is measured at most
 _BYTES = 64 << 20  # of rows to measure with
@@ -64,8 +64,8 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
     """
     rows, reading, reading_bytes = _first_rows(data, work)
     held = DataSet([ArrayReader(rows)], bad_rows=data.bad_rows)
-    loading = timed(lambda: RowSource(held, metric, device, memory=_ALL), device)
-    source = RowSource(held, metric, device, memory=_ALL)
+    loading = timed(lambda: open_rows(held, metric, device, memory=_ALL), device)
+    source = open_rows(held, metric, device, memory=_ALL)
     generator = torch.Generator().manual_seed(0)
     drawing = timed(lambda: source.sample(len(rows), generator), device)
     sample = source.sample(len(rows), generator)
@@ -78,7 +78,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
         read = (reading + loading / len(rows)) * work.rows
         draw = drawing * work.sample / len(rows)
     else:
-        again = RowSource(data, metric, device, memory=0, shift=source.shift)
+        again = open_rows(data, metric, device, memory=0, shift=source.shift)
         read, draw = 0.0, _each(again.blocks(), lambda block: None, device) * work.rows
         a_pass = max(a_pass, draw)
     if a_pass * share < _READING_SECONDS:

@@ -1,9 +1,9 @@
 """From rows to centres: docs/objective.md as code.
 
 ``trainer`` is the order of things: ``seeding``, ``anneal``, ``refine`` (with ``split``), then
-``passes`` over all rows. They work on a ``sample`` of the ``rows``, wide ones on their main axes
-(``subspace``); ``schedule`` says how much of what. ``progress`` is where a training stands,
-``checkpoint`` the file of it.
+``passes`` over all rows. They work on a ``sample`` of the ``rows`` (``held`` in memory or
+``streamed``, both a ``source``), wide ones on their main axes (``subspace``); ``schedule`` says how
+much of what. ``progress`` is where a training stands, ``checkpoint`` the file of it.
 
 Read ``trainer``, ``schedule``, ``seeding``, ``anneal``, ``refine``, ``passes``.
 """

@@ -29,10 +29,10 @@ from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.passes import Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
-from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
+from dinkcli.training.source import RowSource
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
 _LITERAL_EPOCHS = 50

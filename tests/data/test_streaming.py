@@ -14,7 +14,7 @@ from dinkcli.data.inputs import open_inputs
 from dinkcli.data.memory import default_memory, parse_size
 from dinkcli.data.shuffle import shuffled_windows
 from dinkcli.errors import UsageError
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def test_every_row_once_an_epoch(tmp_path, dtype, batch, in_memory):
     pq.write_table(pa.table({"e": list(rows[n_rows // 3 :])}), tmp_path / "b.parquet")
     data = open_inputs([str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")])
     weights = np.arange(1, n_rows + 1, dtype=np.float32)
-    source = RowSource(data, "euclidean", CPU, weights, 1 << 30 if in_memory else n_rows * 100)
+    source = open_rows(data, "euclidean", CPU, weights, 1 << 30 if in_memory else n_rows * 100)
     assert source.in_memory == in_memory
     orders = []
     for epoch in (0, 1):
@@ -75,7 +75,7 @@ def test_bad_rows_are_in_no_batch_and_no_sample(tmp_path):
     np.save(tmp_path / "x.npy", rows)
     data = open_inputs([str(tmp_path / "x.npy")], bad_rows="skip")
     for memory in (1000, 1 << 30):
-        source = RowSource(data, "euclidean", CPU, memory=memory)
+        source = open_rows(data, "euclidean", CPU, memory=memory)
         sample = source.sample(5000, torch.Generator().manual_seed(0)).z
         assert (source.n_rows, source.n_bad, source.total_weight) == (4285, 715, 4285)
         expected = np.setdiff1d(np.arange(5000), bad)
@@ -109,7 +109,7 @@ def test_batches_of_a_sorted_file_come_from_everywhere(tmp_path):
     """The spread of the means of batches is about that of independent draws."""
     rows, _ = clustered()
     np.save(tmp_path / "x.npy", rows)
-    source = RowSource(open_inputs([str(tmp_path / "x.npy")]), "euclidean", CPU, memory=800_000)
+    source = open_rows(open_inputs([str(tmp_path / "x.npy")]), "euclidean", CPU, memory=800_000)
     batches = [z for z, _ in source.batches(100, 0, 0)]
     spread = torch.stack([z.mean(0) for z in batches]).var(0).sum()
     independent = rows.var(0).sum() / 100

@@ -18,7 +18,7 @@ from dinkcli.nearest.limits import normalize_
 from dinkcli.nearest.sums import full_pass
 from dinkcli.processes.device import in_pieces
 from dinkcli.training.refine import State
-from dinkcli.training.rows import RowSource
+from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.split import removal_costs
 
@@ -135,7 +135,7 @@ def test_counts_beyond_the_integers_of_float32(blobs):
     found = full_pass([(block, None)] * 257, torch.zeros(1, 1))
     assert found.counts.item() == found.sums.item() == found.inertia == 257 << 16
     z = np.zeros((100_000, 1), np.float32)
-    rows = RowSource(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"))
+    rows = open_rows(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"))
     assert max(len(z) for z, _ in rows.blocks()) <= 1 << 16
 
 

@@ -18,7 +18,7 @@ from conftest import environment
 import dinkcli
 from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.processes.launcher import ALONE, World, world
-from dinkcli.training.rows import draw_distinct
+from dinkcli.training.source import draw_distinct
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo and signals as on Linux")
 

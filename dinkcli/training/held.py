@@ -1,0 +1,79 @@
+"""Rows that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinkcli.data.dataset import BLOCK_BYTES
+from dinkcli.training.sample import Sample
+from dinkcli.training.source import Block, RowSource, empty_rows
+
+# Sums over the rows of a block may be taken in float32; float64 takes in one block after the
+# other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
+_BLOCK_ROWS = 1 << 16
+
+
+class HeldRows(RowSource):
+    """Rows in memory, on the device where they fit there. Bad ones are left out at once."""
+
+    in_memory = True
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._rows = self._load()
+        self._count()
+
+    def _load(self) -> Tensor:
+        loaded = empty_rows((self._here.known_rows, self.n_features), self.data.dtype)
+        rows, good = self._here.load_rows(loaded.numpy(), nonzero=self._needs_direction)
+        self._leave_out(len(loaded) - len(rows))
+        loaded = loaded[: len(rows)]
+        if good is not None and self.weights is not None:
+            self.weights = self.weights[torch.from_numpy(good)]
+        if self._finds_shift:
+            total = torch.zeros(self.n_features, dtype=torch.float64)
+            for part in loaded.split(self._block_rows):
+                total += part.sum(0, dtype=torch.float64)
+            self.group.sum_(total)
+            self.shift = (total / self.n_rows).float()
+        if loaded.dtype == torch.float32:
+            for number, part in enumerate(loaded.split(self._block_rows)):
+                self._prepare_(part, self._first + number * self._block_rows)
+        try:
+            return loaded.to(self.device)
+        except torch.cuda.OutOfMemoryError:
+            return loaded  # then each block goes to the device when it is its turn
+
+    @property
+    def _block_rows(self) -> int:
+        return max(1, BLOCK_BYTES // (4 * self.n_features))
+
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        for start in range(first * _BLOCK_ROWS, len(self._rows), _BLOCK_ROWS):
+            where = slice(start, start + _BLOCK_ROWS)
+            part = self._rows[where].to(self.device)
+            if part.dtype != torch.float32:
+                part = self._prepare_(part.float(), self._first + start)
+            yield part, self._weights_at(where)
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(self.n_rows, generator=generator)
+        for part in order.split(size):
+            rows = self._rows.index_select(0, part.to(self._rows.device)).to(self.device)
+            if rows.dtype != torch.float32:
+                rows = self._prepare_(rows.float())
+            yield rows, None if self.weights is None else self.weights[part].to(self.device)
+
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        first = self.group.before(len(self._rows))
+        positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)
+        z = self._rows[chosen.to(self._rows.device)].to(self.device)
+        if z.dtype != torch.float32:
+            z = self._prepare_(z.float())
+        weights = None if self.weights is None else self.weights[chosen]
+        return self._shared(z, weights, positions, min(size, self.n_rows))

@@ -1,0 +1,117 @@
+"""Rows that are read anew for each pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.data.ahead import read_ahead
+from dinkcli.data.shuffle import shuffled_windows
+from dinkcli.data.spool import seekable
+from dinkcli.training.sample import Sample
+from dinkcli.training.source import Block, RowSource, empty_rows
+
+# Windows of shuffled rows: two are held, one in use and one being read.
+_WINDOW_BYTES = 256 << 20
+
+
+class StreamedRows(RowSource):
+    """Rows read block by block, while a thread reads ahead."""
+
+    in_memory = False
+
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
+            weights = self._weights_at(slice(start, start + len(rows)))
+            if bad is not None:
+                rows, weights = rows[~bad], None if weights is None else weights[~bad]
+            yield rows.to(self.device), weights
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
+        """Shuffled on two levels (see ``shuffled_windows``)."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        # Inputs that cannot be read from anywhere are copied, once.
+        self.data = seekable(self.data)
+        window = max(1, min(_WINDOW_BYTES, self.memory // 3))
+        windows = shuffled_windows(self.data, window, generator, nonzero=self._needs_direction)
+        rest: list[tuple[Tensor, Tensor]] = []
+        held = 0
+        for vectors, numbers in read_ahead(windows, depth=1):
+            order = torch.randperm(len(vectors), generator=generator)
+            rows, where = torch.from_numpy(vectors), torch.from_numpy(numbers)
+            for part in _split(order, size - held, size):
+                rest.append((rows.index_select(0, part), where[part]))
+                held += len(part)
+                if held == size:
+                    yield self._batch(rest)
+                    rest, held = [], 0
+        if rest:
+            yield self._batch(rest)
+
+    def _batch(self, parts: list[tuple[Tensor, Tensor]]) -> Block:
+        rows = torch.cat([part for part, _ in parts]).to(self.device)
+        if self.weights is None:
+            return self._prepare_(rows.float()), None
+        numbers = torch.cat([where for _, where in parts])
+        return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
+
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        """All rows are read once, when the bad ones are found, and a shift that was not given is
+        set to the sample's mean. The sample is smaller by the bad rows in it."""
+        n_rows = self.data.known_rows
+        size = min(size, n_rows)
+        positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
+        weights = None if self.weights is None else self.weights[chosen]
+        order = chosen.argsort()
+        ascending = chosen[order]
+        result = torch.empty(len(chosen), self.n_features)
+        good = torch.ones(len(chosen), dtype=torch.bool)
+        n_bad = 0
+        for start, rows, bad in read_ahead(self._prepared()):
+            first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
+            here = ascending[first:last] - start
+            result[order[first:last]] = rows[here]
+            if bad is not None:
+                n_bad += int(bad.sum())
+                good[order[first:last]] = ~bad[here]
+                if self.weights is not None:
+                    self.weights[start : start + len(rows)][bad] = 0
+        if self.group.any(n_bad > 0):
+            self._leave_out(n_bad)
+            self._count()
+            lost = self.group.gather(positions[~good]).sort().values
+            size -= len(lost)
+            result, weights = result[good], None if weights is None else weights[good]
+            positions = positions[good]
+            positions -= torch.searchsorted(lost, positions)
+        if self._finds_shift:
+            total = result.sum(0, dtype=torch.float64)
+            self.group.sum_(total)
+            mean = (total / size).float()
+            self.shift += mean
+            result -= mean
+        return self._shared(result.to(self.device), weights, positions, size)
+
+    def _prepared(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU."""
+        for block in self._here.blocks(nonzero=self._needs_direction):
+            rows = self._prepare_(_aligned(block.vectors), block.start)
+            start = block.start - self._first
+            yield start, rows, None if block.bad is None else torch.from_numpy(block.bad)
+
+
+def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:
+    """``order`` in parts of ``size``, but for the first one."""
+    yield order[:first]
+    for start in range(first, len(order), size):
+        yield order[start : start + size]
+
+
+def _aligned(vectors: np.ndarray) -> Tensor:
+    rows = empty_rows(vectors.shape, vectors.dtype)
+    rows.numpy()[:] = vectors
+    return rows
