@@ -14,10 +14,10 @@ demo: .venv/installed
 		--id-column id | grep -e '"json\.' -e '"math\.s' -e '"shutil\.'
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-quick: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 fuzz: .venv/tests
 	$(BIN)/python tests/fuzz/campaign.py --inputs 10000

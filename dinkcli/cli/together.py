@@ -21,7 +21,7 @@ from dinkcli.processes.join import join
 from dinkcli.processes.launcher import world
 
 _SEVERAL = ("train", "assign")
-GRACE_SECONDS = 1.0  # for the one that speaks, before the others end
+GRACE_SECONDS = 3.0  # a busy machine took more than one to end the others
 
 
 def refuse_several(command: str | None) -> None:
