@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinkcli.assigning.shards import launched, usual_part_rows
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say, show_notes
-from dinkcli.cli.drift import Match, show_drift
+from dinkcli.assigning.shards import launched
+from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.drift import show_drift
 from dinkcli.cli.options import (
     BadRows,
     Column,
@@ -22,14 +19,14 @@ from dinkcli.cli.options import (
     IdColumn,
     Inputs,
     Json,
+    Match,
     ModelPath,
     Quiet,
 )
-from dinkcli.cli.paths import warn_if_unfinished
-from dinkcli.cli.shares import check_folder_name, is_silent, one_voice, share_of
+from dinkcli.cli.shares import is_silent, one_voice, share_of
 
 if TYPE_CHECKING:
-    from dinkcli.assigning.pipeline import Counts, Job, Output
+    pass
 
 
 def assign(
@@ -146,136 +143,42 @@ def assign(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
-        from dinkcli.assigning.writers import encoding_of
-        from dinkcli.cli.paths import refuse_overwriting
-        from dinkcli.data.atomic import check_target
+        from dinkcli.cli import assign_run
         from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.errors import OutputError, UsageError
-        from dinkcli.models.model import load
         from dinkcli.options import AssignOptions
 
         share = share_of(shard, launched())
-        if share is not None:
-            check_folder_name(output, share, rows_per_file)
-        quiet = quiet or is_silent(share)
-        parts = rows_per_file is not None or share is not None
-        if parts and output is None:
-            raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
-        if resume and not parts:
-            raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
-        json_file = None if is_silent(share) else json_file
+        silent = is_silent(share)
+        quiet = quiet or silent
         options = AssignOptions(soft, top, distance, temperature, dtype, min_prob, max_distance)
-        encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
-        files = [path for path in (None if parts else output, json_file) if path is not None]
-        for path in files:
-            check_target(path)
-        model = load(model_path)
-        if not is_silent(share):
-            warn_if_unfinished(model, model_path)
-        old = None if match_path is None else load(match_path)
-        options.check_clusters(model.n_clusters)
+        destination = assign_run.Destination.of(
+            output, format, compression, csv_safe, rows_per_file, share, resume, json_file
+        )
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(column, model.column, id_column, others, dim=dim)
-        data = open_inputs(inputs, wanted, bad_rows)
-        model.check_features(data.n_features, data.name)
-        for path in files:
-            refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
-        show_notes(data, quiet)
-        n_rows = data.n_rows
-        if share is not None:
-            share.check(data)
-            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, share.count)
-            n_rows = share.rows_of(data.known_rows, rows_per_file)
+        wanted = Columns(column, id=id_column, others=others, dim=dim)
+        job = assign_run.open_job(
+            model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet
+        )
+        target, n_rows = destination.open(job.data)
 
-        from dinkcli.assigning.pipeline import Job, Output, run
-        from dinkcli.models.matching import match
+        from dinkcli.assigning.pipeline import run
 
-        matching = None if old is None else match(old, model)
-        job = Job(model, data, options, model_path, matching)
-        if output is None and sys.stdout is None:
-            raise OutputError("standard output is closed; write to a file with -o")
-        stream = sys.stdout.buffer if output is None else None
-        name = output or "standard output"
-        target = Output(name, encoding, rows_per_file, resume, share, stream)
         with ProgressLines(quiet or json_summary or output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
                 progress.update("assign", done, n_rows or done, f"{rate:,.0f} rows/s")
 
-            with _interruption(target):
+            with assign_run.interruption(target):
                 counts = run(job, target, device, show)
-        summary = _summary(job, target, counts, time.monotonic() - started)
-        if json_file is not None:
-            _save(summary, json_file)
-        if is_silent(share):
-            pass
-        elif json_summary:
+        summary = assign_run.summary_of(job, target, counts, time.monotonic() - started)
+        if destination.json_file is not None:
+            assign_run.save_summary(summary, destination.json_file)
+        if silent:
+            return
+        if json_summary:
             say(json.dumps(summary))
         elif not quiet:
-            _show_summary(summary)
-            if matching is not None and match_path is not None:
-                show_drift(matching, match_path)
-
-
-@contextmanager
-def _interruption(target: Output) -> Iterator[None]:
-    """Ctrl-C says what is kept, which for parts and streams is not nothing."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if is_silent(target.shard):
-            raise
-        if target.rows_per_file is not None:
-            say(f"Interrupted; the complete parts in {target.path} stay, --resume goes on.")
-        elif target.stream is not None:
-            say("Interrupted; the output is incomplete.")
-        else:
-            raise
-        raise typer.Exit(130) from None
-
-
-def _summary(job: Job, target: Output, counts: Counts, seconds: float) -> dict[str, Any]:
-    summary = {
-        "rows": counts.rows,
-        "output": None if target.stream else printable(target.path),
-        "format": target.encoding.format,
-        "model": printable(job.model_name),
-        "fingerprint": job.model.fingerprint,
-        "n_clusters": job.model.n_clusters,
-        "cluster_sizes": counts.sizes.tolist(),
-        "outliers": counts.outliers,
-        "bad_rows": counts.bad,
-        "seconds": round(seconds, 3),
-    }
-    if counts.parts is not None:
-        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
-    if target.shard is not None:
-        summary |= {"shard": str(target.shard), "complete": counts.complete}
-    if job.matching is not None:
-        summary["match"] = job.matching.as_dict()
-    return summary
-
-
-def _save(summary: dict[str, Any], path: str) -> None:
-    from dinkcli.data.atomic import atomic_path
-
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(summary) + "\n")
-
-
-def _show_summary(summary: dict[str, Any]) -> None:
-    if summary["output"] is not None:
-        before = summary.get("rows_before")
-        more = f" after {before} by an earlier run" if before else ""
-        if "parts" in summary:
-            more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
-        more += f" of share {summary['shard']}" if "shard" in summary else ""
-        outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
-        bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
-        say(
-            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
-            f"in {summary['seconds']:.1f} s"
-            + ("" if summary.get("complete", True) else "; parts of other shares are missing yet")
-        )
+            assign_run.show_summary(summary)
+            if job.matching is not None and match_path is not None:
+                show_drift(job.matching, match_path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from dinkcli.cli.console import say
 
@@ -13,16 +11,6 @@ if TYPE_CHECKING:
     from dinkcli.models.matching import Drift, Matching
 
 _MOST_LINES = 20
-
-Match = Annotated[
-    str | None,
-    typer.Option(
-        "--match",
-        metavar="OLD_MODEL",
-        help="Give clusters the ids of an older model, by optimal assignment of centres.",
-        show_default=False,
-    ),
-]
 
 
 def show_drift(matching: Matching, old_path: str) -> None:

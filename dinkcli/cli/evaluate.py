@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import BadRows, Column, Device, Inputs, LabelColumn, ModelPath, Quiet
-from dinkcli.cli.tables import JsonData, add_row, new_table, print_json, show
+from dinkcli.cli.opening import open_for
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Inputs,
+    JsonData,
+    LabelColumn,
+    ModelPath,
+    Quiet,
+)
+from dinkcli.cli.tables import add_row, new_table, print_json, show
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,16 +51,13 @@ def evaluate(
     """
     with error_boundary():
         from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.spool import repeatable
         from dinkcli.models.model import load
 
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
         model = load(model_path)
         wanted = Columns(column, model.column, label=label_column)
-        data = repeatable(open_inputs(inputs, wanted, bad_rows))
-        model.check_features(data.n_features, data.name)
+        data = open_for(model, inputs, wanted, bad_rows)
 
         from dinkcli.insight.evaluate import evaluate as measure
         from dinkcli.insight.evaluate import read_labels

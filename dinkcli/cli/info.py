@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from dinkcli.cli.console import error_boundary, printable, show_notes
-from dinkcli.cli.options import Column, Dim, Inputs, Memory
+from dinkcli.cli.options import Column, Dim, Inputs, JsonLine, Memory
 
 if TYPE_CHECKING:
     from dinkcli.insight.info import Info
@@ -21,9 +21,7 @@ def info(
     column: Column = None,
     dim: Dim = None,
     memory: Memory = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="As one line of JSON on standard output.")
-    ] = False,
+    as_json: JsonLine = False,
 ) -> None:
     """Shows what the inputs are and how training would read them.
 

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
-from dinkcli.cli.options import BadRows, Column, Device, IdColumn, ModelPath, Quiet
-from dinkcli.cli.tables import (
+from dinkcli.cli.opening import open_for
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Exemplars,
+    IdColumn,
     JsonData,
+    ModelPath,
+    Quiet,
+    TextColumn,
+)
+from dinkcli.cli.tables import (
     add_row,
     bar,
     console,
@@ -44,11 +54,8 @@ def inspect(
         ),
     ] = None,
     id_column: IdColumn = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option(help="Parquet column of texts to show the rows by.", show_default=False),
-    ] = None,
-    exemplars: Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)] = 5,
+    text_column: TextColumn = None,
+    exemplars: Exemplars = 5,
     clusters: Annotated[
         int, typer.Option("--clusters", help="Clusters to show, largest first.", min=1)
     ] = 40,
@@ -100,12 +107,9 @@ def _look(
     quiet: bool,
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
     """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
-    from dinkcli.data.inputs import open_inputs
-    from dinkcli.data.spool import repeatable
     from dinkcli.insight.overview import root_mean
 
-    data = repeatable(open_inputs(inputs, wanted, bad_rows))
-    model.check_features(data.n_features, data.name)
+    data = open_for(model, inputs, wanted, bad_rows)
 
     from dinkcli.insight.exemplars import Exemplars
     from dinkcli.insight.quality import FirstPass

@@ -67,3 +67,41 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no s
 Json = Annotated[
     bool, typer.Option("--json", help="The summary as one line of JSON on standard error.")
 ]
+JsonData = Annotated[
+    bool, typer.Option("--json", help="JSON on standard output in place of tables.")
+]
+JsonLine = Annotated[bool, typer.Option("--json", help="As one line of JSON on standard output.")]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        "--match",
+        metavar="OLD_MODEL",
+        help="Give clusters the ids of an older model, by optimal assignment of centres.",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(help="Parquet column of texts to show the rows by.", show_default=False),
+]
+Exemplars = Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)]
+Refine = Annotated[bool, typer.Option(help="Move whole centres to where they are worth more.")]
+Starts = Annotated[
+    int | None,
+    typer.Option(
+        "--n-init",
+        help="Starts, of which the best is kept; 4 on tiny data, else 1.",
+        show_default=False,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Most passes over all rows: 30 unless the temperature is inf, where it is 50.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Rows per update; follows rows and clusters.", show_default=False),
+]

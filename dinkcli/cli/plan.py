@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import error_boundary, printable, show_notes, warn
-from dinkcli.cli.options import BadRows, Column, Device, Dim, Inputs, Memory, Metric
+from dinkcli.cli.options import (
+    BadRows,
+    BatchSize,
+    Column,
+    Device,
+    Dim,
+    Epochs,
+    Inputs,
+    JsonLine,
+    Memory,
+    Metric,
+    Refine,
+    Starts,
+)
 
 if TYPE_CHECKING:
     from dinkcli.planning.plan import Plan
@@ -44,19 +57,11 @@ def plan(
     dim: Dim = None,
     bad_rows: BadRows = "stop",
     metric: Metric = "euclidean",
-    refine: Annotated[bool, typer.Option(help="As for dink train.")] = True,
-    n_init: Annotated[
-        int | None, typer.Option(help="As for dink train.", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="As for dink train.", show_default=False)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="As for dink train.", show_default=False)
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="As one line of JSON on standard output.")
-    ] = False,
+    refine: Refine = True,
+    n_init: Starts = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    as_json: JsonLine = False,
 ) -> None:
     """Shows what training would take: time, memory, passes over the data.
 

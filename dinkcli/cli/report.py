@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import BadRows, Column, Device, IdColumn, Inputs, ModelPath, Quiet
+from dinkcli.cli.opening import open_for
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Exemplars,
+    IdColumn,
+    Inputs,
+    ModelPath,
+    Quiet,
+    TextColumn,
+)
 
 
 def report(
@@ -18,15 +29,9 @@ def report(
         str, typer.Option("-o", "--output", help="The page to write.", show_default=False)
     ],
     id_column: IdColumn = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Parquet column of texts: shown, searched, and mined for distinctive terms.",
-            show_default=False,
-        ),
-    ] = None,
+    text_column: TextColumn = None,
     points: Annotated[int, typer.Option(help="Most rows on the map.", min=1)] = 50_000,
-    exemplars: Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)] = 6,
+    exemplars: Exemplars = 6,
     projection: Annotated[
         str, typer.Option("--map", help="pca; or umap, which needs umap-learn.")
     ] = "pca",
@@ -46,8 +51,6 @@ def report(
         from dinkcli.cli.paths import refuse_overwriting
         from dinkcli.data.atomic import check_target
         from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.spool import repeatable
         from dinkcli.data.suffix import by_suffix
         from dinkcli.models.model import load
 
@@ -55,8 +58,7 @@ def report(
         check_target(output)
         model = load(model_path)
         wanted = Columns(column, model.column, id_column, text=text_column)
-        data = repeatable(open_inputs(inputs, wanted, bad_rows))
-        model.check_features(data.n_features, data.name)
+        data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)
 
         from dinkcli.data.atomic import atomic_path

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dinkcli.cli.console import printable, say
+from dinkcli.cli.console import ProgressLines, printable, say
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -23,6 +25,18 @@ class Rate:
     def __call__(self, rows: int) -> float:
         self._rows += rows
         return self._rows / max(1e-9, time.monotonic() - self._started)
+
+
+@contextmanager
+def train_progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """Shows the steps that the function it yields is called with."""
+    with ProgressLines(quiet) as progress:
+        rate = Rate()
+
+        def show(step: Step) -> None:
+            progress.update(step.phase, step.done, step.total, detail(step, rate(step.rows)))
+
+        yield show
 
 
 def detail(step: Step, rate: float) -> str:

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import ProgressLines, error_boundary, say
-from dinkcli.cli.options import BadRows, Column, Device, Inputs, Metric, Quiet, SampleWeight, Seed
-from dinkcli.cli.tables import JsonData, add_row, bar, console, new_table, print_json, show
+from dinkcli.cli.opening import open_twice
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    Inputs,
+    JsonData,
+    Metric,
+    Quiet,
+    SampleWeight,
+    Seed,
+)
+from dinkcli.cli.tables import add_row, bar, console, new_table, print_json, show
 
 if TYPE_CHECKING:
     from dinkcli.insight.sweeper import Sweep
@@ -46,11 +57,9 @@ def sweep(
         parse_numbers(numbers)  # usage errors come before any file is opened
 
         from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.spool import repeatable
         from dinkcli.data.weights import read_weights
 
-        data = repeatable(open_inputs(inputs, Columns(column), bad_rows))
+        data = open_twice(inputs, Columns(column), bad_rows)
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, say, show_notes, warn
-from dinkcli.cli.drift import Match, show_drift
+from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.drift import show_drift
 from dinkcli.cli.options import (
     BadRows,
+    BatchSize,
     Column,
     Device,
     Dim,
+    Epochs,
     Inputs,
     Json,
+    Match,
     Memory,
     Metric,
     Quiet,
+    Refine,
     SampleWeight,
     Seed,
+    Starts,
 )
-from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
-from dinkcli.cli.summary import Rate, detail, show_summary, summary
-from dinkcli.cli.together import leave, refuse_streams, together
-from dinkcli.errors import UsageError
-from dinkcli.processes.launcher import world
-
-if TYPE_CHECKING:
-    from dinkcli.training.checkpoint import Checkpoints
-    from dinkcli.training.trainer import Step
+from dinkcli.cli.resuming import stopping
+from dinkcli.cli.summary import show_summary, summary, train_progress
+from dinkcli.cli.together import together
 
 
 def train(
@@ -85,27 +79,11 @@ def train(
             show_default=False,
         ),
     ] = None,
-    refine: Annotated[
-        bool, typer.Option(help="Move whole centres to where they are worth more.")
-    ] = True,
-    n_init: Annotated[
-        int | None,
-        typer.Option(
-            help="Starts, of which the best is kept; 4 on tiny data, else 1.", show_default=False
-        ),
-    ] = None,
+    refine: Refine = True,
+    n_init: Starts = None,
     sample_weight: SampleWeight = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Most passes over all rows: 30 unless the temperature is inf, where it is 50.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Rows per update; follows rows and clusters.", show_default=False),
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
     tol: Annotated[
         float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
     ] = 1e-4,
@@ -143,20 +121,13 @@ def train(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.cli.paths import default_model_path, refuse_overwriting
-        from dinkcli.data.atomic import check_target
+        from dinkcli.cli.paths import default_model_path
+        from dinkcli.cli.train_run import TrainRun, number_or_text
         from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.data.spool import repeatable
-        from dinkcli.data.weights import read_weights
-        from dinkcli.models.matching import check_matchable, match
-        from dinkcli.models.model import checkpoint_path, load
-        from dinkcli.options import Interval, TrainOptions
 
         options: dict[str, Any] = {
             "metric": metric,
-            "temperature": _number(temperature),
+            "temperature": number_or_text(temperature),
             "dilation": dilation,
             "refine": refine,
             "n_init": n_init,
@@ -165,146 +136,37 @@ def train(
             "tol": tol,
             "seed": seed,
         }
-        target = output or default_model_path(inputs[0])
-        with together(device, lambda: _how_to_go_on(checkpoint_path(target))) as group:
+        run = TrainRun(
+            inputs=inputs,
+            target=output or default_model_path(inputs[0]),
+            n_clusters=n_clusters,
+            options=options,
+            columns=Columns(column, dim=dim),
+            init=init,
+            device=device,
+            sample_weight=sample_weight,
+            bad_rows=bad_rows,
+            memory=memory,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            force=force,
+            match=match_path,
+        )
+        with together(device, run.advice) as group:
             speaks = group.rank == 0
-            quiet, json_summary = quiet or not speaks, json_summary and speaks
-            k = _clusters(n_clusters)
-            checked = TrainOptions(2 if k == "auto" else k, **options)
-            every = Interval.parse(checkpoint_every)
-            if speaks:
-                check_target(target)
-            limit = None if memory is None else parse_size(memory)
-            if not group.alone:
-                refuse_streams(inputs)
-            data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
-            for path in (target, checkpoint_path(target)):
-                refuse_overwriting(path, data)
-            show_notes(data, quiet)
-            data = repeatable(data)
-            old = None if match_path is None else load(match_path)
-            if old is not None:
-                check_matchable(old, data.n_features, metric, None if k == "auto" else k)
-            if k != "auto":
-                checked.check_rows(data.known_rows, data.name)
-            weights = None if sample_weight is None else read_weights(sample_weight, data)
-
-            from dinkcli import api
-            from dinkcli.training.checkpoint import Checkpoints
-
-            notify = warn if speaks else _say_nothing
-            checkpoints = Checkpoints(checkpoint_path(target), every, notify, group)
-            if resume == "auto":
-                there = group.any(speaks and os.path.exists(checkpoints.path))
-                resume = checkpoints.path if there else None
-            if checked.literal and group.alone and not quiet:
-                warn(
-                    "at temperature inf the losses see fixed embeddings only through their "
-                    "mean; centres drift apart and clusters decay. Use --temperature auto for "
-                    "clusters, inf to reproduce the paper."
-                )
-            with _stopping(checkpoints), ProgressLines(quiet or json_summary) as progress:
-                rate = Rate()
-
-                def show(step: Step) -> None:
-                    progress.update(
-                        step.phase, step.done, step.total, detail(step, rate(step.rows))
-                    )
-
-                model = api.train(
-                    data,
-                    k,
-                    init=init,
-                    device=device,
-                    sample_weight=weights,
-                    memory=limit,
-                    on_step=show,
-                    checkpoints=checkpoints,
-                    resume=resume,
-                    force=force,
-                    group=group,
-                    **options,
-                )
+            prepared = run.prepare(group, quiet or not speaks)
+            silent = quiet or json_summary or not speaks
+            with stopping(prepared.checkpoints), train_progress(silent) as show:
+                model = prepared.train(show)
         if not speaks:
             return
-        matching = None if old is None else match(old, model)
-        if matching is not None:
-            model = matching.renumber(model)
-        model.save(target)
-        checkpoints.discard()
+        model, matching = prepared.save(model)
         seconds = time.monotonic() - started
         if json_summary:
-            found = summary(model, target, seconds)
+            found = summary(model, run.target, seconds)
             say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
-            show_summary(model, data, seconds)
+            show_summary(model, prepared.data, seconds)
             if matching is not None and match_path is not None:
                 show_drift(matching, match_path)
-        typer.echo(os.fsencode(target))
-
-
-@contextmanager
-def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
-    """The first signal ends the training with a checkpoint, a second one at once."""
-    from dinkcli.errors import StoppedError
-
-    try:
-        with interruptible(checkpoints.ask_to_stop) as signals:
-            yield
-    except StoppedError as stopped:
-        code = 128 + (signals[0] if signals else signal.SIGTERM)
-        if checkpoints.group.rank > 0:
-            leave(code)
-        if stopped.checkpoint is None:
-            say(NOTHING_WRITTEN)
-        else:
-            _say_how_to_resume(stopped.checkpoint)
-        raise typer.Exit(code) from None
-    except Interrupted as error:
-        if not checkpoints.written:
-            raise
-        _say_how_to_resume(checkpoints.path)
-        raise typer.Exit(error.exit_code) from None
-
-
-def _say_nothing(text: str) -> None:
-    """For all processes but the first."""
-
-
-def _how_to_go_on(checkpoint: str) -> str:
-    """What to do after another process of the job was lost."""
-    if not os.path.exists(checkpoint):
-        return "; there is no checkpoint yet: start again"
-    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
-
-
-def _say_how_to_resume(checkpoint: str) -> None:
-    command = sys.argv[1:]
-    if "--resume" in command:
-        where = command.index("--resume")
-        del command[where : where + 2]
-    command = [part for part in command if not part.startswith("--resume=")]
-    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
-    here = world()
-    start = ["dink"]
-    if here.size > 1:
-        several = ["--nproc-per-node", str(here.local_size)]
-        start = ["torchrun", *several, "-m", "dinkcli"]
-    say("  " + shlex.join([*start, *command, "--resume", checkpoint]))
-
-
-def _clusters(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
-
-
-def _number(text: str) -> float | str:
-    """The text as a number where it is one; ``TrainOptions`` judges the rest."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+        typer.echo(os.fsencode(run.target))

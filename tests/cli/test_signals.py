@@ -176,12 +176,12 @@ def test_kills_at_random_moments(tmp_path, digits):
 
 
 def test_the_command_to_go_on_replaces_an_earlier_resume(monkeypatch, capsys):
-    from dinkcli.cli.train import _say_how_to_resume
+    from dinkcli.cli.resuming import say_how_to_resume
 
     monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "old", "-k", "3"])
-    _say_how_to_resume("new one")
+    say_how_to_resume("new one")
     monkeypatch.setattr(sys, "argv", ["dink", "train", "x.npy", "--resume=old"])
-    _say_how_to_resume("new")
+    say_how_to_resume("new")
     lines = capsys.readouterr().err.splitlines()
     assert lines[1] == "  dink train 'a b.npy' -k 3 --resume 'new one'"
     assert re.fullmatch(r"  dink train x\.npy --resume new", lines[3])

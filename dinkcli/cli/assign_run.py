@@ -1,0 +1,211 @@
+"""What ``dink assign`` does between reading its options and the summary, and the summary."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dinkcli.cli.console import printable, say, show_notes
+from dinkcli.cli.paths import refuse_overwriting, warn_if_unfinished
+from dinkcli.cli.shares import check_folder_name, is_silent
+from dinkcli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.assigning.pipeline import Counts, Job, Output
+    from dinkcli.assigning.shards import Shard
+    from dinkcli.assigning.writers import Encoding
+    from dinkcli.data.base import Columns
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
+    from dinkcli.options import AssignOptions
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the clusters are to go, as it was asked for.
+
+    Attributes:
+        output: a file, a folder for parts, or None for standard output.
+        encoding: how they are written.
+        rows_per_file: of the parts.
+        share: of the rows, when other processes write the others.
+        resume: go on with the parts that are missing.
+        json_file: where the summary goes.
+    """
+
+    output: str | None
+    encoding: Encoding
+    rows_per_file: int | None
+    share: Shard | None
+    resume: bool
+    json_file: str | None
+
+    @classmethod
+    def of(
+        cls,
+        output: str | None,
+        format: str | None,
+        compression: str | None,
+        csv_safe: bool,
+        rows_per_file: int | None,
+        share: Shard | None,
+        resume: bool,
+        json_file: str | None,
+    ) -> Destination:
+        """Checks the options of the output against each other and against the file system.
+
+        Raises:
+            DinkError: what is wrong with them.
+        """
+        from dinkcli.assigning.writers import encoding_of
+        from dinkcli.data.atomic import check_target
+
+        if share is not None:
+            check_folder_name(output, share, rows_per_file)
+        parts = rows_per_file is not None or share is not None
+        if parts and output is None:
+            raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
+        if resume and not parts:
+            raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+        encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
+        json_file = None if is_silent(share) else json_file
+        found = cls(output, encoding, rows_per_file, share, resume, json_file)
+        for path in found.files:
+            check_target(path)
+        return found
+
+    @property
+    def files(self) -> list[str]:
+        parts = self.rows_per_file is not None or self.share is not None
+        return [path for path in (None if parts else self.output, self.json_file) if path]
+
+    def open(self, data: DataSet) -> tuple[Output, int | None]:
+        """The output, and how many rows will go there if that is known.
+
+        Raises:
+            OutputError: standard output is closed.
+        """
+        from dinkcli.assigning.pipeline import Output
+        from dinkcli.assigning.shards import usual_part_rows
+
+        rows_per_file, n_rows = self.rows_per_file, data.n_rows
+        if self.share is not None:
+            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
+            n_rows = self.share.rows_of(data.known_rows, rows_per_file)
+        if self.output is None and sys.stdout is None:
+            raise OutputError("standard output is closed; write to a file with -o")
+        stream = sys.stdout.buffer if self.output is None else None
+        name = self.output or "standard output"
+        return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream), n_rows
+
+
+def open_job(
+    model_path: str,
+    inputs: list[str],
+    columns: Columns,
+    bad_rows: str,
+    options: AssignOptions,
+    destination: Destination,
+    match_path: str | None,
+    quiet: bool,
+) -> Job:
+    """Loads the models and opens the inputs; torch waits until all is in order.
+
+    Raises:
+        DinkError: they cannot be read, or do not fit each other.
+    """
+    from dataclasses import replace
+
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.models.model import load
+
+    model = load(model_path)
+    if not is_silent(destination.share):
+        warn_if_unfinished(model, model_path)
+    old = None if match_path is None else load(match_path)
+    options.check_clusters(model.n_clusters)
+    data = open_inputs(inputs, replace(columns, usual=model.column), bad_rows)
+    model.check_features(data.n_features, data.name)
+    for path in destination.files:
+        refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
+    if destination.share is not None:
+        destination.share.check(data)
+    show_notes(data, quiet)
+    return _job(model, old, data, options, model_path)
+
+
+def _job(model: Model, old: Model | None, data: DataSet, options: AssignOptions, name: str) -> Job:
+    from dinkcli.assigning.pipeline import Job
+    from dinkcli.models.matching import match
+
+    return Job(model, data, options, name, None if old is None else match(old, model))
+
+
+@contextmanager
+def interruption(target: Output) -> Iterator[None]:
+    """Ctrl-C says what is kept, which for parts and streams is not nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_silent(target.shard):
+            raise
+        if target.rows_per_file is not None:
+            say(f"Interrupted; the complete parts in {target.path} stay, --resume goes on.")
+        elif target.stream is not None:
+            say("Interrupted; the output is incomplete.")
+        else:
+            raise
+        raise typer.Exit(130) from None
+
+
+def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict[str, Any]:
+    """The summary as plain JSON."""
+    summary = {
+        "rows": counts.rows,
+        "output": None if target.stream else printable(target.path),
+        "format": target.encoding.format,
+        "model": printable(job.model_name),
+        "fingerprint": job.model.fingerprint,
+        "n_clusters": job.model.n_clusters,
+        "cluster_sizes": counts.sizes.tolist(),
+        "outliers": counts.outliers,
+        "bad_rows": counts.bad,
+        "seconds": round(seconds, 3),
+    }
+    if counts.parts is not None:
+        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if target.shard is not None:
+        summary |= {"shard": str(target.shard), "complete": counts.complete}
+    if job.matching is not None:
+        summary["match"] = job.matching.as_dict()
+    return summary
+
+
+def save_summary(summary: dict[str, Any], path: str) -> None:
+    from dinkcli.data.atomic import atomic_path
+
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(summary) + "\n")
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """One line for people, when the output is a file or a folder."""
+    if summary["output"] is not None:
+        before = summary.get("rows_before")
+        more = f" after {before} by an earlier run" if before else ""
+        if "parts" in summary:
+            more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
+        more += f" of share {summary['shard']}" if "shard" in summary else ""
+        outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+        bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
+        say(
+            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
+            f"in {summary['seconds']:.1f} s"
+            + ("" if summary.get("complete", True) else "; parts of other shares are missing yet")
+        )

@@ -1,0 +1,185 @@
+"""What ``dink train`` does between reading its options and showing the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dinkcli.cli.console import show_notes, warn
+from dinkcli.cli.resuming import how_to_go_on
+from dinkcli.cli.together import refuse_streams
+from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.data.base import Columns
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.matching import Matching
+    from dinkcli.models.model import Model
+    from dinkcli.processes.group import Group
+    from dinkcli.training.checkpoint import Checkpoints
+    from dinkcli.training.trainer import Step
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """One training as it was asked for on the command line.
+
+    Attributes:
+        target: the model file to write.
+        n_clusters: K, or "auto", as text.
+        options: the fields of ``TrainOptions`` but K and init.
+        init: a way of seeding, or a file of centres.
+        checkpoint_every: an ``Interval`` as text.
+        resume: a checkpoint to go on from, "auto" for that of the target if there is one.
+        match: an older model whose ids the clusters take.
+        memory: bytes for the rows, as text.
+    """
+
+    inputs: list[str]
+    target: str
+    n_clusters: str
+    options: dict[str, Any]
+    columns: Columns
+    init: str
+    device: str
+    sample_weight: str | None
+    bad_rows: str
+    memory: str | None
+    checkpoint_every: str
+    resume: str | None
+    force: bool
+    match: str | None
+
+    @property
+    def checkpoint(self) -> str:
+        from dinkcli.models.model import checkpoint_path
+
+        return checkpoint_path(self.target)
+
+    def advice(self) -> str:
+        """What to do when another process of the job was lost."""
+        return how_to_go_on(self.checkpoint)
+
+    def prepare(self, group: Group, quiet: bool) -> Prepared:
+        """Checks what can be checked before torch is loaded, and opens the inputs.
+
+        Raises:
+            DinkError: what is wrong with options, inputs or output.
+        """
+        from dinkcli.cli.paths import refuse_overwriting
+        from dinkcli.data.atomic import check_target
+        from dinkcli.data.inputs import open_inputs
+        from dinkcli.data.memory import parse_size
+        from dinkcli.data.spool import repeatable
+        from dinkcli.data.weights import read_weights
+        from dinkcli.models.matching import check_matchable
+        from dinkcli.models.model import load
+        from dinkcli.options import Interval, TrainOptions
+
+        k = number_of_clusters(self.n_clusters)
+        checked = TrainOptions(2 if k == "auto" else k, **self.options)
+        every = Interval.parse(self.checkpoint_every)
+        if group.rank == 0:
+            check_target(self.target)
+        limit = None if self.memory is None else parse_size(self.memory)
+        if not group.alone:
+            refuse_streams(self.inputs)
+        data = open_inputs(self.inputs, self.columns, self.bad_rows)
+        for path in (self.target, self.checkpoint):
+            refuse_overwriting(path, data)
+        show_notes(data, quiet)
+        data = repeatable(data)
+        old = None if self.match is None else load(self.match)
+        if old is not None:
+            check_matchable(old, data.n_features, checked.metric, None if k == "auto" else k)
+        if k != "auto":
+            checked.check_rows(data.known_rows, data.name)
+        weights = None if self.sample_weight is None else read_weights(self.sample_weight, data)
+
+        from dinkcli.training.checkpoint import Checkpoints
+
+        notify = warn if group.rank == 0 else _say_nothing
+        checkpoints = Checkpoints(self.checkpoint, every, notify, group)
+        if checked.literal and group.alone and not quiet:
+            warn(
+                "at temperature inf the losses see fixed embeddings only through their mean; "
+                "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
+                "to reproduce the paper."
+            )
+        return Prepared(self, k, data, weights, limit, old, checkpoints, group)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training whose options and inputs are in order."""
+
+    run: TrainRun
+    n_clusters: int | Literal["auto"]
+    data: DataSet
+    weights: Any
+    memory: int | None
+    old: Model | None
+    checkpoints: Checkpoints
+    group: Group
+
+    def train(self, on_step: Callable[[Step], None]) -> Model:
+        """Trains; calls ``on_step`` after every update of the centres."""
+        from dinkcli import api
+
+        run, resume = self.run, self.run.resume
+        if resume == "auto":
+            here = self.group.rank == 0 and os.path.exists(self.checkpoints.path)
+            resume = self.checkpoints.path if self.group.any(here) else None
+        return api.train(
+            self.data,
+            self.n_clusters,
+            init=run.init,
+            device=run.device,
+            sample_weight=self.weights,
+            memory=self.memory,
+            on_step=on_step,
+            checkpoints=self.checkpoints,
+            resume=resume,
+            force=run.force,
+            group=self.group,
+            **run.options,
+        )
+
+    def save(self, model: Model) -> tuple[Model, Matching | None]:
+        """Writes the model, with the ids of the older one if there is one; returns both."""
+        from dinkcli.models.matching import match
+
+        matching = None if self.old is None else match(self.old, model)
+        if matching is not None:
+            model = matching.renumber(model)
+        model.save(self.run.target)
+        self.checkpoints.discard()
+        return model, matching
+
+
+def number_of_clusters(text: str) -> int | Literal["auto"]:
+    """K of ``-k``.
+
+    Raises:
+        UsageError: neither a number nor auto.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
+
+
+def number_or_text(text: str) -> float | str:
+    """The text as a number where it is one; ``TrainOptions`` judges the rest."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _say_nothing(text: str) -> None:
+    """For all processes but the first."""
