@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dinkcli.nearest.products import products
+from dinkcli.nearest.products import has_short_factors, products
 
 _PACKAGES = (
     "torch",
@@ -28,6 +28,8 @@ _PACKAGES = (
     "bkmeans",
 )
 _CPU = torch.device("cpu")
+# Settings that make libraries leave instruction sets unused.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -65,7 +67,6 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def machine() -> str:
     """CPU, cores, memory and versions of what is installed, on one line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    units = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if name in _cpu()[1]]
     versions = []
     for name in _PACKAGES:
         try:
@@ -73,11 +74,21 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     return (
-        f"{date.today()}; {_cpu()[0]} ({', '.join(units) or platform.machine()}), "
+        f"{date.today()}; {_cpu()[0]} ({_instruction_sets()}), "
         f"{os.cpu_count()} cores, {memory:.0f} GiB; {platform.system()}, "
         f"Python {platform.python_version()}, {', '.join(versions)}; "
         f"{torch.get_num_threads()} threads"
     )
+
+
+def _instruction_sets() -> str:
+    """Those that the CPU has, and what of them this process has used."""
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    has = [name for name in known if name in _cpu()[1]] or [platform.machine()]
+    used = [f"torch {torch.backends.cpu.get_cpu_capability()}"]
+    used += [f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ]
+    used.append("bfloat16 products" if has_short_factors() else "no bfloat16 products")
+    return f"has {', '.join(has)}; used: {', '.join(used)}"
 
 
 def _cpu() -> tuple[str, set[str]]:
@@ -92,10 +103,10 @@ def _cpu() -> tuple[str, set[str]]:
 
 def ceilings() -> dict[str, float]:
     """What this machine can do, measured: multiply-adds a second of a large float32 product
-    ("product") and of one with bfloat16 factors ("short"), bytes a second read and written by a
-    large copy ("copy")."""
+    ("product") and, where it has such units, of one with bfloat16 factors ("short"); bytes a second
+    read and written by a large copy ("copy"). A bfloat16 product without units takes a minute."""
     a, b = torch.randn(4096, 2048), torch.randn(2048, 2048)
-    out, short = torch.empty(4096, 2048), (a.bfloat16(), b.bfloat16())
+    out = torch.empty(4096, 2048)
     source = torch.randn(1 << 26)
     target = torch.empty_like(source)
 
@@ -103,20 +114,22 @@ def ceilings() -> dict[str, float]:
         with products(_CPU):
             torch.mm(a, b, out=out)
 
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "product": product,
-        "short": lambda: torch.mm(*short),
         "copy": lambda: target.copy_(source),
     }
+    if has_short_factors():
+        short = a.bfloat16(), b.bfloat16()
+        ways["short"] = lambda: torch.mm(*short)
     work = {"product": a.numel() * 2048, "short": a.numel() * 2048, "copy": 8 * source.numel()}
     return {name: work[name] / median(found) for name, found in in_turns(ways, 5).items()}
 
 
 def ceilings_in_words(found: Mapping[str, float]) -> str:
+    short = f"bfloat16 product {2 * found['short'] / 1e9:.0f} GFLOP/s, " if "short" in found else ""
     return (
-        f"Ceilings: float32 product {2 * found['product'] / 1e9:.0f} GFLOP/s, bfloat16 product "
-        f"{2 * found['short'] / 1e9:.0f} GFLOP/s, copy {found['copy'] / 1e9:.1f} GB/s read and "
-        "written."
+        f"Ceilings: float32 product {2 * found['product'] / 1e9:.0f} GFLOP/s, {short}"
+        f"copy {found['copy'] / 1e9:.1f} GB/s read and written."
     )
 
 

@@ -4,10 +4,14 @@ Processors with matrix units (AMX on CPUs, tensor cores on GPUs) multiply short 
 faster than float32 ones and add up in float32. The products are then off by the rounding of the
 factors, which ``rounding_error`` bounds; what needs better than that looks again at the few entries
 for which it matters.
+
+``DINK_SHORT_PRODUCTS=0`` in the environment does without short products, so that what a machine
+without them does can be tested and measured on one that has them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +22,7 @@ from torch import Tensor
 _SHORT = {"cpu": "bf16", "cuda": "tf32"}
 # TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
 _TF32_ROUNDOFF = 2.0**-10
+_SWITCH = "DINK_SHORT_PRODUCTS"
 
 
 def _settings(device: torch.device) -> Any:
@@ -29,7 +34,7 @@ def _settings(device: torch.device) -> Any:
 
 def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this machine and this torch have them for matrices of ``dtype``."""
-    if dtype != torch.float32 or _settings(device) is None:
+    if dtype != torch.float32 or _settings(device) is None or _switched_off():
         return False
     if device.type == "cpu":
         return _cpu_has("_is_amx_tile_supported")
@@ -44,7 +49,11 @@ def has_short_factors() -> bool:
 def _cpu_has(*units: str) -> bool:
     """Whether this CPU has one of the units that torch tells by these names, and torch uses it."""
     has_unit = any(getattr(torch.cpu, name, lambda: False)() for name in units)
-    return has_unit and torch.backends.mkldnn.is_available()
+    return has_unit and torch.backends.mkldnn.is_available() and not _switched_off()
+
+
+def _switched_off() -> bool:
+    return os.environ.get(_SWITCH) == "0"
 
 
 def rounding_error(z: Tensor) -> Tensor:

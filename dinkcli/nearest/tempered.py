@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex, chunk_rows
-from dinkcli.nearest.products import has_short_products, products
+from dinkcli.nearest.products import has_short_factors, has_short_products, products
 from dinkcli.nearest.scores import Scratch
 
 _LEAST_EXPONENT = -60.0
@@ -44,6 +44,14 @@ def least_short_temperature(z: Tensor, centers: Tensor) -> float:
         found = z @ centers.T
     with products(z.device):
         return _SHORT_PRODUCTS * float((found - z @ centers.T).square().mean().sqrt())
+
+
+def arithmetic() -> dict[str, object]:
+    """What of the processor the last bits of a product depend on, by name."""
+    return {
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16 products": has_short_factors(),
+    }
 
 
 def are_wide(mean_inertia: float, mean_square: float) -> bool:

@@ -17,6 +17,7 @@ import torch
 
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.model import Model, TrainingState, checkpoint_path, load
+from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.progress import Progress
@@ -213,7 +214,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "device": str(trainer.rows.device),
         "threads": torch.get_num_threads(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
+        **arithmetic(),
         "rows in memory": trainer.rows.in_memory,
         "processes": trainer.rows.group.size,
     }

@@ -197,3 +197,17 @@ def test_many_centres_are_done_in_small_chunks():
     assert len(list(index.chunks(torch.from_numpy(z)))) == 2
     found = index.labels(torch.from_numpy(z))
     np.testing.assert_array_equal(found.numpy(), nearest_float64(z, centers))
+
+
+def test_short_products_can_be_switched_off(monkeypatch):
+    """A machine without them takes the same way."""
+    z, centers = near_ties()
+    centers = np.concatenate([centers, centers + 9])
+    centers = np.tile(centers, (1, 20))  # so many numbers that short products would serve
+    z = np.tile(z, (1, 20))
+    with_them = CenterIndex(torch.from_numpy(centers)).labels(torch.from_numpy(z))
+    monkeypatch.setenv("DINK_SHORT_PRODUCTS", "0")
+    index = CenterIndex(torch.from_numpy(centers))
+    assert not index.scorer.has_short and not index.scorer.has_rough
+    np.testing.assert_array_equal(index.labels(torch.from_numpy(z)), with_them)
+    np.testing.assert_array_equal(with_them, nearest_float64(z, centers))
