@@ -23,6 +23,13 @@ SAMPLES = ROOT / "sample_data"
 Dink = Callable[..., subprocess.CompletedProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the real command are slow: torch takes a second or two to load in each process."""
+    for item in items:
+        if {"dink", "folder"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def environment() -> dict[str, str]:
     # Whatever the developer's terminal sets must not change what is tested.
     drop = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "DINK_DEBUG")

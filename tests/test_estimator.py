@@ -26,6 +26,7 @@ def failing(estimator):
     return {found["check_name"] for found in results if found["status"] != "passed"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_it_passes_every_check_that_kmeans_passes():
     assert failing(DinkClustering(n_init=1, device="cpu")) <= failing(KMeans(n_init=1))

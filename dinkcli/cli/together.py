@@ -21,7 +21,8 @@ from dinkcli.processes.join import join
 from dinkcli.processes.launcher import world
 
 _SEVERAL = ("train", "assign")
-GRACE_SECONDS = 3.0  # a busy machine took more than one to end the others
+# For the one that speaks, before the others end; busy machines took more than one.
+GRACE_SECONDS = 3.0
 
 
 def refuse_several(command: str | None) -> None:

@@ -82,6 +82,7 @@ def test_shares_one_after_the_other_are_one_run(invoke, data, tmp_path, monkeypa
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_shares_at_once_are_one_run(invoke, data, tmp_path):
     invoke(*arguments("whole", "--rows-per-file", 100, *OPTIONS))
     command = arguments("parts", "--rows-per-file", 100, *OPTIONS)
@@ -132,6 +133,7 @@ def test_shares_have_one_part_each_by_default(invoke, data, tmp_path):
     assert [usual_part_rows(n, 4) for n in (1, 8, 9, 10**9)] == [1, 2, 3, 1 << 20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [["--shard", "2/3"], ["--shard", "1/1"], []])
 def test_what_a_killed_share_left_is_gone_on_with(invoke, data, tmp_path, others):
     """By the share itself, or by one process for all."""
@@ -260,6 +262,7 @@ def test_shares_of_a_launcher_from_the_environment():
         assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 def test_torchrun_writes_one_folder(invoke, data, tmp_path):
     invoke(*arguments("whole", "--rows-per-file", 100, "-q"))
     more = ("--rows-per-file", 100, "--json-file", "run.json")
@@ -271,6 +274,7 @@ def test_torchrun_writes_one_folder(invoke, data, tmp_path):
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_one_process_of_torchrun_fails(data, tmp_path):
     """It says so once, the launcher ends the other, and the same command with --resume goes on."""
     rows = np.random.default_rng(1).normal(size=(1000, 8)).astype(np.float32)
@@ -291,6 +295,7 @@ def test_one_process_of_torchrun_fails(data, tmp_path):
     np.testing.assert_array_equal(labels, nearest_float64(rows, centers))
 
 
+@pytest.mark.slow
 def test_one_process_of_a_launcher_fails(invoke, data, tmp_path):
     """The second half has a bad row, so that its process fails, and later goes on."""
     rows = np.random.default_rng(1).normal(size=(1000, 8)).astype(np.float32)
@@ -313,6 +318,7 @@ def test_one_process_of_a_launcher_fails(invoke, data, tmp_path):
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_usage_under_a_launcher(data, tmp_path):
     one = ["assign", "m.safetensors", "a.parquet"]
     for more, message in (

@@ -15,6 +15,8 @@ from conftest import environment
 
 import dinkcli
 
+pytestmark = pytest.mark.slow
+
 N_ROWS = 5_000_000
 DINK = [sys.executable, "-m", "dinkcli", "assign", "m.safetensors"]
 

@@ -16,6 +16,8 @@ from conftest import environment
 
 import dinkcli
 
+pytestmark = pytest.mark.slow
+
 DINK = [sys.executable, "-m", "dinkcli"]
 
 

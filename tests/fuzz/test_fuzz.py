@@ -6,6 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import campaign
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_nothing_breaks_in_a_few_seconds():

@@ -80,6 +80,7 @@ def test_onnx_in_onnxruntime(trained, monkeypatch):
         assert session.run(["cluster"], {"rows": z[:size]})[0].tolist() == labels[:size].tolist()
 
 
+@pytest.mark.slow
 def test_pt2_without_dink(trained, monkeypatch):
     folder, z, labels, distances = trained
     path = export(folder, "m.pt2", monkeypatch)

@@ -20,7 +20,10 @@ from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.processes.launcher import ALONE, World, world
 from dinkcli.training.source import draw_distinct
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gloo and signals as on Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="gloo and signals as on Linux"),
+]
 
 
 def launch(processes, *args, folder, launcher=(), **options):

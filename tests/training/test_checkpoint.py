@@ -80,6 +80,7 @@ def test_resuming_is_exact(digits, tmp_path, longest, options):
     assert saved(model, tmp_path / "pieces") == whole
 
 
+@pytest.mark.slow
 def test_resuming_is_exact_at_every_single_rest(blobs, tmp_path):
     """One interruption after each update: nothing may live outside the checkpoint."""
     whole = saved(dinkcli.train(blobs[0], 9, device="cpu"), tmp_path / "whole")
