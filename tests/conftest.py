@@ -80,9 +80,10 @@ def one_thread():
 def loads_torch(*arguments: object, code: int = 0) -> bool:
     """Whether the command, which ends with that exit code, has imported torch by its end."""
     script = (
-        "import sys; from dinkcli.cli import main\n"
+        "import atexit, sys; from dinkcli.cli import main\n"
         f"sys.argv = {['dink', *map(str, arguments)]}\n"
-        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        "main()"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == code, result

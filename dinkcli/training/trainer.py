@@ -37,6 +37,7 @@ from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
 _LITERAL_EPOCHS = 50
 _LITERAL_LEARNING_RATE = 1e-3
+_SAME_END = 1e-5  # of the inertia; other optima of small data lie ten times as far apart or more
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,12 @@ class Trainer:
             yield from self._passes(at.loop, float(options.temperature))
 
     def _best_start(self, sample: Sample) -> Iterator[Step | None]:
-        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia."""
+        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
+        said how often, two starts that end there are enough."""
         at = self.at
+        if len(at.centers) == 1:
+            at.centers = sample.means(at.centers, sample.z.new_zeros(len(sample.z)).long())
+            return
         n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
         axes = main_axes(sample, self.options.n_clusters)
         while at.start <= n_init:
@@ -154,10 +159,13 @@ class Trainer:
                     labels = yield from self._refine(space, at.loop)
                 at.centers = space.means(at.loop.centers, labels, at.loop.rough)
             if n_init > 1:
-                now = State.of(sample, at.centers)
-                if at.best is None or now.inertia < at.best_inertia:
-                    at.best, at.best_inertia = at.centers, now.inertia
+                now, before = State.of(sample, at.centers).inertia, at.best_inertia
+                if at.best is None or now < before:
+                    at.best, at.best_inertia = at.centers, now
+                agree = math.isclose(now, before, rel_tol=_SAME_END)
                 at.centers = at.best
+                if agree and not self.options.n_init:
+                    return
             at.loop = None
             at.start += 1
         at.start = n_init

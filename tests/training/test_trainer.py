@@ -151,6 +151,31 @@ def test_the_best_of_several_starts_is_kept(blobs):
     assert history[-1]["inertia"] <= min(ends) * (1 + 1e-6)
 
 
+def test_two_starts_that_end_alike_are_enough(blobs):
+    """Clusters that any start finds; and rows without any, where more starts are worth while."""
+    separated, noise = blobs[0], np.random.default_rng(0).normal(size=(300, 8)).astype("f4")
+    assert {step["start"] for step in fit(separated, 3).training["history"]} == {1, 2}
+    history = fit(noise, 20).training["history"]
+    ends = [
+        [s["inertia"] for s in history if s["phase"] == "refine" and s["start"] == start][-1]
+        for start in range(1, 5)
+    ]
+    assert history[-1]["inertia"] <= min(ends) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_one_cluster_is_the_mean_without_annealing(blobs, metric):
+    z = blobs[0] + 1.0
+    model = fit(z, 1, metric=metric)
+    assert {step["phase"] for step in model.training["history"]} == {"pass"}
+    if metric == "cosine":
+        mean = (z / np.linalg.norm(z.astype("f8"), axis=1, keepdims=True)).mean(0)
+        mean /= np.linalg.norm(mean)
+    else:
+        mean = z.astype("f8").mean(0)
+    np.testing.assert_allclose(model.cluster_centers[0], mean, rtol=1e-5, atol=1e-6)
+
+
 def test_fixed_temperature_trains_its_own_objective(blobs):
     """Centres are fixed points of the tempered means, computed here in float64 loops."""
     z = blobs[0]
