@@ -21,7 +21,7 @@ from dinkcli.data.inputs import open_inputs
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.ranges import parse_numbers, usual_numbers
-from dinkcli.insight.sweeper import Sweep
+from dinkcli.insight.recommend import Sweep
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
 from dinkcli.models.model import Model, load
@@ -45,7 +45,7 @@ Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"
 
 def train(
     inputs: Inputs,
-    n_clusters: int | Literal["auto"],
+    n_clusters: int | Literal["auto", "clear"],
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
     device: str = "auto",
@@ -63,7 +63,8 @@ def train(
 
     Args:
         inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
-        n_clusters: K, or "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100.
+        n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100, or,
+            with a warning, a workable one where none is clear; "clear" refuses in that case.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -82,7 +83,7 @@ def train(
         options: the other fields of ``TrainOptions``.
 
     Raises:
-        DinkError: see ``dinkcli.errors``; an InputError when no number of clusters is clear.
+        DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number is.
     """
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
@@ -91,10 +92,13 @@ def train(
     if not group.alone:
         _refuse_alone(data, n_clusters, options)
     data = repeatable(data)
-    if n_clusters == "auto":
+    if isinstance(n_clusters, str):
         if initial is not None:
-            raise UsageError("-k auto: cannot start from given centres; give their number")
-        n_clusters = _clear_number(data, device, sample_weight, memory, options)
+            raise UsageError(f"-k {n_clusters}: cannot start from given centres; give their number")
+        found = choose_n_clusters(
+            data, device=device, sample_weight=sample_weight, memory=memory, **options
+        )
+        n_clusters = number_of(found, n_clusters, data.name, warnings.warn)
     chosen = TrainOptions(n_clusters, **options)
     chosen.check_rows(data.known_rows, data.name)
     if initial is not None and initial.shape != (n_clusters, data.n_features):
@@ -189,27 +193,27 @@ def sweep(
     Args:
         inputs, sample_weight, memory, bad_rows: as for ``train``.
         numbers: the K to try, or text: "5:100" (a few in equal ratios, then those around the
-            best), "5:100:5" or "5,10,20".
+            best), "5:100:5" or "5,10,20". What would leave fewer than two rows for each cluster
+            is left out.
         on_step: called with a phase, the position in it, and its length.
 
     Raises:
         DinkError: see ``dinkcli.errors``.
     """
-    if isinstance(numbers, str):
-        tried, between = parse_numbers(numbers)
-    else:
-        tried, between = parse_numbers(",".join(map(str, numbers)))
-    TrainOptions(tried[-1], metric=metric, seed=seed)
+    text = numbers if isinstance(numbers, str) else ",".join(map(str, numbers))
+    parse_numbers(text)
+    TrainOptions(2, metric=metric, seed=seed)
     data = open_data(inputs, bad_rows=bad_rows)
     rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
+    tried, between = parse_numbers(text, rows.n_rows)
     return sweep_rows(rows, tried, between, seed, on_step)
 
 
 def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any]) -> None:
     """Raises UsageError for what only one process alone can do."""
     why = "which runs in one process only; start it without a launcher"
-    if n_clusters == "auto":
-        raise UsageError(f"-k auto: tries many numbers of clusters, {why}")
+    if isinstance(n_clusters, str):
+        raise UsageError(f"-k {n_clusters}: tries many numbers of clusters, {why}")
     if options.get("temperature") == math.inf:
         raise UsageError(f"--temperature inf: is gradient descent, {why}")
     for reader in data.readers:
@@ -219,22 +223,41 @@ def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any])
             )
 
 
-def _clear_number(
-    data: DataSet,
-    device: str,
-    sample_weight: np.ndarray | None,
-    memory: int | None,
-    options: dict[str, Any],
-) -> int:
+def choose_n_clusters(
+    inputs: Inputs,
+    *,
+    device: str = "auto",
+    sample_weight: np.ndarray | None = None,
+    memory: int | None = None,
+    on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    **options: Any,
+) -> Sweep:
+    """What ``n_clusters="auto"`` looks at: the usual numbers, and those around the best.
+
+    Args:
+        inputs, device, sample_weight, memory, options: as for ``train``.
+        on_step: as for ``sweep``.
+    """
     checked = TrainOptions(2, **options)
+    data = open_data(inputs)
     rows = open_rows(data, checked.metric, resolve_device(device), sample_weight, memory)
-    found = sweep_rows(rows, usual_numbers(data.known_rows), True, checked.seed)
-    if found.n_clusters is None:
+    return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
+
+
+def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], None]) -> int:
+    """The clear K; where there is none, for "auto" a workable one with a warning.
+
+    Raises:
+        InputError: "clear" was wanted.
+    """
+    if found.n_clusters is not None:
+        return found.n_clusters
+    if wanted == "clear":
         raise InputError(
-            f"{data.name}: no clear K: {found.reason}; give a number with -k (dink sweep shows "
-            "what each is like)"
+            f"{name}: no clear K: {found.reason}; {found.workable} would do, or give a number"
         )
-    return found.n_clusters
+    warn(f"no clear K: {found.reason}. Taking K = {found.workable}: {found.workable_reason}")
+    return found.workable
 
 
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:

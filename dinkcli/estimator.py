@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dinkcli import api
+from dinkcli.data.extras import install_line
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
 from dinkcli.nearest.index import CenterIndex, Nearest
@@ -31,7 +32,7 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(
-        "DinkClustering needs scikit-learn 1.6 or later: pip install 'dinkcli[sklearn]'"
+        f"DinkClustering needs scikit-learn 1.6 or later: {install_line('sklearn')}"
     ) from error
 
 _DTYPES = [np.float64, np.float32]

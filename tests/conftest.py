@@ -145,9 +145,13 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
+# Lines that depend on how fast the machine is.
+PROGRESS = (
+    r"(start \d+/\d+, )?(looking for clusters|moving centres|settling on all rows), |assigning: "
+)
+
+
 def masked(text: str) -> list[str]:
     """The lines with every number replaced: times and last digits differ between machines."""
-    lines = (
-        line for line in text.splitlines() if not re.match(r"(anneal|refine|pass|assign) ", line)
-    )
+    lines = (line for line in text.splitlines() if not re.match(PROGRESS, line))
     return [re.sub(r"-?\d[\d.,]*(e[+-]?\d+)?", "#", line) for line in lines]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.assigning.shards import launched
-from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.options import (
     BadRows,
@@ -23,6 +23,7 @@ from dinkcli.cli.options import (
     ModelPath,
     Quiet,
 )
+from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.shares import is_silent, one_voice, share_of
 
 if TYPE_CHECKING:
@@ -163,11 +164,11 @@ def assign(
 
         from dinkcli.assigning.pipeline import run
 
-        with ProgressLines(quiet or json_summary or output is None) as progress:
+        with ProgressLines(quiet or json_summary or destination.output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
-                progress.update("assign", done, n_rows or done, f"{rate:,.0f} rows/s")
+                progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
             with assign_run.interruption(target):
                 counts = run(job, target, device, show)

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.paths import refuse_overwriting, warn_if_unfinished
+from dinkcli.cli.paths import (
+    load_model,
+    refuse_overwriting,
+    refuse_stream,
+    warn_if_unfinished,
+)
 from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 
@@ -66,6 +71,9 @@ class Destination:
         from dinkcli.assigning.writers import encoding_of
         from dinkcli.data.atomic import check_target
 
+        output = None if output == "-" else output
+        if json_file is not None:
+            refuse_stream(json_file, "the summary of --json-file")
         if share is not None:
             check_folder_name(output, share, rows_per_file)
         parts = rows_per_file is not None or share is not None
@@ -125,7 +133,7 @@ def open_job(
     from dinkcli.data.inputs import open_inputs
     from dinkcli.models.model import load
 
-    model = load(model_path)
+    model = load_model(model_path, inputs)
     if not is_silent(destination.share):
         warn_if_unfinished(model, model_path)
     old = None if match_path is None else load(match_path)

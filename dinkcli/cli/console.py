@@ -1,13 +1,12 @@
-"""What reaches the terminal: progress, summaries and errors, all on standard error."""
+"""What reaches the terminal: summaries, warnings and errors, all on standard error."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,11 +14,8 @@ from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.errors import DinkError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from dinkcli.data.dataset import DataSet
 
-_PLAIN_LINE_SECONDS = 1.0
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -108,64 +104,3 @@ def _unexpected(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {error} (this should not happen; DINK_DEBUG=1 shows where it did)"
     )
-
-
-class ProgressLines:
-    """Shows ``update``s: a live bar on a terminal, a line every second elsewhere, or nothing.
-
-    A context manager; the bar is gone when it ends, so that the summary stands alone.
-    """
-
-    def __init__(self, quiet: bool):
-        self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._phase = ""
-        self._last = 0.0
-        self._pending = ""
-
-    def __enter__(self) -> ProgressLines:
-        if not self._quiet and sys.stderr.isatty():
-            from rich import progress
-            from rich.console import Console
-
-            self._bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(bar_width=24),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[detail]}"),
-                progress.TimeRemainingColumn(compact=True),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        elif self._pending and exception[0] is None:
-            say(self._pending)
-
-    def update(self, phase: str, done: int, total: int, detail: str) -> None:
-        """``done`` of ``total`` in ``phase``; a phase may end before its total."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            if phase != self._phase:
-                if self._task is not None:
-                    self._bar.remove_task(self._task)
-                self._task = self._bar.add_task(phase, total=total, detail="")
-                self._phase = phase
-            self._bar.update(self._task, completed=done, total=total, detail=detail)
-            return
-        line = f"{phase} {done}/{total}  {detail}"
-        now = time.monotonic()
-        if phase != self._phase and self._pending:
-            say(self._pending)  # how the phase before ended
-        self._pending = line
-        if now - self._last >= _PLAIN_LINE_SECONDS:
-            self._last = now
-            self._pending = ""
-            say(line)
-        self._phase = phase

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -18,7 +18,9 @@ from dinkcli.cli.options import (
     ModelPath,
     Quiet,
 )
-from dinkcli.cli.tables import add_row, new_table, print_json, show
+from dinkcli.cli.paths import load_model
+from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,11 +53,10 @@ def evaluate(
     """
     with error_boundary():
         from dinkcli.data.base import Columns
-        from dinkcli.models.model import load
 
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
-        model = load(model_path)
+        model = load_model(model_path, inputs)
         wanted = Columns(column, model.column, label=label_column)
         data = open_for(model, inputs, wanted, bad_rows)
 
@@ -85,7 +86,7 @@ def evaluate(
 
 def _show(found: Evaluation) -> None:
     quality = found.quality
-    table = new_table([("", "left"), ("", "right"), ("", "left")], headings=False)
+    table = new_table([Field(""), Field("", "right"), Field("", drop=1)], headings=False)
     for name, value, meaning in (
         ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
         ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
@@ -122,15 +123,14 @@ def _show_confusion(found: Evaluation) -> None:
     rest = counts.sum(0).argsort(kind="stable")[::-1].tolist()
     own = [j for j in matching if j >= 0]
     shown = [*own, *(j for j in rest if j not in set(own) and counts[:, j].any())]
-    hidden = len(shown) - _MOST_COLUMNS
-    if hidden > 0 or len(counts) > _MOST_ROWS:
-        _show_confused_pairs(found)
-        return
-    heading = [("class", "left"), ("rows", "right"), *((str(j), "right") for j in shown)]
-    table = new_table(heading)
+    numbers = [Field("rows", "right"), *(Field(str(j), "right") for j in shown)]
+    table = new_table([Field("class", text=True), *numbers])
     for label, row in zip(found.classes or (), counts, strict=True):
         cells = [f"{row[j]}" if row[j] else "." for j in shown]
         add_row(table, label, f"{row.sum()}", *cells)
+    if len(shown) > _MOST_COLUMNS or len(counts) > _MOST_ROWS or table.least() > width():
+        _show_confused_pairs(found)
+        return
     show("rows of each class (down) in each cluster (across)", table)
 
 
@@ -142,8 +142,14 @@ def _show_confused_pairs(found: Evaluation) -> None:
     matched = (matching >= 0).nonzero()[0]
     wrong[matched, matching[matched]] = 0
     order = wrong.ravel().argsort(kind="stable")[::-1][:20].tolist()
-    headings = ("rows", "right"), ("of class", "left"), ("its cluster", "right"), ("in", "right")
-    table = new_table(headings)
+    table = new_table(
+        [
+            Field("rows", "right"),
+            Field("of class", text=True),
+            Field("its cluster", "right"),
+            Field("in", "right"),
+        ]
+    )
     for cell in order:
         i, j = divmod(cell, counts.shape[1])
         if wrong[i, j]:

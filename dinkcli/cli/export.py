@@ -8,7 +8,7 @@ import typer
 
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.options import ModelPath, Quiet
-from dinkcli.cli.paths import warn_if_unfinished
+from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
 
 
 def export(
@@ -36,11 +36,11 @@ def export(
         from dinkcli.data.suffix import by_suffix
         from dinkcli.models.export import SUFFIXES
         from dinkcli.models.export import export as export_model
-        from dinkcli.models.model import load
 
+        refuse_stream(output, "an export")
         chosen = format or by_suffix(output, SUFFIXES)
         check_target(output)
-        model = load(model_path)
+        model = load_model(model_path)
         warn_if_unfinished(model, model_path)
         export_model(model, output, chosen)
         if not quiet:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, printable, say
+from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -19,14 +19,19 @@ from dinkcli.cli.options import (
     Quiet,
     TextColumn,
 )
+from dinkcli.cli.paths import load_model
+from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import (
+    UNLIMITED,
+    Field,
     add_row,
     bar,
-    console,
     new_table,
     print_json,
+    shortened,
     show,
     sparkline,
+    width,
 )
 from dinkcli.errors import UsageError
 
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
 _PAIRS = 8
 _EXTREMES = 5
 _TEXT = 60  # characters of one row
-_NUMBERS = 42  # characters that the columns of numbers take
+_NUMBERS = 46  # characters beside a sparkline
 
 
 def inspect(
@@ -71,11 +76,10 @@ def inspect(
     """
     with error_boundary():
         from dinkcli.insight.overview import spreads
-        from dinkcli.models.model import load
 
         if not inputs and (id_column or text_column or column):
             raise UsageError("--id-column, --text-column and --column name columns of an INPUT")
-        model = load(model_path)
+        model = load_model(model_path, inputs or ())
         spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         if inputs:
             from dinkcli.data.base import Columns
@@ -175,14 +179,18 @@ def _show_model(path: str, model: Model) -> None:
     dtype = ", ".join(data.get("dtype", []))
     add_row(table, "trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
     for name, value in training.get("metrics", {}).items():
-        if isinstance(value, float):
+        if isinstance(value, float) and (name == "inertia" or _is_literal(model)):
             add_row(table, name.replace("_", " "), f"{value:.6g}")
     settings = [f"{name} {value}" for name, value in options.items() if value is not None]
-    for start in range(0, len(settings), 5):
-        add_row(table, "" if start else "options", ", ".join(settings[start : start + 5]))
+    add_row(table, "options", ", ".join(settings))
     versions = training.get("versions", {})
     add_row(table, "made by", ", ".join(f"{name} {value}" for name, value in versions.items()))
     show(f"{path}: {model.n_clusters} clusters of {model.n_features} features", table)
+
+
+def _is_literal(model: Model) -> bool:
+    """Whether the paper's losses are what it was trained by."""
+    return bool(model.training.get("options", {}).get("temperature") == "inf")
 
 
 def _show_training(model: Model) -> None:
@@ -190,15 +198,16 @@ def _show_training(model: Model) -> None:
 
     if not model.training.get("history"):
         return
-    table = new_table([("", "left"), ("", "left"), ("", "right")], headings=False)
+    table = new_table([Field(""), Field("", drop=1), Field("", "right")], headings=False)
+    losses = [("shrink_loss", "shrink loss"), ("dilation_loss", "dilation loss")]
     for name, label in (
         ("inertia", "inertia"),
-        ("shrink_loss", "shrink loss"),
-        ("dilation_loss", "dilation loss"),
+        *(losses if _is_literal(model) else []),
         ("largest", "largest cluster"),
     ):
         values = curve(model, name)
-        add_row(table, label, sparkline(values), f"{values[0]:.4g} to {values[-1]:.4g}")
+        sparks = sparkline(values, max(8, min(60, width() - _NUMBERS)))
+        add_row(table, label, sparks, f"{values[0]:.4g} to {values[-1]:.4g}")
     show("training, step by step", table)
 
 
@@ -211,32 +220,34 @@ def _show_sizes(
     order = (-sizes).argsort(kind="stable").tolist()
     hidden = len(order) - most
     note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)" if hidden > 0 else ""
-    columns = [("cluster", "right"), ("rows", "right"), ("share", "right"), ("spread", "right")]
-    width = 10 if nearest else 40
-    names = [("nearest rows", "left")] if nearest else []
-    table = new_table([*columns, ("", "left"), *names])
-    room = max(20, console().width - _NUMBERS - width)
+    columns = [
+        Field("cluster", "right"),
+        Field("rows", "right"),
+        Field("share", "right", drop=1),
+        Field("spread", "right", drop=2),
+        Field("", drop=3),
+    ]
+    bar_width = 10 if nearest else 40
+    names = [Field("nearest rows", text=True)] if nearest else []
+    table = new_table([*columns, *names])
     for j in order[:most]:
         cells = [
             str(j),
             f"{sizes[j]:g}",
             f"{sizes[j] / sizes.sum():.1%}",
             "-" if spread is None or spread[j] != spread[j] else f"{spread[j]:.3g}",
-            bar(sizes[j] / sizes.max(), width),
+            bar(sizes[j] / sizes.max(), bar_width),
         ]
         if nearest is not None:
-            cells.append(_shortened(", ".join(map(_name, nearest[j])), room))
+            cells.append(", ".join(map(_name, nearest[j])))
         add_row(table, *cells)
     show("clusters by size", table, note)
 
 
 def _name(exemplar: Exemplar) -> str:
     values = [printable(value) for value in exemplar.carried.values() if value is not None]
-    return _shortened(": ".join(values) if values else f"row {exemplar.row}", _TEXT)
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    name = ": ".join(values) if values else f"row {exemplar.row}"
+    return name if width() == UNLIMITED else shortened(name, _TEXT)
 
 
 def _show_extremes(spread: np.ndarray | None, sizes: np.ndarray) -> None:

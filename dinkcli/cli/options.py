@@ -105,3 +105,10 @@ BatchSize = Annotated[
     int | None,
     typer.Option(help="Rows per update; follows rows and clusters.", show_default=False),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        help="Also show every step with its losses and temperature; with --json, the history.",
+    ),
+]

@@ -1,17 +1,58 @@
-"""Models and outputs by name."""
+"""Models and outputs by name: what may stand where, and what must not be lost."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dinkcli.cli.console import warn
-from dinkcli.errors import UsageError
+from dinkcli.cli.console import say, warn
+from dinkcli.errors import DinkError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
+
+# Suffixes that promise something else than a model.
+_OTHERS = set(
+    [
+        "npy",
+        "npz",
+        "parquet",
+        "pq",
+        "arrow",
+        "arrows",
+        "feather",
+        "ipc",
+        "csv",
+        "tsv",
+        "txt",
+        "json",
+        "jsonl",
+        "ndjson",
+        "gz",
+        "bz2",
+        "xz",
+        "zst",
+        "zip",
+        "fvecs",
+        "bvecs",
+        "ivecs",
+        "onnx",
+        "pt",
+        "pt2",
+        "pth",
+        "faiss",
+        "skops",
+        "pkl",
+        "pickle",
+        "joblib",
+        "h5",
+        "hdf5",
+        "html",
+    ]
+)
 
 
 def default_model_path(first_input: str) -> str:
@@ -24,6 +65,100 @@ def default_model_path(first_input: str) -> str:
     stem = os.path.splitext(os.path.basename(os.path.abspath(path)))[0]
     # A pattern is no name that shells like.
     return re.sub(r"[*?\[\]]", "_", stem) + SUFFIX
+
+
+def check_model_path(path: str) -> None:
+    """Raises UsageError for a name that no model should have."""
+    refuse_stream(path, "a model")
+    suffix = os.path.splitext(path)[1].removeprefix(".").lower()
+    if suffix in _OTHERS:
+        stem = os.path.splitext(path)[0]
+        raise UsageError(
+            f"-o {path}: a model is a .safetensors file, and .{suffix} stands for something else; "
+            f"write -o {stem}.safetensors (dink export makes other formats)"
+        )
+
+
+def refuse_stream(path: str, what: str) -> None:
+    """Raises UsageError for ``-o -`` where only a file can be written."""
+    if path == "-":
+        raise UsageError(f"-o -: {what} is written to a file, not to standard output; name a file")
+
+
+def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
+    """Nobody named this output, so it replaces no model but an earlier one of the same data.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    from dinkcli.models.model import load
+
+    if not os.path.exists(target):
+        return
+    advice = "name this model with -o, or -o with the same name to replace that one"
+    try:
+        old = load(target).training.get("input", {})
+    except DinkError:
+        raise UsageError(f"{target}: is there already and is no model; {advice}") from None
+    new = data.fingerprint()
+    if any(old.get(name) != new[name] for name in ("files", "features", "bytes", "dtype")):
+        files = ", ".join(old.get("files", [])[:3]) or "other data"
+        size = f"{old.get('rows', 0)} rows of {old.get('features', 0)} features"
+        raise UsageError(f"{target}: is the model of {files} ({size}), not of these data; {advice}")
+    if not quiet:
+        say(f"Note: {target} replaces an earlier model of the same inputs")
+
+
+def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
+    """The model that a command names before its inputs.
+
+    Raises:
+        UsageError: no such file, or data in the place of the model.
+        ModelError: not a dink model, or damaged.
+    """
+    from dinkcli.models.model import load
+
+    try:
+        return load(path)
+    except (UsageError, ModelError):
+        kind = _kind_of_data(path)
+        swapped = next((other for other in inputs if _is_model(other)), None)
+        if kind is None and swapped is None:
+            raise
+        if swapped is None:
+            raise UsageError(
+                f"{path}: {kind}, expected a model made by dink train, which comes before the "
+                "inputs"
+            ) from None
+        raise UsageError(
+            f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
+            f"inputs: {swapped} {path}"
+        ) from None
+
+
+def _is_model(path: str) -> bool:
+    from dinkcli.models.model import load
+
+    try:
+        load(path)
+    except DinkError:
+        return False
+    return True
+
+
+def _kind_of_data(path: str) -> str | None:
+    """What a file holds, when it is data that dink reads and not a model."""
+    from dinkcli.data.inputs import open_inputs
+
+    if os.path.isdir(path):
+        return "a folder"
+    if not os.path.isfile(path):
+        return None
+    try:
+        reader = open_inputs([path]).readers[0]
+    except DinkError:
+        return None
+    return None if reader.format == "safetensors" else f"{reader.format} data"
 
 
 def warn_if_unfinished(model: Model, path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -20,6 +20,8 @@ from dinkcli.cli.options import (
     Quiet,
     TextColumn,
 )
+from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
+from dinkcli.cli.progress import ProgressLines
 
 
 def report(
@@ -48,15 +50,18 @@ def report(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.cli.paths import refuse_overwriting
         from dinkcli.data.atomic import check_target
         from dinkcli.data.base import Columns
+        from dinkcli.data.extras import check_installed
         from dinkcli.data.suffix import by_suffix
-        from dinkcli.models.model import load
 
+        refuse_stream(output, "a page")
+        check_installed("bokeh", "report", "a report")
+        if projection == "umap":
+            check_installed("umap", "umap", "--map umap")
         by_suffix(output, {"html": "html"})
         check_target(output)
-        model = load(model_path)
+        model = load_model(model_path, inputs)
         wanted = Columns(column, model.column, id_column, text=text_column)
         data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)

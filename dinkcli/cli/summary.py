@@ -1,83 +1,137 @@
-"""What ``dink train`` shows: a line for each step, and the summary at the end."""
+"""What ``dink train`` shows: how far it is, and what it found."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dinkcli.cli.console import ProgressLines, printable, say
+from dinkcli.cli.console import printable, say
+from dinkcli.cli.progress import ProgressLines
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
     from dinkcli.training.trainer import Step
 
+_WORDS = {
+    "anneal": "looking for clusters",
+    "refine": "moving centres",
+    "pass": "settling on all rows",
+}
+# Where each phase lies in one start, by the time that it takes on the sets of docs/benchmarks.md.
+_IN_START = {"anneal": (0.0, 0.7), "refine": (0.7, 1.0)}
+_USUAL_PASSES = 4
+_WORTH_SAYING = 5e-4  # of the inertia
 
-class Rate:
-    """Rows per second since the first call."""
 
-    def __init__(self) -> None:
+class TrainProgress:
+    """Shows the steps that it is called with.
+
+    Attributes:
+        n_rows: rows of the data.
+        verbose: also show each step with the figures of the algorithm.
+    """
+
+    def __init__(self, lines: ProgressLines, n_rows: int, verbose: bool):
+        self.lines = lines
+        self.n_rows = n_rows
+        self.verbose = verbose
         self._started = time.monotonic()
         self._rows = 0
+        self._search = 0.0  # part of the starts in the whole
+        self._at: tuple[str, int] = ("", 0)
+        self._first = 0.0
 
-    def __call__(self, rows: int) -> float:
-        self._rows += rows
-        return self._rows / max(1e-9, time.monotonic() - self._started)
+    def __call__(self, step: Step) -> None:
+        if (step.phase, step.start) != self._at:
+            self._at, self._first = (step.phase, step.start), step.inertia
+        several = step.starts > 1 and step.phase in _IN_START
+        what = f"start {step.start}/{step.starts}, " if several else ""
+        better = 1 - step.inertia / self._first if self._first > 0 else 0.0
+        # While cooling, the inertia is that of a warm objective: no figure to compare.
+        told = step.phase != "anneal" and better > _WORTH_SAYING
+        found = f"inertia down {better:.1%}" if told else ""
+        if self.verbose:
+            self.lines.details(self._details(step))
+        self.lines.update_share(what + _WORDS[step.phase], self._share(step), found)
+
+    def _share(self, step: Step) -> float:
+        """How much of the training is behind us, measured in rows that are worked on."""
+        position = step.done / max(1, step.total)
+        if step.phase in _IN_START:
+            low, high = _IN_START[step.phase]
+            if not self._search:
+                rows = step.rows / max(position, 1e-9) if step.phase == "anneal" else self.n_rows
+                work = step.starts * rows / _IN_START["anneal"][1]
+                self._search = work / (work + _USUAL_PASSES * self.n_rows)
+            return self._search * (step.start - 1 + low + (high - low) * position) / step.starts
+        literal = step.temperature == float("inf")
+        expected = step.total if literal else min(step.total, max(_USUAL_PASSES, step.done + 1))
+        return self._search + (1 - self._search) * step.done / expected
+
+    def _details(self, step: Step) -> str:
+        self._rows += step.rows
+        rate = self._rows / max(1e-9, time.monotonic() - self._started)
+        return (
+            f"{step.phase} {step.done}/{step.total}  inertia {step.inertia:.6g}  "
+            f"T {step.temperature:.3g}  dilation {step.dilation_loss:.4g}  "
+            f"shrink {step.shrink_loss:.4g}  clusters {step.smallest:.2%}..{step.largest:.2%}  "
+            f"{rate:,.0f} rows/s"
+        )
 
 
-@contextmanager
-def train_progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
-    """Shows the steps that the function it yields is called with."""
-    with ProgressLines(quiet) as progress:
-        rate = Rate()
-
-        def show(step: Step) -> None:
-            progress.update(step.phase, step.done, step.total, detail(step, rate(step.rows)))
-
-        yield show
-
-
-def detail(step: Step, rate: float) -> str:
-    return (
-        f"inertia {step.inertia:.6g}  T {step.temperature:.3g}  "
-        f"dilation {step.dilation_loss:.4g}  shrink {step.shrink_loss:.4g}  "
-        f"clusters {step.smallest:.2%}..{step.largest:.2%}  {rate:,.0f} rows/s"
-    )
-
-
-def summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
-    return {
+def summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[str, Any]:
+    """The summary as plain JSON; the history, which can be long, only when ``verbose``."""
+    found = {
         "model": printable(target),
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
         "rows": model.training["input"]["rows"],
         "bad_rows": model.training["input"]["bad_rows"],
         **model.training["metrics"],
+        "explained_variance": explained_variance(model),
         "cluster_sizes": model.cluster_sizes.tolist(),
         "seconds": round(seconds, 3),
-        "history": model.training["history"],
     }
+    return found | ({"history": model.training["history"]} if verbose else {})
 
 
-def show_summary(model: Model, data: DataSet, seconds: float) -> None:
-    metrics = model.training["metrics"]
+def explained_variance(model: Model) -> float | None:
+    """The share of the variance of the rows that lies between clusters and not inside of them.
+
+    None where centres are not the means of their rows: with the cosine metric, whose centres have
+    norm 1, and at a temperature above 0.
+    """
+    options, sizes = model.training["options"], model.cluster_sizes
+    if options["metric"] != "euclidean" or options["temperature"] not in ("auto", 0):
+        return None
+    centers = model.cluster_centers.astype(float)
+    mean = sizes @ centers / sizes.sum()
+    between = float(sizes @ ((centers - mean) ** 2).sum(1))
+    whole = between + model.training["metrics"]["inertia"]
+    return between / whole if whole > 0 else None
+
+
+def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
+    metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
     if n_bad := model.training["input"]["bad_rows"]:
         say(f"bad rows left out: {n_bad}")
+    explained = explained_variance(model)
+    more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     say(
         f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
-        f"({metrics['inertia'] / sum(sizes):.4g} per row)"
+        f"({metrics['inertia'] / sum(sizes):.4g} per row){more}"
     )
     middle = sizes[len(sizes) // 2]
     say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
     reseeded = sum(step["reseeded"] for step in model.training["history"])
     if reseeded:
         say(f"empty clusters given new centres: {reseeded}")
-    say(
-        f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
-        f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
-    )
+    if verbose or options["temperature"] == "inf":
+        say(
+            f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
+            f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
+        )

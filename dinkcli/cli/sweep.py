@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinkcli.cli.console import ProgressLines, error_boundary, say
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.opening import open_twice
 from dinkcli.cli.options import (
     BadRows,
@@ -19,12 +19,18 @@ from dinkcli.cli.options import (
     SampleWeight,
     Seed,
 )
-from dinkcli.cli.tables import add_row, bar, console, new_table, print_json, show
+from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
 
 if TYPE_CHECKING:
-    from dinkcli.insight.sweeper import Sweep
+    from dinkcli.insight.recommend import Candidate, Sweep
 
 _BAR = 16
+# Neighbours: numbers within this factor. A run of that many is shown by its ends and the best, if
+# their figures differ by no more than this share of the best.
+_NEIGHBOUR = 1.12
+_LONG_RUN = 5
+_ALIKE = 0.2
 
 
 def sweep(
@@ -54,12 +60,15 @@ def sweep(
     with error_boundary():
         from dinkcli.insight.ranges import parse_numbers
 
-        parse_numbers(numbers)  # usage errors come before any file is opened
+        wanted, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
         from dinkcli.data.base import Columns
         from dinkcli.data.weights import read_weights
 
         data = open_twice(inputs, Columns(column), bad_rows)
+        most = data.known_rows // 2
+        if wanted[-1] > most and not (quiet or as_json):
+            say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
@@ -72,45 +81,86 @@ def sweep(
                 seed=seed,
                 device=device,
                 sample_weight=weights,
-                on_step=lambda phase, done, total: progress.update(phase, done, total, "K tried"),
+                on_step=lambda _, done, total: progress.update(
+                    "trying numbers of clusters", done, total, "tried"
+                ),
             )
         if as_json:
             print_json(found.as_dict())
         else:
-            _show(found, data.name)
+            _show(found, data.name, between)
             if found.bad_rows and not quiet:
                 say(f"bad rows left out: {found.bad_rows}")
 
 
-def _show(found: Sweep, name: str) -> None:
-    from rich.text import Text
+def _show(found: Sweep, name: str, between: bool) -> None:
+    from dinkcli.insight.recommend import LEAST_EXCESS, LEAST_STABILITY
 
     table = new_table(
         [
-            ("K", "right"),
-            ("inertia", "right"),
-            ("", "left"),
-            ("silhouette", "right"),
-            ("noise", "right"),
-            ("above noise", "left"),
-            ("stability", "right"),
-            ("", "left"),
+            Field("K", "right"),
+            Field("above noise", "right"),
+            Field("", drop=9),
+            Field("stability", "right"),
+            Field("", drop=8),
+            Field("silhouette", "right", drop=3),
+            Field("noise", "right", drop=4),
+            Field("inertia", "right", drop=1),
         ]
     )
-    highest = max(c.inertia for c in found.candidates)
     most = max(1e-9, *(c.excess for c in found.candidates))
-    for c in found.candidates:
+    shown = _worth_a_row(found) if between else list(found.candidates)
+    for c in shown:
+        if c is None:
+            add_row(table, "...", *[""] * 7)
+            continue
+        mark = "> " if c.n_clusters == found.n_clusters else ""
+        mark = "~ " if not mark and c.n_clusters == found.workable else mark
         add_row(
             table,
-            f"{'> ' if c.n_clusters == found.n_clusters else ''}{c.n_clusters}",
-            f"{c.inertia:.6g}",
-            bar(c.inertia / highest, _BAR // 2) if highest else "",
-            f"{c.silhouette:.3f}",
-            f"{c.noise_silhouette:.3f}",
+            f"{mark}{c.n_clusters}",
+            f"{c.excess:.3f}",
             bar(max(0.0, c.excess) / most, _BAR),
             f"{c.stability:.2f}",
             bar(max(0.0, c.stability), _BAR // 2),
+            f"{c.silhouette:.3f}",
+            f"{c.noise_silhouette:.3f}",
+            f"{c.inertia:.6g}",
         )
-    show(f"{name}: {len(found.candidates)} numbers of clusters", table)
-    verdict = f"K = {found.n_clusters}" if found.n_clusters else "no clear K"
-    console().print(Text(f"{verdict}: {found.reason}"))
+    alike = "... stands for neighbours of the best that are nearly alike; --json lists them all."
+    show(
+        f"{name}: {len(found.candidates)} numbers of clusters",
+        table,
+        alike if None in shown else "",
+        "above noise: how much better rows fit their clusters (silhouette) than structureless "
+        f"noise of the same spread does; it counts from {LEAST_EXCESS} on.",
+        "stability: how alike the clusters of two halves of the data are; 1 is the same, 0 is "
+        f"chance; it counts from {LEAST_STABILITY} on.",
+    )
+    if found.n_clusters is not None:
+        say_result(f"K = {found.n_clusters}: {found.reason}")
+    else:
+        say_result(f"no clear K: {found.reason}")
+        say_result(f"K = {found.workable} will do: {found.workable_reason}")
+
+
+def _worth_a_row(found: Sweep) -> list[Candidate | None]:
+    """All candidates but those in the middle of a run of neighbours that are nearly alike, which
+    one None stands for."""
+    most = max(c.excess for c in found.candidates)
+    runs: list[list[Candidate]] = []
+    for c in found.candidates:
+        if runs and c.n_clusters <= _NEIGHBOUR * runs[-1][-1].n_clusters:
+            runs[-1].append(c)
+        else:
+            runs.append([c])
+    shown: list[Candidate | None] = []
+    for run in runs:
+        excess = [c.excess for c in run]
+        if len(run) < _LONG_RUN or max(excess) - min(excess) > _ALIKE * most:
+            shown += run
+            continue
+        ends = (run[0], run[-1])
+        kept = [c if c in ends or c.n_clusters == found.workable else None for c in run]
+        shown += [c for i, c in enumerate(kept) if c is not None or kept[i - 1] is not None]
+    return shown

@@ -28,9 +28,11 @@ from dinkcli.cli.options import (
     SampleWeight,
     Seed,
     Starts,
+    Verbose,
 )
+from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
-from dinkcli.cli.summary import show_summary, summary, train_progress
+from dinkcli.cli.summary import TrainProgress, show_summary, summary
 from dinkcli.cli.together import together
 
 
@@ -113,6 +115,7 @@ def train(
         bool, typer.Option("--force", help="Resume even if inputs or options have changed.")
     ] = False,
     json_summary: Json = False,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Finds clusters and writes a model file; prints its path.
@@ -139,6 +142,7 @@ def train(
         run = TrainRun(
             inputs=inputs,
             target=output or default_model_path(inputs[0]),
+            named=output is not None,
             n_clusters=n_clusters,
             options=options,
             columns=Columns(column, dim=dim),
@@ -154,19 +158,22 @@ def train(
         )
         with together(device, run.advice) as group:
             speaks = group.rank == 0
-            prepared = run.prepare(group, quiet or not speaks)
+            prepared = run.prepare(group, quiet or not speaks, json_summary)
             silent = quiet or json_summary or not speaks
-            with stopping(prepared.checkpoints), train_progress(silent) as show:
-                model = prepared.train(show)
+            with stopping(prepared.checkpoints), ProgressLines(silent) as lines:
+                k = prepared.number(
+                    lambda _, done, total: lines.update("choosing K", done, total, "tried")
+                )
+                model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
         if not speaks:
             return
         model, matching = prepared.save(model)
         seconds = time.monotonic() - started
         if json_summary:
-            found = summary(model, run.target, seconds)
+            found = summary(model, run.target, seconds, verbose)
             say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})))
         elif not quiet:
-            show_summary(model, prepared.data, seconds)
+            show_summary(model, prepared.data, seconds, verbose)
             if matching is not None and match_path is not None:
                 show_drift(matching, match_path)
         typer.echo(os.fsencode(run.target))

@@ -28,7 +28,8 @@ class TrainRun:
 
     Attributes:
         target: the model file to write.
-        n_clusters: K, or "auto", as text.
+        named: whether the target was named, or follows from the inputs.
+        n_clusters: K, "auto" or "clear", as text.
         options: the fields of ``TrainOptions`` but K and init.
         init: a way of seeding, or a file of centres.
         checkpoint_every: an ``Interval`` as text.
@@ -39,6 +40,7 @@ class TrainRun:
 
     inputs: list[str]
     target: str
+    named: bool
     n_clusters: str
     options: dict[str, Any]
     columns: Columns
@@ -62,13 +64,13 @@ class TrainRun:
         """What to do when another process of the job was lost."""
         return how_to_go_on(self.checkpoint)
 
-    def prepare(self, group: Group, quiet: bool) -> Prepared:
+    def prepare(self, group: Group, quiet: bool, as_json: bool) -> Prepared:
         """Checks what can be checked before torch is loaded, and opens the inputs.
 
         Raises:
             DinkError: what is wrong with options, inputs or output.
         """
-        from dinkcli.cli.paths import refuse_overwriting
+        from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
         from dinkcli.data.atomic import check_target
         from dinkcli.data.inputs import open_inputs
         from dinkcli.data.memory import parse_size
@@ -79,9 +81,11 @@ class TrainRun:
         from dinkcli.options import Interval, TrainOptions
 
         k = number_of_clusters(self.n_clusters)
-        checked = TrainOptions(2 if k == "auto" else k, **self.options)
+        known = k if isinstance(k, int) else None
+        checked = TrainOptions(known or 2, **self.options)
         every = Interval.parse(self.checkpoint_every)
         if group.rank == 0:
+            check_model_path(self.target)
             check_target(self.target)
         limit = None if self.memory is None else parse_size(self.memory)
         if not group.alone:
@@ -89,12 +93,14 @@ class TrainRun:
         data = open_inputs(self.inputs, self.columns, self.bad_rows)
         for path in (self.target, self.checkpoint):
             refuse_overwriting(path, data)
+        if group.rank == 0 and not self.named:
+            keep_other_models(self.target, data, quiet or as_json)
         show_notes(data, quiet)
         data = repeatable(data)
         old = None if self.match is None else load(self.match)
         if old is not None:
-            check_matchable(old, data.n_features, checked.metric, None if k == "auto" else k)
-        if k != "auto":
+            check_matchable(old, data.n_features, checked.metric, known)
+        if known is not None:
             checked.check_rows(data.known_rows, data.name)
         weights = None if self.sample_weight is None else read_weights(self.sample_weight, data)
 
@@ -116,7 +122,7 @@ class Prepared:
     """A training whose options and inputs are in order."""
 
     run: TrainRun
-    n_clusters: int | Literal["auto"]
+    n_clusters: int | Literal["auto", "clear"]
     data: DataSet
     weights: Any
     memory: int | None
@@ -124,7 +130,30 @@ class Prepared:
     checkpoints: Checkpoints
     group: Group
 
-    def train(self, on_step: Callable[[Step], None]) -> Model:
+    def number(self, on_try: Callable[[str, int, int], None]) -> int | Literal["clear"]:
+        """K; for "auto" the one that a sweep finds clear, or a workable one with a warning.
+
+        A "clear" that cannot be had, and what several processes or given centres rule out, is
+        refused by ``train``.
+        """
+        if isinstance(self.n_clusters, int):
+            return self.n_clusters
+        from dinkcli import api
+        from dinkcli.options import SEEDINGS
+
+        if not self.group.alone or self.run.init not in SEEDINGS:
+            return "clear"
+        found = api.choose_n_clusters(
+            self.data,
+            device=self.run.device,
+            sample_weight=self.weights,
+            memory=self.memory,
+            on_step=on_try,
+            **self.run.options,
+        )
+        return api.number_of(found, self.n_clusters, self.data.name, warn)
+
+    def train(self, n_clusters: int | Literal["clear"], on_step: Callable[[Step], None]) -> Model:
         """Trains; calls ``on_step`` after every update of the centres."""
         from dinkcli import api
 
@@ -134,7 +163,7 @@ class Prepared:
             resume = self.checkpoints.path if self.group.any(here) else None
         return api.train(
             self.data,
-            self.n_clusters,
+            n_clusters,
             init=run.init,
             device=run.device,
             sample_weight=self.weights,
@@ -159,18 +188,20 @@ class Prepared:
         return model, matching
 
 
-def number_of_clusters(text: str) -> int | Literal["auto"]:
+def number_of_clusters(text: str) -> int | Literal["auto", "clear"]:
     """K of ``-k``.
 
     Raises:
-        UsageError: neither a number nor auto.
+        UsageError: neither a number nor auto nor clear.
     """
     if text == "auto":
         return "auto"
+    if text == "clear":
+        return "clear"
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"-k {text}: expected a number of clusters, or auto") from None
+        raise UsageError(f"-k {text}: expected a number of clusters, auto or clear") from None
 
 
 def number_or_text(text: str) -> float | str:

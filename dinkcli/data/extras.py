@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
 from typing import Any
 
-from dinkcli.errors import ExtraError
+from dinkcli.errors import ExtraError, UsageError
+
+
+def install_line(extra: str) -> str:
+    """The command that installs what an extra of dink asks for.
+
+    It names the packages themselves, and so works wherever dink came from: a clone, an archive or
+    an index.
+    """
+    asked = re.compile(rf"(.*?)\s*;\s*extra == ['\"]{re.escape(extra)}['\"]")
+    try:
+        found = [match[1] for line in requires("dinkcli") or () if (match := asked.match(line))]
+    except PackageNotFoundError:  # run from a folder, without being installed
+        found = []
+    return f"pip install {shlex.join(found or [f'dinkcli[{extra}]'])}"
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
@@ -16,11 +34,21 @@ def require(module: str, extra: str, purpose: str) -> Any:
         purpose: what needs it.
 
     Raises:
-        ExtraError: it is not installed; the message names the extra.
+        ExtraError: it is not installed; the message says how to.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise ExtraError(
-            f"{purpose} needs the package {error.name}: pip install 'dinkcli[{extra}]'"
+            f"{purpose} needs the package {error.name}: {install_line(extra)}"
         ) from error
+
+
+def check_installed(module: str, extra: str, purpose: str) -> None:
+    """Raises UsageError, without the time that an import takes, where a module is missing."""
+    try:
+        missing = find_spec(module) is None
+    except ValueError:  # set to None in sys.modules
+        missing = True
+    if missing:
+        raise UsageError(f"{purpose} needs the package {module}: {install_line(extra)}")

@@ -28,8 +28,9 @@ def open_inputs(
         bad_rows: see ``DataSet``.
 
     Raises:
-        UsageError: a path that does not exist, a column that is missing or ambiguous.
-        InputError: content of no known format, a damaged file, no rows, unequal dimensions.
+        UsageError: a path that does not exist, a column that is missing or ambiguous, unequal
+            dimensions.
+        InputError: content of no known format, a damaged file, no rows.
     """
     opened = [open_source(source, columns) for path in paths for source in sources(path)]
     readers = [reader for reader in opened if reader.n_rows != 0]
@@ -52,7 +53,7 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
     first = readers[0]
     for reader in readers[1:]:
         if reader.n_features != first.n_features:
-            raise InputError(
+            raise UsageError(
                 f"{reader.path}: {reader.n_features} features per row, but {first.path} has "
                 f"{first.n_features}; inputs of one run must agree"
             )

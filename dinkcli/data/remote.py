@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import pyarrow.fs
 
-from dinkcli.data.extras import require
+from dinkcli.data.extras import install_line, require
 from dinkcli.data.files import chosen_names, partition_of
 from dinkcli.errors import ExtraError, InputError, UsageError
 
@@ -123,7 +123,7 @@ class _reaching:  # noqa: N801 (used like a function)
         if error is None or isinstance(error, (InputError, UsageError, ExtraError, MemoryError)):
             return
         if isinstance(error, ImportError):
-            raise ExtraError(f"{self._name}: {error}: pip install 'dinkcli[remote]'") from error
+            raise ExtraError(f"{self._name}: {error}: {install_line('remote')}") from error
         if isinstance(error, FileNotFoundError):
             raise UsageError(f"{self._name}: no such file or folder") from error
         if isinstance(error, Exception):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+
 from dinkcli.errors import UsageError
 
 _GRID = 16
-_MOST_BY_ITSELF = 100
+USUAL = "2:100"
 
 
-def parse_numbers(text: str) -> tuple[list[int], bool]:
+def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool]:
     """(numbers of clusters, whether to look between them) of "5,10,20", "5:100" or "5:100:5".
 
-    "5:100" stands for 16 numbers in equal ratios, and then those around the best.
+    "5:100" stands for 16 numbers in equal ratios, and then those around the best. A range ends,
+    and a list leaves numbers out, where there would be fewer than two rows for each cluster.
+
+    Args:
+        n_rows: of the data, where it is known.
 
     Raises:
-        UsageError: another form, or a number below 2.
+        UsageError: another form, a number below 2, or too few rows for any of the numbers.
     """
+    most = sys.maxsize if n_rows is None else n_rows // 2
     wrong = UsageError(
         f"-k {text}: expected numbers of at least 2 such as 5,10,20, a range such as 5:100, "
         "or one with a step such as 5:100:5"
@@ -30,6 +37,9 @@ def parse_numbers(text: str) -> tuple[list[int], bool]:
             raise wrong
         if len(part) > 1 and part[1] < part[0]:
             raise wrong
+        if part[0] > most:
+            continue
+        part[1:2] = [min(part[1], most)] if len(part) > 1 else []
         if len(part) == 1:
             numbers.add(part[0])
         elif len(part) == 2:
@@ -37,12 +47,15 @@ def parse_numbers(text: str) -> tuple[list[int], bool]:
             numbers.update(round(part[0] * ratio ** (i / (_GRID - 1))) for i in range(_GRID))
         else:
             numbers.update(range(part[0], part[1] + 1, part[2]))
+    if not numbers:
+        raise UsageError(
+            f"-k {text}: a sweep needs at least 2 rows for each cluster, and there are {n_rows}"
+        )
     return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
 
 
 def usual_numbers(n_rows: int) -> list[int]:
     """What ``-k auto`` tries first, before the numbers around the best."""
-    most = min(_MOST_BY_ITSELF, n_rows // 2)
-    if most < 3:
+    if n_rows < 6:
         raise UsageError(f"-k auto: {n_rows} rows are too few to choose from; give a number")
-    return parse_numbers(f"2:{most}")[0]
+    return parse_numbers(USUAL, n_rows)[0]

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dinkcli.errors import UsageError
 from dinkcli.insight.agreement import adjusted_rand_index
+from dinkcli.insight.recommend import Candidate, Sweep, recommend
 from dinkcli.nearest.index import CenterIndex, NearestTwo
 from dinkcli.nearest.sums import Statistics, tempered_statistics
 from dinkcli.training.refine import Refining, State, swap
@@ -35,60 +35,6 @@ _STARTS = 3
 _PASSES = 2  # after centres were added
 _SWAPS = 2
 _NEIGHBOURS = 12
-
-# What makes a K clear. docs/LOG.md has the figures of data with and without one.
-_LEAST_EXCESS = 0.03
-_LEAST_STABILITY = 0.8
-_NEAR = 1.2  # numbers within this factor are the same answer
-_PEAK = 0.9  # of the best excess, which no number farther away may reach
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is known of one K.
-
-    Attributes:
-        n_clusters: K.
-        inertia: over all rows, after passes that all K share.
-        silhouette: mean simplified silhouette of the rows of one half of the sample under the
-            centres found on the other.
-        noise_silhouette: the same on structureless noise of the data's spread.
-        stability: adjusted Rand index of the partitions that the centres of either half make of
-            the sample.
-    """
-
-    n_clusters: int
-    inertia: float
-    silhouette: float
-    noise_silhouette: float
-    stability: float
-
-    @property
-    def excess(self) -> float:
-        """How far the silhouette is above that of noise."""
-        return self.silhouette - self.noise_silhouette
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The candidates in ascending order, and the K they speak for, or None and why.
-
-    ``bad_rows`` were left out.
-    """
-
-    candidates: list[Candidate]
-    n_clusters: int | None
-    reason: str
-    bad_rows: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "n_clusters": self.n_clusters,
-            "reason": self.reason,
-            "bad_rows": self.bad_rows,
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-        }
 
 
 def sweep(
@@ -136,55 +82,7 @@ def sweep(
         )
         for i, k in enumerate(tried)
     ]
-    return Sweep(candidates, *recommend(candidates), bad_rows=rows.n_bad)
-
-
-def recommend(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
-    """(K, reason), or (None, why there is no clear one).
-
-    The silhouette is compared with that of noise, which has a high one too in few dimensions. A
-    clear K stands out from noise, is found again on other rows, and is a peak.
-    """
-    best = _best(candidates)
-    k = best.n_clusters
-    figures = (
-        f"silhouette {best.silhouette:.3f} where noise has {best.noise_silhouette:.3f}, "
-        f"stability {best.stability:.2f}"
-    )
-    if best.excess < _LEAST_EXCESS:
-        return None, f"no K stands out from structureless noise; the nearest is {k}: {figures}"
-    if best.stability < _LEAST_STABILITY:
-        return None, f"two halves of the data disagree on the clusters even at {k}: {figures}"
-    rivals = [c for c in candidates if abs(math.log(c.n_clusters / k)) > math.log(_NEAR)]
-    if not rivals:
-        return k, f"the best of its neighbours: {figures}; try a wider range"
-    second = max(rivals, key=lambda c: c.excess)
-    if second.excess > _PEAK * best.excess:
-        return None, (
-            f"{second.n_clusters} is as good as {k}: {figures}; "
-            f"{second.n_clusters} has silhouette {second.silhouette:.3f} where noise has "
-            f"{second.noise_silhouette:.3f}, stability {second.stability:.2f}"
-        )
-    edges = (candidates[0].n_clusters, candidates[-1].n_clusters)
-    edge = "; it is at the edge of the range, try a wider one" if k in edges else ""
-    return k, f"{figures}; next best is {second.n_clusters} at {second.silhouette:.3f}{edge}"
-
-
-def _best(candidates: Sequence[Candidate]) -> Candidate:
-    """The highest excess; or a larger K nearly as high if it is no less stable.
-
-    Two true clusters near each other have a higher silhouette as one. But one cluster too many
-    cuts a true one somewhere else in either half, which costs about 1/K of the stability.
-    """
-    highest = max(candidates, key=lambda c: c.excess)
-    larger = [
-        c
-        for c in candidates
-        if c.n_clusters > highest.n_clusters
-        and c.excess >= _PEAK * highest.excess
-        and c.stability >= highest.stability - 0.25 / c.n_clusters
-    ]
-    return max(larger, key=lambda c: c.n_clusters, default=highest)
+    return recommend(candidates, rows.n_bad)
 
 
 @dataclass(frozen=True)

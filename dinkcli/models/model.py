@@ -17,7 +17,7 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
-from dinkcli.errors import InputError, ModelError, UsageError
+from dinkcli.errors import ModelError, UsageError
 from dinkcli.options import METRICS
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ class Model:
         return head
 
     def check_features(self, n_features: int, source: str) -> None:
-        """Raises InputError when data of another dimension are meant for this model."""
+        """Raises UsageError when data of another dimension are meant for this model."""
         if n_features != self.n_features:
-            raise InputError(
+            raise UsageError(
                 f"{source}: {n_features} features per row, but the model was trained on "
                 f"{self.n_features}; use the embeddings that the model was trained for"
             )

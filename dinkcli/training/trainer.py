@@ -53,7 +53,7 @@ class Step:
             what lies outside counts in full.
         dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
         smallest, largest: share of rows in the smallest and largest cluster.
-        start: which of the ``n_init`` starts, from 1.
+        start, starts: which of how many starts, from 1.
         reseeded: empty clusters that this step gave new centres.
     """
 
@@ -69,10 +69,14 @@ class Step:
     largest: float
     start: int = 1
     reseeded: int = 0
+    starts: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON: an infinite temperature becomes the string "inf"."""
-        return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+        """Plain JSON for the history: an infinite temperature becomes the string "inf", and
+        ``starts``, which is the same in all steps, is left out."""
+        values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+        del values["starts"]
+        return values
 
 
 class Trainer:
@@ -94,6 +98,7 @@ class Trainer:
         self.options = options
         self.initial = initial
         self._project = rows.project
+        self._starts = 1
         self.generator = torch.Generator().manual_seed(options.seed)
         self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
 
@@ -142,6 +147,7 @@ class Trainer:
             at.centers = sample.means(at.centers, sample.z.new_zeros(len(sample.z)).long())
             return
         n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
+        self._starts = n_init
         axes = main_axes(sample, self.options.n_clusters)
         while at.start <= n_init:
             if isinstance(at.loop, Annealing | Refining):
@@ -291,4 +297,5 @@ class Trainer:
             largest=float(shares.max()),
             start=self.at.start,
             reseeded=reseeded,
+            starts=self._starts,
         )

@@ -1,6 +1,7 @@
 """Every mistake gets one clear line, the right exit code, and nothing is written."""
 
 import os
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,12 @@ def folder(tmp_path, blobs):
     pq.write_table(pa.table({"e": [*rows[:30], rows[0][:2]]}), tmp_path / "ragged.parquet")
     pq.write_table(pa.table({"e": [*rows[:30], None]}), tmp_path / "null.parquet")
     pq.write_table(pa.table({"a": rows, "b": rows}), tmp_path / "two.parquet")
+    pq.write_table(pa.table({"w": ["a", "b"], "e": rows[:2]}), tmp_path / "words.parquet")
+    np.save(tmp_path / "m.npy", z)
+    shutil.copy(tmp_path / "x.npy", tmp_path / "plain")
+    (tmp_path / "m.dink.safetensors").write_text("something of mine")
+    np.save(tmp_path / "y.npy", z[:200])
+    shutil.copy(tmp_path / "m.safetensors", tmp_path / "y.dink.safetensors")
     (tmp_path / "text.safetensors").write_text("hello world")
     (tmp_path / "short.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:-9])
     return tmp_path
@@ -55,13 +62,13 @@ TRAIN = [
     (["null.parquet"], 1, "row 30: column 'e' is null"),
     (["two.parquet"], 2, "'a', 'b'; choose one with --column a"),
     (["nan.npy"], 1, "nan.npy: row 17 holds nan in feature 3"),
-    (["x.npy", "wide.npy"], 1, "wide.npy: 4 features per row, but x.npy has 5"),
+    (["x.npy", "wide.npy"], 2, "wide.npy: 4 features per row, but x.npy has 5"),
     (["x.npy", "-k", "0"], 2, "-k 0: expected at least 1"),
     (["x.npy", "-k", "301"], 2, "-k 301: more clusters than the 300 rows of x.npy"),
     (["zeros.npy"], 1, "1 distinct rows, fewer than the 3 clusters asked for"),
     (["zeros.npy", "--metric", "cosine"], 1, "zeros.npy: row 0 has norm 0"),
     (["x.npy", "-o", "no/such/m"], 2, "no/such/m: no such folder: no/such"),
-    (["x.npy", "-o", "x.npy"], 2, "x.npy: is an input of this run"),
+    (["plain", "-o", "plain"], 2, "plain: is an input of this run"),
     (["x.npy", "-o", "."], 2, ".: is a folder"),
     (["x.npy", "--device", "tpu"], 2, "--device tpu: expected auto, cpu, cuda"),
     (["x.npy", "--device", "cuda:99"], 2, "--device cuda:99: not on this machine, which has"),
@@ -84,13 +91,23 @@ TRAIN = [
     (["x.npy", "--sample-weight", "flat9.npy"], 1, "flat9.npy: 9 weights for the 300 rows"),
     (["x.npy", "--sample-weight", "x.npy"], 1, "shape (300, 5), expected 1-D"),
     (["x.npy", "--sample-weight", "minus.npy"], 2, "sample weights must be finite, not negative"),
+    (["x.npy", "-o", "-"], 2, "-o -: a model is written to a file"),
+    (["x.npy", "-o", "m.parquet"], 2, "-o m.parquet: a model is a .safetensors file, and .parquet"),
+    (["words.parquet", "--column", "w"], 2, "column 'w' is string, expected a list of floats"),
+    (["m.npy"], 2, "m.dink.safetensors: is there already and is no model; name this model"),
+    (["y.npy"], 2, "y.dink.safetensors: is the model of array (300 rows of 5 features), not"),
     (["x.npy", "--column", "e"], 2, "--column names a column, but an .npy file has none"),
 ]
 ASSIGN = [
     (["nowhere.safetensors", "x.npy"], 2, "nowhere.safetensors: no such model file"),
     (["text.safetensors", "x.npy"], 1, "text.safetensors: not a dink model, or damaged"),
     (["short.safetensors", "x.npy"], 1, "short.safetensors: not a dink model, or damaged"),
-    (["m.safetensors", "wide.npy"], 1, "wide.npy: 4 features per row, but the model was trained"),
+    (["m.safetensors", "wide.npy"], 2, "wide.npy: 4 features per row, but the model was trained"),
+    (["x.npy", "m.safetensors"], 2, "x.npy: npy data, and m.safetensors is the model, which comes"),
+    (["x.parquet", "x.npy"], 2, "x.parquet: parquet data, expected a model made by dink train"),
+    ([".", "m.safetensors"], 2, ".: a folder, and m.safetensors is the model, which comes before"),
+    (["text.npy", "m.safetensors"], 2, "text.npy: no model, and m.safetensors is the model"),
+    (["m.safetensors", "x.npy", "--json-file", "-"], 2, "the summary of --json-file is written to"),
     (["m.safetensors", "nan.npy", "-o", "y.csv"], 1, "nan.npy: row 17 holds nan in feature 3"),
     (
         ["m.safetensors", "x.npy", "-o", "y.txt"],
@@ -103,6 +120,8 @@ ASSIGN = [
     (["m.safetensors", "x.npy", "--device", "mars"], 2, "--device mars: expected auto"),
 ]
 EXPORT = [
+    (["m.safetensors", "-o", "-"], 2, "-o -: an export is written to a file"),
+    (["x.npy", "-o", "c.npy"], 2, "x.npy: npy data, expected a model made by dink train"),
     (["m.safetensors", "-o", "c.xyz"], 2, "suffix .xyz, expected one of .npy, .parquet"),
     (["m.safetensors", "-o", "c", "--format", "xyz"], 2, "format 'xyz': expected one of npy"),
     (["m.safetensors", "-o", "no/c.npy"], 2, "no/c.npy: no such folder: no"),

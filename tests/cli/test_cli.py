@@ -123,23 +123,35 @@ def test_train_from_given_centres(dink, tmp_path, model, blobs):
 
 
 def test_progress_is_plain_lines_off_a_terminal_and_quiet_is_silent(dink, tmp_path, model):
-    result = dink("train", "x.npy", "-k", 3)
-    assert "\x1b" not in result.stderr
-    first = result.stderr.splitlines()[0]
-    assert re.match(r"anneal \d+/\d+  inertia ", first)
-    for word in ("T ", "dilation ", "shrink ", "clusters ", "rows/s"):
-        assert word in first
+    for again in (False, True):
+        result = dink("train", "x.npy", "-k", 3)
+        assert "\x1b" not in result.stderr
+        lines = result.stderr.splitlines()
+        assert lines[0].startswith("Note: x.dink.safetensors replaces an earlier model") is again
+        assert re.match(r"start 1/4, looking for clusters, \d+%$", lines[again])
+    for word in ("T ", "dilation", "shrink", "rows/s"):
+        assert word not in result.stderr
+    detailed = dink("train", "x.npy", "-k", 3, "--verbose").stderr
+    steps = re.findall(r"^(anneal|refine|pass) \d+/\d+  inertia \S+  T \S+  dil", detailed, re.M)
+    assert len(steps) == len(dinkcli.load(tmp_path / "x.dink.safetensors").training["history"])
+    assert "paper losses: dilation" in detailed
     assert dink("train", "x.npy", "-k", 3, "--quiet").stderr == ""
     assert dink("assign", "m.safetensors", "x.npy", "-o", "y.csv", "-q").stderr == ""
     assert dink("export", "m.safetensors", "-o", "y.npy", "-q").stderr == ""
 
 
-def test_json_summary(dink, model, blobs):
+def test_json_summary(dink, tmp_path, model, blobs):
     result = dink("train", "x.npy", "-k", 3, "--json")
     summary = json.loads(result.stderr)
     assert summary["model"] == result.stdout.strip()
     assert summary["rows"] == sum(summary["cluster_sizes"]) == 300
-    assert summary["history"][-1]["inertia"] == summary["inertia"]
+    z, labels = blobs[0].astype(float), dinkcli.assign(tmp_path / result.stdout.strip(), blobs[0])
+    whole = ((z - z.mean(0)) ** 2).sum()
+    within = sum(((z[labels == j] - z[labels == j].mean(0)) ** 2).sum() for j in range(3))
+    assert summary["explained_variance"] == pytest.approx(1 - within / whole, rel=1e-4)
+    assert "history" not in summary and len(result.stderr) < 1000
+    more = json.loads(dink("train", "x.npy", "-k", 3, "--json", "--verbose").stderr)
+    assert more["history"][-1]["inertia"] == more["inertia"] == summary["inertia"]
     summary = json.loads(dink("assign", "m.safetensors", "x.npy", "-o", "y.npy", "--json").stderr)
     assert (summary["rows"], summary["output"]) == (300, "y.npy")
 

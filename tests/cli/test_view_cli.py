@@ -115,7 +115,7 @@ def test_evaluate_refuses_clearly(dink, folder):
     vectors = dink("evaluate", m, x, "--label-column", "v", "--column", "v", code=2)
     assert "expected numbers, text or booleans" in vectors.stderr
     assert vectors.stdout == ""
-    wrong = dink("evaluate", m, SAMPLES / "digits.npy", code=1)
+    wrong = dink("evaluate", m, SAMPLES / "digits.npy", code=2)
     assert "64 features per row, but the model was trained on 5" in wrong.stderr
 
 
@@ -126,12 +126,26 @@ def test_sweep_and_auto(dink, folder):
     document = json.loads(dink("sweep", folder / "noise.npy", "-k", "2,4,8", "--json").stdout)
     assert document["n_clusters"] is None
     assert [c["n_clusters"] for c in document["candidates"]] == [2, 4, 8]
+    shown = dink("sweep", folder / "noise.npy", "-k", "2:60", "-q").stdout
+    (k,) = re.findall(r"K = (\d+) will do: no number is better", shown)
+    assert re.search(rf"^ +~ {k} ", shown, re.MULTILINE)
+    for word in ("above noise: how much better rows fit", "stability: how alike the clusters of"):
+        assert word in shown
+    np.save(folder / "few.npy", np.random.default_rng(0).random((30, 4)).astype(np.float32))
+    few = dink("sweep", folder / "few.npy")
+    assert "Note: -k 2:100: tries at most 15, with two rows for each cluster" in few.stderr
+    assert re.search(r"^ +(~ |> )?15 ", few.stdout, re.MULTILINE)
     result = dink("train", folder / "x.parquet", "-k", "auto", "-o", "auto")
     assert "3 clusters in" in result.stderr
-    result = dink("train", folder / "noise.npy", "-k", "auto", code=1)
+    result = dink("train", folder / "noise.npy", "-k", "clear", code=1)
     assert "no clear K: no K stands out from structureless noise" in result.stderr
+    assert result.stdout == ""
+    result = dink("train", folder / "noise.npy", "-k", "auto")
+    assert "Warning: no clear K: no K stands out from structureless noise" in result.stderr
+    (k,) = re.findall(r"Taking K = (\d+): no number is better than another", result.stderr)
+    assert f"{k} clusters in" in result.stderr
     assert (
-        "expected a number of clusters, or auto"
+        "expected a number of clusters, auto or clear"
         in dink("train", folder / "noise.npy", "-k", "some", code=2).stderr
     )
     assert "-k 9:2: expected numbers" in dink("sweep", "x", "-k", "9:2", code=2).stderr
@@ -157,13 +171,13 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extra", "module", "arguments"),
+    ("line", "module", "arguments"),
     [
-        ("report", "bokeh", ["report", "m", "x.parquet", "-o", "r.html"]),
-        ("umap", "umap", ["report", "m", "x.parquet", "-o", "r.html", "--map", "umap"]),
+        ("'bokeh>=3.4'", "bokeh", ["report", "m", "no.npy", "-o", "r.html"]),
+        ("'umap-learn>=0.5.4'", "umap", ["report", "m", "no.npy", "-o", "r.html", "--map", "umap"]),
     ],
 )
-def test_a_missing_extra_is_named(folder, extra, module, arguments):
+def test_a_missing_package_is_named_before_anything_is_read(folder, line, module, arguments):
     code = (
         "import sys, types\n"
         f"sys.modules['{module}'] = None\n"
@@ -175,7 +189,7 @@ def test_a_missing_extra_is_named(folder, extra, module, arguments):
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
     )
     assert result.returncode == 2, result.stderr
-    assert f"pip install 'dinkcli[{extra}]'" in result.stderr.splitlines()[-1]
+    assert result.stderr.endswith(f"needs the package {module}: pip install {line}\n")
 
 
 @pytest.fixture(scope="module")

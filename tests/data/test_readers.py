@@ -257,7 +257,7 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     refuse(UsageError, r"2 sets of columns .*'a_\*', 'b_\*'", [path])
     write_table(path, {"name": ["x"], "n": [1]})
     refuse(InputError, "no column of vectors.*'name: string'", [path])
-    refuse(InputError, "column 'name' is string, expected a list", [path], vectors="name")
+    refuse(UsageError, "column 'name' is string, expected a list", [path], vectors="name")
 
 
 def test_truncated_parquet(tmp_path, vectors):
@@ -271,4 +271,4 @@ def test_truncated_parquet(tmp_path, vectors):
 def test_inputs_of_unequal_dimension(tmp_path, vectors):
     np.save(tmp_path / "a.npy", vectors)
     np.save(tmp_path / "b.npy", vectors[:, :4])
-    refuse(InputError, r"b.npy: 4 features per row, but .*a.npy has 6", [tmp_path])
+    refuse(UsageError, r"b.npy: 4 features per row, but .*a.npy has 6", [tmp_path])

@@ -8,6 +8,7 @@ import dinkcli
 from dinkcli.api import open_data
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.ranges import parse_numbers
+from dinkcli.insight.recommend import Candidate, recommend
 from dinkcli.insight.sweeper import sweep
 from dinkcli.training.rows import open_rows
 
@@ -90,8 +91,11 @@ def test_train_chooses_by_itself_or_says_that_it_cannot():
     model = dinkcli.train(clusters(10, 16, 1000), "auto", device="cpu")
     assert model.n_clusters == model.training["options"]["n_clusters"] == 10
     noise = np.random.default_rng(0).random((1000, 4)).astype(np.float32)
-    with pytest.raises(InputError, match=r"no clear K: .*; give a number with -k"):
-        dinkcli.train(noise, "auto", device="cpu")
+    with pytest.raises(InputError, match=r"no clear K: .*; \d+ would do, or give a number"):
+        dinkcli.train(noise, "clear", device="cpu")
+    with pytest.warns(UserWarning, match=r"no clear K: .* as good as any") as said:
+        model = dinkcli.train(noise, "auto", device="cpu")
+    assert f"K = {model.n_clusters}: " in str(said[0].message)
     with pytest.raises(UsageError, match="-k auto: 4 rows are too few"):
         dinkcli.train(noise[:4], "auto", device="cpu")
     with pytest.raises(UsageError, match="cannot start from given centres"):
@@ -107,5 +111,28 @@ def test_numbers():
     for wrong in ("", "1", "5:", "a", "9:3", "1:9", "3:9:0", "3:9:1:1", "-2"):
         with pytest.raises(UsageError, match="expected numbers of at least 2"):
             parse_numbers(wrong)
-    with pytest.raises(UsageError, match="at least 2 rows for each cluster"):
-        dinkcli.sweep(np.zeros((10, 2), np.float32), "2:6", device="cpu")
+    # No more numbers than the rows can carry.
+    assert parse_numbers("2:100", 20) == (list(range(2, 11)), True)
+    assert parse_numbers("4:100:4", 30) == ([4, 8, 12], False)
+    assert parse_numbers("5,8,50", 20) == ([5, 8], False)
+    with pytest.raises(UsageError, match="at least 2 rows for each cluster, and there are 10"):
+        dinkcli.sweep(np.zeros((10, 2), np.float32), "6:9", device="cpu")
+
+
+def candidate(k, excess, stability):
+    return Candidate(k, 1.0, 0.1 + excess, 0.1, stability)
+
+
+def test_where_no_number_is_clear_one_is_workable():
+    """The best product of what lies above noise and what is found again."""
+    found = recommend([candidate(5, 0.2, 0.5), candidate(10, 0.19, 0.7), candidate(40, 0.21, 0.4)])
+    assert (found.n_clusters, found.workable) == (None, 10)
+    assert "0.190 above noise" in found.workable_reason and "agree" in found.workable_reason
+    assert "range" not in found.workable_reason
+    found = recommend([candidate(5, 0.1, 0.5), candidate(10, 0.2, 0.5)])
+    assert (found.n_clusters, found.workable) == (None, 10)
+    assert found.workable_reason.endswith("at the end of the range, so try higher ones: -k 5:40")
+    found = recommend([candidate(5, 0.2, 0.5), candidate(10, 0.1, 0.5)])
+    assert found.workable_reason.endswith("start of the range, so try lower ones: -k 2:10")
+    clear = recommend([candidate(5, 0.4, 0.9), candidate(10, 0.1, 0.5), candidate(20, 0.1, 0.5)])
+    assert clear.n_clusters == clear.workable == 5

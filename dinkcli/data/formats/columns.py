@@ -129,7 +129,7 @@ def _named(path: str, fields: list[pa.Field], column: str) -> list[str]:
         )
     first = matching[0].type
     if not (is_number(first) or is_bytes(first) or _is_vector(first, is_number)):
-        raise InputError(
+        raise UsageError(
             f"{path}: column {column!r} is {first}, expected a list of floats or a number"
         )
     return sorted((field.name for field in matching), key=_natural)

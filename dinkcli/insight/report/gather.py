@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.exemplars import Exemplar, Exemplars
 from dinkcli.insight.overview import root_mean
@@ -210,6 +211,6 @@ def _umap() -> type:
         from umap import UMAP
     except ImportError:
         raise UsageError(
-            "--map umap needs umap-learn: pip install 'dinkcli[umap]', or use --map pca"
+            f"--map umap needs the package umap: {install_line('umap')}; or use --map pca"
         ) from None
     return UMAP

@@ -18,6 +18,7 @@ from string import Template
 from typing import Any
 
 from dinkcli import __version__
+from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.report.gather import Material
 from dinkcli.models.model import Model
@@ -34,7 +35,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
 
         from dinkcli.insight.report import plots
     except ImportError:
-        raise UsageError("a report needs Bokeh: pip install 'dinkcli[report]'") from None
+        raise UsageError(f"a report needs the package bokeh: {install_line('report')}") from None
     drawings = {
         "map": plots.row_map(material),
         "heat": plots.heat_map(model, material) if model.n_clusters > 1 else None,

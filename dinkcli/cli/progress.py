@@ -1,0 +1,113 @@
+"""How far a command is: a live line on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dinkcli.cli.console import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LINE_SECONDS = 1.0  # between two plain lines, at least
+_LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
+_GUESS_SECONDS = 2.0  # before that, how long still is anyone's guess
+_BAR_WIDTH, _BAR_FROM = 20, 90  # columns of the bar, and of a terminal that has room for it
+
+
+class ProgressLines:
+    """Shows how far something is. A context manager; the live line is gone when it ends, so that
+    the summary stands alone."""
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._started = self._phase_started = time.monotonic()
+        self._phase = ""
+        self._last = 0.0
+        self._room = 0  # columns for the text
+
+    def __enter__(self) -> ProgressLines:
+        if not self._quiet and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+            from rich.table import Column
+
+            console = Console(stderr=True)
+            text = progress.TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            )
+            wide = console.width >= _BAR_FROM
+            bars = [progress.BarColumn(bar_width=_BAR_WIDTH)] if wide else []
+            self._room = console.width - (_BAR_WIDTH + 1 if wide else 0) - 1
+            self._bar = progress.Progress(*bars, text, console=console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, phase: str, done: int, total: int, unit: str, *more: str) -> None:
+        """``done`` of ``total`` things are behind us in ``phase``; 0 for a total nobody knows."""
+        if self._quiet:
+            return
+        if phase != self._phase:
+            self._phase_started = time.monotonic()
+        share = done / total if total else 0.0
+        whole = f" of {total:,}" if total else ""
+        left = _time_left(share, self._phase_started)
+        self._show(phase, f"{phase}: {done:,}{whole} {unit}", share, left, *more)
+
+    def update_share(self, phase: str, share: float, *more: str) -> None:
+        """``share`` of the whole command is behind us, all phases together."""
+        if self._quiet:
+            return
+        left = _time_left(share, self._started)
+        self._show(phase, f"{phase}, {share:.0%}", share, left, *more)
+
+    def details(self, line: str) -> None:
+        """A line that stays, above the live one."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(line)
+
+    def _show(self, phase: str, text: str, share: float, *more: str) -> None:
+        self._phase = phase
+        parts = [part for part in (text, *more) if part]
+        if self._bar is not None:
+            # What comes last goes first, whole: half a number is worse than none.
+            while len(parts) > 1 and len(", ".join(parts)) > self._room:
+                parts.pop()
+            self._bar.update(self._task, completed=share, description=", ".join(parts))
+            return
+        now = time.monotonic()
+        if now - self._last >= max(_LINE_SECONDS, _LINE_SHARE * (now - self._started)):
+            self._last = now
+            say(", ".join(parts))
+
+
+def _time_left(share: float, started: float) -> str:
+    """``about 12 s left`` by what the share so far has taken; nothing while that says little."""
+    seconds = time.monotonic() - started
+    if seconds < _GUESS_SECONDS or not 0.01 < share < 1:
+        return ""
+    return f"about {duration(seconds * (1 - share) / share)} left"
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
