@@ -34,7 +34,9 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
         (2, "train no.npy -k 3"),
         (2, "assign no x.npy"),
         (2, "sweep no.npy"),
-        (2, "-h"),
+        (0, "-h"),
+        (0, "train -h"),
+        (0, "--show-completion zsh"),
         (0, "--help"),
     ],
 )

@@ -16,6 +16,7 @@ from dinkcli.cli.assign import assign
 from dinkcli.cli.console import abandon_stdout, error_boundary, say
 from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
+from dinkcli.cli.help import SETTINGS, Command, Group
 from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
 from dinkcli.cli.plan import plan
@@ -26,20 +27,14 @@ from dinkcli.cli.train import train
 
 app = typer.Typer(
     name="dink",
-    help="Clusters embedding files: train once, assign new batches for years.",
+    cls=Group,
+    context_settings=SETTINGS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts twice as fast
 )
-app.command()(train)
-app.command()(assign)
-app.command()(export)
-app.command()(info)
-app.command()(plan)
-app.command()(inspect)
-app.command()(evaluate)
-app.command()(report)
-app.command()(sweep)
+for command in (train, assign, inspect, evaluate, report, sweep, info, plan, export):
+    app.command(cls=Command)(command)
 
 
 def _version(value: bool) -> None:
@@ -55,7 +50,13 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Clusters embedding files: train once, assign new batches for years."""
+    """Cluster embedding files: train once, assign new batches for years.
+
+    Examples:
+        dink train emb.npy -k 10
+        dink assign emb.dink.safetensors new.npy -o clusters.parquet
+        dink inspect emb.dink.safetensors
+    """
     with error_boundary():
         refuse_several(context.invoked_subcommand)
 

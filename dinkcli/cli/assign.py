@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from dinkcli.assigning.shards import launched
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
+from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
     Column,
@@ -22,12 +21,10 @@ from dinkcli.cli.options import (
     Match,
     ModelPath,
     Quiet,
+    option,
 )
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.shares import is_silent, one_voice, share_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def assign(
@@ -35,92 +32,98 @@ def assign(
     inputs: Inputs,
     output: Annotated[
         str | None,
-        typer.Option(
+        option(
+            OUTPUT,
             "-o",
             "--output",
+            metavar="FILE",
             help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and "
-            "the like are compressed); a folder with --rows-per-file. Without it, standard "
-            "output.",
-            show_default=False,
+            "the like are compressed), or a folder with --rows-per-file. By default, and for -, "
+            "standard output.",
         ),
     ] = None,
     format: Annotated[
-        str | None,
-        typer.Option(
-            help="csv, jsonl, npy, parquet, arrow (a file) or arrows (a stream); without it, by "
-            "the output's suffix, csv on standard output, parquet for parts.",
-            show_default=False,
+        Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None,
+        option(
+            OUTPUT,
+            help="The format to write; arrow is a file, arrows a stream. By default it follows "
+            "from the suffix; standard output gets csv, parts are parquet.",
         ),
     ] = None,
     compression: Annotated[
-        str | None,
-        typer.Option(
-            help="none; gzip or zstd for csv and jsonl; lz4 or zstd for arrow; zstd (the default), "
-            "snappy, gzip, lz4 or brotli for parquet.",
-            show_default=False,
+        Literal["none", "gzip", "zstd", "lz4", "snappy", "brotli"] | None,
+        option(
+            OUTPUT,
+            help="gzip or zstd for csv and jsonl; lz4 or zstd for arrow; for parquet zstd (the "
+            "default), snappy, gzip, lz4 or brotli.",
         ),
     ] = None,
     rows_per_file: Annotated[
         int | None,
-        typer.Option(
-            help="Write a folder of parts with this many rows of the input each; with --shard "
-            "by default as many parts as shares, or a million rows.",
-            show_default=False,
+        option(
+            OUTPUT,
+            help="Write a folder of parts, each with this many rows of the input. With --shard, by "
+            "default as many parts as shares, or a million rows each.",
         ),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="Assign one of n shares of the rows, 1/n to n/n, into a folder that other "
-            "processes write the other shares to. torchrun's processes do so by themselves.",
-            show_default=False,
+        option(
+            RUN,
+            metavar="I/N",
+            help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
+            "processes write the other shares to. Under torchrun this happens by itself.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the parts that are missing, if any.")
+        bool, option(RUN, "--resume", help="Write only the parts that are missing in the folder.")
     ] = False,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Also write the probability of every cluster.")
+        bool, option(CLUSTERS, "--soft", help="Also write the probability of every cluster.")
     ] = False,
     top: Annotated[
         int | None,
-        typer.Option(
-            help="Also write the most probable clusters, this many, and their probabilities.",
-            show_default=False,
+        option(
+            CLUSTERS,
+            metavar="M",
+            help="Also write the M most probable clusters and their probabilities.",
         ),
     ] = None,
     distance: Annotated[
-        bool, typer.Option("--distance", help="Also write the distance to the nearest centre.")
+        bool, option(CLUSTERS, "--distance", help="Also write the distance to the nearest centre.")
     ] = False,
     temperature: Annotated[
         float,
-        typer.Option(
-            help="Of the probabilities, softmax of minus distance / temperature; lower is sharper."
+        option(
+            CLUSTERS,
+            help="How soft probabilities are: they are the softmax of minus distance over "
+            "temperature, so lower is sharper.",
         ),
     ] = 1.0,
     dtype: Annotated[
-        str, typer.Option(help="Of the probabilities: float32 or float16.")
+        Literal["float32", "float16"], option(OUTPUT, help="The type of the probabilities.")
     ] = "float32",
     min_prob: Annotated[
         float | None,
-        typer.Option(
-            help="Rows whose cluster is less probable get cluster -1.", show_default=False
-        ),
+        option(CLUSTERS, help="Give rows whose cluster is less probable than this cluster -1."),
     ] = None,
     max_distance: Annotated[
         float | None,
-        typer.Option(help="Rows farther from every centre get cluster -1.", show_default=False),
+        option(CLUSTERS, help="Give rows that are farther than this from every centre cluster -1."),
     ] = None,
     id_column: IdColumn = None,
     columns: Annotated[
         str | None,
-        typer.Option(
-            help="Columns of the input to write as well, separated by commas.", show_default=False
+        option(
+            OUTPUT,
+            metavar="A,B,...",
+            help="Columns of the input to write as well, separated by commas.",
         ),
     ] = None,
     csv_safe: Annotated[
         bool,
-        typer.Option(
+        option(
+            OUTPUT,
             "--csv-safe",
             help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
             "(they begin with =, +, -, @, a tab or a line break).",
@@ -134,13 +137,18 @@ def assign(
     json_summary: Json = False,
     json_file: Annotated[
         str | None,
-        typer.Option(help="The summary as JSON in this file.", show_default=False),
+        option(OUTPUT, metavar="FILE", help="Also write the summary as JSON to this file."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Gives every row of the inputs the cluster of its nearest centre, in order.
+    """Give every row the cluster of its nearest centre.
 
-    dink assign emb.dink.safetensors new.npy -o clusters.parquet
+    Rows keep their order. What the model needs is in it: neither metric nor column is repeated.
+
+    Examples:
+        dink assign emb.dink.safetensors new.npy
+        dink assign emb.dink.safetensors new.parquet --id-column id --soft -o clusters.parquet
+        cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.help import INPUT
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -17,6 +16,7 @@ from dinkcli.cli.options import (
     LabelColumn,
     ModelPath,
     Quiet,
+    option,
 )
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
@@ -35,9 +35,10 @@ def evaluate(
     inputs: Inputs,
     labels: Annotated[
         str | None,
-        typer.Option(
-            help="File of the true classes: a 1-D .npy array or parquet with one column.",
-            show_default=False,
+        option(
+            INPUT,
+            metavar="FILE",
+            help="A file of the true classes: a 1-D .npy array, or parquet with one column.",
         ),
     ] = None,
     label_column: LabelColumn = None,
@@ -47,9 +48,13 @@ def evaluate(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measures clusters, against known classes if there are any. Reads the inputs twice.
+    """Measure the clusters, alone or against known classes.
 
-    dink evaluate emb.dink.safetensors emb.parquet --label-column topic
+    The inputs are read twice.
+
+    Examples:
+        dink evaluate emb.dink.safetensors emb.npy
+        dink evaluate emb.dink.safetensors emb.parquet --label-column topic
     """
     with error_boundary():
         from dinkcli.data.base import Columns

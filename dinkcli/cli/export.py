@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.options import ModelPath, Quiet
+from dinkcli.cli.help import OUTPUT
+from dinkcli.cli.options import ModelPath, Quiet, option
 from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
 
 
@@ -15,21 +14,28 @@ def export(
     model_path: ModelPath,
     output: Annotated[
         str,
-        typer.Option("-o", "--output", help="Where to write the model.", show_default=False),
+        option(
+            OUTPUT, "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
+        ),
     ],
     format: Annotated[
-        str | None,
-        typer.Option(
-            help="npy, parquet, csv, json or safetensors (the centres); onnx, pt2 (torch.export), "
-            "faiss or sklearn (skops), which compute labels. Without it, by the output's suffix.",
-            show_default=False,
+        Literal["npy", "parquet", "csv", "json", "safetensors", "onnx", "pt2", "faiss", "sklearn"]
+        | None,
+        option(
+            OUTPUT,
+            help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
+            "(skops) compute labels. By default it follows from the suffix.",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Writes a model for other tools: its centres, or what computes labels without dink.
+    """Write a model for other tools.
 
-    dink export emb.dink.safetensors -o centers.npy
+    That is its centres, or something that computes labels without dink.
+
+    Examples:
+        dink export emb.dink.safetensors -o centers.npy
+        dink export emb.dink.safetensors -o model.onnx
     """
     with error_boundary():
         from dinkcli.data.atomic import check_target

@@ -23,9 +23,11 @@ def info(
     memory: Memory = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Shows what the inputs are and how training would read them.
+    """Show what the inputs are and how training would read them.
 
-    dink info emb.parquet
+    Examples:
+        dink info emb.parquet
+        dink info hf://datasets/NAME/embeddings.parquet
     """
     with error_boundary():
         from dinkcli.data.base import Columns

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dinkcli.cli.console import error_boundary, printable, say
+from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -18,6 +19,7 @@ from dinkcli.cli.options import (
     ModelPath,
     Quiet,
     TextColumn,
+    option,
 )
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
@@ -54,7 +56,8 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="[INPUT]...",
-            help="Files or folders, to show the rows nearest to each centre.",
+            help="Files or folders, to show what is in each cluster: the rows nearest to its "
+            "centre.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +65,8 @@ def inspect(
     text_column: TextColumn = None,
     exemplars: Exemplars = 5,
     clusters: Annotated[
-        int, typer.Option("--clusters", help="Clusters to show, largest first.", min=1)
+        int,
+        option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1),
     ] = 40,
     device: Device = "auto",
     column: Column = None,
@@ -70,9 +74,11 @@ def inspect(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Shows a model: sizes, neighbours, training; with inputs also what is in each cluster.
+    """Show a model, and with inputs what is in each cluster.
 
-    dink inspect emb.dink.safetensors emb.parquet --id-column id
+    Examples:
+        dink inspect emb.dink.safetensors
+        dink inspect emb.dink.safetensors emb.parquet --id-column id
     """
     with error_boundary():
         from dinkcli.insight.overview import spreads

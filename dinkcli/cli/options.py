@@ -2,112 +2,148 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+
+from dinkcli.cli.help import CLUSTERS, EXPERT, INPUT, OUTPUT, RUN
+
+
+def option(group: str, *names: str, help: str, choices: str = "", **more: Any) -> Any:
+    """An option in one of the groups of ``help``.
+
+    Args:
+        names: by default that of the parameter.
+        choices: what completes on TAB, separated by spaces, where other values do as well.
+    """
+    if choices:
+        known = choices.split()
+        more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]
+    return typer.Option(*names, help=help, rich_help_panel=group, **more)
+
 
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
         help="Files (npy, npz, parquet, Arrow, safetensors, jsonl, csv, fvecs), folders of them, "
-        "patterns, URLs, or - for npy or Arrow on standard input; several are one data set.",
+        "patterns or URLs, or - for npy or Arrow on standard input. Several are one data set.",
         show_default=False,
     ),
 ]
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model made by dink train.", show_default=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
 Column = Annotated[
     str | None,
-    typer.Option(
-        help="Column of the embeddings, or a pattern such as 'dim_*' for one column per "
-        "dimension; in npz and safetensors the member. Found when there is one candidate.",
-        show_default=False,
+    option(
+        INPUT,
+        help="The column of embeddings, or a pattern such as 'dim_*' for one column per "
+        "dimension; in npz and safetensors files, the member. Not needed if only one will do.",
     ),
 ]
 Dim = Annotated[
-    int | None,
-    typer.Option(help="Dimension of the vectors in a column of bytes.", show_default=False),
+    int | None, option(INPUT, help="How many dimensions the vectors in a column of bytes have.")
 ]
 BadRows = Annotated[
-    str,
-    typer.Option(
-        help="Rows that are null, ragged, not finite, or of norm 0 under cosine: stop at the "
-        "first, or go on and skip them, or label them -1."
+    Literal["stop", "skip", "label"],
+    option(
+        INPUT,
+        help="What to do with rows that are null, ragged, not finite, or of norm 0 under cosine: "
+        "stop at the first, skip them, or label them -1.",
     ),
 ]
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        help="What the rows may take, such as 2GB; a quarter of the machine by default. More "
-        "data are read anew for each pass.",
-        show_default=False,
-    ),
-]
-Metric = Annotated[str, typer.Option(help="euclidean or cosine.")]
 SampleWeight = Annotated[
     str | None,
-    typer.Option(
-        help="Weights of the rows: a parquet column, or an .npy file of one number a row.",
-        show_default=False,
+    option(
+        INPUT,
+        help="The weights of the rows: a column, or an .npy file with one number for each row.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of all random draws.")]
 IdColumn = Annotated[
-    str | None,
-    typer.Option(help="Column to name rows by, instead of their number.", show_default=False),
+    str | None, option(INPUT, help="A column that names the rows; without it, they are numbered.")
 ]
 LabelColumn = Annotated[
-    str | None,
-    typer.Option(help="Column of the true labels, to compare with.", show_default=False),
+    str | None, option(INPUT, help="The column of the true classes to compare with.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="The summary as one line of JSON on standard error.")
+TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
+
+Metric = Annotated[
+    Literal["euclidean", "cosine"],
+    option(CLUSTERS, help="Whether rows are compared by their distance or by their direction."),
 ]
-JsonData = Annotated[
-    bool, typer.Option("--json", help="JSON on standard output in place of tables.")
+Seed = Annotated[
+    int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same model.")
 ]
-JsonLine = Annotated[bool, typer.Option("--json", help="As one line of JSON on standard output.")]
 Match = Annotated[
     str | None,
-    typer.Option(
+    option(
+        CLUSTERS,
         "--match",
         metavar="OLD_MODEL",
-        help="Give clusters the ids of an older model, by optimal assignment of centres.",
-        show_default=False,
+        help="Keep the cluster ids of an older model, by the best pairing of the centres.",
     ),
 ]
-TextColumn = Annotated[
-    str | None,
-    typer.Option(help="Parquet column of texts to show the rows by.", show_default=False),
+
+Exemplars = Annotated[int, option(OUTPUT, help="How many rows to show of each cluster.", min=1)]
+Json = Annotated[
+    bool, option(OUTPUT, "--json", help="Give the summary as one line of JSON, on standard error.")
 ]
-Exemplars = Annotated[int, typer.Option(help="Rows to show of each cluster.", min=1)]
-Refine = Annotated[bool, typer.Option(help="Move whole centres to where they are worth more.")]
+JsonData = Annotated[
+    bool, option(OUTPUT, "--json", help="Give JSON on standard output instead of tables.")
+]
+JsonLine = Annotated[
+    bool, option(OUTPUT, "--json", help="Give one line of JSON on standard output.")
+]
+
+Refine = Annotated[
+    bool, option(EXPERT, help="Also move whole centres to where they are worth more.")
+]
 Starts = Annotated[
     int | None,
-    typer.Option(
+    option(
+        EXPERT,
         "--n-init",
-        help="Starts, of which the best is kept; 4 on tiny data, else 1.",
-        show_default=False,
+        help="How often to start anew; the best start is kept. By default at most 4 times on "
+        "small data, and once on larger ones.",
     ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option(
-        help="Most passes over all rows: 30 unless the temperature is inf, where it is 50.",
-        show_default=False,
+    option(
+        EXPERT,
+        help="How many times at most to pass over all rows. By default 30, or 50 at temperature "
+        "inf.",
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Rows per update; follows rows and clusters.", show_default=False),
+    option(EXPERT, help="Rows for each update. By default it follows from rows and clusters."),
 ]
+
+Device = Annotated[
+    str,
+    option(
+        RUN,
+        help="Where to compute: auto, cpu, cuda, cuda:N or mps.",
+        choices="auto cpu cuda cuda:0 mps",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    option(
+        RUN,
+        metavar="SIZE",
+        help="How much memory the rows may take, such as 2GB; by default a quarter of the "
+        "machine. More rows than that are read anew for each pass.",
+    ),
+]
+Quiet = Annotated[bool, option(RUN, "--quiet", "-q", help="Show no progress and no summary.")]
 Verbose = Annotated[
     bool,
-    typer.Option(
+    option(
+        RUN,
         "--verbose",
         help="Also show every step with its losses and temperature; with --json, the history.",
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli.console import error_boundary, printable, show_notes, warn
+from dinkcli.cli.help import CLUSTERS, RUN
 from dinkcli.cli.options import (
     BadRows,
     BatchSize,
@@ -22,6 +23,7 @@ from dinkcli.cli.options import (
     Metric,
     Refine,
     Starts,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -43,13 +45,15 @@ def plan(
     inputs: Inputs,
     n_clusters: Annotated[
         int,
-        typer.Option("-k", "--n-clusters", help="Number of clusters.", show_default=False),
+        option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False),
     ],
     device: Device = "auto",
     processes: Annotated[
         int,
-        typer.Option(
-            help="Processes that share the rows, each with the power and memory of this machine."
+        option(
+            RUN,
+            help="How many processes share the rows, each with the power and memory of this "
+            "machine.",
         ),
     ] = 1,
     memory: Memory = None,
@@ -63,12 +67,14 @@ def plan(
     batch_size: BatchSize = None,
     as_json: JsonLine = False,
 ) -> None:
-    """Shows what training would take: time, memory, passes over the data.
+    """Show what training would take: time, memory, passes.
 
-    Parts of it are run on the first rows and scaled, which takes a few seconds. How many rounds
-    and passes the data need shows only in training: there is a usual number, and a range.
+    Parts of it are run on the first rows and scaled up, which takes a few seconds. How many rounds
+    and passes the data need shows only in training: you see a usual number, and a range.
 
-    dink plan emb.npy -k 1000
+    Examples:
+        dink plan emb.npy -k 1000
+        dink plan embeddings/ -k 10000 --processes 8 --memory 16GB
     """
     with error_boundary():
         begun = time.process_time(), time.monotonic()

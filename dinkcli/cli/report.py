@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -19,6 +18,7 @@ from dinkcli.cli.options import (
     ModelPath,
     Quiet,
     TextColumn,
+    option,
 )
 from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
@@ -28,25 +28,33 @@ def report(
     model_path: ModelPath,
     inputs: Inputs,
     output: Annotated[
-        str, typer.Option("-o", "--output", help="The page to write.", show_default=False)
+        str,
+        option(
+            OUTPUT, "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
+        ),
     ],
     id_column: IdColumn = None,
     text_column: TextColumn = None,
-    points: Annotated[int, typer.Option(help="Most rows on the map.", min=1)] = 50_000,
+    points: Annotated[
+        int, option(OUTPUT, help="How many rows the map shows at most.", min=1)
+    ] = 50_000,
     exemplars: Exemplars = 6,
     projection: Annotated[
-        str, typer.Option("--map", help="pca; or umap, which needs umap-learn.")
+        Literal["pca", "umap"],
+        option(OUTPUT, "--map", help="How to draw the map; umap needs the package umap-learn."),
     ] = "pca",
-    title: Annotated[str | None, typer.Option(help="Of the page.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of the rows drawn for the map.")] = 0,
+    title: Annotated[str | None, option(OUTPUT, help="The title of the page.")] = None,
+    seed: Annotated[int, option(OUTPUT, help="The seed by which rows are drawn for the map.")] = 0,
     device: Device = "auto",
     column: Column = None,
     bad_rows: BadRows = "stop",
     quiet: Quiet = False,
 ) -> None:
-    """Writes a page to look at the clusters: one HTML file that works offline.
+    """Write a page to look at the clusters, which works offline.
 
-    dink report emb.dink.safetensors emb.parquet --id-column id -o report.html
+    Examples:
+        dink report emb.dink.safetensors emb.npy -o report.html
+        dink report emb.dink.safetensors emb.parquet --text-column text -o report.html
     """
     with error_boundary():
         started = time.monotonic()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.help import CLUSTERS
 from dinkcli.cli.opening import open_twice
 from dinkcli.cli.options import (
     BadRows,
@@ -18,6 +17,7 @@ from dinkcli.cli.options import (
     Quiet,
     SampleWeight,
     Seed,
+    option,
 )
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
@@ -37,11 +37,13 @@ def sweep(
     inputs: Inputs,
     numbers: Annotated[
         str,
-        typer.Option(
+        option(
+            CLUSTERS,
             "-k",
             "--n-clusters",
             metavar="RANGE",
-            help="5:100 (a few, then those around the best), 5:100:5, or a list such as 5,10,20.",
+            help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
+            "(every fifth), or a list such as 5,10,20.",
         ),
     ] = "2:100",
     metric: Metric = "euclidean",
@@ -53,9 +55,11 @@ def sweep(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tries many numbers of clusters; recommends one, or says that none is clear.
+    """Try many numbers of clusters, and say which one is clear.
 
-    dink sweep emb.npy -k 5:100
+    Examples:
+        dink sweep emb.npy
+        dink sweep emb.parquet -k 10:400 --metric cosine
     """
     with error_boundary():
         from dinkcli.insight.ranges import parse_numbers

@@ -11,6 +11,7 @@ import typer
 
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
+from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
     BatchSize,
@@ -29,6 +30,7 @@ from dinkcli.cli.options import (
     Seed,
     Starts,
     Verbose,
+    option,
 )
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
@@ -40,45 +42,56 @@ def train(
     inputs: Inputs,
     n_clusters: Annotated[
         str,
-        typer.Option(
+        option(
+            CLUSTERS,
             "-k",
             "--n-clusters",
-            metavar="INTEGER|auto",
-            help="Number of clusters; auto takes the one that dink sweep recommends.",
+            metavar="INTEGER|auto|clear",
+            help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
+            "if the data speak for one number (dink sweep shows what each is like).",
+            choices="auto clear",
             show_default=False,
         ),
     ],
     output: Annotated[
         str | None,
-        typer.Option(
+        option(
+            OUTPUT,
             "-o",
             "--output",
-            help="Model file; without it <first input's stem>.dink.safetensors here.",
-            show_default=False,
+            metavar="FILE",
+            help="The model to write. By default it has the name of the first input, and ends in "
+            ".dink.safetensors.",
         ),
     ] = None,
     device: Device = "auto",
     column: Column = None,
     init: Annotated[
         str,
-        typer.Option(
-            help="kmeans++, random, xavier, or a file of centres: npy, parquet, a model, a faiss "
-            "index, or scikit-learn through skops."
+        option(
+            EXPERT,
+            help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
+            "parquet, a model, a faiss index, or scikit-learn through skops.",
+            choices="kmeans++ random xavier",
         ),
     ] = "kmeans++",
     metric: Metric = "euclidean",
     temperature: Annotated[
         str,
-        typer.Option(
-            help="auto cools to 0; a number (a squared distance) stays fixed, 0 being k-means; "
-            "inf is the paper's literal objective, which loses clusters on fixed embeddings."
+        option(
+            EXPERT,
+            metavar="NUMBER|auto|inf",
+            help="How softly rows belong to clusters while training. auto cools down to 0; a "
+            "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
+            "literal objective, which loses clusters on fixed embeddings.",
+            choices="auto inf 0",
         ),
     ] = "auto",
     dilation: Annotated[
         float | None,
-        typer.Option(
-            help="Weight of the dilation loss; 0 unless the temperature is inf, where it is 1.",
-            show_default=False,
+        option(
+            EXPERT,
+            help="The weight of the dilation loss. By default 0, or 1 at temperature inf.",
         ),
     ] = None,
     refine: Refine = True,
@@ -87,7 +100,8 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     tol: Annotated[
-        float, typer.Option(help="Stop when a pass lowers the inertia by less than this share.")
+        float,
+        option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
     ] = 1e-4,
     seed: Seed = 0,
     match_path: Match = None,
@@ -96,7 +110,8 @@ def train(
     memory: Memory = None,
     checkpoint_every: Annotated[
         str,
-        typer.Option(
+        option(
+            RUN,
             metavar="INTERVAL",
             help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
             "100steps or 2epochs.",
@@ -104,23 +119,29 @@ def train(
     ] = "5m",
     resume: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL",
+        option(
+            RUN,
+            metavar="MODEL|auto",
             help="Go on exactly where the run that was to make this model stopped, with the same "
-            "inputs and options; auto: if there is a checkpoint of the output.",
-            show_default=False,
+            "inputs and options. auto does so if there is a checkpoint of the output.",
+            choices="auto",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Resume even if inputs or options have changed.")
+        bool, option(RUN, "--force", help="Resume even if inputs or options have changed.")
     ] = False,
     json_summary: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Finds clusters and writes a model file; prints its path.
+    """Find clusters, write a model file, and print its path.
 
-    dink train emb.npy -k 10
+    Progress and summary go to standard error.
+
+    Examples:
+        dink train emb.npy -k 10
+        dink train embeddings/*.parquet --column embedding -k auto -o topics.safetensors
+        dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     with error_boundary():
         started = time.monotonic()

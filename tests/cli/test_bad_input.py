@@ -73,7 +73,7 @@ TRAIN = [
     (["x.npy", "--device", "tpu"], 2, "--device tpu: expected auto, cpu, cuda"),
     (["x.npy", "--device", "cuda:99"], 2, "--device cuda:99: not on this machine, which has"),
     (["x.npy", "--init", "best"], 2, "--init best: expected kmeans++, random, xavier"),
-    (["x.npy", "--metric", "taxi"], 2, "--metric taxi: expected one of euclidean, cosine"),
+    (["x.npy", "--metric", "taxi"], 2, "'--metric': 'taxi' is not one of 'euclidean', 'cosine'"),
     (["x.npy", "--temperature", "warm"], 2, "--temperature warm: expected auto, inf, or a number"),
     (["x.npy", "--temperature", "-1"], 2, "--temperature -1.0: expected auto"),
     (["x.npy", "--temperature", "nan"], 2, "--temperature nan: expected auto"),
@@ -123,7 +123,11 @@ EXPORT = [
     (["m.safetensors", "-o", "-"], 2, "-o -: an export is written to a file"),
     (["x.npy", "-o", "c.npy"], 2, "x.npy: npy data, expected a model made by dink train"),
     (["m.safetensors", "-o", "c.xyz"], 2, "suffix .xyz, expected one of .npy, .parquet"),
-    (["m.safetensors", "-o", "c", "--format", "xyz"], 2, "format 'xyz': expected one of npy"),
+    (
+        ["m.safetensors", "-o", "c", "--format", "xyz"],
+        2,
+        "'--format': 'xyz' is not one of 'npy', 'parquet'",
+    ),
     (["m.safetensors", "-o", "no/c.npy"], 2, "no/c.npy: no such folder: no"),
 ]
 

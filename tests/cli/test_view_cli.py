@@ -165,7 +165,8 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
         in dink("report", m, x, "-o", "n.html", "--text-column", "nope", code=2).stderr
     )
     assert (
-        "expected pca or umap" in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
+        "'x' is not one of 'pca', 'umap'"
+        in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
     )
     assert not (tmp_path / "n.html").exists()
 

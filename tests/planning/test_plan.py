@@ -149,7 +149,7 @@ def test_refuses_clearly(invoke, data):
     assert "more clusters than the 4000 rows" in invoke("plan", x, "-k", 5000, code=2).stderr
     assert "expected at least 1" in invoke("plan", x, "-k", 0, code=2).stderr
     assert "expected euclid" not in invoke("plan", x, "-k", 3, "--metric", "cosine").stderr
-    assert "expected one of" in invoke("plan", x, "-k", 3, "--metric", "l1", code=2).stderr
+    assert "is not one of" in invoke("plan", x, "-k", 3, "--metric", "l1", code=2).stderr
     assert "--memory some" in invoke("plan", x, "-k", 3, "--memory", "some", code=2).stderr
     assert "not on this machine" in invoke("plan", x, "-k", 3, "--device", "cuda:9", code=2).stderr
     bad = np.load(x)
