@@ -193,3 +193,42 @@ class AssignOptions:
 
 
 HARD = AssignOptions()
+
+
+@dataclass(frozen=True)
+class DedupOptions:
+    """Which rows are near-duplicates, and which of them stays.
+
+    Attributes:
+        threshold: the least cosine similarity; None goes by ``distance``.
+        distance: the largest Euclidean distance, between rows of norm 1 where the metric is cosine.
+        keep: "nearest" to or "farthest" from its centre, the "first", or the name of a column of
+            numbers, of which the row with the largest stays.
+        keep_only: write only the rows that stay.
+
+    Raises:
+        UsageError: a value out of range, or none or both of the limits.
+    """
+
+    threshold: float | None = None
+    distance: float | None = None
+    keep: str = "nearest"
+    keep_only: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.distance is None):
+            raise UsageError("give either the least similarity (--threshold) or a --distance")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise UsageError(
+                f"--threshold {self.threshold}: expected a cosine similarity above 0, up to 1"
+            )
+        if self.distance is not None and not 0 <= self.distance < math.inf:
+            raise UsageError(f"--distance {self.distance}: expected a number of at least 0")
+
+    @property
+    def reach(self) -> float:
+        """The Euclidean distance between prepared rows that is just near enough."""
+        if self.distance is not None:
+            return self.distance
+        assert self.threshold is not None
+        return math.sqrt(max(0.0, 2 - 2 * self.threshold))

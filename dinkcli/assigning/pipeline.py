@@ -158,7 +158,7 @@ def run(
     """
     counts = Counts(np.zeros(job.n_ids, np.int64))
     where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
-    with _writer(job, output) as writer:
+    with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
         missing: list[tuple[int, int | None]] = [(0, None)]
         if isinstance(writer, PartsWriter):
             counts.rows_before, missing = writer.rows_before, writer.missing
@@ -178,18 +178,17 @@ def run(
     return counts
 
 
-def _writer(job: Job, output: Output) -> AbstractContextManager[Writer | PartsWriter]:
+def open_output(
+    output: Output, layout: Layout, run: dict[str, Any], n_rows: int | None
+) -> AbstractContextManager[Writer | PartsWriter]:
+    """The writer of an output.
+
+    Args:
+        run, n_rows: see ``PartsWriter``.
+    """
     if output.stream is not None:
-        return stream_writer(output.stream, job.layout, output.encoding)
+        return stream_writer(output.stream, layout, output.encoding)
     if output.rows_per_file is None:
-        return open_writer(output.path, job.layout, output.encoding)
-    return PartsWriter(
-        output.path,
-        job.layout,
-        output.encoding,
-        output.rows_per_file,
-        job.identity,
-        output.resume,
-        job.countable_rows,
-        output.shard,
-    )
+        return open_writer(output.path, layout, output.encoding)
+    size, resume, shard = output.rows_per_file, output.resume, output.shard
+    return PartsWriter(output.path, layout, output.encoding, size, run, resume, n_rows, shard)

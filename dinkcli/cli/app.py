@@ -14,6 +14,7 @@ import typer
 from dinkcli import __version__
 from dinkcli.cli.assign import assign
 from dinkcli.cli.console import abandon_stdout, error_boundary, say
+from dinkcli.cli.dedup import dedup
 from dinkcli.cli.evaluate import evaluate
 from dinkcli.cli.export import export
 from dinkcli.cli.help import SETTINGS, Command, Group
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts twice as fast
 )
-for command in (train, assign, inspect, evaluate, report, sweep, info, plan, export):
+for command in (train, assign, dedup, inspect, evaluate, report, sweep, info, plan, export):
     app.command(cls=Command)(command)
 
 

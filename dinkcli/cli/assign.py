@@ -12,15 +12,21 @@ from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
+    CarriedColumns,
     Column,
+    Compression,
+    CsvSafe,
     Device,
     Dim,
     IdColumn,
     Inputs,
     Json,
+    JsonFile,
     Match,
     ModelPath,
+    OutputFormat,
     Quiet,
+    TablePath,
     option,
 )
 from dinkcli.cli.progress import ProgressLines
@@ -30,34 +36,9 @@ from dinkcli.cli.shares import is_silent, one_voice, share_of
 def assign(
     model_path: ModelPath,
     inputs: Inputs,
-    output: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and "
-            "the like are compressed), or a folder with --rows-per-file. By default, and for -, "
-            "standard output.",
-        ),
-    ] = None,
-    format: Annotated[
-        Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None,
-        option(
-            OUTPUT,
-            help="The format to write; arrow is a file, arrows a stream. By default it follows "
-            "from the suffix; standard output gets csv, parts are parquet.",
-        ),
-    ] = None,
-    compression: Annotated[
-        Literal["none", "gzip", "zstd", "lz4", "snappy", "brotli"] | None,
-        option(
-            OUTPUT,
-            help="gzip or zstd for csv and jsonl; lz4 or zstd for arrow; for parquet zstd (the "
-            "default), snappy, gzip, lz4 or brotli.",
-        ),
-    ] = None,
+    output: TablePath = None,
+    format: OutputFormat = None,
+    compression: Compression = None,
     rows_per_file: Annotated[
         int | None,
         option(
@@ -112,33 +93,15 @@ def assign(
         option(CLUSTERS, help="Give rows that are farther than this from every centre cluster -1."),
     ] = None,
     id_column: IdColumn = None,
-    columns: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            metavar="A,B,...",
-            help="Columns of the input to write as well, separated by commas.",
-        ),
-    ] = None,
-    csv_safe: Annotated[
-        bool,
-        option(
-            OUTPUT,
-            "--csv-safe",
-            help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
-            "(they begin with =, +, -, @, a tab or a line break).",
-        ),
-    ] = False,
+    columns: CarriedColumns = None,
+    csv_safe: CsvSafe = False,
     match_path: Match = None,
     device: Device = "auto",
     column: Column = None,
     dim: Dim = None,
     bad_rows: BadRows = "stop",
     json_summary: Json = False,
-    json_file: Annotated[
-        str | None,
-        option(OUTPUT, metavar="FILE", help="Also write the summary as JSON to this file."),
-    ] = None,
+    json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Give every row the cluster of its nearest centre.

@@ -148,3 +148,74 @@ Verbose = Annotated[
         help="Also show every step with its losses and temperature; with --json, the history.",
     ),
 ]
+TablePath = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and "
+        "the like are compressed), or a folder with --rows-per-file. By default, and for -, "
+        "standard output.",
+    ),
+]
+OutputFormat = Annotated[
+    Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None,
+    option(
+        OUTPUT,
+        help="The format to write; arrow is a file, arrows a stream. By default it follows "
+        "from the suffix; standard output gets csv, parts are parquet.",
+    ),
+]
+Compression = Annotated[
+    Literal["none", "gzip", "zstd", "lz4", "snappy", "brotli"] | None,
+    option(
+        OUTPUT,
+        help="gzip or zstd for csv and jsonl; lz4 or zstd for arrow; for parquet zstd (the "
+        "default), snappy, gzip, lz4 or brotli.",
+    ),
+]
+CarriedColumns = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        metavar="A,B,...",
+        help="Columns of the input to write as well, separated by commas.",
+    ),
+]
+CsvSafe = Annotated[
+    bool,
+    option(
+        OUTPUT,
+        "--csv-safe",
+        help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
+        "(they begin with =, +, -, @, a tab or a line break).",
+    ),
+]
+JsonFile = Annotated[
+    str | None,
+    option(OUTPUT, metavar="FILE", help="Also write the summary as JSON to this file."),
+]
+RowsPerFile = Annotated[
+    int | None,
+    option(OUTPUT, help="Write a folder of parts, each with this many rows of the input."),
+]
+WorkResume = Annotated[
+    bool,
+    option(
+        RUN,
+        "--resume",
+        help="Go on with a run that was stopped, if there is one; its work lies beside the output.",
+    ),
+]
+JobMemory = Annotated[
+    str | None,
+    option(
+        RUN,
+        "--memory",
+        metavar="SIZE",
+        help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
+        "They are sorted into a file beside the output.",
+    ),
+]

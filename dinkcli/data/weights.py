@@ -30,7 +30,7 @@ def read_weights(source: str, data: DataSet) -> np.ndarray:
         blocks = open_npy(LocalFile(source), dimensions=1).blocks(1 << 20)
         weights = np.concatenate([np.empty(0), *(block.vectors[:, 0] for block in blocks)])
     else:
-        weights = np.concatenate([_column(source, reader) for reader in data.readers])
+        weights = read_numbers(source, data, "--sample-weight")
     if len(weights) != data.n_rows:
         raise InputError(
             f"{source}: {len(weights)} weights for the {data.n_rows} rows of {data.name}"
@@ -38,11 +38,18 @@ def read_weights(source: str, data: DataSet) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _column(name: str, reader: Reader) -> np.ndarray:
+def read_numbers(name: str, data: DataSet, option: str) -> np.ndarray:
+    """(N,) float64, a column of numbers that every input has.
+
+    Raises:
+        UsageError: no such column.
+    """
+    return np.concatenate([_column(name, reader, option) for reader in data.readers])
+
+
+def _column(name: str, reader: Reader, option: str) -> np.ndarray:
     if isinstance(reader, TemporaryReader) and reader.origin is not None:
         reader = reader.origin
     if not isinstance(reader, TableReader) or name not in reader.column_names:
-        raise UsageError(
-            f"--sample-weight {name}: no such file, and no such column in {reader.path}"
-        )
+        raise UsageError(f"{option} {name}: no such file, and no such column in {reader.path}")
     return reader.numbers(name)

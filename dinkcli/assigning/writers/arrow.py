@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import pyarrow as pa
 
-from dinkcli.assigning.writers.base import Layout
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
+from dinkcli.assigning.writers.base import Layout, Rows
 
 
 class _ArrowWriter:
@@ -22,7 +19,7 @@ class _ArrowWriter:
 
     _open = staticmethod(pa.ipc.new_file)
 
-    def write(self, rows: Assignments) -> None:
+    def write(self, rows: Rows) -> None:
         self._arrow.write_batch(self._layout.record_batch(rows, self._schema))
 
     def close(self) -> None:

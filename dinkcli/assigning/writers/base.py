@@ -9,16 +9,14 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import NOTHING_CARRIED
 from dinkcli.errors import UsageError
 from dinkcli.options import HARD, AssignOptions
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
 
 _LISTS = ("clusters", "probabilities")
 
@@ -93,8 +91,8 @@ class Layout:
         numbers = range(first, first + self.n_probabilities)
         return [_field(f"{single}_{j}", type_) for j in numbers]
 
-    def record_batch(self, rows: Assignments, schema: pa.Schema) -> pa.RecordBatch:
-        """``rows`` as a record batch of ``schema``."""
+    def record_batch(self, rows: Any, schema: pa.Schema) -> pa.RecordBatch:
+        """``rows`` (``Assignments``) as a record batch of ``schema``."""
         carried = rows.carried
         columns = [
             rows.rows if self.id_name is None or carried is None else carried.column(self.id_name),
@@ -115,11 +113,54 @@ class Layout:
         arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
+    @property
+    def array_type(self) -> np.dtype:
+        """Of one row in an array. Outliers show in the labels only, so that soft assignments keep
+        them then."""
+        options = self.options
+        kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
+        if not (options.distance or options.top or (options.soft and options.marks_outliers)):
+            return np.dtype(kind if options.soft else "<i4")
+        fields: list[tuple] = [("cluster", "<i4")]
+        if options.distance:
+            fields.append(("distance", "<f4"))
+        if options.top:
+            fields.append(("clusters", "<i4", (options.top,)))
+        if self.n_probabilities:
+            fields.append(("probabilities", kind, (self.n_probabilities,)))
+        return np.dtype(fields)
+
+    def array(self, rows: Any) -> np.ndarray:
+        """``rows`` as an array of that type."""
+        if not self.array_type.names:
+            return rows.labels if rows.probabilities is None else rows.probabilities
+        values = np.empty(len(rows), self.array_type)
+        values["cluster"] = rows.labels
+        for name in ("distance", *_LISTS):
+            if name in values.dtype.fields:
+                values[name] = getattr(rows, "distances" if name == "distance" else name)
+        return values
+
+
+class Rows(Protocol):
+    """What a writer is given: assignments, or what else a layout knows to make a table of.
+
+    Attributes:
+        rows: (B,) int64, numbers of the rows, ascending where parts are written.
+    """
+
+    @property
+    def rows(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice) -> Any: ...
+
 
 class Writer(Protocol):
-    """Takes assignments in order; ``close`` completes what was written."""
+    """Takes rows in order; ``close`` completes what was written."""
 
-    def write(self, rows: Assignments) -> None: ...
+    def write(self, rows: Rows) -> None: ...
 
     def close(self) -> None: ...
 

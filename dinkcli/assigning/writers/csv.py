@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dinkcli.assigning.writers.base import Layout, is_binary, is_text, refuse_types
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
+from dinkcli.assigning.writers.base import Layout, Rows, is_binary, is_text, refuse_types
 
 # What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
 _FORMULA = r"^([=+\-@\t\r\n])"
@@ -46,7 +43,7 @@ class CsvWriter:
         options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
         self._csv = pyarrow.csv.CSVWriter(file, self._schema, write_options=options)
 
-    def write(self, rows: Assignments) -> None:
+    def write(self, rows: Rows) -> None:
         batch = self._layout.record_batch(rows, self._layout.schema(flat=True))
         columns = batch.columns
         for i in self._texts:

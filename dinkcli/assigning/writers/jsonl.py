@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinkcli.assigning.writers.base import Layout, is_binary, refuse_types
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
+from dinkcli.assigning.writers.base import Layout, Rows, is_binary, refuse_types
 
 
 class JsonlWriter:
@@ -23,7 +20,7 @@ class JsonlWriter:
         keys = [json.dumps(name) + ":" for name in self._schema.names]
         self._keys = [("," if i else "{") + key for i, key in enumerate(keys)]
 
-    def write(self, rows: Assignments) -> None:
+    def write(self, rows: Rows) -> None:
         if not len(rows):
             return
         batch = self._layout.record_batch(rows, self._schema)

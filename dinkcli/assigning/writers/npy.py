@@ -7,15 +7,12 @@ names that the other formats use. Ids are left out.
 from __future__ import annotations
 
 import io
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 
-from dinkcli.assigning.writers.base import Layout
+from dinkcli.assigning.writers.base import Layout, Rows
 from dinkcli.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
 
 
 class NpyWriter:
@@ -33,23 +30,13 @@ class NpyWriter:
             )
         self._file = file
         self._layout = layout
-        self._dtype = _dtype(layout)
+        self._dtype = layout.array_type
         self._n_rows = 0
         self._start = 0 if layout.n_rows is not None else file.tell()
         file.write(self._header(layout.n_rows or 0))
 
-    def write(self, rows: Assignments) -> None:
-        if self._dtype.names:
-            values = np.empty(len(rows), self._dtype)
-            values["cluster"] = rows.labels
-            if rows.distances is not None:
-                values["distance"] = rows.distances
-            if rows.clusters is not None:
-                values["clusters"] = rows.clusters
-            if rows.probabilities is not None:
-                values["probabilities"] = rows.probabilities
-        else:
-            values = rows.labels if rows.probabilities is None else rows.probabilities
+    def write(self, rows: Rows) -> None:
+        values = self._layout.array(rows)
         self._file.write(np.ascontiguousarray(values).view(np.uint8).data)
         self._n_rows += len(rows)
 
@@ -74,19 +61,3 @@ class NpyWriter:
         buffer = io.BytesIO()
         np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()
-
-
-def _dtype(layout: Layout) -> np.dtype:
-    """Of one row; outliers show in the labels only, so that soft assignments keep them then."""
-    options = layout.options
-    kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
-    if not (options.distance or options.top or (options.soft and options.marks_outliers)):
-        return np.dtype(kind if options.soft else "<i4")
-    fields: list[tuple] = [("cluster", "<i4")]
-    if options.distance:
-        fields.append(("distance", "<f4"))
-    if options.top:
-        fields.append(("clusters", "<i4", (options.top,)))
-    if layout.n_probabilities:
-        fields.append(("probabilities", kind, (layout.n_probabilities,)))
-    return np.dtype(fields)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinkcli.assigning.writers.base import Layout
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
+from dinkcli.assigning.writers.base import Layout, Rows
 
 _ROW_GROUP_BYTES = 64 << 20
 _ROW_GROUP_ROWS = 1 << 20
@@ -28,7 +25,7 @@ class ParquetWriter:
         )
         self._pending: list[pa.RecordBatch] = []
 
-    def write(self, rows: Assignments) -> None:
+    def write(self, rows: Rows) -> None:
         self._pending.append(self._layout.record_batch(rows, self._schema))
         if (
             sum(batch.nbytes for batch in self._pending) >= _ROW_GROUP_BYTES

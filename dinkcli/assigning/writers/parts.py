@@ -17,19 +17,16 @@ import json
 import os
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dinkcli.assigning.shards import Shard
-from dinkcli.assigning.writers.base import Layout, Writer
+from dinkcli.assigning.writers.base import Layout, Rows, Writer
 from dinkcli.assigning.writers.files import open_writer
 from dinkcli.assigning.writers.formats import Encoding
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.assigner import Assignments
 
 MANIFEST = "_dink.json"
 
@@ -130,7 +127,7 @@ class PartsWriter:
             self._check_run(another_is_new=True)
         return self
 
-    def write(self, rows: Assignments) -> None:
+    def write(self, rows: Rows) -> None:
         while len(rows):
             index = int(rows.rows[0]) // self._size
             while self._at < index:

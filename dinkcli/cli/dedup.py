@@ -1,0 +1,157 @@
+"""``dink dedup``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
+from dinkcli.cli.options import (
+    BadRows,
+    CarriedColumns,
+    Column,
+    Compression,
+    CsvSafe,
+    Device,
+    Dim,
+    IdColumn,
+    Inputs,
+    JobMemory,
+    Json,
+    JsonFile,
+    ModelPath,
+    OutputFormat,
+    Quiet,
+    RowsPerFile,
+    TablePath,
+    WorkResume,
+    option,
+)
+
+
+def dedup(
+    model_path: ModelPath,
+    inputs: Inputs,
+    output: TablePath = None,
+    threshold: Annotated[
+        float | None,
+        option(
+            CLUSTERS,
+            help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
+            "is a --distance.",
+        ),
+    ] = None,
+    distance: Annotated[
+        float | None,
+        option(
+            CLUSTERS,
+            help="In place of the similarity, the largest Euclidean distance; between rows of norm "
+            "1 where the metric of the model is cosine.",
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        option(
+            CLUSTERS,
+            help="Which row of a group stays: the one nearest to its centre, the farthest, the "
+            "first, or the one with the largest number in a column of that name.",
+            choices="nearest farthest first",
+        ),
+    ] = "nearest",
+    keep_only: Annotated[
+        bool, option(OUTPUT, "--keep-only", help="Write only the rows that stay.")
+    ] = False,
+    against: Annotated[
+        list[str] | None,
+        option(
+            INPUT,
+            metavar="OLD",
+            help="Files of rows that are there already: rows that repeat one of them do not stay. "
+            "May be given more than once.",
+        ),
+    ] = None,
+    format: OutputFormat = None,
+    compression: Compression = None,
+    rows_per_file: RowsPerFile = None,
+    resume: WorkResume = False,
+    id_column: IdColumn = None,
+    columns: CarriedColumns = None,
+    csv_safe: CsvSafe = False,
+    memory: JobMemory = None,
+    device: Device = "auto",
+    column: Column = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
+    json_summary: Json = False,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find near-duplicates, also across the borders of clusters, and choose which rows stay.
+
+    No pair is missed: each row is compared with all rows that can be near enough.
+
+    Examples:
+        dink dedup emb.dink.safetensors emb.npy -o groups.parquet
+        dink dedup emb.dink.safetensors emb.parquet --threshold 0.9 --keep-only -o unique.parquet
+        dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
+    """
+    with error_boundary():
+        started = time.monotonic()
+        from dinkcli.cli.jobs import JobRun
+        from dinkcli.options import DedupOptions
+
+        if threshold is None and distance is None:
+            threshold = 0.95
+        options = DedupOptions(threshold, distance, keep, keep_only)
+        run = JobRun.of(
+            output, format, compression, csv_safe, rows_per_file, resume, json_file, memory
+        )
+        opened = run.open(
+            model_path, inputs, run.columns(column, id_column, columns, dim), bad_rows, quiet
+        )
+        old = None if against is None else run.open_old(against, opened, column, dim)
+
+        import numpy as np
+
+        from dinkcli.jobs.dedup import DedupJob, columns_of
+        from dinkcli.jobs.dedup import dedup as find
+
+        job = DedupJob(opened.model, opened.data, options, old, model_path)
+        shown = columns_of(options, old is not None)
+        run.check(opened, shown, job.identity)
+        with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
+            found = find(job, work, run.device(device), run.memory, show)
+            likeness = "similarity" if threshold is not None else "distance"
+            values = {
+                "cluster": found.labels,
+                "group": found.groups,
+                "kept": found.kept,
+                likeness: found.likeness,
+                "old_row": found.old,
+            }
+            rows = found.kept if keep_only else np.ones(len(found.kept), bool)
+            written = run.write(opened, shown, job.identity, values, rows, show)
+        summary: dict[str, Any] = {
+            **run.about(opened, written),
+            "rows": len(found.labels),
+            "kept": int(found.kept.sum()),
+            "removed": int((~found.kept).sum()),
+            "groups": found.n_groups,
+            "exact_repeats": found.n_exact,
+            "old_rows": 0 if old is None else old.n_rows,
+            "recall": 1.0,
+            "compared_pairs": found.compared,
+            "border_visits": found.visits,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        run.save(summary)
+        if json_summary:
+            say(json.dumps(summary))
+        elif not quiet and output is not None:
+            say(
+                f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
+                f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
+                f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
+            )

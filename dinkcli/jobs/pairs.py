@@ -1,0 +1,113 @@
+"""All pairs of near-duplicates among the rows of a cluster and those that visit it.
+
+Shapes: R residents (rows of the cluster), V visitors, M rows of all clusters by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.jobs.border import SLACK
+from dinkcli.jobs.closeness import Axes, Closeness
+from dinkcli.jobs.groups import Groups
+from dinkcli.jobs.shelves import Shelves
+
+_BLOCK = 1024  # rows compared with as many at once: scores that a core keeps close
+_FILL_BYTES = 32 << 20
+
+
+class Pairs:
+    """Compares rows exactly; what cannot be close on ``axes`` is left out first.
+
+    Args:
+        path: a file for all rows on the axes, made by ``prepare``.
+        memory: bytes that rows on the axes may take at once.
+    """
+
+    def __init__(
+        self,
+        shelves: Shelves,
+        axes: Axes,
+        closeness: Closeness,
+        path: str,
+        memory: int,
+    ):
+        self.shelves, self.closeness = shelves, closeness
+        self._memory = memory
+        self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), axes.width))
+        # Of a pair at once; both rows, in float64, and once more to scale them.
+        features = shelves.at(slice(0, 1)).shape[1]
+        self._pairs = max(64, memory // 4 // (32 * features))
+        self.compared = 0
+
+    @staticmethod
+    def prepare(shelves: Shelves, axes: Axes) -> Callable[[str], None]:
+        """What writes the file of all rows on the axes to a path."""
+
+        def make(path: str) -> None:
+            with open(path, "wb") as file:
+                step = max(1, _FILL_BYTES // (4 * shelves.at(slice(0, 1)).shape[1]))
+                for start in range(0, len(shelves), step):
+                    file.write(axes.on(shelves.at(slice(start, start + step))).data)
+
+        return make
+
+    def within(self, residents: np.ndarray, visitors: np.ndarray) -> np.ndarray:
+        """Which rows belong together through near-duplicates among the residents, or between
+        residents and visitors: pairs (P, 2) of positions that connect what belongs together.
+
+        Args:
+            residents, visitors: positions.
+        """
+        positions = np.concatenate([residents, visitors])
+        found = Groups(len(positions))
+        held = None
+        if 8 * len(positions) * self._on.shape[1] <= self._memory:
+            held = self._load(positions)
+        n_residents = len(residents)
+        for first in range(0, n_residents, _BLOCK):
+            here = slice(first, min(first + _BLOCK, n_residents))
+            a = self._load(positions[here]) if held is None else held[here]
+            for second in range(first, len(positions), _BLOCK):
+                there = slice(second, second + _BLOCK)
+                b = self._load(positions[there]) if held is None else held[there]
+                self.compared += len(a) * len(b)
+                self._join(found, positions, (first, second), _near(a, b, self.closeness.distance))
+        return positions[found.connections()]
+
+    def _load(self, positions: np.ndarray) -> Tensor:
+        """Rows on the axes and half of their squared norms, so that one product gives minus half
+        of the squared distance."""
+        return torch.from_numpy(np.asarray(self._on[positions]))
+
+    def _join(
+        self, found: Groups, positions: np.ndarray, corner: tuple[int, int], near: Tensor
+    ) -> None:
+        """Joins those of the pairs ``near`` (P, 2) that are close, looking at both rows."""
+        pairs = near.numpy() + np.array(corner)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        while len(pairs):
+            pairs = pairs[found.apart(pairs)]  # whatever is joined already need not be looked at
+            some, pairs = pairs[: self._pairs], pairs[self._pairs :]
+            if len(some):
+                x, y = (self.shelves.at(positions[side]) for side in some.T)
+                found.join(some[self.closeness.close(self.closeness.of(x, y))])
+
+
+def _near(a: Tensor, b: Tensor, distance: float) -> Tensor:
+    """Pairs (P, 2) of the rows of ``a`` and ``b`` that may be that close, given the rounding."""
+    half_a, half_b = a.square().sum(1) / 2, b.square().sum(1) / 2
+    largest = float(torch.maximum(half_a.max(), half_b.max()))
+    least = -(distance**2) / 2 - SLACK * 2 * largest
+    # Minus half of the squared distance.
+    scores = torch.addmm(half_b, a, b.T, beta=-1)
+    rows = (scores.amax(1) >= half_a + least).nonzero()[:, 0]
+    if len(rows) == 0:
+        return rows.new_empty(0, 2)
+    near = (scores[rows] >= (half_a[rows] + least)[:, None]).nonzero()
+    near[:, 0] = rows[near[:, 0]]
+    return near

@@ -1,0 +1,101 @@
+"""The rows once more, those of a cluster side by side in one file, as the inputs give them.
+
+Shapes: N rows, M of them good, D features.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+import numpy as np
+
+from dinkcli.data.dataset import DataSet
+from dinkcli.jobs.survey import OnStep
+from dinkcli.jobs.workplace import Workplace
+
+
+class Shelves:
+    """Good rows in the order of their labels, and of their numbers within a cluster.
+
+    Args:
+        labels: (N,) int32, -1 for rows to leave out.
+        sizes: (K,) rows of each cluster.
+        memory: bytes that rows on their way may take.
+
+    Attributes:
+        rows: (M,) int64, the number of each row by position.
+        places: (N,) int64, the position of each row by number, -1 for those left out.
+        starts: (K + 1,) int64, where each cluster begins.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        labels: np.ndarray,
+        sizes: np.ndarray,
+        work: Workplace,
+        memory: int,
+        on_step: OnStep,
+    ):
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.rows = np.argsort(labels, kind="stable")[len(labels) - int(self.starts[-1]) :]
+        self.places = np.full(len(labels), -1, np.int64)
+        self.places[self.rows] = np.arange(len(self.rows))
+        self._shape = len(self.rows), data.n_features
+        self._dtype = data.dtype
+
+        def make(path: str) -> None:
+            self._fill(path, data, len(labels), memory, on_step)
+
+        path = work.file("rows.bin", make)
+        self._all = np.memmap(path, self._dtype, "r", shape=self._shape)
+        self._map: mmap.mmap = self._all._mmap  # type: ignore[attr-defined]
+        self._map.madvise(mmap.MADV_RANDOM)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cluster(self, label: int) -> slice:
+        """The positions of a cluster."""
+        return slice(int(self.starts[label]), int(self.starts[label + 1]))
+
+    def at(self, positions: np.ndarray | slice) -> np.ndarray:
+        """The rows at these positions, (B, D), in memory of their own."""
+        found = np.array(self._all[positions])
+        # Pages of the file count as this process's memory for as long as they are mapped.
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return found
+
+    def _fill(self, path: str, data: DataSet, n_rows: int, memory: int, on_step: OnStep) -> None:
+        width = data.n_features * self._dtype.itemsize
+        held: list[np.ndarray] = []
+        where: list[np.ndarray] = []
+        with open(path, "r+b") as file:
+            os.ftruncate(file.fileno(), len(self.rows) * width)
+            for block in data.blocks(dtype=self._dtype):
+                held.append(np.array(block.vectors))  # the reader's own memory would add up
+                where.append(self.places[block.start : block.start + len(block)])
+                if sum(part.nbytes for part in held) >= memory:
+                    _put(file.fileno(), held, where, width)
+                    held, where = [], []
+                on_step("sort", block.start + len(block), n_rows)
+            if held:
+                _put(file.fileno(), held, where, width)
+
+
+def _put(number: int, held: list[np.ndarray], where: list[np.ndarray], width: int) -> None:
+    """Writes rows to their places, as many as lie side by side at once."""
+    rows, places = np.concatenate(held), np.concatenate(where)
+    held.clear()
+    order = np.argsort(places, kind="stable")
+    order = order[np.searchsorted(places[order], 0) :]
+    places = places[order]
+    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    for first, stop in zip([0, *breaks], [*breaks, len(places)], strict=True):
+        if first < stop:
+            data = memoryview(rows[order[first:stop]].tobytes())
+            at = int(places[first]) * width
+            while len(data):
+                written = os.pwrite(number, data, at)
+                data, at = data[written:], at + written
