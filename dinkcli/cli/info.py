@@ -56,8 +56,12 @@ def _lines(found: Info) -> list[tuple[str, str]]:
         ("features", f"{found.n_features}"),
         ("dtype", found.dtype),
     ]
-    if found.column is not None:
-        lines.append(("column", printable(found.column)))
+    if found.text:
+        lines.insert(2, ("text", printable(found.text)))
+    if found.column is not None or found.chosen:
+        named = printable(found.column or "")
+        chosen = printable(found.chosen)
+        lines.append(("column", f"{named} ({chosen})" if named and chosen else named or chosen))
     if found.columns:
         shown = [f"{name} ({kind})" for name, kind in list(found.columns.items())[:_SHOWN_COLUMNS]]
         more = len(found.columns) - len(shown)

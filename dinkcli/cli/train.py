@@ -148,6 +148,7 @@ def train(
         from dinkcli.cli.paths import default_model_path
         from dinkcli.cli.train_run import TrainRun, number_or_text
         from dinkcli.data.base import Columns
+        from dinkcli.data.weights import weight_column
 
         options: dict[str, Any] = {
             "metric": metric,
@@ -166,7 +167,7 @@ def train(
             named=output is not None,
             n_clusters=n_clusters,
             options=options,
-            columns=Columns(column, dim=dim),
+            columns=Columns(column, dim=dim, weight=weight_column(sample_weight)),
             init=init,
             device=device,
             sample_weight=sample_weight,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dinkcli.data.base import NOTHING_CARRIED, Block
+from dinkcli.data.base import NOTHING_CARRIED, NOTHING_SAID, Block
 from dinkcli.errors import InputError
 
 
@@ -18,6 +18,8 @@ class ArrayReader:
     carried = NOTHING_CARRIED
     n_bytes = 0
     format = "array"
+    about = NOTHING_SAID
+    notes: Sequence[str] = ()
 
     def __init__(self, array: np.ndarray):
         if array.ndim != 2 or array.dtype.kind not in "fiu":

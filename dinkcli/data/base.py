@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 from dinkcli.errors import DinkError, InputError
 
 NOTHING_CARRIED = pa.schema([])
+NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Columns:
         others: more columns that travel along.
         label: the column of true labels; it travels along.
         text: the column of texts that say what a row is; it travels along.
+        weight: the column of weights; it travels along.
         dim: D, for columns of bytes, which do not say it themselves.
     """
 
@@ -42,11 +45,13 @@ class Columns:
     label: str | None = None
     dim: int | None = None
     text: str | None = None
+    weight: str | None = None
 
     @property
     def carried(self) -> dict[str, str]:
         """The columns that travel along, with the option that asked for each."""
         named = {
+            self.weight: "--sample-weight",
             self.text: "--text-column",
             self.label: "--label-column",
             self.id: "--id-column",
@@ -111,6 +116,8 @@ class Reader(Protocol):
         carried: names and types of the columns that travel along; none without columns.
         n_bytes: size of the file, 0 for a stream.
         format: such as "parquet".
+        about: how it is read, for people: names and what there is to say.
+        notes: what the user should know before it is read.
     """
 
     path: str
@@ -121,6 +128,8 @@ class Reader(Protocol):
     carried: pa.Schema
     n_bytes: int
     format: str
+    about: Mapping[str, str]
+    notes: Sequence[str]
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         """Rows in file order, at most ``rows`` at a time, starts counted in this file.

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
 
-from dinkcli.data.base import ANY_COLUMNS, Columns, Reader
+from dinkcli.data.base import ANY_COLUMNS, Columns, Reader, reading
 from dinkcli.data.dataset import STOP, DataSet
 from dinkcli.data.files import Source
-from dinkcli.data.formats import arrow, npy, parquet, tensors, text
+from dinkcli.data.formats import (
+    arrow,
+    delimited,
+    document,
+    foreign,
+    hdf5,
+    jsonlines,
+    npy,
+    parquet,
+    tensors,
+    words,
+)
+from dinkcli.data.formats.dialect import DialectError, dialect_of
+from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
+from dinkcli.data.formats.text import decoded, open_text
+from dinkcli.data.packed import Kept, codec_of, unpacked_head, without_codec
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 
 __all__ = ["DataSet", "open_inputs"]
 
-_HEAD_BYTES = 64 << 10
+_HEAD_BYTES = 256 << 10
+_MOST_NOTES = 5
 
 
 def open_inputs(
@@ -39,7 +57,10 @@ def open_inputs(
         data = DataSet(opened, columns)
         raise InputError(f"{data.name}: 0 rows of {data.n_features} features; nothing to do")
     _check_agreement(readers)
-    notes = []
+    own = {getattr(reader, "own_id", None) for reader in readers}
+    if columns.id is None and len(own) == 1:
+        columns = replace(columns, id=own.pop())
+    notes = [note for reader in readers for note in reader.notes][:_MOST_NOTES]
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
@@ -57,6 +78,11 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
                 f"{reader.path}: {reader.n_features} features per row, but {first.path} has "
                 f"{first.n_features}; inputs of one run must agree"
             )
+        if reader.carried.names != first.carried.names:
+            raise InputError(
+                f"{reader.path} and {first.path}: words name the rows of one of them alone; "
+                "inputs of one run must agree"
+            )
         for here, there in zip(reader.carried, first.carried, strict=True):
             if here.type != there.type:
                 raise InputError(
@@ -66,14 +92,31 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
 
 
 def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
-    """The reader of whatever is in ``source``."""
+    """The reader of whatever is in ``source``, which may be compressed."""
     head = source.head(_HEAD_BYTES)
-    suffix = os.path.splitext(source.name)[1].lower()
-    if source.path is None and source.n_bytes == 0 and not _is_streamable(head):
-        raise InputError(
-            f"{source.name}: {_found(head)}, expected a npy array or an Arrow stream, which can "
-            "be read as they come; give anything else as a file"
-        )
+    codec = codec_of(head)
+    if codec is not None:
+        if source.n_bytes:  # else it comes once
+            head = unpacked_head(source, codec, _HEAD_BYTES)
+            reader = None if _is_binary(head) else _open_text(source, columns, head)
+            if reader is not None:
+                return reader
+        source = Kept(source, codec)
+        head = source.head(_HEAD_BYTES)
+        if not head:
+            raise InputError(f"{source.name}: nothing is in this {codec} file")
+    elif not source.n_bytes and source.path is None and head and not _is_streamable(head):
+        source = Kept(source)
+    return (
+        _open_binary(source, columns, head)
+        or _open_text(source, columns, head)
+        or _fail(source, head)
+    )
+
+
+def _open_binary(source: Source, columns: Columns, head: bytes) -> Reader | None:
+    """A reader by the first bytes, which say what a file is."""
+    suffix = os.path.splitext(without_codec(source.name))[1].lower()
     if head.startswith(npy.MAGIC):
         _refuse_columns(source, columns, "an .npy file has none")
         return npy.open_npy(source)
@@ -92,15 +135,77 @@ def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
     if head and suffix in tensors.VECS:
         _refuse_columns(source, columns, f"a {suffix} file has none")
         return tensors.open_vecs(source, suffix)
-    unpacked = text.decompressed_head(source, _HEAD_BYTES)
-    kind = text.text_format(unpacked)
-    if kind is not None:
-        reader = text.JsonLinesReader if kind == "jsonl" else text.CsvReader
-        return reader(source, columns, unpacked)
+    if head.startswith(hdf5.MAGIC):
+        return hdf5.Hdf5Reader(source, columns)
+    return None
+
+
+def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
+    """A reader of a text by its beginning, or None when it is none that dink reads."""
+    whole = len(head) < _HEAD_BYTES
+    try:
+        text = decoded(head)
+    except UnicodeDecodeError:
+        return _open_words(source, columns, head, whole)
+    if "\0" in text[:_HEAD_BYTES].decode():
+        return _open_words(source, columns, head, whole)
+    layout = layout_of(text)
+    if layout is not None:
+        if layout in (LINES, OBJECTS) and (document := _document(source, columns)):
+            return document
+        return jsonlines.JsonLinesReader(source, columns, text, layout)
+    words_ = words.word_layout(text, whole)
+    if words_ is not None:
+        return words.WordsReader(source, columns, text, words_)
+    try:
+        dialect = dialect_of(text.decode(), whole)
+    except DialectError as error:
+        raise InputError(f"{source.name}: {error}") from error
+    if dialect is not None:
+        return delimited.CsvReader(source, columns, text, dialect)
+    if os.path.splitext(source.name)[1].lower() in (".csv", ".tsv") and whole and text.strip():
+        lines = text.decode().strip().splitlines()
+        if len(lines) == 1:
+            raise InputError(f"{source.name}: a header and no rows; nothing to do")
+    return None
+
+
+def _open_words(source: Source, columns: Columns, head: bytes, whole: bool) -> Reader | None:
+    """word2vec: text whose words are in another encoding, or its binary files."""
+    layout = words.word_layout(head, whole) if b"\0" not in head else None
+    if layout is not None:
+        return words.WordsReader(source, columns, head, layout)
+    layout = words.binary_layout(head)
+    if layout is None or codec_of(source.head(8)) is not None:
+        return None
+    return words.BinaryWordsReader(source, columns, layout)
+
+
+def _document(source: Source, columns: Columns) -> Reader | None:
+    """A reader of a text that is one object, or None when there are more."""
+    with reading(source.name, "json"), open_text(source) as file:
+        if not is_one_object(file):
+            return None
+    whole = jsonlines.read_document(source)
+    found = document.rows_of(source.name, whole, columns.vectors)
+    return None if found is None else document.DocumentReader(source, columns, *found)
+
+
+def _fail(source: Source, head: bytes) -> NoReturn:
+    what = foreign.named(head, source) or foreign.named_text(head, source.name)
+    if what is not None:
+        raise InputError(f"{source.name}: {what}")
     raise InputError(
         f"{source.name}: no format that dink reads ({_found(head)}): expected npy, npz, parquet, "
-        "Arrow, safetensors, fvecs, jsonl or csv of numbers; convert it to one"
+        "Arrow, safetensors, fvecs, HDF5, jsonl, json, csv of numbers or word vectors; convert it "
+        "to one"
     )
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether something has to be read from anywhere in the file."""
+    known = (npy.MAGIC, b"PK\x03\x04", parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC)
+    return head.startswith((*known, hdf5.MAGIC)) or words.binary_layout(head) is not None
 
 
 def _is_streamable(head: bytes) -> bool:
@@ -113,5 +218,7 @@ def _found(head: bytes) -> str:
 
 def _refuse_columns(source: Source, columns: Columns, why: str, member: bool = False) -> None:
     named = columns.carried if member else columns.named
-    for option in named.values():
+    for name, option in named.items():
+        if option == "--sample-weight":
+            raise UsageError(f"{option} {name}: no such file, and no such column in {source.name}")
         raise UsageError(f"{source.name}: {option} names a column, but {why}")

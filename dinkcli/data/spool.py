@@ -1,7 +1,8 @@
 """Temporary copies of inputs that cannot be read again, or not from anywhere.
 
 A pipe comes once; a text does not know its rows; parquet cannot be read row by row. A copy is
-rows of fixed size: float32, or float16 where the input is. Of a part only its rows are copied, to
+rows of fixed size: float32, or float16 where the input is; what travels along is copied beside
+them. Of a part only its rows are copied, to
 where they would be in a copy of the whole: the file has a hole before them.
 """
 
@@ -15,10 +16,11 @@ import numpy as np
 
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.base import Reader
+from dinkcli.data.beside import Beside, CopyReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import Stream
-from dinkcli.data.formats.raw import RawLayout, RawReader, TemporaryReader
-from dinkcli.errors import OutputError
+from dinkcli.data.formats.raw import RawLayout, RawReader
+from dinkcli.errors import DinkError, OutputError
 
 
 def repeatable(data: DataSet) -> DataSet:
@@ -67,22 +69,25 @@ def _copy(data: DataSet) -> Reader:
     n_rows = data.first
     file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".rows")  # noqa: SIM115
     file.seek(n_rows * data.n_features * dtype.itemsize)
-    for block in data.blocks(dtype=dtype):
-        vectors = block.vectors
-        if block.bad is not None:
-            # Found bad once more when the copy is read.
-            vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
-        try:
+    beside = Beside(n_rows, data.carried)
+    try:
+        for block in data.blocks(dtype=dtype):
+            vectors = block.vectors
+            if block.bad is not None:
+                # Found bad once more by whoever reads rows from anywhere.
+                vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
             file.write(vectors.data)
-        except OSError as error:
-            raise OutputError(
-                f"{file.name}: {error.strerror}, while copying {reader.path} for repeated "
-                "reading; set TMPDIR to a folder with more space"
-            ) from error
-        n_rows += len(block)
+            beside.add(block)
+            n_rows += len(block)
+        beside.end()
+    except OSError as error:
+        if isinstance(error, DinkError):
+            raise
+        raise OutputError(
+            f"{file.name}: {error.strerror}, while copying {reader.path} for repeated "
+            "reading; set TMPDIR to a folder with more space"
+        ) from error
     n_rows = reader.n_rows or n_rows
     file.truncate(n_rows * data.n_features * dtype.itemsize)
     layout = RawLayout(dtype, (n_rows, reader.n_features))
-    return TemporaryReader(
-        file, reader.path, reader.n_bytes, reader.format, layout, reader.column, reader
-    )
+    return CopyReader(file, layout, reader, beside)

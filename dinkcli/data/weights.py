@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dinkcli.data.base import Reader
+from dinkcli.data.base import Block, Reader
+from dinkcli.data.beside import CopyReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import LocalFile
 from dinkcli.data.formats.npy import open_npy
-from dinkcli.data.formats.raw import TemporaryReader
 from dinkcli.data.formats.table import TableReader
 from dinkcli.errors import InputError, UsageError
 
@@ -38,6 +40,11 @@ def read_weights(source: str, data: DataSet) -> np.ndarray:
     return weights.astype(np.float32)
 
 
+def weight_column(source: str | None) -> str | None:
+    """The column that --sample-weight names, unless it is a file."""
+    return None if source is None or os.path.exists(source) else source
+
+
 def read_numbers(name: str, data: DataSet, option: str) -> np.ndarray:
     """(N,) float64, a column of numbers that every input has.
 
@@ -48,8 +55,38 @@ def read_numbers(name: str, data: DataSet, option: str) -> np.ndarray:
 
 
 def _column(name: str, reader: Reader, option: str) -> np.ndarray:
-    if isinstance(reader, TemporaryReader) and reader.origin is not None:
+    """(N,) float64."""
+    if isinstance(reader, CopyReader) and name not in reader.carried.names:
         reader = reader.origin
+    if name in reader.carried.names:
+        blocks = reader.blocks(1 << 16)
+        parts = [_numbers(name, reader.path, block) for block in blocks]
+        return np.concatenate([np.empty(0), *parts])
     if not isinstance(reader, TableReader) or name not in reader.column_names:
         raise UsageError(f"{option} {name}: no such file, and no such column in {reader.path}")
     return reader.numbers(name)
+
+
+def _numbers(name: str, path: str, block: Block) -> np.ndarray:
+    """(B,) the weights of a block, which travel along."""
+    assert block.carried is not None
+    values = block.carried.column(name)
+    try:
+        numbers = values.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        numbers = pa.array(map(_number, values.to_pylist()), pa.float64())
+    if numbers.null_count:
+        row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
+        value = values[row].as_py()
+        found = "is null" if value is None else f"holds {str(value)[:40]!r}, expected a number"
+        raise InputError(
+            f"{path}: row {block.start + row}: column {name!r} {found} (counting from 0)"
+        )
+    return numbers.to_numpy(zero_copy_only=False)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dinkcli.data.beside import CopyReader
 from dinkcli.data.dataset import LABEL, DataSet
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.memory import default_memory, in_memory
@@ -28,6 +29,8 @@ class Info:
         formats: number of files of each format.
         column: that holds the vectors.
         columns: names and types of all columns of the first file.
+        chosen: why the vectors are read from there, or "".
+        text: how a text is written (separator, header), or "".
         n_bytes: of the files.
         n_bad: rows that are null, ragged, or not finite.
         first_bad: the first of them and what is wrong with it, or "".
@@ -45,6 +48,8 @@ class Info:
     dtype: str
     column: str | None
     columns: dict[str, str]
+    chosen: str
+    text: str
     n_bytes: int
     n_bad: int
     first_bad: str
@@ -84,7 +89,8 @@ def describe(data: DataSet, memory: int | None = None) -> Info:
             low, high = min(low, float(norms.min())), max(high, float(norms.max()))
             total += float(norms.sum())
             done += len(norms)
-    first = getattr(data.readers[0], "origin", None) or data.readers[0]
+    first: Any = data.readers[0]
+    first = first.origin if isinstance(first, CopyReader) else first
     return Info(
         name=data.name,
         formats=dict(Counter(reader.format for reader in data.readers)),
@@ -95,6 +101,8 @@ def describe(data: DataSet, memory: int | None = None) -> Info:
         columns={f.name: str(f.type) for f in first.schema}
         if isinstance(first, TableReader)
         else {},
+        chosen=first.about.get("chosen", ""),
+        text=first.about.get("text", ""),
         n_bytes=sum(reader.n_bytes for reader in data.readers),
         n_bad=n_bad,
         first_bad=first_bad,

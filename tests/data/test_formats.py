@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -337,9 +338,14 @@ def test_standard_input(vectors, blobs, name):
     np.testing.assert_array_equal(dinkcli.load("n").cluster_centers, model.cluster_centers)
 
 
-def test_standard_input_of_another_format(dink):
-    result = dink("info", "-", code=1, input="1,2\n3,4\n")
-    assert "standard input: it starts with b'1,2\\n3,4\\n', expected a npy array" in result.stderr
+def test_standard_input_of_any_format(dink, vectors, folder):
+    """What has to be read twice, or from anywhere, is copied first."""
+    for name in ("array.parquet", "rows.jsonl", "commas.csv", "named.csv.gz", "packed.npz"):
+        WRITERS[name](name, vectors)
+        result = dink("info", "-", "--json", input=(folder / name).read_bytes(), text=False)
+        found = json.loads(result.stdout)
+        assert (found["n_rows"], found["n_features"]) == (N, DIM)
+        assert found["norms"][2] == pytest.approx(np.linalg.norm(vectors, axis=1).max(), rel=1e-5)
 
 
 def test_info(vectors, dink):

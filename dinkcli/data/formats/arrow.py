@@ -97,11 +97,12 @@ class ArrowStreamReader(_ArrowReader):
                 schema = self._stream.schema
         super().__init__(source, schema, n_rows, wanted)
 
-    def _peek(self) -> Iterator[pa.RecordBatch]:
+    def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         """Batches of a pipe are kept for the one pass over it."""
         if self._stream is None:
-            yield from super()._peek()
+            yield from super()._peek(names)
             return
+        yield from list(self._peeked)
         with reading(self.path, self.format):
             for batch in self._stream:
                 self._peeked.append(batch)

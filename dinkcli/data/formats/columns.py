@@ -1,4 +1,4 @@
-"""Which columns of a table hold the vectors, and of which type.
+"""Which columns of a table hold the vectors, and of which kind they are.
 
 Shapes: N rows, D features.
 """
@@ -6,29 +6,51 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import pyarrow as pa
 
 from dinkcli.data.base import Columns
+from dinkcli.data.formats import numerals
+from dinkcli.data.formats.places import ONLY, Place, inner_places, is_list, place_of, storage
 from dinkcli.errors import InputError, UsageError
 
-_LISTS = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
 _BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
+LIST, BYTES, SPARK, NUMBERS = "list", "bytes", "spark", "numbers"
+TEXT, BASE64 = numerals.TEXT, numerals.BASE64
+
+Peek = Callable[[Place], str]
 
 
-def storage(type_: pa.DataType) -> pa.DataType:
-    """What an extension type (a tensor, say) is made of."""
-    return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
+@dataclass(frozen=True)
+class Found:
+    """The columns of the vectors.
 
+    Attributes:
+        places: one column of vectors, or D columns of numbers in order of dimension.
+        kind: LIST, BYTES, SPARK, TEXT or BASE64 for one column of vectors, NUMBERS for D.
+        why: they were chosen, as it follows "column e:" in a sentence.
+        column: what --column would have to be to choose them again, if one can say it.
+        note: what the user should know of the choice, or "".
+    """
 
-def is_list(type_: pa.DataType) -> bool:
-    return any(check(type_) for check in _LISTS)
+    places: list[Place]
+    kind: str
+    why: str
+    column: str | None
+    note: str = ""
 
 
 def is_bytes(type_: pa.DataType) -> bool:
     return any(check(type_) for check in _BYTES)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or type_ == "string_view"
 
 
 def is_spark_vector(type_: pa.DataType) -> bool:
@@ -41,11 +63,23 @@ def is_number(type_: pa.DataType) -> bool:
     return pa.types.is_floating(type_) or pa.types.is_integer(type_)
 
 
+def is_whole(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_boolean(type_)
+
+
+def is_fraction(type_: pa.DataType) -> bool:
+    return pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+
+
 def _is_vector(type_: pa.DataType, is_value: Callable[[pa.DataType], bool]) -> bool:
     type_ = storage(type_)
     if is_spark_vector(type_):
         type_ = type_.field("values").type
     return is_list(type_) and is_value(type_.value_type)
+
+
+def _is_any_vector(type_: pa.DataType) -> bool:
+    return _is_vector(type_, lambda value: is_fraction(value) or is_whole(value))
 
 
 def names_of(names: list[str]) -> str:
@@ -54,90 +88,227 @@ def names_of(names: list[str]) -> str:
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def vector_columns(path: str, schema: pa.Schema, wanted: Columns) -> list[str]:
+def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> Found:
     """The column, or the columns in order of dimension, that hold the vectors.
 
-    Ids are no candidates, nor are numbers that travel along, unless ``wanted.vectors`` names them;
-    carried vectors still are.
+    Ids are no candidates, nor are numbers and texts that travel along, unless ``wanted.vectors``
+    names them; carried vectors still are.
+
+    Args:
+        peek: gives the first text in a column, "" without any.
 
     Raises:
         UsageError: no such column, or several candidates.
         InputError: no candidate.
     """
-    fields = [
-        field
-        for field in schema
-        if field.name == wanted.vectors
-        or (
-            field.name not in (wanted.id, wanted.label)
-            and (field.name not in wanted.carried or _is_vector(field.type, is_number))
+    if wanted.vectors is not None:
+        found = _named(path, schema, wanted.vectors, wanted.dim, peek, "named by --column")
+        if found is None:
+            known = names_of(list(dict.fromkeys(schema.names)))
+            raise UsageError(f"{path}: no column {wanted.vectors!r}; it has {known}")
+    else:
+        found = None
+        if wanted.usual is not None:
+            found = _named(path, schema, wanted.usual, wanted.dim, peek, "as in training")
+        if found is None:
+            sized = {f.name for f in schema if is_bytes(f.type) and (wanted.dim or bytes_dim(f))}
+            found = _automatic(path, _candidates(schema, wanted), sized, peek)
+    for place in found.places:
+        if schema.names.count(place.top) > 1:
+            number = schema.names.count(place.top)
+            raise UsageError(
+                f"{path}: {number} columns are named {place.top!r}; give each a name of its own"
+            )
+    return found
+
+
+def _named(
+    path: str, schema: pa.Schema, column: str, dim: int | None, peek: Peek, why: str
+) -> Found | None:
+    place = place_of(schema, column)
+    if place is None:
+        fields = {f.name for f in schema if fnmatchcase(f.name, column) and is_number(f.type)}
+        if not fields:
+            return None
+        places = [Place(name, (name,), schema.field(name).type) for name in fields]
+        places.sort(key=lambda each: _natural(each.path))
+        return Found(places, NUMBERS, why, column)
+    kind = _kind(place.type)
+    if kind is None and is_list(storage(place.type)):
+        inner = storage(storage(place.type).value_type)
+        if _is_any_vector(inner):
+            place, kind = Place(column, (*place.steps, ONLY), inner), LIST
+    if kind is None and is_text(place.type):
+        kind = _kind_of_text(path, place, peek(place), named=True)
+    if kind is None:
+        raise UsageError(
+            f"{path}: column {column!r} is {place.type}, expected a list of floats or a number"
+            + (", or a text of numbers" if is_text(place.type) else "")
         )
-    ]
-    column = wanted.vectors
-    if column is None and wanted.usual is not None and _matching(fields, wanted.usual):
-        column = wanted.usual
-    chosen = (
-        _automatic(path, fields, wanted.dim) if column is None else _named(path, fields, column)
-    )
-    for name in chosen:
-        if schema.names.count(name) > 1:
-            raise UsageError(f"{path}: {schema.names.count(name)} columns are named {name!r}")
-    return chosen
+    return Found([place], kind, why, column)
 
 
-def _automatic(path: str, fields: list[pa.Field], dim: int | None) -> list[str]:
-    candidates = [
-        [field.name for field in fields if _is_vector(field.type, pa.types.is_floating)],
-        # Bytes may be anything; a dimension makes vectors of them.
-        [field.name for field in fields if is_bytes(field.type) and (dim or bytes_dim(field))],
-        [field.name for field in fields if _is_vector(field.type, pa.types.is_integer)],
+def _kind(type_: pa.DataType) -> str | None:
+    type_ = storage(type_)
+    if is_number(type_):
+        return NUMBERS
+    if is_bytes(type_):
+        return BYTES
+    if is_spark_vector(type_):
+        return SPARK
+    return LIST if _is_any_vector(type_) else None
+
+
+def _kind_of_text(path: str, place: Place, cell: str, named: bool) -> str | None:
+    kind = numerals.text_kind(cell, named)
+    if kind == numerals.ELIDED:
+        raise InputError(
+            f"{path}: column {place.path!r} holds arrays as NumPy prints them, with '...' in "
+            "place of most numbers, which are lost; write the vectors again with "
+            "[row.tolist() for row in vectors]"
+        )
+    return kind
+
+
+def _candidates(schema: pa.Schema, wanted: Columns) -> list[Place]:
+    """Places that may hold vectors, those inside of others last."""
+    aside = {wanted.id, wanted.label, wanted.weight}
+    top = [
+        Place(field.name, (field.name,), field.type)
+        for field in schema
+        if field.name not in aside
+        and (field.name not in wanted.carried or _is_any_vector(field.type))
     ]
-    for names in candidates:
-        if len(names) == 1:
-            return names
-        if names:
+    inside = [
+        place
+        for place in inner_places(schema)
+        if place.path not in aside and place.top not in aside and not _in_spark(schema, place)
+    ]
+    return top + inside
+
+
+def _in_spark(schema: pa.Schema, place: Place) -> bool:
+    return is_spark_vector(storage(schema.types[schema.names.index(place.top)]))
+
+
+def _automatic(path: str, places: list[Place], sized: set[str], peek: Peek) -> Found:
+    """The only candidate of the first sort that has any.
+
+    Args:
+        sized: columns of bytes whose dimension is known. Bytes may be anything without it.
+    """
+    for found in _sorts(path, places, sized, peek):
+        if len(found.places) == 1 or (found.places and found.kind == NUMBERS):
+            return found
+        if found.places:
+            names = [place.path for place in found.places]
             raise UsageError(
                 f"{path}: {len(names)} columns could hold the embeddings: {names_of(names)}; "
                 f"choose one with --column {names[0]}"
             )
-    # Integers may stand among the dimensions: text files show no point in a column of zeros.
-    numbered = _numbered([field.name for field in fields if is_number(field.type)])
-    floats = [field.name for field in fields if pa.types.is_floating(field.type)]
-    mixed = {prefix: names for prefix, names in numbered.items() if set(names) & set(floats)}
-    groups = mixed or ({} if floats else numbered)
+    known = names_of([f"{place.path}: {place.type}" for place in places if not place.nested])
+    raise InputError(
+        f"{path}: no column of vectors: expected a list column of floats, a text of numbers, one "
+        f"float column per dimension, or a column of bytes with --dim; it has {known}"
+    )
+
+
+def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Iterator[Found]:
+    """What could be meant, best first. Integers come last: they may be tokens."""
+    top = [place for place in places if not place.nested]
+    inside = [place for place in places if place.nested]
+    yield _lists(top, is_fraction, "the only list of floats")
+    bytes_ = [place for place in top if place.path in sized]
+    yield _one(bytes_, BYTES, "the only column of bytes with a dimension")
+    texts, integers = _texts(path, top, peek)
+    groups = _groups(top)
+    for place, kind in texts[:1]:
+        for prefix, names in groups.items():
+            if kind == TEXT and len(peek(place).split(",")) <= len(names):
+                raise UsageError(
+                    f"{path}: the text in {place.path!r} and the columns '{prefix}*' could hold "
+                    f"the embeddings; choose with --column {place.path} or --column '{prefix}*'"
+                )
+    yield _one([p for p, _ in texts], texts[0][1] if texts else TEXT, "the only text of numbers")
+    yield _numbered_columns(path, top, groups)
+    yield _lists(inside, is_fraction, "the only list of floats, inside of others")
+    texts, more = _texts(path, inside, peek)
+    why = "the only text of numbers, inside of others"
+    yield _one([p for p, _ in texts], texts[0][1] if texts else TEXT, why)
+    floats = [place for place in top if pa.types.is_floating(place.type)]
+    why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
+    yield Found(floats, NUMBERS, why, None)
+    yield _of_integers(_lists(top, is_whole, "the only list of integers, and nothing else can be"))
+    why = "the only text of integers, and nothing else can be"
+    yield _of_integers(_one(integers, TEXT, why))
+    why = "the only list of integers, inside of others, and nothing else can be"
+    yield _of_integers(_lists(inside, is_whole, why))
+    yield _of_integers(_one(more, TEXT, "the only text of integers, inside of others"))
+
+
+def _one(places: list[Place], kind: str, why: str) -> Found:
+    return Found(places, kind, why, places[0].path if places else None)
+
+
+def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> Found:
+    found = [place for place in places if _is_vector(place.type, is_value)]
+    # With its elements numbered a list in a list is the same column.
+    kind = SPARK if found and is_spark_vector(storage(found[0].type)) else LIST
+    return _one(found, kind, why)
+
+
+def _of_integers(found: Found) -> Found:
+    if len(found.places) != 1:
+        return found
+    value = getattr(storage(found.places[0].type), "value_type", None)
+    if value is not None and (pa.types.is_boolean(value) or value.bit_width == 8):
+        return found
+    return replace(
+        found,
+        note=f"column {found.column!r} holds integers, which may be tokens or counts; it is read "
+        "as the embeddings since nothing else can be",
+    )
+
+
+def _texts(
+    path: str, places: list[Place], peek: Peek
+) -> tuple[list[tuple[Place, str]], list[Place]]:
+    """Columns of texts that are vectors with their kinds, and those that are of integers."""
+    vectors, integers = [], []
+    for place in places:
+        if not is_text(place.type):
+            continue
+        kind = _kind_of_text(path, place, peek(place), named=False)
+        if kind == numerals.INTEGERS:
+            integers.append(place)
+        elif kind is not None:
+            vectors.append((place, kind))
+    return vectors, integers
+
+
+def _groups(places: list[Place]) -> dict[str, list[str]]:
+    """Numbered columns that may be dimensions, by prefix.
+
+    Integers may stand among the dimensions: text files show no point in a column of zeros.
+    """
+    numbered = _numbered([place.path for place in places if is_number(place.type)])
+    floats = {place.path for place in places if pa.types.is_floating(place.type)}
+    mixed = {prefix: names for prefix, names in numbered.items() if set(names) & floats}
+    return mixed or ({} if floats else numbered)
+
+
+def _numbered_columns(path: str, places: list[Place], groups: dict[str, list[str]]) -> Found:
     if len(groups) > 1:
         patterns = [f"{prefix}*" for prefix in groups]
         raise UsageError(
             f"{path}: {len(patterns)} sets of columns could hold the embeddings: "
             f"{names_of(patterns)}; choose one with --column '{patterns[0]}'"
         )
-    chosen = next(iter(groups.values()), floats)
-    if not chosen:
-        known = names_of([f"{field.name}: {field.type}" for field in fields])
-        raise InputError(
-            f"{path}: no column of vectors: expected a list column of floats, one float column "
-            f"per dimension, or a column of bytes with --dim; it has {known}"
-        )
-    return chosen
-
-
-def _named(path: str, fields: list[pa.Field], column: str) -> list[str]:
-    matching = _matching(fields, column)
-    if not matching:
-        raise UsageError(
-            f"{path}: no column {column!r}; it has {names_of([field.name for field in fields])}"
-        )
-    first = matching[0].type
-    if not (is_number(first) or is_bytes(first) or _is_vector(first, is_number)):
-        raise UsageError(
-            f"{path}: column {column!r} is {first}, expected a list of floats or a number"
-        )
-    return sorted((field.name for field in matching), key=_natural)
-
-
-def _matching(fields: list[pa.Field], column: str) -> list[pa.Field]:
-    exact = [field for field in fields if field.name == column]
-    return exact or [f for f in fields if fnmatchcase(f.name, column) and is_number(f.type)]
+    for prefix, names in groups.items():
+        why = f"numbered columns, {names[0]} to {names[-1]}"
+        by_name = {place.path: place for place in places}
+        return Found([by_name[name] for name in names], NUMBERS, why, f"{prefix}*")
+    return Found([], NUMBERS, "", None)
 
 
 def bytes_dim(field: pa.Field) -> int | None:

@@ -6,13 +6,13 @@ Read, not mapped: a mapped file that shrinks kills the process, and mapped pages
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from dinkcli.data.base import NOTHING_CARRIED, Block, Reader, reading
+from dinkcli.data.base import NOTHING_CARRIED, NOTHING_SAID, Block, reading
 from dinkcli.data.files import LocalFile, Source, read_exactly
 from dinkcli.errors import InputError
 
@@ -49,6 +49,8 @@ class RawReader:
     """
 
     carried = NOTHING_CARRIED
+    about = NOTHING_SAID
+    notes: Sequence[str] = ()
 
     def __init__(self, source: Source, format: str, layout: RawLayout, column: str | None = None):
         self.source, self.format, self.layout, self.column = source, format, layout, column
@@ -133,7 +135,6 @@ class TemporaryReader(RawReader):
 
     Args:
         name, n_bytes: of the input that they were copied from, for messages and records.
-        origin: its reader, which may have more columns.
     """
 
     def __init__(
@@ -144,8 +145,7 @@ class TemporaryReader(RawReader):
         format: str,
         layout: RawLayout,
         column: str | None,
-        origin: Reader | None = None,
     ):
         super().__init__(LocalFile(file.name), format, layout, column)
-        self.path, self.n_bytes, self.origin = name, n_bytes, origin
+        self.path, self.n_bytes = name, n_bytes
         self._file = file

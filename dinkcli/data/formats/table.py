@@ -5,23 +5,28 @@ Shapes: N rows, B rows in a batch, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Block, Columns, reading
 from dinkcli.data.files import Source
+from dinkcli.data.formats import carrying
 from dinkcli.data.formats.columns import (
+    BASE64,
+    BYTES,
+    LIST,
+    NUMBERS,
+    SPARK,
+    TEXT,
     bytes_dim,
-    is_bytes,
-    is_list,
     is_number,
-    is_spark_vector,
     names_of,
-    storage,
     vector_columns,
 )
+from dinkcli.data.formats.numerals import NULLS
+from dinkcli.data.formats.places import Place, place_of, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -41,18 +46,31 @@ class TableReader:
         self.source, self.schema, self.n_rows = source, schema, n_rows
         self.path, self.n_bytes = source.name, source.n_bytes
         self.column_names: list[str] = schema.names
+        self.about: Mapping[str, str] = {}
+        self.notes: Sequence[str] = []
         self.partition = {
             name: value for name, value in source.partition.items() if name not in schema.names
         }
+        self._carriers = {
+            name: self._carrier(name, option) for name, option in wanted.carried.items()
+        }
         self.carried = pa.schema(
-            [self._carried_field(name, option) for name, option in wanted.carried.items()]
+            [
+                pa.field(name, pa.string())
+                if place is None
+                else carrying.field_of(self._field(place), place)
+                for name, place in self._carriers.items()
+            ]
         )
-        self.columns = vector_columns(self.path, schema, wanted)
-        self.column = wanted.vectors or (
-            self.columns[0] if len(self.columns) == 1 else wanted.usual
-        )
-        first = schema.field(self.columns[0])
-        self.n_features, self.dtype = self._shape(first, storage(first.type), wanted.dim)
+        found = vector_columns(self.path, schema, wanted, self._first_text)
+        self.places, self.kind = found.places, found.kind
+        usual = wanted.usual if found.why == "as in training" else None
+        single = len(self.places) == 1
+        self.column = wanted.vectors or (self.places[0].path if single else usual)
+        self.about = {"chosen": found.why}
+        if found.note:
+            self.notes = [found.note]
+        self.n_features, self.dtype = self._shape(self.places[0], wanted.dim)
 
     def _batches(
         self, rows: int, names: list[str], since: int = 0
@@ -67,9 +85,14 @@ class TableReader:
     def _validate(self, batch: pa.RecordBatch) -> None:
         """Raises pa.ArrowInvalid when the buffers of a batch do not fit together."""
 
+    @property
+    def needed(self) -> list[Place]:
+        """The vectors and what travels along, once each."""
+        carried = [place for place in self._carriers.values() if place is not None]
+        return list({place.steps: place for place in [*self.places, *carried]}.values())
+
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
-        names = list(dict.fromkeys([*self.columns, *self.carried.names]))
-        names = [name for name in names if name not in self.partition]
+        names = list(dict.fromkeys(place.top for place in self.needed))
         end = 0
         with reading(self.path, self.format):
             for start, batch in self._checked_batches(rows, names, since):
@@ -91,12 +114,13 @@ class TableReader:
             UsageError: no such column, or one of another type.
             InputError: a null among them.
         """
-        if name not in self.schema.names or not is_number(self.schema.field(name).type):
+        place = place_of(self.schema, name)
+        if place is None or not is_number(place.type):
             known = names_of([f.name for f in self.schema if is_number(f.type)])
             raise UsageError(f"{self.path}: no column {name!r} of numbers; it has {known}")
         parts = [np.empty(0)]
-        for start, batch in self._checked_batches(1 << 16, [name]):
-            values = batch.column(name)
+        for start, batch in self._checked_batches(1 << 16, [place.top]):
+            values, _ = place.take(batch)
             if values.null_count:
                 row = start + int(values.is_null().to_numpy(zero_copy_only=False).argmax())
                 raise InputError(
@@ -121,82 +145,112 @@ class TableReader:
         self.source.check_unchanged()
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
-        arrays = [batch.column(name) for name in self.columns]
-        vectors, faults = vectors_of(arrays, self.columns, self.n_features, self.dtype)
+        vectors, faults = vectors_of(batch, self.places, self.kind, self.n_features, self.dtype)
         return Block(start, vectors, self._carry(batch), faults.mask, faults.problem)
 
     def _carry(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
-        if not self.carried.names:
+        if not self._carriers:
             return None
         columns = [
             pa.repeat(pa.scalar(self.partition[name], pa.string()), len(batch))
-            if name in self.partition
-            else batch.column(name)
-            for name in self.carried.names
+            if place is None
+            else carrying.values_of(batch, place, self.carried.field(name).type)
+            for name, place in self._carriers.items()
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.carried)
 
-    def _carried_field(self, name: str, option: str) -> pa.Field:
+    def _carrier(self, name: str, option: str) -> Place | None:
+        """Where a column that travels along is; None where the name of a folder says it."""
         if name in self.partition:
-            return pa.field(name, pa.string())
+            return None
         if self.schema.names.count(name) > 1:
-            raise UsageError(f"{self.path}: several columns are named {name!r}")
-        if name not in self.schema.names:
+            raise UsageError(
+                f"{self.path}: several columns are named {name!r}; give each a name of its own"
+            )
+        place = place_of(self.schema, name)
+        if place is None:
             known = names_of([*self.schema.names, *self.partition])
+            if option == "--sample-weight":
+                raise UsageError(
+                    f"{option} {name}: no such file, and no such column in {self.path}; it has "
+                    f"{known}"
+                )
             raise UsageError(f"{self.path}: no column {name!r} for {option}; it has {known}")
-        return self.schema.field(name)
+        return place
 
-    def _shape(self, field: pa.Field, type_: pa.DataType, dim: int | None) -> tuple[int, np.dtype]:
+    def _field(self, place: Place) -> pa.Field:
+        field = self.schema.field(self.schema.names.index(place.top))
+        return pa.field(place.path, place.type) if place.nested else field
+
+    def _shape(self, place: Place, dim: int | None) -> tuple[int, np.dtype]:
         """D, and the dtype of the vectors."""
-        if is_bytes(type_):
-            return self._bytes_shape(field, type_, dim)
-        if is_spark_vector(type_):
+        type_ = storage(place.type)
+        if self.kind == BYTES:
+            return self._bytes_shape(place, type_, dim)
+        if self.kind in (TEXT, BASE64):
+            return self._first_length(), np.dtype(np.float32)
+        if self.kind == SPARK:
             return self._first_length(), np.dtype(np.float64)
-        if not is_list(type_):
-            types = [self.schema.field(name).type.to_pandas_dtype() for name in self.columns]
-            return len(self.columns), np.result_type(*types)
-        dtype = np.dtype(type_.value_type.to_pandas_dtype())
+        if self.kind == NUMBERS:
+            types = [each.type.to_pandas_dtype() for each in self.places]
+            return len(self.places), np.result_type(*types)
+        assert self.kind == LIST
+        value = type_.value_type
+        if pa.types.is_boolean(value) or pa.types.is_decimal(value):
+            dtype = np.dtype("u1" if pa.types.is_boolean(value) else "f8")
+        else:
+            dtype = np.dtype(value.to_pandas_dtype())
         if pa.types.is_fixed_size_list(type_):
             return type_.list_size, dtype
         return self._first_length(), dtype
 
     def _bytes_shape(
-        self, field: pa.Field, type_: pa.DataType, dim: int | None
+        self, place: Place, type_: pa.DataType, dim: int | None
     ) -> tuple[int, np.dtype]:
         width = self._first_length()
-        dim = dim or bytes_dim(field)
+        dim = dim or bytes_dim(self._field(place))
         if width == 0:
             return 0, np.dtype(np.float32)
         if not dim:
             raise UsageError(
-                f"{self.path}: column {field.name!r} is {type_} of {width} bytes a row, without "
+                f"{self.path}: column {place.path!r} is {type_} of {width} bytes a row, without "
                 f"a dimension; give it with --dim (float32 would make --dim {width // 4})"
             )
-        if width not in (2 * dim, 4 * dim, 8 * dim):
+        if width not in (dim, 2 * dim, 4 * dim, 8 * dim):
             raise UsageError(
-                f"{self.path}: --dim {dim}: column {field.name!r} has {width} bytes a row, "
-                f"expected {4 * dim} (float32; or {2 * dim} float16, {8 * dim} float64)"
+                f"{self.path}: --dim {dim}: column {place.path!r} has {width} bytes a row, "
+                f"expected {4 * dim} (float32; or {dim} int8, {2 * dim} float16, "
+                f"{8 * dim} float64)"
             )
-        return dim, np.dtype(f"<f{width // dim}")
+        return dim, np.dtype("i1") if width == dim else np.dtype(f"<f{width // dim}")
 
     def _first_length(self) -> int:
         """D says the first row that is a vector at all; blocks compare all others with it."""
-        seen = 0
-        for batch in self._peek():
-            lengths = lengths_of(batch.column(self.columns[0]))
+        place, seen = self.places[0], 0
+        for batch in self._peek([place.top]):
+            lengths = lengths_of(batch, place, self.kind)
             if lengths.any():
                 return int(lengths[lengths > 0][0])
             seen += len(batch)
         if seen:
             raise InputError(
-                f"{self.path}: row 0 of column {self.columns[0]!r} is null or has no elements, "
+                f"{self.path}: row 0 of column {place.path!r} is null or has no elements, "
                 f"and so are all {seen} rows; expected vectors"
             )
         return 0
 
-    def _peek(self) -> Iterator[pa.RecordBatch]:
+    def _first_text(self, place: Place) -> str:
+        """The first text in a column that is not empty, looking at some rows; "" without any."""
+        for batch in self._peek([place.top]):
+            for text in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
+                if text.strip() and text not in NULLS:
+                    return str(text)
+            break
+        return ""
+
+    def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):
-            for _, batch in self._batches(_PEEK_ROWS, self.columns):
+            for _, batch in self._batches(_PEEK_ROWS, names):
                 yield batch
 
 

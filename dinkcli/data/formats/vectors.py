@@ -9,8 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from dinkcli.data.formats.columns import is_bytes, is_spark_vector
+from dinkcli.data.formats import numerals
+from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT
+from dinkcli.data.formats.places import Place
 
 
 class Faults:
@@ -23,7 +26,10 @@ class Faults:
         self._first = n_rows
 
     def add(self, mask: np.ndarray, problem: str | Callable[[int], str]) -> None:
-        """``problem`` is what is wrong with the rows of ``mask``, or says it of one row."""
+        """``problem`` is what is wrong with the rows of ``mask``, or says it of one row.
+
+        What was said of a row before stays.
+        """
         if not mask.any():
             return
         first = int(mask.argmax())
@@ -34,48 +40,86 @@ class Faults:
 
 
 def vectors_of(
-    arrays: list[pa.Array], names: list[str], size: int, dtype: np.dtype
+    batch: pa.RecordBatch, places: list[Place], kind: str, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, Faults]:
     """(B, D) of ``dtype``, zeros in rows that are at fault; without any, no copy of a list column.
 
     Args:
-        arrays: one column of vectors, or D columns of numbers.
+        places: one column of vectors, or D columns of numbers.
+        kind: what they hold, see ``columns.Found``.
         size: D.
     """
-    faults = Faults(len(arrays[0]))
-    if not is_vectors(arrays[0].type):
-        return _from_numbers(arrays, names, dtype, faults), faults
-    array, what = arrays[0], f"column {names[0]!r}"
+    faults = Faults(len(batch))
+    if kind == NUMBERS:
+        arrays = [place.take(batch)[0] for place in places]
+        return _from_numbers(arrays, [place.path for place in places], dtype, faults), faults
+    what = f"column {places[0].path!r}"
+    array, crowded = places[0].take(batch)
+    if crowded is not None:
+        advice = f"--column {places[0].first} takes the first of each"
+        faults.add(
+            crowded > 1,
+            lambda row: f" of {what} holds {crowded[row]} vectors, expected one; {advice}",
+        )
+        array = pc.if_else(pa.array(crowded > 1), pa.scalar(None, array.type), array)
+    return _decoded(array, kind, what, size, dtype, faults), faults
+
+
+def _decoded(
+    array: pa.Array, kind: str, what: str, size: int, dtype: np.dtype, faults: Faults
+) -> np.ndarray:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if is_spark_vector(array.type):
-        return _from_spark(array, what, size, faults), faults
-    if is_bytes(array.type):
+    if kind == SPARK:
+        return _from_spark(array, what, size, faults)
+    if kind == BYTES:
         values = _from_lists(_as_list_of_bytes(array), what, size * dtype.itemsize, faults, "bytes")
-        return np.ascontiguousarray(values).view(dtype), faults
-    return _from_lists(array, what, size, faults), faults
+        return np.ascontiguousarray(values).view(dtype)
+    if kind in (TEXT, BASE64):
+        parsed = _parse(array, kind)
+        if parsed.wrong is not None:
+            faults.add(parsed.wrong, lambda row: f": {what} {parsed.problem(row)}")
+        return _from_lists(parsed.lists, what, size, faults)
+    value = array.type.value_type
+    if pa.types.is_boolean(value) or pa.types.is_decimal(value):
+        array = array.cast(_like(array.type, pa.from_numpy_dtype(dtype)))
+    return _from_lists(array, what, size, faults)
 
 
-def is_vectors(type_: pa.DataType) -> bool:
-    """Whether one value of this type is a whole vector."""
-    return not pa.types.is_primitive(type_)
+def _parse(array: pa.Array, kind: str) -> numerals.Parsed:
+    return numerals.parse_base64(array) if kind == BASE64 else numerals.parse_numbers(array)
 
 
-def lengths_of(array: pa.Array) -> np.ndarray:
+def _like(type_: pa.DataType, value: pa.DataType) -> pa.DataType:
+    """A list type of the same sort with other values."""
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(value, type_.list_size)
+    return pa.large_list(value) if pa.types.is_large_list(type_) else pa.list_(value)
+
+
+def lengths_of(batch: pa.RecordBatch, place: Place, kind: str) -> np.ndarray:
     """(B,) number of elements (or bytes) of each row; 0 for null."""
+    array, _ = place.take(batch)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if is_spark_vector(array.type):
-        dense = pa.compute.equal(array.field("type"), 1).to_numpy(zero_copy_only=False)
+    if kind == SPARK:
+        dense = pc.equal(array.field("type"), 1).to_numpy(zero_copy_only=False)
         sizes = array.field("size").fill_null(0).to_numpy(zero_copy_only=False)
-        lengths = np.where(dense == 1, lengths_of(array.field("values")), sizes)
+        lengths = np.where(dense == 1, _lengths(array.field("values")), sizes)
+        return np.where(_nulls(array), 0, lengths)
+    if kind == BYTES:
+        array = _as_list_of_bytes(array)
+    elif kind in (TEXT, BASE64):
+        array = _parse(array, kind).lists
+    return _lengths(array)
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_list(lists.type):
+        lengths = np.full(len(lists), lists.type.list_size)
     else:
-        lists = _as_list_of_bytes(array) if is_bytes(array.type) else array
-        if pa.types.is_fixed_size_list(lists.type):
-            lengths = np.full(len(lists), lists.type.list_size)
-        else:
-            lengths = np.diff(lists.offsets.to_numpy())
-    return np.where(_nulls(array), 0, lengths)
+        lengths = np.diff(lists.offsets.to_numpy())
+    return np.where(_nulls(lists), 0, lengths)
 
 
 def _from_lists(
@@ -137,11 +181,11 @@ def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> 
     if sparse.any():
         part = array.filter(pa.array(sparse))
         indices, numbers = part.field("indices"), part.field("values")
-        lengths = lengths_of(numbers)
+        lengths = _lengths(numbers)
         declared = part.field("size").fill_null(0).to_numpy(zero_copy_only=False)
         spread = np.repeat(np.arange(len(part)), lengths)
         position = indices.flatten().to_numpy(zero_copy_only=False)
-        wrong = (declared != size) | (lengths_of(indices) != lengths)
+        wrong = (declared != size) | (_lengths(indices) != lengths)
         if len(position) == len(spread):
             wrong[spread[(position < 0) | (position >= size)]] = True
         rows = np.flatnonzero(sparse)

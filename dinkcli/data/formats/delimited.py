@@ -1,0 +1,131 @@
+"""csv and its relatives: fields between commas, tabs, semicolons, pipes or spaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.csv
+
+from dinkcli.data.base import Columns
+from dinkcli.data.files import Source
+from dinkcli.data.formats.columns import NUMBERS, is_number
+from dinkcli.data.formats.dialect import Dialect
+from dinkcli.data.formats.numerals import NULLS
+from dinkcli.data.formats.places import Place
+from dinkcli.data.formats.text import BLOCK_BYTES, TextReader
+from dinkcli.errors import UsageError
+
+
+class CsvReader(TextReader):
+    """A text of separated fields. What travels along keeps its text."""
+
+    format = "csv"
+
+    def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
+        self.dialect = dialect
+        for name, option in wanted.named.items():
+            if name in dialect.doubled:
+                raise UsageError(
+                    f"{source.name}: {option} {name}: several columns are named {name!r}; "
+                    "give each a name of its own"
+                )
+        super().__init__(source, wanted, head)
+        self.about = {**self.about, "text": dialect.described}
+        self._look_at_the_rest()
+
+    def _look_at_the_rest(self) -> None:
+        """Says what stands beside the numbers of a text without a header."""
+        if self.dialect.header:
+            return
+        used = {place.top for place in self.needed}
+        others = [name for name in self.schema.names if name not in used]
+        # A separator at the end of each line makes a column of nothing.
+        others = [n for n in others if not pa.types.is_null(self.schema.field(n).type)]
+        if others and self.kind == NUMBERS:
+            shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            self._note(
+                f"{self.path} has no header; read as {self.dialect.described}; the vectors are "
+                f"{self.places[0].path} to {self.places[-1].path}, not {shown}"
+            )
+        if self.dialect.counts_rows and self.dialect.names[0] in [p.top for p in self.places]:
+            self._note(
+                f"{self.path} has no header, and its first field counts the rows: it is read as "
+                f"a coordinate; if it is not, give --id-column {self.dialect.names[0]}"
+            )
+
+    def _note(self, note: str) -> None:
+        self.notes = [*self.notes, note]
+
+    def _typed(self, schema: pa.Schema) -> pa.Schema:
+        return pa.schema(
+            [
+                pa.field(field.name, field.type if is_number(field.type) else pa.string())
+                if not pa.types.is_null(field.type)
+                else field
+                for field in schema
+            ]
+        )
+
+    def _carried_type(self, place: Place) -> pa.DataType:
+        return pa.string()
+
+    def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+        dialect = self.dialect
+        types = {place.top: type_ for place, type_ in self._chosen or ()}
+        with (
+            self._open() as file,
+            pyarrow.csv.open_csv(
+                _Squeezed(file) if dialect.runs else file,
+                pyarrow.csv.ReadOptions(
+                    block_size=BLOCK_BYTES,
+                    column_names=dialect.names,
+                    skip_rows=dialect.comments,
+                    skip_rows_after_names=int(dialect.header),
+                ),
+                pyarrow.csv.ParseOptions(
+                    delimiter=dialect.separator,
+                    quote_char='"' if dialect.quoted else False,
+                    newlines_in_values=dialect.quoted and b'"' in self._head,
+                ),
+                pyarrow.csv.ConvertOptions(
+                    include_columns=names,
+                    column_types=types,
+                    decimal_point=dialect.decimal,
+                    null_values=NULLS,
+                ),
+            ) as batches,
+        ):
+            yield from batches
+
+
+class _Squeezed:
+    """A text in which runs of spaces are one, and none is at either end of a line."""
+
+    closed = False
+
+    def __init__(self, file: pa.NativeFile):
+        self._file, self._rest = file, b""
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            more = self._file.read(max(size, 1 << 16))
+            text = self._rest + more
+            end = text.rfind(b"\n") + 1 if more else len(text)
+            self._rest = text[end:]
+            cut = re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb" {2,}", b" ", text[:end]))
+            if cut or not more:
+                return cut
+
+    def close(self) -> None:
+        self._file.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False

@@ -1,0 +1,243 @@
+"""How a text of separated fields is written: separator, quotes, header, decimal commas."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dinkcli.data.formats.numerals import NULLS, text_kind
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
+_RECORDS = 50
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.I)
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)|(\.\d{3}){2,})")
+# Numbers, and something between them that would be a separator.
+_UNSPLIT = re.compile(r"[-+\d.eE\s]*\d[,;|\t ][-+\d.eE,;|\t ]*")
+
+
+class DialectError(ValueError):
+    """It is a text of fields, but one that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How to split a text.
+
+    Attributes:
+        names: of the columns, made unique; f0, f1, ... without a header.
+        header: whether the first record has the names.
+        quoted: fields may stand in double quotes.
+        comments: lines before the first record.
+        decimal: "." or ",".
+        runs: several spaces are one separator.
+        doubled: names that several columns have.
+        firsts: the first field of each record looked at.
+    """
+
+    separator: str
+    names: list[str]
+    header: bool = False
+    quoted: bool = True
+    comments: int = 0
+    decimal: str = "."
+    runs: bool = False
+    doubled: frozenset[str] = frozenset()
+    firsts: Sequence[str] = field(default=(), repr=False)
+
+    @property
+    def described(self) -> str:
+        """As ``info`` says it."""
+        parts = ["runs of spaces" if self.runs else SEPARATORS[self.separator]]
+        parts.append("a header" if self.header else "no header")
+        if self.decimal == ",":
+            parts.append("decimal commas")
+        if not self.quoted:
+            parts.append("no quotes")
+        if self.comments:
+            parts.append(f"{self.comments} lines before" if self.comments > 1 else "1 line before")
+        return ", ".join(parts)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the first field of a text without a header is 0, 1, 2, ... or 1, 2, 3, ..."""
+        if self.header or len(self.names) < 3 or self.firsts[0] not in ("0", "1"):
+            return False
+        start = int(self.firsts[0])
+        counted = [str(number) for number in range(start, start + len(self.firsts))]
+        return len(counted) > 2 and list(self.firsts) == counted
+
+
+def dialect_of(text: str, whole: bool) -> Dialect | None:
+    """The dialect of a text by its beginning, or None when it has no fields of numbers.
+
+    Args:
+        whole: the text is all there is; else its last record may go on.
+
+    Raises:
+        DialectError: there are fields, of a kind that is refused.
+    """
+    comments = 0
+    for line in text.splitlines(keepends=True):
+        if not line.startswith("#"):
+            break
+        comments += 1
+    body = "".join(text.splitlines(keepends=True)[comments:]) if comments else text
+    found = [
+        candidate
+        for separator in SEPARATORS
+        for quoted in (True, False)
+        if (candidate := _candidate(body, whole, separator, quoted)) is not None
+    ]
+    if not found:
+        return None
+    # Python keeps the first of equals: quotes before none, commas before tabs.
+    best = min(found, key=lambda each: each.badness)
+    return best.dialect(comments)
+
+
+@dataclass
+class _Candidate:
+    separator: str
+    quoted: bool
+    runs: bool
+    records: list[list[str]]
+    kinds: list[list[str]]
+
+    @property
+    def badness(self) -> tuple[int, int, int, int]:
+        body = self.kinds[1:] if len(self.kinds) > 1 else self.kinds
+        counts = Counter(kind for row in body for kind in row)
+        odd = counts["unsplit"] + counts["broken"]
+        numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
+        return (odd, counts["decimal comma"] + counts["thousands"], -bool(numbers), -numbers)
+
+    def dialect(self, comments: int) -> Dialect:
+        first, kinds = [cell.strip() for cell in self.records[0]], self.kinds
+        header = _is_header(first, kinds, self.records)
+        body = kinds[1:] if header else kinds
+        found = {kind for row in body for kind in row}
+        if "thousands" in found and not _are_decimals(body, self.records[header:]):
+            example = next(
+                cell.strip()
+                for row, kind in zip(self.records[header:], body, strict=True)
+                for cell, each in zip(row, kind, strict=True)
+                if each == "thousands"
+            )
+            raise DialectError(
+                f"numbers such as {example!r} have separators between thousands (or decimal "
+                "commas, which cannot be told apart); write plain numbers, such as 1234.5"
+            )
+        decimal = "," if found & {"decimal comma", "thousands"} else "."
+        names = first if header else [f"f{i}" for i in range(len(first))]
+        counts = Counter(names)
+        firsts = [row[0].strip() for row in self.records[header:]]
+        return Dialect(
+            self.separator,
+            _unique(names),
+            header,
+            self.quoted,
+            comments,
+            decimal,
+            self.runs,
+            frozenset(name for name, number in counts.items() if number > 1),
+            firsts,
+        )
+
+
+def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candidate | None:
+    """The text under one separator, if all of its records agree and have numbers."""
+    for runs in (False, True) if separator == " " else (False,):
+        cut = re.sub(r"(?m)^ +| +$", "", re.sub(" {2,}", " ", text)) if runs else text
+        records = _records(cut, whole, separator, quoted)
+        if not records or len({len(record) for record in records}) != 1:
+            continue
+        if separator != "," and len(records[0]) == 1:
+            continue
+        kinds = [[_kind(cell, separator) for cell in record] for record in records]
+        last = set(kinds[-1]) | set(kinds[len(kinds) // 2])
+        if last & {"number", "decimal comma", "vector", "thousands"}:
+            return _Candidate(separator, quoted, runs, records, kinds)
+    return None
+
+
+def _records(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(
+        text.splitlines(keepends=True),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
+    records = []
+    try:
+        for record in reader:
+            if record and (len(record) > 1 or record[0].strip()):
+                records.append(record)
+            if len(records) > _RECORDS:
+                break
+    except csv.Error:
+        return []
+    if len(records) > _RECORDS or (not whole and len(records) > 1):
+        records.pop()  # it may go on
+    return records
+
+
+def _kind(cell: str, separator: str) -> str:
+    cell = cell.strip()
+    if _NUMBER.fullmatch(cell):
+        return "number"
+    if cell in NULLS:
+        return "null"
+    if separator == "," and _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell):
+        return "decimal comma"
+    if _THOUSANDS.fullmatch(cell):
+        return "thousands"
+    if separator != "," and _DECIMAL_COMMA.fullmatch(cell):
+        return "decimal comma"
+    if (cell[:1] in "[{" and cell[-1:] not in "]}") or (cell[-1:] in "]}" and cell[:1] not in "[{"):
+        return "broken" if re.search(r"\d", cell) and not re.search("[a-zA-Z]{3}", cell) else "text"
+    if text_kind(cell, named=False) is not None:
+        return "vector"
+    return "unsplit" if _UNSPLIT.fullmatch(cell) else "text"
+
+
+def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]]) -> bool:
+    """Names are no numbers, or they are 0, 1, 2, ... (as pandas writes them) above others."""
+    if len(records) < 2:
+        return False
+    values = {"number", "decimal comma", "vector", "thousands"}
+    numbers = [int(cell) for cell in first if cell.isdecimal() and cell.isascii()]
+    counted = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    if counted and numbers[0] and not any("." in cell for cell in records[1]):
+        counted = False  # 1, 2 above 3, 4 is a row as well
+    return not values & set(kinds[0]) or (counted and records[1] != records[0])
+
+
+def _are_decimals(kinds: list[list[str]], records: list[list[str]]) -> bool:
+    """Whether what looks like thousands are decimal commas: others are without doubt, and none
+    has two marks."""
+    cells = [
+        (kind, cell.strip())
+        for row, record in zip(kinds, records, strict=True)
+        for kind, cell in zip(row, record, strict=True)
+        if kind in ("decimal comma", "thousands")
+    ]
+    sure = any(kind == "decimal comma" or cell.lstrip("+-")[:1] == "0" for kind, cell in cells)
+    return sure and all(len(re.findall("[.,]", cell)) == 1 for _, cell in cells)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The names, with .1, .2 and so on behind those that came before, as pandas does it."""
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        new, number = name, 0
+        while new in taken:
+            number += 1
+            new = f"{name}.{number}"
+        taken.add(new)
+        found.append(new)
+    return found

@@ -1,0 +1,139 @@
+"""Files that dink does not read: what they are, and the line of Python that makes them readable."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+
+from dinkcli.data.files import Source
+
+_SAVE = "np.save('embeddings.npy', {})"
+_TO_PARQUET = "{}.to_parquet('embeddings.parquet')"
+_PICKLE = (
+    "a Python pickle (also joblib, older PyTorch), which dink never loads, for it may run code; "
+    "if you trust it, convert it: import pickle, numpy as np; "
+    + _SAVE.format("np.asarray(pickle.load(open({name!r}, 'rb')), dtype='float32')")
+)
+_MAGICS = (
+    (
+        rb"ORC",
+        "an ORC file; convert it: import pyarrow.orc, pyarrow.parquet as pq; "
+        "pq.write_table(pyarrow.orc.read_table({name!r}), 'embeddings.parquet')",
+    ),
+    (
+        rb"SQLite format 3\0",
+        "an SQLite database; convert it: import sqlite3, pandas as pd; "
+        + _TO_PARQUET.format("pd.read_sql('select * from TABLE', sqlite3.connect({name!r}))"),
+    ),
+    (
+        rb"I[wxHLVBP][A-Za-z0-9]{2}",
+        "a faiss index; convert it: import faiss, numpy as np; "
+        "index = faiss.read_index({name!r}); "
+        + _SAVE.format("index.reconstruct_n(0, index.ntotal)"),
+    ),
+    (
+        rb"\xd0\xcf\x11\xe0",
+        "an old Excel file; convert it: import pandas as pd; "
+        + _TO_PARQUET.format("pd.read_excel({name!r})"),
+    ),
+    (
+        rb"Obj\x01",
+        "an Avro file; convert it: import polars as pl; "
+        "pl.read_avro({name!r}).write_parquet('embeddings.parquet')",
+    ),
+    (
+        rb"MATLAB 5\.0",
+        "a MATLAB file; convert it: import scipy.io, numpy as np; "
+        + _SAVE.format("scipy.io.loadmat({name!r})['NAME']"),
+    ),
+    (
+        rb".{8}DUCK",
+        "a DuckDB database; convert it: duckdb {name} "
+        "\"copy (select * from TABLE) to 'embeddings.parquet'\"",
+    ),
+    (rb"\x80[\x02-\x05]", _PICKLE),
+    (rb"(\(lp|\(dp|c[a-z_.]+\n|\]q|\}q)", _PICKLE),
+    (rb"GGUF", "a GGUF model; embed your texts with it, and save the vectors as npy"),
+    (rb"%PDF", "a PDF; embed its text first, and save the vectors as npy"),
+    (
+        rb"\x89PNG|\xff\xd8\xff|GIF8",
+        "an image; embed your images first, and save the vectors as npy",
+    ),
+)
+_LATIN = "text that is not UTF-8; convert it: iconv -f {encoding} -t utf-8 {name} > utf8{suffix}"
+_ZIPS = (
+    (
+        r"(^|/)data\.pkl$",
+        "a PyTorch file, a pickle, which dink never loads; convert it: "
+        "import torch, numpy as np; "
+        + _SAVE.format("torch.load({name!r}, weights_only=True).float().numpy()"),
+    ),
+    (
+        r"^xl/",
+        "an Excel file; convert it: import pandas as pd; "
+        + _TO_PARQUET.format("pd.read_excel({name!r})"),
+    ),
+    (
+        r"(^|/)(\.zarray|\.zgroup|zarr\.json)$",
+        "a zipped Zarr store; convert it: "
+        "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME'][:]"),
+    ),
+    (r"\.(csv|tsv|jsonl?|parquet|txt|vec)$", "a zip file; unpack it: unzip {name}"),
+)
+_FOLDERS = (
+    (
+        (".zarray", ".zgroup", ".zattrs", "zarr.json"),
+        "a Zarr store; convert it: "
+        "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME'][:]"),
+    ),
+    (
+        ("_versions", "_latest.manifest"),
+        "a Lance dataset; convert it: "
+        "import lance, pyarrow.parquet as pq; "
+        "pq.write_table(lance.dataset({name!r}).to_table(), 'embeddings.parquet')",
+    ),
+    (
+        ("_delta_log",),
+        "a Delta table; convert it: import deltalake, pyarrow.parquet as pq; "
+        "pq.write_table(deltalake.DeltaTable({name!r}).to_pyarrow_table(), 'embeddings.parquet')",
+    ),
+)
+
+
+def named(head: bytes, source: Source) -> str | None:
+    """What a file is by its first bytes and what to do, or None for what nobody knows."""
+    for magic, line in _MAGICS:
+        if re.match(magic, head, re.S):
+            return line.format(name=source.name)
+    if source.name.lower().endswith((".pkl", ".pickle", ".joblib")):
+        return _PICKLE.format(name=source.name)
+    return None
+
+
+def named_text(head: bytes, name: str) -> str | None:
+    """The advice for text in another encoding, or None for what is no text."""
+    if not head or any(byte < 9 or 13 < byte < 32 for byte in head):
+        return None
+    try:
+        head.decode()
+        return None
+    except UnicodeDecodeError:
+        suffix = os.path.splitext(name)[1]
+        return _LATIN.format(encoding="latin1", name=name, suffix=suffix)
+
+
+def named_zip(archive: zipfile.ZipFile, name: str) -> str | None:
+    """What a zip file without arrays is."""
+    for pattern, line in _ZIPS:
+        if any(re.search(pattern, member) for member in archive.namelist()):
+            return line.format(name=name)
+    return None
+
+
+def named_folder(path: str) -> str | None:
+    """What a folder is that holds files of some other format, or None."""
+    for marks, line in _FOLDERS:
+        if any(os.path.exists(os.path.join(path, mark)) for mark in marks):
+            return line.format(name=path)
+    return None

@@ -1,0 +1,118 @@
+"""JSON with one element for each row, and JSON that is one object for all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.json
+
+from dinkcli.data.base import Columns, reading
+from dinkcli.data.files import Source
+from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT
+from dinkcli.data.formats.jsontext import ARRAYS, ELEMENTS, OBJECTS, whole_lines
+from dinkcli.data.formats.places import Place, pruned
+from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, open_text
+from dinkcli.errors import InputError
+
+_EXACT = pa.decimal128(38, 0)
+_SAID = {
+    ARRAYS: "one array a line",
+    ELEMENTS: "the elements of one array",
+    OBJECTS: "objects one after the other",
+}
+
+
+class JsonLinesReader(TextReader):
+    """One object for each row with the vector somewhere in it, or one array of numbers."""
+
+    def __init__(self, source: Source, wanted: Columns, head: bytes, layout: str):
+        self._layout = layout
+        self.format = "json" if layout in (ELEMENTS, OBJECTS) else "jsonl"
+        # Elements of an array may be arrays of numbers themselves.
+        text = head.lstrip()
+        inner = text[1:].lstrip() if layout == ELEMENTS else text
+        self._arrays = inner[:1] == b"["
+        self._schema: pa.Schema | None = None
+        super().__init__(source, wanted, head)
+        types = [type_ for _, type_ in self._chosen or ()]
+        self._schema = pruned(self.schema, [place for place, _ in self._chosen or ()], types)
+        if layout in _SAID:
+            self.about = {**self.about, "text": _SAID[layout]}
+
+    def _type_of(self, place: Place) -> pa.DataType:
+        if place in self.places:
+            value = getattr(place.type, "value_type", None)
+            if self.kind == SPARK or (self.kind == LIST and pa.types.is_boolean(value)):
+                return place.type
+            if self.kind in (TEXT, BASE64):
+                return pa.string()
+        return super()._type_of(place)
+
+    def _carried_type(self, place: Place) -> pa.DataType:
+        if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
+            return pa.string()  # as it is written
+        if pa.types.is_floating(place.type) and self._is_exact(place):
+            return _EXACT  # integers beyond 64 bits
+        return place.type
+
+    def _is_exact(self, place: Place) -> bool:
+        """Whether the numbers of the first block are integers."""
+        schema = pruned(self.schema, [place], [_EXACT])
+        try:
+            return next(self._read(schema), None) is not None
+        except pa.ArrowInvalid:
+            return False
+
+    def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+        schema = self._schema
+        if names is not None:
+            known = self.schema if schema is None or set(names) - set(schema.names) else schema
+            schema = pa.schema([known.field(name) for name in names])
+        yield from self._read(schema)
+
+    def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
+        options = pyarrow.json.ParseOptions()
+        if schema is not None:
+            options = pyarrow.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+        n_rows = 0
+        with self._open() as file:
+            for lines in whole_lines(file, self._layout, BLOCK_BYTES):
+                text = lines.strip()
+                if not text:
+                    continue
+                if self._arrays:
+                    text = b'{"vector":' + re.sub(rb"\s*\n\s*", b'}\n{"vector":', text) + b"}"
+                read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+                try:
+                    table = pyarrow.json.read_json(pa.BufferReader(text), read, options)
+                except pa.ArrowInvalid as error:
+                    if names_row := re.fullmatch(r"(.*) in row (\d+)", str(error)):
+                        message = f"{names_row[1]} in row {n_rows + int(names_row[2])}"
+                        raise pa.ArrowInvalid(message) from error
+                    raise
+                for batch in table.combine_chunks().to_batches():
+                    n_rows += len(batch)
+                    yield batch
+
+
+def read_document(source: Source) -> pa.StructArray:
+    """(1,) the one object that a text is.
+
+    Raises:
+        InputError: it is too long.
+    """
+    with reading(source.name, "json"), open_text(source) as file:
+        text = file.read().removeprefix(b"\xef\xbb\xbf")
+        # Line breaks are no part of strings.
+        text = text.replace(b"\r", b" ").replace(b"\n", b" ").strip()
+        if len(text) >= (1 << 31) - 1:
+            raise InputError(
+                f"{source.name}: one JSON object of {len(text) >> 20} MB; write one object for "
+                "each row (jsonl)"
+            )
+        read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+        table = pyarrow.json.read_json(pa.BufferReader(text), read)
+        (batch,) = table.combine_chunks().to_batches()
+        return batch.to_struct_array()

@@ -1,0 +1,159 @@
+"""The elements of JSON as lines: of objects one a line, of one array, or of objects one after the
+other over several lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+LINES, ARRAYS, ELEMENTS, OBJECTS = "lines", "arrays", "elements", "objects"
+_OPEN, _CLOSE, _QUOTE = 1, 2, 3
+_KINDS = np.zeros(256, np.uint8)
+_KINDS[[ord("["), ord("{")]] = _OPEN
+_KINDS[[ord("]"), ord("}")]] = _CLOSE
+_KINDS[ord('"')] = _QUOTE
+_COMMA, _NEWLINE, _SPACE, _BACKSLASH = b",\n \\"
+_BLANKS = b" \t\r\n"
+
+
+def layout_of(head: bytes) -> str | None:
+    """How a text that may be JSON is laid out, by its beginning; None when it is something else."""
+    text = head.lstrip()
+    start, inner = text[:1], text[1:].lstrip()[:1]
+    if start == b"[":
+        if inner in (b"[", b"{"):
+            return ELEMENTS
+        return ARRAYS if inner and inner in b"-+.0123456789NI]n" else None
+    if start != b"{" or inner not in (b'"', b"}"):
+        return None
+    first = text.split(b"\n", 1)[0]
+    return LINES if Splitter(0).depth_after(first) <= 0 or b"\n" not in text else OBJECTS
+
+
+class Splitter:
+    """Puts each element of a JSON text on a line of its own, block by block.
+
+    Args:
+        level: how deep the elements are: 1 in an array, 0 for values one after the other.
+    """
+
+    def __init__(self, level: int):
+        self._level = level
+        self._depth = 0
+        self._in_string = False
+        self._slashes = 0
+        self._wants_comma = False
+
+    def depth_after(self, block: bytes) -> int:
+        """How many brackets are open after it."""
+        self.split(block)
+        return self._depth
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the last block ended with an element."""
+        return self._wants_comma
+
+    def split(self, block: bytes) -> bytes:
+        """The block with line breaks between elements, and nowhere else."""
+        data = np.frombuffer(block, np.uint8).copy()
+        where, kinds, depths = self._brackets(data)
+        data[(data == _NEWLINE) | (data == 13)] = _SPACE  # none is inside of a string
+        if self._level:
+            # The brackets around all of them.
+            data[where[(kinds == _OPEN) & (depths == 1)]] = _SPACE
+            data[where[(kinds == _CLOSE) & (depths == 0)]] = _SPACE
+        ends = where[(kinds == _CLOSE) & (depths == self._level)]
+        if self._wants_comma:
+            ends = np.concatenate([[-1], ends])
+        self._wants_comma = False
+        return self._broken(data, ends)
+
+    def _broken(self, data: np.ndarray, ends: np.ndarray) -> bytes:
+        after = ends + 1
+        if len(after) and after[-1] == len(data):
+            self._wants_comma, after = True, after[:-1]
+        if not self._level:
+            fresh = after[~np.isin(data[after], list(_BLANKS))]
+            data[np.setdiff1d(after, fresh)] = _NEWLINE
+            return np.insert(data, fresh, _NEWLINE).tobytes()
+        commas = data[after] == _COMMA
+        data[after[commas]] = _NEWLINE
+        for start in after[~commas].tolist():  # blanks before the comma: rare
+            while start < len(data) and data[start] in _BLANKS:
+                start += 1
+            if start == len(data):
+                self._wants_comma = True
+            elif data[start] == _COMMA:
+                data[start] = _NEWLINE
+        return data.tobytes()
+
+    def _brackets(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions of brackets outside of strings, their kinds, and the depths after them."""
+        where = np.flatnonzero(_KINDS[data])
+        kinds = _KINDS[data[where]]
+        quotes = kinds == _QUOTE
+        if quotes.any() or self._slashes:
+            quotes[quotes] = ~self._escaped(data, where[quotes])
+        self._slashes = _trailing_slashes(data, self._slashes)
+        inside = (np.cumsum(quotes) + self._in_string) % 2 == 1
+        self._in_string = bool(inside[-1]) if len(inside) else self._in_string
+        kept = ~inside & (kinds != _QUOTE)
+        where, kinds = where[kept], kinds[kept]
+        depths = self._depth + np.cumsum(np.where(kinds == _OPEN, 1, -1))
+        self._depth = int(depths[-1]) if len(depths) else self._depth
+        return where, kinds, depths
+
+    def _escaped(self, data: np.ndarray, quotes: np.ndarray) -> np.ndarray:
+        """Which quotes stand behind an odd number of backslashes."""
+        before = np.where(quotes > 0, data[quotes - 1] == _BACKSLASH, self._slashes > 0)
+        escaped = np.zeros(len(quotes), bool)
+        for number in np.flatnonzero(before).tolist():
+            place, count = int(quotes[number]), 0
+            while place > count and data[place - 1 - count] == _BACKSLASH:
+                count += 1
+            count += self._slashes if count == place else 0
+            escaped[number] = count % 2 == 1
+        return escaped
+
+
+def _trailing_slashes(data: np.ndarray, before: int) -> int:
+    count = 0
+    while count < len(data) and data[len(data) - 1 - count] == _BACKSLASH:
+        count += 1
+    return count + before if count == len(data) else count
+
+
+def whole_lines(file: Any, layout: str, size: int) -> Iterator[bytes]:
+    """Blocks of about ``size`` bytes of whole lines, one element each."""
+    splitter = {ELEMENTS: Splitter(1), OBJECTS: Splitter(0)}.get(layout)
+    rest: list[bytes] = []
+    first = True
+    while more := file.read(size):
+        if first:
+            more, first = more.removeprefix(b"\xef\xbb\xbf"), False
+        if splitter is not None:
+            more = splitter.split(more)
+        end = more.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, more[:end]])
+            rest = []
+        rest.append(more[end:])
+    if any(rest):
+        yield b"".join(rest)
+
+
+def is_one_object(file: Any) -> bool:
+    """Whether nothing comes after the first element of a text; reads no further than needed."""
+    splitter, ended = Splitter(0), False
+    while block := file.read(1 << 20):
+        if ended and block.strip():
+            return False
+        text = splitter.split(block).lstrip()
+        _, end, rest = text.partition(b"\n")
+        if rest.strip():
+            return False
+        ended = ended or bool(end) or splitter.is_between
+    return True
