@@ -229,12 +229,11 @@ def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Itera
                     f"{path}: the text in {place.path!r} and the columns '{prefix}*' could hold "
                     f"the embeddings; choose with --column {place.path} or --column '{prefix}*'"
                 )
-    yield _one([p for p, _ in texts], texts[0][1] if texts else TEXT, "the only text of numbers")
+    yield _of_texts(texts, "")
     yield _numbered_columns(path, top, groups)
     yield _lists(inside, is_fraction, "the only list of floats, inside of others")
     texts, more = _texts(path, inside, peek)
-    why = "the only text of numbers, inside of others"
-    yield _one([p for p, _ in texts], texts[0][1] if texts else TEXT, why)
+    yield _of_texts(texts, ", inside of others")
     floats = [place for place in top if pa.types.is_floating(place.type)]
     why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
     yield Found(floats, NUMBERS, why, None)
@@ -248,6 +247,12 @@ def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Itera
 
 def _one(places: list[Place], kind: str, why: str) -> Found:
     return Found(places, kind, why, places[0].path if places else None)
+
+
+def _of_texts(texts: list[tuple[Place, str]], where: str) -> Found:
+    kind = texts[0][1] if texts else TEXT
+    what = "float32 in base64" if kind == BASE64 else "numbers"
+    return _one([place for place, _ in texts], kind, f"the only text of {what}{where}")
 
 
 def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -59,12 +60,16 @@ class CsvReader(TextReader):
         self.notes = [*self.notes, note]
 
     def _typed(self, schema: pa.Schema) -> pa.Schema:
+        kept = [is_number(type_) or pa.types.is_null(type_) for type_ in schema.types]
+        if not self.dialect.header and not all(kept):
+            # Without names, the numbers between two texts belong together.
+            ends = [-1, *(i for i, number in enumerate(kept) if not number), len(kept)]
+            low, high = max(itertools.pairwise(ends), key=lambda pair: pair[1] - pair[0])
+            kept = [low < i < high for i in range(len(kept))]
         return pa.schema(
             [
-                pa.field(field.name, field.type if is_number(field.type) else pa.string())
-                if not pa.types.is_null(field.type)
-                else field
-                for field in schema
+                field if number else pa.field(field.name, pa.string())
+                for field, number in zip(schema, kept, strict=True)
             ]
         )
 

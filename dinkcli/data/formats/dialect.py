@@ -96,6 +96,9 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
         return None
     # Python keeps the first of equals: quotes before none, commas before tabs.
     best = min(found, key=lambda each: each.badness)
+    plain = next((f for f in found if f.separator == best.separator and not f.quoted), None)
+    if plain is not None and best.separator != "," and _has_stray_quotes(best, text):
+        best = plain
     return best.dialect(comments)
 
 
@@ -146,6 +149,14 @@ class _Candidate:
             frozenset(name for name, number in counts.items() if number > 1),
             firsts,
         )
+
+
+def _has_stray_quotes(quoted: _Candidate, text: str) -> bool:
+    """Whether quotes are part of the texts, as in what PostgreSQL's COPY writes: without them
+    no field has a line break, and where none is, a text without a header may have one later."""
+    if '"' in text:
+        return any("\n" in cell for record in quoted.records for cell in record)
+    return not quoted.dialect(0).header
 
 
 def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candidate | None:

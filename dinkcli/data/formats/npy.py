@@ -12,6 +12,7 @@ import numpy as np
 
 from dinkcli.data.base import reading
 from dinkcli.data.files import Source
+from dinkcli.data.formats import foreign
 from dinkcli.data.formats.raw import RawLayout, RawReader, TemporaryReader
 from dinkcli.errors import InputError, UsageError
 
@@ -74,11 +75,14 @@ def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader
     with reading(name, "npz"), source.open() as file, zipfile.ZipFile(file) as archive:
         names = [info.filename.removesuffix(".npy") for info in _members(archive)]
         if not names:
+            what = foreign.named_zip(archive, name)
             raise InputError(
-                f"{name}: a zip file without .npy members (such as a PyTorch pickle, which dink "
-                "never loads); save the vectors as .npy"
+                f"{name}: {what}"
+                if what
+                else f"{name}: a zip file without .npy members; save the vectors as .npy"
             )
-        chosen = choose_member(name, names, member, usual)
+        kinds = {each: _kind(archive, each) for each in names} if len(names) > 1 else {}
+        chosen, why = choose_member(name, names, member, usual, kinds)
         info = _members(archive)[names.index(chosen)]
         with archive.open(info) as packed:
             layout = read_layout(packed, f"{name}: {chosen}")
@@ -90,28 +94,52 @@ def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader
             )
             offset = info.header_offset + _LOCAL_HEADER_BYTES + lengths + layout.offset
             stored = RawLayout(layout.record, layout.shape, offset, layout.fortran)
-            return RawReader(source, "npz", stored, chosen)
+            return RawReader(source, "npz", stored, chosen, {"chosen": why})
         with archive.open(info) as packed:
             unpacked = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".npy")  # noqa: SIM115
             shutil.copyfileobj(packed, unpacked, 1 << 20)
             unpacked.flush()
-    return TemporaryReader(unpacked, name, source.n_bytes, "npz", layout, chosen)
+    return TemporaryReader(unpacked, name, source.n_bytes, "npz", layout, chosen, why)
 
 
-def choose_member(path: str, names: list[str], member: str | None, usual: str | None) -> str:
-    """The member of an archive that --column names, or the only one."""
-    if member is None and usual in names:
-        member = usual
+def choose_member(
+    path: str, names: list[str], member: str | None, usual: str | None, kinds: dict[str, str]
+) -> tuple[str, str]:
+    """The member of an archive that --column names, or the only one, and why it is that.
+
+    Args:
+        kinds: "f" for members of two dimensions of floats, "i" for those of integers; others are
+            no candidates.
+    """
     if member is not None:
         if member not in names:
             raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
-        return member
-    if len(names) > 1:
-        raise UsageError(
-            f"{path}: {len(names)} members: {', '.join(names[:12])}; "
-            f"choose one with --column {names[0]}"
-        )
-    return names[0]
+        return member, "named by --column"
+    if usual in names:
+        return str(usual), "as in training"
+    if len(names) == 1:
+        return names[0], "the only one"
+    for kind, what in (("f", "floats"), ("i", "integers")):
+        found = [name for name in names if kinds.get(name) == kind]
+        if len(found) == 1:
+            return found[0], f"the only one of two dimensions of {what}"
+        if found:
+            names = found
+            break
+    raise UsageError(
+        f"{path}: {len(names)} members: {', '.join(names[:12])}; "
+        f"choose one with --column {names[0]}"
+    )
+
+
+def _kind(archive: zipfile.ZipFile, name: str) -> str:
+    """ "f" or "i" for an (N, D) array, else ""."""
+    try:
+        with archive.open(f"{name}.npy") as packed:
+            layout = read_layout(packed, name)
+    except InputError:
+        return ""
+    return "f" if layout.record.kind == "f" else "i"
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

@@ -19,6 +19,7 @@ TEXT, INTEGERS, BASE64, ELIDED = "text", "integers in text", "base64", "elided"
 NULLS = ["", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "n/a", "\\N", "<NA>", "-nan"]
 _AROUND = '[](){} \t\r\n"'
 _WRAPPED = re.compile(r"\s*(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(", re.I)
+_SCALAR = r"np\.\w+\(([^()]*)\)"  # how NumPy 2 shows one number
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity|nan)"
 _FEW = 4  # fewer numbers without brackets may be anything: a date, a size
 _PLAUSIBLE = (1e-12, 1e6)  # magnitudes of embeddings; random bits are mostly outside
@@ -45,7 +46,7 @@ def text_kind(cell: str, named: bool) -> str | None:
     Args:
         named: the user says that it is one.
     """
-    text = _unwrapped(cell.strip())
+    text = re.sub(_SCALAR, r"\1", _unwrapped(cell.strip()))
     bracketed = text[:1] in ("[", "{", "(") and text[-1:] in ("]", "}", ")")
     inner = text.strip(_AROUND)
     if not inner:
@@ -69,6 +70,8 @@ def parse_numbers(cells: pa.Array) -> Parsed:
     if _WRAPPED.match(first):
         cells = pc.replace_substring_regex(cells, _WRAPPED.pattern, "")
         cells = pc.replace_substring_regex(cells, r",?\s*(dtype|device)=[^\]]*\)$", "")
+    if "np." in first:
+        cells = pc.replace_substring_regex(cells, _SCALAR, r"\1")
     bare = pc.utf8_trim(cells, _AROUND)
     if pa.types.is_large_string(bare.type) and bare.nbytes < 1 << 31:
         bare = bare.cast(pa.string())
@@ -116,7 +119,6 @@ def _unwrapped(text: str) -> str:
 
 
 def _is_number(token: str) -> bool:
-    token = re.sub(r"^np\.\w+\((.*)\)$", r"\1", token)
     return re.fullmatch(_NUMBER, token, re.I) is not None
 
 
@@ -166,7 +168,6 @@ def _with_values(lists: pa.Array, values: pa.Array) -> pa.Array:
 def _carefully(lists: pa.Array) -> Parsed:
     """Token by token: spelled nulls are null elements, what is no number puts its row at fault."""
     tokens = pc.utf8_trim_whitespace(lists.values)
-    tokens = pc.replace_substring_regex(tokens, r"^np\.\w+\((.*)\)$", r"\1")
     null = pc.is_in(tokens, value_set=pa.array(NULLS, tokens.type))
     fine = pc.match_substring_regex(tokens, f"^({_NUMBER})$", ignore_case=True)
     bad = pc.and_not(pc.invert(fine), null)

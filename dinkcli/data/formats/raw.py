@@ -6,7 +6,7 @@ Read, not mapped: a mapped file that shrinks kills the process, and mapped pages
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,10 +49,17 @@ class RawReader:
     """
 
     carried = NOTHING_CARRIED
-    about = NOTHING_SAID
     notes: Sequence[str] = ()
 
-    def __init__(self, source: Source, format: str, layout: RawLayout, column: str | None = None):
+    def __init__(
+        self,
+        source: Source,
+        format: str,
+        layout: RawLayout,
+        column: str | None = None,
+        about: Mapping[str, str] = NOTHING_SAID,
+    ):
+        self.about = about
         self.source, self.format, self.layout, self.column = source, format, layout, column
         self.path, self.n_bytes = source.name, source.n_bytes
         self.n_rows: int | None = layout.shape[0]
@@ -145,7 +152,8 @@ class TemporaryReader(RawReader):
         format: str,
         layout: RawLayout,
         column: str | None,
+        why: str = "",
     ):
-        super().__init__(LocalFile(file.name), format, layout, column)
+        super().__init__(LocalFile(file.name), format, layout, column, {"chosen": why})
         self.path, self.n_bytes = name, n_bytes
         self._file = file

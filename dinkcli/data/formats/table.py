@@ -242,9 +242,10 @@ class TableReader:
     def _first_text(self, place: Place) -> str:
         """The first text in a column that is not empty, looking at some rows; "" without any."""
         for batch in self._peek([place.top]):
-            for text in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
-                if text.strip() and text not in NULLS:
-                    return str(text)
+            for value in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
+                text = str(value).strip()
+                if text not in NULLS:
+                    return text
             break
         return ""
 

@@ -47,8 +47,9 @@ def open_safetensors(source: Source, wanted: Columns) -> RawReader:
             f"{name}: no tensor of shape (rows, features) in this safetensors file; "
             f"it has {', '.join(list(header)[:12]) or 'none'}"
         )
-    chosen = choose_member(name, list(tensors), wanted.vectors, wanted.usual)
-    return RawReader(source, "safetensors", tensors[chosen], chosen)
+    kinds = {key: "i" if header[key]["dtype"][0] in "IU" else "f" for key in tensors}
+    chosen, why = choose_member(name, list(tensors), wanted.vectors, wanted.usual, kinds)
+    return RawReader(source, "safetensors", tensors[chosen], chosen, {"chosen": why})
 
 
 def _layout(value: dict[str, Any], start: int) -> RawLayout:

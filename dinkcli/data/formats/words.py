@@ -230,7 +230,7 @@ class BinaryWordsReader(TableReader):
         n_features = self.layout.n_features
         width, left = 4 * n_features, self.layout.n_words or 0
         with self.source.open() as file:
-            data = file.read(self.layout.start)
+            file.read(self.layout.start)
             data, position, ended = b"", 0, False
             while left:
                 words: list[str] = []
@@ -241,8 +241,9 @@ class BinaryWordsReader(TableReader):
                     end = data.find(b" ", position)
                     if end < 0 or end + 1 + width > len(data):
                         if ended:
+                            missing = left + len(words)
                             raise InputError(
-                                f"{self.path}: ended {left - 0} words early; write or copy it again"
+                                f"{self.path}: ended {missing} words early; write or copy it again"
                             )
                         if words:
                             break
@@ -262,3 +263,9 @@ class BinaryWordsReader(TableReader):
                         pa.array(values.astype(np.float32)), n_features
                     )
                     yield pa.RecordBatch.from_arrays([pa.array(words), vectors], [WORD, VECTOR])
+            if (data[position:] + file.read(64)).strip(b"\n"):
+                raise InputError(
+                    f"{self.path}: more follows after the {self.layout.n_words} words that the "
+                    "first line promises; a word with a space in it cannot be read from a binary "
+                    "file; write it as text (binary=False)"
+                )
