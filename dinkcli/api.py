@@ -155,7 +155,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = open_data(inputs, Columns(usual=model.column), bad_rows)
+    data = open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     for part in assign_blocks(model, data, resolve_device(device), chosen):

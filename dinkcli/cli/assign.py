@@ -12,6 +12,7 @@ from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
+    Bits,
     CarriedColumns,
     Column,
     Compression,
@@ -99,6 +100,7 @@ def assign(
     device: Device = "auto",
     column: Column = None,
     dim: Dim = None,
+    bits: Bits = False,
     bad_rows: BadRows = "stop",
     json_summary: Json = False,
     json_file: JsonFile = None,
@@ -127,7 +129,7 @@ def assign(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(column, id=id_column, others=others, dim=dim)
+        wanted = Columns(column, id=id_column, others=others, dim=dim, bits=bits)
         job = assign_run.open_job(
             model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet
         )

@@ -128,8 +128,6 @@ def open_job(
     Raises:
         DinkError: they cannot be read, or do not fit each other.
     """
-    from dataclasses import replace
-
     from dinkcli.data.inputs import open_inputs
     from dinkcli.models.model import load
 
@@ -138,7 +136,7 @@ def open_job(
         warn_if_unfinished(model, model_path)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
-    data = open_inputs(inputs, replace(columns, usual=model.column), bad_rows)
+    data = open_inputs(inputs, model.as_trained(columns), bad_rows)
     model.check_features(data.n_features, data.name)
     for path in destination.files:
         refuse_overwriting(path, data, *filter(None, (model_path, match_path)))

@@ -62,7 +62,7 @@ def evaluate(
         if labels is not None and label_column is not None:
             raise UsageError("--labels and --label-column: give one of the two")
         model = load_model(model_path, inputs)
-        wanted = Columns(column, model.column, label=label_column)
+        wanted = Columns(column, label=label_column)
         data = open_for(model, inputs, wanted, bad_rows)
 
         from dinkcli.insight.evaluate import evaluate as measure

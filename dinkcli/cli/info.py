@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli.console import error_boundary, printable, show_notes
-from dinkcli.cli.options import Column, Dim, Inputs, JsonLine, Memory
+from dinkcli.cli.options import Bits, Column, Dim, Inputs, JsonLine, Memory
 
 if TYPE_CHECKING:
     from dinkcli.insight.info import Info
@@ -20,6 +20,7 @@ def info(
     inputs: Inputs,
     column: Column = None,
     dim: Dim = None,
+    bits: Bits = False,
     memory: Memory = None,
     as_json: JsonLine = False,
 ) -> None:
@@ -36,7 +37,7 @@ def info(
         from dinkcli.insight.info import describe
 
         limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim))
+        data = open_inputs(inputs, Columns(column, dim=dim, bits=bits))
         show_notes(data, as_json)
         found = describe(data, limit)
         if as_json:

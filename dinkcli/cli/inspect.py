@@ -90,7 +90,7 @@ def inspect(
         if inputs:
             from dinkcli.data.base import Columns
 
-            wanted = Columns(column, model.column, id_column, text=text_column)
+            wanted = Columns(column, id=id_column, text=text_column)
             sizes, spread, nearest, n_bad = _look(
                 model, inputs, wanted, bad_rows, exemplars, device, quiet or as_json
             )

@@ -28,6 +28,6 @@ def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) ->
     Raises:
         DinkError: also when the dimensions differ.
     """
-    data = open_twice(inputs, wanted, bad_rows)
+    data = open_twice(inputs, model.as_trained(wanted), bad_rows)
     model.check_features(data.n_features, data.name)
     return data

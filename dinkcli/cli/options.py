@@ -46,6 +46,14 @@ Column = Annotated[
 Dim = Annotated[
     int | None, option(INPUT, help="How many dimensions the vectors in a column of bytes have.")
 ]
+Bits = Annotated[
+    bool,
+    typer.Option(
+        "--bits",
+        help="The bytes are packed bits (binary embeddings); read each bit as -1 or +1. --dim says "
+        "how many there are, if not all.",
+    ),
+]
 BadRows = Annotated[
     Literal["stop", "skip", "label"],
     option(

@@ -13,6 +13,7 @@ from dinkcli.cli.help import CLUSTERS, RUN
 from dinkcli.cli.options import (
     BadRows,
     BatchSize,
+    Bits,
     Column,
     Device,
     Dim,
@@ -59,6 +60,7 @@ def plan(
     memory: Memory = None,
     column: Column = None,
     dim: Dim = None,
+    bits: Bits = False,
     bad_rows: BadRows = "stop",
     metric: Metric = "euclidean",
     refine: Refine = True,
@@ -92,7 +94,7 @@ def plan(
             batch_size=batch_size,
         )
         limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim), bad_rows)
+        data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
         show_notes(data, as_json)
 
         from dinkcli.planning import plan as core

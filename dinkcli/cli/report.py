@@ -70,7 +70,7 @@ def report(
         by_suffix(output, {"html": "html"})
         check_target(output)
         model = load_model(model_path, inputs)
-        wanted = Columns(column, model.column, id_column, text=text_column)
+        wanted = Columns(column, id=id_column, text=text_column)
         data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)
 

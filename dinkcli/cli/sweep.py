@@ -9,6 +9,7 @@ from dinkcli.cli.help import CLUSTERS
 from dinkcli.cli.opening import open_twice
 from dinkcli.cli.options import (
     BadRows,
+    Bits,
     Column,
     Device,
     Inputs,
@@ -51,6 +52,7 @@ def sweep(
     seed: Seed = 0,
     device: Device = "auto",
     column: Column = None,
+    bits: Bits = False,
     bad_rows: BadRows = "stop",
     as_json: JsonData = False,
     quiet: Quiet = False,
@@ -67,9 +69,11 @@ def sweep(
         wanted, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
         from dinkcli.data.base import Columns
-        from dinkcli.data.weights import read_weights
+        from dinkcli.data.weights import read_weights, weight_column
 
-        data = open_twice(inputs, Columns(column), bad_rows)
+        data = open_twice(
+            inputs, Columns(column, bits=bits, weight=weight_column(sample_weight)), bad_rows
+        )
         most = data.known_rows // 2
         if wanted[-1] > most and not (quiet or as_json):
             say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")

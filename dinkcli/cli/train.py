@@ -15,6 +15,7 @@ from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
     BatchSize,
+    Bits,
     Column,
     Device,
     Dim,
@@ -106,6 +107,7 @@ def train(
     seed: Seed = 0,
     match_path: Match = None,
     dim: Dim = None,
+    bits: Bits = False,
     bad_rows: BadRows = "stop",
     memory: Memory = None,
     checkpoint_every: Annotated[
@@ -167,7 +169,7 @@ def train(
             named=output is not None,
             n_clusters=n_clusters,
             options=options,
-            columns=Columns(column, dim=dim, weight=weight_column(sample_weight)),
+            columns=Columns(column, dim=dim, bits=bits, weight=weight_column(sample_weight)),
             init=init,
             device=device,
             sample_weight=sample_weight,

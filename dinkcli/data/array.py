@@ -18,6 +18,7 @@ class ArrayReader:
     carried = NOTHING_CARRIED
     n_bytes = 0
     format = "array"
+    is_seekable = True
     about = NOTHING_SAID
     notes: Sequence[str] = ()
 

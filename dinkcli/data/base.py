@@ -35,6 +35,7 @@ class Columns:
         label: the column of true labels; it travels along.
         text: the column of texts that say what a row is; it travels along.
         weight: the column of weights; it travels along.
+        bits: bytes are packed bits, of which ``dim`` or all are dimensions.
         dim: D, for columns of bytes, which do not say it themselves.
     """
 
@@ -46,6 +47,7 @@ class Columns:
     dim: int | None = None
     text: str | None = None
     weight: str | None = None
+    bits: bool = False
 
     @property
     def carried(self) -> dict[str, str]:

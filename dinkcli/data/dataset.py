@@ -266,10 +266,11 @@ class DataSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data a model was trained on, without reading all of them."""
-        return {
+        found = {
             "rows": self.whole.n_rows,
             "features": self.n_features,
             "dtype": sorted({str(reader.dtype) for reader in self.readers}),
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
         }
+        return found | ({"bits": True} if self.columns.bits else {})

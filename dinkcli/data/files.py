@@ -17,9 +17,10 @@ from dinkcli.errors import InputError, UsageError
 # about them.
 BINARY_SUFFIXES = (
     *(".npy", ".npz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".arrows", ".safetensors"),
-    *(".fvecs", ".bvecs", ".ivecs"),
+    *(".fvecs", ".bvecs", ".ivecs", ".h5", ".hdf5", ".h5ad"),
 )
-TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".vec")
+_CODECS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
 _MODEL_SUFFIX = ".dink.safetensors"
 _SIGNAL_SECONDS = 0.2
 
@@ -143,6 +144,11 @@ class _Rejoined(io.RawIOBase):
         return len(taken)
 
 
+def without_codec(name: str) -> str:
+    """A file's name without the suffix of a compression."""
+    return name[: name.rindex(".")] if name.lower().endswith(_CODECS) else name
+
+
 def chosen_names(names: list[str], where: str) -> list[str]:
     """Those of the files of a folder that hold data."""
     names = sorted(
@@ -151,8 +157,9 @@ def chosen_names(names: list[str], where: str) -> list[str]:
         if not name.endswith(_MODEL_SUFFIX)
         and not any(part.startswith((".", "_")) for part in name.split("/"))
     )
-    for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES):
-        if chosen := [name for name in names if name.lower().endswith(suffixes)]:
+    # What is about the data is often json as well.
+    for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES, (".json",)):
+        if chosen := [name for name in names if without_codec(name).lower().endswith(suffixes)]:
             return chosen
     raise UsageError(
         f"{where}: no {', '.join(BINARY_SUFFIXES + TEXT_SUFFIXES)} file in this folder"

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import NoReturn
 
 from dinkcli.data.base import ANY_COLUMNS, Columns, Reader, reading
+from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
-from dinkcli.data.files import Source
+from dinkcli.data.files import Source, without_codec
 from dinkcli.data.formats import (
     arrow,
     delimited,
@@ -25,7 +26,7 @@ from dinkcli.data.formats import (
 from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
-from dinkcli.data.packed import Kept, codec_of, unpacked_head, without_codec
+from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 
@@ -50,7 +51,11 @@ def open_inputs(
             dimensions.
         InputError: content of no known format, a damaged file, no rows.
     """
-    opened = [open_source(source, columns) for path in paths for source in sources(path)]
+    opened: list[Reader] = [
+        open_source(source, columns) for path in paths for source in sources(path)
+    ]
+    if columns.bits:
+        opened = [BitsReader(reader, columns.dim) for reader in opened]
     readers = [reader for reader in opened if reader.n_rows != 0]
     empty = [reader.path for reader in opened if reader.n_rows == 0]
     if not readers:
@@ -61,6 +66,11 @@ def open_inputs(
     if columns.id is None and len(own) == 1:
         columns = replace(columns, id=own.pop())
     notes = [note for reader in readers for note in reader.notes][:_MOST_NOTES]
+    if not columns.bits and look_packed(readers[0]):
+        notes.append(
+            f"{readers[0].path} looks like packed bits (binary embeddings); --bits reads each bit "
+            "as -1 or +1"
+        )
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")

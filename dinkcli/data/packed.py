@@ -33,14 +33,6 @@ def codec_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
 
-_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
-
-
-def without_codec(name: str) -> str:
-    """A file's name without the suffix of a compression."""
-    return name[: name.rindex(".")] if name.lower().endswith(_SUFFIXES) else name
-
-
 def unpacked(file: BinaryIO, codec: str) -> Any:
     """A file with ``read`` of what is in a compressed one, streams after each other included."""
     if codec == "xz":

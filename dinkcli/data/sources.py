@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from dinkcli.data.files import LocalFile, Source, Stream, chosen_names, partition_of
+from dinkcli.data.formats.foreign import named_folder
 from dinkcli.errors import InputError, UsageError
 
 
@@ -45,6 +46,8 @@ def is_remote(path: str) -> bool:
 
 
 def _folder(path: str) -> Iterator[Source]:
+    if what := named_folder(path):
+        raise InputError(f"{path}: {what}")
     names = [
         os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
         for folder, _, files in os.walk(path)

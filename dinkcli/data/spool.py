@@ -14,12 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from dinkcli.data.array import ArrayReader
 from dinkcli.data.base import Reader
 from dinkcli.data.beside import Beside, CopyReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import Stream
-from dinkcli.data.formats.raw import RawLayout, RawReader
+from dinkcli.data.formats.raw import RawLayout
 from dinkcli.errors import DinkError, OutputError
 
 
@@ -35,15 +34,7 @@ def repeatable(data: DataSet) -> DataSet:
 
 def seekable(data: DataSet) -> DataSet:
     """The same rows in inputs that all have ``rows(start, stop)``."""
-    return _copied(
-        data,
-        lambda reader: (
-            not (
-                isinstance(reader, ArrayReader)
-                or (isinstance(reader, RawReader) and reader.source.path is not None)
-            )
-        ),
-    )
+    return _copied(data, lambda reader: not getattr(reader, "is_seekable", False))
 
 
 def is_stream(reader: Reader) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from dinkcli.errors import ModelError, UsageError
 from dinkcli.options import METRICS
 
 if TYPE_CHECKING:
+    from dinkcli.data.base import Columns
     from dinkcli.head.head import DinkClusterHead
 
 FORMAT_VERSION = 1
@@ -104,6 +105,12 @@ class Model:
         head = DinkClusterHead(self.n_clusters, self.n_features)
         head.reset_cluster_centers(torch.from_numpy(self.cluster_centers))
         return head
+
+    def as_trained(self, columns: Columns) -> Columns:
+        """The columns to read where the user does not say otherwise: those of the training."""
+        bits = columns.bits or bool(self.training.get("input", {}).get("bits"))
+        dim = columns.dim or (self.n_features if bits else None)
+        return replace(columns, usual=self.column, bits=bits, dim=dim)
 
     def check_features(self, n_features: int, source: str) -> None:
         """Raises UsageError when data of another dimension are meant for this model."""

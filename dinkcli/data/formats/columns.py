@@ -111,7 +111,7 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
         if wanted.usual is not None:
             found = _named(path, schema, wanted.usual, wanted.dim, peek, "as in training")
         if found is None:
-            sized = {f.name for f in schema if is_bytes(f.type) and (wanted.dim or bytes_dim(f))}
+            sized = {f.name for f in schema if is_bytes(f.type) and _is_sized(f, wanted)}
             found = _automatic(path, _candidates(schema, wanted), sized, peek)
     for place in found.places:
         if schema.names.count(place.top) > 1:
@@ -120,6 +120,10 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
                 f"{path}: {number} columns are named {place.top!r}; give each a name of its own"
             )
     return found
+
+
+def _is_sized(field: pa.Field, wanted: Columns) -> bool:
+    return bool(wanted.dim or wanted.bits or bytes_dim(field))
 
 
 def _named(

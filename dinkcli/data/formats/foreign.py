@@ -93,11 +93,6 @@ _FOLDERS = (
         "import lance, pyarrow.parquet as pq; "
         "pq.write_table(lance.dataset({name!r}).to_table(), 'embeddings.parquet')",
     ),
-    (
-        ("_delta_log",),
-        "a Delta table; convert it: import deltalake, pyarrow.parquet as pq; "
-        "pq.write_table(deltalake.DeltaTable({name!r}).to_pyarrow_table(), 'embeddings.parquet')",
-    ),
 )
 
 

@@ -70,7 +70,7 @@ class TableReader:
         self.about = {"chosen": found.why}
         if found.note:
             self.notes = [found.note]
-        self.n_features, self.dtype = self._shape(self.places[0], wanted.dim)
+        self.n_features, self.dtype = self._shape(self.places[0], wanted)
 
     def _batches(
         self, rows: int, names: list[str], since: int = 0
@@ -182,11 +182,13 @@ class TableReader:
         field = self.schema.field(self.schema.names.index(place.top))
         return pa.field(place.path, place.type) if place.nested else field
 
-    def _shape(self, place: Place, dim: int | None) -> tuple[int, np.dtype]:
+    def _shape(self, place: Place, wanted: Columns) -> tuple[int, np.dtype]:
         """D, and the dtype of the vectors."""
         type_ = storage(place.type)
         if self.kind == BYTES:
-            return self._bytes_shape(place, type_, dim)
+            if wanted.bits:
+                return self._first_length(), np.dtype(np.uint8)
+            return self._bytes_shape(place, type_, wanted.dim)
         if self.kind in (TEXT, BASE64):
             return self._first_length(), np.dtype(np.float32)
         if self.kind == SPARK:
