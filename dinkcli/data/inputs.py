@@ -196,9 +196,7 @@ def _document(source: Source, columns: Columns) -> Reader | None:
     with reading(source.name, "json"), open_text(source) as file:
         if not is_one_object(file):
             return None
-    whole = jsonlines.read_document(source)
-    found = document.rows_of(source.name, whole, columns.vectors)
-    return None if found is None else document.DocumentReader(source, columns, *found)
+    return document.open_document(source, columns)
 
 
 def _fail(source: Source, head: bytes) -> NoReturn:

@@ -35,11 +35,42 @@ def codec_of(head: bytes) -> str | None:
 
 def unpacked(file: BinaryIO, codec: str) -> Any:
     """A file with ``read`` of what is in a compressed one, streams after each other included."""
-    if codec == "xz":
-        return lzma.open(file)
-    if codec == "bz2":
-        return bz2.open(file)
+    if codec in ("xz", "bz2"):
+        return _Closing(lzma.open(file) if codec == "xz" else bz2.open(file), file)
     return pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+
+
+class _Closing:
+    """A reader that closes the file underneath as well."""
+
+    def __init__(self, file: Any, below: BinaryIO):
+        self._file, self._below = file, below
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._file.read(size))
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
+
+    def close(self) -> None:
+        self._file.close()
+        self._below.close()
+
+    def __enter__(self) -> _Closing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def unpacked_head(source: Source, codec: str, size: int) -> bytes:

@@ -16,7 +16,7 @@ from dinkcli.data.formats.places import Place, pruned
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, open_text
 from dinkcli.errors import InputError
 
-_EXACT = pa.decimal128(38, 0)
+EXACT = pa.decimal128(38, 0)
 _SAID = {
     ARRAYS: "one array a line",
     ELEMENTS: "the elements of one array",
@@ -54,12 +54,12 @@ class JsonLinesReader(TextReader):
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
             return pa.string()  # as it is written
         if pa.types.is_floating(place.type) and self._is_exact(place):
-            return _EXACT  # integers beyond 64 bits
+            return EXACT  # integers beyond 64 bits
         return place.type
 
     def _is_exact(self, place: Place) -> bool:
         """Whether the numbers of the first block are integers."""
-        schema = pruned(self.schema, [place], [_EXACT])
+        schema = pruned(self.schema, [place], [EXACT])
         try:
             return next(self._read(schema), None) is not None
         except pa.ArrowInvalid:
@@ -73,9 +73,7 @@ class JsonLinesReader(TextReader):
         yield from self._read(schema)
 
     def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
-        options = pyarrow.json.ParseOptions()
-        if schema is not None:
-            options = pyarrow.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+        options = _only(schema)
         n_rows = 0
         with self._open() as file:
             for lines in whole_lines(file, self._layout, BLOCK_BYTES):
@@ -97,8 +95,8 @@ class JsonLinesReader(TextReader):
                     yield batch
 
 
-def read_document(source: Source) -> pa.StructArray:
-    """(1,) the one object that a text is.
+def read_document(source: Source, schema: pa.Schema | None = None) -> pa.StructArray:
+    """(1,) the one object that a text is, or what the schema has of it.
 
     Raises:
         InputError: it is too long.
@@ -113,6 +111,13 @@ def read_document(source: Source) -> pa.StructArray:
                 "each row (jsonl)"
             )
         read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
-        table = pyarrow.json.read_json(pa.BufferReader(text), read)
+        table = pyarrow.json.read_json(pa.BufferReader(text), read, _only(schema))
         (batch,) = table.combine_chunks().to_batches()
         return batch.to_struct_array()
+
+
+def _only(schema: pa.Schema | None) -> pyarrow.json.ParseOptions:
+    """Reads the columns of the schema alone."""
+    if schema is None:
+        return pyarrow.json.ParseOptions()
+    return pyarrow.json.ParseOptions(schema, unexpected_field_behavior="ignore")
