@@ -94,7 +94,7 @@ def test_http_errors(web, monkeypatch):
     with pytest.raises(InputError, match="cannot be reached: Protocol not known: gopher"):
         open_inputs(["gopher://x/y.npy"])
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
-    with pytest.raises(ExtraError, match=r"needs the package fsspec: pip install 'dinkcli\[rem"):
+    with pytest.raises(ExtraError, match=r"needs the package fsspec: pip install .fsspec"):
         open_inputs([f"{web}/x.npy"])
 
 
