@@ -97,7 +97,7 @@ class JobRun:
 
         model = load_model(model_path, inputs)
         warn_if_unfinished(model, model_path)
-        data = open_inputs(inputs, replace(columns, usual=model.column), bad_rows)
+        data = open_inputs(inputs, model.as_trained(columns), bad_rows)
         model.check_features(data.n_features, data.name)
         for path in self.destination.files:
             refuse_overwriting(path, data, model_path)
@@ -117,7 +117,7 @@ class JobRun:
         from dinkcli.data.base import Columns
         from dinkcli.data.inputs import open_inputs
 
-        wanted = Columns(column, usual=opened.model.column, dim=dim)
+        wanted = opened.model.as_trained(Columns(column, dim=dim))
         data = open_inputs(paths, wanted, opened.data.bad_rows)
         opened.model.check_features(data.n_features, data.name)
         for path in self.destination.files:
