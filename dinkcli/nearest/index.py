@@ -150,8 +150,9 @@ class CenterIndex:
         """The ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest first:
         indices (M, N) and squared distances (M, N).
 
-        Which they are, and their order, is left to the rounding of float32 products, or to that of
-        short ones (``rough``) where a CPU has them; distances are exact to float32.
+        Which they are, and their order, is left to the rounding of products (short ones with
+        ``rough`` where a CPU has them) and, of distances, to 2**-13 or so of them; those that are
+        given are exact to float32.
         """
         find = self.scorer.few
         if rough and self.scorer.has_rough:

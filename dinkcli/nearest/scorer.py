@@ -97,7 +97,8 @@ class Scorer:
     def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
         """The ``number`` nearest centres (M, B), the nearest first, but for rounding; the same ones
         whatever the other rows."""
-        return self._scores(rows, scratch).topk(number, dim=0, largest=False).indices
+        half_norms = torch.linalg.vecdot(rows, rows).div_(2)
+        return self._best.few(self._scores(rows, scratch), half_norms, number)
 
     def short_few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
         """The same by a short product on a CPU."""

@@ -103,6 +103,19 @@ class Best:
         second, seconds = _lowest(keys, _SHORT_BITS)
         return Two(_from_bits(best), labels, _from_bits(second), seconds, keys)
 
+    def few(self, scores: Tensor, half_norms: Tensor, number: int) -> Tensor:
+        """The ``number`` M lowest of ``scores`` (K, B), in their memory, the lowest first; centres
+        (M, B). ``half_norms`` (B,) are half the squared ones of the rows.
+
+        Each is rounded by the share 2**-13 or so of its distance, whatever the other rows.
+        """
+        if not self._numbered:
+            return scores.topk(number, dim=0, largest=False).indices
+        # Bits of numbers that are not negative ascend as they do, and a negative one is about 0.
+        keys = scores.add_(half_norms).view(torch.int32)
+        keys.bitwise_and_(-1 << self._bits).bitwise_or_(self._numbers)
+        return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
+
     def short_few(self, product: Tensor, number: int, scratch: Scratch) -> Tensor:
         """The ``number`` M lowest of such scores, the lowest first; centres (M, B)."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
