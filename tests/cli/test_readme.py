@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment, masked, shell
+from conftest import ROOT, assert_shows, environment, shell
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = ("train", "assign", "export", "info", "plan", "inspect", "evaluate", "sweep", "report")
@@ -22,7 +22,7 @@ def test_console_blocks(block, folder):
     assert first.startswith("$ ")
     result = shell(first[2:], folder)
     assert result.returncode == 0, result.stderr
-    assert masked(result.stderr + result.stdout) == masked(expected)
+    assert_shows(result.stderr + result.stdout, expected)
 
 
 @pytest.mark.parametrize("snippet", PYTHON)

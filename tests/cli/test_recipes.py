@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import duckdb
 import pytest
-from conftest import ROOT, environment, masked, shell
+from conftest import ROOT, assert_shows, environment, shell
 
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(console|python|sql)\n(.*?)```", RECIPES, re.DOTALL)
@@ -49,7 +49,7 @@ def test_recipe(kind, block, folder, monkeypatch):
     assert first.startswith("$ ")
     result = shell(first[2:], folder)
     assert result.returncode == 0, result.stderr
-    assert masked(result.stderr + result.stdout) == masked(expected)
+    assert_shows(result.stderr + result.stdout, expected)
 
 
 def test_every_tool_has_a_recipe():
