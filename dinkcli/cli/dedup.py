@@ -88,9 +88,10 @@ def dedup(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Find near-duplicates, also across the borders of clusters, and choose which rows stay.
+    """Find near-duplicates, and choose which rows stay.
 
-    No pair is missed: each row is compared with all rows that can be near enough.
+    No pair is missed, also across the borders of clusters: each row is compared with all rows that
+    can be near enough.
 
     Examples:
         dink dedup emb.dink.safetensors emb.npy -o groups.parquet

@@ -37,6 +37,12 @@ def test_help_has_groups_and_examples(dink, command):
         assert words.rstrip().endswith((".", ")", "--quiet")), words
 
 
+def test_the_list_of_commands_is_whole(dink):
+    listed = dink("--help").stdout.partition("Commands:")[2].partition("Options:")[0]
+    assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == COMMANDS
+    assert all(line.endswith(".") and "..." not in line for line in listed.split("\n") if line)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_help_uses_the_width(dink, columns):
     env = environment() | {"COLUMNS": str(columns)}
