@@ -172,7 +172,9 @@ def load(path: str | os.PathLike[str]) -> Model:
         with open(path, "rb") as file:
             document = _document(file)
             if document is None:
-                raise ModelError(f"{path}: a safetensors file, but not a dink model")
+                raise ModelError(
+                    f"{path}: a safetensors file, but not a dink model; give one that dink train wrote"
+                )
             _check_version(path, document)
             file.seek(0)
             tensors = parse_tensors(file.read())

@@ -131,8 +131,12 @@ def test_where_no_number_is_clear_one_is_workable():
     assert "range" not in found.workable_reason
     found = recommend([candidate(5, 0.1, 0.5), candidate(10, 0.2, 0.5)])
     assert (found.n_clusters, found.workable) == (None, 10)
-    assert found.workable_reason.endswith("at the end of the range, so try higher ones: -k 5:40")
+    assert found.workable_reason.endswith(
+        "at the end of the range, so look higher with dink sweep -k 5:40"
+    )
     found = recommend([candidate(5, 0.2, 0.5), candidate(10, 0.1, 0.5)])
-    assert found.workable_reason.endswith("start of the range, so try lower ones: -k 2:10")
+    assert found.workable_reason.endswith(
+        "start of the range, so look lower with dink sweep -k 2:10"
+    )
     clear = recommend([candidate(5, 0.4, 0.9), candidate(10, 0.1, 0.5), candidate(20, 0.1, 0.5)])
     assert clear.n_clusters == clear.workable == 5
