@@ -132,7 +132,8 @@ def _edge(k: int, candidates: Sequence[Candidate]) -> str:
     """Advice where K lies at an end of the range, beyond which it might be better."""
     first, last = candidates[0].n_clusters, candidates[-1].n_clusters
     if k * _NEAR > last:
-        return f"; it lies at the end of the range, so look higher with dink sweep -k {first}:{4 * last}"
+        wider = f"-k {first}:{4 * last}"
+        return f"; it lies at the end of the range, so look higher with dink sweep {wider}"
     if first > 2 and k <= first * _NEAR:
         return f"; it lies at the start of the range, so look lower with dink sweep -k 2:{last}"
     return ""

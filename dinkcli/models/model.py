@@ -173,7 +173,8 @@ def load(path: str | os.PathLike[str]) -> Model:
             document = _document(file)
             if document is None:
                 raise ModelError(
-                    f"{path}: a safetensors file, but not a dink model; give one that dink train wrote"
+                    f"{path}: a safetensors file, but not a dink model; give one that dink train "
+                    "wrote"
                 )
             _check_version(path, document)
             file.seek(0)
