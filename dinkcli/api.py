@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from dinkcli import __version__
+from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
+from dinkcli.assigning.limited import labels_of_all
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.base import ANY_COLUMNS, Columns
 from dinkcli.data.dataset import DataSet
@@ -147,8 +149,8 @@ def assign(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         bad_rows: "stop" raises at the first bad row (see ``train``), "skip" leaves such rows out
             of the result, "label" gives them the label -1.
-        options: ``temperature``, ``probability_type``, ``min_prob`` and ``max_distance`` of
-            ``AssignOptions``; outliers have the label -1.
+        options: ``temperature``, ``probability_type``, ``min_prob``, ``max_distance`` and
+            ``max_size`` of ``AssignOptions``; outliers have the label -1.
 
     Raises:
         DinkError: see ``dinkcli.errors``.
@@ -158,7 +160,10 @@ def assign(
     data = open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
-    for part in assign_blocks(model, data, resolve_device(device), chosen):
+    where, labels = resolve_device(device), None
+    if chosen.max_size is not None:
+        labels = labels_of_all(Assigner(model, where), data, chosen.max_size)
+    for part in assign_blocks(model, data, where, chosen, chosen=labels):
         parts.append(part.labels if part.probabilities is None else part.probabilities)
     return np.concatenate(parts)
 
@@ -214,6 +219,8 @@ def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any])
     why = "which runs in one process only; start it without a launcher"
     if isinstance(n_clusters, str):
         raise UsageError(f"-k {n_clusters}: tries many numbers of clusters, {why}")
+    if options.get("max_size") is not None:
+        raise UsageError(f"--max-size: looks at all rows at once, {why}")
     if options.get("temperature") == math.inf:
         raise UsageError(f"--temperature inf: is gradient descent, {why}")
     for reader in data.readers:
@@ -286,6 +293,8 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     last = history[-1] if history else {}
     names = ("inertia", "dilation_loss", "shrink_loss")
     metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
+    if trainer.free_inertia is not None:
+        metrics["free_inertia"] = trainer.free_inertia
     metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
     training = {
         "options": options.as_dict(),

@@ -48,6 +48,36 @@ class Interval:
         return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
 
 
+def most_rows(limit: str, n_rows: int, n_clusters: int) -> int:
+    """The rows that a cluster may have at most.
+
+    Args:
+        limit: a number of rows, or a multiple of the mean such as 1.2x.
+
+    Raises:
+        UsageError: neither of these, or too few for all rows.
+    """
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?|\.\d+) ?x", limit.strip())
+    least = -(-n_rows // n_clusters)
+    if match is None:
+        raise UsageError(
+            f"--max-size {limit}: expected a number of rows, or a multiple of the mean such as 1.2x"
+        )
+    if match[1]:
+        found = int(match[1])
+    elif float(match[2]) < 1:
+        found = 0
+    else:
+        # A mean that is no whole number does not forbid what is nearest to it.
+        found = max(least, int(float(match[2]) * n_rows / n_clusters + 1e-9))
+    if found < least:
+        raise UsageError(
+            f"--max-size {limit}: {n_clusters} clusters cannot hold {n_rows} rows like that; "
+            f"give at least {least}, or 1x"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What the result depends on, besides the data and the device.
@@ -67,6 +97,8 @@ class TrainOptions:
         batch_size: rows per update; None follows N and K.
         tol: stop when a pass lowers the inertia by less than this share of it.
         seed: of all random draws.
+        max_size: most rows of a cluster, a number or a multiple of the mean such as "1.2x", or
+            None for any number.
 
     Raises:
         UsageError: a value out of range; the message names the option.
@@ -83,6 +115,7 @@ class TrainOptions:
     batch_size: int | None = None
     tol: float = 1e-4
     seed: int = 0
+    max_size: str | None = None
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -112,6 +145,12 @@ class TrainOptions:
             )
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed {self.seed}: expected less than 2^63")
+        if self.max_size is not None:
+            most_rows(self.max_size, 1, 1)
+            if self.temperature not in ("auto", 0):
+                raise UsageError(
+                    f"--max-size goes with --temperature auto or 0, and not with {self.temperature}"
+                )
         if not 0 <= self.tol < 1:
             raise UsageError(f"--tol {self.tol}: expected a number from 0 to below 1")
 
@@ -120,7 +159,9 @@ class TrainOptions:
         return {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
 
     def check_rows(self, n_rows: int, source: str) -> None:
-        """Raises UsageError when there are more clusters than rows."""
+        """Raises UsageError when there are more clusters than rows, or too small ones for them."""
+        if self.max_size is not None:
+            most_rows(self.max_size, n_rows, self.n_clusters)
         if self.n_clusters > n_rows:
             raise UsageError(
                 f"-k {self.n_clusters}: more clusters than the {n_rows} rows of {source}"
@@ -149,6 +190,7 @@ class AssignOptions:
         probability_type: "float32" or "float16".
         min_prob: rows whose cluster is less probable than this are outliers, labelled -1.
         max_distance: rows farther than this from every centre are outliers, labelled -1.
+        max_size: most rows of a cluster, as in ``TrainOptions``; labels then depend on all rows.
 
     Raises:
         UsageError: a value out of range, or two that exclude each other.
@@ -161,8 +203,16 @@ class AssignOptions:
     probability_type: str = "float32"
     min_prob: float | None = None
     max_distance: float | None = None
+    max_size: str | None = None
 
     def __post_init__(self) -> None:
+        if self.max_size is not None:
+            most_rows(self.max_size, 1, 1)
+            if self.needs_probabilities or self.marks_outliers:
+                raise UsageError(
+                    "--max-size gives rows a cluster that need not be the nearest one; leave out "
+                    "--soft, --top, --min-prob and --max-distance"
+                )
         if self.soft and self.top is not None:
             raise UsageError("--soft gives all probabilities, --top only some: choose one of them")
         if self.top is not None and self.top < 1:

@@ -99,6 +99,7 @@ class Assigner:
 
     Args:
         matching: gives clusters the ids of an older model.
+        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
     """
 
     def __init__(
@@ -107,10 +108,12 @@ class Assigner:
         device: torch.device | str = "cpu",
         options: AssignOptions = HARD,
         matching: Matching | None = None,
+        chosen: np.ndarray | None = None,
     ):
         self.model = model
         self.device = torch.device(device)
         self.options = options
+        self.chosen = chosen
         self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
@@ -124,16 +127,21 @@ class Assigner:
         self, vectors: np.ndarray, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
         """The assignments of ``vectors`` (B, D) float32 with the numbers ``rows`` (B,)."""
-        found = list(in_pieces(lambda where: self._assign(vectors[where]), len(vectors)))
+        found = list(in_pieces(lambda w: self._assign(vectors[w], rows[w]), len(vectors)))
         arrays = {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
         return Assignments(rows, carried=carried, **arrays)
 
-    def _assign(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    def _assign(self, vectors: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of ``Assignments`` for these rows, by name."""
         z = prepared(vectors, self.model.metric, self.device)
         found: dict[str, Tensor] = {}
         options = self.options
-        if options.distance or options.max_distance is not None:
+        if self.chosen is not None:
+            # Of bad rows nothing is kept in the end.
+            nearest = torch.from_numpy(self.chosen[rows].clip(0)).long().to(self.device)
+            if options.distance:
+                found["distances"] = self.index.squared_distances_to(z, nearest).sqrt_()
+        elif options.distance or options.max_distance is not None:
             nearest, squared_distances = self.index.nearest(z)
             found["distances"] = squared_distances.sqrt_()
         else:
@@ -242,6 +250,7 @@ def assign(
     matching: Matching | None = None,
     first: int = 0,
     on_bad: Callable[[int], None] = lambda n_bad: None,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
@@ -251,6 +260,7 @@ def assign(
         first: number of the first row to give; the rows before it are skipped.
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
             which leaves them out, or "label", which gives them the label -1.
+        chosen: (N,) int32 labels of all rows, in place of the nearest centres.
 
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
@@ -258,7 +268,7 @@ def assign(
     """
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
-    assigner = Assigner(model, device, options, matching)
+    assigner = Assigner(model, device, options, matching, chosen)
     written = assigner.n_ids if options.soft else options.top or 1
     rows = block_rows(model.n_clusters, model.n_features, written, device)
     needs_direction = model.metric == "cosine"

@@ -10,7 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from dinkcli.assigning.assigner import assign
+from dinkcli.assigning.assigner import Assigner, assign
+from dinkcli.assigning.limited import labels_of_all
 from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers import (
     Encoding,
@@ -158,6 +159,9 @@ def run(
     """
     counts = Counts(np.zeros(job.n_ids, np.int64))
     where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
+    chosen = None
+    if job.options.max_size is not None:
+        chosen = labels_of_all(Assigner(job.model, where), job.data, job.options.max_size)
     with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
         missing: list[tuple[int, int | None]] = [(0, None)]
         if isinstance(writer, PartsWriter):
@@ -165,7 +169,7 @@ def run(
         for first, stop in missing:
             data = job.data if stop is None else job.data.part(first, stop)
             blocks = assign(
-                job.model, data, where, job.options, job.matching, first, counts.add_bad
+                job.model, data, where, job.options, job.matching, first, counts.add_bad, chosen
             )
             for rows in blocks:
                 writer.write(rows)

@@ -93,6 +93,16 @@ def assign(
         float | None,
         option(CLUSTERS, help="Give rows that are farther than this from every centre cluster -1."),
     ] = None,
+    max_size: Annotated[
+        str | None,
+        option(
+            CLUSTERS,
+            metavar="NUMBER|1.2x",
+            help="The most rows that a cluster may get in this run, or how many times the mean; "
+            "rows for which the nearest has no room go where it costs the least. Labels then "
+            "depend on all rows of the run.",
+        ),
+    ] = None,
     id_column: IdColumn = None,
     columns: CarriedColumns = None,
     csv_safe: CsvSafe = False,
@@ -124,7 +134,9 @@ def assign(
         share = share_of(shard, launched())
         silent = is_silent(share)
         quiet = quiet or silent
-        options = AssignOptions(soft, top, distance, temperature, dtype, min_prob, max_distance)
+        options = AssignOptions(
+            soft, top, distance, temperature, dtype, min_prob, max_distance, max_size
+        )
         destination = assign_run.Destination.of(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )

@@ -17,6 +17,7 @@ _WORDS = {
     "anneal": "looking for clusters",
     "refine": "moving centres",
     "pass": "settling on all rows",
+    "limit": "limiting sizes",
 }
 # Where each phase lies in one start, by the time that it takes on the sets of docs/benchmarks.md.
 _IN_START = {"anneal": (0.0, 0.7), "refine": (0.7, 1.0)}
@@ -127,6 +128,13 @@ def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> 
     )
     middle = sizes[len(sizes) // 2]
     say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
+    if "free_inertia" in metrics:
+        free = metrics["free_inertia"]
+        more = f"{metrics['inertia'] / free - 1:.2%} more than" if free > 0 else "as without:"
+        say(
+            f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
+            f"is {more} the {free:.6g} of nearest centres before"
+        )
     reseeded = sum(step["reseeded"] for step in model.training["history"])
     if reseeded:
         say(f"empty clusters given new centres: {reseeded}")

@@ -105,6 +105,18 @@ def train(
         option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
     ] = 1e-4,
     seed: Seed = 0,
+    max_size: Annotated[
+        str | None,
+        option(
+            CLUSTERS,
+            metavar="NUMBER|1.2x",
+            help="The most rows that a cluster may have, or how many times the mean. What it costs "
+            "in inertia is said; assign respects it with --max-size too.",
+        ),
+    ] = None,
+    balance: Annotated[
+        bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
+    ] = False,
     match_path: Match = None,
     dim: Dim = None,
     bits: Bits = False,
@@ -151,7 +163,10 @@ def train(
         from dinkcli.cli.train_run import TrainRun, number_or_text
         from dinkcli.data.base import Columns
         from dinkcli.data.weights import weight_column
+        from dinkcli.errors import UsageError
 
+        if balance and max_size is not None:
+            raise UsageError("--balance is --max-size 1x: give one of them")
         options: dict[str, Any] = {
             "metric": metric,
             "temperature": number_or_text(temperature),
@@ -162,6 +177,7 @@ def train(
             "batch_size": batch_size,
             "tol": tol,
             "seed": seed,
+            "max_size": "1x" if balance else max_size,
         }
         run = TrainRun(
             inputs=inputs,

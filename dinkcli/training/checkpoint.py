@@ -143,7 +143,7 @@ class Checkpoints:
 
 def capture(trainer: Trainer, checksums: dict[str, int]) -> TrainingState:
     """All that the next step of ``trainer`` depends on, besides the data and the options."""
-    tensors, values = trainer.at.pack()
+    tensors, values = trainer.to_save.pack()
     tensors |= {_GENERATOR: trainer.generator.get_state(), _SHIFT: trainer.rows.shift}
     return TrainingState(
         {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()},

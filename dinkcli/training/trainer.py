@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -24,8 +24,9 @@ from dinkcli.head.head import DinkClusterHead
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
 from dinkcli.nearest.sums import Statistics, full_pass
-from dinkcli.options import TrainOptions
+from dinkcli.options import TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
+from dinkcli.training.limited import MOST_PASSES, limited_passes
 from dinkcli.training.passes import Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
@@ -45,7 +46,8 @@ class Step:
     """What is known after one update of the centres.
 
     Attributes:
-        phase: "anneal", "refine" or "pass" (one over all rows).
+        phase: "anneal", "refine", "pass" (one over all rows) or "limit" (one under a limit of the
+            sizes of clusters, whose inertia is that of its partition).
         done, total: position in the phase; ``total`` is a bound for refine and pass.
         rows: rows that this step read.
         temperature: that the step was made at.
@@ -100,7 +102,14 @@ class Trainer:
         self._project = rows.project
         self._starts = 1
         self.generator = torch.Generator().manual_seed(options.seed)
+        self.free_inertia: float | None = None  # before sizes were limited
+        self._before: Progress | None = None
         self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
+
+    @property
+    def to_save(self) -> Progress:
+        """All that the next step depends on."""
+        return self._before or self.at
 
     @property
     def cluster_centers(self) -> Tensor:
@@ -128,6 +137,7 @@ class Trainer:
                 at.loop = Passing.begin(at.centers)
             self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
             yield from self._passes(at.loop, 0.0)
+            yield from self._limit_sizes()
             return
         if at.loop is None:
             self._seed(self.sample)
@@ -138,6 +148,7 @@ class Trainer:
             yield from self._literal_passes(at.loop)
         elif isinstance(at.loop, Passing):
             yield from self._passes(at.loop, float(options.temperature))
+            yield from self._limit_sizes()
 
     def _best_start(self, sample: Sample) -> Iterator[Step | None]:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
@@ -237,6 +248,23 @@ class Trainer:
                 continue
             position = done.number, done.limit
             yield self._pass_step(position, temperature, done.found, done.reseeded)
+
+    def _limit_sizes(self) -> Iterator[Step]:
+        """Passes under the limit of sizes, if there is one. A training that is saved on its way
+        through them begins them once more."""
+        options, at, rows = self.options, self.at, self.rows
+        if options.max_size is None:
+            return
+        limit = most_rows(options.max_size, rows.n_rows, options.n_clusters)
+        self.free_inertia = float(torch.as_tensor(at.cluster_inertia).sum())
+        self._before = at
+        at = self.at = replace(at)
+        passes = limited_passes(rows, at.centers, limit, options.tol)
+        for number, (centers, found) in enumerate(passes):
+            at.centers = centers
+            at.measured(found)
+            step = self._pass_step((number, MOST_PASSES), 0.0, found)
+            yield replace(step, phase="limit")
 
     def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
         """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""

@@ -1,0 +1,63 @@
+"""Labels under a limit of the size of clusters, which depend on all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.assigning.assigner import Assigner, block_rows, prepared
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.spool import is_stream
+from dinkcli.errors import UsageError
+from dinkcli.nearest.limited import labels_within
+from dinkcli.options import most_rows
+
+
+class _Rows:
+    """The good rows of a data set, prepared, as often as they are iterated over.
+
+    Attributes:
+        good: (N,) bool, known after the first time.
+    """
+
+    def __init__(self, assigner: Assigner, data: DataSet):
+        self._assigner, self._data = assigner, data.whole
+        self.good = np.empty(0, bool)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        assigner, data, good = self._assigner, self._data, []
+        model = assigner.model
+        rows = block_rows(model.n_clusters, model.n_features, 1, assigner.device)
+        for block in data.blocks(rows, nonzero=model.metric == "cosine"):
+            assigner.check_range(block.vectors, data.name, block.start)
+            usable = np.ones(len(block), bool) if block.bad is None else ~block.bad
+            good.append(usable)
+            vectors = block.vectors if usable.all() else block.vectors[usable]
+            yield prepared(vectors, model.metric, assigner.device)
+        self.good = np.concatenate(good)
+
+
+def labels_of_all(assigner: Assigner, data: DataSet, max_size: str) -> np.ndarray:
+    """(N,) int32: the labels of least inertia of which none is there more often than allowed; -1
+    for bad rows.
+
+    Raises:
+        UsageError: an input that can be read only once, or a limit that is too low.
+    """
+    for reader in data.readers:
+        if is_stream(reader):
+            raise UsageError(
+                f"{reader.path}: a stream is read once, and --max-size looks at all rows before "
+                "the first of them gets a cluster; write the stream to a file first"
+            )
+    rows = _Rows(assigner, data)
+    n_rows = sum(len(z) for z in rows)
+    labels = np.full(len(rows.good), -1, np.int32)
+    if n_rows:
+        limit = most_rows(max_size, n_rows, assigner.model.n_clusters)
+        centers = torch.from_numpy(assigner.model.cluster_centers).to(assigner.device)
+        labels[rows.good] = labels_within(rows, centers, limit)
+    return labels
