@@ -186,7 +186,8 @@ class AssignOptions:
         soft: the probabilities of all K clusters.
         top: the M most probable clusters with their probabilities; None leaves them out.
         distance: the Euclidean distance to the nearest centre.
-        temperature: of the probabilities, softmax over centres of minus the distance over it.
+        temperature: of the probabilities, softmax over centres of minus the squared distance over
+            it; None for the model's own.
         probability_type: "float32" or "float16".
         min_prob: rows whose cluster is less probable than this are outliers, labelled -1.
         max_distance: rows farther than this from every centre are outliers, labelled -1.
@@ -199,7 +200,7 @@ class AssignOptions:
     soft: bool = False
     top: int | None = None
     distance: bool = False
-    temperature: float = 1.0
+    temperature: float | None = None
     probability_type: str = "float32"
     min_prob: float | None = None
     max_distance: float | None = None
@@ -217,7 +218,7 @@ class AssignOptions:
             raise UsageError("--soft gives all probabilities, --top only some: choose one of them")
         if self.top is not None and self.top < 1:
             raise UsageError(f"--top {self.top}: expected at least 1")
-        if not 0 < self.temperature < math.inf:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise UsageError(f"--temperature {self.temperature}: expected a number above 0")
         if self.probability_type not in PROBABILITY_TYPES:
             raise UsageError(

@@ -109,6 +109,25 @@ def distances_float64(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return np.stack([np.sqrt(((centers - row) ** 2).sum(1)) for row in z])
 
 
+def usual_temperature(centers: np.ndarray) -> float:
+    """A seventh of the median squared distance of a centre to its nearest other one."""
+    squares = distances_float64(centers, centers) ** 2
+    np.fill_diagonal(squares, np.inf)
+    return np.median(squares.min(1)) / 7
+
+
+def softmax_float64(distances: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, K) probabilities from Euclidean distances (N, K)."""
+    squares = distances**2
+    weights = np.exp(-(squares - squares.min(1, keepdims=True)) / temperature)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def usual_softmax(model: Any, distances: np.ndarray) -> np.ndarray:
+    """(N, K) probabilities at the temperature that a model has by default."""
+    return softmax_float64(distances, usual_temperature(model.cluster_centers))
+
+
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``invoke(*args, code=0)`` runs the command in this process, in the test's folder."""

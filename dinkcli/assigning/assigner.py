@@ -21,6 +21,7 @@ from dinkcli.models.matching import Matching
 from dinkcli.models.model import Model
 from dinkcli.nearest.index import CenterIndex, chunk_rows
 from dinkcli.nearest.limits import LARGEST_NORM, normalize_, refuse_overflow
+from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import HARD, AssignOptions
 from dinkcli.processes.device import in_pieces
 
@@ -37,6 +38,7 @@ class Assignments:
         rows: (B,) int64, numbers of the rows over all inputs, ascending.
         labels: (B,) int32.
         distances: (B,) float32, Euclidean, to the nearest centre, or None.
+        own: (B,) float32, the probability of the row's own cluster, or None.
         clusters: (B, M) int32, the most probable ones, best first, or None.
         probabilities: (B, M), or (B, K) for soft assignments, float32 or float16, or None.
         carried: the B values of each carried column, or None without such columns.
@@ -45,6 +47,7 @@ class Assignments:
     rows: np.ndarray
     labels: np.ndarray
     distances: np.ndarray | None = None
+    own: np.ndarray | None = None
     clusters: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     carried: pa.RecordBatch | None = None
@@ -72,6 +75,7 @@ class Assignments:
             self,
             labels=np.where(bad, np.int32(-1), self.labels),
             distances=None if self.distances is None else _blank(self.distances, bad, np.nan),
+            own=None if self.own is None else _blank(self.own, bad, np.nan),
             clusters=None if self.clusters is None else _blank(self.clusters, column, -1),
             probabilities=(
                 None if self.probabilities is None else _blank(self.probabilities, column, 0)
@@ -118,6 +122,9 @@ class Assigner:
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
+        temperature = model.temperature if options.temperature is None else options.temperature
+        kind = getattr(torch, options.probability_type)
+        self._soften = Probabilities(self.index, temperature, dtype=kind)
         self.n_ids = model.n_clusters if matching is None else matching.n_ids
         self._ids: Tensor | None = None
         if matching is not None:
@@ -164,21 +171,22 @@ class Assigner:
         options = self.options
         wanted = {"distances": options.distance, "clusters": options.top is not None}
         wanted["probabilities"] = options.soft or options.top is not None
+        wanted["own"] = options.needs_probabilities
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``own`` (B,), and ``probabilities`` with ``clusters`` as far as they are wanted."""
         parts: list[dict[str, Tensor]] = []
-        # One chunk's (rows, K) distances at a time, whatever is kept of them.
+        # One chunk's (rows, K) exponents at a time, whatever is kept of them.
         for rows, label in zip(self.index.chunks(z), self.index.chunks(labels), strict=True):
-            distances = self.index.squared_distances(rows).sqrt_()
-            probabilities = torch.softmax(distances / -self.options.temperature, dim=1)
+            exponents = self._soften.exponents(rows, label)
+            probabilities = torch.softmax(exponents, dim=1)
             part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
-            part |= self._kept(distances, probabilities, label)
+            part |= self._kept(exponents, probabilities)
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _kept(self, distances: Tensor, probabilities: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def _kept(self, exponents: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
         kind = getattr(torch, self.options.probability_type)
         if self.options.soft:
             if self._ids is not None:
@@ -189,12 +197,12 @@ class Assigner:
             return {"probabilities": probabilities.to(kind)}
         if self.options.top is None:
             return {}
-        # The label comes first even where rounding puts another centre before it.
-        ranked = distances.scatter(1, label[:, None], -1).topk(self.options.top, largest=False)
-        clusters = ranked.indices if self._ids is None else self._ids[ranked.indices]
+        # By exponents, which tell apart what is too improbable to be more than 0.
+        ranked = exponents.topk(self.options.top).indices
+        clusters = ranked if self._ids is None else self._ids[ranked]
         return {
             "clusters": clusters.to(torch.int32),
-            "probabilities": probabilities.gather(1, ranked.indices).to(kind),
+            "probabilities": probabilities.gather(1, ranked).to(kind),
         }
 
     def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dinkcli.assigning.assigner import Assigner, assign
+from dinkcli.assigning.assigner import Assigner, Assignments, assign
 from dinkcli.assigning.limited import labels_of_all
 from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers import (
@@ -60,6 +60,8 @@ class Counts:
         outliers: rows with the label -1, bad ones not counted.
         bad: rows that were skipped or labelled -1 because they have no usable vector.
         sizes: (n_ids,) int64, rows of each cluster.
+        certainty: sum of the probabilities that rows have of being in their own cluster.
+        judged: rows of which it is the sum; 0 where probabilities were not asked for.
         parts: complete parts in the folder (of the share), or None without parts.
         complete: no part is missing in the folder, or None without parts.
     """
@@ -69,16 +71,21 @@ class Counts:
     rows_before: int = 0
     outliers: int = 0
     bad: int = 0
+    certainty: float = 0.0
+    judged: int = 0
     parts: int | None = None
     complete: bool | None = None
 
     def add_bad(self, n_bad: int) -> None:
         self.bad += n_bad
 
-    def add(self, labels: np.ndarray) -> None:
+    def add(self, rows: Assignments) -> None:
         # One bin more in front takes the label -1.
-        found = np.bincount(labels + 1, minlength=len(self.sizes) + 1)
-        self.rows += len(labels)
+        found = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
+        self.rows += len(rows)
+        if rows.own is not None:
+            self.certainty += float(np.nansum(rows.own, dtype=np.float64))
+            self.judged += int(np.isfinite(rows.own).sum())
         self.outliers += int(found[0])
         self.sizes += found[1:]
 
@@ -97,6 +104,12 @@ class Job:
     options: AssignOptions
     model_name: str = "model"
     matching: Matching | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Of the probabilities."""
+        asked = self.options.temperature
+        return self.model.temperature if asked is None else asked
 
     @property
     def n_ids(self) -> int:
@@ -138,6 +151,7 @@ class Job:
             "columns": self.data.carried.names,
             "id_column": self.data.columns.id,
             **asdict(self.options),
+            "temperature": self.temperature,
         }
 
 
@@ -173,7 +187,7 @@ def run(
             )
             for rows in blocks:
                 writer.write(rows)
-                counts.add(rows.labels)
+                counts.add(rows)
                 on_rows(counts.rows_before + counts.rows)
     if isinstance(writer, PartsWriter):
         counts.parts, counts.complete = writer.n_parts, writer.complete

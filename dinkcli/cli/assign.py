@@ -75,13 +75,14 @@ def assign(
         bool, option(CLUSTERS, "--distance", help="Also write the distance to the nearest centre.")
     ] = False,
     temperature: Annotated[
-        float,
+        float | None,
         option(
             CLUSTERS,
-            help="How soft probabilities are: they are the softmax of minus distance over "
-            "temperature, so lower is sharper.",
+            help="How soft probabilities are: they are the softmax of minus the squared distance "
+            "over the temperature, so lower is sharper. By default the model has one.",
+            show_default=False,
         ),
-    ] = 1.0,
+    ] = None,
     dtype: Annotated[
         Literal["float32", "float16"], option(OUTPUT, help="The type of the probabilities.")
     ] = "float32",
@@ -162,6 +163,8 @@ def assign(
             assign_run.save_summary(summary, destination.json_file)
         if silent:
             return
+        if not quiet:
+            assign_run.warn_of_uncertainty(summary)
         if json_summary:
             say(json.dumps(summary))
         elif not quiet:

@@ -21,6 +21,9 @@ from dinkcli.cli.paths import (
 from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 
+# Of the way from chance to certainty: where the mean probability is below, it says nothing.
+_UNCERTAIN = 0.1
+
 if TYPE_CHECKING:
     from dinkcli.assigning.pipeline import Counts, Job, Output
     from dinkcli.assigning.shards import Shard
@@ -184,6 +187,9 @@ def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict
         "bad_rows": counts.bad,
         "seconds": round(seconds, 3),
     }
+    if counts.judged:
+        summary["temperature"] = job.temperature
+        summary["mean_probability"] = counts.certainty / counts.judged
     if counts.parts is not None:
         summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
     if target.shard is not None:
@@ -198,6 +204,17 @@ def save_summary(summary: dict[str, Any], path: str) -> None:
 
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(summary) + "\n")
+
+
+def warn_of_uncertainty(summary: dict[str, Any]) -> None:
+    """One line where probabilities say next to nothing."""
+    mean, chance = summary.get("mean_probability", 1.0), 1 / summary["n_clusters"]
+    if mean < chance + _UNCERTAIN * (1 - chance):
+        say(
+            f"Warning: the cluster of a row has a probability of {mean:.3g} on average, where "
+            f"chance alone gives {chance:.3g}: give a lower --temperature than "
+            f"{summary['temperature']:.3g}"
+        )
 
 
 def show_summary(summary: dict[str, Any]) -> None:

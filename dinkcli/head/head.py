@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dinkcli.head.objective import dilation_loss, shrink_loss, tempered_shrink_loss
 from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.probabilities import Probabilities
 
 
 class DinkClusterHead(nn.Module):
@@ -97,8 +98,8 @@ class DinkClusterHead(nn.Module):
         index = CenterIndex(self.cluster_centers)
         if not soft:
             return index.labels(z)
-        parts = [torch.softmax(-index.squared_distances(c).sqrt_(), 1) for c in index.chunks(z)]
-        return torch.cat(parts)
+        soften = Probabilities(index, temperature=1.0, squared=False)
+        return torch.cat([soften(rows, index.labels(rows)) for rows in index.chunks(z)])
 
     predict = cluster
 

@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 SUFFIX = ".dink.safetensors"
 _KEY = "dink"
 _STATE = "state."
+_JUDGED_CENTERS = 1024  # for the usual temperature
+_NEIGHBOUR_SHARE = 1 / 7
 # A header is parsed as a whole, so it has to be small. The longest history that fits is kept.
 _HEADER_BYTES = 32 << 20
 _HISTORY_STEPS = 50_000
@@ -71,6 +73,8 @@ class Model:
         metric: "euclidean" or "cosine" (rows are normalised before they are compared).
         column: the parquet column trained on, or None.
         training: how it was made: options, input, metrics, versions, history. Plain JSON.
+        temperature: of the probabilities that ``assign`` gives, softmax over centres of minus the
+            squared distance over it; by default that of ``usual_temperature``.
         state: where its training stands when this is a checkpoint; None in a finished model.
     """
 
@@ -80,6 +84,11 @@ class Model:
     column: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
     state: TrainingState | None = None
+    temperature: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            self.temperature = usual_temperature(self.cluster_centers)
 
     @property
     def n_clusters(self) -> int:
@@ -128,6 +137,7 @@ class Model:
             "n_features": self.n_features,
             "metric": self.metric,
             "column": self.column,
+            "temperature": self.temperature,
             "training": self.training | _thinned(self.training.get("history", [])),
         }
         tensors: dict[str, np.ndarray] = {
@@ -195,7 +205,33 @@ def load(path: str | os.PathLike[str]) -> Model:
         named = {name.removeprefix(_STATE): tensors[name] for name in names}
         state = TrainingState(named, document["state"])
     column, training = document.get("column"), document.get("training", {})
-    return Model(centers.copy(), sizes.copy(), document["metric"], column, training, state)
+    metric, temperature = document["metric"], document.get("temperature", -1.0)
+    return Model(centers.copy(), sizes.copy(), metric, column, training, state, temperature)
+
+
+def usual_temperature(cluster_centers: np.ndarray) -> float:
+    """A seventh of what the nearest other centre is away, squared, for the median centre.
+
+    The mean probability of the rows' own clusters is then about the share of rows that a second
+    training assigns alike (docs/objective.md). 0 where most centres have a copy.
+
+    Args:
+        cluster_centers: (K, D); of many, some are looked at.
+    """
+    centers = cluster_centers.astype(np.float64)
+    centers -= centers.mean(0)
+    if len(centers) == 1:
+        return 1.0
+    chosen = np.unique(np.linspace(0, len(centers) - 1, _JUDGED_CENTERS).astype(int))
+    nearest = []
+    for part in np.array_split(chosen, -(-len(chosen) // 64)):
+        squares = (centers**2).sum(1) + (centers[part] ** 2).sum(1)[:, None]
+        squares -= 2 * centers[part] @ centers.T
+        squares[np.arange(len(part)), part] = np.inf
+        others = squares.argmin(1)
+        nearest.append(((centers[part] - centers[others]) ** 2).sum(1))
+    # To six digits, so that it does not depend on the number of threads.
+    return float(f"{np.median(np.concatenate(nearest)) * _NEIGHBOUR_SHARE:.6g}")
 
 
 def _document(file: IO[bytes]) -> dict[str, Any] | None:
@@ -248,6 +284,9 @@ def _check_schema(document: dict[str, Any]) -> None:
             raise ValueError(f"training.{name} is {training[name]!r:.80}")
     if not all(isinstance(step, dict) for step in training.get("history", [])):
         raise ValueError("training.history holds something else than steps")
+    temperature = document.get("temperature", 0.0)
+    if not isinstance(temperature, float | int) or not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature!r:.80}")
     if document["metric"] not in METRICS:
         raise ValueError(f"unknown metric {document['metric']!r:.80}")
     if "state" in document:

@@ -103,7 +103,7 @@ class CenterIndex:
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
-        return self.scorer.squared_distances(z)
+        return self.scorer.squared_distances(z)[0]
 
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
@@ -139,7 +139,7 @@ class CenterIndex:
         labels = torch.empty(len(z), dtype=torch.int64)
         distances = torch.empty(len(z), dtype=self.dtype)
         close = [torch.empty(0, dtype=torch.int64)]
-        for where, rows in self._shifted(z, scratch):
+        for where, _, rows in self._shifted(z, scratch):
             labels[where], distances[where], noise = self.scorer.rough(rows, scratch)
             close.append((distances[where] <= noise).nonzero()[:, 0] + where.start)
         again = torch.cat(close)
@@ -160,8 +160,8 @@ class CenterIndex:
         scratch = Scratch(z.device)
         labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
         distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
-        for where, rows in self._shifted(z, scratch):
-            labels[:, where] = find(rows, number, scratch)
+        for where, rows, shifted in self._shifted(z, scratch):
+            labels[:, where] = find(shifted, number, scratch)
             for label, found in zip(labels[:, where], distances[:, where], strict=True):
                 found[:] = self.scorer.squared_distances_to(rows, label, scratch)
         return labels, distances
@@ -170,15 +170,18 @@ class CenterIndex:
         """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
         scratch = Scratch(z.device)
         found = torch.empty(len(z), dtype=self.dtype, device=z.device)
-        for where, rows in self._shifted(z, scratch):
+        done = 0
+        for rows in self.chunks(z) if len(z) else ():
+            where = slice(done, done + len(rows))
             found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
+            done = where.stop
         return found
 
-    def _shifted(self, z: Tensor, scratch: Scratch) -> Iterator[tuple[slice, Tensor]]:
-        """Where each chunk of ``z`` (N, D) is, and its rows as the scorer wants them."""
+    def _shifted(self, z: Tensor, scratch: Scratch) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Where each chunk of ``z`` (N, D) is, its rows, and these as products want them."""
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
-            yield slice(start, start + len(chunk)), self.scorer.shifted(chunk, scratch)
+            yield slice(start, start + len(chunk)), chunk, self.scorer.shifted(chunk, scratch)
             start += len(chunk)
 
     def _search(
@@ -199,14 +202,14 @@ class CenterIndex:
         ]
         doubtful: list[Tensor] = []
         ties: list[_Ties] = []
-        for where, rows in self._shifted(z, scratch):
+        for where, rows, shifted in self._shifted(z, scratch):
             if short:
-                near, limit = self.scorer.short_two(rows, scratch)
+                near, limit = self.scorer.short_two(shifted, scratch)
                 tied = ties_of(near, limit)
                 short = len(tied) <= _MANY * len(rows)
                 doubtful.append(tied + where.start)
             else:
-                near, limit = self.scorer.two(rows, scratch)
+                near, limit = self.scorer.two(shifted, scratch)
                 tied = ties_of(near, limit)
                 if len(tied):
                     ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
@@ -236,7 +239,7 @@ class CenterIndex:
         labels: Tensor,
         seconds: Tensor,
     ) -> None:
-        """Writes what ``_search`` gives about the shifted ``rows`` (B, D)."""
+        """Writes what ``_search`` gives about the ``rows`` (B, D)."""
         scratch = Scratch(rows.device)
         for numbers, target, distances in zip((labels, seconds), found[:2], found[2:], strict=True):
             if len(target):
@@ -253,8 +256,7 @@ class CenterIndex:
         candidates = scores.topk(int(counts.max()), largest=False).indices
         exact = self._rescore(z[where], candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
-        rows = self.scorer.shifted(z[where], Scratch(z.device))
-        self._put(found, where, rows, exact, seconds)
+        self._put(found, where, z[where], exact, seconds)
 
     def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
         """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the

@@ -106,18 +106,20 @@ class Scorer:
         product, _ = self._short_product(rows, norms, scratch)
         return self._best.short_few(product, number, scratch)
 
-    def squared_distances(self, z: Tensor) -> Tensor:
-        """||z_i - c_j||^2, (B, K), in one piece; never negative."""
+    def squared_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """||z_i - c_j||^2, (B, K), in one piece, never negative; and the squared norms of the rows
+        as they are computed with, (B,)."""
         rows = self.shifted(z, Scratch(z.device))
+        squares = torch.linalg.vecdot(rows, rows)
         with products(rows.device):
             scores = torch.addmm(self._half_norms, rows, self._shifted.T, alpha=-1)
-        return scores.mul_(2).add_(rows.square().sum(1, keepdim=True)).clamp_(min=0)
+        return scores.mul_(2).add_(squares[:, None]).clamp_(min=0), squares
 
     def squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: Scratch) -> Tensor:
-        """From shifted ``rows`` (B, D) to the centres ``labels`` (B,), from the coordinates: no
-        digits are lost to cancellation, as in scores they can be."""
+        """From ``rows`` (B, D) to the centres ``labels`` (B,), from the coordinates as they came:
+        no digits are lost to cancellation, as in scores they can be, nor to a shift."""
         chosen = scratch("rows", rows.shape, self.dtype)
-        torch.index_select(self._shifted, 0, labels, out=chosen)
+        torch.index_select(self.centers, 0, labels, out=chosen)
         return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
 
     def _scores(self, rows: Tensor, scratch: Scratch, short: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import distances_float64
+from conftest import distances_float64, softmax_float64, usual_softmax
 
 import dinkcli
 from dinkcli.assigning.assigner import Assigner, assign, block_rows
@@ -48,11 +48,6 @@ def data(tmp_path, blobs):
     model = dinkcli.Model(centers.astype(np.float32), np.ones(4))
     model.save(tmp_path / "m.safetensors")
     return model, names, distances_float64(z, centers)
-
-
-def softmax(distances, temperature=1.0):
-    weights = np.exp(-(distances - distances.min(1, keepdims=True)) / temperature)
-    return weights / weights.sum(1, keepdims=True)
 
 
 READERS = {
@@ -97,7 +92,7 @@ def lists(frame, name, n):
 
 @pytest.mark.parametrize(("suffix", "reader"), CASES)
 def test_foreign_readers_see_the_same(invoke, data, tmp_path, suffix, reader):
-    _, _, distances = data
+    model, _, distances = data
     path = tmp_path / f"y.{suffix}"
     read = READERS[suffix][reader]
     invoke("assign", "m.safetensors", "x.npy", "--distance", "--top", 2, "-o", path)
@@ -108,11 +103,11 @@ def test_foreign_readers_see_the_same(invoke, data, tmp_path, suffix, reader):
     np.testing.assert_allclose(frame["distance"], distances.min(1), rtol=1e-5)
     order = distances.argsort(1)[:, :2]
     np.testing.assert_array_equal(lists(frame, "clusters", 2), order)
-    expected = np.take_along_axis(softmax(distances), order, 1)
+    expected = np.take_along_axis(usual_softmax(model, distances), order, 1)
     np.testing.assert_allclose(lists(frame, "probabilities", 2), expected, rtol=1e-4)
     invoke("assign", "m.safetensors", "x.npy", "--soft", "--temperature", 0.5, "-o", path)
     found = lists(read(str(path)), "probabilities", 4)
-    np.testing.assert_allclose(found, softmax(distances, 0.5), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, softmax_float64(distances, 0.5), rtol=1e-4, atol=1e-7)
 
 
 def test_types_and_metadata(invoke, data, tmp_path):
@@ -160,7 +155,7 @@ def test_the_fingerprint_is_that_of_centres_and_metric(data):
 
 
 def test_npy_is_plain_for_one_value_and_structured_for_several(invoke, data, tmp_path):
-    _, _, distances = data
+    model, _, distances = data
 
     def written(*options):
         invoke("assign", "m.safetensors", "x.npy", *options, "-o", "y.npy")
@@ -171,25 +166,36 @@ def test_npy_is_plain_for_one_value_and_structured_for_several(invoke, data, tmp
     np.testing.assert_array_equal(labels, distances.argmin(1))
     soft = written("--soft", "--dtype", "float16")
     assert (soft.dtype, soft.shape) == (np.float16, (300, 4))
-    np.testing.assert_allclose(soft, softmax(distances), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        soft,
+        usual_softmax(model, distances),
+        rtol=1e-3,
+        atol=1e-7,
+    )
     several = written("--top", 3, "--distance")
     assert several.dtype.names == ("cluster", "distance", "clusters", "probabilities")
     np.testing.assert_array_equal(several["clusters"], distances.argsort(1)[:, :3])
     np.testing.assert_allclose(several["distance"], distances.min(1), rtol=1e-5)
     marked = written("--soft", "--max-distance", 3)
     np.testing.assert_array_equal(marked["cluster"] == -1, distances.min(1) > 3)
-    np.testing.assert_allclose(marked["probabilities"], softmax(distances), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        marked["probabilities"],
+        usual_softmax(model, distances),
+        rtol=1e-4,
+        atol=1e-7,
+    )
 
 
 def test_outliers_are_marked(invoke, data, tmp_path):
     _, _, distances = data
     labels, least = distances.argmin(1), distances.min(1)
-    own = softmax(distances).max(1)
+    own = softmax_float64(distances, 20).max(1)
     far, unsure = np.quantile(least, 0.8), np.quantile(own, 0.3)
+    warm = ["--temperature", 20]
     cases = (
         (["--max-distance", far], least > far),
-        (["--min-prob", unsure], own < unsure),
-        (["--max-distance", far, "--min-prob", unsure], (least > far) | (own < unsure)),
+        ([*warm, "--min-prob", unsure], own < unsure),
+        ([*warm, "--max-distance", far, "--min-prob", unsure], (least > far) | (own < unsure)),
     )
     for options, outlier in cases:
         result = invoke("assign", "m.safetensors", "x.npy", *options, "--json", "-o", "y.npy")

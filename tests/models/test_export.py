@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import SAMPLES, distances_float64
+from conftest import SAMPLES, distances_float64, usual_softmax
 
 import dinkcli
 
@@ -57,15 +57,11 @@ def agree(what, found, expected):
     assert disagreements == 0
 
 
-def softmax(distances):
-    weights = np.exp(-(distances - distances.min(1, keepdims=True)))
-    return weights / weights.sum(1, keepdims=True)
-
-
 def test_onnx_in_onnxruntime(trained, monkeypatch):
     import onnxruntime
 
     folder, z, labels, distances = trained
+    model = dinkcli.load(folder / "m.safetensors")
     session = onnxruntime.InferenceSession(export(folder, "m.onnx", monkeypatch))
     assert session.get_modelmeta().custom_metadata_map["dink.fingerprint"] == (
         dinkcli.load(folder / "m.safetensors").fingerprint
@@ -75,7 +71,12 @@ def test_onnx_in_onnxruntime(trained, monkeypatch):
     )
     agree("onnxruntime", cluster, labels)
     np.testing.assert_allclose(distance, distances.min(1), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(probabilities, softmax(distances), rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        probabilities,
+        usual_softmax(model, distances),
+        rtol=2e-3,
+        atol=1e-6,
+    )
     for size in (1, 7):  # the batch is dynamic
         assert session.run(["cluster"], {"rows": z[:size]})[0].tolist() == labels[:size].tolist()
 
@@ -83,6 +84,7 @@ def test_onnx_in_onnxruntime(trained, monkeypatch):
 @pytest.mark.slow
 def test_pt2_without_dink(trained, monkeypatch):
     folder, z, labels, distances = trained
+    model = dinkcli.load(folder / "m.safetensors")
     path = export(folder, "m.pt2", monkeypatch)
     np.save(folder / "z.npy", z)
     code = (
@@ -98,7 +100,12 @@ def test_pt2_without_dink(trained, monkeypatch):
     with np.load(folder / "found.npz") as found:
         agree("torch.export", found["c"], labels)
         np.testing.assert_allclose(found["d"], distances.min(1), rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(found["p"], softmax(distances), rtol=2e-3, atol=1e-6)
+        np.testing.assert_allclose(
+            found["p"],
+            usual_softmax(model, distances),
+            rtol=2e-3,
+            atol=1e-6,
+        )
 
 
 def test_faiss_index(trained, monkeypatch):

@@ -90,7 +90,7 @@ def test_assign_gives_the_old_ids(invoke, retrained, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "soft.npy").argmax(1), labels)
     invoke(*arguments, "--top", 2, "-o", "top.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "top.npy")["clusters"][:, 0], labels)
-    summary = json.loads(invoke(*arguments, "-o", "y.npy", "--json").stderr)
+    summary = json.loads(invoke(*arguments, "-o", "y.safetensors", "--json").stderr)
     assert summary["match"]["fingerprint"] == old.fingerprint
     assert len(summary["match"]["drift"]) == 6
 
@@ -131,12 +131,15 @@ def test_train_stores_the_old_ids(invoke, retrained, tmp_path):
 def test_models_that_cannot_be_matched(invoke, retrained, tmp_path):
     model(np.eye(4)).save(tmp_path / "four.safetensors")
     model(np.eye(5), "cosine").save(tmp_path / "cosine.safetensors")
-    for command in (["assign", "new.safetensors", "x.npy"], ["train", "x.npy", "-k", 6]):
+    for command in (
+        ["assign", "new.safetensors", "x.npy", "-o", "y.npy"],
+        ["train", "x.npy", "-k", 6, "-o", "y.safetensors"],
+    ):
         for name, message in (
             ("four", "features of the old model 4, of the new one 5"),
             ("cosine", "metric of the old model cosine, of the new one euclidean"),
         ):
-            result = invoke(*command, "-o", "y.npy", "--match", f"{name}.safetensors", code=1)
+            result = invoke(*command, "--match", f"{name}.safetensors", code=1)
             assert f"--match: {message}" in result.stderr
     result = invoke("train", "x.npy", "-k", 6, "--match", "no.safetensors", code=2)
     assert "no.safetensors: no such model file" in result.stderr

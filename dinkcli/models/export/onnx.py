@@ -74,7 +74,10 @@ def _graph(model: Model, onnx: Any) -> Any:
         node("Max", ["squared", "zero"], ["not_negative"]),
         node("Sqrt", ["not_negative"], ["distances"]),
         node("ReduceMin", ["distances", "features_axis"], ["distance"], keepdims=0),
-        node("Neg", ["distances"], ["logits"]),
+        # Away from the best first: its score may be large beside the temperature.
+        node("ReduceMin", ["scores", "features_axis"], ["best"], keepdims=1),
+        node("Sub", ["scores", "best"], ["worse"]),
+        node("Mul", ["worse", "sharpness"], ["logits"]),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     return onnx.helper.make_graph(
@@ -102,6 +105,7 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
         "half_norms": ((shifted.astype(np.float64) ** 2).sum(1) / 2).astype(np.float32),
         "features_axis": np.array([1], np.int64),
         "two": np.float32(2),
+        "sharpness": np.float32(-2 / max(model.temperature, 1e-30)),
         "zero": np.float32(0),
     }
     if model.metric == "cosine":

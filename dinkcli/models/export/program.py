@@ -22,6 +22,7 @@ class Clusters(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         self.cosine = model.metric == "cosine"
+        self.temperature = max(model.temperature, 1e-30)
         centers = torch.from_numpy(model.cluster_centers)
         shift = centers.mean(0)
         self.register_buffer("shift", shift)
@@ -35,7 +36,8 @@ class Clusters(nn.Module):
         scores = torch.addmm(self.half_norms, shifted, self.centers.T, alpha=-1)
         squared = scores * 2 + shifted.square().sum(1, keepdim=True)
         distances = squared.clamp(min=0).sqrt()
-        return scores.argmin(1), distances.amin(1), torch.softmax(-distances, dim=1)
+        exponents = (scores - scores.amin(1, keepdim=True)) * (-2 / self.temperature)
+        return scores.argmin(1), distances.amin(1), torch.softmax(exponents, dim=1)
 
 
 def write(model: Model, path: str) -> None:

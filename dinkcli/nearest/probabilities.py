@@ -1,0 +1,132 @@
+"""Probabilities of clusters: a softmax over centres of minus how far they are, over a temperature.
+
+Where centres lie close beside the norms of the rows, a float32 product cannot tell how much farther
+one of them is than the other. Rows for which its rounding could move an exponent are computed again
+in float64; those for which that is not enough either, with distances from the coordinates to all
+centres that could matter. The cluster of a row is always its most probable one.
+
+Shapes: B rows of a chunk, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dinkcli.nearest.index import CenterIndex
+
+# How much rounding may move an exponent: a probability then moves by a quarter of it at most.
+_TOLERANCE = 2e-4
+# A centre whose exponent lies farther below the best has a probability below 1e-6.
+_MATTERS = 14.0
+# Centres other than the row's own stay below it by at least this, or rounding would make a tie of
+# them: two units in the last place of a probability.
+_BELOW = {torch.float32: 2.0**-22, torch.float16: 2.0**-9}
+_PAIRS_ELEMENTS = 1 << 22
+_LEAST_TEMPERATURE = 1e-30
+
+
+class Probabilities:
+    """softmax_j(-||z_i - c_j||^2 / T) for given centres and T.
+
+    Args:
+        index: of the centres.
+        temperature: T, of at least 0; at 0 the nearest centre has it all.
+        squared: False for softmax_j(-||z_i - c_j|| / T), with T in the unit of a distance.
+        dtype: that probabilities are wanted in, float32 or float16.
+    """
+
+    def __init__(
+        self,
+        index: CenterIndex,
+        temperature: float,
+        squared: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self._index = index
+        self._temperature = max(temperature, _LEAST_TEMPERATURE)
+        self._squared = squared
+        self._below = _BELOW.get(dtype, 0.0)
+
+    def __call__(self, z: Tensor, labels: Tensor) -> Tensor:
+        """(B, K) of the rows ``z`` (B, D), whose nearest centres are ``labels`` (B,)."""
+        return torch.softmax(self.exponents(z, labels), dim=1)
+
+    def exponents(self, z: Tensor, labels: Tensor) -> Tensor:
+        """What the softmax is of, (B, K), away from the exponent of the row's own cluster, which is
+        0 and the largest."""
+        own = labels[:, None]
+        squares, row_squares = self._index.scorer.squared_distances(z)
+        moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
+        found = self._relative(squares, own)
+        if z.device.type != "mps":  # which has no float64
+            doubtful = (moved > _TOLERANCE).nonzero()[:, 0]
+            if len(doubtful):
+                rows, again = z[doubtful], labels[doubtful]
+                found[doubtful] = self._in_float64(rows, again).to(found.dtype)
+        return found.clamp_(max=-self._below).scatter_(1, own, 0.0)
+
+    def _relative(self, squares: Tensor, own: Tensor) -> Tensor:
+        """Exponents from squared distances (B, K), in their memory."""
+        far = squares if self._squared else squares.sqrt_()
+        return far.sub_(far.gather(1, own)).div_(-self._temperature)
+
+    def _moved(self, row_squares: Tensor, nearest: Tensor) -> Tensor:
+        """By how much rounding of products may move an exponent, (B,).
+
+        Args:
+            row_squares, nearest: (B,) squared norm of each row, and squared distance to its centre.
+        """
+        # The D products of a score add up in several lanes, and their errors like a random walk: at
+        # most 0.8 of this was seen (docs/LOG.md).
+        terms = 2 + self._index.centers.shape[1] ** 0.5 / 16
+        error = (row_squares.sqrt() + self._index.largest.to(row_squares)).square_()
+        error.mul_(terms * torch.finfo(error.dtype).eps)
+        if not self._squared:
+            # sqrt(d2 + e) - sqrt(d2) is e / (2 sqrt(d2)) at most, and sqrt(e) near 0.
+            error = torch.minimum(error.sqrt(), error / (2 * nearest.sqrt()).clamp(min=1e-30))
+        return error / self._temperature
+
+    @cached_property
+    def _centers64(self) -> Tensor:
+        centers = self._index.centers.double()
+        return centers if self._index.shift is None else centers - self._index.shift.double()
+
+    @cached_property
+    def _norms64(self) -> Tensor:
+        return self._centers64.square().sum(1)
+
+    def _in_float64(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Exponents (B, K) in float64."""
+        own = labels[:, None]
+        rows = z.double()
+        if self._index.shift is not None:
+            rows = rows - self._index.shift.double()
+        squares = torch.addmm(self._norms64, rows, self._centers64.T, alpha=-2)
+        row_squares = rows.square().sum(1)
+        squares.add_(row_squares[:, None]).clamp_(min=0)
+        moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
+        doubtful = (moved > _TOLERANCE).nonzero()[:, 0]
+        if not len(doubtful):
+            return self._relative(squares, own)
+        again = squares[doubtful]
+        found = self._relative(squares, own)
+        reach = -(_MATTERS + 2 * moved[doubtful])
+        matters = found[doubtful] > reach[:, None]
+        matters.scatter_(1, own[doubtful], True)
+        row, center = matters.nonzero().unbind(1)
+        again[row, center] = self._from_coordinates(z[doubtful], row, center)
+        found[doubtful] = self._relative(again, own[doubtful])
+        return found
+
+    def _from_coordinates(self, z: Tensor, row: Tensor, center: Tensor) -> Tensor:
+        """Squared distances (M,) float64 of M pairs of a row and a centre."""
+        pairs = max(1, _PAIRS_ELEMENTS // z.shape[1])
+        centers = self._index.centers
+        parts = [
+            (z[r].double() - centers[c].double()).square().sum(1)
+            for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
+        ]
+        return torch.cat(parts)
