@@ -90,7 +90,7 @@ def test_assign_gives_the_old_ids(invoke, retrained, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "soft.npy").argmax(1), labels)
     invoke(*arguments, "--top", 2, "-o", "top.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "top.npy")["clusters"][:, 0], labels)
-    summary = json.loads(invoke(*arguments, "-o", "y.safetensors", "--json").stderr)
+    summary = json.loads(invoke(*arguments, "-o", "y.npy", "--json").stderr)
     assert summary["match"]["fingerprint"] == old.fingerprint
     assert len(summary["match"]["drift"]) == 6
 
