@@ -13,6 +13,7 @@ is dink reading on a thread, beside nothing that computes.
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import tempfile
 import time
@@ -61,6 +62,48 @@ def read_and_stack(path: str) -> None:
 def stack(path: str) -> Callable[[str], None]:
     frame = pd.read_parquet(path, columns=["e"])
     return lambda _: np.stack(frame["e"]).astype(np.float32)
+
+
+def write_texts(folder: str, vectors: np.ndarray) -> dict[str, str]:
+    """The same numbers as one column per dimension, and as text in one cell."""
+    lists = [str(row) for row in vectors.tolist()]
+    tight = [row[1:-1].replace(" ", "") for row in lists]
+    names = ",".join(f"dim_{j}" for j in range(vectors.shape[1]))
+    cells = "".join(f'{i},"{row}"\n' for i, row in enumerate(lists))
+    words = "".join(f"w{i} {row.replace(',', ' ')}\n" for i, row in enumerate(tight))
+    texts = {
+        "wide.csv": f"{names}\n" + "".join(f"{row}\n" for row in tight),
+        "cells.csv": f"id,e\n{cells}",
+        "copy.tsv": "".join(f"{i}\t[{row}]\n" for i, row in enumerate(tight)),
+        "rows.jsonl": "".join(f'{{"id": {i}, "e": {row}}}\n' for i, row in enumerate(lists)),
+        "array.json": "[" + ",".join(f'{{"id": {i}, "e": {r}}}' for i, r in enumerate(lists)) + "]",
+        "glove.txt": words,
+    }
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+    coded = [base64.b64encode(row.tobytes()).decode() for row in vectors]
+    pq.write_table(pa.table({"e": coded}), os.path.join(folder, "coded.parquet"))
+    pq.write_table(pa.table({"e": lists}), os.path.join(folder, "cells.parquet"))
+    return {name: os.path.join(folder, name) for name in [*texts, "coded.parquet", "cells.parquet"]}
+
+
+def compare_texts(folder: str, rows: int, features: int, repeats: int) -> None:
+    """Rates of reading text, over that of one column per dimension."""
+    rng = np.random.default_rng(0)
+    paths = write_texts(folder, rng.standard_normal((rows, features), np.float32))
+    times: dict[str, list[float]] = {name: [] for name in paths}
+    for _ in range(repeats):
+        for name, path in paths.items():
+            started = time.perf_counter()
+            dink(path)
+            times[name].append(time.perf_counter() - started)
+    print(f"\n{rows} x {features} as text; medians of {repeats}\n")
+    print("| file | rows/s | rate over wide.csv's |\n|---|---|---|")
+    usual = np.median(times["wide.csv"])
+    for name, found in times.items():
+        taken = np.median(found)
+        print(f"| {name} | {rows / taken:,.0f} | {usual / taken:.2f} |", flush=True)
 
 
 def write(folder: str, rows: int, features: int) -> dict[str, str]:
@@ -124,6 +167,7 @@ def main() -> None:
                 f"{found[other] / found['dink']:.2f} x {other}" for other in ways if other != "dink"
             )
             print(f"| {name} | {speed:,.0f} | {ratios} |", flush=True)
+        compare_texts(folder, args.rows // 10, args.features, args.repeats)
 
 
 if __name__ == "__main__":

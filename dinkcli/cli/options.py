@@ -26,8 +26,9 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
-        help="Files (npy, npz, parquet, Arrow, safetensors, jsonl, csv, fvecs), folders of them, "
-        "patterns or URLs, or - for npy or Arrow on standard input. Several are one data set.",
+        help="Files (npy, npz, parquet, Arrow, safetensors, HDF5, json, jsonl, csv, word vectors, "
+        "fvecs), compressed or not, folders of them, patterns or URLs, or - for standard input. "
+        "Several are one data set.",
         show_default=False,
     ),
 ]

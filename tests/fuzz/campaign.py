@@ -1,6 +1,6 @@
-"""Mutated models, checkpoints, npy and parquet files, and command lines, run in this process.
+"""Mutated models, checkpoints, files of every format, and command lines, run in this process.
 
-    python tests/fuzz/campaign.py --inputs 10000
+    python tests/fuzz/campaign.py --inputs 10000 [--kinds texts]
 
 A finding is a traceback, an error that "should not happen", an exit code other than 0, 1 and 2, ten
 seconds without an end, or more than 1 GB of memory. It is printed with the seed that repeats it.
@@ -9,6 +9,10 @@ seconds without an end, or more than 1 GB of memory. It is printed with the seed
 from __future__ import annotations
 
 import argparse
+import base64
+import gzip
+import json
+import lzma
 import os
 import random
 import resource
@@ -17,9 +21,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,11 +60,57 @@ def prepare(folder: Path) -> None:
     rows = pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), 4)
     table = pa.table({"id": [f"row {i}" for i in range(60)], "e": rows})
     pq.write_table(table, folder / "x.parquet", row_group_size=25)
+    prepare_texts(folder, z)
     model = dinkcli.train(folder / "x.npy", 3, device="cpu", n_init=1, epochs=1, refine=False)
     model.save(folder / "m.safetensors")
     checkpoints = Checkpoints(str(folder / "c.safetensors"), Interval(5, "steps"))
     options = {"n_init": 1, "epochs": 1, "refine": False}
     dinkcli.train(folder / "x.npy", 3, device="cpu", checkpoints=checkpoints, **options)
+
+
+def prepare_texts(folder: Path, z: np.ndarray) -> None:
+    """The rows in the formats that are parsed rather than mapped."""
+    lists = [row.tolist() for row in z]
+    rows = [{"id": f"{i:04}", "text": 'a "b", c', "e": row} for i, row in enumerate(lists)]
+    coded = [base64.b64encode(row.tobytes()).decode() for row in z]
+    words = [f"w{i} {' '.join(map(str, row))}\n" for i, row in enumerate(lists)]
+    wide = [",".join(map(str, row)) for row in lists]
+    answer = {"object": "list", "data": [{"index": 1, "embedding": row} for row in lists]}
+    cells = [f'{i:04},"a ""b"", c\nd","{row}"\n' for i, row in enumerate(lists)]
+    texts = {
+        "wide.csv": "id,a,b,c,d\n" + "".join(f"{i},{row}\n" for i, row in enumerate(wide)),
+        "bare.txt": "# made\n" + "".join(row.replace(",", "  ") + "\n" for row in wide),
+        "cells.csv": "id,text,e\n" + "".join(cells),
+        "comma.csv": "".join(row.replace(",", ";").replace(".", ",") + "\n" for row in wide),
+        "copy.tsv": "".join(f"{i}\tit's\t{row}\n" for i, row in enumerate(lists)),
+        "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "deep.jsonl": "".join(json.dumps({"id": 1, "r": [{"d": row}]}) + "\n" for row in rows),
+        "coded.jsonl": "".join(json.dumps({"e": code}) + "\n" for code in coded),
+        "array.json": json.dumps(rows, indent=1),
+        "answer.json": json.dumps(answer),
+        "glove.txt": "".join(words),
+        "words.vec": f"{len(z)} {z.shape[1]}\n" + "".join(words),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "utf16.csv").write_bytes(texts["wide.csv"].encode("utf-16"))
+    (folder / "rows.gz").write_bytes(gzip.compress(texts["rows.jsonl"].encode()))
+    (folder / "cells.xz").write_bytes(lzma.compress(texts["cells.csv"].encode()))
+    binary = b"".join(b"w%d " % i + row.tobytes() + b"\n" for i, row in enumerate(z))
+    (folder / "words.bin").write_bytes(b"%d %d\n" % z.shape + binary)
+    np.savez_compressed(folder / "x.npz", e=z, labels=np.arange(len(z)))
+    with h5py.File(folder / "x.h5", "w") as file:
+        file["e"], file["id"] = z, np.arange(len(z))
+        file["names"] = [f"n{i}" for i in range(len(z))]
+    nested = pa.array([{"inner": [row]} for row in lists])
+    pq.write_table(pa.table({"coded": coded, "doc": nested}), folder / "deep.parquet")
+
+
+TEXTS = [
+    *("wide.csv", "bare.txt", "cells.csv", "comma.csv", "copy.tsv", "rows.jsonl", "deep.jsonl"),
+    *("coded.jsonl", "array.json", "answer.json", "glove.txt", "words.vec", "utf16.csv"),
+    *("rows.gz", "cells.xz", "words.bin", "x.npz", "x.h5", "deep.parquet"),
+]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -109,6 +160,18 @@ def _words(folder: Path, rng: random.Random) -> list[str]:
     return [*rng.choice(start), *words]
 
 
+def _texts(folder: Path, rng: random.Random) -> list[str]:
+    source = rng.choice(TEXTS)
+    commands = (
+        ["info", "BAD"],
+        ["assign", "m.safetensors", "BAD", "-q"],
+        ["assign", "m.safetensors", "BAD", "-q", "--id-column", "id", "--bad-rows", "label"],
+        ["assign", "m.safetensors", "BAD", "-q", "--column", rng.choice(["e", "doc.inner.0", "b"])],
+        ["info", "BAD", "--bits"],
+    )
+    return _file(source, *commands)(folder, rng)
+
+
 KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
     "model": _file(
         "m.safetensors",
@@ -129,6 +192,7 @@ KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
         ["assign", "m.safetensors", "BAD", "--id-column", "id"],
     ),
     "arguments": _words,
+    "texts": _texts,
 }
 
 
@@ -163,7 +227,9 @@ def run_one(kind: str, seed: int, folder: Path) -> tuple[list[str], int, str]:
     return command, result.exit_code, ""
 
 
-def campaign(inputs: int, seconds: float, first: int = 0) -> tuple[Counter[str], list[str]]:
+def campaign(
+    inputs: int, seconds: float, first: int = 0, kinds: Sequence[str] = tuple(KINDS)
+) -> tuple[Counter[str], list[str]]:
     """How many of each kind ended with which exit code, and the findings."""
     counts: Counter[str] = Counter()
     findings = []
@@ -185,7 +251,7 @@ def campaign(inputs: int, seconds: float, first: int = 0) -> tuple[Counter[str],
             for number in range(inputs):
                 if time.monotonic() > end:
                     break
-                kind = [*KINDS][number % len(KINDS)]
+                kind = kinds[number % len(kinds)]
                 command, code, wrong = run_one(kind, first + number, folder)
                 counts[f"{kind}: {code}"] += 1
                 if wrong:
@@ -207,8 +273,11 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS])
     arguments = parser.parse_args()
-    counts, findings = campaign(arguments.inputs, arguments.seconds, arguments.first_seed)
+    counts, findings = campaign(
+        arguments.inputs, arguments.seconds, arguments.first_seed, arguments.kinds
+    )
     for name, number in sorted(counts.items()):
         print(f"{name:20} {number:6}")
     print(*findings, sep="\n")

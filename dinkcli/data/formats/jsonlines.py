@@ -35,6 +35,7 @@ class JsonLinesReader(TextReader):
         inner = text[1:].lstrip() if layout == ELEMENTS else text
         self._arrays = inner[:1] == b"["
         self._schema: pa.Schema | None = None
+        self._id = wanted.id
         super().__init__(source, wanted, head)
         types = [type_ for _, type_ in self._chosen or ()]
         self._schema = pruned(self.schema, [place for place, _ in self._chosen or ()], types)
@@ -53,8 +54,11 @@ class JsonLinesReader(TextReader):
     def _carried_type(self, place: Place) -> pa.DataType:
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
             return pa.string()  # as it is written
-        if pa.types.is_floating(place.type) and self._is_exact(place):
-            return EXACT  # integers beyond 64 bits
+        number = pa.types.is_floating(place.type)
+        if (number or (pa.types.is_integer(place.type) and place.path == self._id)) and (
+            self._is_exact(place)
+        ):
+            return EXACT  # ids, and integers beyond 64 bits
         return place.type
 
     def _is_exact(self, place: Place) -> bool:

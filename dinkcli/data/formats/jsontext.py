@@ -131,6 +131,7 @@ def whole_lines(file: Any, layout: str, size: int) -> Iterator[bytes]:
     splitter = {ELEMENTS: Splitter(1), OBJECTS: Splitter(0)}.get(layout)
     rest: list[bytes] = []
     first = True
+    lines = b""  # held back, for the end of a text belongs to what comes before
     while more := file.read(size):
         if first:
             more, first = more.removeprefix(b"\xef\xbb\xbf"), False
@@ -138,11 +139,12 @@ def whole_lines(file: Any, layout: str, size: int) -> Iterator[bytes]:
             more = splitter.split(more)
         end = more.rfind(b"\n") + 1
         if end:
-            yield b"".join([*rest, more[:end]])
-            rest = []
+            if lines:
+                yield lines
+            lines, rest = b"".join([*rest, more[:end]]), []
         rest.append(more[end:])
-    if any(rest):
-        yield b"".join(rest)
+    if lines or any(rest):
+        yield b"".join([lines, *rest])
 
 
 def is_one_object(file: Any) -> bool:

@@ -62,6 +62,8 @@ def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
         )
     if dtype.kind not in "fiu":
         raise InputError(f"{name}: the array holds {dtype}, expected floats or integers")
+    if dimensions == 2 and len(shape) == 3 and shape[1] == 1:
+        shape = (shape[0], shape[2])
     if len(shape) != dimensions or min(shape, default=0) < 0:
         expected = "2-D (rows, features)" if dimensions == 2 else "1-D (rows,)"
         raise InputError(f"{name}: the array has shape {shape}, expected {expected}")
