@@ -6,6 +6,7 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Hdf5Reader(TableReader):
                 f"{error}; or convert it where it is installed: import h5py, numpy as np; "
                 f"np.save('embeddings.npy', h5py.File({source.name!r})['NAME'][:])"
             ) from error
-        with reading(source.name, self.format), self._open() as file:
+        with reading(source.name, self.format), _damage(), self._open() as file:
             found: dict[str, Any] = {}
             file.visititems(lambda name, item: found.update({name: item}))
             column = _chosen(source.name, found, wanted)
@@ -54,13 +55,22 @@ class Hdf5Reader(TableReader):
         self, rows: int, names: list[str], since: int = 0
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         schema = pa.schema([self.schema.field(name) for name in names])
-        with self._open() as file:
+        with _damage(), self._open() as file:
             for start in range(since // rows * rows, self.n_rows or 0, rows):
                 arrays = [
                     _values(file[name], start, start + rows, schema.field(name).type)
                     for name in names
                 ]
                 yield start, pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """The library raises these on damaged files too."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise OSError(str(error)) from error
 
 
 def _chosen(path: str, found: dict[str, Any], wanted: Columns) -> str:

@@ -26,7 +26,7 @@ from dinkcli.data.formats.columns import (
     vector_columns,
 )
 from dinkcli.data.formats.numerals import NULLS
-from dinkcli.data.formats.places import Place, place_of, storage
+from dinkcli.data.formats.places import Place, inner_places, place_of, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -45,7 +45,9 @@ class TableReader:
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
         self.source, self.schema, self.n_rows = source, schema, n_rows
         self.path, self.n_bytes = source.name, source.n_bytes
-        self.column_names: list[str] = schema.names
+        with reading(self.path, self.format):  # a damaged name is no text
+            self.column_names: list[str] = schema.names
+            list(inner_places(schema))
         self.about: Mapping[str, str] = {}
         self.notes: Sequence[str] = []
         self.partition = {
@@ -243,12 +245,13 @@ class TableReader:
 
     def _first_text(self, place: Place) -> str:
         """The first text in a column that is not empty, looking at some rows; "" without any."""
-        for batch in self._peek([place.top]):
-            for value in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
-                text = str(value).strip()
-                if text not in NULLS:
-                    return text
-            break
+        with reading(self.path, self.format):
+            for batch in self._peek([place.top]):
+                for value in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
+                    text = str(value).strip()
+                    if text not in NULLS:
+                        return text
+                break
         return ""
 
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
