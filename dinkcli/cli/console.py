@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -34,14 +35,38 @@ def _shown(character: str) -> str:
     )
 
 
-def say(text: str) -> None:
-    """One line on standard error."""
+def say(text: str, whole: bool = False) -> None:
+    """A line on standard error; where a terminal ends it goes on at a word, unless it has to stay
+    ``whole`` as a command to copy does."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
     try:
-        print(safe, file=sys.stderr, flush=True)
+        print(safe if whole else wrapped(safe, _columns()), file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is there to read it, which is no reason to stop working
+
+
+def wrapped(text: str, columns: int | None, indent: str = "") -> str:
+    """The text in lines of at most so many columns, broken between words; None for no limit."""
+    if columns is None or len(text) <= columns:
+        return text
+    return textwrap.fill(
+        text,
+        columns,
+        subsequent_indent=indent,
+        drop_whitespace=True,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _columns() -> int | None:
+    """Of the terminal that standard error is, or None."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def warn(text: str) -> None:

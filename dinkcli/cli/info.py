@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dinkcli.cli.console import error_boundary, printable, show_notes
+from dinkcli.cli.console import error_boundary, printable, show_notes, wrapped
 from dinkcli.cli.options import Bits, Column, Dim, Inputs, JsonLine, Memory
+from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
     from dinkcli.insight.info import Info
@@ -43,7 +44,8 @@ def info(
         if as_json:
             typer.echo(json.dumps(found.as_dict()))
         else:
-            typer.echo("\n".join(f"{name:9} {value}" for name, value in _lines(found)))
+            for name, value in _lines(found):
+                typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
 
 
 def _lines(found: Info) -> list[tuple[str, str]]:

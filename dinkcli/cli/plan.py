@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinkcli.cli.console import error_boundary, printable, show_notes, warn
+from dinkcli.cli.console import error_boundary, printable, show_notes, warn, wrapped
 from dinkcli.cli.help import CLUSTERS, RUN
 from dinkcli.cli.options import (
     BadRows,
@@ -26,6 +26,7 @@ from dinkcli.cli.options import (
     Starts,
     option,
 )
+from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
     from dinkcli.planning.plan import Plan
@@ -107,7 +108,8 @@ def plan(
         if as_json:
             typer.echo(json.dumps(found.as_dict()))
             return
-        typer.echo("\n".join(_lines(found)))
+        for line in _lines(found):
+            typer.echo(wrapped(line, width(), " " * 9))
         for warning in found.warnings:
             warn(warning)
 

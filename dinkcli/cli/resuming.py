@@ -65,4 +65,4 @@ def say_how_to_resume(checkpoint: str) -> None:
     if here.size > 1:
         several = ["--nproc-per-node", str(here.local_size)]
         start = ["torchrun", *several, "-m", "dinkcli"]
-    say("  " + shlex.join([*start, *command, "--resume", checkpoint]))
+    say("  " + shlex.join([*start, *command, "--resume", checkpoint]), whole=True)

@@ -42,6 +42,7 @@ class TrainProgress:
         self._search = 0.0  # part of the starts in the whole
         self._at: tuple[str, int] = ("", 0)
         self._first = 0.0
+        self._furthest = 0.0
 
     def __call__(self, step: Step) -> None:
         if (step.phase, step.start) != self._at:
@@ -54,7 +55,9 @@ class TrainProgress:
         found = f"inertia down {better:.1%}" if told else ""
         if self.verbose:
             self.lines.details(self._details(step))
-        self.lines.update_share(what + _WORDS[step.phase], self._share(step), found)
+        # Moving centres goes back a little when larger moves become worth trying again.
+        self._furthest = max(self._furthest, self._share(step))
+        self.lines.update_share(what + _WORDS[step.phase], self._furthest, found)
 
     def _share(self, step: Step) -> float:
         """How much of the training is behind us, measured in rows that are worked on."""

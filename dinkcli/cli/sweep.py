@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from dinkcli.cli.console import error_boundary, say
@@ -153,9 +154,11 @@ def _show(found: Sweep, name: str, between: bool) -> None:
 
 
 def _worth_a_row(found: Sweep) -> list[Candidate | None]:
-    """All candidates but those in the middle of a run of neighbours that are nearly alike, which
-    one None stands for."""
+    """All candidates but those in the middle of a run of neighbours that are nearly alike and that
+    no reason names; one None stands for them."""
     most = max(c.excess for c in found.candidates)
+    said = f"{found.workable} {found.reason} {found.workable_reason}"
+    named = set(map(int, re.findall(r"(?<![\d.])\d+(?!\.?\d)", said)))
     runs: list[list[Candidate]] = []
     for c in found.candidates:
         if runs and c.n_clusters <= _NEIGHBOUR * runs[-1][-1].n_clusters:
@@ -168,7 +171,6 @@ def _worth_a_row(found: Sweep) -> list[Candidate | None]:
         if len(run) < _LONG_RUN or max(excess) - min(excess) > _ALIKE * most:
             shown += run
             continue
-        ends = (run[0], run[-1])
-        kept = [c if c in ends or c.n_clusters == found.workable else None for c in run]
+        kept = [c if c in (run[0], run[-1]) or c.n_clusters in named else None for c in run]
         shown += [c for i, c in enumerate(kept) if c is not None or kept[i - 1] is not None]
     return shown
