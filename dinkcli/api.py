@@ -21,9 +21,9 @@ from dinkcli.data.base import ANY_COLUMNS, Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.spool import is_stream, repeatable
-from dinkcli.errors import InputError, UsageError
+from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import parse_numbers, usual_numbers
-from dinkcli.insight.recommend import Sweep
+from dinkcli.insight.recommend import Sweep, number_of
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
 from dinkcli.models.model import Model, load
@@ -249,22 +249,6 @@ def choose_n_clusters(
     data = open_data(inputs)
     rows = open_rows(data, checked.metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
-
-
-def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], None]) -> int:
-    """The clear K; where there is none, for "auto" a workable one with a warning.
-
-    Raises:
-        InputError: "clear" was wanted.
-    """
-    if found.n_clusters is not None:
-        return found.n_clusters
-    if wanted == "clear":
-        raise InputError(
-            f"{name}: no clear K: {found.reason}; {found.workable} would do, or give a number"
-        )
-    warn(f"no clear K: {found.reason}. Taking K = {found.workable}: {found.workable_reason}")
-    return found.workable
 
 
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:

@@ -166,7 +166,7 @@ def assign(
         if not quiet:
             assign_run.warn_of_uncertainty(summary)
         if json_summary:
-            say(json.dumps(summary))
+            say(json.dumps(summary), whole=True)
         elif not quiet:
             assign_run.show_summary(summary)
             if job.matching is not None and match_path is not None:

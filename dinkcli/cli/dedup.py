@@ -149,7 +149,7 @@ def dedup(
         }
         run.save(summary)
         if json_summary:
-            say(json.dumps(summary))
+            say(json.dumps(summary), whole=True)
         elif not quiet and output is not None:
             say(
                 f"{output}: {summary['kept']} of {summary['rows']} rows stay, "

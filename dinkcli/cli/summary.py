@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import printable, say
+from dinkcli.cli.drift import show_drift
 from dinkcli.cli.progress import ProgressLines
 
 if TYPE_CHECKING:
+    from dinkcli.cli.train_run import TrainRun
     from dinkcli.data.dataset import DataSet
+    from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
     from dinkcli.training.trainer import Step
 
@@ -116,7 +120,28 @@ def explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
+def show_json(
+    model: Model,
+    run: TrainRun,
+    data: DataSet,
+    matching: Matching | None,
+    seconds: float,
+    verbose: bool,
+) -> None:
+    """The summary as one line of JSON."""
+    found = summary(model, run.target, seconds, verbose)
+    say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})), whole=True)
+
+
+def show_summary(
+    model: Model,
+    run: TrainRun,
+    data: DataSet,
+    matching: Matching | None,
+    seconds: float,
+    verbose: bool,
+) -> None:
+    """The summary for people, and what became of the clusters of an older model."""
     metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
@@ -146,3 +171,5 @@ def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> 
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
+    if matching is not None and run.match is not None:
+        show_drift(matching, run.match)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.drift import show_drift
+from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.options import (
     BadRows,
@@ -35,7 +33,7 @@ from dinkcli.cli.options import (
 )
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
-from dinkcli.cli.summary import TrainProgress, show_summary, summary
+from dinkcli.cli.summary import TrainProgress, show_json, show_summary
 from dinkcli.cli.together import together
 
 
@@ -208,12 +206,8 @@ def train(
         if not speaks:
             return
         model, matching = prepared.save(model)
-        seconds = time.monotonic() - started
-        if json_summary:
-            found = summary(model, run.target, seconds, verbose)
-            say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})))
-        elif not quiet:
-            show_summary(model, prepared.data, seconds, verbose)
-            if matching is not None and match_path is not None:
-                show_drift(matching, match_path)
+        if not quiet or json_summary:
+            seconds = time.monotonic() - started
+            report = show_json if json_summary else show_summary
+            report(model, run, prepared.data, matching, seconds, verbose)
         typer.echo(os.fsencode(run.target))

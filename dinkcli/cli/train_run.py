@@ -139,6 +139,7 @@ class Prepared:
         if isinstance(self.n_clusters, int):
             return self.n_clusters
         from dinkcli import api
+        from dinkcli.insight.recommend import number_of
         from dinkcli.options import SEEDINGS
 
         if not self.group.alone or self.run.init not in SEEDINGS:
@@ -151,7 +152,7 @@ class Prepared:
             on_step=on_try,
             **self.run.options,
         )
-        return api.number_of(found, self.n_clusters, self.data.name, warn)
+        return number_of(found, self.n_clusters, self.data.name, warn)
 
     def train(self, n_clusters: int | Literal["clear"], on_step: Callable[[Step], None]) -> Model:
         """Trains; calls ``on_step`` after every update of the centres."""

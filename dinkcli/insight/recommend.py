@@ -6,9 +6,11 @@ Needs no torch: it judges figures that ``sweeper`` has measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from dinkcli.errors import InputError
 
 # What makes a K clear. docs/LOG.md has the figures of data with and without one.
 LEAST_EXCESS = 0.03
@@ -82,6 +84,22 @@ def recommend(candidates: Sequence[Candidate], bad_rows: int = 0) -> Sweep:
     if clear is not None:
         return Sweep(list(candidates), clear, reason, clear, "it is clear", bad_rows)
     return Sweep(list(candidates), None, reason, *workable_number(candidates), bad_rows)
+
+
+def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], None]) -> int:
+    """The clear K; where there is none, for "auto" a workable one with a warning.
+
+    Raises:
+        InputError: "clear" was wanted.
+    """
+    if found.n_clusters is not None:
+        return found.n_clusters
+    if wanted == "clear":
+        raise InputError(
+            f"{name}: no clear K: {found.reason}; {found.workable} would do, or give a number"
+        )
+    warn(f"no clear K: {found.reason}. Taking K = {found.workable}: {found.workable_reason}")
+    return found.workable
 
 
 def clear_number(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
