@@ -22,6 +22,7 @@ from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
 from dinkcli.cli.plan import plan
 from dinkcli.cli.report import report
+from dinkcli.cli.sample import sample
 from dinkcli.cli.sweep import sweep
 from dinkcli.cli.together import refuse_several
 from dinkcli.cli.train import train
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts twice as fast
 )
-for command in (train, assign, dedup, inspect, evaluate, report, sweep, info, plan, export):
+for command in (train, assign, dedup, sample, inspect, evaluate, report, sweep, info, plan, export):
     app.command(cls=Command)(command)
 
 

@@ -135,7 +135,7 @@ def dedup(
             rows = found.kept if keep_only else np.ones(len(found.kept), bool)
             written = run.write(opened, shown, job.identity, values, rows, show)
         summary: dict[str, Any] = {
-            **run.about(opened, written),
+            **run.about(opened, written.rows, written.parts),
             "rows": len(found.labels),
             "kept": int(found.kept.sum()),
             "removed": int((~found.kept).sum()),

@@ -19,12 +19,24 @@ def export(
         ),
     ],
     format: Annotated[
-        Literal["npy", "parquet", "csv", "json", "safetensors", "onnx", "pt2", "faiss", "sklearn"]
+        Literal[
+            "npy",
+            "parquet",
+            "csv",
+            "json",
+            "safetensors",
+            "onnx",
+            "pt2",
+            "faiss",
+            "faiss-ivf",
+            "sklearn",
+        ]
         | None,
         option(
             OUTPUT,
             help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
-            "(skops) compute labels. By default it follows from the suffix.",
+            "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
+            "lists. By default the format follows from the suffix.",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
 
 _PHASES = {"assign": "assigning", "sort": "sorting", "compare": "comparing", "write": "writing"}
+_PHASES |= {"choose": "choosing", "read ids": "reading ids"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class JobRun:
         carried, id_column = opened.data.carried.names, opened.data.columns.id
         return run | {"columns": carried, "id_column": id_column}
 
-    def about(self, opened: Opened, written: Written) -> dict[str, Any]:
+    def about(self, opened: Opened, rows: int, parts: int | None = None) -> dict[str, Any]:
         """The part of a summary that jobs share."""
         output = self.destination.output
         found = {
@@ -227,10 +228,22 @@ class JobRun:
             "model": printable(opened.name),
             "fingerprint": opened.model.fingerprint,
             "n_clusters": opened.model.n_clusters,
-            "written_rows": written.rows,
+            "written_rows": rows,
         }
-        return found if written.parts is None else found | {"parts": written.parts}
+        return found if parts is None else found | {"parts": parts}
 
     def save(self, summary: dict[str, Any]) -> None:
         if self.destination.json_file is not None:
             save_summary(summary, self.destination.json_file)
+
+
+def levels_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--levels``.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None

@@ -40,13 +40,13 @@ def trained(request, tmp_path_factory):
     return folder, z, labels, distances_float64(z64, model.cluster_centers)
 
 
-def export(folder, name, monkeypatch):
+def export(folder, name, monkeypatch, *options):
     from typer.testing import CliRunner
 
     from dinkcli.cli import app
 
     monkeypatch.chdir(folder)
-    result = CliRunner().invoke(app, ["export", "m.safetensors", "-o", name])
+    result = CliRunner().invoke(app, ["export", "m.safetensors", "-o", name, *options])
     assert result.exit_code == 0, (result.stderr, result.exception)
     return str(folder / name)
 
@@ -116,6 +116,25 @@ def test_faiss_index(trained, monkeypatch):
     squared, found = index.search(z, 1)
     agree("faiss", found, labels)
     np.testing.assert_allclose(squared[:, 0], distances.min(1) ** 2, rtol=1e-3, atol=1e-4)
+
+
+def test_faiss_inverted_file(trained, monkeypatch):
+    """Trained and empty; rows that are added are found, each in the list of its cluster."""
+    import faiss
+
+    folder, z, labels, _ = trained
+    path = export(folder, "ivf.faiss", monkeypatch, "--format", "faiss-ivf")
+    index = faiss.read_index(path)
+    assert index.is_trained and index.ntotal == 0
+    index.add(z)
+    assert index.ntotal == len(z)
+    ivf = faiss.extract_index_ivf(index)
+    sizes = [ivf.invlists.list_size(i) for i in range(ivf.nlist)]
+    assert np.abs(np.array(sizes) - np.bincount(labels, minlength=ivf.nlist)).sum() <= 4
+    ivf.nprobe = ivf.nlist
+    squared, found = index.search(z[:50], 1)
+    np.testing.assert_allclose(squared, 0, atol=1e-3)
+    assert (found[:, 0] == np.arange(50)).mean() > 0.9  # some rows are there twice
 
 
 def test_sklearn_estimator(trained, monkeypatch):

@@ -29,9 +29,11 @@ EXPORTERS: dict[str, Callable[[Model, str], None]] = {
     "onnx": onnx.write,
     "pt2": _pt2,
     "faiss": index.write,
+    "faiss-ivf": index.write_ivf,
     "sklearn": sklearn.write,
 }
-SUFFIXES = {name: name for name in EXPORTERS if name != "sklearn"} | {"skops": "sklearn"}
+_WITHOUT_SUFFIX = ("sklearn", "faiss-ivf")
+SUFFIXES = {name: name for name in EXPORTERS if name not in _WITHOUT_SUFFIX} | {"skops": "sklearn"}
 
 
 def export(model: Model, path: str, format: str) -> None:
@@ -40,7 +42,8 @@ def export(model: Model, path: str, format: str) -> None:
     Args:
         format: a key of ``EXPORTERS``: npy, parquet, csv and json hold the centres, safetensors
             the head's state dict; onnx (see ``onnx`` here), pt2 (``torch.export``), faiss (an
-            index) and sklearn (a KMeans, through skops) also compute labels.
+            index) and sklearn (a KMeans, through skops) also compute labels; faiss-ivf is an index
+            with the centres as its lists, for rows to be added to.
 
     Raises:
         UsageError: an unknown format, or a place that cannot be written.

@@ -1,0 +1,135 @@
+"""``dink sample``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any, Literal
+
+from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.help import CLUSTERS
+from dinkcli.cli.options import (
+    BadRows,
+    CarriedColumns,
+    Column,
+    Compression,
+    CsvSafe,
+    Device,
+    Dim,
+    IdColumn,
+    Inputs,
+    JobMemory,
+    Json,
+    JsonFile,
+    ModelPath,
+    OutputFormat,
+    Quiet,
+    SampleWeight,
+    TablePath,
+    WorkResume,
+    option,
+)
+
+
+def sample(
+    model_path: ModelPath,
+    inputs: Inputs,
+    number: Annotated[
+        int | None,
+        option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have."),
+    ] = None,
+    output: TablePath = None,
+    by: Annotated[
+        Literal["balanced", "proportional", "prototypes", "diverse"],
+        option(
+            CLUSTERS,
+            help="Equal shares of all clusters, shares in proportion to their sizes, or equal "
+            "shares of the rows nearest to their centre, or of rows as unlike each other as they "
+            "come.",
+        ),
+    ] = "balanced",
+    quota: Annotated[
+        str | None,
+        option(
+            CLUSTERS,
+            metavar="FILE",
+            help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
+            'rows, or JSON such as {"0": 10, "7": 5}.',
+        ),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        option(
+            CLUSTERS,
+            metavar="A,B,...",
+            help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
+            "each among its part of 100, and then among clusters.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same rows.")
+    ] = 0,
+    sample_weight: SampleWeight = None,
+    format: OutputFormat = None,
+    compression: Compression = None,
+    resume: WorkResume = False,
+    id_column: IdColumn = None,
+    columns: CarriedColumns = None,
+    csv_safe: CsvSafe = False,
+    memory: JobMemory = None,
+    device: Device = "auto",
+    column: Column = None,
+    dim: Dim = None,
+    bad_rows: BadRows = "stop",
+    json_summary: Json = False,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a sample that all clusters have their share in, the same whatever the order of rows.
+
+    Each row comes with the probability with which it is in such a sample.
+
+    Examples:
+        dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
+        dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --id-column id
+    """
+    with error_boundary():
+        started = time.monotonic()
+        from dinkcli.cli.jobs import JobRun, levels_of
+        from dinkcli.options import SampleOptions
+
+        options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
+        run = JobRun.of(output, format, compression, csv_safe, None, resume, json_file, memory)
+        opened = run.open(
+            model_path, inputs, run.columns(column, id_column, columns, dim), bad_rows, quiet
+        )
+
+        from dinkcli.jobs.sample import COLUMNS, SampleJob, write_sample
+        from dinkcli.jobs.sample import sample as draw
+
+        job = SampleJob(opened.model, opened.data, options, model_path)
+        run.check(opened, COLUMNS, job.identity)
+        with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
+            found = draw(job, work, run.device(device), run.memory, show)
+            target, _ = run.destination.open(opened.data)
+            table = run.table(opened, COLUMNS, len(found.rows))
+            write_sample(target, table, opened.data, found)
+        summary: dict[str, Any] = {
+            **run.about(opened, len(found.rows)),
+            "rows": int(found.sizes.sum()),
+            "sample": len(found.rows),
+            "by": by,
+            "clusters_in_sample": int((found.shares > 0).sum()),
+            "shares": found.shares.tolist(),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        run.save(summary)
+        if json_summary:
+            say(json.dumps(summary))
+        elif not quiet and output is not None:
+            taken = found.shares[found.shares > 0]
+            each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
+            say(
+                f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
+                f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
+            )

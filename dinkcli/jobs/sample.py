@@ -1,0 +1,249 @@
+"""Samples by clusters: equal or proportional shares, prototypes, or rows unlike each other.
+
+The same rows whatever the order of files and of rows in them: a row's key, a hash of its numbers
+and of its id, decides in place of a random draw.
+
+Shapes: N rows, K clusters, n rows in the sample, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from dinkcli.assigning.assigner import prepared
+from dinkcli.assigning.pipeline import Output, open_output
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.spool import repeatable
+from dinkcli.data.weights import read_weights
+from dinkcli.errors import UsageError
+from dinkcli.jobs import choose, quotas
+from dinkcli.jobs.shelves import Shelves
+from dinkcli.jobs.survey import OnStep, Survey, mixed, survey
+from dinkcli.jobs.table import Found, Table
+from dinkcli.jobs.workplace import Workplace
+from dinkcli.models.model import Model
+from dinkcli.options import SampleOptions
+
+_MOST_BYTES = 64 << 20
+_ROWS = 1 << 16
+COLUMNS = pa.schema(
+    [
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+        pa.field("distance", pa.float32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """A model, the data, and what sample is wanted."""
+
+    model: Model
+    data: DataSet
+    options: SampleOptions
+    model_name: str = "model"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the work depends on, as plain JSON."""
+        return {
+            "model": self.model.fingerprint,
+            "input": self.data.fingerprint(),
+            "bad_rows": self.data.bad_rows,
+            "id_column": self.data.columns.id,
+            **asdict(self.options),
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows of a sample, by cluster and in each in the order in which they were chosen.
+
+    Attributes:
+        rows: (n,) int64, their numbers.
+        columns: (n,) each: cluster, rank in the cluster from 0, the probability with which a row is
+            in such a sample (1 where chance has no part), the distance to the centre.
+        sizes: (K,) rows that each cluster has.
+        shares: (K,) rows of each in the sample.
+    """
+
+    rows: np.ndarray
+    columns: dict[str, np.ndarray]
+    sizes: np.ndarray
+    shares: np.ndarray
+
+
+def sample(
+    job: SampleJob,
+    work: Workplace,
+    device: torch.device | str = "cpu",
+    memory: int = 1 << 30,
+    on_step: OnStep = lambda phase, done, total: None,
+) -> Sample:
+    """Chooses the rows.
+
+    Raises:
+        UsageError: more rows are wanted than there are.
+    """
+    options, model = job.options, job.model
+    data = repeatable(job.data)
+    weights = None
+    if options.sample_weight is not None:
+        weights = read_weights(options.sample_weight, data).astype(np.float64)
+    seen = survey(model, data, device, work, on_step=on_step)
+    keys = seen.keys
+    if job.data.columns.id is not None:
+        ids = work.arrays("ids", lambda: {"keys": _keys_of_ids(job.data, on_step)})["keys"]
+        keys = mixed(keys ^ ids)
+    keys = mixed(keys, options.seed)
+    eligible = seen.labels >= 0
+    if weights is not None:
+        eligible &= weights > 0
+    labels = np.where(eligible, seen.labels, -1).astype(np.int32)
+    sizes = np.bincount(labels + 1, minlength=model.n_clusters + 1)[1:]
+    shares = _shares(job, sizes, labels, weights)
+    shelves = None
+    if options.by == "diverse":
+        limit = min(memory // 4, _MOST_BYTES)
+        shelves = Shelves(data, labels, sizes, work, limit, on_step)
+    return _chosen(job, seen, labels, keys, weights, shares, shelves, memory, on_step)
+
+
+def _shares(
+    job: SampleJob, sizes: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> np.ndarray:
+    options, n_clusters = job.options, len(sizes)
+    if options.quota is not None:
+        shares = quotas.read_quotas(options.quota, n_clusters)
+        short = np.flatnonzero(shares > sizes)
+        if len(short):
+            raise UsageError(
+                f"--quota {options.quota}: {shares[short[0]]} rows of cluster {short[0]}, which "
+                f"has {sizes[short[0]]}"
+            )
+        return shares
+    number = options.number
+    assert number is not None
+    if number > sizes.sum():
+        more = "" if weights is None else " of a weight above 0"
+        raise UsageError(f"-n {number}: {job.data.name} has {sizes.sum()} usable rows{more}")
+    if options.by == "proportional":
+        amounts = np.bincount(labels + 1, weights, n_clusters + 1)[1:]
+        return quotas.proportional(amounts.astype(np.float64), sizes, number)
+    if options.levels:
+        return quotas.on_levels(sizes, number, job.model.cluster_centers, options.levels)
+    return quotas.balanced(sizes, number)
+
+
+def _chosen(
+    job: SampleJob,
+    seen: Survey,
+    labels: np.ndarray,
+    keys: np.ndarray,
+    weights: np.ndarray | None,
+    shares: np.ndarray,
+    shelves: Shelves | None,
+    memory: int,
+    on_step: OnStep,
+) -> Sample:
+    # By cluster, and in each by key: nothing below knows in what order the rows came.
+    order = np.lexsort((keys, labels))
+    sizes = np.bincount(labels + 1, minlength=len(shares) + 1)
+    ends = sizes.cumsum()
+    rows, probabilities = [np.empty(0, np.int64)], [np.empty(0)]
+    for label in np.flatnonzero(shares):
+        members, number = order[ends[label] : ends[label + 1]], int(shares[label])
+        sure = np.ones(number)
+        if job.options.by == "prototypes":
+            found = choose.prototypes(keys[members], seen.distances[members], number)
+        elif shelves is not None:
+            found = _diverse(job, seen, members, number, shelves, memory)
+        elif weights is not None:
+            start = float(choose.unit(mixed(np.array([label], np.uint64), job.options.seed))[0])
+            found, sure = choose.by_weight(keys[members], weights[members], number, start)
+        else:
+            found, sure = choose.by_chance(keys[members], number)
+        rows.append(members[found])
+        probabilities.append(sure)
+        on_step("choose", sum(map(len, rows)), int(shares.sum()))
+    chosen = np.concatenate(rows)
+    counts = shares[shares > 0]
+    ranks = np.arange(len(chosen)) - np.repeat(counts.cumsum() - counts, counts)
+    columns = {
+        "cluster": labels[chosen],
+        "rank": ranks,
+        "probability": np.concatenate(probabilities),
+        "distance": seen.distances[chosen],
+    }
+    return Sample(chosen, columns, sizes[1:], shares)
+
+
+def _diverse(
+    job: SampleJob,
+    seen: Survey,
+    members: np.ndarray,
+    number: int,
+    shelves: Shelves,
+    memory: int,
+) -> np.ndarray:
+    """Of a cluster that does not fit in memory, among as many of its rows as do."""
+    fit = max(number, memory // 2 // (8 * job.data.n_features))
+    some = members[:fit]
+    places = shelves.places[some]
+    vectors = shelves.at(np.sort(places))  # from the file in its order
+    back = np.empty(len(places), np.int64)
+    back[np.argsort(places)] = np.arange(len(places))
+    z = prepared(np.ascontiguousarray(vectors[back], np.float32), job.model.metric, "cpu")
+    return choose.diverse(z, int(seen.distances[some].argmin()), number)
+
+
+def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
+    """(N,) uint64, a hash of the id of each row."""
+    name, found, done = data.columns.id, [], 0
+    for block in data.blocks(nonzero=False):
+        assert block.carried is not None and name is not None
+        ids = block.carried.column(name)
+        if pa.types.is_integer(ids.type) and not ids.null_count:
+            found.append(mixed(ids.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)))
+        else:
+            texts = (repr(value).encode("utf-8", "surrogatepass") for value in ids.to_pylist())
+            hashed = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+            found.append(np.frombuffer(b"".join(hashed), "<u8").astype(np.uint64))
+        done += len(block)
+        on_step("read ids", done, data.n_rows or 0)
+    return np.concatenate(found)
+
+
+def write_sample(output: Output, table: Table, data: DataSet, found: Sample) -> None:
+    """Writes the rows of a sample, reading the inputs once more for columns that travel along."""
+    carried = _carried(data, found.rows) if data.carried.names else None
+    with open_output(output, table, {}, len(found.rows)) as writer:
+        whole = Found(found.rows, found.columns, carried)
+        for start in range(0, len(whole), _ROWS):
+            writer.write(whole[start : start + _ROWS])
+
+
+def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:
+    """The columns that travel along of the rows of these numbers (n,), in their order."""
+    ascending = np.sort(rows)
+    batches: list[pa.RecordBatch] = list(_batches(data, ascending))
+    table = pa.Table.from_batches(batches, data.carried).combine_chunks()
+    back = table.take(pa.array(np.searchsorted(ascending, rows))).combine_chunks()
+    return back.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], data.carried)
+
+
+def _batches(data: DataSet, ascending: np.ndarray) -> Iterator[pa.RecordBatch]:
+    for block in data.blocks():
+        first, stop = np.searchsorted(ascending, [block.start, block.start + len(block)])
+        if first < stop:
+            assert block.carried is not None
+            yield block.carried.take(pa.array(ascending[first:stop] - block.start))
