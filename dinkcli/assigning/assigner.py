@@ -5,25 +5,26 @@ Shapes: B rows in a block, K clusters, D features, M = ``AssignOptions.top``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
+from dinkcli.assigning.places import Found, Places
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.models.matching import Matching
 from dinkcli.models.model import Model
-from dinkcli.nearest.index import CenterIndex, chunk_rows
-from dinkcli.nearest.limits import LARGEST_NORM, normalize_, refuse_overflow
-from dinkcli.nearest.probabilities import Probabilities
+from dinkcli.nearest.common import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
-from dinkcli.processes.device import in_pieces
+
+if TYPE_CHECKING:
+    import torch
+
+    from dinkcli.assigning.with_torch import TorchPlaces
+    from dinkcli.nearest.index import CenterIndex
 
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
@@ -99,11 +100,12 @@ def _blank(values: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
 
 
 class Assigner:
-    """A model's centres on a device, ready to take batches.
+    """A model's centres, ready to take batches.
 
     Args:
         matching: gives clusters the ids of an older model.
         chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
+        small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
     """
 
     def __init__(
@@ -113,97 +115,76 @@ class Assigner:
         options: AssignOptions = HARD,
         matching: Matching | None = None,
         chosen: np.ndarray | None = None,
+        small: bool = False,
     ):
         self.model = model
-        self.device = torch.device(device)
+        self.device = device
         self.options = options
         self.chosen = chosen
-        self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
+        temperature = model.temperature if options.temperature is None else options.temperature
+        self._find = _places(model, device, options, temperature, small)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
-        temperature = model.temperature if options.temperature is None else options.temperature
-        kind = getattr(torch, options.probability_type)
-        self._soften = Probabilities(self.index, temperature, dtype=kind)
         self.n_ids = model.n_clusters if matching is None else matching.n_ids
-        self._ids: Tensor | None = None
-        if matching is not None:
-            self._ids = torch.from_numpy(matching.ids).to(self.device)
+        self._ids = np.arange(self.n_ids) if matching is None else matching.ids
+
+    @property
+    def index(self) -> CenterIndex:
+        """The centres on the device, for whoever asks more about rows than where they belong."""
+        return self._with_torch.index
+
+    @property
+    def _with_torch(self) -> TorchPlaces:
+        """Raises TypeError where NumPy computes."""
+        from dinkcli.assigning.with_torch import TorchPlaces
+
+        if not isinstance(self._find, TorchPlaces):
+            raise TypeError("an assigner of small work has no CenterIndex")
+        return self._find
+
+    @property
+    def has_core_to_spare(self) -> bool:
+        """Whether reading ahead pays (see ``Places``)."""
+        return self._find.has_core_to_spare
 
     def __call__(
         self, vectors: np.ndarray, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
         """The assignments of ``vectors`` (B, D) float32 with the numbers ``rows`` (B,)."""
-        found = list(in_pieces(lambda w: self._assign(vectors[w], rows[w]), len(vectors)))
-        arrays = {name: np.concatenate([piece[name] for piece in found]) for name in found[0]}
-        return Assignments(rows, carried=carried, **arrays)
+        found, options = self._found(vectors, rows), self.options
+        labels = self._ids[found.labels].astype(np.int32)
+        if options.max_distance is not None and found.distances is not None:
+            labels[found.distances > options.max_distance] = -1
+        if options.min_prob is not None and found.own is not None:
+            labels[found.own < options.min_prob] = -1
+        return Assignments(
+            rows,
+            labels,
+            found.distances if options.distance else None,
+            found.own,
+            None if found.ranked is None else self._ids[found.ranked].astype(np.int32),
+            self._by_id(found),
+            carried,
+        )
 
-    def _assign(self, vectors: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of ``Assignments`` for these rows, by name."""
-        z = prepared(vectors, self.model.metric, self.device)
-        found: dict[str, Tensor] = {}
-        options = self.options
-        if self.chosen is not None:
-            # Of bad rows nothing is kept in the end.
-            nearest = torch.from_numpy(self.chosen[rows].clip(0)).long().to(self.device)
-            if options.distance:
-                found["distances"] = self.index.squared_distances_to(z, nearest).sqrt_()
-        elif options.distance or options.max_distance is not None:
-            nearest, squared_distances = self.index.nearest(z)
-            found["distances"] = squared_distances.sqrt_()
-        else:
-            nearest = self.index.labels(z)
-        labels = nearest if self._ids is None else self._ids[nearest]
-        if options.needs_probabilities:
-            found |= self._probabilities(z, nearest)
-        if options.marks_outliers:
-            outlier = torch.zeros_like(labels, dtype=torch.bool)
-            if options.max_distance is not None:
-                outlier |= found["distances"] > options.max_distance
-            if options.min_prob is not None:
-                outlier |= found["own"] < options.min_prob
-            labels = torch.where(outlier, -1, labels)
-        found["labels"] = labels.to(torch.int32)
-        wanted = ["labels", *self._wanted()]
-        return {name: found[name].cpu().numpy() for name in wanted if name in found}
+    def _found(self, vectors: np.ndarray, rows: np.ndarray) -> Found:
+        if self.chosen is None:
+            return self._find(vectors)
+        # Of bad rows nothing is kept in the end.
+        return self._with_torch.of(vectors, self.chosen[rows].clip(0))
 
-    def _wanted(self) -> list[str]:
-        options = self.options
-        wanted = {"distances": options.distance, "clusters": options.top is not None}
-        wanted["probabilities"] = options.soft or options.top is not None
-        wanted["own"] = options.needs_probabilities
-        return [name for name, is_wanted in wanted.items() if is_wanted]
-
-    def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``own`` (B,), and ``probabilities`` with ``clusters`` as far as they are wanted."""
-        parts: list[dict[str, Tensor]] = []
-        # One chunk's (rows, K) exponents at a time, whatever is kept of them.
-        for rows, label in zip(self.index.chunks(z), self.index.chunks(labels), strict=True):
-            exponents = self._soften.exponents(rows, label)
-            probabilities = torch.softmax(exponents, dim=1)
-            part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
-            part |= self._kept(exponents, probabilities)
-            parts.append(part)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _kept(self, exponents: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
-        kind = getattr(torch, self.options.probability_type)
-        if self.options.soft:
-            if self._ids is not None:
-                # The position in the list is the id; ids that no cluster has are improbable.
-                matched = probabilities.new_zeros(len(probabilities), self.n_ids)
-                matched[:, self._ids] = probabilities
-                probabilities = matched
-            return {"probabilities": probabilities.to(kind)}
-        if self.options.top is None:
-            return {}
-        # By exponents, which tell apart what is too improbable to be more than 0.
-        ranked = exponents.topk(self.options.top).indices
-        clusters = ranked if self._ids is None else self._ids[ranked]
-        return {
-            "clusters": clusters.to(torch.int32),
-            "probabilities": probabilities.gather(1, ranked).to(kind),
-        }
+    def _by_id(self, found: Found) -> np.ndarray | None:
+        """The probabilities as they are kept."""
+        probabilities = found.probabilities
+        if probabilities is None or found.ranked is not None:
+            return probabilities
+        if len(self._ids) == self.n_ids and (self._ids == np.arange(self.n_ids)).all():
+            return probabilities
+        # The position in the list is the id; ids that no cluster has are improbable.
+        matched = np.zeros((len(probabilities), self.n_ids), probabilities.dtype)
+        matched[:, self._ids] = probabilities
+        return matched
 
     def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
         """Raises InputError at a row so far away that distances would overflow float32."""
@@ -211,23 +192,25 @@ class Assigner:
             return
         # The range of all numbers says enough, but for data that lie far from the origin.
         if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
-            rows = as_tensor(vectors).to(self.device)
-            shift = self.index.shift
-            refuse_overflow(rows if shift is None else rows - shift, name, start)
+            from dinkcli.assigning.with_torch import refuse_far_rows
+
+            refuse_far_rows(self.model, vectors, name, start)
 
 
-def as_tensor(vectors: np.ndarray) -> torch.Tensor:
-    """The same memory as a tensor; a mapped, read-only file is copied first."""
-    return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
+def _places(
+    model: Model,
+    device: torch.device | str,
+    options: AssignOptions,
+    temperature: float,
+    small: bool,
+) -> Places:
+    if small:
+        from dinkcli.assigning.with_numpy import NumpyPlaces
 
+        return NumpyPlaces(model, options, temperature)
+    from dinkcli.assigning.with_torch import TorchPlaces
 
-def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
-    """``vectors`` (B, D) float32 on the device as a model compares them: cosine wants norm 1."""
-    z = as_tensor(vectors).to(device)
-    if metric == "cosine":
-        z = z.clone()  # may be the caller's memory
-        normalize_(z)
-    return z
+    return TorchPlaces(model, device, options, temperature)
 
 
 def block_rows(
@@ -240,14 +223,8 @@ def block_rows(
     """
     width = max(n_features, written)
     chunk = chunk_rows(n_clusters, n_features)
-    elements = _BLOCK_ELEMENTS.get(torch.device(device).type, _BLOCK_ELEMENTS["cpu"])
+    elements = _BLOCK_ELEMENTS.get(str(device).partition(":")[0], _BLOCK_ELEMENTS["cpu"])
     return chunk * max(1, round(elements / (chunk * width)))
-
-
-def _has_core_to_spare(device: torch.device) -> bool:
-    """Whether reading ahead pays: beside products on all cores a reader measured slower (npy) or
-    no faster (parquet), beside products on one of two cores parquet took three quarters."""
-    return device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
 
 def assign(
@@ -259,6 +236,7 @@ def assign(
     first: int = 0,
     on_bad: Callable[[int], None] = lambda n_bad: None,
     chosen: np.ndarray | None = None,
+    small: bool = False,
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
@@ -269,6 +247,7 @@ def assign(
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
             which leaves them out, or "label", which gives them the label -1.
         chosen: (N,) int32 labels of all rows, in place of the nearest centres.
+        small: see ``Assigner``.
 
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
@@ -276,14 +255,14 @@ def assign(
     """
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
-    assigner = Assigner(model, device, options, matching, chosen)
+    assigner = Assigner(model, device, options, matching, chosen, small)
     written = assigner.n_ids if options.soft else options.top or 1
     rows = block_rows(model.n_clusters, model.n_features, written, device)
     needs_direction = model.metric == "cosine"
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
     blocks = data.whole.blocks(rows, first, data.stop, nonzero=needs_direction)
-    for block in read_ahead(blocks) if _has_core_to_spare(assigner.device) else blocks:
+    for block in read_ahead(blocks) if assigner.has_core_to_spare else blocks:
         assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(block.vectors, numbers, block.carried)

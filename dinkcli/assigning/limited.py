@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner, block_rows, prepared
+from dinkcli.assigning.assigner import Assigner, block_rows
+from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.errors import UsageError

@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 
 from dinkcli.assigning.assigner import Assigner, Assignments, assign
-from dinkcli.assigning.limited import labels_of_all
 from dinkcli.assigning.shards import Shard
+from dinkcli.assigning.with_numpy import METRICS, MOST_WORK
 from dinkcli.assigning.writers import (
     Encoding,
     Layout,
@@ -26,7 +26,6 @@ from dinkcli.data.spool import is_stream
 from dinkcli.models.matching import Matching
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
-from dinkcli.processes.device import resolve_device
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,14 @@ class Job:
         return self.data.n_rows
 
     @property
+    def is_small(self) -> bool:
+        """Whether NumPy is done before torch would be loaded; the same for all shares of a job."""
+        rows, model = self.data.whole.n_rows, self.model
+        if rows is None or model.metric not in METRICS or self.options.max_size is not None:
+            return False
+        return rows * model.n_clusters * model.n_features <= MOST_WORK
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What the output depends on, as plain JSON: a run goes on only where it is the same."""
         return {
@@ -172,9 +179,16 @@ def run(
             were complete.
     """
     counts = Counts(np.zeros(job.n_ids, np.int64))
-    where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
+    small = device == "auto" and job.is_small
+    where: Any = "cpu"
     chosen = None
+    if not small:
+        from dinkcli.processes.device import resolve_device
+
+        where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
     if job.options.max_size is not None:
+        from dinkcli.assigning.limited import labels_of_all
+
         chosen = labels_of_all(Assigner(job.model, where), job.data, job.options.max_size)
     with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
         missing: list[tuple[int, int | None]] = [(0, None)]
@@ -183,7 +197,15 @@ def run(
         for first, stop in missing:
             data = job.data if stop is None else job.data.part(first, stop)
             blocks = assign(
-                job.model, data, where, job.options, job.matching, first, counts.add_bad, chosen
+                job.model,
+                data,
+                where,
+                job.options,
+                job.matching,
+                first,
+                counts.add_bad,
+                chosen,
+                small,
             )
             for rows in blocks:
                 writer.write(rows)

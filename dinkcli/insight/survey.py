@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import prepared
+from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model

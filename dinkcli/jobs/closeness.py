@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import prepared
+from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.options import DedupOptions

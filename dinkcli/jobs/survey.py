@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner, block_rows, prepared
+from dinkcli.assigning.assigner import Assigner, block_rows
+from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model

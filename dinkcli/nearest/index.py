@@ -18,29 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.common import CHUNK_SCORES, squares_between
+from dinkcli.nearest.common import chunk_rows as chunk_rows
 from dinkcli.nearest.scorer import Scorer
 from dinkcli.nearest.scores import Scratch, ties_of
 
-_CHUNK_ROWS = 2048
-_CHUNK_SCORES = 1 << 21
-_MOST_SCORES = 1 << 24  # for the sake of aligned rows
-# Where chunks of 2048 rows are small, what is done for each chunk costs more than they do.
-_CACHED_NUMBERS = 3 << 18
-# Products of a multiple of this many rows are a quarter faster.
-_ALIGNED_ROWS = 64
 _RESCORE_ELEMENTS = 1 << 22
 _SHORT_ROWS = 64
 # More doubtful rows than this share, and short products are not worth their second look.
 _MANY = 0.3
-
-
-def chunk_rows(n_clusters: int, n_features: int) -> int:
-    """Rows (of D features) whose scores against K centres are computed at once."""
-    cached = _CACHED_NUMBERS // max(n_clusters, n_features)
-    rows = min(max(_CHUNK_ROWS, cached), _CHUNK_SCORES // n_clusters)
-    if rows < _ALIGNED_ROWS:
-        return max(1, min(_ALIGNED_ROWS, _MOST_SCORES // n_clusters))
-    return rows // _ALIGNED_ROWS * _ALIGNED_ROWS
 
 
 class Nearest(NamedTuple):
@@ -214,7 +200,7 @@ class CenterIndex:
                 if len(tied):
                     ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
             self._put(found, where, rows, near.labels, near.seconds)
-            if sum(some.scores.numel() for some in ties) > _CHUNK_SCORES:
+            if sum(some.scores.numel() for some in ties) > CHUNK_SCORES:
                 self._settle(z, ties, found)
                 ties = []
         if ties:
@@ -268,7 +254,7 @@ class CenterIndex:
         pairs = max(1, _RESCORE_ELEMENTS // z.shape[1])
         distances = torch.cat(
             [
-                (z[r].to(exact_dtype) - self.centers[c].to(exact_dtype)).square().sum(1)
+                squares_between(z[r].to(exact_dtype), self.centers[c].to(exact_dtype))
                 for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
             ]
         )

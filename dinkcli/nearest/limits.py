@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
+from dinkcli.nearest.common import LARGEST_NORM
 
-# Norms between these have squares, and sums of millions of squares, that float32 can hold.
-LARGEST_NORM = 1e18
+# Norms between this and LARGEST_NORM have squares that float32 can hold.
 SMALLEST_NORM = 1e-15
 LARGEST_WEIGHT = 1e12
 

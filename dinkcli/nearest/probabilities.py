@@ -15,17 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.common import BELOW, LEAST_TEMPERATURE, TOLERANCE
 from dinkcli.nearest.index import CenterIndex
 
-# How much rounding may move an exponent: a probability then moves by a quarter of it at most.
-_TOLERANCE = 2e-4
 # A centre whose exponent lies farther below the best has a probability below 1e-6.
 _MATTERS = 14.0
-# Centres other than the row's own stay below it by at least this, or rounding would make a tie of
-# them: two units in the last place of a probability.
-_BELOW = {torch.float32: 2.0**-22, torch.float16: 2.0**-9}
 _PAIRS_ELEMENTS = 1 << 22
-_LEAST_TEMPERATURE = 1e-30
 
 
 class Probabilities:
@@ -46,9 +41,9 @@ class Probabilities:
         dtype: torch.dtype = torch.float32,
     ):
         self._index = index
-        self._temperature = max(temperature, _LEAST_TEMPERATURE)
+        self._temperature = max(temperature, LEAST_TEMPERATURE)
         self._squared = squared
-        self._below = _BELOW.get(dtype, 0.0)
+        self._below = BELOW.get(str(dtype).removeprefix("torch."), 0.0)
 
     def __call__(self, z: Tensor, labels: Tensor) -> Tensor:
         """(B, K) of the rows ``z`` (B, D), whose nearest centres are ``labels`` (B,)."""
@@ -62,7 +57,7 @@ class Probabilities:
         moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
         found = self._relative(squares, own)
         if z.device.type != "mps":  # which has no float64
-            doubtful = (moved > _TOLERANCE).nonzero()[:, 0]
+            doubtful = (moved > TOLERANCE).nonzero()[:, 0]
             if len(doubtful):
                 rows, again = z[doubtful], labels[doubtful]
                 found[doubtful] = self._in_float64(rows, again).to(found.dtype)
@@ -108,7 +103,7 @@ class Probabilities:
         row_squares = rows.square().sum(1)
         squares.add_(row_squares[:, None]).clamp_(min=0)
         moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
-        doubtful = (moved > _TOLERANCE).nonzero()[:, 0]
+        doubtful = (moved > TOLERANCE).nonzero()[:, 0]
         if not len(doubtful):
             return self._relative(squares, own)
         again = squares[doubtful]

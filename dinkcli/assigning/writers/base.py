@@ -104,13 +104,13 @@ class Layout:
             if values is None:
                 continue
             if name in schema.names:
-                type_, flat = schema.field(name).type, pa.array(values.reshape(-1))
+                type_, flat = schema.field(name).type, as_arrow(values.reshape(-1))
                 columns.append(pa.FixedSizeListArray.from_arrays(flat, type=type_))
             else:
                 columns += list(values.T)
         if carried is not None:
             columns += [carried.column(f.name) for f in carried.schema if f.name != self.id_name]
-        arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
+        arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     @property
@@ -155,6 +155,14 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, where: slice) -> Any: ...
+
+
+def as_arrow(values: np.ndarray) -> pa.Array:
+    """Numbers (B,) without nulls. ``pa.array`` would load pandas where that is installed, which
+    takes longer than all of a small run."""
+    values = np.ascontiguousarray(values)
+    type_ = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
 
 
 class Writer(Protocol):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinkcli.assigning.writers.base import Layout, Rows, is_binary, refuse_types
+from dinkcli.assigning.writers.base import Layout, Rows, as_arrow, is_binary, refuse_types
 
 
 class JsonlWriter:
@@ -49,7 +50,7 @@ def json_texts(column: pa.Array) -> pa.Array:
     if pa.types.is_fixed_size_list(type_) and not column.null_count:
         texts = json_texts(column.flatten())
         size = type_.list_size
-        offsets = pa.array(range(0, size * len(column) + 1, size), pa.int32())
+        offsets = as_arrow(np.arange(0, size * len(column) + 1, size, dtype=np.int32))
         joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ",")
         return pc.binary_join_element_wise("[", joined, "]", "")
     return pa.array([_json(value) for value in column.to_pylist()], pa.string())

@@ -1,0 +1,106 @@
+"""The places of rows by torch, on any device."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinkcli.assigning.places import Found
+from dinkcli.models.model import Model
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.limits import normalize_, refuse_overflow
+from dinkcli.nearest.probabilities import Probabilities
+from dinkcli.options import AssignOptions
+from dinkcli.processes.device import in_pieces
+
+
+class TorchPlaces:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device | str,
+        options: AssignOptions,
+        temperature: float,
+    ):
+        self._device = torch.device(device)
+        self._metric = model.metric
+        self._options = options
+        self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self._device))
+        self._kind = getattr(torch, options.probability_type)
+        self._soften = Probabilities(self.index, temperature, dtype=self._kind)
+
+    @property
+    def has_core_to_spare(self) -> bool:
+        return self._device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
+
+    def __call__(self, vectors: np.ndarray) -> Found:
+        pieces = in_pieces(lambda where: self._found(vectors[where]), len(vectors))
+        return Found.joined(list(pieces))
+
+    def of(self, vectors: np.ndarray, chosen: np.ndarray) -> Found:
+        """The same for rows whose labels are the ``chosen`` ones (B,), the nearest or not."""
+        pieces = in_pieces(lambda where: self._found(vectors[where], chosen[where]), len(vectors))
+        return Found.joined(list(pieces))
+
+    def _found(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
+        z = prepared(vectors, self._metric, self._device)
+        found: dict[str, Tensor] = {}
+        options = self._options
+        if chosen is not None:
+            found["labels"] = torch.from_numpy(chosen).long().to(self._device)
+            if options.distance:
+                squared_distances = self.index.squared_distances_to(z, found["labels"])
+                found["distances"] = squared_distances.sqrt_()
+        elif options.distance or options.max_distance is not None:
+            found["labels"], squared_distances = self.index.nearest(z)
+            found["distances"] = squared_distances.sqrt_()
+        else:
+            found["labels"] = self.index.labels(z)
+        if options.needs_probabilities:
+            found |= self._probabilities(z, found["labels"])
+        return Found(**{name: values.cpu().numpy() for name, values in found.items()})
+
+    def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """``own`` (B,), and ``probabilities`` with ``ranked`` as far as they are wanted."""
+        parts: list[dict[str, Tensor]] = []
+        # One chunk's (rows, K) exponents at a time, whatever is kept of them.
+        for rows, label in zip(self.index.chunks(z), self.index.chunks(labels), strict=True):
+            exponents = self._soften.exponents(rows, label)
+            probabilities = torch.softmax(exponents, dim=1)
+            part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
+            part |= self._kept(exponents, probabilities)
+            parts.append(part)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _kept(self, exponents: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
+        if self._options.soft:
+            return {"probabilities": probabilities.to(self._kind)}
+        if self._options.top is None:
+            return {}
+        # By exponents, which tell apart what is too improbable to be more than 0.
+        ranked = exponents.topk(self._options.top).indices
+        return {"ranked": ranked, "probabilities": probabilities.gather(1, ranked).to(self._kind)}
+
+
+def as_tensor(vectors: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor; a mapped, read-only file is copied first."""
+    return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
+
+
+def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
+    """``vectors`` (B, D) float32 on the device as a model compares them: cosine wants norm 1."""
+    z = as_tensor(vectors).to(device)
+    if metric == "cosine":
+        z = z.clone()  # may be the caller's memory
+        normalize_(z)
+    return z
+
+
+def refuse_far_rows(model: Model, vectors: np.ndarray, name: str, start: int) -> None:
+    """Raises InputError at a row so far from the centres that distances would overflow float32."""
+    shift = CenterIndex(torch.from_numpy(model.cluster_centers)).shift
+    rows = as_tensor(vectors)
+    refuse_overflow(rows if shift is None else rows - shift, name, start)
