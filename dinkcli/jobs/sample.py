@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from dinkcli.assigning.assigner import prepared
 from dinkcli.assigning.pipeline import Output, open_output
+from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
