@@ -159,6 +159,8 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
         return _open_words(source, columns, head, whole)
     if "\0" in text[:_HEAD_BYTES].decode():
         return _open_words(source, columns, head, whole)
+    if text.strip() in (b"[]", b"{}"):
+        raise InputError(f"{source.name}: no rows in this json file; nothing to do")
     layout = layout_of(text)
     if layout is not None:
         if layout in (LINES, OBJECTS) and (document := _document(source, columns)):

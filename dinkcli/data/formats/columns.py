@@ -15,9 +15,18 @@ import pyarrow as pa
 from dinkcli.data.base import Columns
 from dinkcli.data.formats import numerals
 from dinkcli.data.formats.places import ONLY, Place, inner_places, is_list, place_of, storage
+from dinkcli.data.formats.types import (
+    is_any_vector,
+    is_bytes,
+    is_fraction,
+    is_number,
+    is_spark_vector,
+    is_text,
+    is_vector,
+    is_whole,
+)
 from dinkcli.errors import InputError, UsageError
 
-_BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
 LIST, BYTES, SPARK, NUMBERS = "list", "bytes", "spark", "numbers"
 TEXT, BASE64 = numerals.TEXT, numerals.BASE64
 
@@ -41,45 +50,6 @@ class Found:
     why: str
     column: str | None
     note: str = ""
-
-
-def is_bytes(type_: pa.DataType) -> bool:
-    return any(check(type_) for check in _BYTES)
-
-
-def is_text(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or type_ == "string_view"
-
-
-def is_spark_vector(type_: pa.DataType) -> bool:
-    """VectorUDT of Spark ML: dense (type 1) or sparse (type 0) vectors."""
-    names = {"type", "size", "indices", "values"}
-    return pa.types.is_struct(type_) and {field.name for field in type_} == names
-
-
-def is_number(type_: pa.DataType) -> bool:
-    return pa.types.is_floating(type_) or pa.types.is_integer(type_)
-
-
-def is_whole(type_: pa.DataType) -> bool:
-    return pa.types.is_integer(type_) or pa.types.is_boolean(type_)
-
-
-def is_fraction(type_: pa.DataType) -> bool:
-    return pa.types.is_floating(type_) or pa.types.is_decimal(type_)
-
-
-def _is_vector(type_: pa.DataType, is_value: Callable[[pa.DataType], bool]) -> bool:
-    type_ = storage(type_)
-    if is_spark_vector(type_):
-        type_ = type_.field("values").type
-    return is_list(type_) and is_value(type_.value_type)
-
-
-def _is_any_vector(type_: pa.DataType) -> bool:
-    return _is_vector(type_, lambda value: is_fraction(value) or is_whole(value))
 
 
 def names_of(names: list[str]) -> str:
@@ -140,7 +110,7 @@ def _named(
     kind = _kind(place.type)
     if kind is None and is_list(storage(place.type)):
         inner = storage(storage(place.type).value_type)
-        if _is_any_vector(inner):
+        if is_any_vector(inner):
             place, kind = Place(column, (*place.steps, ONLY), inner), LIST
     if kind is None and is_text(place.type):
         kind = _kind_of_text(path, place, peek(place), named=True)
@@ -160,7 +130,7 @@ def _kind(type_: pa.DataType) -> str | None:
         return BYTES
     if is_spark_vector(type_):
         return SPARK
-    return LIST if _is_any_vector(type_) else None
+    return LIST if is_any_vector(type_) else None
 
 
 def _kind_of_text(path: str, place: Place, cell: str, named: bool) -> str | None:
@@ -181,7 +151,7 @@ def _candidates(schema: pa.Schema, wanted: Columns) -> list[Place]:
         Place(field.name, (field.name,), field.type)
         for field in schema
         if field.name not in aside
-        and (field.name not in wanted.carried or _is_any_vector(field.type))
+        and (field.name not in wanted.carried or is_any_vector(field.type))
     ]
     inside = [
         place
@@ -260,7 +230,7 @@ def _of_texts(texts: list[tuple[Place, str]], where: str) -> Found:
 
 
 def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> Found:
-    found = [place for place in places if _is_vector(place.type, is_value)]
+    found = [place for place in places if is_vector(place.type, is_value)]
     # With its elements numbered a list in a list is the same column.
     kind = SPARK if found and is_spark_vector(storage(found[0].type)) else LIST
     return _one(found, kind, why)

@@ -11,11 +11,12 @@ import pyarrow.csv
 
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import NUMBERS, is_number
+from dinkcli.data.formats.columns import NUMBERS
 from dinkcli.data.formats.dialect import Dialect
 from dinkcli.data.formats.numerals import NULLS
 from dinkcli.data.formats.places import Place
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader
+from dinkcli.data.formats.types import is_number
 from dinkcli.errors import UsageError
 
 

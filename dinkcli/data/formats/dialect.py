@@ -86,19 +86,19 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
             break
         comments += 1
     body = "".join(text.splitlines(keepends=True)[comments:]) if comments else text
-    found = [
-        candidate
-        for separator in SEPARATORS
-        for quoted in (True, False)
-        if (candidate := _candidate(body, whole, separator, quoted)) is not None
-    ]
+    found = []
+    for separator in SEPARATORS:
+        candidate = _candidate(body, whole, separator, quoted=True)
+        if candidate is None and '"' in body:
+            candidate = _candidate(body, whole, separator, quoted=False)
+        if candidate is not None:
+            found.append(candidate)
     if not found:
+        _refuse_ragged(body, whole)
         return None
-    # Python keeps the first of equals: quotes before none, commas before tabs.
-    best = min(found, key=lambda each: each.badness)
-    plain = next((f for f in found if f.separator == best.separator and not f.quoted), None)
-    if plain is not None and best.separator != "," and _has_stray_quotes(best, text):
-        best = plain
+    best = min(found, key=lambda each: each.badness)  # the first of equals: commas before tabs
+    if best.separator != "," and best.quoted and _has_stray_quotes(best, text):
+        best = _candidate(body, whole, best.separator, quoted=False) or best
     return best.dialect(comments)
 
 
@@ -118,12 +118,23 @@ class _Candidate:
         numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
         return (odd, counts["decimal comma"] + counts["thousands"], -bool(numbers), -numbers)
 
+    def _whole_numbers(self, header: bool) -> int:
+        """How many numbers have no point."""
+        return sum(
+            kind == "number" and "." not in cell
+            for record, kinds in zip(self.records[header:], self.kinds[header:], strict=True)
+            for cell, kind in zip(record, kinds, strict=True)
+        )
+
     def dialect(self, comments: int) -> Dialect:
         first, kinds = [cell.strip() for cell in self.records[0]], self.kinds
         header = _is_header(first, kinds, self.records)
         body = kinds[1:] if header else kinds
-        found = {kind for row in body for kind in row}
-        if "thousands" in found and not _are_decimals(body, self.records[header:]):
+        counts = Counter(kind for row in body for kind in row)
+        marks = counts["decimal comma"] + counts["thousands"]
+        # Where most numbers have points, or all are in one cell, others are nobody's business.
+        few = bool(counts["vector"]) or marks <= counts["number"] - self._whole_numbers(header)
+        if counts["thousands"] and not few and not _are_decimals(body, self.records[header:]):
             example = next(
                 cell.strip()
                 for row, kind in zip(self.records[header:], body, strict=True)
@@ -134,9 +145,9 @@ class _Candidate:
                 f"numbers such as {example!r} have separators between thousands (or decimal "
                 "commas, which cannot be told apart); write plain numbers, such as 1234.5"
             )
-        decimal = "," if found & {"decimal comma", "thousands"} else "."
+        decimal = "," if marks and not few else "."
         names = first if header else [f"f{i}" for i in range(len(first))]
-        counts = Counter(names)
+        times = Counter(names)
         firsts = [row[0].strip() for row in self.records[header:]]
         return Dialect(
             self.separator,
@@ -146,8 +157,24 @@ class _Candidate:
             comments,
             decimal,
             self.runs,
-            frozenset(name for name, number in counts.items() if number > 1),
+            frozenset(name for name, number in times.items() if number > 1),
             firsts,
+        )
+
+
+def _refuse_ragged(text: str, whole: bool) -> None:
+    """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
+    for separator in SEPARATORS:
+        records = _records(text, whole, separator, True)
+        lengths = Counter(len(record) for record in records)
+        usual, times = lengths.most_common(1)[0] if lengths else (0, 0)
+        fine = [record for record in records if len(record) == usual]
+        if usual < 2 or 2 * times < len(records) or _kind(fine[-1][-1], separator) != "number":
+            continue
+        number, record = next((i, r) for i, r in enumerate(records) if len(r) != usual)
+        raise DialectError(
+            f"line {number + 1} has {len(record)} fields between {SEPARATORS[separator]}, and most "
+            f"have {usual}; repair or remove it"
         )
 
 
@@ -208,6 +235,7 @@ def _kind(cell: str, separator: str) -> str:
         return "thousands"
     if separator != "," and _DECIMAL_COMMA.fullmatch(cell):
         return "decimal comma"
+    cell = cell.strip('"')
     if (cell[:1] in "[{" and cell[-1:] not in "]}") or (cell[-1:] in "]}" and cell[:1] not in "[{"):
         return "broken" if re.search(r"\d", cell) and not re.search("[a-zA-Z]{3}", cell) else "text"
     if text_kind(cell, named=False) is not None:
@@ -218,6 +246,8 @@ def _kind(cell: str, separator: str) -> str:
 def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]]) -> bool:
     """Names are no numbers, or they are 0, 1, 2, ... (as pandas writes them) above others."""
     if len(records) < 2:
+        return False
+    if any(cell in NULLS and cell for cell in first):
         return False
     values = {"number", "decimal comma", "vector", "thousands"}
     numbers = [int(cell) for cell in first if cell.isdecimal() and cell.isascii()]

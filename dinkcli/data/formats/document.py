@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import is_fraction, is_text, is_whole
 from dinkcli.data.formats.jsonlines import EXACT, read_document
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.places import Place, is_list, place_of, pruned
 from dinkcli.data.formats.table import TableReader, counted
+from dinkcli.data.formats.types import is_fraction, is_text, is_whole
 from dinkcli.errors import InputError
 
 

@@ -17,6 +17,7 @@ from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, open_text
 from dinkcli.errors import InputError
 
 EXACT = pa.decimal128(38, 0)
+_CHANGED = re.compile(r".*Column\((.*)\) changed from (\w+) to (\w+) in row (\d+)")
 _SAID = {
     ARRAYS: "one array a line",
     ELEMENTS: "the elements of one array",
@@ -66,7 +67,7 @@ class JsonLinesReader(TextReader):
         schema = pruned(self.schema, [place], [EXACT])
         try:
             return next(self._read(schema), None) is not None
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, InputError):
             return False
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
@@ -90,6 +91,13 @@ class JsonLinesReader(TextReader):
                 try:
                     table = pyarrow.json.read_json(pa.BufferReader(text), read, options)
                 except pa.ArrowInvalid as error:
+                    if changed := _CHANGED.fullmatch(str(error)):
+                        raise InputError(
+                            f"{self.source.name}: row {n_rows + int(changed[4])}: "
+                            f"{changed[1].strip('/').replace('/', '.')!r} is of type {changed[3]}, "
+                            f"and of type {changed[2]} before (counting from 0); write one type in "
+                            "all rows"
+                        ) from error
                     if names_row := re.fullmatch(r"(.*) in row (\d+)", str(error)):
                         message = f"{names_row[1]} in row {n_rows + int(names_row[2])}"
                         raise pa.ArrowInvalid(message) from error

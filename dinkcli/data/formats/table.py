@@ -21,12 +21,12 @@ from dinkcli.data.formats.columns import (
     SPARK,
     TEXT,
     bytes_dim,
-    is_number,
     names_of,
     vector_columns,
 )
 from dinkcli.data.formats.numerals import NULLS
 from dinkcli.data.formats.places import Place, inner_places, place_of, storage
+from dinkcli.data.formats.types import is_number
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 

@@ -185,7 +185,8 @@ class WordsReader(TextReader):
         except pa.ArrowInvalid:
             values = _slowly(numbers, size)
         vectors = pa.FixedSizeListArray.from_arrays(values, size)
-        return pa.RecordBatch.from_arrays([tokens.take(pa.array(start)), vectors], [WORD, VECTOR])
+        words = pc.utf8_trim(tokens.take(pa.array(start)), " ")
+        return pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
 
 
 def _slowly(numbers: pa.Array, size: int) -> pa.Array:
