@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 from common import machine, table, timed, with_spread, write_section
@@ -25,11 +26,32 @@ import dinkcli
 import dinkcli.cli  # sets how threads wait, for dink and its peers alike
 
 HERE = Path(__file__).parent
+# As on a CPU without bfloat16 products and AVX-512, as far as the libraries can be told.
+_AVX2 = (
+    "DINK_SHORT_PRODUCTS=0",
+    "ATEN_CPU_CAPABILITY=avx2",
+    "ONEDNN_MAX_CPU_ISA=AVX2",
+    "MKL_ENABLE_INSTRUCTIONS=AVX2",
+)
+_QUICK = "faiss,superkmeans,superkmeans-defaults,faiss-super,faiss-super-defaults,fastkmeans"
+_SIZES = {
+    "": ["--repeats", "3"],
+    "-4096": ["--clusters", "4096", "--repeats", "1", "--methods", _QUICK],
+    "-768": [
+        *("--rows", "60000", "--features", "768", "--clusters", "1000"),
+        *("--repeats", "1", "--methods", _QUICK),
+    ],
+}
+_TRAININGS = [
+    (name + suffix, settings, size)
+    for name, size in _SIZES.items()
+    for suffix, settings in (("", ()), ("-avx2", _AVX2))
+]
 # Sets of quality.py that take seconds; with more time, leave --sets out.
 BENCHMARKS = {
     "head": ["head.py", "--rows", "32768", "--clusters", "4000", "--features", "768"],
     "assign": ["assign.py", "--rows", "100000"],
-    "train": ["train.py", "--methods", "faiss,superkmeans,fastkmeans"],
+    **{f"train{name}": [*settings, "train.py", *size] for name, settings, size in _TRAININGS},
     "readers": ["readers.py", "--rows", "100000"],
     "memory": ["memory.py", "--gigabytes", "1", "--parquet-gigabytes", "0.5"],
     "start-up": ["run.py", "--start-up"],
@@ -40,23 +62,42 @@ _COMMANDS = {
     "dink --help": ["--help"],
     "dink train (usage error)": ["train", "no-such-file.npy", "-k", "0"],
     "dink info on a model": ["info", "MODEL"],
+    "dink assign, 1000 x 384 npy to csv, K = 40": [
+        "assign",
+        "MODEL",
+        "ROWS",
+        "-q",
+        "-o",
+        "OUT.csv",
+    ],
+    "dink train on the digits": ["train", "DIGITS", "-k", "10", "-q", "-o", "OUT.safetensors"],
 }
 
 
 def start_up(repeats: int = 7) -> str:
-    """Wall time of commands that need no torch, and whether they load it."""
+    """Wall time of commands that are quick, and whether they load torch."""
     import tempfile
 
     import numpy as np
 
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed dink is compiled once
     dink = [sys.executable, "-m", "dinkcli"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "m.safetensors")
-        dinkcli.Model(np.eye(10, 64, dtype=np.float32), np.ones(10)).save(model)
+        rows = np.random.default_rng(0).normal(size=(1000, 384)).astype(np.float32)
+        dinkcli.Model(rows[:40], np.ones(40)).save(model)
+        np.save(os.path.join(folder, "x.npy"), rows)
+        paths = {
+            "MODEL": model,
+            "ROWS": os.path.join(folder, "x.npy"),
+            "DIGITS": str(HERE.parent / "sample_data" / "digits.npy"),
+            "OUT.csv": os.path.join(folder, "out.csv"),
+            "OUT.safetensors": os.path.join(folder, "out.safetensors"),
+        }
         for name, arguments in _COMMANDS.items():
-            command = [model if part == "MODEL" else part for part in arguments]
+            command = [paths.get(part, part) for part in arguments]
             times = [
                 timed(lambda c=command: subprocess.run([*dink, *c], **quiet, check=False))
                 for _ in range(repeats)
@@ -76,11 +117,14 @@ def start_up(repeats: int = 7) -> str:
 
 def run(name: str, others: list[str]) -> str:
     """What a benchmark prints, below its command; ``others`` are options beside its own ones."""
-    script, *options = BENCHMARKS[name]
+    parts = list(BENCHMARKS[name])
+    settings = list(takewhile(lambda part: "=" in part, parts))
+    script, *options = parts[len(settings) :]
     options += others  # the last of an option counts
-    shown = shlex.join(["python", f"benchmarks/{script}", *options])
+    shown = shlex.join([*settings, "python", f"benchmarks/{script}", *options])
     command = [sys.executable, str(HERE / script), *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environment = os.environ | dict(setting.split("=") for setting in settings)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{shown}: exit {done.returncode}")
     return f"    {shown}\n\n{done.stdout.strip()}"
@@ -104,7 +148,9 @@ def main() -> None:
         text = run(name, others)
         print(f"## {name}\n\n{text}\n", flush=True)
         if args.write:
-            write_section(args.write, name, f"{text}\n\n{machine()}")
+            # A training says it itself: what it uses may be less than what this process would.
+            below = "" if name.startswith("train") else f"\n\n{machine()}"
+            write_section(args.write, name, text + below)
 
 
 if __name__ == "__main__":

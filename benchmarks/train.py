@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -154,13 +155,13 @@ def run(z: np.ndarray, k: int, methods: dict[str, Callable], seeds: range) -> li
                 seconds = clock() - started
                 found = judge(z, None, centers)["inertia"]
                 runs.append({"method": name, "seconds": seconds, "inertia": found})
-                print(runs[-1], flush=True)
+                print(runs[-1], flush=True, file=sys.stderr)
             rows = torch.from_numpy(z)
             # As good as the best of the steps before: dink keeps the best while it refines.
             steps = [finished(rows, seconds, centers) for seconds, centers in trail]
             seconds, final = trail[-1][0], judge(z, None, trail[-1][1])["inertia"]
             runs.append({"method": "dink", "seconds": seconds, "inertia": final, "steps": steps})
-            print({**runs[-1], "steps": len(steps)}, flush=True)
+            print({**runs[-1], "steps": len(steps)}, flush=True, file=sys.stderr)
     return runs
 
 
