@@ -88,11 +88,13 @@ def assign(
     ] = "float32",
     min_prob: Annotated[
         float | None,
-        option(CLUSTERS, help="Give rows whose cluster is less probable than this cluster -1."),
+        option(CLUSTERS, help="Rows whose cluster is less probable than this get the cluster -1."),
     ] = None,
     max_distance: Annotated[
         float | None,
-        option(CLUSTERS, help="Give rows that are farther than this from every centre cluster -1."),
+        option(
+            CLUSTERS, help="Rows that are farther than this from every centre get the cluster -1."
+        ),
     ] = None,
     max_size: Annotated[
         str | None,

@@ -85,9 +85,9 @@ def sample(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw a sample that all clusters have their share in, the same whatever the order of rows.
+    """Draw a sample in which all clusters have their share.
 
-    Each row comes with the probability with which it is in such a sample.
+    It is the same whatever the order of the rows. Each row comes with the probability with which it is in such a sample.
 
     Examples:
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet

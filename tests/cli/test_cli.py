@@ -94,6 +94,7 @@ def test_train_options_reach_the_model(dink, tmp_path):
         "refine": False,
         "n_init": 2,
         "epochs": 3,
+        "max_size": None,
         "batch_size": 500,
         "tol": 0.01,
         "seed": 4,
