@@ -87,7 +87,8 @@ def sample(
 ) -> None:
     """Draw a sample in which all clusters have their share.
 
-    It is the same whatever the order of the rows. Each row comes with the probability with which it is in such a sample.
+    It is the same whatever the order of the rows. Each row comes with the probability with which
+    it is in such a sample.
 
     Examples:
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
