@@ -64,6 +64,10 @@ def test_every_tool_has_a_recipe():
         "Spark",
         "torchrun",
         "Slurm",
+        "Near-duplicates",
+        "Samples",
+        "limited size",
+        "faiss",
     ):
         assert re.search(rf"^## .*{tool}", RECIPES, re.MULTILINE), tool
 
