@@ -1,0 +1,286 @@
+"""Everything that computes, on a device that is not the CPU; see ``tests/simulated.py``.
+
+Where one tensor stays behind, an operation refuses. Budgets hold how often the host waits and how
+much it launches: on a GPU that is what small work takes.
+"""
+
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import dinkcli
+from conftest import distances_float64, inertia_float64, nearest_float64
+from dinkcli.estimator import DinkClustering
+from dinkcli.head.head import DinkClusterHead
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.sums import largest_in_segments, segment_sums, tempered_statistics
+from dinkcli.processes import device as devices
+from simulated import NAME, simulated
+
+K, D = 6, 8
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """The simulated device, that ``--device elsewhere`` and ``device="elsewhere"`` mean."""
+    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
+    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])
+    with simulated() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(1)
+    centers = 3 * rng.normal(size=(K, D))
+    z = centers[rng.integers(K, size=900)] + rng.normal(size=(900, D)) + 5
+    return z.astype(np.float32)
+
+
+@pytest.fixture
+def files(rows, tmp_path):
+    """Rows, weights and true labels in files, and a model of the rows."""
+    np.save(tmp_path / "x.npy", rows)
+    np.save(tmp_path / "w.npy", np.linspace(0.5, 2, len(rows)).astype(np.float32))
+    model = dinkcli.train(rows, K, temperature=0.0, device="cpu")
+    model.save(tmp_path / "m.safetensors")
+    np.save(tmp_path / "y.npy", dinkcli.assign(model, rows, device="cpu"))
+    return model
+
+
+def tensors(n, k, d, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=rng), torch.randn(k, d, generator=rng)
+
+
+def test_two_devices_do_not_mix(there):
+    z = torch.ones(3, device=NAME)
+    with pytest.raises(RuntimeError, match="all tensors on one device"):
+        z + torch.ones(3)
+    assert (z + 1).cpu().tolist() == [2, 2, 2]
+    assert there.reads == {"_to_copy": 1}
+    assert torch.tensor([4, 5], device=NAME).tolist() == [4, 5]
+
+
+def test_head(there):
+    z, centers = tensors(70, K, D)
+    here, head = DinkClusterHead(K, D), DinkClusterHead(K, D)
+    here.reset_cluster_centers(centers)
+    head.reset_cluster_centers(centers)
+    head.cluster_centers = torch.nn.Parameter(head.cluster_centers.data.to(NAME), False)
+    far = z.to(NAME)
+    for temperature in (float("inf"), 0.7, 0.0):
+        for found, expected in zip(
+            head(far, temperature=temperature), here(z, temperature=temperature), strict=True
+        ):
+            torch.testing.assert_close(found.cpu(), expected.detach())
+    assert torch.equal(head.cluster(far).cpu(), here.cluster(z))
+    torch.testing.assert_close(head.cluster(far, soft=True).cpu(), here.cluster(z, soft=True))
+
+
+TRAININGS = {
+    "inf": {"temperature": float("inf"), "dilation": 0.1, "epochs": 2},
+    "fixed": {"temperature": 0.8, "epochs": 3},
+    "cold, random, weights": {"temperature": 0.0, "init": "random", "sample_weight": True},
+    "cold, streamed, xavier": {"temperature": 0.0, "init": "xavier", "memory": 4000},
+    "cosine, cold, n_init": {"temperature": 0.0, "metric": "cosine", "n_init": 3},
+    "cosine, streamed, weights": {"metric": "cosine", "memory": 4000, "sample_weight": True},
+    "auto": {"n_init": 2},
+    "auto, random, small batches": {"init": "random", "batch_size": 64, "refine": False},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training(there, rows, name):
+    options = dict(TRAININGS[name])
+    if options.get("sample_weight"):
+        options["sample_weight"] = np.linspace(0.5, 2, len(rows)).astype(np.float32)
+    found = dinkcli.train(rows, K, device=NAME, **options)
+    expected = dinkcli.train(rows, K, device="cpu", **options)
+    assert there.n_operations > 100
+    if "temperature" in options:
+        np.testing.assert_allclose(found.cluster_centers, expected.cluster_centers, atol=2e-5)
+        np.testing.assert_allclose(found.cluster_sizes, expected.cluster_sizes)
+        return
+    # Centres that divide grow differences from the last bits; where they end is as good.
+    if options.get("metric") == "cosine":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    ends = [inertia_float64(rows, model.cluster_centers) for model in (found, expected)]
+    assert ends[0] == pytest.approx(ends[1], rel=0.01)
+
+
+@pytest.mark.slow
+def test_float16_rows_stay_short_on_the_device(there, rows):
+    short = rows.astype(np.float16)
+    found = dinkcli.train(short, K, device=NAME, temperature=0.0)
+    expected = dinkcli.train(short, K, device="cpu", temperature=0.0)
+    np.testing.assert_allclose(found.cluster_centers, expected.cluster_centers, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_commands(there, files, invoke, tmp_path):
+    on = "--device", NAME
+    invoke("train", "x.npy", "-k", K, "--temperature", 0, "--sample-weight", "w.npy", *on)
+    invoke("train", "x.npy", "-k", K, "-o", "r", "--checkpoint-every", 1, *on)
+    ratings = [
+        json.loads(invoke("evaluate", "m.safetensors", "x.npy", "--json", *device).stdout)
+        for device in ((), on)
+    ]
+    del ratings[0]["seconds"], ratings[1]["seconds"]
+    flat = [list(_numbers(each)) for each in ratings]
+    np.testing.assert_allclose(flat[1], flat[0], rtol=1e-4, atol=1e-6)
+    seen = [
+        invoke("inspect", "m.safetensors", "x.npy", "--json", *device).stdout for device in ((), on)
+    ]
+    np.testing.assert_allclose(
+        list(_numbers(json.loads(seen[1]))), list(_numbers(json.loads(seen[0]))), rtol=1e-4
+    )
+    invoke("report", "m.safetensors", "x.npy", "-o", "r.html", *on)
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+
+
+def _numbers(value):
+    if isinstance(value, dict):
+        value = [each for name, each in value.items() if "second" not in name]
+    if isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, (int, float)):
+        yield value
+
+
+@pytest.mark.slow
+def test_sweep(there, rows):
+    found, expected = (
+        dinkcli.sweep(rows, [3, K], device=device).as_dict() for device in (NAME, "cpu")
+    )
+    assert there.n_operations
+    one, other = ([row["inertia"] for row in each["candidates"]] for each in (found, expected))
+    assert one == pytest.approx(other, rel=0.01)
+
+
+ASSIGNMENTS = [
+    [],
+    ["--distance"],
+    ["--soft"],
+    ["--soft", "--dtype", "float16"],
+    ["--top", "3", "--distance"],
+    ["--min-prob", "0.4", "--temperature", "0.5"],
+    ["--max-distance", "3"],
+    ["--match", "other.safetensors", "--top", "2"],
+]
+
+
+@pytest.mark.parametrize("options", ASSIGNMENTS, ids=" ".join)
+def test_assign(there, files, invoke, tmp_path, options):
+    if "--match" in options:
+        turned = dinkcli.Model(files.cluster_centers[::-1].copy(), files.cluster_sizes[::-1].copy())
+        turned.save(tmp_path / "other.safetensors")
+    for device in (NAME, "cpu"):
+        command = ["assign", "m.safetensors", "x.npy", "-o", f"{device}.parquet"]
+        invoke(*command, *options, "--device", device)
+    found, expected = (pq.read_table(tmp_path / f"{name}.parquet") for name in (NAME, "cpu"))
+    assert there.n_operations
+    assert found.schema.equals(expected.schema)
+    for name in found.column_names:
+        one, other = (np.array(table[name].to_pylist()) for table in (found, expected))
+        if one.dtype.kind == "f":
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_estimator(there, rows):
+    found = DinkClustering(K, temperature=0.0, device=NAME).fit(rows)
+    labels = nearest_float64(rows, found.cluster_centers_)
+    np.testing.assert_array_equal(found.labels_, labels)
+    np.testing.assert_array_equal(found.predict(rows), labels)
+    distances = distances_float64(rows, found.cluster_centers_)
+    np.testing.assert_allclose(found.transform(rows), distances, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_are_those_of_float64(there, dtype, weighted):
+    z, _ = tensors(3000, 1, D)
+    z = z.to(dtype)
+    labels = torch.randint(40, (3000,), generator=torch.Generator().manual_seed(2))
+    labels[labels == 7] = 8  # an empty cluster
+    weights = torch.rand(3000, dtype=dtype) if weighted else None
+    expected = np.zeros((40, D))
+    scale = np.ones(3000) if weights is None else weights.double().numpy()
+    np.add.at(expected, labels.numpy(), z.double().numpy() * scale[:, None])
+    far = None if weights is None else weights.to(NAME)
+    found = segment_sums(z.to(NAME), labels.to(NAME), 40, far)
+    np.testing.assert_allclose(found.cpu().numpy(), expected, rtol=1e-5, atol=1e-5)
+    line = segment_sums(z[:, 0].to(NAME), labels.to(NAME), 40, far)
+    np.testing.assert_allclose(line.cpu().numpy(), expected[:, 0], rtol=1e-5, atol=1e-5)
+    largest = largest_in_segments(z[:, 0].to(NAME), labels.to(NAME), 40).cpu()
+    assert torch.equal(largest, largest_in_segments(z[:, 0], labels, 40))
+
+
+def test_labels_of_ties_and_copies(there):
+    """Rows midway between centres, centres twice, data far away: float64 decides, lowest first."""
+    z, centers = tensors(400, 30, D)
+    centers[20:] = centers[:10]
+    z[:100] = (centers[:10].repeat(10, 1) + centers[10:20].repeat(10, 1)) / 2
+    z, centers = z + 1e4, centers + 1e4
+    index = CenterIndex(centers)
+    found = CenterIndex(centers.to(NAME)).nearest_two(z.to(NAME))
+    assert torch.equal(found.labels.cpu(), index.labels(z))
+    exact = torch.cdist(z.double(), centers.double())
+    assert torch.equal(found.labels.cpu(), exact.argmin(1))
+
+
+def work_of(there, task):
+    there.restart()
+    task()
+    return there.n_operations, there.n_reads
+
+
+def test_budget_of_a_search(there):
+    """Neither launches nor waits grow with the rows of a block; one wait in all without ties."""
+    z, centers = tensors(40_000, 300, 16)
+    few, many = (
+        work_of(there, lambda part=z[:n].to(NAME): CenterIndex(far).labels(part))
+        for far in [centers.to(NAME)]
+        for n in (4_000, 40_000)
+    )
+    assert few == many
+    assert many[0] <= 40
+    assert many[1] <= 4
+
+
+def test_budget_of_a_pass(there):
+    z, centers = tensors(40_000, 300, 16)
+    index = CenterIndex(centers.to(NAME))
+    few, many = (
+        work_of(there, lambda part=z[:n].to(NAME): tempered_statistics(part, None, index, 0.0))
+        for n in (4_000, 40_000)
+    )
+    assert few == many
+    assert many[0] <= 100
+
+
+@pytest.mark.slow
+def test_budget_of_a_training(there, rows):
+    """A few waits for each of some hundred updates and as many moves."""
+    dinkcli.train(rows, K, device=NAME)
+    assert there.n_operations <= 25_000
+    assert there.n_reads <= 900
+
+
+def test_a_device_that_is_full_takes_smaller_pieces(there, files, rows):
+    expected = dinkcli.assign(files, rows, device="cpu")
+    there.memory = 3000
+    found = dinkcli.assign(files, rows, device=NAME)
+    np.testing.assert_array_equal(found, expected)
+    there.memory = 40
+    with pytest.raises(dinkcli.DinkError, match="out of memory"):
+        dinkcli.assign(files, rows, device=NAME)
