@@ -1,0 +1,190 @@
+"""The two nearest centres of each row in one kernel, on CUDA devices with Triton.
+
+Scores of a tile of rows against a tile of centres stay in registers, and only running minima leave
+them: no (N, K) matrix is ever in memory. Where Triton is missing or cannot compile the kernel,
+``scorer`` makes scores chunk by chunk instead. ``DINK_TRITON=0`` in the environment does without.
+
+Shapes: N rows, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # CPU builds of torch come without
+    triton = tl = None
+
+# Rows and centres of a tile, features at once, warps and stages: the largest that fits is taken.
+# A Hopper multiprocessor has 228 KB of shared memory, a Turing one 64.
+_TILES = ((128, 128, 32, 8, 3), (128, 64, 32, 4, 2), (64, 32, 32, 4, 2), (32, 32, 16, 2, 1))
+_NOT_YET: Any = object()
+_MOST_FAILURES = len(_TILES)
+
+
+class FusedTwo(NamedTuple):
+    """Of each row (N,): the two lowest scores, and the centres that have them."""
+
+    best: Tensor
+    labels: Tensor
+    second: Tensor
+    seconds: Tensor
+
+
+class _State:
+    """Which tile works on this machine, and why none does, once that is known."""
+
+    tile = 0
+    failure: str | None = None
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernel does not serve there; None where it does."""
+    if os.environ.get("DINK_TRITON") == "0":
+        return "switched off by DINK_TRITON=0"
+    if triton is None:
+        return "Triton is not installed"
+    if dtype != torch.float32:
+        return f"it is for float32, not {str(dtype).removeprefix('torch.')}"
+    if device.type != "cuda" and not _interpreted():
+        return f"it is for CUDA devices, not {device.type}"
+    return _State.failure
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def fused_two(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool) -> FusedTwo | None:
+    """The two centres with the lowest scores ||c||^2 / 2 - <z, c>, the lower index at a tie; with
+    one centre, the second is number 0 at infinity. None where the kernel cannot be compiled.
+
+    Args:
+        rows, centers: (N, D) and (K, D) float32.
+        half_norms: (K,).
+        short: by TF32 factors; scores are then off by what ``products.rounding_error`` bounds.
+    """
+    rows, centers = rows.contiguous(), centers.contiguous()
+    n_rows = len(rows)
+    best, second = (rows.new_empty(n_rows) for _ in range(2))
+    labels, seconds = (rows.new_empty(n_rows, dtype=torch.int64) for _ in range(2))
+    while n_rows and _State.tile < len(_TILES):
+        try:
+            _launch(rows, centers, half_norms, short, best, labels, second, seconds)
+            break
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # of the compiler: too much shared memory, an unknown card
+            _State.tile += 1
+            _State.failure = f"{type(error).__name__}: {error}".splitlines()[0]
+    if _State.tile == len(_TILES):
+        return None
+    _State.failure = None
+    return FusedTwo(best, labels, second, seconds)
+
+
+def _launch(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool, *out: Tensor) -> None:
+    tile_rows, tile_centers, tile_features, warps, stages = _TILES[_State.tile]
+    (n_rows, n_features), n_clusters = rows.shape, len(centers)
+    launched = _nearest_two[(triton.cdiv(n_rows, tile_rows),)]
+    # Triton launches on the current device, which need not be the one of the rows.
+    with torch.cuda.device(rows.device) if rows.is_cuda else _Nothing():
+        launched(
+            rows,
+            centers,
+            half_norms,
+            *out,
+            n_rows,
+            n_clusters,
+            n_features,
+            TILE_ROWS=tile_rows,
+            TILE_CENTERS=tile_centers,
+            TILE_FEATURES=tile_features,
+            PRECISION="tf32" if short else "ieee",
+            num_warps=warps,
+            num_stages=stages,
+        )
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+if triton is not None:
+
+    @triton.jit
+    def _nearest_two(
+        rows,
+        centers,
+        half_norms,
+        best,
+        labels,
+        second,
+        seconds,
+        n_rows,
+        n_clusters,
+        n_features,
+        TILE_ROWS: tl.constexpr,
+        TILE_CENTERS: tl.constexpr,
+        TILE_FEATURES: tl.constexpr,
+        PRECISION: tl.constexpr,
+    ):
+        # int64: N x D passes 2^31.
+        row = tl.program_id(0).to(tl.int64) * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        row_is = row < n_rows
+        least = tl.full((TILE_ROWS,), float("inf"), tl.float32)
+        next_least = tl.full((TILE_ROWS,), float("inf"), tl.float32)
+        label = tl.full((TILE_ROWS,), 0, tl.int32)
+        next_label = tl.full((TILE_ROWS,), 0, tl.int32)
+        for first in range(0, n_clusters, TILE_CENTERS):
+            center = first + tl.arange(0, TILE_CENTERS)
+            center_is = center < n_clusters
+            products = tl.zeros((TILE_ROWS, TILE_CENTERS), tl.float32)
+            for start in range(0, n_features, TILE_FEATURES):
+                feature = start + tl.arange(0, TILE_FEATURES)
+                feature_is = feature < n_features
+                z = tl.load(
+                    rows + row[:, None] * n_features + feature[None, :],
+                    mask=row_is[:, None] & feature_is[None, :],
+                    other=0.0,
+                )
+                c = tl.load(
+                    centers + center[None, :].to(tl.int64) * n_features + feature[:, None],
+                    mask=center_is[None, :] & feature_is[:, None],
+                    other=0.0,
+                )
+                products = tl.dot(z, c, products, input_precision=PRECISION)
+            # Centres that only fill the tile are at infinity: at 0 they would win.
+            norms = tl.load(half_norms + center, mask=center_is, other=float("inf"))
+            scores = norms[None, :] - products
+            here = tl.min(scores, 1)
+            numbers = tl.where(scores == here[:, None], center[None, :], 2147483647)
+            label_here = tl.min(numbers, 1)
+            scores = tl.where(center[None, :] == label_here[:, None], float("inf"), scores)
+            next_here = tl.min(scores, 1)
+            numbers = tl.where(scores == next_here[:, None], center[None, :], 2147483647)
+            next_label_here = tl.min(numbers, 1)
+            # Of two ascending pairs the two lowest; the earlier, lower centre at a tie.
+            turned = here < least
+            loser = tl.where(turned, least, here)
+            loser_label = tl.where(turned, label, label_here)
+            rest = tl.where(turned, next_here, next_least)
+            rest_label = tl.where(turned, next_label_here, next_label)
+            takes_rest = rest < loser
+            next_least = tl.where(takes_rest, rest, loser)
+            next_label = tl.where(takes_rest, rest_label, loser_label)
+            label = tl.where(turned, label_here, label)
+            least = tl.where(turned, here, least)
+        tl.store(best + row, least, mask=row_is)
+        tl.store(labels + row, label.to(tl.int64), mask=row_is)
+        tl.store(second + row, next_least, mask=row_is)
+        next_label = tl.where(next_least == float("inf"), 0, next_label)
+        tl.store(seconds + row, next_label.to(tl.int64), mask=row_is)

@@ -1,0 +1,64 @@
+"""Runs the fused kernel in Triton's interpreter over many shapes; a process of its own, since the
+interpreter is chosen when Triton is loaded. Prints how many shapes it has compared."""
+
+import os
+import random
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch  # noqa: E402
+
+from dinkcli.nearest import fused  # noqa: E402
+from dinkcli.nearest.index import CenterIndex  # noqa: E402
+
+
+def compared(n: int, k: int, d: int, tile: int, kind: int, generator: torch.Generator) -> None:
+    z, centers = (torch.randn(size, d, generator=generator) for size in (n, k))
+    if kind == 1:  # copies: the lower index wins
+        centers[(k + 1) // 2 :] = centers[: k // 2]
+    if kind == 2:  # all scores positive: a padded centre at 0 would win
+        z -= 3
+        centers += 3
+    if kind == 3:  # rows between two centres
+        pick = torch.randint(k, (2, n), generator=generator)
+        z = (centers[pick[0]] + centers[pick[1]]) / 2
+    fused._State.tile = tile
+    half_norms = centers.square().sum(1) / 2
+    found = fused.fused_two(z, centers, half_norms, short=bool(n % 2))
+    assert found is not None, fused._State.failure
+    scores = half_norms.double() - z.double() @ centers.double().T
+    size = torch.linalg.vector_norm(z, dim=1) * torch.linalg.vector_norm(centers, dim=1).max()
+    error = 1e-6 * (size + half_norms.max())
+    expected = scores.topk(min(2, k), dim=1, largest=False).values
+    pairs = ((found.best, found.labels), (found.second, found.seconds))
+    for place, (score, label) in enumerate(pairs[: min(2, k)]):
+        assert ((score - expected[:, place]).abs() <= error).all()
+        assert ((scores.gather(1, label[:, None])[:, 0] - score).abs() <= error).all()
+    if k == 1:
+        assert found.second.isinf().all()
+        assert not found.seconds.any()
+    else:
+        assert (found.labels != found.seconds).all()
+    if kind == 1:
+        assert (found.labels < max(1, (k + 1) // 2)).all()
+    # With near-ties looked at again, labels are those of the CPU.
+    index = CenterIndex(centers)
+    error = index.scorer._error(torch.linalg.vector_norm(z, dim=1))
+    clear = found.second > found.best + 2 * error
+    labels = index.labels(z)
+    assert torch.equal(found.labels[clear], labels[clear])
+
+
+def main() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chance = random.Random(0)
+    shapes = [(1, 1, 1), (1, 2, 3), (129, 129, 33), (64, 5, 200), (7, 300, 16), (128, 128, 32)]
+    while len(shapes) < 100:
+        shapes.append((chance.randint(1, 150), chance.randint(1, 160), chance.randint(1, 80)))
+    for number, (n, k, d) in enumerate(shapes):
+        compared(n, k, d, number % len(fused._TILES), number // 3 % 4, generator)
+    print(len(shapes))
+
+
+if __name__ == "__main__":
+    main()
