@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from dinkcli.nearest.index import CenterIndex, chunk_rows
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import full_pass
 from dinkcli.nearest.tempered import TemperedSums

@@ -10,7 +10,8 @@ Shapes: N rows, K clusters, D features.
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +25,6 @@ except ImportError:  # CPU builds of torch come without
 # Rows and centres of a tile, features at once, warps and stages: the largest that fits is taken.
 # A Hopper multiprocessor has 228 KB of shared memory, a Turing one 64.
 _TILES = ((128, 128, 32, 8, 3), (128, 64, 32, 4, 2), (64, 32, 32, 4, 2), (32, 32, 16, 2, 1))
-_NOT_YET: Any = object()
-_MOST_FAILURES = len(_TILES)
 
 
 class FusedTwo(NamedTuple):
@@ -94,7 +93,7 @@ def _launch(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool, *out
     (n_rows, n_features), n_clusters = rows.shape, len(centers)
     launched = _nearest_two[(triton.cdiv(n_rows, tile_rows),)]
     # Triton launches on the current device, which need not be the one of the rows.
-    with torch.cuda.device(rows.device) if rows.is_cuda else _Nothing():
+    with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
         launched(
             rows,
             centers,
@@ -103,25 +102,19 @@ def _launch(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool, *out
             n_rows,
             n_clusters,
             n_features,
-            TILE_ROWS=tile_rows,
-            TILE_CENTERS=tile_centers,
-            TILE_FEATURES=tile_features,
-            PRECISION="tf32" if short else "ieee",
+            tile_rows=tile_rows,
+            tile_centers=tile_centers,
+            tile_features=tile_features,
+            precision="tf32" if short else "ieee",
             num_warps=warps,
             num_stages=stages,
         )
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 if triton is not None:
 
     @triton.jit
-    def _nearest_two(
+    def _nearest_two(  # type: ignore[no-untyped-def]
         rows,
         centers,
         half_norms,
@@ -132,24 +125,24 @@ if triton is not None:
         n_rows,
         n_clusters,
         n_features,
-        TILE_ROWS: tl.constexpr,
-        TILE_CENTERS: tl.constexpr,
-        TILE_FEATURES: tl.constexpr,
-        PRECISION: tl.constexpr,
+        tile_rows: tl.constexpr,
+        tile_centers: tl.constexpr,
+        tile_features: tl.constexpr,
+        precision: tl.constexpr,
     ):
         # int64: N x D passes 2^31.
-        row = tl.program_id(0).to(tl.int64) * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        row = tl.program_id(0).to(tl.int64) * tile_rows + tl.arange(0, tile_rows)
         row_is = row < n_rows
-        least = tl.full((TILE_ROWS,), float("inf"), tl.float32)
-        next_least = tl.full((TILE_ROWS,), float("inf"), tl.float32)
-        label = tl.full((TILE_ROWS,), 0, tl.int32)
-        next_label = tl.full((TILE_ROWS,), 0, tl.int32)
-        for first in range(0, n_clusters, TILE_CENTERS):
-            center = first + tl.arange(0, TILE_CENTERS)
+        least = tl.full((tile_rows,), float("inf"), tl.float32)
+        next_least = tl.full((tile_rows,), float("inf"), tl.float32)
+        label = tl.full((tile_rows,), 0, tl.int32)
+        next_label = tl.full((tile_rows,), 0, tl.int32)
+        for first in range(0, n_clusters, tile_centers):
+            center = first + tl.arange(0, tile_centers)
             center_is = center < n_clusters
-            products = tl.zeros((TILE_ROWS, TILE_CENTERS), tl.float32)
-            for start in range(0, n_features, TILE_FEATURES):
-                feature = start + tl.arange(0, TILE_FEATURES)
+            products = tl.zeros((tile_rows, tile_centers), tl.float32)
+            for start in range(0, n_features, tile_features):
+                feature = start + tl.arange(0, tile_features)
                 feature_is = feature < n_features
                 z = tl.load(
                     rows + row[:, None] * n_features + feature[None, :],
@@ -161,7 +154,7 @@ if triton is not None:
                     mask=center_is[None, :] & feature_is[:, None],
                     other=0.0,
                 )
-                products = tl.dot(z, c, products, input_precision=PRECISION)
+                products = tl.dot(z, c, products, input_precision=precision)
             # Centres that only fill the tile are at infinity: at 0 they would win.
             norms = tl.load(half_norms + center, mask=center_is, other=float("inf"))
             scores = norms[None, :] - products

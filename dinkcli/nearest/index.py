@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.common import CHUNK_SCORES, squares_between
-from dinkcli.nearest.common import chunk_rows as chunk_rows
+from dinkcli.nearest.common import squares_between
+from dinkcli.nearest.device import chunk_rows, scores_at_once
 from dinkcli.nearest.scorer import Scorer
 from dinkcli.nearest.scores import Scratch, ties_of
 
@@ -68,6 +68,8 @@ class CenterIndex:
         self.scorer = Scorer(cluster_centers)
         self.centers = self.scorer.centers
         self.dtype = self.scorer.dtype
+        self._on_cpu = self.centers.device.type == "cpu"
+        self._short_serves = self.scorer.has_short
 
     @property
     def n_clusters(self) -> int:
@@ -85,7 +87,7 @@ class CenterIndex:
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
-        return iter(z.split(chunk_rows(*self.centers.shape)))
+        return iter(z.split(chunk_rows(*self.centers.shape, device=z.device)))
 
     def squared_distances(self, z: Tensor) -> Tensor:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
@@ -175,6 +177,8 @@ class CenterIndex:
     ) -> list[Tensor]:
         """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
         not asked for. ``exact`` rules out short products."""
+        if not (self._on_cpu or exact) and len(z):
+            return self._search_at_once(z, distances, two, self._short_serves)
         short = self.scorer.has_short and not exact and len(z) >= _SHORT_ROWS
         scratch = Scratch(z.device)
         found = [
@@ -200,13 +204,39 @@ class CenterIndex:
                 if len(tied):
                     ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
             self._put(found, where, rows, near.labels, near.seconds)
-            if sum(some.scores.numel() for some in ties) > CHUNK_SCORES:
+            if sum(some.scores.numel() for some in ties) > scores_at_once(z.device):
                 self._settle(z, ties, found)
                 ties = []
         if ties:
             self._settle(z, ties, found)
         if doubtful:
             self._look_again(z, torch.cat(doubtful), found)
+        return found
+
+    def _search_at_once(self, z: Tensor, distances: bool, two: bool, short: bool) -> list[Tensor]:
+        """``_search`` away from the CPU: the host waits once, to learn how many rows are doubtful,
+        and again only for these: first without short products, then as a CPU does."""
+        scratch = Scratch(z.device)
+        parts = []
+        for rows in z.split(self.scorer.rows_at_once(z)):
+            near, limit = self.scorer.device_two(self.scorer.shifted(rows, scratch), short, scratch)
+            parts.append((near.labels, near.seconds, near.second <= limit))
+        labels, seconds, doubtful = (torch.cat(part) for part in zip(*parts, strict=True))
+        found = [labels, seconds[: len(z) if two else 0]]
+        for numbers, asked in ((labels, distances), (seconds, distances and two)):
+            found.append(self.squared_distances_to(z, numbers) if asked else z.new_empty(0))
+        where = doubtful.nonzero()[:, 0]
+        if short and len(where) > _MANY * len(z):
+            self._short_serves = False
+        if len(where):
+            some = z[where]
+            if short:
+                again = self._search_at_once(some, distances, two, False)
+            else:
+                again = self._search(some, distances, two, exact=True)
+            for values, right in zip(found, again, strict=True):
+                if len(values):
+                    values[where] = right
         return found
 
     def _look_again(self, z: Tensor, where: Tensor, found: list[Tensor]) -> None:

@@ -9,11 +9,14 @@ take many rows at once.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.fused import fused_two, why_not
 from dinkcli.nearest.products import has_short_factors, has_short_products, products, rounding_error
 from dinkcli.nearest.scores import Best, Scratch, Two, limit_of
 from dinkcli.nearest.soft import accumulation_dtype
@@ -59,6 +62,7 @@ class Scorer:
         available = available and self.dtype == torch.float32
         large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
         self.has_short = available and large
+        self._fused = not self._on_cpu and why_not(device, self.dtype) is None
         self.has_rough = available and self._on_cpu
 
     def shifted(self, z: Tensor, scratch: Scratch) -> Tensor:
@@ -82,9 +86,27 @@ class Scorer:
             near = self._best.short_two(product, scratch)
             error = self._short_error(rows, norms, factors, scratch)
             return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
-        near = self._best.two(self._scores(rows, scratch, short=True), self._reach(norms))
-        error = rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
-        return near, limit_of(near, error.add_(self._error(norms)))
+        return self.device_two(rows, True, scratch)
+
+    def device_two(self, rows: Tensor, short: bool, scratch: Scratch) -> tuple[Two, Tensor]:
+        """The same away from the CPU, where nothing makes the host wait."""
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        error = self._error(norms)
+        if short:
+            error += rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
+        near = None
+        if self._fused:
+            near = fused_two(rows, self._shifted, self._half_norms, short)
+        if near is None:
+            found = self._best.two(self._scores(rows, scratch, short), math.inf)
+        else:
+            found = Two(*near, near.best)
+        return found, limit_of(found, error)
+
+    def rows_at_once(self, z: Tensor) -> int:
+        """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""
+        n_clusters = 1 if self._fused else len(self.centers)
+        return chunk_rows(n_clusters, z.shape[1], z.device)
 
     def rough(self, rows: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest centre of each row and its squared distance, from the scores of a short
@@ -130,6 +152,8 @@ class Scorer:
 
     def _reach(self, norms: Tensor) -> float:
         """Twice the largest score of rows with ``norms`` (B,), or more."""
+        if not self._on_cpu:  # nobody asks there
+            return math.inf
         return float((norms.max() + self.largest).square_())
 
     def _error(self, norms: Tensor) -> Tensor:

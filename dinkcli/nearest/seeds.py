@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.index import CenterIndex, Nearest, chunk_rows
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.products import products
 
 _MANY_SEEDS = 48  # for which one plain product is not the fastest
@@ -17,7 +18,7 @@ def nearest_seeds(z: Tensor, norms: Tensor, seeds: Tensor) -> Nearest:
     if len(seeds) >= _MANY_SEEDS:
         return CenterIndex(seeds).nearest_roughly(z)
     squares = seeds.square().sum(1)
-    rows = chunk_rows(*seeds.shape)
+    rows = chunk_rows(*seeds.shape, device=z.device)
     with products(z.device):
         parts = [torch.addmm(squares, part, seeds.T, alpha=-2).min(1) for part in z.split(rows)]
     distances = torch.cat([least for least, _ in parts]).add_(norms)

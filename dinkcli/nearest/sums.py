@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex, Nearest
+from dinkcli.nearest.products import products
+from dinkcli.nearest.runs import counts_of, run_sums
 from dinkcli.nearest.soft import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
-_ONE_HOT_ELEMENTS = 1 << 24
 _CACHED_ELEMENTS = 1 << 20
+# Of so few rows and clusters a GPU has the product before it is told of runs.
+_ONE_HOT_ELEMENTS = 1 << 22
 
 
 @dataclass
@@ -124,8 +127,8 @@ def segment_sums(
         return segment_sums(
             (wider if weights is None else wider * weights)[:, None], labels, n_clusters
         )[:, 0]
-    result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" or not len(values):
+        result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
         rows = max(1, _CACHED_ELEMENTS // max(1, values.shape[1]))
         buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
         for start in range(0, len(values), rows):
@@ -135,14 +138,16 @@ def segment_sums(
                 part *= weights[where, None]
             result.index_add_(0, labels[where], part)
         return result
-    # Atomic additions on a GPU come in any order; a product with the one-hot labels does not.
-    if weights is not None:
-        values = values * weights[:, None]
-    rows = max(1, _ONE_HOT_ELEMENTS // n_clusters)
-    for part, label in zip(values.split(rows), labels.split(rows), strict=True):
-        one_hot = torch.nn.functional.one_hot(label, n_clusters)
-        result += one_hot.to(values.dtype).T @ part
-    return result
+    # Atomic additions on a GPU come in any order; neither products nor runs do.
+    if len(values) * n_clusters <= _ONE_HOT_ELEMENTS:
+        if weights is not None:
+            values = values * weights[:, None]
+        one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
+        with products(values.device):
+            return (one_hot @ values).to(dtype)
+    if weights is not None and values.dtype != dtype and weights.dtype == dtype:
+        values = values.to(dtype)
+    return run_sums(values, labels, n_clusters, weights, dtype)
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -168,7 +173,9 @@ def cluster_sums(
 def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
     """Weight of each cluster, (K,) wide."""
     if weights is None:
-        return torch.bincount(labels, minlength=n_clusters).to(wide(labels.device))
+        if labels.device.type != "cpu":
+            return counts_of(labels, n_clusters).to(wide(labels.device))
+        return torch.bincount(labels, minlength=n_clusters).to(torch.float64)
     return segment_sums(weights, labels, n_clusters)
 
 

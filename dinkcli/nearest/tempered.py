@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.index import CenterIndex, chunk_rows
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_short_factors, has_short_products, products
 from dinkcli.nearest.scores import Scratch
 
@@ -106,7 +107,7 @@ class TemperedSums:
             return counts, sums
         bias = centers.square().sum(1) / -temperature
         done = 0
-        for rows in z.split(chunk_rows(*centers.shape)):
+        for rows in z.split(chunk_rows(*centers.shape, device=z.device)):
             # ||z||^2 is the same for all centres of a row and drops out of the softmax.
             with products(rows.device, short=short):
                 r = _softmax_(torch.addmm(bias, rows, centers.T, alpha=2 / temperature))

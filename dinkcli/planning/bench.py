@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.index import CenterIndex, chunk_rows
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import full_pass
 from dinkcli.planning.work import Work
 from dinkcli.training.anneal import REPORT_ROWS, Annealing, anneal, updates_per_report

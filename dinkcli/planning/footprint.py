@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from dinkcli.data.dataset import BLOCK_BYTES
-from dinkcli.nearest.index import chunk_rows
+from dinkcli.nearest.device import chunk_rows
 from dinkcli.planning.work import Work
 from dinkcli.training.schedule import sample_size
 from dinkcli.training.split import JUDGES

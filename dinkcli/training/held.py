@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from dinkcli.data.dataset import BLOCK_BYTES
+from dinkcli.nearest.device import block_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
-
-# Sums over the rows of a block may be taken in float32; float64 takes in one block after the
-# other. Few enough rows that neither counts nor sums lose digits, enough to keep a GPU busy.
-_BLOCK_ROWS = 1 << 16
 
 
 class HeldRows(RowSource):
@@ -53,8 +50,9 @@ class HeldRows(RowSource):
         return max(1, BLOCK_BYTES // (4 * self.n_features))
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
-        for start in range(first * _BLOCK_ROWS, len(self._rows), _BLOCK_ROWS):
-            where = slice(start, start + _BLOCK_ROWS)
+        size = block_rows(self.n_features, self.device)
+        for start in range(first * size, len(self._rows), size):
+            where = slice(start, start + size)
             part = self._rows[where].to(self.device)
             if part.dtype != torch.float32:
                 part = self._prepare_(part.float(), self._first + start)

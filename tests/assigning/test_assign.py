@@ -21,7 +21,7 @@ from dinkcli.assigning.assigner import Assigner, assign, block_rows
 from dinkcli.assigning.writers import Layout, encoding_of, open_writer
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.nearest.index import chunk_rows
+from dinkcli.nearest.device import chunk_rows
 from dinkcli.options import AssignOptions
 
 

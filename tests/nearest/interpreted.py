@@ -6,10 +6,10 @@ import random
 
 os.environ["TRITON_INTERPRET"] = "1"
 
-import torch  # noqa: E402
+import torch
 
-from dinkcli.nearest import fused  # noqa: E402
-from dinkcli.nearest.index import CenterIndex  # noqa: E402
+from dinkcli.nearest import fused
+from dinkcli.nearest.index import CenterIndex
 
 
 def compared(n: int, k: int, d: int, tile: int, kind: int, generator: torch.Generator) -> None:

@@ -13,7 +13,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import InputError, RunError, UsageError
-from dinkcli.nearest.index import chunk_rows
+from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.limits import normalize_
 from dinkcli.nearest.sums import full_pass
 from dinkcli.processes.device import in_pieces

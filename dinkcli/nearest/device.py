@@ -1,0 +1,52 @@
+"""How much to give a device at once: the one place that knows caches, memory and launch costs.
+
+A CPU wants chunks that stay in its caches. A GPU takes some 5 microseconds to be told anything, and
+100 for an answer, so chunks there are as large as memory allows, and nobody asks before the end.
+
+Shapes: K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dinkcli.nearest import common
+
+# Numbers of a matrix on a GPU, 256 MB in float32: a product of 1000 centres in 128 dimensions with
+# as many rows takes 50 times as long as its launch. Two or three such matrices are there at once.
+_DEVICE_NUMBERS = 1 << 26
+# And at most this part of a small card's memory.
+_DEVICE_SHARE = 1 / 64
+_LEAST_ROWS = 64
+# Rows of a block that is on the device already.
+_BLOCK_ROWS = 1 << 16
+_DEVICE_BLOCK_ROWS = 1 << 19
+CPU = torch.device("cpu")
+
+
+def chunk_rows(n_clusters: int, n_features: int, device: torch.device = CPU) -> int:
+    """Rows (of D features) whose scores against K centres are computed at once."""
+    if device.type != "cpu":
+        return max(_LEAST_ROWS, numbers_at_once(device) // max(n_clusters, n_features))
+    return common.chunk_rows(n_clusters, n_features)
+
+
+def scores_at_once(device: torch.device) -> int:
+    """Scores of doubtful rows that are kept until they are settled."""
+    return common.CHUNK_SCORES if device.type == "cpu" else numbers_at_once(device)
+
+
+def numbers_at_once(device: torch.device) -> int:
+    """Numbers of the largest matrix made on a device other than the CPU."""
+    if device.type != "cuda":
+        return _DEVICE_NUMBERS
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(_DEVICE_NUMBERS, int(memory * _DEVICE_SHARE) // 4)
+
+
+def block_rows(n_features: int, device: torch.device) -> int:
+    """Rows of a block of rows in memory. Sums of its rows may be taken in float32, and float64
+    takes in one block after the other: few enough that neither counts nor sums lose digits."""
+    if device.type == "cpu":
+        return _BLOCK_ROWS
+    return max(_BLOCK_ROWS, min(_DEVICE_BLOCK_ROWS, numbers_at_once(device) // n_features))
