@@ -24,7 +24,7 @@ _DEVICE_BLOCK_ROWS = 1 << 19
 CPU = torch.device("cpu")
 
 
-def chunk_rows(n_clusters: int, n_features: int, device: torch.device = CPU) -> int:
+def chunk_rows(n_clusters: int, n_features: int, *, device: torch.device = CPU) -> int:
     """Rows (of D features) whose scores against K centres are computed at once."""
     if device.type != "cpu":
         return max(_LEAST_ROWS, numbers_at_once(device) // max(n_clusters, n_features))

@@ -10,6 +10,7 @@ Shapes: N rows, K clusters, D features.
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -75,7 +76,9 @@ def fused_two(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool) ->
     labels, seconds = (rows.new_empty(n_rows, dtype=torch.int64) for _ in range(2))
     while n_rows and _State.tile < len(_TILES):
         try:
-            _launch(rows, centers, half_norms, short, best, labels, second, seconds)
+            with warnings.catch_warnings():  # of Triton, about its own settings
+                warnings.simplefilter("ignore")
+                _launch(rows, centers, half_norms, short, best, labels, second, seconds)
             break
         except torch.cuda.OutOfMemoryError:
             raise

@@ -106,7 +106,7 @@ class Scorer:
     def rows_at_once(self, z: Tensor) -> int:
         """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""
         n_clusters = 1 if self._fused else len(self.centers)
-        return chunk_rows(n_clusters, z.shape[1], z.device)
+        return chunk_rows(n_clusters, z.shape[1], device=z.device)
 
     def rough(self, rows: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest centre of each row and its squared distance, from the scores of a short

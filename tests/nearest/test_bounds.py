@@ -67,7 +67,7 @@ def test_a_training_is_the_same_without_bounds(metric, monkeypatch):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(6000, 6)).astype(np.float32)
     weights = rng.uniform(0.5, 2, 6000).astype(np.float32)
-    monkeypatch.setattr("dinkcli.training.held._BLOCK_ROWS", 1024)
+    monkeypatch.setattr("dinkcli.nearest.device._BLOCK_ROWS", 1024)
     options = {
         "metric": metric,
         "sample_weight": weights,
