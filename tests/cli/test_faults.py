@@ -95,12 +95,12 @@ def test_a_file_that_shrinks_or_goes_while_it_is_read(folder, blobs):
 
 
 def test_an_output_that_is_an_input(folder):
-    os.link(folder / "x.npy", folder / "same.npy")
-    code, error = shell(folder, "dink train x.npy -k 3 -o same.npy")
-    assert (code, "same.npy: is an input of this run" in error) == (2, True)
-    os.rename(folder / "same.npy", folder / "y.checkpoint.npy")
-    code, error = shell(folder, "dink train x.npy -k 3 -o y.npy")
-    assert (code, "y.checkpoint.npy: is an input of this run" in error) == (2, True)
+    os.link(folder / "x.npy", folder / "same.safetensors")
+    code, error = shell(folder, "dink train x.npy -k 3 -o same.safetensors")
+    assert (code, "same.safetensors: is an input of this run" in error) == (2, True)
+    os.rename(folder / "same.safetensors", folder / "y.checkpoint.safetensors")
+    code, error = shell(folder, "dink train x.npy -k 3 -o y.safetensors")
+    assert (code, "y.checkpoint.safetensors: is an input of this run" in error) == (2, True)
 
 
 def test_the_same_output_by_many_runs_at_once(tmp_path):
