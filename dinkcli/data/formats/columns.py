@@ -6,6 +6,7 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -147,16 +148,21 @@ def _kind_of_text(path: str, place: Place, cell: str, named: bool) -> str | None
 def _candidates(schema: pa.Schema, wanted: Columns) -> list[Place]:
     """Places that may hold vectors, those inside of others last."""
     aside = {wanted.id, wanted.label, wanted.weight}
+    times = Counter(schema.names)
     top = [
         Place(field.name, (field.name,), field.type)
         for field in schema
         if field.name not in aside
+        and (times[field.name] == 1 or not is_text(field.type))
         and (field.name not in wanted.carried or is_any_vector(field.type))
     ]
     inside = [
         place
         for place in inner_places(schema)
-        if place.path not in aside and place.top not in aside and not _in_spark(schema, place)
+        if place.path not in aside
+        and place.top not in aside
+        and times[place.top] == 1
+        and not _in_spark(schema, place)
     ]
     return top + inside
 

@@ -50,7 +50,7 @@ class Place:
 
         Null where something on the way is null or missing.
         """
-        array = batch.column(batch.schema.names.index(self.top))
+        array = batch.column(self.top)
         crowded: np.ndarray | None = None
         for step in self.steps[1:]:
             if isinstance(array, pa.ExtensionArray):

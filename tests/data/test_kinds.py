@@ -1,0 +1,260 @@
+"""Variants of text files, and files that dink does not read, by values through the command line."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import re
+import sqlite3
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.orc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import nearest_float64
+
+from dinkcli.models.model import Model, load
+
+# An error keeps the frames that hold temporary files until the garbage is collected.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+N, D, K = 30, 5, 3
+VECTORS = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+CENTERS = VECTORS[:K] * 0.5
+LISTS = [row.tolist() for row in VECTORS]
+TEXTS = [str(row) for row in LISTS]
+BARE = [text[1:-1].replace(" ", "") for text in TEXTS]
+COUNTED = [str(i) for i in range(N)]
+WORDS = [f"w{i} {row.replace(',', ' ')}\n" for i, row in enumerate(BARE)]
+
+
+def lines(form, rows=TEXTS, head=""):
+    return head + "".join(form.format(i=i, v=row) for i, row in enumerate(rows))
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def objects():
+    return [{"id": i, "date": "2024-01-02", "e": row} for i, row in enumerate(LISTS)]
+
+
+# Contents, options, and the ids that have to come out.
+READ = {
+    "crlf": (lines('{i:04},"{v}"\r\n', head="id,e\r\n") + "\r\n", "--id-column id", "04"),
+    "no header": (lines('"{v}"\n'), "", None),
+    "semicolons": (lines("{i};{v}\n", head="id;e\n"), "--id-column id", ""),
+    "tabs and bare commas": (lines("{i}\t{v}\n", BARE), "--id-column f0", ""),
+    "stray quotes": (lines('"{i}\t{v}\n'), "--id-column f0", '"'),
+    "pipes with a mark": (lines("{i}|{v}\n", head="\ufeffid|e\n"), "--id-column id", ""),
+    "utf-16": (lines("{i},{v}\n", BARE).encode("utf-16"), "--id-column f0", ""),
+    "utf-16 without a mark": (lines("é\t{v}\n").encode("utf-16-le"), "", None),
+    "array()": (lines('"array({v}, dtype=float32)"\n', head="e\n"), "", None),
+    "tensor()": (lines('"tensor({v})"\n', head="e\n"), "", None),
+    "NumPy scalars": (
+        lines('"[{v}]"\n', [", ".join(f"np.float32({x})" for x in r) for r in LISTS], "e\n"),
+        "",
+        None,
+    ),
+    "two comments": (lines("{v}\n", BARE, "# a\n# b, c\n"), "", None),
+    "a separator at the end": (lines("{v},\n", BARE), "", None),
+    "text on both sides": (lines("{i},a,{v},b\n", BARE), "--id-column f0", ""),
+    "columns of one name": (lines("x,y,{v}\n", BARE, "t,t,a0,a1,a2,a3,a4\n"), "", None),
+    "a break in quotes": (
+        lines('{i},"a\nb, {i}",{v}\n', BARE, "id,t,a0,a1,a2,a3,a4\n"),
+        "--id-column id",
+        "",
+    ),
+    "a price with commas": (
+        lines('{i},"1,234.5",{v}\n', BARE, "id,price,a0,a1,a2,a3,a4\n"),
+        "--id-column id",
+        "",
+    ),
+    "tokens beside": (lines('"[1, 2]","{v}"\n', head="tokens,e\n"), "", None),
+    "array of objects": (json.dumps(objects(), indent=3), "--id-column id", ""),
+    "bz2": (bz2.compress(jsonl(objects()).encode()), "--id-column id", ""),
+    "xz": (lzma.compress(jsonl(objects()).encode()), "--id-column id", ""),
+    "two gzip streams": (
+        gzip.compress(jsonl(objects()[:9]).encode()) + gzip.compress(jsonl(objects()[9:]).encode()),
+        "--id-column id",
+        "",
+    ),
+    "blank lines and a mark": ("\ufeff" + jsonl(objects()).replace("\n", "\r\n\r\n"), "", None),
+    "brackets in strings": (
+        json.dumps([{"t": 'a]}[{"\\', "e": row} for row in LISTS]),
+        "--column e",
+        None,
+    ),
+    "an answer in depth": (
+        json.dumps({"a": {"items": [{"v": {"e": r}, "k": str(i)} for i, r in enumerate(LISTS)]}}),
+        "--id-column a.items.k",
+        "",
+    ),
+    "one vector a list": (jsonl([{"id": i, "e": [r]} for i, r in enumerate(LISTS)]), "", None),
+}
+
+
+@pytest.fixture
+def labels(invoke):
+    """``labels(content, options)`` writes the file and gives the ids and labels of assign."""
+
+    def run(content, options=""):
+        data = content if isinstance(content, bytes) else content.encode()
+        Path("x").write_bytes(data)
+        Model(CENTERS, np.ones(K)).save("m")
+        out = invoke("assign", "-q", *options.split(), "m", "x").stdout
+        found = pd.read_csv(io.StringIO(out), dtype=str, keep_default_na=False)
+        return found[found.columns[0]].to_list(), found["cluster"].astype(int).to_numpy()
+
+    return run
+
+
+@pytest.mark.parametrize("name", READ)
+def test_variants_are_read(labels, name):
+    content, options, form = READ[name]
+    ids, found = labels(content, options)
+    np.testing.assert_array_equal(found, nearest_float64(VECTORS, CENTERS))
+    if form == "04":
+        assert ids == [f"{i:04}" for i in range(N)]
+    elif form == '"':
+        assert ids == [f'"{i}' for i in range(N)]
+    else:
+        assert ids == COUNTED
+
+
+def test_ids_keep_their_text(labels):
+    ids = ["NULL", "00007", "9007199254740995", "9007199254740997", "18446744073709551617", ""]
+    rows = [f"{name},{row}\n" for name, row in zip(ids, BARE, strict=False)]
+    assert labels("id,a0,a1,a2,a3,a4\n" + "".join(rows), "--id-column id")[0] == ids
+    numbers = [int(name) for name in ids[2:5]]
+    rows = [{"id": i, "e": row} for i, row in zip(numbers, LISTS, strict=False)]
+    assert labels(jsonl(rows), "--id-column id")[0] == ids[2:5]
+    assert labels(json.dumps(rows), "--id-column id")[0] == ids[2:5]
+    columns = {"id": numbers, "e": LISTS[:3]}
+    assert labels(json.dumps(columns), "--id-column id")[0] == ids[2:5]
+
+
+def test_decimal_commas(labels):
+    content = "-3,85;-4,1;0,5;1;2,25\n1,5;2,25;-0,125;7;8\n"
+    rows = [[-3.85, -4.1, 0.5, 1, 2.25], [1.5, 2.25, -0.125, 7, 8]]
+    np.testing.assert_array_equal(labels(content)[1], nearest_float64(np.array(rows), CENTERS))
+
+
+def test_words(labels):
+    names = ["at name@domain.com", ". . .", "3.5", "\u00a0", '"']
+    text = "".join(f"{w} {r.replace(',', ' ')}\n" for w, r in zip(names, BARE, strict=False))
+    for content in (text, f"5 {D}\n{text}", f"5 {D}\n" + text.replace("\n", " \n")):
+        ids, found = labels(content)
+        assert ids == names
+        np.testing.assert_array_equal(found, nearest_float64(VECTORS[:5], CENTERS))
+
+
+REFUSED = {
+    "elided": ('e\n"[0.1 0.2 ... 0.3 0.4]"\n', r"in place of most numbers, which are lost"),
+    "thousands": ('a;b\n"1,234.5";"2,345.5"\n"1,1";"2,2"\n', r"'1,234.5' have separators between"),
+    "only a header": ("id,a0,a1\n", "a header and no rows"),
+    "no elements": ("[]", "no rows in this json file"),
+    "ragged": ("a,b\n1.5,2\n3,4,5\n2,1\n", "line 3 has 3 fields between commas, and most have 2"),
+    "latin-1": ("id,t,a,b\n1,é,0.5,1\n".encode("latin-1"), "iconv -f latin1 -t utf-8 x.csv"),
+    "keyed": (json.dumps({"e": {"0": LISTS[0], "1": LISTS[1]}}), r'orient="records"'),
+    "by word": (json.dumps({"a": LISTS[0], "b": LISTS[1]}), r'write one a line: \{"id": "a"'),
+    "mixed ids": (jsonl([{"id": 1, "e": [1.5]}, {"id": "a", "e": [1.5]}]), "row 1: 'id' is of"),
+    "several": (jsonl([{"e": [row, row]} for row in LISTS]), "--column e.0 takes the first"),
+    "short words": (f"{N + 1} {D}\n" + "".join(WORDS), "promises 31 words, 30 could be read"),
+    "pickle": (pickle.dumps(VECTORS), r"pickle, .*pickle\.load\(open\('x\.csv', 'rb'\)\)"),
+    "SQLite": (b"SQLite format 3\0" + bytes(100), r"SQLite database; .*pd\.read_sql"),
+    "ORC": (b"ORC" + bytes(100), r"ORC file; .*pyarrow\.orc\.read_table"),
+    "cut gzip": (gzip.compress(jsonl(objects()).encode())[:-50], "truncated or damaged"),
+    "empty gzip": (gzip.compress(b""), "nothing is in this gzip file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_others_are_named(invoke, name):
+    content, message = REFUSED[name]
+    Path("x.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    Model(CENTERS, np.ones(K)).save("m")
+    shown = " ".join(invoke("info", "x.csv", code=1).stderr.split()) if name != "several" else ""
+    if name in ("mixed ids", "several"):
+        shown = " ".join(
+            invoke(
+                "assign", "m", "x.csv", *(["--id-column", "id"] * (name[0] == "m")), code=1
+            ).stderr.split()
+        )
+    assert re.search(message, shown), shown
+
+
+def test_files_of_other_libraries_are_named(invoke):
+    torch.save(torch.tensor(VECTORS), "x.pt")
+    index = faiss.IndexFlatL2(D)
+    index.add(VECTORS)
+    faiss.write_index(index, "x.faiss")
+    pa.orc.write_table(pa.table({"e": LISTS}), "x.orc")
+    sqlite3.connect("x.db").execute("create table t (a)")
+    for folder, mark in (("x.zarr", ".zarray"), ("y.zarr", "zarr.json"), ("x.lance", "_versions")):
+        Path(folder).mkdir()
+        Path(folder, mark).touch()
+    for path, line in {
+        "x.pt": r"np\.save\('embeddings\.npy', torch\.load\('x\.pt', weights_only=True\)",
+        "x.faiss": r"faiss\.read_index\('x\.faiss'\)",
+        "x.orc": r"pyarrow\.orc\.read_table\('x\.orc'\)",
+        "x.db": "sqlite3.connect",
+        "x.zarr": r"zarr\.open\('x\.zarr'\)",
+        "y.zarr": r"zarr\.open\('y\.zarr'\)",
+        "x.lance": r"lance\.dataset\('x\.lance'\)",
+    }.items():
+        assert re.search(line, " ".join(invoke("info", path, code=1).stderr.split())), path
+
+
+def test_notes(invoke):
+    Path("counted.csv").write_text(lines("{i},{v}\n", BARE))
+    assert "--id-column f0" in " ".join(invoke("info", "counted.csv").stderr.split())
+    Path("sides.csv").write_text(lines("a,{v},b\n", BARE))
+    assert "f1 to f5, not f0, f6" in " ".join(invoke("info", "sides.csv").stderr.split())
+    pq.write_table(pa.table({"tokens": [[1, 2, 3]] * 5}), "tokens.parquet")
+    assert "may be tokens" in " ".join(invoke("info", "tokens.parquet").stderr.split())
+    bits = np.packbits(np.random.default_rng(0).random((300, 256)) > 0.5, axis=1)
+    np.save("bits.npy", bits)
+    assert "looks like packed bits" in " ".join(invoke("info", "bits.npy").stderr.split())
+
+
+def test_info_names_the_cell(invoke):
+    Path("x.csv").write_text("dim_0,dim_1\n1.5,2\n1,NaN\n")
+    assert "row 1: column 'dim_1' is null" in " ".join(invoke("info", "x.csv").stdout.split())
+
+
+def test_a_batch_row_that_failed_is_a_bad_row(labels, invoke):
+    rows = [{"custom_id": f"r{i}", "response": {"data": [{"e": r}]}} for i, r in enumerate(LISTS)]
+    rows[3]["response"], rows[5]["response"] = {"error": "x"}, None
+    ids, found = labels(jsonl(rows), "--id-column custom_id --bad-rows label")
+    expected = nearest_float64(VECTORS, CENTERS)
+    expected[[3, 5]] = -1
+    np.testing.assert_array_equal(found, expected)
+    assert ids == [f"r{i}" for i in range(N)]
+    error = " ".join(invoke("assign", "m", "x", code=1).stderr.split())
+    assert "row 3: column 'response.data.e' is null" in error
+
+
+@pytest.mark.parametrize("shift", [0, 128])
+def test_packed_bits_and_a_model_that_remembers(invoke, shift):
+    signs = np.where(VECTORS > 0, 1, -1)
+    packed = (np.packbits(VECTORS > 0, axis=1).astype(np.int16) - shift).astype(
+        np.int8 if shift else np.uint8
+    )
+    np.save("x.npy", packed)
+    invoke("train", "x.npy", "--bits", "--dim", D, "-k", K, "-q", "-o", "m", "--device", "cpu")
+    centers = load("m").cluster_centers
+    out = invoke("assign", "m", "x.npy", "-q").stdout
+    found = pd.read_csv(io.StringIO(out))["cluster"]
+    distances = ((signs[:, None] - centers[None].astype(float)) ** 2).sum(2)
+    np.testing.assert_allclose(distances[range(N), found], distances.min(1), rtol=1e-6)
+    assert np.abs(centers).max() <= 1
