@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from dinkcli.assigning.writers import (
     open_writer,
     stream_writer,
 )
+from dinkcli.data.base import Reader
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.models.matching import Matching
@@ -142,10 +144,10 @@ class Job:
     @property
     def is_small(self) -> bool:
         """Whether NumPy is done before torch would be loaded; the same for all shares of a job."""
-        rows, model = self.data.whole.n_rows, self.model
-        if rows is None or model.metric not in METRICS or self.options.max_size is not None:
+        if self.model.metric not in METRICS or self.options.max_size is not None:
             return False
-        return rows * model.n_clusters * model.n_features <= MOST_WORK
+        numbers = sum(_numbers_in(reader) for reader in self.data.readers)
+        return numbers * self.model.n_clusters <= MOST_WORK
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -160,6 +162,13 @@ class Job:
             **asdict(self.options),
             "temperature": self.temperature,
         }
+
+
+def _numbers_in(reader: Reader) -> float:
+    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
+    if reader.n_rows is not None:
+        return reader.n_rows * reader.n_features
+    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf
 
 
 def run(

@@ -121,6 +121,9 @@ def test_torch_is_loaded_where_it_is_worth_it(folder, monkeypatch):
     assert not loads_torch(*command)
     assert not loads_torch(*command, "--top", "2", "--distance", "--min-prob", "0.5")
     assert loads_torch(*command, "--device", "cpu")
+    with open("x.jsonl", "w") as file:  # its rows are not counted beforehand
+        file.writelines(json.dumps({"v": row.tolist()}) + "\n" for row in np.load("x.npy"))
+    assert not loads_torch("assign", "m.safetensors", "x.jsonl", "-q", "-o", "out.csv")
     z = np.random.default_rng(0).normal(size=(2100, 2000)).astype(np.float32)
     np.save("large.npy", z)  # 4.2e9 multiplications with 1000 centres, beyond the bound
     dinkcli.Model(z[:1000], np.ones(1000)).save("large.safetensors")
