@@ -5,6 +5,7 @@ Shapes: R residents (rows of the cluster), V visitors, M rows of all clusters by
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +40,7 @@ class Pairs:
         self.shelves, self.closeness = shelves, closeness
         self._memory = memory
         self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), axes.width))
+        self._map: mmap.mmap = self._on._mmap  # type: ignore[attr-defined]
         # Of a pair at once; both rows, in float64, and once more to scale them.
         features = shelves.at(slice(0, 1)).shape[1]
         self._pairs = max(64, memory // 4 // (32 * features))
@@ -80,9 +82,11 @@ class Pairs:
         return positions[found.connections()]
 
     def _load(self, positions: np.ndarray) -> Tensor:
-        """Rows on the axes and half of their squared norms, so that one product gives minus half
-        of the squared distance."""
-        return torch.from_numpy(np.asarray(self._on[positions]))
+        """Rows on the axes, (B, Q + 1), in memory of their own."""
+        found = torch.from_numpy(self._on[positions])
+        # Pages of the file count as this process's memory for as long as they are mapped.
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return found
 
     def _join(
         self, found: Groups, positions: np.ndarray, corner: tuple[int, int], near: Tensor
