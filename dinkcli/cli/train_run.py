@@ -130,11 +130,10 @@ class Prepared:
     checkpoints: Checkpoints
     group: Group
 
-    def number(self, on_try: Callable[[str, int, int], None]) -> int | Literal["clear"]:
+    def number(self, on_try: Callable[[str, int, int], None]) -> int | Literal["auto", "clear"]:
         """K; for "auto" the one that a sweep finds clear, or a workable one with a warning.
 
-        A "clear" that cannot be had, and what several processes or given centres rule out, is
-        refused by ``train``.
+        What several processes or given centres rule out is left to ``train`` to refuse.
         """
         if isinstance(self.n_clusters, int):
             return self.n_clusters
@@ -143,7 +142,7 @@ class Prepared:
         from dinkcli.options import SEEDINGS
 
         if not self.group.alone or self.run.init not in SEEDINGS:
-            return "clear"
+            return self.n_clusters
         found = api.choose_n_clusters(
             self.data,
             device=self.run.device,
@@ -154,7 +153,9 @@ class Prepared:
         )
         return number_of(found, self.n_clusters, self.data.name, warn)
 
-    def train(self, n_clusters: int | Literal["clear"], on_step: Callable[[Step], None]) -> Model:
+    def train(
+        self, n_clusters: int | Literal["auto", "clear"], on_step: Callable[[Step], None]
+    ) -> Model:
         """Trains; calls ``on_step`` after every update of the centres."""
         from dinkcli import api
 

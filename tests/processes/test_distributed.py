@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import environment
+from conftest import PROGRESS, environment
 
 import dinkcli
 from dinkcli.nearest.tempered import TemperedSums
@@ -57,7 +57,7 @@ def own_lines(stderr):
     return [
         line
         for line in stderr.splitlines()
-        if re.match(r"(Error|Warning|Note|Interrupted)\b|(anneal|refine|pass) \d", line)
+        if re.match(r"(Error|Warning|Note|Interrupted)\b", line) or PROGRESS.match(line)
     ]
 
 
