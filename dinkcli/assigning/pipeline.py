@@ -98,6 +98,7 @@ class Job:
     Attributes:
         model_name: what the output's metadata call the model.
         matching: ids of an older model for the clusters.
+        names: of the n_ids ids, to be written beside them; None where they are not.
     """
 
     model: Model
@@ -105,6 +106,7 @@ class Job:
     options: AssignOptions
     model_name: str = "model"
     matching: Matching | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def temperature(self) -> float:
@@ -132,6 +134,7 @@ class Job:
             self.data.columns.id,
             self.data.carried,
             metadata,
+            self.names,
         )
 
     @property
@@ -161,6 +164,7 @@ class Job:
             "id_column": self.data.columns.id,
             **asdict(self.options),
             "temperature": self.temperature,
+            **({} if self.names is None else {"names": list(self.names)}),
         }
 
 

@@ -20,6 +20,7 @@ from dinkcli.cli.export import export
 from dinkcli.cli.help import SETTINGS, Command, Group
 from dinkcli.cli.info import info
 from dinkcli.cli.inspect import inspect
+from dinkcli.cli.name import name
 from dinkcli.cli.plan import plan
 from dinkcli.cli.report import report
 from dinkcli.cli.sample import sample
@@ -35,7 +36,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help starts twice as fast
 )
-for command in (train, assign, dedup, sample, inspect, evaluate, report, sweep, info, plan, export):
+COMMANDS = (
+    *(train, assign, name, inspect, report, evaluate, sweep),
+    *(dedup, sample, info, plan, export),
+)
+for command in COMMANDS:
     app.command(cls=Command)(command)
 
 

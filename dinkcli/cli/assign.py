@@ -96,6 +96,9 @@ def assign(
             CLUSTERS, help="Rows that are farther than this from every centre get the cluster -1."
         ),
     ] = None,
+    names: Annotated[
+        bool, option(CLUSTERS, "--names", help="Also write the name of the cluster (dink name).")
+    ] = False,
     max_size: Annotated[
         str | None,
         option(
@@ -146,7 +149,7 @@ def assign(
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
         wanted = Columns(column, id=id_column, others=others, dim=dim, bits=bits)
         job = assign_run.open_job(
-            model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet
+            model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet, names
         )
         target, n_rows = destination.open(job.data)
 

@@ -125,6 +125,7 @@ def open_job(
     destination: Destination,
     match_path: str | None,
     quiet: bool,
+    named: bool = False,
 ) -> Job:
     """Loads the models and opens the inputs; torch waits until all is in order.
 
@@ -146,14 +147,27 @@ def open_job(
     if destination.share is not None:
         destination.share.check(data)
     show_notes(data, quiet)
-    return _job(model, old, data, options, model_path)
+    return _job(model, old, data, options, model_path, named)
 
 
-def _job(model: Model, old: Model | None, data: DataSet, options: AssignOptions, name: str) -> Job:
+def _job(
+    model: Model,
+    old: Model | None,
+    data: DataSet,
+    options: AssignOptions,
+    name: str,
+    named: bool,
+) -> Job:
     from dinkcli.assigning.pipeline import Job
     from dinkcli.models.matching import match
 
-    return Job(model, data, options, name, None if old is None else match(old, model))
+    matching = None if old is None else match(old, model)
+    names = model.names if matching is None else matching.names(model)
+    if named and not names:
+        raise UsageError(
+            f"--names: the clusters of {printable(name)} have no names; dink name gives them some"
+        )
+    return Job(model, data, options, name, matching, tuple(names) if named else None)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def inspect(
             return
         _show_model(model_path, model)
         _show_training(model)
-        _show_sizes(sizes, spread, nearest, clusters)
+        _show_sizes(model.names, sizes, spread, nearest, clusters)
         _show_extremes(spread, sizes)
         _show_pairs(model)
         if n_bad and not quiet:
@@ -152,6 +152,8 @@ def _document(
         known = spread is not None and spread[j] == spread[j]
         cluster: dict[str, Any] = {
             "cluster": j,
+            "name": model.names[j] if model.names else None,
+            "terms": model.terms[j] if model.terms else None,
             "size": float(sizes[j]),
             "spread": float(spread[j]) if spread is not None and known else None,
         }
@@ -218,6 +220,7 @@ def _show_training(model: Model) -> None:
 
 
 def _show_sizes(
+    called: list[str],
     sizes: np.ndarray,
     spread: np.ndarray | None,
     nearest: list[list[Exemplar]] | None,
@@ -226,19 +229,23 @@ def _show_sizes(
     order = (-sizes).argsort(kind="stable").tolist()
     hidden = len(order) - most
     note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)" if hidden > 0 else ""
+    title = [Field("name", text=True)] if called else []
     columns = [
         Field("cluster", "right"),
+        *title,
         Field("rows", "right"),
         Field("share", "right", drop=1),
         Field("spread", "right", drop=2),
         Field("", drop=3),
     ]
     bar_width = 10 if nearest else 40
-    names = [Field("nearest rows", text=True)] if nearest else []
+    last = 4 if called else 0  # where names say what is inside, rows may go
+    names = [Field("nearest rows", text=True, drop=last)] if nearest else []
     table = new_table([*columns, *names])
     for j in order[:most]:
         cells = [
             str(j),
+            *([printable(called[j]) or "-"] if called else []),
             f"{sizes[j]:g}",
             f"{sizes[j] / sizes.sum():.1%}",
             "-" if spread is None or spread[j] != spread[j] else f"{spread[j]:.3g}",

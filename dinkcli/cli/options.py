@@ -32,6 +32,14 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
+OptionalInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[INPUT]...",
+        help="Files or folders, to look at their rows.",
+        show_default=False,
+    ),
+]
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model made by dink train.", show_default=False)
 ]

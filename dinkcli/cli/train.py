@@ -28,6 +28,7 @@ from dinkcli.cli.options import (
     SampleWeight,
     Seed,
     Starts,
+    TextColumn,
     Verbose,
     option,
 )
@@ -116,6 +117,7 @@ def train(
         bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
     ] = False,
     match_path: Match = None,
+    text_column: TextColumn = None,
     dim: Dim = None,
     bits: Bits = False,
     bad_rows: BadRows = "stop",
@@ -183,7 +185,9 @@ def train(
             named=output is not None,
             n_clusters=n_clusters,
             options=options,
-            columns=Columns(column, dim=dim, bits=bits, weight=weight_column(sample_weight)),
+            columns=Columns(
+                column, dim=dim, bits=bits, weight=weight_column(sample_weight), text=text_column
+            ),
             init=init,
             device=device,
             sample_weight=sample_weight,
@@ -205,7 +209,7 @@ def train(
                 model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
         if not speaks:
             return
-        model, matching = prepared.save(model)
+        model, matching = prepared.save(prepared.named(model, silent))
         if not quiet or json_summary:
             seconds = time.monotonic() - started
             report = show_json if json_summary else show_summary

@@ -178,6 +178,15 @@ class Prepared:
             **run.options,
         )
 
+    def named(self, model: Model, quiet: bool) -> Model:
+        """The model with names for its clusters where there is a column of texts."""
+        if self.data.columns.text is not None:
+            from dinkcli.cli.name import find
+
+            found = find(model, self.data, self.data.columns.text, self.run.device, quiet)
+            model.names, model.terms = found.names, found.terms
+        return model
+
     def save(self, model: Model) -> tuple[Model, Matching | None]:
         """Writes the model, with the ids of the older one if there is one; returns both."""
         from dinkcli.models.matching import match

@@ -61,12 +61,14 @@ class Matching:
             come after the old ids.
         n_ids: the larger of J and K.
         drift: one entry for each id.
+        old_names: of the old model's clusters, or empty.
     """
 
     old: str
     ids: np.ndarray
     n_ids: int
     drift: tuple[Drift, ...]
+    old_names: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Ids by fate."""
@@ -97,7 +99,22 @@ class Matching:
             cluster_centers=model.cluster_centers[order],
             cluster_sizes=model.cluster_sizes[order],
             training=training,
+            names=self.names(model),
+            terms=[model.terms[j] for j in order] if model.terms else [],
         )
+
+    def names(self, model: Model) -> list[str]:
+        """The name of each id: that of the old model where its cluster goes on, else that of the
+        new one; empty where neither has names."""
+        if not (self.old_names or model.names):
+            return []
+        names = [""] * self.n_ids
+        for j, id_ in enumerate(self.ids.tolist()):
+            names[id_] = model.names[j] if model.names else ""
+        for entry in self.drift:
+            if entry.fate in ("kept", "split") and entry.id < len(self.old_names):
+                names[entry.id] = self.old_names[entry.id] or names[entry.id]
+        return names
 
 
 def check_matchable(
@@ -144,7 +161,9 @@ def match(old: Model, new: Model) -> Matching:
     ids = np.full(n_new, -1, np.int64)
     ids[rows] = partners
     ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
-    return Matching(old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old))
+    return Matching(
+        old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old), tuple(old.names)
+    )
 
 
 def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, ...]:

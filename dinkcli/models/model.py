@@ -75,6 +75,8 @@ class Model:
         training: how it was made: options, input, metrics, versions, history. Plain JSON.
         temperature: of the probabilities that ``assign`` gives, softmax over centres of minus the
             squared distance over it; by default that of ``usual_temperature``.
+        names: K names of the clusters, "" for one without; empty where there are none.
+        terms: K lists of distinctive terms of their texts, or empty.
         state: where its training stands when this is a checkpoint; None in a finished model.
     """
 
@@ -85,6 +87,8 @@ class Model:
     training: dict[str, Any] = field(default_factory=dict)
     state: TrainingState | None = None
     temperature: float = -1.0
+    names: list[str] = field(default_factory=list)
+    terms: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -140,6 +144,10 @@ class Model:
             "temperature": self.temperature,
             "training": self.training | _thinned(self.training.get("history", [])),
         }
+        if self.names:
+            document["names"] = self.names
+        if self.terms:
+            document["terms"] = self.terms
         tensors: dict[str, np.ndarray] = {
             "cluster_centers": np.ascontiguousarray(self.cluster_centers, np.float32),
             "cluster_sizes": np.ascontiguousarray(self.cluster_sizes, np.float64),
@@ -206,7 +214,17 @@ def load(path: str | os.PathLike[str]) -> Model:
         state = TrainingState(named, document["state"])
     column, training = document.get("column"), document.get("training", {})
     metric, temperature = document["metric"], document.get("temperature", -1.0)
-    return Model(centers.copy(), sizes.copy(), metric, column, training, state, temperature)
+    return Model(
+        centers.copy(),
+        sizes.copy(),
+        metric,
+        column,
+        training,
+        state,
+        temperature,
+        document.get("names", []),
+        document.get("terms", []),
+    )
 
 
 def usual_temperature(cluster_centers: np.ndarray) -> float:
@@ -287,6 +305,7 @@ def _check_schema(document: dict[str, Any]) -> None:
     temperature = document.get("temperature", 0.0)
     if not isinstance(temperature, float | int) or not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature is {temperature!r:.80}")
+    _check_names(document)
     if document["metric"] not in METRICS:
         raise ValueError(f"unknown metric {document['metric']!r:.80}")
     if "state" in document:
@@ -295,6 +314,18 @@ def _check_schema(document: dict[str, Any]) -> None:
             isinstance(state.get(name), dict) for name in _STATE_SCHEMA
         ):
             raise ValueError(f"state is {state!r:.80}, expected {', '.join(_STATE_SCHEMA)}")
+
+
+def _check_names(document: dict[str, Any]) -> None:
+    names, terms = document.get("names", []), document.get("terms", [])
+    for name, value in (("names", names), ("terms", terms)):
+        if not isinstance(value, list) or len(value) not in (0, document["n_clusters"]):
+            raise ValueError(f"{name} is {value!r:.80}, expected one entry for each cluster")
+    texts = [names, *(each if isinstance(each, list) else [each] for each in terms)]
+    if not all(isinstance(text, str) for each in texts for text in each):
+        raise ValueError("names or terms that are not text")
+    if not all(isinstance(each, list) for each in terms):
+        raise ValueError("terms that are not lists")
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> None:

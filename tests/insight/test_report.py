@@ -18,8 +18,8 @@ from selenium.webdriver.common.keys import Keys
 import dinkcli
 from dinkcli.data.base import Columns
 from dinkcli.data.inputs import open_inputs
+from dinkcli.insight.names import distinctive_terms, words
 from dinkcli.insight.report import gather, page
-from dinkcli.insight.terms import distinctive_terms, words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=MISSING)

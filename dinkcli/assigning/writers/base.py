@@ -32,6 +32,7 @@ class Layout:
         id_name: name of the id column; without one the row number is written as ``row``.
         carried: columns of the input that travel along, the id column among them.
         metadata: of the schema and of the columns about clusters: the model and its fingerprint.
+        names: of the clusters, to be written in a column ``name``; outliers have an empty one.
 
     Raises:
         UsageError: two columns would have one name.
@@ -43,6 +44,7 @@ class Layout:
     id_name: str | None = None
     carried: pa.Schema = NOTHING_CARRIED
     metadata: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(self.schema().names).items() if count > 1]
@@ -62,12 +64,15 @@ class Layout:
         return self.n_clusters if self.options.soft else self.options.top or 0
 
     def schema(self, flat: bool = False) -> pa.Schema:
-        """Columns: id or row, cluster, distance, clusters, probabilities, others that travel along.
+        """Columns: id or row, cluster, name, distance, clusters, probabilities, then those that
+        travel along.
 
         ``flat`` gives each element of a list a column of its own, for formats without lists.
         """
         ids = self.carried.field(self.id_name) if self.id_name else _field("row", pa.int64())
         fields = [_field("cluster", pa.int32())]
+        if self.names is not None:
+            fields.append(_field("name", pa.string()))
         if self.options.distance:
             fields.append(_field("distance", pa.float32()))
         kind = pa.float16() if self.options.probability_type == "float16" else pa.float32()
@@ -98,6 +103,9 @@ class Layout:
             rows.rows if self.id_name is None or carried is None else carried.column(self.id_name),
             rows.labels,
         ]
+        if self.names is not None:
+            # The label -1 takes the last one.
+            columns.append(pa.array([*self.names, ""]).take(as_arrow(rows.labels % self._n_names)))
         if rows.distances is not None:
             columns.append(rows.distances)
         for name, values in zip(_LISTS, (rows.clusters, rows.probabilities), strict=True):
@@ -114,14 +122,21 @@ class Layout:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     @property
+    def _n_names(self) -> int:
+        return len(self.names or ()) + 1
+
+    @property
     def array_type(self) -> np.dtype:
         """Of one row in an array. Outliers show in the labels only, so that soft assignments keep
         them then."""
         options = self.options
         kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
-        if not (options.distance or options.top or (options.soft and options.marks_outliers)):
+        plain = not (options.distance or options.top or self.names is not None)
+        if plain and not (options.soft and options.marks_outliers):
             return np.dtype(kind if options.soft else "<i4")
         fields: list[tuple] = [("cluster", "<i4")]
+        if self.names is not None:
+            fields.append(("name", f"<U{max(1, *map(len, self.names))}"))
         if options.distance:
             fields.append(("distance", "<f4"))
         if options.top:
@@ -136,6 +151,8 @@ class Layout:
             return rows.labels if rows.probabilities is None else rows.probabilities
         values = np.empty(len(rows), self.array_type)
         values["cluster"] = rows.labels
+        if self.names is not None:
+            values["name"] = np.array([*self.names, ""])[rows.labels]
         for name in ("distance", *_LISTS):
             if name in values.dtype.fields:
                 values[name] = getattr(rows, "distances" if name == "distance" else name)

@@ -16,10 +16,10 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.exemplars import Exemplar, Exemplars
+from dinkcli.insight.names import distinctive_terms
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
 from dinkcli.insight.survey import View, survey
-from dinkcli.insight.terms import distinctive_terms
 from dinkcli.models.model import Model
 
 PROJECTIONS = ("pca", "umap")

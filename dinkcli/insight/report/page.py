@@ -20,6 +20,7 @@ from typing import Any
 from dinkcli import __version__
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
+from dinkcli.insight.names import name_of
 from dinkcli.insight.report.gather import Material
 from dinkcli.models.model import Model
 
@@ -118,8 +119,8 @@ def _card(j: int, model: Model, material: Material, colour: str) -> str:
     share = size / q.rows
     filled = size / max(1, q.sizes.max())
     spread = "-" if material.spread[j] != material.spread[j] else f"{material.spread[j]:.3g}"
-    terms = material.terms[j] if material.terms else []
-    heading = ", ".join(terms[:3]) or f"cluster {j}"
+    terms = material.terms[j] if material.terms else model.terms[j] if model.terms else []
+    heading = (model.names[j] if model.names else "") or name_of(terms) or f"cluster {j}"
     tags = "".join(f"<li>{escape(term)}</li>" for term in terms)
     rows = "".join(
         f"<li>{_exemplar(near.row, near.carried)}</li>" for near in material.exemplars[j]

@@ -1,0 +1,175 @@
+"""``dink name``, and names as other commands give them to a model."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from dinkcli.cli.console import error_boundary, printable, say
+from dinkcli.cli.help import OUTPUT
+from dinkcli.cli.opening import open_for
+from dinkcli.cli.options import (
+    BadRows,
+    Column,
+    Device,
+    JsonData,
+    ModelPath,
+    OptionalInputs,
+    Quiet,
+    TextColumn,
+    option,
+)
+from dinkcli.cli.paths import load_model, refuse_stream
+from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.tables import Field, add_row, new_table, print_json, show
+from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.insight.names import Named
+    from dinkcli.models.model import Model
+
+
+def name(
+    model_path: ModelPath,
+    inputs: OptionalInputs = None,
+    text_column: TextColumn = None,
+    names: Annotated[
+        str | None,
+        option(
+            OUTPUT,
+            "--names",
+            metavar="FILE",
+            help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
+            "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "--prompt",
+            help="Write on standard output what a language model needs to name the clusters: "
+            "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        option(
+            OUTPUT,
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the named model here; by default the model itself gets the names.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    column: Column = None,
+    bad_rows: BadRows = "stop",
+    as_json: JsonData = False,
+    quiet: Quiet = False,
+) -> None:
+    """Name the clusters of a model, by the texts of rows or from a file.
+
+    Examples:
+        dink name emb.dink.safetensors emb.parquet --text-column text
+        dink name emb.dink.safetensors emb.parquet --text-column text --prompt > prompt.txt
+        dink name emb.dink.safetensors --names answers.txt
+    """
+    with error_boundary():
+        if bool(inputs) != bool(text_column):
+            raise UsageError("names come from a column of an INPUT: give it and --text-column")
+        if not inputs and names is None:
+            raise UsageError("give an INPUT with --text-column, or --names FILE")
+        if prompt and not inputs:
+            raise UsageError("--prompt shows rows: give an INPUT with --text-column")
+        if prompt and names is not None:
+            raise UsageError("--prompt asks for names and --names gives them: use one at a time")
+        model = load_model(model_path, inputs or ())
+        _check_target(output, model_path)
+        given = {} if names is None else read_names(names, model.n_clusters)
+        if inputs and text_column:
+            from dinkcli.data.base import Columns
+
+            data = open_for(model, inputs, Columns(column, text=text_column), bad_rows)
+            found = find(model, data, text_column, device, quiet or as_json)
+            if prompt:
+                from dinkcli.insight.names import packet
+
+                sys.stdout.write(packet(found))
+                return
+            model.names, model.terms = found.names, found.terms
+        known = model.names or [""] * model.n_clusters
+        model.names = [given.get(j, text) for j, text in enumerate(known)]
+        target = output or model_path
+        model.save(target)
+        if as_json:
+            print_json(
+                [
+                    {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
+                    for j, text in enumerate(model.names)
+                ]
+            )
+            return
+        show_names(model)
+        if not quiet:
+            named = sum(map(bool, model.names))
+            say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
+
+
+def find(model: Model, data: DataSet, text_column: str, device: str, quiet: bool) -> Named:
+    """Names by the texts of the rows, with progress."""
+    from dinkcli.insight.names import find_names
+    from dinkcli.processes.device import resolve_device
+
+    with ProgressLines(quiet) as progress:
+        return find_names(
+            model,
+            data,
+            text_column,
+            resolve_device(device),
+            on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
+        )
+
+
+def read_names(path: str, n_clusters: int) -> dict[int, str]:
+    """The names in a file, by cluster.
+
+    Raises:
+        UsageError: no such file, or no names in it.
+    """
+    from dinkcli.insight.names import parse_names
+
+    try:
+        if path == "-":
+            text = sys.stdin.read()
+        else:
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"--names {printable(path)}: {reason}") from None
+    return parse_names(text, n_clusters, f"--names {printable(path)}")
+
+
+def show_names(model: Model) -> None:
+    """A table of names, the largest clusters first."""
+    terms = bool(model.terms)
+    more = [Field("terms", drop=1, text=True)] if terms else []
+    table = new_table(
+        [Field("cluster", "right"), Field("rows", "right"), Field("name", text=True), *more]
+    )
+    for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
+        cells = [str(j), f"{model.cluster_sizes[j]:g}", printable(model.names[j]) or "-"]
+        add_row(table, *cells, *([printable(", ".join(model.terms[j]))] if terms else []))
+    show("clusters by size", table)
+
+
+def _check_target(output: str | None, model_path: str) -> None:
+    from dinkcli.cli.paths import check_model_path
+    from dinkcli.data.atomic import check_target
+
+    if output is not None:
+        refuse_stream(output, "a model")
+        check_model_path(output)
+    check_target(output or model_path)

@@ -1,0 +1,259 @@
+"""Names of clusters: distinctive terms of the texts of their rows, or what people call them.
+
+Class-based tf-idf (Grootendorst 2022, arXiv 2203.05794): all texts of a cluster are one document.
+The weight of a term in a cluster is the number of its texts with the term, times log(1 + A / f),
+with A the mean number of terms of a cluster and f the number of texts with the term anywhere.
+Terms are words and pairs of words; a plural counts as its singular, and is shown as what occurs
+more often.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.insight.exemplars import Exemplar
+    from dinkcli.models.model import Model
+
+_WORD = re.compile(r"[^\W\d_][^\W_]+")
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_MOST_CHARACTERS = 2000  # of one text
+_MOST_TERMS = 2_000_000  # in memory, of all clusters; terms that occurred once go first
+_TERMS = 8  # of a cluster
+_IN_A_NAME = 3
+_SAME = 0.6  # a pair that makes up this share of a word's texts stands for the word
+_STOP_WORDS_TEXT = """
+a about above after again all also am an and any are as at be because been before being below
+between both but by can could did do does doing down during each few for from further had has
+have having he her here hers him his how i if in into is it its itself just me more most my no
+nor not now of off on once only or other our out over own same she should so some such than that
+the their them then there these they this those through to too under until up very was we were
+what when where which while who whom why will with would you your
+"""
+_STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a pass over texts found.
+
+    Attributes:
+        names: K names, "" for a cluster without words.
+        terms: K lists of distinctive terms, highest weight first.
+        exemplars: K lists of the rows nearest to each centre.
+    """
+
+    names: list[str]
+    terms: list[list[str]]
+    exemplars: list[list[Exemplar]]
+
+
+def find_names(
+    model: Model,
+    data: DataSet,
+    column: str,
+    device: torch.device | str = "cpu",
+    n_exemplars: int = 8,
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Named:
+    """Looks at every row once, at the texts of ``column``, which ``data`` carries.
+
+    Raises:
+        InputError: rows that the model cannot take.
+    """
+    from dinkcli.insight.exemplars import Exemplars
+    from dinkcli.insight.survey import survey
+
+    terms = Terms(model.n_clusters)
+    exemplars = Exemplars(model.n_clusters, n_exemplars)
+    for view in survey(model, data, device):
+        exemplars.add(view)
+        if view.carried is not None:
+            texts = view.carried.column(column).to_pylist()
+            terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
+        on_rows(view.end)
+    found = terms.of_clusters(_TERMS)
+    return Named([name_of(each) for each in found], found, exemplars.of_clusters())
+
+
+def name_of(terms: Sequence[str]) -> str:
+    """A name from the terms of the highest weight."""
+    return ", ".join(terms[:_IN_A_NAME])
+
+
+def distinctive_terms(
+    texts: Iterable[str], labels: Sequence[int], n_clusters: int, number: int = _TERMS
+) -> list[list[str]]:
+    """The ``number`` terms of the highest weight of each of K clusters, highest first."""
+    terms = Terms(n_clusters)
+    terms.add(texts, labels)
+    return terms.of_clusters(number)
+
+
+class Terms:
+    """Counts the terms of K clusters, text by text."""
+
+    def __init__(self, n_clusters: int):
+        self._counts: list[Counter[str]] = [Counter() for _ in range(n_clusters)]
+        self._rows: Counter[int] = Counter()
+
+    def add(self, texts: Iterable[str], labels: Sequence[int]) -> None:
+        for text, label in zip(texts, labels, strict=True):
+            found = words(text)
+            pairs = (f"{a} {b}" for a, b in pairwise(found) if a != b)
+            self._counts[label].update({*found, *pairs})  # a text that repeats a term counts once
+            self._rows[label] += 1
+        if sum(map(len, self._counts)) > _MOST_TERMS:
+            self._counts = [
+                Counter({term: n for term, n in counter.items() if n > 1})
+                for counter in self._counts
+            ]
+
+    def of_clusters(self, number: int) -> list[list[str]]:
+        """K lists of at most ``number`` terms. A term must occur in two texts of its cluster, in
+        small clusters in one."""
+        everywhere: Counter[str] = Counter()
+        for counter in self._counts:
+            everywhere.update(counter)
+        singular = {term: _singular(term, everywhere) for term in everywhere}
+        shown: dict[str, str] = {}
+        for term, base in singular.items():
+            if base not in shown or everywhere[term] > everywhere[shown[base]]:
+                shown[base] = term
+        joined = [_joined(counter, singular) for counter in self._counts]
+        total = _joined(everywhere, singular)
+        mean = total.total() / max(1, len(joined))
+        result = []
+        for label, counter in enumerate(joined):
+            least = 2 if self._rows[label] > 4 else 1
+            weights = {
+                term: count * math.log(1 + mean / total[term])
+                for term, count in counter.items()
+                if count >= least
+            }
+            result.append([shown[term] for term in _chosen(weights, counter, number)])
+        return result
+
+
+def _joined(counter: Counter[str], singular: dict[str, str]) -> Counter[str]:
+    result: Counter[str] = Counter()
+    for term, count in counter.items():
+        result[singular[term]] += count
+    return result
+
+
+def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> list[str]:
+    """The terms of the highest weight, none of which says what another one said."""
+    chosen: list[str] = []
+    for term in sorted(weights, key=lambda term: (-weights[term], term)):
+        if len(chosen) == number:
+            break
+        parts = term.split()
+        if len(parts) == 2:
+            if sum(part in chosen or _inside(part, chosen) for part in parts) == 0:
+                chosen.append(term)
+                continue
+            # The pair says more than the word that it mostly comes from: it takes its place.
+            for part in parts:
+                if part in chosen and counts[term] >= _SAME * counts[part]:
+                    chosen[chosen.index(part)] = term
+                    chosen = [c for c in chosen if c == term or c not in parts]
+                    break
+        elif not _inside(term, chosen):
+            chosen.append(term)
+    return chosen
+
+
+def _inside(word: str, chosen: Sequence[str]) -> bool:
+    return any(word in term.split() for term in chosen)
+
+
+def _singular(term: str, known: Counter[str]) -> str:
+    """The term with its last word in the singular, where that occurs as well."""
+    for ending, instead in (("ies", "y"), ("ses", "s"), ("xes", "x"), ("ches", "ch"), ("s", "")):
+        if term.endswith(ending) and not term.endswith("ss"):
+            base = term[: -len(ending)] + instead
+            if base in known:
+                return base
+    return term
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of at least two letters; camelCase and snake_case names fall apart."""
+    spaced = _PARTS.sub(" ", text[:_MOST_CHARACTERS])
+    found = (word.lower() for word in _WORD.findall(spaced))
+    return [word for word in found if word not in _STOP_WORDS]
+
+
+def packet(named: Named) -> str:
+    """What to ask a language model, or a colleague: rows and terms of each cluster. The answers,
+    one line each, are what ``parse_names`` reads."""
+    lines = [
+        "Name each of the following clusters in two to five words that tell it from the others.",
+        "Answer with one line for each cluster and nothing else: its number, a colon, its name.",
+    ]
+    for j, (terms, rows) in enumerate(zip(named.terms, named.exemplars, strict=True)):
+        lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
+        for row in rows:
+            text = " ".join(str(v) for v in row.carried.values() if v is not None)
+            lines.append("- " + " ".join(text.split())[:300])
+    return "\n".join(lines) + "\n"
+
+
+_ANSWER = re.compile(r"\s*(?:[-*#]\s*)?(?:cluster\s+)?(\d+)\s*[:,\t=]\s*(.*)", re.IGNORECASE)
+
+
+def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
+    """Names by cluster: lines such as ``17: name`` or ``17,name``, a JSON object of numbers and
+    names, a JSON list of K names, or K lines of names in the order of the clusters.
+
+    Raises:
+        UsageError: something else, or a cluster that the model does not have.
+    """
+    import json
+
+    text = text.strip()
+    if text[:1] in ("{", "["):
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{source}: not JSON after all ({error})") from None
+        pairs = document.items() if isinstance(document, dict) else enumerate(document)
+        found = [(str(number), str(name)) for number, name in pairs]
+        if isinstance(document, list) and len(found) != n_clusters:
+            raise UsageError(f"{source}: {len(found)} names for {n_clusters} clusters")
+    else:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if lines and re.fullmatch(r"cluster\s*[,\t:]\s*name\s*", lines[0], re.IGNORECASE):
+            lines = lines[1:]
+        matches = [_ANSWER.fullmatch(line) for line in lines]
+        if all(matches):
+            found = [(m.group(1), m.group(2).strip().strip('"')) for m in matches if m]
+        elif len(lines) == n_clusters and not any(matches):
+            found = [(str(j), line.strip()) for j, line in enumerate(lines)]
+        else:
+            raise UsageError(
+                f"{source}: {len(lines)} lines for {n_clusters} clusters, not all of them like "
+                "'17: name'; give one line for each cluster, or its number before each name"
+            )
+    names = {}
+    for number, name in found:
+        if not number.isdecimal() or int(number) >= n_clusters:
+            raise UsageError(f"{source}: cluster {number}, but the model has 0 to {n_clusters - 1}")
+        if int(number) in names:
+            raise UsageError(f"{source}: two names for cluster {number}")
+        names[int(number)] = name
+    if not names:
+        raise UsageError(f"{source}: no names in it")
+    return names
