@@ -69,7 +69,7 @@ def name(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Name the clusters of a model, by the texts of rows or from a file.
+    """Name clusters by the texts of their rows, or from a file.
 
     Examples:
         dink name emb.dink.safetensors emb.parquet --text-column text
