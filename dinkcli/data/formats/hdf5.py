@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Hdf5Reader(TableReader):
                 type_ = _type_of(item, n_rows)
                 if type_ is not None:
                     fields.append(pa.field(name, type_))
+        if wanted.vectors is not None:
+            wanted = replace(wanted, vectors=column)  # without slashes around it
         super().__init__(source, pa.schema(fields), n_rows, wanted)
 
     def _open(self) -> Any:
