@@ -23,18 +23,46 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
         number: of this process on this machine; ``auto`` and ``cuda`` give each its own GPU.
 
     Raises:
-        UsageError: a name that is not one, or a device this machine (or this torch) lacks.
+        UsageError: a name that is not one, a device this machine (or this torch) lacks or cannot
+            use, or more processes than GPUs.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
     present = _present()
     if name in ("auto", "cuda") and number and (n_gpus := torch.cuda.device_count()):
-        return torch.device(f"cuda:{number % n_gpus}")
+        if number >= n_gpus:
+            raise UsageError(
+                f"--device {name}: process {number} (counting from 0) finds {n_gpus} GPUs on this "
+                "machine; start one process for each GPU, or use --device cpu"
+            )
+        return _that_computes(f"cuda:{number}")
     if name == "auto":
-        return torch.device(present[0])
+        return _that_computes(present[0])
     if name not in (*present, "cuda" if "cuda:0" in present else None):
         raise UsageError(f"--device {name}: not on this machine, which has {', '.join(present)}")
-    return torch.device(name)
+    return _that_computes(name)
+
+
+def _that_computes(name: str) -> torch.device:
+    """That device, after it has computed something: a driver can be too old for this torch, and a
+    card too old or too new.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    device = torch.device(name)
+    if device.type == "cuda":
+        try:
+            float(torch.ones(1, device=device) + 1)
+        except torch.cuda.OutOfMemoryError:
+            pass  # which says so itself, when it matters
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"--device {name}: this torch ({torch.__version__}) cannot compute there ({reason}); "
+                "use --device cpu, or a torch made for this driver and card"
+            ) from error
+    return device
 
 
 def _present() -> list[str]:

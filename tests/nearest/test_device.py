@@ -5,6 +5,7 @@ much it launches: on a GPU that is what small work takes.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -299,3 +300,49 @@ def test_the_fused_kernel_over_a_hundred_shapes():
     script = Path(__file__).parent / "interpreted.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.stdout == "100\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_without_a_gpu(tmp_path):
+    """As on a bare machine: dink is not installed there, PYTHONPATH finds it."""
+    home = Path(dinkcli.__file__).parent.parent
+    command = [sys.executable, home / "benchmarks" / "gpu.py", "--device", "cpu", "--small"]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "gpu.json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(home)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("nothing failed\n")
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert not any(found["labels"].values())
+    assert found["end to end"].keys() == {"train", "assign"}
+
+
+def test_a_card_that_cannot_compute_is_refused_in_one_line(monkeypatch):
+    """Stands in for a driver that is too old: the card is counted, and fails when it is used."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def fails(*arguments, **options):
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+    monkeypatch.setattr(torch, "ones", fails)
+    for name in ("cuda", "cuda:1", "auto"):
+        with pytest.raises(
+            dinkcli.DinkError, match=r"no kernel image is available\); use"
+        ) as found:
+            devices.resolve_device(name)
+        assert found.value.exit_code == 2
+    with pytest.raises(dinkcli.DinkError, match="process 2 .* finds 2 GPUs"):
+        devices.resolve_device("auto", 2)
+
+
+def test_devices_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(devices, "_that_computes", torch.device)
+    assert devices.resolve_device("cuda:1") == torch.device("cuda:1")
+    assert devices.resolve_device("cuda", 1) == torch.device("cuda:1")
+    assert devices.resolve_device("auto", 1) == torch.device("cuda:1")
+    with pytest.raises(dinkcli.DinkError, match="not on this machine"):
+        devices.resolve_device("cuda:2")
