@@ -59,7 +59,7 @@ def _that_computes(name: str) -> torch.device:
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
-                f"--device {name}: this torch ({torch.__version__}) cannot compute there ({reason}); "
+                f"--device {name}: torch {torch.__version__} cannot compute there ({reason}); "
                 "use --device cpu, or a torch made for this driver and card"
             ) from error
     return device

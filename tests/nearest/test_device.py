@@ -334,7 +334,7 @@ def test_a_card_that_cannot_compute_is_refused_in_one_line(monkeypatch):
         ) as found:
             devices.resolve_device(name)
         assert found.value.exit_code == 2
-    with pytest.raises(dinkcli.DinkError, match="process 2 .* finds 2 GPUs"):
+    with pytest.raises(dinkcli.DinkError, match=r"process 2 .* finds 2 GPUs"):
         devices.resolve_device("auto", 2)
 
 
