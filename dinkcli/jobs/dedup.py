@@ -23,6 +23,7 @@ from dinkcli.assigning.assigner import Assigner
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
+from dinkcli.errors import InputError
 from dinkcli.jobs.border import Border
 from dinkcli.jobs.closeness import Axes, Closeness
 from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
@@ -153,6 +154,8 @@ class _Search:
         return Shelves(self.data, self.seen.labels, sizes, self.work, limit, self.on_step)
 
     def found(self) -> Duplicates:
+        if not (self.seen.labels >= 0).any():
+            raise InputError(f"{self.data.name}: all rows are bad; nothing to compare")
         exact = self._repeats()
         shelves = self.shelves
         groups = Groups(len(shelves))
@@ -164,7 +167,7 @@ class _Search:
         alone[exact[is_old[:, 0] == is_old[:, 1], 1]] = False
         axes = Axes(self.data, self.seen.labels, self.closeness)
         path = self.work.file("axes.bin", Pairs.prepare(shelves, axes))
-        pairs = Pairs(shelves, axes, self.closeness, path, self.memory // 4)
+        pairs = Pairs(shelves, self.closeness, path, self.memory // 4)
         visitors = _Visitors(shelves, self.seen, alone)
         for first, stop in self._units():
             name = f"pairs-{first:06d}"
@@ -174,7 +177,7 @@ class _Search:
 
             groups.join(self.work.arrays(name, make)["pairs"])
         n_visits = len(self.seen.more["visits"])
-        return self._judged(groups, len(exact), pairs.compared, n_visits, axes.width)
+        return self._judged(groups, len(exact), pairs.compared, n_visits, pairs.width)
 
     def _repeats(self) -> np.ndarray:
         """Pairs (P, 2) of positions: a row, and a later one with the same numbers."""

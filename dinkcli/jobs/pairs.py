@@ -6,6 +6,7 @@ Shapes: R residents (rows of the cluster), V visitors, M rows of all clusters by
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +23,7 @@ _FILL_BYTES = 32 << 20
 
 
 class Pairs:
-    """Compares rows exactly; what cannot be close on ``axes`` is left out first.
+    """Compares rows exactly; what cannot be close on the axes is left out first.
 
     Args:
         path: a file for all rows on the axes, made by ``prepare``.
@@ -32,14 +33,15 @@ class Pairs:
     def __init__(
         self,
         shelves: Shelves,
-        axes: Axes,
         closeness: Closeness,
         path: str,
         memory: int,
     ):
         self.shelves, self.closeness = shelves, closeness
         self._memory = memory
-        self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), axes.width))
+        # The file of a stopped run may have another number of axes than would be chosen now.
+        self.width = os.path.getsize(path) // (4 * len(shelves))
+        self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), self.width))
         self._map: mmap.mmap = self._on._mmap  # type: ignore[attr-defined]
         # Of a pair at once; both rows, in float64, and once more to scale them.
         features = shelves.at(slice(0, 1)).shape[1]
