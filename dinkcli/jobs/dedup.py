@@ -142,7 +142,8 @@ class _Search:
         def look(
             assigner: Assigner, z: torch.Tensor, labels: torch.Tensor, numbers: np.ndarray
         ) -> dict[str, np.ndarray]:
-            self.closeness.check(z.cpu().numpy(), self.data.name, int(numbers[0]))
+            if len(numbers):  # a block can be all bad
+                self.closeness.check(z.cpu().numpy(), self.data.name, int(numbers[0]))
             return border(assigner, z, labels, numbers)
 
         return survey(self.job.model, self.data, self.device, self.work, look, self.on_step)
