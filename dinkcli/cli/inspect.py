@@ -68,6 +68,9 @@ def inspect(
         int,
         option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1),
     ] = 40,
+    tree: Annotated[
+        bool, option(OUTPUT, "--tree", help="Show which clusters lie together, as a tree.")
+    ] = False,
     device: Device = "auto",
     column: Column = None,
     bad_rows: BadRows = "stop",
@@ -95,12 +98,18 @@ def inspect(
                 model, inputs, wanted, bad_rows, exemplars, device, quiet or as_json
             )
         if as_json:
-            seen = {"bad_rows": n_bad} if inputs else {}
+            seen: dict[str, Any] = {"bad_rows": n_bad} if inputs else {}
+            if tree:
+                from dinkcli.insight.tree import ward
+
+                seen["tree"] = ward(model.cluster_centers, sizes)
             print_json(_document(model, sizes, spread, nearest) | seen)
             return
         _show_model(model_path, model)
         _show_training(model)
         _show_sizes(model.names, sizes, spread, nearest, clusters)
+        if tree:
+            _show_tree(model, sizes)
         _show_extremes(spread, sizes)
         _show_pairs(model)
         if n_bad and not quiet:
@@ -261,6 +270,17 @@ def _name(exemplar: Exemplar) -> str:
     values = [printable(value) for value in exemplar.carried.values() if value is not None]
     name = ": ".join(values) if values else f"row {exemplar.row}"
     return name if width() == UNLIMITED else shortened(name, _TEXT)
+
+
+def _show_tree(model: Model, sizes: np.ndarray) -> None:
+    from dinkcli.insight.tree import drawn, ward
+
+    called = model.names or [""] * model.n_clusters
+    labels = [f"{j} {printable(name)}".rstrip() for j, name in enumerate(called)]
+    table = new_table([Field("", text=True)], headings=False)
+    for line in drawn(ward(model.cluster_centers, sizes), labels):
+        add_row(table, line)
+    show("tree of the clusters (Ward, by rows)", table)
 
 
 def _show_extremes(spread: np.ndarray | None, sizes: np.ndarray) -> None:
