@@ -41,6 +41,7 @@ class _State:
     """Which tile works on this machine, and why none does, once that is known."""
 
     tile = 0
+    tried = False
     failure: str | None = None
 
 
@@ -54,6 +55,12 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"it is for float32, not {str(dtype).removeprefix('torch.')}"
     if device.type != "cuda" and not _interpreted():
         return f"it is for CUDA devices, not {device.type}"
+    if not _State.tried:
+        # Before anybody counts on it: without the kernel, scores of so many rows would not fit.
+        _State.tried = True
+        few = torch.ones((16, 16), device=device)
+        for short in (True, False):
+            fused_two(few, few, few[0], short)
     return _State.failure
 
 
