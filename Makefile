@@ -10,8 +10,8 @@ demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
 	$(BIN)/dink assign .venv/digits.dink.safetensors sample_data/digits.npy | head -n 6
 	$(BIN)/dink train sample_data/stdlib.parquet -k 40 -o .venv/stdlib.dink.safetensors
-	$(BIN)/dink assign .venv/stdlib.dink.safetensors sample_data/stdlib.parquet \
-		--id-column id | grep -e '"json\.' -e '"math\.s' -e '"shutil\.'
+	$(BIN)/dink name .venv/stdlib.dink.safetensors sample_data/stdlib.parquet --text-column id
+	@echo "Next: $(BIN)/dink inspect .venv/stdlib.dink.safetensors --tree"
 
 test: .venv/tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -8,7 +8,18 @@ import pytest
 from conftest import ROOT, assert_shows, environment, shell
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("train", "assign", "export", "info", "plan", "inspect", "evaluate", "sweep", "report")
+COMMANDS = (
+    "train",
+    "assign",
+    "name",
+    "export",
+    "info",
+    "plan",
+    "inspect",
+    "evaluate",
+    "sweep",
+    "report",
+)
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
