@@ -27,7 +27,7 @@ from dinkcli.insight.recommend import Sweep, number_of
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
 from dinkcli.models.model import Model, load
-from dinkcli.options import GIVEN, SEEDINGS, AssignOptions, TrainOptions
+from dinkcli.options import GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.checkpoint import (
@@ -287,10 +287,20 @@ def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
         "versions": {"dink": __version__, "torch": str(torch.__version__)},
         "history": history,
     }
+    matrix = origin = None
+    if options.metric == LEARNED:
+        # Before a map is learned, what a checkpoint holds is a model without one.
+        matrix = np.eye(trainer.rows.n_features, dtype=np.float32)
+        if trainer.rows.map is not None:
+            matrix = trainer.rows.map.matrix.float().cpu().numpy()
+        learned = trainer.rows.map is not None
+        origin = trainer.rows.shift.numpy() if learned else np.zeros_like(matrix[0])
     return Model(
         trainer.cluster_centers.numpy(),
         trainer.at.counts.cpu().numpy().astype(np.float64),
         options.metric,
         data.column,
         training,
+        map=matrix,
+        origin=origin,
     )

@@ -17,7 +17,9 @@ from dinkcli.data.extras import install_line
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
 from dinkcli.nearest.index import CenterIndex, Nearest
+from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.sums import Statistics, hard_statistics
+from dinkcli.options import LEARNED
 from dinkcli.processes.device import resolve_device
 
 try:
@@ -49,7 +51,8 @@ class DinkClustering(
     Args:
         n_clusters: K.
         init: "kmeans++", "random", "xavier", or (K, D) centres.
-        metric: "euclidean" or "cosine" (rows are scaled to norm 1 first).
+        metric: "euclidean", "cosine" (rows are scaled to norm 1 first) or "learned" (see
+            ``dinkcli.train``).
         temperature: "auto" anneals to 0; a number, a squared distance, stays fixed.
         dilation: weight of the dilation loss, None for the default.
         refine: move whole centres after annealing.
@@ -123,6 +126,8 @@ class DinkClustering(
         Raises:
             ValueError: fewer distinct rows than clusters in the first batch; other features.
         """
+        if self.metric == LEARNED:
+            raise ValueError("partial_fit: the map of metric='learned' is learned by fit alone")
         first = not hasattr(self, "cluster_centers_")
         X, sample_weight = self._rows(X, sample_weight, reset=first)  # noqa: N806
         if first:
@@ -185,6 +190,8 @@ class DinkClustering(
                 stacklevel=3,
             )
             model = self._train(X, sample_weight, distinct, seed)
+        if model.map is not None:
+            self.map_, self.origin_ = model.map, model.origin
         # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
         copies = np.repeat(model.cluster_centers[:1], missing, axis=0)
         self.cluster_centers_ = np.concatenate([model.cluster_centers, copies]).astype(X.dtype)
@@ -242,6 +249,8 @@ class DinkClustering(
         device = resolve_device(self.device)
         z = torch.from_numpy(np.array(X, np.float32 if device.type == "mps" else X.dtype))
         z = z.to(device)
+        if self.metric == LEARNED and hasattr(self, "map_"):
+            return RowMap(*(torch.from_numpy(part).to(z) for part in (self.origin_, self.map_)))(z)
         return torch.nn.functional.normalize(z, dim=1) if self.metric == "cosine" else z
 
     def _index(self, z: torch.Tensor) -> CenterIndex:

@@ -9,7 +9,8 @@ from typing import Any
 
 from dinkcli.errors import UsageError
 
-METRICS = ("euclidean", "cosine")
+LEARNED = "learned"
+METRICS = ("euclidean", "cosine", LEARNED)
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
 SAMPLES = ("balanced", "proportional", "prototypes", "diverse")
@@ -86,7 +87,7 @@ class TrainOptions:
     Attributes:
         n_clusters: K.
         init: "kmeans++", "random", "xavier", or "given" (passed to ``Trainer``).
-        metric: "euclidean" or "cosine".
+        metric: "euclidean", "cosine", or "learned" (euclidean under a map that follows neighbours).
         temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
             k-means objective and infinity the paper's Eq. 6.
         dilation: weight of the dilation loss; None is 0, and 1 (the paper's) at temperature
@@ -132,6 +133,10 @@ class TrainOptions:
                 raise UsageError(f"{option} {value}: expected at least {low}")
         if self.metric not in METRICS:
             raise UsageError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")
+        if self.metric == LEARNED and self.temperature != "auto":
+            raise UsageError(
+                f"--metric learned: goes with --temperature auto, not {self.temperature}"
+            )
         if self.init not in (*SEEDINGS, GIVEN):
             raise UsageError(f"--init {self.init}: expected one of {', '.join(SEEDINGS)}")
         if self.temperature != "auto" and not (

@@ -37,7 +37,7 @@ class _Rows:
             usable = np.ones(len(block), bool) if block.bad is None else ~block.bad
             good.append(usable)
             vectors = block.vectors if usable.all() else block.vectors[usable]
-            yield prepared(vectors, model.metric, assigner.device)
+            yield prepared(vectors, model, assigner.device)
         self.good = np.concatenate(good)
 
 

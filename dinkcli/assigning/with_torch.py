@@ -12,6 +12,7 @@ from dinkcli.assigning.places import Found
 from dinkcli.models.model import Model
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.limits import normalize_, refuse_overflow
+from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions
 from dinkcli.processes.device import in_pieces
@@ -26,7 +27,7 @@ class TorchPlaces:
         temperature: float,
     ):
         self._device = torch.device(device)
-        self._metric = model.metric
+        self._model = model
         self._options = options
         self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self._device))
         self._kind = getattr(torch, options.probability_type)
@@ -46,7 +47,7 @@ class TorchPlaces:
         return Found.joined(list(pieces))
 
     def _found(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
-        z = prepared(vectors, self._metric, self._device)
+        z = prepared(vectors, self._model, self._device)
         found: dict[str, Tensor] = {}
         options = self._options
         if chosen is not None:
@@ -90,8 +91,17 @@ def as_tensor(vectors: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
 
 
-def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
-    """``vectors`` (B, D) float32 on the device as a model compares them: cosine wants norm 1."""
+def prepared(vectors: np.ndarray, model: Model, device: torch.device | str) -> Tensor:
+    """``vectors`` (B, D) float32 on the device as the model compares them."""
+    z = scaled(vectors, model.metric, device)
+    if model.map is None or model.origin is None:
+        return z
+    parts = (torch.from_numpy(part).to(device) for part in (model.origin, model.map))
+    return RowMap(*parts)(z)
+
+
+def scaled(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
+    """``vectors`` (B, D) float32 on the device, under cosine of norm 1."""
     z = as_tensor(vectors).to(device)
     if metric == "cosine":
         z = z.clone()  # may be the caller's memory
@@ -102,5 +112,7 @@ def prepared(vectors: np.ndarray, metric: str, device: torch.device | str) -> Te
 def refuse_far_rows(model: Model, vectors: np.ndarray, name: str, start: int) -> None:
     """Raises InputError at a row so far from the centres that distances would overflow float32."""
     shift = CenterIndex(torch.from_numpy(model.cluster_centers)).shift
+    if model.origin is not None:
+        shift = torch.from_numpy(model.origin)
     rows = as_tensor(vectors)
     refuse_overflow(rows if shift is None else rows - shift, name, start)

@@ -87,8 +87,12 @@ LabelColumn = Annotated[
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
 
 Metric = Annotated[
-    Literal["euclidean", "cosine"],
-    option(CLUSTERS, help="Whether rows are compared by their distance or by their direction."),
+    Literal["euclidean", "cosine", "learned"],
+    option(
+        CLUSTERS,
+        help="How rows are compared: by their distance, by their direction, or by their distance "
+        "under a map that brings rows near that are each other's neighbours.",
+    ),
 ]
 Seed = Annotated[
     int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same model.")

@@ -69,7 +69,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         n_bad += len(block) - len(rows)
         if not len(rows):
             continue  # the next view counts them
-        z = prepared(vectors, model.metric, device)
+        z = prepared(vectors, model, device)
         near = index.nearest_two(z)
         # In float64: the figures below must not depend on how the rows were batched.
         distances = _exact(z, centers, near.labels)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.with_torch import prepared
+from dinkcli.assigning.with_torch import scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.options import DedupOptions
@@ -106,7 +106,7 @@ class Axes:
         z, own, found = [], [], 0
         for block in data.blocks(nonzero=self._metric == "cosine"):
             good = labels[block.start : block.start + len(block)] >= 0
-            z.append(prepared(block.vectors[good], self._metric, "cpu"))
+            z.append(scaled(block.vectors[good], self._metric, "cpu"))
             own.append(labels[block.start : block.start + len(block)][good])
             found += int(good.sum())
             if found >= _LOOKED_AT:
@@ -125,7 +125,7 @@ class Axes:
     def on(self, vectors: np.ndarray) -> np.ndarray:
         """Rows (B, D) as the inputs give them on the axes, (B, Q + 1) float32."""
         z = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-        return self._on(prepared(z.numpy(), self._metric, "cpu")).numpy()
+        return self._on(scaled(z.numpy(), self._metric, "cpu")).numpy()
 
     def _on(self, z: Tensor) -> Tensor:
         z = z - self._shift

@@ -23,7 +23,7 @@ from dinkcli.assigning.assigner import Assigner
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
-from dinkcli.errors import InputError
+from dinkcli.errors import InputError, UsageError
 from dinkcli.jobs.border import Border
 from dinkcli.jobs.closeness import Axes, Closeness
 from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
@@ -127,6 +127,12 @@ class _Search:
         on_step: OnStep,
     ):
         self.job, self.work, self.memory, self.on_step = job, work, memory, on_step
+        if job.model.map is not None:
+            raise UsageError(
+                "the model has a learned metric, under which rows that follow each other are near "
+                "though they differ; look for near-duplicates with a model trained with --metric "
+                "euclidean or cosine"
+            )
         self.closeness = Closeness.asked(job.model.metric, job.options)
         new = repeatable(job.data)
         old = None if job.old is None else repeatable(job.old)

@@ -202,7 +202,7 @@ def _diverse(
     vectors = shelves.at(np.sort(places))  # from the file in its order
     back = np.empty(len(places), np.int64)
     back[np.argsort(places)] = np.arange(len(places))
-    z = prepared(np.ascontiguousarray(vectors[back], np.float32), job.model.metric, "cpu")
+    z = prepared(np.ascontiguousarray(vectors[back], np.float32), job.model, "cpu")
     return choose.diverse(z, int(seen.distances[some].argmin()), number)
 
 

@@ -102,7 +102,7 @@ def _blocks(
         }
         if look is not None:
             some = block.vectors if good.all() else block.vectors[good]
-            z = prepared(some, model.metric, assigner.device)
+            z = prepared(some, model, assigner.device)
             labels = torch.from_numpy(found["labels"][good].astype(np.int64))
             found |= look(assigner, z, labels.to(assigner.device), numbers[good])
         yield found

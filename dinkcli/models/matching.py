@@ -155,7 +155,7 @@ def match(old: Model, new: Model) -> Matching:
     from scipy.optimize import linear_sum_assignment  # takes longer to load than to run
 
     check_matchable(old, new.n_features, new.metric)
-    distances = _distances(new.cluster_centers, old.cluster_centers)
+    distances = _distances(new.means, old.means)
     rows, partners = linear_sum_assignment(distances)
     n_new, n_old = distances.shape
     ids = np.full(n_new, -1, np.int64)
@@ -169,7 +169,7 @@ def match(old: Model, new: Model) -> Matching:
 def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, ...]:
     n_new, n_old = distances.shape
     nearest_old = distances.argmin(1)
-    apart = _distances(old.cluster_centers, old.cluster_centers)
+    apart = _distances(old.means, old.means)
     np.fill_diagonal(apart, np.inf)
     found = []
     for id_ in range(max(n_old, n_new)):

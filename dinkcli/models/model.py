@@ -18,7 +18,7 @@ from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.options import METRICS
+from dinkcli.options import LEARNED, METRICS
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -70,13 +70,16 @@ class Model:
     Attributes:
         cluster_centers: (K, D) float32.
         cluster_sizes: (K,) float64, rows (or their weight) of each cluster in training.
-        metric: "euclidean" or "cosine" (rows are normalised before they are compared).
+        metric: "euclidean", "cosine" (rows are normalised before they are compared) or "learned"
+            (rows z become (z - origin) @ map before they are compared, and centres are of these).
         column: the parquet column trained on, or None.
         training: how it was made: options, input, metrics, versions, history. Plain JSON.
         temperature: of the probabilities that ``assign`` gives, softmax over centres of minus the
             squared distance over it; by default that of ``usual_temperature``.
         names: K names of the clusters, "" for one without; empty where there are none.
         terms: K lists of distinctive terms of their texts, or empty.
+        map: (D, D) float32, and
+        origin: (D,) float32, of the metric "learned"; None elsewhere.
         state: where its training stands when this is a checkpoint; None in a finished model.
     """
 
@@ -89,6 +92,8 @@ class Model:
     temperature: float = -1.0
     names: list[str] = field(default_factory=list)
     terms: list[list[str]] = field(default_factory=list)
+    map: np.ndarray | None = None
+    origin: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -103,11 +108,21 @@ class Model:
         return self.cluster_centers.shape[1]
 
     @property
+    def means(self) -> np.ndarray:
+        """(K, D) float32, the centres in the coordinates of the rows as they are given."""
+        if self.map is None or self.origin is None:
+            return self.cluster_centers
+        inside = np.linalg.solve(self.map.T.astype(np.float64), self.cluster_centers.T).T
+        return (inside + self.origin).astype(np.float32)
+
+    @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of what labels depend on: the centres and the metric."""
+        """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
         centers = np.ascontiguousarray(self.cluster_centers, "<f4")
         text = f"{self.metric} {centers.shape[0]} {centers.shape[1]} ".encode()
-        return hashlib.sha256(text + centers.tobytes()).hexdigest()[:16]
+        maps = (part for part in (self.map, self.origin) if part is not None)
+        more = b"".join(np.ascontiguousarray(part, "<f4").tobytes() for part in maps)
+        return hashlib.sha256(text + centers.tobytes() + more).hexdigest()[:16]
 
     def head(self) -> DinkClusterHead:
         """A new head with these centres, on the CPU."""
@@ -152,6 +167,9 @@ class Model:
             "cluster_centers": np.ascontiguousarray(self.cluster_centers, np.float32),
             "cluster_sizes": np.ascontiguousarray(self.cluster_sizes, np.float64),
         }
+        if self.map is not None and self.origin is not None:
+            tensors["map"] = np.ascontiguousarray(self.map, np.float32)
+            tensors["origin"] = np.ascontiguousarray(self.origin, np.float32)
         if self.state is not None:
             document["state"] = self.state.values
             tensors |= {_STATE + name: values for name, values in self.state.tensors.items()}
@@ -214,6 +232,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         state = TrainingState(named, document["state"])
     column, training = document.get("column"), document.get("training", {})
     metric, temperature = document["metric"], document.get("temperature", -1.0)
+    maps = (tensors[name].copy() if name in tensors else None for name in ("map", "origin"))
     return Model(
         centers.copy(),
         sizes.copy(),
@@ -224,6 +243,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         temperature,
         document.get("names", []),
         document.get("terms", []),
+        *maps,
     )
 
 
@@ -338,5 +358,10 @@ def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> 
         raise ValueError(f"sizes of shape {sizes.shape}, expected {shape[:1]}")
     if centers.dtype != np.float32 or not np.isfinite(centers).all():
         raise ValueError("centres that are not all finite float32 numbers")
+    if document["metric"] == LEARNED:
+        for name, right in (("map", (shape[1], shape[1])), ("origin", (shape[1],))):
+            values = tensors.get(name, np.empty(0))
+            if values.shape != right or values.dtype != np.float32 or not np.isfinite(values).all():
+                raise ValueError(f"{name} is not finite float32 numbers of shape {right}")
     if sizes.dtype != np.float64 or not np.isfinite(sizes).all() or (sizes < 0).any():
         raise ValueError("sizes that are not all finite float64 numbers of at least 0")

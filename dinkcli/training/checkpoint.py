@@ -27,6 +27,7 @@ EVERY = Interval(300.0)
 _RESTS = 8  # of them, processes that train together rest at one
 _GENERATOR = "generator"
 _SHIFT = "shift"
+_MAP = "map"
 _CHECKED_ELEMENTS = 1 << 24
 _HASHED_ROWS = 1 << 12
 _MODULUS = 1 << 32
@@ -145,6 +146,8 @@ def capture(trainer: Trainer, checksums: dict[str, int]) -> TrainingState:
     """All that the next step of ``trainer`` depends on, besides the data and the options."""
     tensors, values = trainer.to_save.pack()
     tensors |= {_GENERATOR: trainer.generator.get_state(), _SHIFT: trainer.rows.shift}
+    if trainer.rows.map is not None:
+        tensors[_MAP] = trainer.rows.map.matrix.float()
     return TrainingState(
         {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()},
         {"progress": values, "checksums": checksums, "environment": environment(trainer)},
@@ -192,6 +195,8 @@ def restore(
         trainer.generator.set_state(torch.tensor(tensors.pop(_GENERATOR)))
         del tensors[_SHIFT]
         device = trainer.rows.device
+        if _MAP in tensors:
+            trainer.rows.learn(_square(tensors.pop(_MAP), trainer.rows.n_features).to(device))
         trainer.at = Progress.unpack(
             {name: torch.tensor(values).to(device) for name, values in tensors.items()},
             model.state.values["progress"],
@@ -206,6 +211,12 @@ def restore(
     if changed or different:
         trainer.at.restart_pass()
     return different
+
+
+def _square(matrix: np.ndarray, n_features: int) -> torch.Tensor:
+    if matrix.shape != (n_features, n_features) or not np.isfinite(matrix).all():
+        raise ValueError(f"its map is not finite numbers of shape {(n_features, n_features)}")
+    return torch.tensor(matrix)
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:

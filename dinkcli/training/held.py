@@ -45,6 +45,13 @@ class HeldRows(RowSource):
         except torch.cuda.OutOfMemoryError:
             return loaded  # then each block goes to the device when it is its turn
 
+    def learn(self, matrix: Tensor) -> None:
+        super().learn(matrix)
+        assert self.map is not None
+        if self._rows.dtype == torch.float32:
+            for part in self._rows.split(_BLOCK_ROWS):
+                part.copy_(self.map(part.to(self.device)))
+
     @property
     def _block_rows(self) -> int:
         return max(1, BLOCK_BYTES // (4 * self.n_features))

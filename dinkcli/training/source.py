@@ -25,6 +25,7 @@ from dinkcli.nearest.limits import (
     refuse_overflow,
     refuse_underflow,
 )
+from dinkcli.nearest.maps import RowMap
 from dinkcli.processes.group import Group
 from dinkcli.training.sample import Sample, center_projection
 
@@ -39,7 +40,7 @@ class RowSource(ABC):
 
     Args:
         data: what to read, as often as is asked for.
-        metric: "euclidean" or "cosine".
+        metric: "euclidean", "cosine" or "learned".
         weights: (N,) float32, not negative, or None; those of bad rows do not count.
         memory: bytes that rows may take here.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
@@ -47,6 +48,7 @@ class RowSource(ABC):
 
     Attributes:
         in_memory: all rows are held; otherwise they are read anew for each pass.
+        map: what is done to rows after the shift, once it is learned.
         n_rows, n_bad, total_weight: over all processes.
         blocks, batches and weights are those of this process.
 
@@ -81,6 +83,7 @@ class RowSource(ABC):
         self.memory = memory
         self.shift = torch.zeros(self.n_features) if shift is None else shift
         self._given = shift is not None
+        self.map: RowMap | None = None
         self.n_bad = 0
         self._count()
 
@@ -113,13 +116,18 @@ class RowSource(ABC):
             self.total_weight = self.group.total(float(self.weights.double().sum()))[0]
 
     def _prepare_(self, rows: Tensor, start: int = 0) -> Tensor:
-        """float32 ``rows``, the first with number ``start``, for the metric, in place."""
+        """float32 ``rows``, the first with number ``start``, for the metric; in place but for a
+        map."""
         if self.metric == "cosine":
             normalize_(rows)  # bad rows are zeros, and stay so
         else:
             rows -= self.shift.to(rows.device)
             refuse_overflow(rows, self.data.name, start)
-        return rows
+        return rows if self.map is None else self.map(rows)
+
+    def learn(self, matrix: Tensor) -> None:
+        """From here on rows are those under the map ``matrix`` (D, D)."""
+        self.map = RowMap(torch.zeros_like(matrix[:, 0]), matrix)
 
     @property
     def _needs_direction(self) -> bool:
@@ -128,7 +136,7 @@ class RowSource(ABC):
 
     @property
     def _finds_shift(self) -> bool:
-        return self.metric == "euclidean" and not self._given
+        return self.metric != "cosine" and not self._given
 
     def _draw(
         self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator

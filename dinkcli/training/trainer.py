@@ -24,9 +24,10 @@ from dinkcli.head.head import DinkClusterHead
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
 from dinkcli.nearest.sums import Statistics, full_pass
-from dinkcli.options import TrainOptions, most_rows
+from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.limited import MOST_PASSES, limited_passes
+from dinkcli.training.neighbours import Neighbourhood, neighbourhood_size
 from dinkcli.training.passes import Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
@@ -113,8 +114,9 @@ class Trainer:
 
     @property
     def cluster_centers(self) -> Tensor:
-        """(K, D) float32 on the CPU, in the coordinates of the data."""
-        return self.at.centers.cpu() + self.rows.shift
+        """(K, D) float32 on the CPU, in the coordinates of the data, or those under their map."""
+        centers = self.at.centers.cpu()
+        return centers + self.rows.shift if self.rows.map is None else centers
 
     @cached_property
     def sample(self) -> Sample:
@@ -133,7 +135,10 @@ class Trainer:
         options, at = self.options, self.at
         if options.temperature == "auto":
             if not isinstance(at.loop, Passing):
-                yield from self._best_start(self.sample)
+                if options.metric == LEARNED:
+                    yield from self._follow_neighbours(self.sample)
+                else:
+                    yield from self._best_start(self.sample)
                 at.loop = Passing.begin(at.centers)
             self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
             yield from self._passes(at.loop, 0.0)
@@ -149,6 +154,25 @@ class Trainer:
         elif isinstance(at.loop, Passing):
             yield from self._passes(at.loop, float(options.temperature))
             yield from self._limit_sizes()
+
+    def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
+        """Learns the map of the rows from a part of the sample, clustered as it is and averaged
+        with neighbours; the centres are then the means of the clusters, under the map."""
+        at, k = self.at, self.options.n_clusters
+        near = Neighbourhood.of(sample[: neighbourhood_size(len(sample), k)])
+        if at.plain is None:
+            yield from self._best_start(near.sample)
+            at.plain, at.best, at.loop = at.centers, None, None
+            at.start, at.best_inertia = 1, math.inf
+        yield from self._best_start(near.smoothed)
+        labels = near.labels(at.plain, at.centers)
+        matrix = near.map(labels, k)
+        self.rows.learn(matrix)
+        assert self.rows.map is not None
+        under = replace(near.sample, z=self.rows.map(near.sample.z))
+        here = labels if near.sample.positions is None else labels[near.sample.positions]
+        at.centers = under.means(near.sample.means(at.plain, here) @ matrix, here)
+        at.plain = None
 
     def _best_start(self, sample: Sample) -> Iterator[Step | None]:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody

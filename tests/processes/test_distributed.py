@@ -102,6 +102,7 @@ def same(one, other, rows):
         (3, "a.npy b.npy --metric cosine --sample-weight w.npy"),
         (2, "z.parquet --memory 100KB --sample-weight w.npy"),
         (3, "bad.npy --bad-rows skip --memory 100KB --n-init 2"),
+        (2, "a.npy b.npy --metric learned --n-init 1"),
         (2, "bad.npy --bad-rows skip --temperature 2.0 --init random"),
     ],
 )

@@ -64,6 +64,8 @@ def saved(model, path):
     [
         (90, {}),
         (90, {"n_init": 3, "metric": "cosine"}),
+        (190, {"n_init": 1, "metric": "learned"}),
+        (190, {"n_init": 1, "metric": "learned", "memory": 1000}),
         (60, {"memory": 1000, "init": "random", "dilation": 0.1}),
         (3, {"temperature": 50.0, "epochs": 5}),
         (4, {"temperature": np.inf, "epochs": 4, "memory": 1000, "batch_size": 300}),

@@ -32,6 +32,7 @@ EXPORTERS: dict[str, Callable[[Model, str], None]] = {
     "faiss-ivf": index.write_ivf,
     "sklearn": sklearn.write,
 }
+_CENTERS_ALONE = ("npy", "parquet", "csv")
 _WITHOUT_SUFFIX = ("sklearn", "faiss-ivf")
 SUFFIXES = {name: name for name in EXPORTERS if name not in _WITHOUT_SUFFIX} | {"skops": "sklearn"}
 
@@ -52,5 +53,10 @@ def export(model: Model, path: str, format: str) -> None:
     """
     if format not in EXPORTERS:
         raise UsageError(f"format {format!r}: expected one of {', '.join(EXPORTERS)}")
+    if model.map is not None and format in _CENTERS_ALONE:
+        raise UsageError(
+            f"format {format}: holds centres alone, and the centres of a model with --metric "
+            "learned go with its map; export to safetensors or json, which hold both"
+        )
     with atomic_path(path) as temporary:
         EXPORTERS[format](model, temporary)

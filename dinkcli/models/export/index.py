@@ -1,7 +1,8 @@
 """faiss: a flat index of the centres, whose ``search(rows, 1)`` gives distances and clusters, or an
 inverted file with the centres as its lists, trained and empty, for rows to be added to.
 
-Under cosine the index scales rows to norm 1 before it adds or searches.
+Under cosine the index scales rows to norm 1 before it adds or searches; a learned map is applied
+to them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,17 @@ def write_ivf(model: Model, path: str) -> None:
 
 
 def _scaled(faiss: Any, model: Model, index: Any) -> Any:
-    if model.metric != "cosine":
+    """The index behind what the metric does to rows."""
+    if model.metric == "cosine":
+        transform = faiss.NormalizationTransform(model.n_features, 2.0)
+    elif model.map is not None and model.origin is not None:
+        transform = faiss.LinearTransform(model.n_features, model.n_features, True)
+        shift = -(model.origin.astype(np.float64) @ model.map)
+        faiss.copy_array_to_vector(np.ascontiguousarray(model.map.T).ravel(), transform.A)
+        faiss.copy_array_to_vector(shift.astype(np.float32), transform.b)
+        transform.is_trained = True
+    else:
         return index
-    scaled = faiss.IndexPreTransform(faiss.NormalizationTransform(model.n_features, 2.0), index)
+    scaled = faiss.IndexPreTransform(transform, index)
     scaled.is_trained = True
     return scaled

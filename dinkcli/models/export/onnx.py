@@ -64,6 +64,12 @@ def _graph(model: Model, onnx: Any) -> Any:
             node("Div", [rows, "safe_norm"], ["directions"]),
         ]
         rows = "directions"
+    if model.map is not None:
+        nodes += [
+            node("Sub", [rows, "origin"], ["around"]),
+            node("MatMul", ["around", "map"], ["mapped"]),
+        ]
+        rows = "mapped"
     nodes += [
         node("Sub", [rows, "shift"], ["shifted"]),
         node("Gemm", ["shifted", "centers", "half_norms"], ["scores"], alpha=-1.0, transB=1),
@@ -110,4 +116,6 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
     }
     if model.metric == "cosine":
         constants["smallest_norm"] = np.float32(1e-12)
+    if model.map is not None and model.origin is not None:
+        constants |= {"map": model.map, "origin": model.origin}
     return {name: np.asarray(array) for name, array in constants.items()}

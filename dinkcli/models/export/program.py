@@ -18,11 +18,15 @@ class Clusters(nn.Module):
     shift: Tensor
     centers: Tensor
     half_norms: Tensor
+    map: Tensor | None
+    origin: Tensor | None
 
     def __init__(self, model: Model):
         super().__init__()
         self.cosine = model.metric == "cosine"
         self.temperature = max(model.temperature, 1e-30)
+        for name, values in (("map", model.map), ("origin", model.origin)):
+            self.register_buffer(name, None if values is None else torch.from_numpy(values))
         centers = torch.from_numpy(model.cluster_centers)
         shift = centers.mean(0)
         self.register_buffer("shift", shift)
@@ -32,6 +36,8 @@ class Clusters(nn.Module):
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.cosine:
             rows = nn.functional.normalize(rows, dim=1)
+        if self.map is not None:
+            rows = (rows - self.origin) @ self.map
         shifted = rows - self.shift
         scores = torch.addmm(self.half_norms, shifted, self.centers.T, alpha=-1)
         squared = scores * 2 + shifted.square().sum(1, keepdim=True)

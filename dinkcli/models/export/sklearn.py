@@ -1,6 +1,7 @@
 """scikit-learn, through skops and without a pickle: a fitted KMeans.
 
-Under cosine it is a pipeline of a Normalizer and that KMeans. ``predict`` takes float32 rows, as
+Under cosine it is a pipeline of a Normalizer and that KMeans, with a learned map of a PCA that
+holds the map and the KMeans. ``predict`` takes float32 rows, as
 the centres are float32.
 """
 
@@ -33,4 +34,12 @@ def write(model: Model, path: str) -> None:
         pipeline = require("sklearn.pipeline", "sklearn", "scikit-learn export")
         preprocessing = require("sklearn.preprocessing", "sklearn", "scikit-learn export")
         estimator = pipeline.make_pipeline(preprocessing.Normalizer(), estimator)
+    if model.map is not None and model.origin is not None:
+        pipeline = require("sklearn.pipeline", "sklearn", "scikit-learn export")
+        decomposition = require("sklearn.decomposition", "sklearn", "scikit-learn export")
+        # A PCA subtracts a mean and multiplies by a matrix, whatever that is.
+        some = np.eye(model.n_features + 1, model.n_features, dtype=np.float32)
+        transform = decomposition.PCA(model.n_features).fit(some)
+        transform.mean_, transform.components_ = model.origin, np.ascontiguousarray(model.map.T)
+        estimator = pipeline.make_pipeline(transform, estimator)
     skops.dump(estimator, path)
