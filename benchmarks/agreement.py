@@ -1,8 +1,8 @@
 """Agreement with known classes: dink's metrics beside other ways to cluster embeddings.
 
-70 % of the rows are clustered, and the model then takes the other 30 %, which it has not seen; what
-has no model for new rows is measured on the 70 % alone. Prints a table of NMI, ACC and ARI (percent)
-and seconds, mean over seeds, with the worst NMI.
+70 % of the rows are clustered, and the model then takes the other 30 %, which it has not seen;
+what has no model for new rows is measured on the 70 % alone. Prints a table of NMI, ACC and ARI
+(percent) and seconds, mean over seeds, with the worst NMI.
 
     python benchmarks/agreement.py [--seeds 3] [--folder FOLDER] [--sets digits,stdlib]
 

@@ -49,7 +49,7 @@ class HeldRows(RowSource):
         super().learn(matrix)
         assert self.map is not None
         if self._rows.dtype == torch.float32:
-            for part in self._rows.split(_BLOCK_ROWS):
+            for part in self._rows.split(self._block_rows):
                 part.copy_(self.map(part.to(self.device)))
 
     @property
