@@ -36,7 +36,7 @@ class Clusters(nn.Module):
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.cosine:
             rows = nn.functional.normalize(rows, dim=1)
-        if self.map is not None:
+        if self.map is not None and self.origin is not None:
             rows = (rows - self.origin) @ self.map
         shifted = rows - self.shift
         scores = torch.addmm(self.half_norms, shifted, self.centers.T, alpha=-1)
