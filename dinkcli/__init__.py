@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
     from dinkcli.head.head import DinkClusterHead
-    from dinkcli.models.model import Model, load
+    from dinkcli.models.file import load
+    from dinkcli.models.model import Model
 
 _HOME = {
     "DinkClusterHead": "dinkcli.head.head",
@@ -24,7 +25,7 @@ _HOME = {
     "DinkError": "dinkcli.errors",
     "Model": "dinkcli.models.model",
     "assign": "dinkcli.api",
-    "load": "dinkcli.models.model",
+    "load": "dinkcli.models.file",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
 }

@@ -26,7 +26,8 @@ from dinkcli.insight.ranges import parse_numbers, usual_numbers
 from dinkcli.insight.recommend import Sweep, number_of
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
-from dinkcli.models.model import Model, load
+from dinkcli.models.file import load
+from dinkcli.models.model import Model
 from dinkcli.options import GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
@@ -39,7 +40,8 @@ from dinkcli.training.checkpoint import (
     shift_of,
 )
 from dinkcli.training.rows import open_rows
-from dinkcli.training.trainer import Step, Trainer
+from dinkcli.training.step import Step
+from dinkcli.training.trainer import Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"

@@ -133,7 +133,7 @@ def open_job(
         DinkError: they cannot be read, or do not fit each other.
     """
     from dinkcli.data.inputs import open_inputs
-    from dinkcli.models.model import load
+    from dinkcli.models.file import load
 
     model = load_model(model_path, inputs)
     if not is_silent(destination.share):

@@ -101,7 +101,7 @@ def dedup(
     with error_boundary():
         started = time.monotonic()
         from dinkcli.cli.jobs import JobRun
-        from dinkcli.options import DedupOptions
+        from dinkcli.jobs.asked import DedupOptions
 
         if threshold is None and distance is None:
             threshold = 0.95

@@ -91,7 +91,7 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
     Raises:
         UsageError: something else is there.
     """
-    from dinkcli.models.model import load
+    from dinkcli.models.file import load
 
     if not os.path.exists(target):
         return
@@ -116,7 +116,7 @@ def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
         UsageError: no such file, or data in the place of the model.
         ModelError: not a dink model, or damaged.
     """
-    from dinkcli.models.model import load
+    from dinkcli.models.file import load
 
     try:
         return load(path)
@@ -137,7 +137,7 @@ def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
 
 
 def _is_model(path: str) -> bool:
-    from dinkcli.models.model import load
+    from dinkcli.models.file import load
 
     try:
         load(path)

@@ -97,7 +97,7 @@ def sample(
     with error_boundary():
         started = time.monotonic()
         from dinkcli.cli.jobs import JobRun, levels_of
-        from dinkcli.options import SampleOptions
+        from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
         run = JobRun.of(output, format, compression, csv_safe, None, resume, json_file, memory)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
-    from dinkcli.training.trainer import Step
+    from dinkcli.training.step import Step
 
 _WORDS = {
     "anneal": "looking for clusters",

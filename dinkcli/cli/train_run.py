@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
     from dinkcli.processes.group import Group
     from dinkcli.training.checkpoint import Checkpoints
-    from dinkcli.training.trainer import Step
+    from dinkcli.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class TrainRun:
         from dinkcli.data.memory import parse_size
         from dinkcli.data.spool import repeatable
         from dinkcli.data.weights import read_weights
+        from dinkcli.models.file import load
         from dinkcli.models.matching import check_matchable
-        from dinkcli.models.model import load
         from dinkcli.options import Interval, TrainOptions
 
         k = number_of_clusters(self.n_clusters)

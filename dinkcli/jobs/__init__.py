@@ -4,5 +4,5 @@ Each job asks about rows in relation to each other, where ``assigning`` asks abo
 time. Read ``survey`` (one pass over all rows: label, distance, key), ``shelves`` (the rows again,
 by cluster, in a file), then a job: ``dedup`` (with ``border``, ``pairs``, ``groups``) or
 ``sample`` (with ``quotas``, ``choose``). ``workplace`` keeps what is done for a run that goes on,
-``table`` gives the writers of ``assigning`` other columns.
+``table`` gives the writers of ``assigning`` other columns, ``asked`` checks the options.
 """

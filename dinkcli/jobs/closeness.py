@@ -20,7 +20,7 @@ from torch import Tensor
 from dinkcli.assigning.with_torch import scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
-from dinkcli.options import DedupOptions
+from dinkcli.jobs.asked import DedupOptions
 
 _STEP = 32  # axes are taken by so many
 _LOOKED_AT = 4096  # rows, to find the axes and how many are worth their products

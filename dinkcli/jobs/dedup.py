@@ -24,6 +24,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
+from dinkcli.jobs.asked import DedupOptions
 from dinkcli.jobs.border import Border
 from dinkcli.jobs.closeness import Axes, Closeness
 from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
@@ -32,7 +33,6 @@ from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, survey
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
-from dinkcli.options import DedupOptions
 
 _UNIT_ROWS = 1 << 18  # of clusters compared between two saves
 _MOST_BYTES = 64 << 20

@@ -24,12 +24,12 @@ from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
 from dinkcli.errors import UsageError
 from dinkcli.jobs import choose, quotas
+from dinkcli.jobs.asked import SampleOptions
 from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, mixed, survey
 from dinkcli.jobs.table import Found, Table
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
-from dinkcli.options import SampleOptions
 
 _MOST_BYTES = 64 << 20
 _ROWS = 1 << 16

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
-from dinkcli.models.model import Model, TrainingState, checkpoint_path, load
+from dinkcli.models.file import load
+from dinkcli.models.model import Model, TrainingState, checkpoint_path
 from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.progress import Progress
-from dinkcli.training.trainer import Step, Trainer
+from dinkcli.training.step import Step
+from dinkcli.training.trainer import Trainer
 
 EVERY = Interval(300.0)
 _RESTS = 8  # of them, processes that train together rest at one

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,51 +34,12 @@ from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import annealing_batch, effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.source import RowSource
+from dinkcli.training.step import Step
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
 _LITERAL_EPOCHS = 50
 _LITERAL_LEARNING_RATE = 1e-3
 _SAME_END = 1e-5  # of the inertia; other optima of small data lie ten times as far apart or more
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is known after one update of the centres.
-
-    Attributes:
-        phase: "anneal", "refine", "pass" (one over all rows) or "limit" (one under a limit of the
-            sizes of clusters, whose inertia is that of its partition).
-        done, total: position in the phase; ``total`` is a bound for refine and pass.
-        rows: rows that this step read.
-        temperature: that the step was made at.
-        inertia: sum of squared distances to the nearest centre, scaled to all N rows; on main axes
-            what lies outside counts in full.
-        dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
-        smallest, largest: share of rows in the smallest and largest cluster.
-        start, starts: which of how many starts, from 1.
-        reseeded: empty clusters that this step gave new centres.
-    """
-
-    phase: str
-    done: int
-    total: int
-    rows: int
-    temperature: float
-    inertia: float
-    dilation_loss: float
-    shrink_loss: float
-    smallest: float
-    largest: float
-    start: int = 1
-    reseeded: int = 0
-    starts: int = 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON for the history: an infinite temperature becomes the string "inf", and
-        ``starts``, which is the same in all steps, is left out."""
-        values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
-        del values["starts"]
-        return values
 
 
 class Trainer:

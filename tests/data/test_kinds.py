@@ -20,7 +20,8 @@ import pytest
 import torch
 from conftest import nearest_float64
 
-from dinkcli.models.model import Model, load
+from dinkcli.models.file import load
+from dinkcli.models.model import Model
 
 # An error keeps the frames that hold temporary files until the garbage is collected.
 pytestmark = pytest.mark.filterwarnings(

@@ -1,0 +1,47 @@
+"""What there is to report of a training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one update of the centres.
+
+    Attributes:
+        phase: "anneal", "refine", "pass" (one over all rows) or "limit" (one under a limit of the
+            sizes of clusters, whose inertia is that of its partition).
+        done, total: position in the phase; ``total`` is a bound for refine and pass.
+        rows: rows that this step read.
+        temperature: that the step was made at.
+        inertia: sum of squared distances to the nearest centre, scaled to all N rows; on main axes
+            what lies outside counts in full.
+        dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
+        smallest, largest: share of rows in the smallest and largest cluster.
+        start, starts: which of how many starts, from 1.
+        reseeded: empty clusters that this step gave new centres.
+    """
+
+    phase: str
+    done: int
+    total: int
+    rows: int
+    temperature: float
+    inertia: float
+    dilation_loss: float
+    shrink_loss: float
+    smallest: float
+    largest: float
+    start: int = 1
+    reseeded: int = 0
+    starts: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON for the history: an infinite temperature becomes the string "inf", and
+        ``starts``, which is the same in all steps, is left out."""
+        values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+        del values["starts"]
+        return values
