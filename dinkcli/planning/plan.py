@@ -16,7 +16,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.memory import default_memory, machine_memory
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import UsageError
-from dinkcli.options import TrainOptions
+from dinkcli.options import LEARNED, TrainOptions
 from dinkcli.planning.calibrate import Measured, calibrate
 from dinkcli.planning.footprint import Footprint, resident_bytes
 from dinkcli.planning.work import NOTHING, Range, Work
@@ -215,6 +215,11 @@ def _warnings(
         found.append(
             f"--memory cuts the sample to {work.sample} rows of {work.wanted_sample}, which may "
             f"cost quality; it takes --memory {size_option(4 * work.wanted_sample * work.features)}"
+        )
+    if options.metric == LEARNED:
+        found.append(
+            "this is the time of --metric euclidean; --metric learned trains twice on a part of the "
+            "sample before the passes, and takes two to four times as long where the passes are short"
         )
     return found
 

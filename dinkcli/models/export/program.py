@@ -26,7 +26,10 @@ class Clusters(nn.Module):
         self.cosine = model.metric == "cosine"
         self.temperature = max(model.temperature, 1e-30)
         for name, values in (("map", model.map), ("origin", model.origin)):
-            self.register_buffer(name, None if values is None else torch.from_numpy(values))
+            if values is None:
+                setattr(self, name, None)  # torch cannot export a buffer that is not there
+            else:
+                self.register_buffer(name, torch.from_numpy(values))
         centers = torch.from_numpy(model.cluster_centers)
         shift = centers.mean(0)
         self.register_buffer("shift", shift)
