@@ -210,6 +210,11 @@ def sweep(
     text = numbers if isinstance(numbers, str) else ",".join(map(str, numbers))
     parse_numbers(text)
     TrainOptions(2, metric=metric, seed=seed)
+    if metric == LEARNED:
+        raise UsageError(
+            "--metric learned: a sweep compares numbers of clusters by euclidean or cosine; train "
+            "with the number that it finds and --metric learned"
+        )
     data = open_data(inputs, bad_rows=bad_rows)
     rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
     tried, between = parse_numbers(text, rows.n_rows)
@@ -249,7 +254,9 @@ def choose_n_clusters(
     """
     checked = TrainOptions(2, **options)
     data = open_data(inputs)
-    rows = open_rows(data, checked.metric, resolve_device(device), sample_weight, memory)
+    # How many clusters there are is asked before a map is learned.
+    metric = "euclidean" if checked.metric == LEARNED else checked.metric
+    rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
     return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
 
 

@@ -18,8 +18,13 @@ from safetensors.numpy import load_file
 from dinkcli.data.extras import require
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import InputError, UsageError
+from dinkcli.models.model import unmapped
 
 _TENSOR = "cluster_centers"
+_UNDER_A_MAP = (
+    "holds centres of rows that are transformed first, not of the rows as they are; start from the "
+    "model file, or from a file of centres"
+)
 
 
 def read_centers(path: str) -> np.ndarray:
@@ -53,6 +58,8 @@ def _safetensors(path: str) -> np.ndarray:
         raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from error
     if _TENSOR not in tensors:
         raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
+    if "map" in tensors and "origin" in tensors:
+        return unmapped(tensors[_TENSOR], tensors["map"], tensors["origin"])
     return tensors[_TENSOR]
 
 
@@ -63,6 +70,9 @@ def _faiss(path: str) -> np.ndarray:
         whole = inner = faiss.read_index(path)  # the whole owns what is inside it
         if isinstance(whole, faiss.IndexPreTransform):
             inner = faiss.downcast_index(whole.index)
+            first = faiss.downcast_VectorTransform(whole.chain.at(0))
+            if not isinstance(first, faiss.NormalizationTransform):
+                raise InputError(f"{path}: {_UNDER_A_MAP}")
         flat = faiss.downcast_index(getattr(inner, "quantizer", inner))
         if isinstance(flat, faiss.IndexFlat):
             return flat.reconstruct_n(0, flat.ntotal)
@@ -91,6 +101,8 @@ def _skops(path: str) -> np.ndarray:
             raise
         raise InputError(f"{path}: cannot be read by skops ({error})") from error
     if hasattr(found, "steps"):
+        if any(hasattr(step, "components_") for _, step in found.steps):
+            raise InputError(f"{path}: {_UNDER_A_MAP}")
         found = found.steps[-1][1]
     if not hasattr(found, "cluster_centers_"):
         raise InputError(f"{path}: a {type(found).__name__} without cluster_centers_; fit it first")

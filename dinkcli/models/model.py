@@ -92,8 +92,7 @@ class Model:
         """(K, D) float32, the centres in the coordinates of the rows as they are given."""
         if self.map is None or self.origin is None:
             return self.cluster_centers
-        inside = np.linalg.solve(self.map.T.astype(np.float64), self.cluster_centers.T).T
-        return (inside + self.origin).astype(np.float32)
+        return unmapped(self.cluster_centers, self.map, self.origin)
 
     @property
     def fingerprint(self) -> str:
@@ -170,6 +169,12 @@ def _thinned(history: list[dict[str, Any]]) -> dict[str, Any]:
     while len(history) > _HISTORY_STEPS:
         history = history[1::2] if len(history) % 2 == 0 else history[::2]  # the last one stays
     return {"history": history} if history else {}
+
+
+def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """(K, D) float32, the rows whose places under a learned map are ``centers`` (K, D)."""
+    inside = np.linalg.solve(map.T.astype(np.float64), centers.T.astype(np.float64)).T
+    return (inside + origin).astype(np.float32)
 
 
 def usual_temperature(cluster_centers: np.ndarray) -> float:

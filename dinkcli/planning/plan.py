@@ -218,8 +218,8 @@ def _warnings(
         )
     if options.metric == LEARNED:
         found.append(
-            "this is the time of --metric euclidean; --metric learned trains twice on a part of the "
-            "sample before the passes, and takes two to four times as long where the passes are short"
+            "this is the time of --metric euclidean; --metric learned trains twice on a part of "
+            "the sample first, and takes two to four times as long where passes are short"
         )
     return found
 

@@ -122,3 +122,22 @@ def test_what_is_refused(tmp_path, monkeypatch):
     (tmp_path / "text").write_text("hello world")
     with pytest.raises(InputError, match="text: no format that dink reads"):
         read_centers("text")
+
+
+def test_centers_of_a_learned_metric_come_as_rows(tmp_path):
+    """--init wants centres of the rows as they are, not of those under the map."""
+    rng = np.random.default_rng(0)
+    means = (rng.normal(size=(4, 6)) + 100).astype(np.float32)
+    turn = rng.normal(size=(6, 6)).astype(np.float32)
+    origin = np.full(6, 99, np.float32)
+    under = ((means.astype(np.float64) - origin) @ turn).astype(np.float32)
+    model = dinkcli.Model(under, np.ones(4), "learned", map=turn, origin=origin)
+    model.save(tmp_path / "m.safetensors")
+    np.testing.assert_allclose(read_centers(str(tmp_path / "m.safetensors")), means, rtol=1e-5)
+    np.testing.assert_allclose(model.means, means, rtol=1e-5)
+    for name in ("m.faiss", "m.skops"):
+        from dinkcli.models.export import SUFFIXES, export
+
+        export(model, str(tmp_path / name), SUFFIXES[name[2:]])
+        with pytest.raises(InputError, match="of rows that are transformed first"):
+            read_centers(str(tmp_path / name))
