@@ -14,10 +14,10 @@ demo: .venv/installed
 	@echo "Next: $(BIN)/dink inspect .venv/stdlib.dink.safetensors --tree"
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 fuzz: .venv/tests
 	$(BIN)/python tests/fuzz/campaign.py --inputs 10000

@@ -17,7 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SAMPLES, environment, inertia_float64, nearest_float64
+from conftest import (
+    SAMPLES,
+    distances_float64,
+    environment,
+    inertia_float64,
+    nearest_float64,
+    usual_softmax,
+)
 from safetensors.numpy import load_file
 from sklearn.metrics import normalized_mutual_info_score
 
@@ -180,9 +187,7 @@ def test_assign_hard_to_every_format(dink, tmp_path, model, blobs):
 
 
 def test_assign_soft_to_every_format(dink, tmp_path, model, blobs):
-    z, centers = blobs[0].astype(float), model.cluster_centers.astype(float)
-    d = np.sqrt(((z[:, None] - centers) ** 2).sum(2))
-    expected = np.exp(-d) / np.exp(-d).sum(1, keepdims=True)
+    expected = usual_softmax(model, distances_float64(blobs[0], model.cluster_centers))
     for suffix in ("parquet", "csv", "npy"):
         dink("assign", "m.safetensors", "x.npy", "--soft", "-o", f"y.{suffix}")
     found = np.load(tmp_path / "y.npy")

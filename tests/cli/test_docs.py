@@ -10,9 +10,6 @@ SNIPPETS = re.findall(
     r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL
 )
 
-# In order, and so in one process.
-pytestmark = pytest.mark.xdist_group("docs")
-
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))

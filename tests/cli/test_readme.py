@@ -23,9 +23,6 @@ COMMANDS = (
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
-# In order, and so in one process.
-pytestmark = pytest.mark.xdist_group("readme")
-
 
 @pytest.mark.parametrize("block", CONSOLE, ids=lambda block: block.splitlines()[0][2:42])
 def test_console_blocks(block, folder):

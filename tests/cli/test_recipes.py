@@ -19,9 +19,6 @@ ENGINES = {"PYSPARK_PYTHON": sys.executable, "RAY_USAGE_STATS_ENABLED": "0"}
 
 NAMES = [block.splitlines()[0][:60] for _, block in BLOCKS]
 
-# In order, and so in one process.
-pytestmark = pytest.mark.xdist_group("recipes")
-
 
 @pytest.mark.parametrize(("kind", "block"), BLOCKS, ids=NAMES)
 def test_recipe(kind, block, folder, monkeypatch):
