@@ -4,7 +4,7 @@
 what has no model for new rows is measured on the 70 % alone. Prints a table of NMI, ACC and ARI
 (percent) and seconds, mean over seeds, with the worst NMI.
 
-    python benchmarks/agreement.py [--seeds 3] [--folder FOLDER] [--sets digits,stdlib]
+    python benchmarks/agreement.py [--seeds 3] [--folder FOLDER] [--sets 'digits;blobs']
 
 FOLDER may hold labelled sets as NAME.npy and NAME_labels.npy.
 """
@@ -136,12 +136,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--sets")
-    parser.add_argument("--methods", default=",".join(METHODS).replace(", ", "; "))
+    parser.add_argument("--methods", default=";".join(METHODS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    methods = [name.replace("; ", ", ") for name in args.methods.split(",")]
+    methods = args.methods.split(";")
     for name, rows, labels in sets(args.folder):
-        if args.sets and name not in args.sets.split(","):
+        if args.sets and name not in args.sets.split(";"):
             continue
         print(f"\n**{name}** ({len(rows)} x {rows.shape[1]}, K={labels.max() + 1})\n")
         print("| method | NMI / ACC / ARI | worst NMI | new rows | worst NMI | s |")
