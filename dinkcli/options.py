@@ -244,6 +244,11 @@ class AssignOptions:
         return self.soft or self.top is not None or self.min_prob is not None
 
     @property
+    def labels_alone(self) -> bool:
+        """Whether nothing but the nearest centre counts."""
+        return not (self.distance or self.marks_outliers or self.needs_probabilities)
+
+    @property
     def marks_outliers(self) -> bool:
         return self.min_prob is not None or self.max_distance is not None
 

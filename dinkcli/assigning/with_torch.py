@@ -29,7 +29,11 @@ class TorchPlaces:
         self._device = torch.device(device)
         self._model = model
         self._options = options
-        self.index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self._device))
+        centers = torch.from_numpy(model.cluster_centers).to(self._device)
+        self.index = CenterIndex(centers)
+        row_map = map_of(model, self._device)
+        # Labels need no mapped rows.
+        self._unmapped = None if row_map is None else CenterIndex(centers, row_map)
         self._kind = getattr(torch, options.probability_type)
         self._soften = Probabilities(self.index, temperature, dtype=self._kind)
 
@@ -47,9 +51,12 @@ class TorchPlaces:
         return Found.joined(list(pieces))
 
     def _found(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
+        options = self._options
+        if self._unmapped is not None and chosen is None and options.labels_alone:
+            z = scaled(vectors, self._model.metric, self._device)
+            return Found(self._unmapped.labels(z).cpu().numpy())
         z = prepared(vectors, self._model, self._device)
         found: dict[str, Tensor] = {}
-        options = self._options
         if chosen is not None:
             found["labels"] = torch.from_numpy(chosen).long().to(self._device)
             if options.distance:
@@ -94,10 +101,16 @@ def as_tensor(vectors: np.ndarray) -> torch.Tensor:
 def prepared(vectors: np.ndarray, model: Model, device: torch.device | str) -> Tensor:
     """``vectors`` (B, D) float32 on the device as the model compares them."""
     z = scaled(vectors, model.metric, device)
+    row_map = map_of(model, device)
+    return z if row_map is None else row_map(z)
+
+
+def map_of(model: Model, device: torch.device | str) -> RowMap | None:
+    """What rows go through before they are compared, under the metric "learned"."""
     if model.map is None or model.origin is None:
-        return z
+        return None
     parts = (torch.from_numpy(part).to(device) for part in (model.origin, model.map))
-    return RowMap(*parts)(z)
+    return RowMap(*parts)
 
 
 def scaled(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:

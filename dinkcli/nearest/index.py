@@ -20,6 +20,8 @@ from torch import Tensor
 
 from dinkcli.nearest.common import squares_between
 from dinkcli.nearest.device import chunk_rows, scores_at_once
+from dinkcli.nearest.folded import FoldedScorer
+from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.scorer import Scorer
 from dinkcli.nearest.scores import Scratch, ties_of
 
@@ -62,10 +64,16 @@ class CenterIndex:
 
     Args:
         cluster_centers: (K, D), of any floating dtype.
+        row_map: where it is given, the centres are among rows under it, and ``labels`` takes rows
+            (N, D) as they are. The other methods do not serve then.
     """
 
-    def __init__(self, cluster_centers: Tensor):
-        self.scorer = Scorer(cluster_centers)
+    def __init__(self, cluster_centers: Tensor, row_map: RowMap | None = None):
+        self._map = row_map
+        if row_map is None:
+            self.scorer = Scorer(cluster_centers)
+        else:
+            self.scorer = FoldedScorer(cluster_centers, row_map)
         self.centers = self.scorer.centers
         self.dtype = self.scorer.dtype
         self._on_cpu = self.centers.device.type == "cpu"
@@ -267,12 +275,13 @@ class CenterIndex:
         """Puts labels right, by float64 distances to all centres that may be the nearest."""
         where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
         first = found[0][where]
+        rows = z[where] if self._map is None else self._map(z[where])
         scores.scatter_(1, first[:, None], -torch.inf)
         counts = (scores <= limit[:, None]).sum(1)
         candidates = scores.topk(int(counts.max()), largest=False).indices
-        exact = self._rescore(z[where], candidates, counts)
+        exact = self._rescore(rows, candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
-        self._put(found, where, z[where], exact, seconds)
+        self._put(found, where, rows, exact, seconds)
 
     def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
         """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.sums import wide
+from dinkcli.nearest.soft import wide
 
 _ROWS = 4096
 

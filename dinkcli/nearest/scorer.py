@@ -44,6 +44,8 @@ class Scorer:
         has_rough: whether there are some on a CPU, however few the centres.
     """
 
+    _signed = False  # whether short scores may be negative
+
     def __init__(self, cluster_centers: Tensor):
         centers = cluster_centers.detach()
         self.dtype = accumulation_dtype(centers.dtype)
@@ -55,7 +57,10 @@ class Scorer:
         self._shifted = self.centers - mean if far else self.centers
         self._half_norms = self._shifted.square().sum(1) / 2
         self.largest = (2 * self._half_norms.max()).sqrt()
-        device = centers.device
+        self._choose_products()
+
+    def _choose_products(self) -> None:
+        centers, device = self.centers, self.centers.device
         self._best = Best(len(centers), self.dtype, device)
         self._on_cpu = device.type == "cpu"
         available = has_short_factors() if self._on_cpu else has_short_products(device, self.dtype)
@@ -83,7 +88,7 @@ class Scorer:
         norms = torch.linalg.vector_norm(rows, dim=1)
         if self._on_cpu:
             product, factors = self._short_product(rows, norms, scratch)
-            near = self._best.short_two(product, scratch)
+            near = self._best.short_two(product, scratch, self._signed)
             error = self._short_error(rows, norms, factors, scratch)
             return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
         return self.device_two(rows, True, scratch)
@@ -154,7 +159,15 @@ class Scorer:
         """Twice the largest score of rows with ``norms`` (B,), or more."""
         if not self._on_cpu:  # nobody asks there
             return math.inf
-        return float((norms.max() + self.largest).square_())
+        return float(self._magnitude(norms.max()))
+
+    def _magnitude(self, norms: Tensor) -> Tensor:
+        """Twice the largest score of rows with ``norms``, or more, of the same shape."""
+        return (norms + self.largest).square_()
+
+    def _short_offset(self, norms: Tensor) -> Tensor:
+        """What is added to the short scores of rows with ``norms`` (B,), (B,)."""
+        return norms.square().div_(2)
 
     def _error(self, norms: Tensor) -> Tensor:
         """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
@@ -172,7 +185,7 @@ class Scorer:
         n_rows, n_features = rows.shape
         factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
         factors[:, :n_features].copy_(rows)
-        half = norms.square().div_(2)
+        half = self._short_offset(norms)
         factors[:, n_features] = half
         factors[:, n_features + 1] = half - factors[:, n_features]
         factors[:, n_features + 2 :] = 1.0
@@ -189,7 +202,7 @@ class Scorer:
         error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
         # Two columns hold a norm to 2**-16.
         eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
-        return error.add_(norms * self._lost).add_((norms + self.largest).square_().mul_(eps))
+        return error.add_(norms * self._lost).add_(self._magnitude(norms).mul_(eps))
 
     @cached_property
     def _lost(self) -> Tensor:

@@ -94,13 +94,18 @@ class Best:
         seconds.clamp_(max=self.n_clusters - 1)
         return Two(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
 
-    def short_two(self, product: Tensor, scratch: Scratch) -> Two:
-        """``two`` of bfloat16 scores (K, B) that are not negative but for rounding."""
+    def short_two(self, product: Tensor, scratch: Scratch, signed: bool = False) -> Two:
+        """``two`` of bfloat16 scores (K, B), in their memory where they are ``signed``; else they
+        are not negative but for rounding."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
             return self.two(product.float(), torch.inf)
+        if signed:
+            _turn_negative(product.view(torch.int16), scratch)
         keys = self._short_keys(product, scratch)
         best, labels = _take_lowest(keys, _SHORT_BITS)
         second, seconds = _lowest(keys, _SHORT_BITS)
+        if signed:
+            best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
         return Two(_from_bits(best), labels, _from_bits(second), seconds, keys)
 
     def few(self, scores: Tensor, half_norms: Tensor, number: int) -> Tensor:
@@ -151,6 +156,13 @@ def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     best, labels = _lowest(keys, bits)
     keys.scatter_(0, labels[None], _LARGEST_KEY)
     return best, labels
+
+
+def _turn_negative(bits: Tensor, scratch: Scratch) -> None:
+    """Makes the bits (K, B) int16 of negative numbers ascend as these do, in place."""
+    signs = scratch("signs", tuple(bits.shape), torch.int16)
+    torch.bitwise_right_shift(bits, 15, out=signs)
+    bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
 
 
 def _from_bits(bits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.products import products
 from dinkcli.nearest.runs import counts_of, run_sums
-from dinkcli.nearest.soft import responsibilities
+from dinkcli.nearest.soft import responsibilities, wide
 from dinkcli.processes.group import SINGLE, Group
 
 _CACHED_ELEMENTS = 1 << 20
@@ -95,11 +95,6 @@ class Statistics:
             spread = (share * means - pull * centers.to(means.dtype).mean(0)) / (share - pull)
             means = torch.where(counts > 0, spread, means)
         return means.to(centers.dtype)
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device (MPS) that has no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:

@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.maps import RowMap
 from dinkcli.training.sample import Sample
 
 # docs/LOG.md has the figures of each.
-NEIGHBOURS = 15
+NEIGHBOURS = 12
 _STEPS = 2  # of averaging
-_KEPT = 0.5  # of a row in each step
+_KEPT = 0.25  # of a row in each step
+_ROUNDS = 4  # of the map and the clusters under it
+_MOST_PASSES = 50  # of a round
 _RIDGE = 0.25  # of the mean variance, added to every variance
 _LEAST_ROWS = 8192  # that neighbours are sought among; finding them is quadratic
 _ROWS_PER_CLUSTER = 32
@@ -73,15 +76,44 @@ class Neighbourhood:
             return float(same.mean())
         return float(same @ self.weights.double() / self.weights.double().sum())
 
-    def labels(self, plain: Tensor, follow: Tensor) -> Tensor:
-        """(S,) clusters of all rows: those of the centres ``follow`` (K, D) of the smoothed rows
-        where neighbours share them more often than those of the centres ``plain`` (K, D) of the
-        rows. Rare clusters shrink to a point when rows are averaged, and a large one is then cut in
-        two; neighbours tell.
+    def learn(self, plain: Tensor, follow: Tensor) -> tuple[Tensor, Tensor]:
+        """The clusters (S,) of all rows and the map (D, D) that goes with them.
+
+        They begin as those of the centres ``follow`` (K, D) of the smoothed rows where neighbours
+        share them more often than those of the centres ``plain`` (K, D) of the rows, and are then
+        found again under their map, where other smoothed rows are near, until they stay.
+        Rare clusters shrink to a point when rows are averaged, and a large one is then cut in two;
+        neighbours tell, and those of the rows as they are are then kept.
         """
         both = self.sample.labels(plain), self.smoothed.labels(follow)
         ours, theirs = (self.sample.everywhere(labels) for labels in both)
-        return theirs if self.agreement(theirs) > self.agreement(ours) else ours
+        k = len(plain)
+        if self.agreement(theirs) <= self.agreement(ours):
+            return ours, self.map(ours, k)
+        matrix = self.map(theirs, k)
+        for _ in range(_ROUNDS - 1):
+            moved = self._settled(matrix, theirs, k)
+            if torch.equal(moved, theirs):
+                break
+            theirs, matrix = moved, self.map(moved, k)
+        return theirs, matrix
+
+    def here(self, labels: Tensor) -> Tensor:
+        """Those of ``labels`` (S,) of all rows that are of the rows here."""
+        return labels if self.sample.positions is None else labels[self.sample.positions]
+
+    def _settled(self, matrix: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+        """(S,) clusters of the smoothed rows under the map, by passes from ``labels`` (S,) on."""
+        rows = RowMap(torch.zeros_like(matrix[:, 0]), matrix)(self.smoothed.z)
+        under = replace(self.smoothed, z=rows)
+        centers = rows.new_zeros((n_clusters, rows.shape[1]))
+        for _ in range(_MOST_PASSES):
+            centers = under.means(centers, self.here(labels))
+            moved = under.everywhere(under.labels(centers))
+            if torch.equal(moved, labels):
+                break
+            labels = moved
+        return labels
 
     def map(self, labels: Tensor, n_clusters: int) -> Tensor:
         """(D, D) S^(-1/2) of the rows within the clusters ``labels`` (S,), times the root of the

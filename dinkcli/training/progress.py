@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.sums import Statistics, wide
+from dinkcli.nearest.soft import wide
+from dinkcli.nearest.sums import Statistics
 from dinkcli.training.anneal import Annealing
 from dinkcli.training.refine import Refining
 from dinkcli.training.schedule import most_axes

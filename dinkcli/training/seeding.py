@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dinkcli.errors import InputError
 from dinkcli.nearest.seeds import nearest_seeds
-from dinkcli.nearest.sums import wide
+from dinkcli.nearest.soft import wide
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size
 

@@ -125,12 +125,11 @@ class Trainer:
             at.plain, at.best, at.loop = at.centers, None, None
             at.start, at.best_inertia = 1, math.inf
         yield from self._best_start(near.smoothed)
-        labels = near.labels(at.plain, at.centers)
-        matrix = near.map(labels, k)
+        labels, matrix = near.learn(at.plain, at.centers)
         self.rows.learn(matrix)
         assert self.rows.map is not None
         under = replace(near.sample, z=self.rows.map(near.sample.z))
-        here = labels if near.sample.positions is None else labels[near.sample.positions]
+        here = near.here(labels)
         at.centers = under.means(near.sample.means(at.plain, here) @ matrix, here)
         at.plain = None
 

@@ -32,7 +32,7 @@ def test_neighbours_are_those_of_scikit_learn():
     np.testing.assert_array_equal(np.sort(found, 1), np.sort(expected, 1))
 
 
-def test_smoothing_is_two_half_steps_on_the_normalised_graph():
+def test_smoothing_is_two_steps_on_the_normalised_graph():
     z = np.random.default_rng(1).normal(size=(80, 5)).astype(np.float32)
     graph = kneighbors_graph(z, 6).toarray()
     graph = np.maximum(graph, graph.T) + np.eye(80)
@@ -40,7 +40,7 @@ def test_smoothing_is_two_half_steps_on_the_normalised_graph():
     graph = degree[:, None] * graph * degree
     expected = z.astype(np.float64)
     for _ in range(2):
-        expected = (expected + graph @ expected) / 2
+        expected = expected / 4 + 3 / 4 * (graph @ expected)
     found = smoothed(torch.from_numpy(z), nearest_rows(torch.from_numpy(z), 6))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 
@@ -63,7 +63,7 @@ def test_the_map_whitens_what_is_within_clusters():
 def test_it_agrees_better_with_the_digits_than_any_kmeans(model, digits):
     """74 is what the optimum of k-means reaches."""
     rows, labels = digits
-    assert normalized_mutual_info_score(labels, dinkcli.assign(model, rows)) > 0.79
+    assert normalized_mutual_info_score(labels, dinkcli.assign(model, rows)) > 0.81
 
 
 def test_stretched_blobs_are_found():
