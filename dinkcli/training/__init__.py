@@ -3,8 +3,9 @@
 ``trainer`` is the order of things: ``seeding``, ``anneal``, ``refine`` (with ``split``), then
 ``passes`` over all rows. They work on a ``sample`` of the ``rows`` (``held`` in memory or
 ``streamed``, both a ``source``), wide ones on their main axes (``subspace``); ``schedule`` says how
-much of what; ``neighbours`` learns the map of the metric "learned". ``progress`` is where a
-training stands, ``checkpoint`` the file of it.
+much of what. ``literal`` is the paper's own objective by gradient descent; ``neighbours`` learns
+the map of the metric "learned". ``progress`` is where a training stands, ``checkpoint`` the file of
+it.
 
 Read ``trainer``, ``schedule``, ``seeding``, ``anneal``, ``refine``, ``passes``.
 """

@@ -35,7 +35,7 @@ class Pass:
     number: int
     limit: int
     found: Statistics
-    reseeded: int
+    reseeded: int = 0
 
 
 class Passes:

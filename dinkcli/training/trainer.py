@@ -14,31 +14,28 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 
 import torch
 from torch import Tensor
 
-from dinkcli.head.head import DinkClusterHead
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
-from dinkcli.nearest.sums import Statistics, full_pass
+from dinkcli.nearest.sums import Statistics
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.limited import MOST_PASSES, limited_passes
+from dinkcli.training.literal import descend
 from dinkcli.training.neighbours import Neighbourhood, neighbourhood_size
-from dinkcli.training.passes import Passes
+from dinkcli.training.passes import Pass, Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.sample import Sample
-from dinkcli.training.schedule import annealing_batch, effort, sample_size, seeding_size
+from dinkcli.training.schedule import effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.source import RowSource
 from dinkcli.training.step import Step
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
-_LITERAL_EPOCHS = 50
-_LITERAL_LEARNING_RATE = 1e-3
 _SAME_END = 1e-5  # of the inertia; other optima of small data lie ten times as far apart or more
 
 
@@ -101,8 +98,7 @@ class Trainer:
                     yield from self._best_start(self.sample)
                 at.loop = Passing.begin(at.centers)
             self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
-            yield from self._passes(at.loop, 0.0)
-            yield from self._limit_sizes()
+            yield from self._lloyd(at.loop, 0.0)
             return
         if at.loop is None:
             self._seed(self.sample)
@@ -110,10 +106,10 @@ class Trainer:
             at.loop = Descending.begin(at.centers) if literal else Passing.begin(at.centers)
         self.__dict__.pop("sample", None)
         if isinstance(at.loop, Descending):
-            yield from self._literal_passes(at.loop)
+            descent = descend(self.rows, options, at, at.loop)
+            yield from self._passes(descent, math.inf)
         elif isinstance(at.loop, Passing):
-            yield from self._passes(at.loop, float(options.temperature))
-            yield from self._limit_sizes()
+            yield from self._lloyd(at.loop, float(options.temperature))
 
     def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
         """Learns the map of the rows from a part of the sample, clustered as it is and averaged
@@ -224,13 +220,18 @@ class Trainer:
             labels = best.near.labels if best.rows == len(space.sample) else None
         return labels
 
-    def _passes(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
-        for done in Passes(self.rows, self.options, self.at, temperature).run(loop):
+    def _passes(self, passes: Iterator[Pass | None], temperature: float) -> Iterator[Step | None]:
+        for done in passes:
             if done is None:
                 yield None
                 continue
             position = done.number, done.limit
             yield self._pass_step(position, temperature, done.found, done.reseeded)
+
+    def _lloyd(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
+        passes = Passes(self.rows, self.options, self.at, temperature)
+        yield from self._passes(passes.run(loop), temperature)
+        yield from self._limit_sizes()
 
     def _limit_sizes(self) -> Iterator[Step]:
         """Passes under the limit of sizes, if there is one. A training that is saved on its way
@@ -248,33 +249,6 @@ class Trainer:
             at.measured(found)
             step = self._pass_step((number, MOST_PASSES), 0.0, found)
             yield replace(step, phase="limit")
-
-    def _literal_passes(self, loop: Descending) -> Iterator[Step | None]:
-        """Gradient descent on shrink + w * dilation (Eq. 5 and 6) by Adam."""
-        at, limit = self.at, self.options.epochs or _LITERAL_EPOCHS
-        size = self.options.batch_size or annealing_batch(self.rows.n_rows, len(at.centers))
-        head = DinkClusterHead(*at.centers.shape).to(at.centers.device)
-        head.reset_cluster_centers(loop.weights)
-        loop.weights = head.cluster_centers.detach()
-        optimizer = torch.optim.Adam(head.parameters(), lr=_LITERAL_LEARNING_RATE)
-        loop.resume(optimizer, head.cluster_centers)
-        while loop.done <= limit:
-            if loop.done:
-                batches = self.rows.batches(size, self.options.seed, loop.done)
-                for batch, _ in islice(batches, loop.blocks, None):
-                    dilation, shrink = head(batch)
-                    optimizer.zero_grad()
-                    (shrink + self.options.dilation_weight * dilation).backward()
-                    optimizer.step()
-                    loop.updates += 1
-                    loop.blocks += 1
-                    yield None
-            at.centers = self._project(loop.weights.clone())
-            found = full_pass(self.rows.blocks(), at.centers)
-            at.measured(found)
-            loop.done += 1
-            loop.blocks = 0
-            yield self._pass_step((loop.done - 1, limit), math.inf, found)
 
     def _pass_step(
         self, position: tuple[int, int], temperature: float, found: Statistics, reseeded: int = 0
