@@ -32,9 +32,9 @@ from common import ceilings, ceilings_in_words, machine, table, timed, write_sec
 from quality import mixture
 
 from dinkcli.data.inputs import open_inputs
+from dinkcli.nearest.best import Best
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.scorer import Scorer
-from dinkcli.nearest.scores import Best
 from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.best import Scratch, ties_of
 from dinkcli.nearest.common import squares_between
 from dinkcli.nearest.device import chunk_rows, scores_at_once
 from dinkcli.nearest.folded import FoldedScorer
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.scorer import Scorer
-from dinkcli.nearest.scores import Scratch, ties_of
 
 _RESCORE_ELEMENTS = 1 << 22
 _SHORT_ROWS = 64

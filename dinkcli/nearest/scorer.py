@@ -15,10 +15,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.best import Best, Scratch, Two, limit_of
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.fused import fused_two, why_not
 from dinkcli.nearest.products import has_short_factors, has_short_products, products, rounding_error
-from dinkcli.nearest.scores import Best, Scratch, Two, limit_of
 from dinkcli.nearest.soft import accumulation_dtype
 
 # With less, conversion costs more than the faster product wins.

@@ -15,18 +15,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.best import Scratch
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_short_factors, has_short_products, products
-from dinkcli.nearest.scores import Scratch
 
-_LEAST_EXPONENT = -60.0
+_LEAST_EXPONENT = -60.0  # far below, exponentials are denormal numbers, which are slow
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
 # with all, and inertia ends the same to 0.05 %.
 _MANY_CLUSTERS = 160
 _KEPT = 4
-_LEAST_KEPT = 1e-3
-_CACHED_ELEMENTS = 1 << 19
+_LEAST_KEPT = 1e-3  # responsibilities below count as none
+_CACHED_ELEMENTS = 1 << 19  # 2 MB of float32, in a core's cache
 _WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0

@@ -22,11 +22,13 @@ from dinkcli.nearest.tempered import TemperedSums, are_wide, least_short_tempera
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size, step_sizes, temperatures
 
-_START = 0.5  # of the median merge temperature
-_POWER_ITERATIONS = 4
-_REPORTS = 12
+# Of the median merge temperature, where the first update begins: warmer, and centres merge for good
+# (docs/objective.md, "The temperature, measured").
+_START = 0.5
+_POWER_ITERATIONS = 4  # to the largest eigenvalue of each cluster's covariance
+_REPORTS = 12  # of an annealing
 REPORT_ROWS = 2048  # for an estimate of the inertia
-_PROBE_ROWS = 512
+_PROBE_ROWS = 512  # that tell whether short products serve
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """How much of what: temperatures, batch and sample sizes, as functions of the data.
 
-docs/LOG.md has the measurements behind the constants.
+The constants come from experiments in docs/LOG.md: "fewer features, fewer responsibilities, fewer
+distances" and "bfloat16 products in training, fewer rows an update" of 2026-11-25 (updates, rows of
+one, axes), "what training costs and what it reaches" of 2026-11-24 (efforts).
 """
 
 from __future__ import annotations
@@ -8,18 +10,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_PASSES = 30  # over all rows, where nothing else ends them
-_END = 0.05  # of the start
-_LAST_STEP_SIZE = 0.05
-_STEPS = 240
-_ANNEALING_EPOCHS = 6
+_END = 0.05  # of the first temperature, the last one
+_LAST_STEP_SIZE = 0.05  # share of the newest batch in the last update
+_STEPS = 240  # updates while annealing: with half, inertia ends 0.07 % higher
+_ANNEALING_EPOCHS = 6  # times that each row of a small sample is used at most
+# Multiplications of a pass over the sample, as ``_pass_cost`` counts: some 5 and 1 ms on two
+# cores. Below the first the effort is thorough, below the second four starts cost nothing.
 _CHEAP_PASS = 250 * 10**6
 _TINY_PASS = 40 * 10**6
-_FEW_CLUSTERS = 64
-_MANY_CLUSTERS = 512
+_FEW_CLUSTERS = 64  # for which an update takes as long as calling it
+_MANY_CLUSTERS = 512  # which are fine, and need two thirds of the features as axes
+# Features between which main axes pay: with fewer the products are short already, with more the
+# axes take longer to find than they save.
 _FEW_FEATURES = 96
 _MANY_FEATURES = 4096
 _MOST_AXES = 256
-_BREATHING_PRODUCT = 10**8  # multiplications
+_BREATHING_PRODUCT = 10**8  # multiplications of a pass that makes breaths take longer than passes
 
 
 class Effort(NamedTuple):
