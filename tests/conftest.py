@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simulated
 from typer.testing import CliRunner
 
 from dinkcli.cli import app
@@ -21,6 +22,10 @@ from dinkcli.cli import app
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
 Dink = Callable[..., subprocess.CompletedProcess]
+
+
+def pytest_sessionstart() -> None:
+    simulated.register()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -167,7 +167,8 @@ def _count(counts: Counts, func: Any, name: str, args: Any, to_cpu: bool) -> Non
 
 
 @cache
-def _register() -> None:
+def register() -> None:
+    """Tells torch of the device. Before anything else uses autograd, which counts devices once."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     _setup_privateuseone_for_python_backend(NAME)
@@ -176,6 +177,6 @@ def _register() -> None:
 @contextmanager
 def simulated() -> Iterator[Counts]:
     """The second device, for the time of the block."""
-    _register()
+    register()
     with _Functions(), Counts() as counts:
         yield counts
