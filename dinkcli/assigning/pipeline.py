@@ -165,6 +165,7 @@ class Job:
             **asdict(self.options),
             "temperature": self.temperature,
             **({} if self.names is None else {"names": list(self.names)}),
+            **self.data.beside_identity(),
         }
 
 

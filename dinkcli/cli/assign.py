@@ -20,6 +20,7 @@ from dinkcli.cli.options import (
     Device,
     Dim,
     IdColumn,
+    Ids,
     Inputs,
     Json,
     JsonFile,
@@ -110,6 +111,7 @@ def assign(
         ),
     ] = None,
     id_column: IdColumn = None,
+    ids: Ids = None,
     columns: CarriedColumns = None,
     csv_safe: CsvSafe = False,
     match_path: Match = None,
@@ -147,7 +149,9 @@ def assign(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(column, id=id_column, others=others, dim=dim, bits=bits)
+        wanted = Columns(
+            column, id=id_column, ids=tuple(ids or ()), others=others, dim=dim, bits=bits
+        )
         job = assign_run.open_job(
             model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet, names
         )

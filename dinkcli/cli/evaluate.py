@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import INPUT
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -14,14 +13,13 @@ from dinkcli.cli.options import (
     Inputs,
     JsonData,
     LabelColumn,
+    Labels,
     ModelPath,
     Quiet,
-    option,
 )
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
-from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.insight.evaluate import Evaluation
@@ -33,14 +31,7 @@ _MOST_ROWS = 40
 def evaluate(
     model_path: ModelPath,
     inputs: Inputs,
-    labels: Annotated[
-        str | None,
-        option(
-            INPUT,
-            metavar="FILE",
-            help="A file of the true classes: a 1-D .npy array, or parquet with one column.",
-        ),
-    ] = None,
+    labels: Labels = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
     column: Column = None,
@@ -55,28 +46,23 @@ def evaluate(
     Examples:
         dink evaluate emb.dink.safetensors emb.npy
         dink evaluate emb.dink.safetensors emb.parquet --label-column topic
+        dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
     with error_boundary():
         from dinkcli.data.base import Columns
 
-        if labels is not None and label_column is not None:
-            raise UsageError("--labels and --label-column: give one of the two")
+        wanted = Columns(column, label=label_column, labels=tuple(labels or ()))
         model = load_model(model_path, inputs)
-        wanted = Columns(column, label=label_column)
         data = open_for(model, inputs, wanted, bad_rows)
 
         from dinkcli.insight.evaluate import evaluate as measure
-        from dinkcli.insight.evaluate import read_labels
         from dinkcli.processes.device import resolve_device
 
-        truth = None if labels is None else read_labels(labels, data.known_rows)
         with ProgressLines(quiet or as_json) as progress:
             found = measure(
                 model,
                 data,
                 resolve_device(device),
-                truth,
-                label_column,
                 lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             )
         if as_json:

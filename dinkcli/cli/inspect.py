@@ -15,10 +15,12 @@ from dinkcli.cli.options import (
     Device,
     Exemplars,
     IdColumn,
+    Ids,
     JsonData,
     ModelPath,
     Quiet,
     TextColumn,
+    Texts,
     option,
 )
 from dinkcli.cli.paths import load_model
@@ -62,7 +64,9 @@ def inspect(
         ),
     ] = None,
     id_column: IdColumn = None,
+    ids: Ids = None,
     text_column: TextColumn = None,
+    texts: Texts = None,
     exemplars: Exemplars = 5,
     clusters: Annotated[
         int,
@@ -86,14 +90,23 @@ def inspect(
     with error_boundary():
         from dinkcli.insight.overview import spreads
 
-        if not inputs and (id_column or text_column or column):
-            raise UsageError("--id-column, --text-column and --column name columns of an INPUT")
+        if not inputs and (id_column or text_column or column or ids or texts):
+            raise UsageError(
+                "--ids, --texts, --id-column, --text-column and --column are about the "
+                "rows of an INPUT: name one"
+            )
         model = load_model(model_path, inputs or ())
         spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         if inputs:
             from dinkcli.data.base import Columns
 
-            wanted = Columns(column, id=id_column, text=text_column)
+            wanted = Columns(
+                column,
+                id=id_column,
+                ids=tuple(ids or ()),
+                text=text_column,
+                texts=tuple(texts or ()),
+            )
             sizes, spread, nearest, n_bad = _look(
                 model, inputs, wanted, bad_rows, exemplars, device, quiet or as_json
             )

@@ -17,6 +17,7 @@ from dinkcli.cli.options import (
     OptionalInputs,
     Quiet,
     TextColumn,
+    Texts,
     option,
 )
 from dinkcli.cli.paths import load_model, refuse_stream
@@ -34,6 +35,7 @@ def name(
     model_path: ModelPath,
     inputs: OptionalInputs = None,
     text_column: TextColumn = None,
+    texts: Texts = None,
     names: Annotated[
         str | None,
         option(
@@ -74,25 +76,27 @@ def name(
     Examples:
         dink name emb.dink.safetensors emb.parquet --text-column text
         dink name emb.dink.safetensors emb.parquet --text-column text --prompt > prompt.txt
+        dink name emb.dink.safetensors emb.npy --texts texts.txt
         dink name emb.dink.safetensors --names answers.txt
     """
     with error_boundary():
-        if bool(inputs) != bool(text_column):
-            raise UsageError("names come from a column of an INPUT: give it and --text-column")
+        if bool(inputs) != bool(text_column or texts):
+            raise UsageError("names come from texts: give an INPUT and --text-column or --texts")
         if not inputs and names is None:
-            raise UsageError("give an INPUT with --text-column, or --names FILE")
+            raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
         if prompt and not inputs:
-            raise UsageError("--prompt shows rows: give an INPUT with --text-column")
+            raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
         if prompt and names is not None:
             raise UsageError("--prompt asks for names and --names gives them: use one at a time")
         model = load_model(model_path, inputs or ())
         _check_target(output, model_path)
         given = {} if names is None else read_names(names, model.n_clusters)
-        if inputs and text_column:
+        if inputs:
             from dinkcli.data.base import Columns
 
-            data = open_for(model, inputs, Columns(column, text=text_column), bad_rows)
-            found = find(model, data, text_column, device, quiet or as_json)
+            wanted = Columns(column, text=text_column, texts=tuple(texts or ()))
+            data = open_for(model, inputs, wanted, bad_rows)
+            found = find(model, data, device, quiet or as_json)
             if prompt:
                 from dinkcli.insight.names import packet
 
@@ -117,7 +121,7 @@ def name(
             say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
-def find(model: Model, data: DataSet, text_column: str, device: str, quiet: bool) -> Named:
+def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
     from dinkcli.processes.device import resolve_device
@@ -126,7 +130,6 @@ def find(model: Model, data: DataSet, text_column: str, device: str, quiet: bool
         return find_names(
             model,
             data,
-            text_column,
             resolve_device(device),
             on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )

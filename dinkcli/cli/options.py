@@ -81,6 +81,22 @@ SampleWeight = Annotated[
 IdColumn = Annotated[
     str | None, option(INPUT, help="A column that names the rows; without it, they are numbered.")
 ]
+_BESIDE = (
+    "txt (a line each), csv, json, jsonl, parquet, Arrow or npy, in the order of the rows; "
+    "FILE:COLUMN chooses a column. For several inputs, one file for all or one option for each."
+)
+Ids = Annotated[
+    list[str] | None,
+    option(INPUT, "--ids", metavar="FILE", help=f"A file of the names of the rows: {_BESIDE}"),
+]
+Labels = Annotated[
+    list[str] | None,
+    option(INPUT, "--labels", metavar="FILE", help=f"A file of the true classes: {_BESIDE}"),
+]
+Texts = Annotated[
+    list[str] | None,
+    option(INPUT, "--texts", metavar="FILE", help=f"A file of texts of the rows: {_BESIDE}"),
+]
 LabelColumn = Annotated[
     str | None, option(INPUT, help="The column of the true classes to compare with.")
 ]

@@ -62,19 +62,21 @@ class Named:
 def find_names(
     model: Model,
     data: DataSet,
-    column: str,
     device: torch.device | str = "cpu",
     n_exemplars: int = 8,
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Named:
-    """Looks at every row once, at the texts of ``column``, which ``data`` carries.
+    """Looks at every row once, at the texts that ``data`` carries.
 
     Raises:
         InputError: rows that the model cannot take.
+        ValueError: the data carry no texts.
     """
     from dinkcli.insight.exemplars import Exemplars
     from dinkcli.insight.survey import survey
 
+    if (column := data.columns.text) is None:
+        raise ValueError(f"{data.name}: without a column of texts")
     terms = Terms(model.n_clusters)
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     for view in survey(model, data, device):

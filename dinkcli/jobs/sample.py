@@ -61,6 +61,7 @@ class SampleJob:
             "bad_rows": self.data.bad_rows,
             "id_column": self.data.columns.id,
             **asdict(self.options),
+            **self.data.beside_identity(),
         }
 
 
