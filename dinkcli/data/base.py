@@ -39,7 +39,7 @@ class Columns:
         bits: bytes are packed bits, of which ``dim`` or all are dimensions.
         dim: D, for columns of bytes, which do not say it themselves.
         ids, labels, texts: files with one of them for each row, in place of a column of the inputs
-            (see ``sidecars``).
+            (see ``sidefiles``).
         alone: no vectors are looked for, what travels along is all that is wanted.
 
     Raises:

@@ -27,7 +27,7 @@ from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
-from dinkcli.data.sidecars import check_standard_input, open_sidecars
+from dinkcli.data.sidefiles import check_standard_input, open_sidecars
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 

@@ -12,7 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import dinkcli
+from dinkcli.api import open_data
 from dinkcli.cli import app
+from dinkcli.data.sidecars import attached
+from dinkcli.errors import InputError
 
 N, DIM, K = 60, 4, 3
 rng = np.random.default_rng(0)
@@ -221,3 +224,13 @@ def test_what_does_not_fit_is_refused_in_one_line(invoke, here):
         "assign", "m", "x.npy", "--ids", "ids.txt", "-o", "ids.txt", "--format", "csv", code=2
     )
     assert "ids.txt: is an input of this run" in own.stderr
+
+
+def test_values_from_memory_stand_beside_arrays():
+    data = attached(open_data(VECTORS), labels=TRUE, texts=TEXTS)
+    (block,) = data.blocks()
+    assert block.carried.column("text").to_pylist() == TEXTS
+    assert block.carried.column("label").to_pylist() == TRUE.tolist()
+    assert (data.columns.label, data.columns.text, data.columns.id) == ("label", "text", None)
+    with pytest.raises(InputError, match="59 ids for the 60 rows of array"):
+        attached(open_data(VECTORS), ids=IDS[1:])
