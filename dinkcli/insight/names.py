@@ -30,7 +30,7 @@ _WORD = re.compile(r"[^\W\d_][^\W_]+")
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_CHARACTERS = 2000  # of one text
 _MOST_TERMS = 2_000_000  # in memory, of all clusters; terms that occurred once go first
-_TERMS = 8  # of a cluster
+TERMS = 8  # of a cluster
 _IN_A_NAME = 3
 _SAME = 0.6  # a pair that makes up this share of a word's texts stands for the word
 _STOP_WORDS_TEXT = """
@@ -85,7 +85,7 @@ def find_names(
             texts = view.carried.column(column).to_pylist()
             terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
         on_rows(view.end)
-    found = terms.of_clusters(_TERMS)
+    found = terms.of_clusters(TERMS)
     return Named([name_of(each) for each in found], found, exemplars.of_clusters())
 
 
@@ -95,7 +95,7 @@ def name_of(terms: Sequence[str]) -> str:
 
 
 def distinctive_terms(
-    texts: Iterable[str], labels: Sequence[int], n_clusters: int, number: int = _TERMS
+    texts: Iterable[str], labels: Sequence[int], n_clusters: int, number: int = TERMS
 ) -> list[list[str]]:
     """The ``number`` terms of the highest weight of each of K clusters, highest first."""
     terms = Terms(n_clusters)
