@@ -126,16 +126,14 @@ def inspect(
         if as_json:
             seen: dict[str, Any] = {"bad_rows": n_bad} if inputs else {}
             if tree:
-                from dinkcli.insight.tree import ward
-
-                seen["tree"] = ward(model.cluster_centers, sizes)
+                seen["tree"] = model.tree
             print_json(_document(model, sizes, spread, nearest) | seen)
             return
         show_model(model_path, model)
         show_training(model)
         show_sizes(model.names, sizes, spread, nearest, clusters)
         if tree:
-            show_tree(model, sizes)
+            show_tree(model)
         show_extremes(spread, sizes)
         show_pairs(model)
         if n_bad and not quiet:

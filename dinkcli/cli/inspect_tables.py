@@ -113,13 +113,13 @@ def row_text(exemplar: Exemplar) -> str:
     return name if width() == UNLIMITED else shortened(name, _TEXT)
 
 
-def show_tree(model: Model, sizes: np.ndarray) -> None:
-    from dinkcli.insight.tree import drawn, ward
+def show_tree(model: Model) -> None:
+    from dinkcli.insight.tree import drawn
 
     called = model.names or [""] * model.n_clusters
     labels = [f"{j} {printable(name)}".rstrip() for j, name in enumerate(called)]
     table = new_table([Field("", text=True)], headings=False)
-    for line in drawn(ward(model.cluster_centers, sizes), labels):
+    for line in drawn(model.tree, labels):
         add_row(table, line)
     show("tree of the clusters (Ward, by rows)", table)
 

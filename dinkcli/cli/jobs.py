@@ -240,15 +240,3 @@ class JobRun:
     def save(self, summary: dict[str, Any]) -> None:
         if self.destination.json_file is not None:
             save_summary(summary, self.destination.json_file)
-
-
-def levels_of(text: str | None) -> tuple[int, ...]:
-    """The numbers of ``--levels``.
-
-    Raises:
-        UsageError: something else.
-    """
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None

@@ -98,7 +98,8 @@ def sample(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.cli.jobs import JobRun, levels_of
+        from dinkcli.cli.assign_run import levels_of
+        from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
