@@ -161,13 +161,13 @@ def _show_groups(inside: Inside) -> None:
     for group in inside.groups[:_GROUPS]:
         add_row(table, len(group), ", ".join(map(row_text, group[:_MEMBERS])))
     hidden = len(inside.groups) - _GROUPS
-    more = f"{hidden} more groups in --json. " if hidden > 0 else ""
+    more = f"{hidden} more in --json. " if hidden > 0 else ""
     members = sum(map(len, inside.groups))
+    groups = "1 group" if len(inside.groups) == 1 else f"{len(inside.groups)} groups"
     show(
         title,
         table,
-        f"{more}{members} rows{of} in {len(inside.groups)} groups; dink dedup finds "
-        "those across clusters too.",
+        f"{more}{members} rows{of} in {groups}; dink dedup finds those across clusters too.",
     )
 
 
