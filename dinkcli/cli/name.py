@@ -13,6 +13,8 @@ from dinkcli.cli.options import (
     Column,
     Device,
     JsonData,
+    LabelColumn,
+    Labels,
     ModelPath,
     OptionalInputs,
     Quiet,
@@ -36,6 +38,8 @@ def name(
     inputs: OptionalInputs = None,
     text_column: TextColumn = None,
     texts: Texts = None,
+    label_column: LabelColumn = None,
+    labels: Labels = None,
     names: Annotated[
         str | None,
         option(
@@ -71,20 +75,28 @@ def name(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Name clusters by the texts of their rows, or from a file.
+    """Name clusters by texts or labels of rows, or from a file.
+
+    By texts, a name is of terms that tell a cluster from the others; by labels, of those that most
+    of its rows have.
 
     Examples:
         dink name emb.dink.safetensors emb.parquet --text-column text
         dink name emb.dink.safetensors emb.parquet --text-column text --prompt > prompt.txt
         dink name emb.dink.safetensors emb.npy --texts texts.txt
+        dink name emb.dink.safetensors emb.parquet --label-column topic
         dink name emb.dink.safetensors --names answers.txt
     """
     with error_boundary():
-        if bool(inputs) != bool(text_column or texts):
-            raise UsageError("names come from texts: give an INPUT and --text-column or --texts")
+        by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
+        if bool(inputs) != (by_texts or by_labels):
+            raise UsageError(
+                "names come from texts or labels of rows: give an INPUT, and --text-column, "
+                "--texts, --label-column or --labels"
+            )
         if not inputs and names is None:
             raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
-        if prompt and not inputs:
+        if prompt and not by_texts:
             raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
         if prompt and names is not None:
             raise UsageError("--prompt asks for names and --names gives them: use one at a time")
@@ -94,15 +106,24 @@ def name(
         if inputs:
             from dinkcli.data.base import Columns
 
-            wanted = Columns(column, text=text_column, texts=tuple(texts or ()))
+            wanted = Columns(
+                column,
+                label=label_column,
+                labels=tuple(labels or ()),
+                text=text_column,
+                texts=tuple(texts or ()),
+            )
             data = open_for(model, inputs, wanted, bad_rows)
-            found = find(model, data, device, quiet or as_json)
-            if prompt:
-                from dinkcli.insight.names import packet
+            if by_texts:
+                found = find(model, data, device, quiet or as_json)
+                if prompt:
+                    from dinkcli.insight.names import packet
 
-                sys.stdout.write(packet(found))
-                return
-            model.names, model.terms = found.names, found.terms
+                    sys.stdout.write(packet(found))
+                    return
+                model.names, model.terms = found.names, found.terms
+            if by_labels:
+                model.names = _by_labels(model, data, device, quiet or as_json)
         known = model.names or [""] * model.n_clusters
         model.names = [given.get(j, text) for j, text in enumerate(known)]
         target = output or model_path
@@ -132,6 +153,19 @@ def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
             data,
             resolve_device(device),
             on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
+        )
+
+
+def _by_labels(model: Model, data: DataSet, device: str, quiet: bool) -> list[str]:
+    from dinkcli.insight.labelled import names_by_labels
+    from dinkcli.processes.device import resolve_device
+
+    with ProgressLines(quiet) as progress:
+        return names_by_labels(
+            model,
+            data,
+            resolve_device(device),
+            lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )
 
 

@@ -97,9 +97,7 @@ Texts = Annotated[
     list[str] | None,
     option(INPUT, "--texts", metavar="FILE", help=f"A file of texts of the rows: {_BESIDE}"),
 ]
-LabelColumn = Annotated[
-    str | None, option(INPUT, help="The column of the true classes to compare with.")
-]
+LabelColumn = Annotated[str | None, option(INPUT, help="The column of the true classes.")]
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
 
 Metric = Annotated[

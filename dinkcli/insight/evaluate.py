@@ -76,7 +76,7 @@ def evaluate(
         first.add(view)
         on_rows("assign", view.end)
         if label is not None and view.carried is not None:
-            unlabelled += _count(counts, view.carried.column(label), view)
+            unlabelled += count_labels(counts, view.carried.column(label), view)
     second = SecondPass(first)
     for view in survey(model, data, device):
         second.add(view)
@@ -92,7 +92,7 @@ def evaluate(
     return Evaluation(measured, agreement(table), classes, table, unlabelled)
 
 
-def _count(counts: Contingency, labels: pa.Array, view: View) -> int:
+def count_labels(counts: Contingency, labels: pa.Array, view: View) -> int:
     """Counts a block's labels; returns how many are null or NaN."""
     if pa.types.is_nested(labels.type):
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")

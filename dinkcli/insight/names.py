@@ -52,11 +52,13 @@ class Named:
         names: K names, "" for a cluster without words.
         terms: K lists of distinctive terms, highest weight first.
         exemplars: K lists of the rows nearest to each centre.
+        sizes: K numbers of rows.
     """
 
     names: list[str]
     terms: list[list[str]]
     exemplars: list[list[Exemplar]]
+    sizes: list[int]
 
 
 def find_names(
@@ -86,7 +88,8 @@ def find_names(
             terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
         on_rows(view.end)
     found = terms.of_clusters(TERMS)
-    return Named([name_of(each) for each in found], found, exemplars.of_clusters())
+    names = [name_of(each) for each in found]
+    return Named(names, found, exemplars.of_clusters(), terms.sizes)
 
 
 def name_of(terms: Sequence[str]) -> str:
@@ -121,6 +124,11 @@ class Terms:
                 Counter({term: n for term, n in counter.items() if n > 1})
                 for counter in self._counts
             ]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Texts of each cluster."""
+        return [self._rows[label] for label in range(len(self._counts))]
 
     def of_clusters(self, number: int) -> list[list[str]]:
         """K lists of at most ``number`` terms. A term must occur in two texts of its cluster, in
