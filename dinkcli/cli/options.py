@@ -82,20 +82,20 @@ IdColumn = Annotated[
     str | None, option(INPUT, help="A column that names the rows; without it, they are numbered.")
 ]
 _BESIDE = (
-    "txt (a line each), csv, json, jsonl, parquet, Arrow or npy, in the order of the rows; "
-    "FILE:COLUMN chooses a column. For several inputs, one file for all or one option for each."
+    "for each row, in their order: txt (a line each), csv, json, jsonl, parquet, Arrow or npy. "
+    "FILE:COLUMN chooses a column. One file for all inputs, or the option once for each."
 )
 Ids = Annotated[
     list[str] | None,
-    option(INPUT, "--ids", metavar="FILE", help=f"A file of the names of the rows: {_BESIDE}"),
+    option(INPUT, "--ids", metavar="FILE", help=f"A file with a name {_BESIDE}"),
 ]
 Labels = Annotated[
     list[str] | None,
-    option(INPUT, "--labels", metavar="FILE", help=f"A file of the true classes: {_BESIDE}"),
+    option(INPUT, "--labels", metavar="FILE", help=f"A file with a true class {_BESIDE}"),
 ]
 Texts = Annotated[
     list[str] | None,
-    option(INPUT, "--texts", metavar="FILE", help=f"A file of texts of the rows: {_BESIDE}"),
+    option(INPUT, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}"),
 ]
 LabelColumn = Annotated[str | None, option(INPUT, help="The column of the true classes.")]
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]

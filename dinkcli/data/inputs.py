@@ -211,10 +211,11 @@ def _fail(source: Source, head: bytes) -> NoReturn:
     what = foreign.named(head, source) or foreign.named_text(head, source.name)
     if what is not None:
         raise InputError(f"{source.name}: {what}")
+    texts = source.name.lower().endswith((".txt", ".csv", ".tsv"))
     raise InputError(
         f"{source.name}: no format that dink reads ({_found(head)}): expected npy, npz, parquet, "
         "Arrow, safetensors, fvecs, HDF5, jsonl, json, csv of numbers or word vectors; convert it "
-        "to one"
+        "to one" + (", or, if it is about the rows of another, give it by --texts" if texts else "")
     )
 
 
