@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class Job:
         model_name: what the output's metadata call the model.
         matching: ids of an older model for the clusters.
         names: of the n_ids ids, to be written beside them; None where they are not.
+        parents: (n_ids,) int32 groups of the ids, by the column that each level goes to.
     """
 
     model: Model
@@ -107,6 +108,7 @@ class Job:
     model_name: str = "model"
     matching: Matching | None = None
     names: tuple[str, ...] | None = None
+    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:
@@ -135,6 +137,7 @@ class Job:
             self.data.carried,
             metadata,
             self.names,
+            self.parents,
         )
 
     @property
@@ -165,6 +168,8 @@ class Job:
             **asdict(self.options),
             "temperature": self.temperature,
             **({} if self.names is None else {"names": list(self.names)}),
+            **{name: groups.tolist() for name, groups in self.parents.items()},
+            **self.data.beside_identity(),
         }
 
 

@@ -20,6 +20,7 @@ from dinkcli.cli.options import (
     Device,
     Dim,
     IdColumn,
+    Ids,
     Inputs,
     Json,
     JsonFile,
@@ -99,6 +100,16 @@ def assign(
     names: Annotated[
         bool, option(CLUSTERS, "--names", help="Also write the name of the cluster (dink name).")
     ] = False,
+    levels: Annotated[
+        str | None,
+        option(
+            CLUSTERS,
+            metavar="A,B,...",
+            help="Also write the group that the cluster is in where all of them make A, B, ... "
+            "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
+            "its lowest cluster.",
+        ),
+    ] = None,
     max_size: Annotated[
         str | None,
         option(
@@ -110,6 +121,7 @@ def assign(
         ),
     ] = None,
     id_column: IdColumn = None,
+    ids: Ids = None,
     columns: CarriedColumns = None,
     csv_safe: CsvSafe = False,
     match_path: Match = None,
@@ -147,9 +159,20 @@ def assign(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
         others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(column, id=id_column, others=others, dim=dim, bits=bits)
+        wanted = Columns(
+            column, id=id_column, ids=tuple(ids or ()), others=others, dim=dim, bits=bits
+        )
         job = assign_run.open_job(
-            model_path, inputs, wanted, bad_rows, options, destination, match_path, quiet, names
+            model_path,
+            inputs,
+            wanted,
+            bad_rows,
+            options,
+            destination,
+            match_path,
+            quiet,
+            names,
+            assign_run.levels_of(levels),
         )
         target, n_rows = destination.open(job.data)
 

@@ -25,6 +25,8 @@ from dinkcli.errors import OutputError, UsageError
 _UNCERTAIN = 0.1
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dinkcli.assigning.pipeline import Counts, Job, Output
     from dinkcli.assigning.shards import Shard
     from dinkcli.assigning.writers import Encoding
@@ -126,6 +128,7 @@ def open_job(
     match_path: str | None,
     quiet: bool,
     named: bool = False,
+    levels: tuple[int, ...] = (),
 ) -> Job:
     """Loads the models and opens the inputs; torch waits until all is in order.
 
@@ -147,7 +150,7 @@ def open_job(
     if destination.share is not None:
         destination.share.check(data)
     show_notes(data, quiet)
-    return _job(model, old, data, options, model_path, named)
+    return _job(model, old, data, options, model_path, named, levels)
 
 
 def _job(
@@ -157,9 +160,13 @@ def _job(
     options: AssignOptions,
     name: str,
     named: bool,
+    levels: tuple[int, ...],
 ) -> Job:
+    import numpy as np
+
     from dinkcli.assigning.pipeline import Job
     from dinkcli.models.matching import match
+    from dinkcli.models.tree import parents_by_id
 
     matching = None if old is None else match(old, model)
     names = model.names if matching is None else matching.names(model)
@@ -167,7 +174,25 @@ def _job(
         raise UsageError(
             f"--names: the clusters of {printable(name)} have no names; dink name gives them some"
         )
-    return Job(model, data, options, name, matching, tuple(names) if named else None)
+    ids = np.arange(model.n_clusters) if matching is None else matching.ids
+    n_ids = model.n_clusters if matching is None else matching.n_ids
+    above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
+    return Job(model, data, options, name, matching, tuple(names) if named else None, above)
+
+
+def levels_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--levels``.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--levels {text}: one of them is given twice")
+    return found
 
 
 @contextmanager
@@ -208,9 +233,17 @@ def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict
         summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
     if target.shard is not None:
         summary |= {"shard": str(target.shard), "complete": counts.complete}
+    if job.parents:
+        summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
     if job.matching is not None:
         summary["match"] = job.matching.as_dict()
     return summary
+
+
+def _rows_of(parents: np.ndarray, counts: Counts) -> dict[str, int]:
+    """Rows of each group of a level."""
+    groups = sorted(set(parents[parents >= 0].tolist()))
+    return {str(group): int(counts.sizes[parents == group].sum()) for group in groups}
 
 
 def save_summary(summary: dict[str, Any], path: str) -> None:

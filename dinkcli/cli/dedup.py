@@ -17,6 +17,7 @@ from dinkcli.cli.options import (
     Device,
     Dim,
     IdColumn,
+    Ids,
     Inputs,
     JobMemory,
     Json,
@@ -77,6 +78,7 @@ def dedup(
     rows_per_file: RowsPerFile = None,
     resume: WorkResume = False,
     id_column: IdColumn = None,
+    ids: Ids = None,
     columns: CarriedColumns = None,
     csv_safe: CsvSafe = False,
     memory: JobMemory = None,
@@ -110,7 +112,7 @@ def dedup(
             output, format, compression, csv_safe, rows_per_file, resume, json_file, memory
         )
         opened = run.open(
-            model_path, inputs, run.columns(column, id_column, columns, dim), bad_rows, quiet
+            model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
         )
         old = None if against is None else run.open_old(against, opened, column, dim)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import INPUT
 from dinkcli.cli.opening import open_for
 from dinkcli.cli.options import (
     BadRows,
@@ -14,33 +13,27 @@ from dinkcli.cli.options import (
     Inputs,
     JsonData,
     LabelColumn,
+    Labels,
     ModelPath,
     Quiet,
-    option,
 )
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
-from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.insight.evaluate import Evaluation
 
 _MOST_COLUMNS = 12  # of the confusion table
 _MOST_ROWS = 40
+_WEAKEST = 5
+_LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 def evaluate(
     model_path: ModelPath,
     inputs: Inputs,
-    labels: Annotated[
-        str | None,
-        option(
-            INPUT,
-            metavar="FILE",
-            help="A file of the true classes: a 1-D .npy array, or parquet with one column.",
-        ),
-    ] = None,
+    labels: Labels = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
     column: Column = None,
@@ -55,41 +48,36 @@ def evaluate(
     Examples:
         dink evaluate emb.dink.safetensors emb.npy
         dink evaluate emb.dink.safetensors emb.parquet --label-column topic
+        dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
     with error_boundary():
         from dinkcli.data.base import Columns
 
-        if labels is not None and label_column is not None:
-            raise UsageError("--labels and --label-column: give one of the two")
+        wanted = Columns(column, label=label_column, labels=tuple(labels or ()))
         model = load_model(model_path, inputs)
-        wanted = Columns(column, label=label_column)
         data = open_for(model, inputs, wanted, bad_rows)
 
         from dinkcli.insight.evaluate import evaluate as measure
-        from dinkcli.insight.evaluate import read_labels
         from dinkcli.processes.device import resolve_device
 
-        truth = None if labels is None else read_labels(labels, data.known_rows)
         with ProgressLines(quiet or as_json) as progress:
             found = measure(
                 model,
                 data,
                 resolve_device(device),
-                truth,
-                label_column,
                 lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             )
         if as_json:
-            print_json(found.as_dict())
+            print_json(found.as_dict() | ({"names": model.names} if model.names else {}))
         else:
-            _show(found)
+            _show(found, model.names)
             if found.quality.bad_rows and not quiet:
                 say(f"bad rows left out: {found.quality.bad_rows}")
             if found.unlabelled and not quiet:
                 say(f"{found.unlabelled} rows without a label are left out of the agreement")
 
 
-def _show(found: Evaluation) -> None:
+def _show(found: Evaluation, names: list[str]) -> None:
     quality = found.quality
     table = new_table([Field(""), Field("", "right"), Field("", drop=1)], headings=False)
     for name, value, meaning in (
@@ -104,8 +92,14 @@ def _show(found: Evaluation) -> None:
         share = f"{quality.ambiguous:.2%}"
         add_row(table, "ambiguous rows", share, "second centre within 5 % of the first")
     show(f"{quality.rows:,} rows in {len(quality.sizes)} clusters", table)
-    if found.agreement is None:
-        return
+    if found.agreement is not None:
+        _show_agreement(found)
+        _show_confusion(found, names)
+    _show_weakest(found, names)
+
+
+def _show_agreement(found: Evaluation) -> None:
+    assert found.agreement is not None
     table = new_table([("", "left"), ("", "right")], headings=False)
     for name, value in (
         ("accuracy (ACC)", found.agreement.accuracy),
@@ -118,28 +112,51 @@ def _show(found: Evaluation) -> None:
     ):
         add_row(table, name, f"{value:.4f}")
     show(f"against {len(found.classes or ())} classes", table)
-    _show_confusion(found)
 
 
-def _show_confusion(found: Evaluation) -> None:
+def _show_weakest(found: Evaluation, names: list[str]) -> None:
+    """The clusters whose rows are hardly nearer to their centre than to another."""
+    sizes, silhouette = found.quality.sizes, found.quality.cluster_silhouette
+    order = [j for j in silhouette.argsort(kind="stable").tolist() if sizes[j]]
+    if len(order) < _LEAST_CLUSTERS:
+        return
+    title = [Field("name", text=True)] if names else []
+    table = new_table(
+        [Field("cluster", "right"), *title, Field("rows", "right"), Field("silhouette", "right")]
+    )
+    for j in order[:_WEAKEST]:
+        cells = [names[j] or "-"] if names else []
+        add_row(table, j, *cells, sizes[j], f"{silhouette[j]:.3f}")
+    show("clusters that are least apart from others", table)
+
+
+def _show_confusion(found: Evaluation, names: list[str]) -> None:
     """Classes by their own cluster and the clusters that take most of the rest."""
     assert found.table is not None and found.agreement is not None
     counts, matching = found.table, found.agreement.matching.tolist()
     rest = counts.sum(0).argsort(kind="stable")[::-1].tolist()
     own = [j for j in matching if j >= 0]
     shown = [*own, *(j for j in rest if j not in set(own) and counts[:, j].any())]
+    title = [Field("its cluster", text=True, drop=1)] if names else []
     numbers = [Field("rows", "right"), *(Field(str(j), "right") for j in shown)]
-    table = new_table([Field("class", text=True), *numbers])
-    for label, row in zip(found.classes or (), counts, strict=True):
+    table = new_table([Field("class", text=True), *title, *numbers])
+    for label, mine, row in zip(found.classes or (), matching, counts, strict=True):
         cells = [f"{row[j]}" if row[j] else "." for j in shown]
-        add_row(table, label, f"{row.sum()}", *cells)
+        add_row(table, label, *([_called(mine, names)] if names else []), f"{row.sum()}", *cells)
     if len(shown) > _MOST_COLUMNS or len(counts) > _MOST_ROWS or table.least() > width():
-        _show_confused_pairs(found)
+        _show_confused_pairs(found, names)
         return
     show("rows of each class (down) in each cluster (across)", table)
 
 
-def _show_confused_pairs(found: Evaluation) -> None:
+def _called(cluster: int, names: list[str]) -> str:
+    """A cluster by its number and name."""
+    if cluster < 0:
+        return "none"
+    return f"{cluster} {names[cluster]}".rstrip() if names else str(cluster)
+
+
+def _show_confused_pairs(found: Evaluation, names: list[str]) -> None:
     """What a table too large for a terminal comes down to."""
     assert found.table is not None and found.agreement is not None
     counts, matching = found.table, found.agreement.matching
@@ -147,17 +164,18 @@ def _show_confused_pairs(found: Evaluation) -> None:
     matched = (matching >= 0).nonzero()[0]
     wrong[matched, matching[matched]] = 0
     order = wrong.ravel().argsort(kind="stable")[::-1][:20].tolist()
+    side = "left" if names else "right"
     table = new_table(
         [
             Field("rows", "right"),
             Field("of class", text=True),
-            Field("its cluster", "right"),
-            Field("in", "right"),
+            Field("its cluster", side, text=bool(names)),
+            Field("in", side, text=bool(names)),
         ]
     )
     for cell in order:
         i, j = divmod(cell, counts.shape[1])
         if wrong[i, j]:
-            own = matching[i] if matching[i] >= 0 else "none"
-            add_row(table, wrong[i, j], (found.classes or [])[i], own, j)
+            own = _called(int(matching[i]), names)
+            add_row(table, wrong[i, j], (found.classes or [])[i], own, _called(j, names))
     show("largest groups outside their class's cluster (--json has the whole table)", table)

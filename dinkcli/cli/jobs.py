@@ -78,12 +78,16 @@ class JobRun:
 
     @staticmethod
     def columns(
-        column: str | None, id_column: str | None, others: str | None, dim: int | None
+        column: str | None,
+        id_column: str | None,
+        ids: list[str] | None,
+        others: str | None,
+        dim: int | None,
     ) -> Columns:
         from dinkcli.data.base import Columns
 
         names = tuple(name.strip() for name in others.split(",")) if others else ()
-        return Columns(column, id=id_column, others=names, dim=dim)
+        return Columns(column, id=id_column, ids=tuple(ids or ()), others=names, dim=dim)
 
     def open(
         self, model_path: str, inputs: list[str], columns: Columns, bad_rows: str, quiet: bool
@@ -217,7 +221,8 @@ class JobRun:
     @staticmethod
     def _run(opened: Opened, run: dict[str, Any]) -> dict[str, Any]:
         carried, id_column = opened.data.carried.names, opened.data.columns.id
-        return run | {"columns": carried, "id_column": id_column}
+        run = run | {"columns": carried, "id_column": id_column}
+        return run | opened.data.beside_identity()
 
     def about(self, opened: Opened, rows: int, parts: int | None = None) -> dict[str, Any]:
         """The part of a summary that jobs share."""
@@ -235,15 +240,3 @@ class JobRun:
     def save(self, summary: dict[str, Any]) -> None:
         if self.destination.json_file is not None:
             save_summary(summary, self.destination.json_file)
-
-
-def levels_of(text: str | None) -> tuple[int, ...]:
-    """The numbers of ``--levels``.
-
-    Raises:
-        UsageError: something else.
-    """
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None

@@ -13,10 +13,13 @@ from dinkcli.cli.options import (
     Column,
     Device,
     JsonData,
+    LabelColumn,
+    Labels,
     ModelPath,
     OptionalInputs,
     Quiet,
     TextColumn,
+    Texts,
     option,
 )
 from dinkcli.cli.paths import load_model, refuse_stream
@@ -34,6 +37,9 @@ def name(
     model_path: ModelPath,
     inputs: OptionalInputs = None,
     text_column: TextColumn = None,
+    texts: Texts = None,
+    label_column: LabelColumn = None,
+    labels: Labels = None,
     names: Annotated[
         str | None,
         option(
@@ -69,36 +75,55 @@ def name(
     as_json: JsonData = False,
     quiet: Quiet = False,
 ) -> None:
-    """Name clusters by the texts of their rows, or from a file.
+    """Name clusters by texts or labels of rows, or from a file.
+
+    By texts, a name is of terms that tell a cluster from the others; by labels, of those that most
+    of its rows have.
 
     Examples:
         dink name emb.dink.safetensors emb.parquet --text-column text
         dink name emb.dink.safetensors emb.parquet --text-column text --prompt > prompt.txt
+        dink name emb.dink.safetensors emb.npy --texts texts.txt
+        dink name emb.dink.safetensors emb.parquet --label-column topic
         dink name emb.dink.safetensors --names answers.txt
     """
     with error_boundary():
-        if bool(inputs) != bool(text_column):
-            raise UsageError("names come from a column of an INPUT: give it and --text-column")
+        by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
+        if bool(inputs) != (by_texts or by_labels):
+            raise UsageError(
+                "names come from texts or labels of rows: give an INPUT, and --text-column, "
+                "--texts, --label-column or --labels"
+            )
         if not inputs and names is None:
-            raise UsageError("give an INPUT with --text-column, or --names FILE")
-        if prompt and not inputs:
-            raise UsageError("--prompt shows rows: give an INPUT with --text-column")
+            raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
+        if prompt and not by_texts:
+            raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
         if prompt and names is not None:
             raise UsageError("--prompt asks for names and --names gives them: use one at a time")
         model = load_model(model_path, inputs or ())
         _check_target(output, model_path)
         given = {} if names is None else read_names(names, model.n_clusters)
-        if inputs and text_column:
+        if inputs:
             from dinkcli.data.base import Columns
 
-            data = open_for(model, inputs, Columns(column, text=text_column), bad_rows)
-            found = find(model, data, text_column, device, quiet or as_json)
-            if prompt:
-                from dinkcli.insight.names import packet
+            wanted = Columns(
+                column,
+                label=label_column,
+                labels=tuple(labels or ()),
+                text=text_column,
+                texts=tuple(texts or ()),
+            )
+            data = open_for(model, inputs, wanted, bad_rows)
+            if by_texts:
+                found = find(model, data, device, quiet or as_json)
+                if prompt:
+                    from dinkcli.insight.names import packet
 
-                sys.stdout.write(packet(found))
-                return
-            model.names, model.terms = found.names, found.terms
+                    sys.stdout.write(packet(found))
+                    return
+                model.names, model.terms = found.names, found.terms
+            if by_labels:
+                model.names = _by_labels(model, data, device, quiet or as_json)
         known = model.names or [""] * model.n_clusters
         model.names = [given.get(j, text) for j, text in enumerate(known)]
         target = output or model_path
@@ -117,7 +142,7 @@ def name(
             say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
-def find(model: Model, data: DataSet, text_column: str, device: str, quiet: bool) -> Named:
+def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
     from dinkcli.processes.device import resolve_device
@@ -126,9 +151,21 @@ def find(model: Model, data: DataSet, text_column: str, device: str, quiet: bool
         return find_names(
             model,
             data,
-            text_column,
             resolve_device(device),
             on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
+        )
+
+
+def _by_labels(model: Model, data: DataSet, device: str, quiet: bool) -> list[str]:
+    from dinkcli.insight.labelled import names_by_labels
+    from dinkcli.processes.device import resolve_device
+
+    with ProgressLines(quiet) as progress:
+        return names_by_labels(
+            model,
+            data,
+            resolve_device(device),
+            lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )
 
 

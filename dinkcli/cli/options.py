@@ -81,9 +81,23 @@ SampleWeight = Annotated[
 IdColumn = Annotated[
     str | None, option(INPUT, help="A column that names the rows; without it, they are numbered.")
 ]
-LabelColumn = Annotated[
-    str | None, option(INPUT, help="The column of the true classes to compare with.")
+_BESIDE = (
+    "for each row, in their order: txt (a line each), csv, json, jsonl, parquet, Arrow or npy. "
+    "FILE:COLUMN chooses a column. One file for all inputs, or the option once for each."
+)
+Ids = Annotated[
+    list[str] | None,
+    option(INPUT, "--ids", metavar="FILE", help=f"A file with a name {_BESIDE}"),
 ]
+Labels = Annotated[
+    list[str] | None,
+    option(INPUT, "--labels", metavar="FILE", help=f"A file with a true class {_BESIDE}"),
+]
+Texts = Annotated[
+    list[str] | None,
+    option(INPUT, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}"),
+]
+LabelColumn = Annotated[str | None, option(INPUT, help="The column of the true classes.")]
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
 
 Metric = Annotated[

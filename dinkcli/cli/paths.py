@@ -169,6 +169,7 @@ def warn_if_unfinished(model: Model, path: str) -> None:
 
 def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
     """Raises UsageError when the output is one of the inputs."""
-    for path in (*(reader.path for reader in data.readers), *others):
+    beside = [] if data.beside is None else data.beside.paths
+    for path in (*(reader.path for reader in data.readers), *beside, *others):
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
             raise UsageError(f"{target}: is an input of this run; choose another output")

@@ -14,10 +14,12 @@ from dinkcli.cli.options import (
     Device,
     Exemplars,
     IdColumn,
+    Ids,
     Inputs,
     ModelPath,
     Quiet,
     TextColumn,
+    Texts,
     option,
 )
 from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
@@ -34,7 +36,9 @@ def report(
         ),
     ],
     id_column: IdColumn = None,
+    ids: Ids = None,
     text_column: TextColumn = None,
+    texts: Texts = None,
     points: Annotated[
         int, option(OUTPUT, help="How many rows the map shows at most.", min=1)
     ] = 50_000,
@@ -70,7 +74,13 @@ def report(
         by_suffix(output, {"html": "html"})
         check_target(output)
         model = load_model(model_path, inputs)
-        wanted = Columns(column, id=id_column, text=text_column)
+        wanted = Columns(
+            column,
+            id=id_column,
+            ids=tuple(ids or ()),
+            text=text_column,
+            texts=tuple(texts or ()),
+        )
         data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)
 
@@ -83,8 +93,8 @@ def report(
                 model,
                 data,
                 resolve_device(device),
-                id_column=id_column,
-                text_column=text_column,
+                id_column=data.columns.id,
+                text_column=data.columns.text,
                 n_points=points,
                 n_exemplars=exemplars,
                 projection=projection,

@@ -17,6 +17,7 @@ from dinkcli.cli.options import (
     Device,
     Dim,
     IdColumn,
+    Ids,
     Inputs,
     JobMemory,
     Json,
@@ -74,6 +75,7 @@ def sample(
     compression: Compression = None,
     resume: WorkResume = False,
     id_column: IdColumn = None,
+    ids: Ids = None,
     columns: CarriedColumns = None,
     csv_safe: CsvSafe = False,
     memory: JobMemory = None,
@@ -96,13 +98,14 @@ def sample(
     """
     with error_boundary():
         started = time.monotonic()
-        from dinkcli.cli.jobs import JobRun, levels_of
+        from dinkcli.cli.assign_run import levels_of
+        from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
         run = JobRun.of(output, format, compression, csv_safe, None, resume, json_file, memory)
         opened = run.open(
-            model_path, inputs, run.columns(column, id_column, columns, dim), bad_rows, quiet
+            model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
         )
 
         from dinkcli.jobs.sample import COLUMNS, SampleJob, write_sample

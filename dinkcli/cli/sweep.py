@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
@@ -19,12 +19,16 @@ from dinkcli.cli.options import (
     Quiet,
     SampleWeight,
     Seed,
+    TextColumn,
+    Texts,
     option,
 )
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
 
 if TYPE_CHECKING:
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.insight.names import Named
     from dinkcli.insight.recommend import Candidate, Sweep
 
 _BAR = 16
@@ -33,6 +37,7 @@ _BAR = 16
 _NEIGHBOUR = 1.12
 _LONG_RUN = 5
 _ALIKE = 0.2
+_NAMED = 20  # clusters in a table
 
 
 def sweep(
@@ -52,6 +57,8 @@ def sweep(
     sample_weight: SampleWeight = None,
     seed: Seed = 0,
     device: Device = "auto",
+    text_column: TextColumn = None,
+    texts: Texts = None,
     column: Column = None,
     bits: Bits = False,
     bad_rows: BadRows = "stop",
@@ -63,6 +70,7 @@ def sweep(
     Examples:
         dink sweep emb.npy
         dink sweep emb.parquet -k 10:400 --metric cosine
+        dink sweep emb.npy --texts texts.txt
     """
     with error_boundary():
         from dinkcli.insight.ranges import parse_numbers
@@ -72,9 +80,14 @@ def sweep(
         from dinkcli.data.base import Columns
         from dinkcli.data.weights import read_weights, weight_column
 
-        data = open_twice(
-            inputs, Columns(column, bits=bits, weight=weight_column(sample_weight)), bad_rows
+        columns = Columns(
+            column,
+            bits=bits,
+            weight=weight_column(sample_weight),
+            text=text_column,
+            texts=tuple(texts or ()),
         )
+        data = open_twice(inputs, columns, bad_rows)
         most = data.known_rows // 2
         if wanted[-1] > most and not (quiet or as_json):
             say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
@@ -94,12 +107,54 @@ def sweep(
                     "trying numbers of clusters", done, total, "tried"
                 ),
             )
+        named = None
+        if data.columns.text is not None:
+            named = _named(found, data, metric, device, quiet or as_json)
         if as_json:
-            print_json(found.as_dict())
+            clusters = {} if named is None else {"clusters": _clusters(named)}
+            print_json(found.as_dict() | clusters)
         else:
             _show(found, data.name, between)
+            if named is not None:
+                _show_names(named)
             if found.bad_rows and not quiet:
                 say(f"bad rows left out: {found.bad_rows}")
+
+
+def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Named:
+    """What the clusters of the workable K would be about, as far as a sweep knows them."""
+    import numpy as np
+
+    from dinkcli.cli.name import find
+    from dinkcli.models.model import Model
+
+    assert found.cluster_centers is not None
+    model = Model(found.cluster_centers, np.ones(found.workable), metric)
+    return find(model, data, device, quiet)
+
+
+def _clusters(named: Named) -> list[dict[str, Any]]:
+    """Plain JSON, the largest first."""
+    order = sorted(range(len(named.sizes)), key=lambda j: -named.sizes[j])
+    return [
+        {"size": named.sizes[j], "name": named.names[j], "terms": named.terms[j]} for j in order
+    ]
+
+
+def _show_names(named: Named) -> None:
+    clusters = _clusters(named)
+    table = new_table([Field("rows", "right"), Field("share", "right"), Field("about", text=True)])
+    total = max(1, sum(named.sizes))
+    for cluster in clusters[:_NAMED]:
+        share = f"{cluster['size'] / total:.1%}"
+        add_row(table, cluster["size"], share, cluster["name"] or "-")
+    hidden = len(clusters) - _NAMED
+    show(
+        f"what {len(clusters)} clusters would be about",
+        table,
+        f"and {hidden} smaller ones" if hidden > 0 else "",
+        "A first look: dink train makes better ones.",
+    )
 
 
 def _show(found: Sweep, name: str, between: bool) -> None:

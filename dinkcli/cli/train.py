@@ -29,6 +29,7 @@ from dinkcli.cli.options import (
     Seed,
     Starts,
     TextColumn,
+    Texts,
     Verbose,
     option,
 )
@@ -118,6 +119,7 @@ def train(
     ] = False,
     match_path: Match = None,
     text_column: TextColumn = None,
+    texts: Texts = None,
     dim: Dim = None,
     bits: Bits = False,
     bad_rows: BadRows = "stop",
@@ -186,7 +188,12 @@ def train(
             n_clusters=n_clusters,
             options=options,
             columns=Columns(
-                column, dim=dim, bits=bits, weight=weight_column(sample_weight), text=text_column
+                column,
+                dim=dim,
+                bits=bits,
+                weight=weight_column(sample_weight),
+                text=text_column,
+                texts=tuple(texts or ()),
             ),
             init=init,
             device=device,

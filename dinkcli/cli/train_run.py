@@ -89,7 +89,7 @@ class TrainRun:
             check_target(self.target)
         limit = None if self.memory is None else parse_size(self.memory)
         if not group.alone:
-            refuse_streams(self.inputs)
+            refuse_streams([*self.inputs, *self.columns.texts])
         data = open_inputs(self.inputs, self.columns, self.bad_rows)
         for path in (self.target, self.checkpoint):
             refuse_overwriting(path, data)
@@ -183,7 +183,7 @@ class Prepared:
         if self.data.columns.text is not None:
             from dinkcli.cli.name import find
 
-            found = find(model, self.data, self.data.columns.text, self.run.device, quiet)
+            found = find(model, self.data, self.run.device, quiet)
             model.names, model.terms = found.names, found.terms
         return model
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.errors import DinkError, InputError
+from dinkcli.errors import DinkError, InputError, UsageError
 
 NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
@@ -38,6 +38,12 @@ class Columns:
         weight: the column of weights; it travels along.
         bits: bytes are packed bits, of which ``dim`` or all are dimensions.
         dim: D, for columns of bytes, which do not say it themselves.
+        ids, labels, texts: files with one of them for each row, in place of a column of the inputs
+            (see ``sidefiles``).
+        alone: no vectors are looked for, what travels along is all that is wanted.
+
+    Raises:
+        UsageError: a column and files for the same.
     """
 
     vectors: str | None = None
@@ -49,6 +55,15 @@ class Columns:
     text: str | None = None
     weight: str | None = None
     bits: bool = False
+    ids: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("id", "label", "text"):
+            if getattr(self, name) is not None and getattr(self, f"{name}s"):
+                raise UsageError(f"--{name}s and --{name}-column: give one of the two")
 
     @property
     def carried(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.data.sidecars import Sidecars
 from dinkcli.data.usable import checked
 from dinkcli.errors import InputError, UsageError
 
@@ -33,6 +34,7 @@ class DataSet:
             direction is needed: "stop" raises at the first; "skip" and "label" mark them in
             ``Block.bad`` for the consumer to leave out or to label -1.
         notes: what the user should know about the inputs.
+        beside: what files beside the inputs say of the rows.
         first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
     """
 
@@ -42,6 +44,7 @@ class DataSet:
     notes: Sequence[str] = ()
     first: int = 0
     stop: int | None = None
+    beside: Sidecars | None = None
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
@@ -118,7 +121,8 @@ class DataSet:
     @property
     def carried(self) -> pa.Schema:
         """Names and types of the columns that travel along with the rows."""
-        return self.readers[0].carried
+        carried = self.readers[0].carried
+        return carried if self.beside is None else pa.schema([*carried, *self.beside.schema])
 
     @property
     def column(self) -> str | None:
@@ -157,9 +161,11 @@ class DataSet:
         if self.stop is not None:
             until = self.stop if until is None else min(until, self.stop)
         before = 0
+        counts: list[int | None] = []
         for number, reader in enumerate(self.readers):
             if until is not None and (before >= until or since >= until):
                 return
+            counts.append(reader.n_rows)
             if reader.n_rows is not None and before + reader.n_rows <= since:
                 before += reader.n_rows
                 continue
@@ -173,8 +179,15 @@ class DataSet:
                 if block.bad is not None and self.bad_rows == STOP:
                     self._refuse(number, block, blocks, rows, nonzero, until)
                 done = block.start + len(block)
-                yield replace(block, start=before + block.start)
-            before += done if reader.n_rows is None else reader.n_rows
+                block = replace(block, start=before + block.start)
+                if self.beside is not None and before + done > self.beside.n_rows:
+                    done += sum(map(len, blocks))
+                    break
+                yield block if self.beside is None else self.beside.joined(block)
+            done = done if reader.n_rows is None else reader.n_rows
+            counts[-1], before = done, before + done
+        if self.beside is not None and until is None:
+            self.beside.check(self.readers, counts)
 
     def _cut(self, block: Block, before: int) -> Block:
         """Without what lies outside a part; ``before`` rows are in the inputs before this one."""
@@ -263,6 +276,10 @@ class DataSet:
         if done == len(result):
             return result, None
         return result[:done], np.flatnonzero(good)
+
+    def beside_identity(self) -> dict[str, Any]:
+        """What tells files beside the inputs from others, as plain JSON; empty without any."""
+        return {} if self.beside is None else {"beside": self.beside.identity()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data a model was trained on, without reading all of them."""

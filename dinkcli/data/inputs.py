@@ -27,6 +27,7 @@ from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
+from dinkcli.data.sidefiles import check_standard_input, open_sidecars
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 
@@ -51,9 +52,9 @@ def open_inputs(
             dimensions.
         InputError: content of no known format, a damaged file, no rows.
     """
-    opened: list[Reader] = [
-        open_source(source, columns) for path in paths for source in sources(path)
-    ]
+    check_standard_input(columns, paths)
+    groups = [[open_source(source, columns) for source in sources(path)] for path in paths]
+    opened = [reader for group in groups for reader in group]
     if columns.bits:
         opened = [BitsReader(reader, columns.dim) for reader in opened]
     readers = [reader for reader in opened if reader.n_rows != 0]
@@ -74,7 +75,12 @@ def open_inputs(
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
-    data = DataSet(readers, columns, bad_rows, notes)
+    parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
+    taken = readers[0].carried.names
+    columns, beside = open_sidecars(columns, [n for n in parts if n], taken)
+    if beside is not None:
+        beside.check(readers, [reader.n_rows for reader in readers])
+    data = DataSet(readers, columns, bad_rows, notes, beside=beside)
     if data.n_features == 0:
         raise InputError(f"{data.name}: rows of 0 features; nothing to do")
     return data
@@ -205,10 +211,11 @@ def _fail(source: Source, head: bytes) -> NoReturn:
     what = foreign.named(head, source) or foreign.named_text(head, source.name)
     if what is not None:
         raise InputError(f"{source.name}: {what}")
+    texts = source.name.lower().endswith((".txt", ".csv", ".tsv"))
     raise InputError(
         f"{source.name}: no format that dink reads ({_found(head)}): expected npy, npz, parquet, "
         "Arrow, safetensors, fvecs, HDF5, jsonl, json, csv of numbers or word vectors; convert it "
-        "to one"
+        "to one" + (", or, if it is about the rows of another, give it by --texts" if texts else "")
     )
 
 

@@ -44,12 +44,15 @@ def is_stream(reader: Reader) -> bool:
 
 def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:
     readers = list(data.readers)
+    plain = replace(data.whole, beside=None)
     ranges = {number: (first, end) for number, first, end in data.spans()}
     for number, reader in enumerate(readers):
         if reader.n_rows is None:
-            readers[number] = _copy(replace(data.whole, readers=[reader]))
+            readers[number] = _copy(replace(plain, readers=[reader]))
         elif number in ranges and wanted(reader):
-            readers[number] = _copy(replace(data.whole, readers=[reader]).part(*ranges[number]))
+            readers[number] = _copy(replace(plain, readers=[reader]).part(*ranges[number]))
+    if data.beside is not None:
+        data.beside.check(readers, [reader.n_rows for reader in readers])
     return replace(data, readers=readers)
 
 

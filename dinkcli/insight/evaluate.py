@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from dinkcli.data.dataset import DataSet
@@ -59,15 +57,12 @@ def evaluate(
     model: Model,
     data: DataSet,
     device: torch.device | str = "cpu",
-    labels: pa.Array | None = None,
-    label_column: str | None = None,
     on_rows: OnRows = lambda phase, done: None,
 ) -> Evaluation:
     """Measures the clusters that ``model`` makes of ``data``, in two passes over it.
 
     Args:
-        labels: (N,) true classes, in the order of the rows.
-        label_column: instead of them, a column that ``data`` carries.
+        data: its column of labels, if it carries one, has the true classes.
         on_rows: called with the pass's name and the rows seen so far.
 
     Raises:
@@ -76,20 +71,18 @@ def evaluate(
     """
     first = FirstPass(model.n_clusters, model.n_features, device)
     counts = Contingency(model.n_clusters)
-    unlabelled = 0
+    unlabelled, label = 0, data.columns.label
     for view in survey(model, data, device):
         first.add(view)
         on_rows("assign", view.end)
-        if labels is not None:
-            unlabelled += _count(counts, labels.take(pa.array(view.rows)), view)
-        elif label_column is not None and view.carried is not None:
-            unlabelled += _count(counts, view.carried.column(label_column), view)
+        if label is not None and view.carried is not None:
+            unlabelled += count_labels(counts, view.carried.column(label), view)
     second = SecondPass(first)
     for view in survey(model, data, device):
         second.add(view)
         on_rows("spread", view.end)
     measured = quality(first, second)
-    if labels is None and label_column is None:
+    if label is None:
         return Evaluation(measured)
     if not counts.classes:
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
@@ -99,44 +92,7 @@ def evaluate(
     return Evaluation(measured, agreement(table), classes, table, unlabelled)
 
 
-def read_labels(path: str, n_rows: int) -> pa.Array:
-    """The (N,) labels of a file: a 1-D .npy array, or parquet with one column.
-
-    Raises:
-        UsageError: no such file.
-        InputError: neither, or not one label for each row.
-    """
-    if not os.path.isfile(path):
-        raise UsageError(f"--labels {path}: no such file; --label-column names a column")
-    with open(path, "rb") as file:
-        start = file.read(4)
-    try:
-        labels = _from_parquet(path) if start == b"PAR1" else _from_npy(path)
-    except (ValueError, EOFError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path}: cannot be read as labels: {str(error).splitlines()[0]}; expected a 1-D .npy "
-            "array or parquet with one column"
-        ) from error
-    if len(labels) != n_rows:
-        raise InputError(f"{path}: {len(labels)} labels for {n_rows} rows, expected one for each")
-    return labels
-
-
-def _from_npy(path: str) -> pa.Array:
-    array = np.load(path, allow_pickle=False)
-    if array.ndim != 1:
-        raise ValueError(f"shape {array.shape}")
-    return pa.array(array)
-
-
-def _from_parquet(path: str) -> pa.Array:
-    table = pq.read_table(path)
-    if table.num_columns != 1:
-        raise ValueError(f"{table.num_columns} columns")
-    return table.column(0).combine_chunks()
-
-
-def _count(counts: Contingency, labels: pa.Array, view: View) -> int:
+def count_labels(counts: Contingency, labels: pa.Array, view: View) -> int:
     """Counts a block's labels; returns how many are null or NaN."""
     if pa.types.is_nested(labels.type):
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")

@@ -29,10 +29,12 @@ class Exemplar:
 
 
 class Exemplars:
-    """Keeps the ``number`` rows nearest to each of K centres; memory for these alone."""
+    """Keeps the ``number`` rows nearest to each of K centres, or of those that belong to it the
+    ``farthest``; memory for these alone."""
 
-    def __init__(self, n_clusters: int, number: int):
+    def __init__(self, n_clusters: int, number: int, farthest: bool = False):
         self._n_clusters, self._number = n_clusters, number
+        self._sign = -1 if farthest else 1
         self._labels = np.empty(0, np.int64)
         self._distances = np.empty(0)
         self._rows = np.empty(0, np.int64)
@@ -56,7 +58,7 @@ class Exemplars:
             self._carried = self._carried.take(pa.array(best)).combine_chunks()
 
     def of_clusters(self) -> list[list[Exemplar]]:
-        """K lists, each nearest first and shorter for a cluster of few rows."""
+        """K lists, each nearest (or farthest) first and shorter for a cluster of few rows."""
         values = [{} for _ in self._rows] if self._carried is None else self._carried.to_pylist()
         result: list[list[Exemplar]] = [[] for _ in range(self._n_clusters)]
         for label, distance, row, carried in zip(
@@ -71,7 +73,7 @@ class Exemplars:
 
     def _nearest(self, labels: np.ndarray, distances: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Positions of the nearest rows of each label: by label, distance, then row."""
-        order = np.lexsort((rows, distances, labels))
+        order = np.lexsort((rows, self._sign * distances, labels))
         sizes = np.bincount(labels, minlength=self._n_clusters)
         rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return order[rank < self._number]

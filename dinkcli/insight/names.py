@@ -30,7 +30,7 @@ _WORD = re.compile(r"[^\W\d_][^\W_]+")
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_CHARACTERS = 2000  # of one text
 _MOST_TERMS = 2_000_000  # in memory, of all clusters; terms that occurred once go first
-_TERMS = 8  # of a cluster
+TERMS = 8  # of a cluster
 _IN_A_NAME = 3
 _SAME = 0.6  # a pair that makes up this share of a word's texts stands for the word
 _STOP_WORDS_TEXT = """
@@ -52,29 +52,33 @@ class Named:
         names: K names, "" for a cluster without words.
         terms: K lists of distinctive terms, highest weight first.
         exemplars: K lists of the rows nearest to each centre.
+        sizes: K numbers of rows.
     """
 
     names: list[str]
     terms: list[list[str]]
     exemplars: list[list[Exemplar]]
+    sizes: list[int]
 
 
 def find_names(
     model: Model,
     data: DataSet,
-    column: str,
     device: torch.device | str = "cpu",
     n_exemplars: int = 8,
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Named:
-    """Looks at every row once, at the texts of ``column``, which ``data`` carries.
+    """Looks at every row once, at the texts that ``data`` carries.
 
     Raises:
         InputError: rows that the model cannot take.
+        ValueError: the data carry no texts.
     """
     from dinkcli.insight.exemplars import Exemplars
     from dinkcli.insight.survey import survey
 
+    if (column := data.columns.text) is None:
+        raise ValueError(f"{data.name}: without a column of texts")
     terms = Terms(model.n_clusters)
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     for view in survey(model, data, device):
@@ -83,8 +87,9 @@ def find_names(
             texts = view.carried.column(column).to_pylist()
             terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
         on_rows(view.end)
-    found = terms.of_clusters(_TERMS)
-    return Named([name_of(each) for each in found], found, exemplars.of_clusters())
+    found = terms.of_clusters(TERMS)
+    names = [name_of(each) for each in found]
+    return Named(names, found, exemplars.of_clusters(), terms.sizes)
 
 
 def name_of(terms: Sequence[str]) -> str:
@@ -93,7 +98,7 @@ def name_of(terms: Sequence[str]) -> str:
 
 
 def distinctive_terms(
-    texts: Iterable[str], labels: Sequence[int], n_clusters: int, number: int = _TERMS
+    texts: Iterable[str], labels: Sequence[int], n_clusters: int, number: int = TERMS
 ) -> list[list[str]]:
     """The ``number`` terms of the highest weight of each of K clusters, highest first."""
     terms = Terms(n_clusters)
@@ -119,6 +124,11 @@ class Terms:
                 Counter({term: n for term, n in counter.items() if n > 1})
                 for counter in self._counts
             ]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Texts of each cluster."""
+        return [self._rows[label] for label in range(len(self._counts))]
 
     def of_clusters(self, number: int) -> list[list[str]]:
         """K lists of at most ``number`` terms. A term must occur in two texts of its cluster, in

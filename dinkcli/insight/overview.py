@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 
 _CHUNK_ELEMENTS = 1 << 22
@@ -44,6 +45,43 @@ def nearest_pairs(model: Model, number: int) -> list[Pair]:
             for i, j in pairs
         ]
     return sorted(best, key=lambda pair: (pair.distance, pair))[:number]
+
+
+def neighbours(model: Model, cluster: int, number: int) -> list[tuple[int, float]]:
+    """The clusters whose centres are nearest to that of ``cluster``, with the distances, nearest
+    first."""
+    centers = model.cluster_centers.astype(np.float64)
+    distances = np.linalg.norm(centers - centers[cluster], axis=1)
+    order = np.argsort(distances, kind="stable")
+    return [(int(j), float(distances[j])) for j in order if j != cluster][:number]
+
+
+def cluster_of(model: Model, text: str) -> int:
+    """The cluster of a number, a name, or a part of a name that only one of them has.
+
+    Raises:
+        UsageError: none or several.
+    """
+    k, wanted = model.n_clusters, text.strip().casefold()
+    if wanted.isdecimal():
+        if int(wanted) >= k:
+            raise UsageError(f"--cluster {text}: the model has the clusters 0 to {k - 1}")
+        return int(wanted)
+    names = [name.casefold() for name in model.names]
+    if not any(names):
+        raise UsageError(
+            f"--cluster {text}: the clusters have no names, only numbers from 0 to {k - 1}; dink "
+            "name gives them some"
+        )
+    exact = [j for j, name in enumerate(names) if name == wanted]
+    found = exact or [j for j, name in enumerate(names) if wanted in name]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(f"--cluster {text}: no cluster has that in its name")
+    some = ", ".join(f"{j} ({model.names[j]})" for j in found[:5])
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    raise UsageError(f"--cluster {text}: may be {some}{more}; give the number")
 
 
 def spreads(model: Model) -> np.ndarray | None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What makes a K clear. docs/LOG.md has the figures of data with and without one.
 LEAST_EXCESS = 0.03
@@ -57,6 +60,7 @@ class Sweep:
             that separates best from noise and is found again best, both weighed alike.
         workable_reason: why that one.
         bad_rows: rows that were left out.
+        cluster_centers: (K, D) float32, centres for the workable K; training makes better ones.
     """
 
     candidates: list[Candidate]
@@ -65,6 +69,7 @@ class Sweep:
     workable: int
     workable_reason: str
     bad_rows: int = 0
+    cluster_centers: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""

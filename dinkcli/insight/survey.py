@@ -6,7 +6,7 @@ Shapes: N rows, B rows in a block, K clusters, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,35 @@ class View:
 
     def __len__(self) -> int:
         return len(self.z)
+
+    def first(self, number: int) -> View:
+        """At most so many of the rows."""
+        if number >= len(self):
+            return self
+        return replace(
+            self,
+            rows=self.rows[:number],
+            z=self.z[:number],
+            labels=self.labels[:number],
+            distances=self.distances[:number],
+            second_distances=self.second_distances[:number],
+            carried=None if self.carried is None else self.carried.slice(0, number),
+        )
+
+    def of_cluster(self, cluster: int) -> View:
+        """The rows of one cluster alone, with labels of 0."""
+        here = (self.labels == cluster).nonzero()[:, 0]
+        places = here.cpu().numpy()
+        return View(
+            self.end,
+            self.rows[places],
+            self.n_bad,
+            self.z[here],
+            torch.zeros_like(here),
+            self.distances[here],
+            self.second_distances[here],
+            None if self.carried is None else self.carried.take(pa.array(places)),
+        )
 
 
 def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:

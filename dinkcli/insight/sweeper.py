@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -82,7 +82,9 @@ def sweep(
         )
         for i, k in enumerate(tried)
     ]
-    return recommend(candidates, rows.n_bad)
+    chosen = recommend(candidates, rows.n_bad)
+    centers = found[chosen.workable].centers.cpu() + rows.shift
+    return replace(chosen, cluster_centers=centers.float().numpy())
 
 
 @dataclass(frozen=True)

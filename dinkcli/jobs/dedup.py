@@ -138,7 +138,9 @@ class _Search:
         old = None if job.old is None else repeatable(job.old)
         # Old rows come first: the lowest row of a group is an old one where there is one.
         self.n_old = 0 if old is None else old.known_rows
-        self.data = new if old is None else replace(new, readers=[*old.readers, *new.readers])
+        self.data = replace(new, beside=None)
+        if old is not None:
+            self.data = replace(self.data, readers=[*old.readers, *new.readers])
         self.device = device
 
     @cached_property

@@ -9,11 +9,8 @@ import csv
 import json
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from dinkcli.errors import InputError, UsageError
-
-_MOST_CENTERS = 20_000  # whose tree takes their number squared, 8 bytes each
 
 
 def balanced(sizes: np.ndarray, number: int) -> np.ndarray:
@@ -54,21 +51,14 @@ def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndar
     return shares
 
 
-def on_levels(
-    sizes: np.ndarray, number: int, centers: np.ndarray, levels: tuple[int, ...]
-) -> np.ndarray:
+def on_levels(sizes: np.ndarray, number: int, levels: list[np.ndarray]) -> np.ndarray:
     """(K,) int64: equal shares of the groups of the first level, of each for its groups on the
     next, and so on down to clusters.
 
     Args:
-        centers: (K, D); groups are those of Ward's tree of the centres.
-        levels: how many groups each level has, ascending.
+        levels: (K,) the group of each cluster on each level, coarse ones first.
     """
-    if len(centers) > _MOST_CENTERS:
-        raise UsageError(f"--levels: for at most {_MOST_CENTERS} clusters, not {len(centers)}")
-    tree = linkage(centers.astype(np.float64), "ward")
-    cuts = [fcluster(tree, level, "maxclust") for level in levels]
-    return _shared(sizes, number, [*cuts, np.arange(len(sizes))])
+    return _shared(sizes, number, [*levels, np.arange(len(sizes))])
 
 
 def _shared(sizes: np.ndarray, number: int, cuts: list[np.ndarray]) -> np.ndarray:

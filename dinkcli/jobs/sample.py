@@ -30,6 +30,7 @@ from dinkcli.jobs.survey import OnStep, Survey, mixed, survey
 from dinkcli.jobs.table import Found, Table
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
+from dinkcli.models.tree import parents
 
 _MOST_BYTES = 64 << 20
 _ROWS = 1 << 16
@@ -61,6 +62,7 @@ class SampleJob:
             "bad_rows": self.data.bad_rows,
             "id_column": self.data.columns.id,
             **asdict(self.options),
+            **self.data.beside_identity(),
         }
 
 
@@ -140,7 +142,9 @@ def _shares(
         amounts = np.bincount(labels + 1, weights, n_clusters + 1)[1:]
         return quotas.proportional(amounts.astype(np.float64), sizes, number)
     if options.levels:
-        return quotas.on_levels(sizes, number, job.model.cluster_centers, options.levels)
+        tree = job.model.tree
+        groups = [parents(tree, level) for level in options.levels]
+        return quotas.on_levels(sizes, number, groups)
     return quotas.balanced(sizes, number)
 
 

@@ -95,6 +95,14 @@ class Model:
         return unmapped(self.cluster_centers, self.map, self.origin)
 
     @property
+    def tree(self) -> list[tuple[int, int, float]]:
+        """The merges of Ward's tree of the centres, with the weight of their training rows (see
+        ``models.tree.ward``); made anew each time."""
+        from dinkcli.models.tree import ward
+
+        return ward(self.cluster_centers, self.cluster_sizes)
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
         centers = np.ascontiguousarray(self.cluster_centers, "<f4")

@@ -10,9 +10,11 @@ from sklearn import metrics
 
 import dinkcli
 from dinkcli.api import open_data
+from dinkcli.data.base import Columns
+from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Contingency, agreement
-from dinkcli.insight.evaluate import evaluate, read_labels
+from dinkcli.insight.evaluate import evaluate
 from dinkcli.models.model import Model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -137,10 +139,15 @@ def test_one_and_empty_clusters(blobs):
         assert "NaN" not in str(found.as_dict())
 
 
+def labelled(path):
+    """z.npy beside the file of its labels."""
+    return open_inputs([str(path.parent / "z.npy")], Columns(labels=(str(path),)))
+
+
 def test_labels_of_every_kind(tmp_path, blobs):
     z, truth = blobs
     model = dinkcli.train(z, 3, device="cpu")
-    data = open_data(z)
+    np.save(tmp_path / "z.npy", z)
     names = np.array(["red", "green", "blue"])[truth]
     kinds = {
         "i.npy": truth.astype(np.int16),
@@ -154,29 +161,14 @@ def test_labels_of_every_kind(tmp_path, blobs):
             np.save(tmp_path / name, labels)
         else:
             pq.write_table(labels, tmp_path / name)
-        found = evaluate(model, data, labels=read_labels(str(tmp_path / name), 300))
+        found = evaluate(model, labelled(tmp_path / name))
         assert found.agreement.accuracy == pytest.approx(
             1.0 if name[0] != "b" else found.table.max(1).sum() / 300
         )
     gaps = pa.array([None if i < 10 else int(t) for i, t in enumerate(truth)])
-    found = evaluate(model, data, labels=gaps)
+    pq.write_table(pa.table({"l": gaps}), tmp_path / "gaps.parquet")
+    found = evaluate(model, labelled(tmp_path / "gaps.parquet"))
     assert (found.unlabelled, found.table.sum()) == (10, 290)
+    pq.write_table(pa.table({"l": pa.nulls(300, pa.int32())}), tmp_path / "none.parquet")
     with pytest.raises(InputError, match="every label is null"):
-        evaluate(model, data, labels=pa.nulls(300, pa.int32()))
-
-
-def test_labels_that_are_none(tmp_path, blobs):
-    np.save(tmp_path / "short.npy", np.zeros(5))
-    with pytest.raises(InputError, match=r"short.npy: 5 labels for 300 rows"):
-        read_labels(str(tmp_path / "short.npy"), 300)
-    np.save(tmp_path / "flat.npy", np.zeros((300, 2)))
-    with pytest.raises(InputError, match=r"cannot be read as labels: shape \(300, 2\)"):
-        read_labels(str(tmp_path / "flat.npy"), 300)
-    np.save(tmp_path / "objects.npy", np.array([{}] * 300), allow_pickle=True)
-    with pytest.raises(InputError, match="cannot be read as labels: Object arrays"):
-        read_labels(str(tmp_path / "objects.npy"), 300)
-    (tmp_path / "empty").write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be read as labels"):
-        read_labels(str(tmp_path / "empty"), 300)
-    with pytest.raises(UsageError, match="no such file; --label-column names a column"):
-        read_labels("topic", 300)
+        evaluate(model, labelled(tmp_path / "none.parquet"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -124,3 +125,52 @@ def test_python_programmers_know_the_names_of_the_standard_library(tmp_path):
         words = {part for name in here[(-counts).argsort()][:3] for part in name.split(".")}
         known += any(set(term.split()) & words for term in terms[j][:3])
     assert known >= 35
+
+
+def test_labels_name_clusters(invoke, tmp_path):
+    """The commonest labels, until four of five rows have one of them."""
+    rows, truth = np.load(SAMPLES / "digits.npy"), np.load(SAMPLES / "digits_labels.npy")
+    model = dinkcli.train(rows, 10, seed=0)
+    model.terms = [["ink"]] * 10
+    model.save(tmp_path / "m.safetensors")
+    labels = ("--labels", SAMPLES / "digits_labels.npy")
+    invoke("name", "m.safetensors", SAMPLES / "digits.npy", *labels)
+    found = dinkcli.load(tmp_path / "m.safetensors")
+    clusters = dinkcli.assign(model, rows)
+    for j, name in enumerate(found.names):
+        shares = np.bincount(truth[clusters == j], minlength=10) / (clusters == j).sum()
+        order = np.argsort(-shares, kind="stable")
+        number = min(3, int((np.cumsum(shares[order]) < 0.8).sum()) + 1)
+        assert name == ", ".join(map(str, order[:number]))
+    assert found.terms == model.terms
+
+    shown = json.loads(
+        invoke("evaluate", "m.safetensors", SAMPLES / "digits.npy", *labels, "--json").stdout
+    )
+    assert shown["names"] == found.names
+    text = invoke("evaluate", "m.safetensors", SAMPLES / "digits.npy", *labels).stdout
+    for digit, j in enumerate(shown["agreement"]["matching"]):
+        assert re.search(rf"^ {digit} +{j} {found.names[j]} +\d+ ", text, re.MULTILINE)
+    weakest = np.argsort(shown["cluster_silhouette"], kind="stable")[:5]
+    rows = re.findall(r"^ +(\d+) +.* ([\d.]+) $", text.partition("least apart")[2], re.MULTILINE)
+    assert [int(j) for j, _ in rows] == weakest.tolist()
+
+
+def test_a_sweep_says_what_clusters_would_be_about(invoke, tmp_path):
+    """Well-separated clusters, whose texts have a word of their own each."""
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.repeat([0, 1, 2], [150, 100, 50]))
+    np.save(tmp_path / "x.npy", 1000 + np.eye(3, 5)[truth] * 9 + rng.normal(size=(300, 5)))
+    animals = ["ant", "bee", "cow"]
+    (tmp_path / "t.txt").write_text("".join(f"the {animals[j]} again\n" for j in truth))
+    line = ("sweep", "x.npy", "-k", "2:6", "--texts", "t.txt")
+    found = json.loads(invoke(*line, "--json").stdout)
+    assert found["n_clusters"] == 3
+    assert [(c["name"], c["size"]) for c in found["clusters"]] == [
+        ("ant", 150), ("bee", 100), ("cow", 50)
+    ]  # fmt: skip
+    shown = invoke(*line).stdout.partition("what 3 clusters would be about")[2]
+    assert re.findall(r"(\d+) +(\d+\.\d%) +(\w+) ", shown) == [
+        ("150", "50.0%", "ant"), ("100", "33.3%", "bee"), ("50", "16.7%", "cow")
+    ]  # fmt: skip
+    assert "clusters" not in json.loads(invoke("sweep", "x.npy", "-k", "2:6", "--json").stdout)

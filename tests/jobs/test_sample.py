@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 import dinkcli
 from dinkcli.jobs.choose import by_weight, inclusion
 from dinkcli.jobs.quotas import balanced, on_levels, proportional
+from dinkcli.models.tree import parents, ward
 
 SHARES = [200, 100, 60, 30, 7, 3]
 KINDS = ("balanced", "proportional", "prototypes", "diverse")
@@ -170,15 +171,15 @@ def test_shares_add_up():
     for _ in range(50):
         sizes = rng.integers(0, 50, 12)
         number = int(rng.integers(0, sizes.sum() + 1))
-        centers = rng.normal(size=(12, 3))
+        tree = ward(rng.normal(size=(12, 3)), np.ones(12))
         for shares in (
             balanced(sizes, number),
             proportional(sizes.astype(float), sizes, number),
-            on_levels(sizes, number, centers, (2, 5)),
+            on_levels(sizes, number, [parents(tree, level) for level in (2, 5)]),
         ):
             assert shares.sum() == number and (shares <= sizes).all() and (shares >= 0).all()
-    two = np.array([[0.0], [0.1], [0.2], [9.0]])
-    assert on_levels(np.full(4, 90), 60, two, (2,)).tolist() == [10, 10, 10, 30]
+    two = parents(ward(np.array([[0.0], [0.1], [0.2], [9.0]]), np.ones(4)), 2)
+    assert on_levels(np.full(4, 90), 60, [two]).tolist() == [10, 10, 10, 30]
 
 
 def test_wrong_use(invoke, data, tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Protocol
 
@@ -33,6 +33,8 @@ class Layout:
         carried: columns of the input that travel along, the id column among them.
         metadata: of the schema and of the columns about clusters: the model and its fingerprint.
         names: of the clusters, to be written in a column ``name``; outliers have an empty one.
+        parents: (K,) int32 groups of the clusters, by the column that they are written to; outliers
+            have -1.
 
     Raises:
         UsageError: two columns would have one name.
@@ -45,6 +47,7 @@ class Layout:
     carried: pa.Schema = NOTHING_CARRIED
     metadata: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
+    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(self.schema().names).items() if count > 1]
@@ -64,8 +67,8 @@ class Layout:
         return self.n_clusters if self.options.soft else self.options.top or 0
 
     def schema(self, flat: bool = False) -> pa.Schema:
-        """Columns: id or row, cluster, name, distance, clusters, probabilities, then those that
-        travel along.
+        """Columns: id or row, cluster, name, levels, distance, clusters, probabilities, then those
+        that travel along.
 
         ``flat`` gives each element of a list a column of its own, for formats without lists.
         """
@@ -73,6 +76,7 @@ class Layout:
         fields = [_field("cluster", pa.int32())]
         if self.names is not None:
             fields.append(_field("name", pa.string()))
+        fields += [_field(name, pa.int32()) for name in self.parents]
         if self.options.distance:
             fields.append(_field("distance", pa.float32()))
         kind = pa.float16() if self.options.probability_type == "float16" else pa.float32()
@@ -106,6 +110,7 @@ class Layout:
         if self.names is not None:
             # The label -1 takes the last one.
             columns.append(pa.array([*self.names, ""]).take(as_arrow(rows.labels % self._n_names)))
+        columns += self._above(rows.labels).values()
         if rows.distances is not None:
             columns.append(rows.distances)
         for name, values in zip(_LISTS, (rows.clusters, rows.probabilities), strict=True):
@@ -121,6 +126,12 @@ class Layout:
         arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
+    def _above(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) int32 groups of each level; the label -1 takes the last one."""
+        return {
+            name: np.append(group, np.int32(-1))[labels] for name, group in self.parents.items()
+        }
+
     @property
     def _n_names(self) -> int:
         return len(self.names or ()) + 1
@@ -131,12 +142,13 @@ class Layout:
         them then."""
         options = self.options
         kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
-        plain = not (options.distance or options.top or self.names is not None)
+        plain = not (options.distance or options.top or self.names is not None or self.parents)
         if plain and not (options.soft and options.marks_outliers):
             return np.dtype(kind if options.soft else "<i4")
         fields: list[tuple] = [("cluster", "<i4")]
         if self.names is not None:
             fields.append(("name", f"<U{max(1, *map(len, self.names))}"))
+        fields += [(name, "<i4") for name in self.parents]
         if options.distance:
             fields.append(("distance", "<f4"))
         if options.top:
@@ -153,6 +165,8 @@ class Layout:
         values["cluster"] = rows.labels
         if self.names is not None:
             values["name"] = np.array([*self.names, ""])[rows.labels]
+        for name, group in self._above(rows.labels).items():
+            values[name] = group
         for name in ("distance", *_LISTS):
             if name in values.dtype.fields:
                 values[name] = getattr(rows, "distances" if name == "distance" else name)

@@ -72,6 +72,8 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
         UsageError: no such column, or several candidates.
         InputError: no candidate.
     """
+    if wanted.alone:
+        return Found([], NUMBERS, "none are looked for", None)
     if wanted.vectors is not None:
         found = _named(path, schema, wanted.vectors, wanted.dim, peek, "named by --column")
         if found is None:

@@ -51,7 +51,7 @@ class Dialect:
     @property
     def described(self) -> str:
         """As ``info`` says it."""
-        parts = ["runs of spaces" if self.runs else SEPARATORS[self.separator]]
+        parts = ["runs of spaces" if self.runs else SEPARATORS.get(self.separator, "one column")]
         parts.append("a header" if self.header else "no header")
         if self.decimal == ",":
             parts.append("decimal commas")
@@ -151,7 +151,7 @@ class _Candidate:
         firsts = [row[0].strip() for row in self.records[header:]]
         return Dialect(
             self.separator,
-            _unique(names),
+            unique_names(names),
             header,
             self.quoted,
             comments,
@@ -165,7 +165,7 @@ class _Candidate:
 def _refuse_ragged(text: str, whole: bool) -> None:
     """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
     for separator in SEPARATORS:
-        records = _records(text, whole, separator, True)
+        records = records_of(text, whole, separator, True)
         lengths = Counter(len(record) for record in records)
         usual, times = lengths.most_common(1)[0] if lengths else (0, 0)
         fine = [record for record in records if len(record) == usual]
@@ -190,7 +190,7 @@ def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candida
     """The text under one separator, if all of its records agree and have numbers."""
     for runs in (False, True) if separator == " " else (False,):
         cut = re.sub(r"(?m)^ +| +$", "", re.sub(" {2,}", " ", text)) if runs else text
-        records = _records(cut, whole, separator, quoted)
+        records = records_of(cut, whole, separator, quoted)
         if not records or len({len(record) for record in records}) != 1:
             continue
         if separator != "," and len(records[0]) == 1:
@@ -202,7 +202,8 @@ def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candida
     return None
 
 
-def _records(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
+def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
+    """The fields of the first records; none where quotes are not closed."""
     csv.field_size_limit(1 << 30)
     reader = csv.reader(
         text.splitlines(keepends=True),
@@ -270,7 +271,7 @@ def _are_decimals(kinds: list[list[str]], records: list[list[str]]) -> bool:
     return sure and all(len(re.findall("[.,]", cell)) == 1 for _, cell in cells)
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique_names(names: list[str]) -> list[str]:
     """The names, with .1, .2 and so on behind those that came before, as pandas does it."""
     taken: set[str] = set()
     found = []

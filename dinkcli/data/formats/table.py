@@ -72,7 +72,9 @@ class TableReader:
         self.about = {"chosen": found.why}
         if found.note:
             self.notes = [found.note]
-        self.n_features, self.dtype = self._shape(self.places[0], wanted)
+        self.n_features, self.dtype = 0, np.dtype(np.float32)
+        if self.places:
+            self.n_features, self.dtype = self._shape(self.places[0], wanted)
 
     def _batches(
         self, rows: int, names: list[str], since: int = 0
@@ -147,6 +149,8 @@ class TableReader:
         self.source.check_unchanged()
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
+        if not self.places:
+            return Block(start, np.empty((len(batch), 0), np.float32), self._carry(batch))
         vectors, faults = vectors_of(batch, self.places, self.kind, self.n_features, self.dtype)
         return Block(start, vectors, self._carry(batch), faults.mask, faults.problem)
 

@@ -1,0 +1,229 @@
+"""Files that say something of each row, without vectors: text, csv, json, parquet, Arrow, npy.
+
+Shapes: N rows, B rows in a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.data.base import Columns, reading
+from dinkcli.data.files import Source, without_codec
+from dinkcli.data.formats import arrow, foreign, jsontext, npy, parquet
+from dinkcli.data.formats.delimited import CsvReader
+from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
+from dinkcli.data.formats.jsonlines import JsonLinesReader
+from dinkcli.data.formats.places import place_of
+from dinkcli.data.formats.table import TableReader
+from dinkcli.data.formats.text import decoded, open_text
+from dinkcli.data.packed import Kept, codec_of, unpacked_head
+from dinkcli.errors import InputError, UsageError
+
+_HEAD_BYTES = 256 << 10
+_BLOCK_BYTES = 4 << 20
+_ROWS = 1 << 16
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+_ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
+
+# Chooses a column among those of a schema.
+Choose = Callable[[pa.Schema], str]
+
+
+def values_of(
+    source: Source, role: str, column: str | None, choose: Choose
+) -> tuple[str, Iterator[pa.Array]]:
+    """Name of the column, or "" where there are none, and the values of all N rows in batches.
+
+    By its first bytes a file is parquet, Arrow or npy; by its name csv or json, with a column
+    also by its beginning; else each line is a value.
+
+    Args:
+        role: "id", "label" or "text": what the values are.
+        column: the one to take from a file that has columns.
+        choose: takes one where none is named.
+
+    Raises:
+        UsageError: no such column, or a column of a file without columns.
+        InputError: a damaged file, or one that holds something else.
+    """
+    source, head = _opened(source)
+    if head.startswith(npy.MAGIC):
+        _refuse(source, column, "an .npy file has none")
+        return "", _of_array(source)
+    if head.startswith((parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC)):
+        return _of_table(source, role, column, choose, lambda wanted: _binary(source, head, wanted))
+    try:
+        text = decoded(head)
+    except UnicodeDecodeError:
+        text = b"\0"
+    if b"\0" in text:
+        what = foreign.named(head, source) or f"it starts with {head[:8]!r}"
+        raise InputError(
+            f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
+        )
+    suffix = os.path.splitext(without_codec(source.name))[1].lower()
+    if suffix not in _TABLES and column is None:
+        return "", _of_lines(source)
+    if suffix in _TABLES[2:] or (suffix not in _TABLES and text.lstrip()[:1] in (b"{", b"[")):
+        layout = jsontext.layout_of(text)
+        if layout is None or layout == jsontext.ARRAYS:
+            _refuse(source, column, "these JSON values have none")
+            return "", _of_json(source)
+        known = layout
+
+        def from_json(wanted: Columns) -> TableReader:
+            return JsonLinesReader(source, wanted, text, known)
+
+        return _of_table(source, role, column, choose, from_json)
+    dialect = _dialect(text.decode(), len(head) < _HEAD_BYTES, "\t" if suffix == ".tsv" else None)
+    return _of_table(
+        source, role, column, choose, lambda want: CsvReader(source, want, text, dialect)
+    )
+
+
+def _opened(source: Source) -> tuple[Source, bytes]:
+    """A source that can be read again, and its beginning, not compressed."""
+    head = source.head(_HEAD_BYTES)
+    codec = codec_of(head)
+    if codec is not None and source.n_bytes:
+        head = unpacked_head(source, codec, _HEAD_BYTES)
+    binary = head.startswith((npy.MAGIC, parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC))
+    if not source.n_bytes or (codec is not None and binary):
+        source = Kept(source, codec)
+        head = source.head(_HEAD_BYTES)
+    return source, head
+
+
+def _refuse(source: Source, column: str | None, why: str) -> None:
+    if column is not None:
+        raise UsageError(f"{source.name}:{column} names a column, but {why}")
+
+
+def _of_table(
+    source: Source,
+    role: str,
+    column: str | None,
+    choose: Choose,
+    make: Callable[[Columns], TableReader],
+) -> tuple[str, Iterator[pa.Array]]:
+    schema = make(Columns(alone=True)).schema
+    name = choose(schema) if column is None else column
+    if place_of(schema, name) is None:
+        known = ", ".join(map(repr, schema.names))
+        raise UsageError(f"{source.name}: no column {name!r}; it has {known}")
+    named: dict[str, Any] = {role: name}
+    reader = make(Columns(alone=True, **named))
+    batches = (block.carried for block in reader.blocks(_ROWS))
+    return name, (batch.column(0) for batch in batches if batch is not None)
+
+
+def _binary(source: Source, head: bytes, wanted: Columns) -> TableReader:
+    if head.startswith(parquet.MAGIC):
+        return parquet.ParquetReader(source, wanted)
+    if head.startswith(arrow.FILE_MAGIC):
+        return arrow.ArrowFileReader(source, wanted)
+    return arrow.ArrowStreamReader(source, wanted)
+
+
+def _of_array(source: Source) -> Iterator[pa.Array]:
+    """Of a 1-D array, or one of one column: texts, numbers, booleans or dates."""
+    if source.path is None:
+        source = Kept(source)
+    path: Any = source.path
+    with reading(source.name, "npy"):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            if "bject" not in str(error):
+                raise
+            raise InputError(
+                f"{source.name}: the array holds Python objects (a pickle), which dink never "
+                "loads; save texts as np.array(texts, dtype=str)"
+            ) from error
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1 or array.dtype.kind not in "USiufbM":
+            raise InputError(
+                f"{source.name}: {array.dtype} of shape {array.shape}, expected texts or numbers "
+                "of shape (rows,)"
+            )
+        for start in range(0, len(array), _ROWS):
+            part = np.asarray(array[start : start + _ROWS])
+            if part.dtype.kind == "S":
+                yield pa.array(part.tolist(), pa.binary()).cast(pa.string())
+            else:
+                yield pa.array(part.astype(part.dtype.newbyteorder("="), copy=False))
+
+
+def _of_lines(source: Source) -> Iterator[pa.Array]:
+    """Every line, without its end. Blank lines count: they are rows without a text."""
+    done, rest, first = 0, b"", True
+    with reading(source.name, "text"), open_text(source) as file:
+        while True:
+            more = file.read(_BLOCK_BYTES)
+            if first:
+                more, first = more.removeprefix(b"\xef\xbb\xbf"), False
+            text = rest + more
+            end = text.rfind(b"\n") + 1 if more else len(text)
+            text, rest = text[:end], text[end:]
+            lines = text.split(b"\n")
+            if not lines[-1]:
+                lines.pop()
+            if lines:
+                yield _decoded([line.removesuffix(b"\r") for line in lines], source.name, done)
+            done += len(lines)
+            if not more:
+                return
+
+
+def _decoded(lines: list[bytes], name: str, before: int) -> pa.Array:
+    try:
+        return pa.array([line.decode() for line in lines], pa.string())
+    except UnicodeDecodeError:
+        for number, line in enumerate(lines):
+            if line.decode(errors="replace").encode() != line:
+                raise InputError(
+                    f"{name}: line {before + number + 1} is not UTF-8 text; convert the file to "
+                    "UTF-8"
+                ) from None
+        raise
+
+
+def _of_json(source: Source) -> Iterator[pa.Array]:
+    """One array of values, or a value a line."""
+    with open_text(source) as file:
+        text = file.read().removeprefix(b"\xef\xbb\xbf")
+    try:
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if not isinstance(values, list) or any(isinstance(each, (list, dict)) for each in values):
+            raise ValueError("expected one text or number for each row")
+        yield pa.array(values)
+    except (ValueError, pa.ArrowException) as error:
+        raise InputError(f"{source.name}: cannot be read as json: {error}") from error
+
+
+def _dialect(text: str, whole: bool, separator: str | None) -> Dialect:
+    """How a csv of any fields is split, by its beginning. The first record has the names.
+
+    Without a separator under which all records have as many fields it is one column.
+    """
+    chosen = _ONE_COLUMN
+    for candidate in SEPARATORS if separator is None else (separator,):
+        sizes = {len(record) for record in records_of(text, whole, candidate, True)}
+        if candidate != " " and len(sizes) == 1 and sizes != {1}:
+            chosen = candidate
+            break
+    records = records_of(text, whole, chosen, True) or [[""]]
+    names = [name.strip() for name in records[0]]
+    doubled = frozenset(name for name, number in Counter(names).items() if number > 1)
+    return Dialect(chosen, unique_names(names), header=True, doubled=doubled)

@@ -1,0 +1,113 @@
+"""Levels above the clusters: Ward's tree of the centres, each with the weight of its rows.
+
+Two groups that merge raise the inertia by w_a w_b / (w_a + w_b) times the squared distance of
+their means, and those that raise it least merge first (Ward 1963). scipy's linkage gives all
+centres the same weight. Shapes: K clusters, D features, L groups of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dinkcli.errors import UsageError
+
+MOST_CLUSTERS = 20_000  # the tree takes their number squared, 8 bytes each
+Merge = tuple[int, int, float]
+
+
+def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
+    """K - 1 merges (a, b, rise of the inertia), a < b, in order. 0 to K - 1 are the clusters, K + i
+    is what merge i makes.
+
+    O(K^2) numbers of memory, and in practice O(K^2) time beside that of their distances.
+
+    Args:
+        cluster_centers: (K, D).
+        weights: (K,), 0 for an empty cluster.
+
+    Raises:
+        UsageError: more clusters than a tree is made of.
+    """
+    k = len(cluster_centers)
+    if k > MOST_CLUSTERS:
+        raise UsageError(f"a tree of {k} clusters; it is made of at most {MOST_CLUSTERS}")
+    means = cluster_centers.astype(np.float64)
+    means -= means.mean(0)
+    weight = weights.astype(np.float64).clip(min=1e-9)
+    squares = (means**2).sum(1)
+    cost = (np.add.outer(squares, squares) - 2 * means @ means.T).clip(min=0)
+    cost *= weight[:, None] * weight / (weight[:, None] + weight)
+    np.fill_diagonal(cost, np.inf)
+    nearest = cost.argmin(1)
+    least = cost[np.arange(k), nearest]
+    names, merges = list(range(k)), []
+    for i in range(k - 1):
+        a = int(least.argmin())
+        b, rise = int(nearest[a]), float(least[a])
+        first, second = sorted((names[a], names[b]))
+        merges.append((first, second, rise))
+        # The rule of Lance and Williams.
+        total = weight + weight[a] + weight[b]
+        new = (weight + weight[a]) * cost[a] + (weight + weight[b]) * cost[b] - weight * rise
+        new /= total
+        new[[a, b]] = np.inf
+        cost[a], cost[:, a] = new, new
+        cost[b], cost[:, b] = np.inf, np.inf
+        weight[a] += weight[b]
+        names[a] = k + i
+        nearer = (new < least) | ((new == least) & (a < nearest))
+        least[nearer], nearest[nearer] = new[nearer], a
+        least[b] = np.inf
+        stale = np.flatnonzero(np.isin(nearest, (a, b)) & ~nearer & np.isfinite(least))
+        for row in {a, *stale.tolist()}:
+            nearest[row] = cost[row].argmin()
+            least[row] = cost[row, nearest[row]]
+    return merges
+
+
+def parents_by_id(
+    merges: list[Merge], levels: Sequence[int], ids: np.ndarray, n_ids: int
+) -> dict[str, np.ndarray]:
+    """``level_10`` and the like, with (n_ids,) int32 groups of the ids; -1 for one that no cluster
+    has.
+
+    Args:
+        ids: (K,) of the clusters.
+
+    Raises:
+        UsageError: not 1 to K groups.
+    """
+    found = {}
+    for level in levels:
+        group = np.full(n_ids, -1, np.int32)
+        group[ids] = parents(merges, level, ids)
+        found[f"level_{level}"] = group
+    return found
+
+
+def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> np.ndarray:
+    """(K,) int32, the group of each cluster where the tree has ``level`` groups.
+
+    A group has the number of the cluster in it with the lowest id. So it keeps its number for as
+    long as this cluster stays in it, whatever the others do, and a group on a level has the number
+    of one of its groups on the next.
+
+    Args:
+        ids: (K,) of the clusters, if they have other numbers than their positions.
+
+    Raises:
+        UsageError: not 1 to K groups.
+    """
+    k = len(merges) + 1
+    if not 1 <= level <= k:
+        raise UsageError(f"--levels {level}: expected 1 to {k} groups of the {k} clusters")
+    lowest = list(range(k) if ids is None else ids.tolist())
+    group = list(range(2 * k - 1))
+    for i, (a, b, _) in enumerate(merges[: k - level]):
+        group[a] = group[b] = k + i
+        lowest.append(min(lowest[a], lowest[b]))
+    for node in range(2 * k - 2, -1, -1):  # from the top down
+        group[node] = group[group[node]]
+    return np.array([lowest[group[j]] for j in range(k)], np.int32)
