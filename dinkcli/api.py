@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli import __version__
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.limited import labels_of_all
@@ -33,12 +32,12 @@ from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.checkpoint import (
     Checkpoints,
-    capture,
     checksums,
     load_checkpoint,
     restore,
     shift_of,
 )
+from dinkcli.training.result import checkpoint_of, model_of
 from dinkcli.training.rows import open_rows
 from dinkcli.training.step import Step
 from dinkcli.training.trainer import Trainer
@@ -105,13 +104,8 @@ def train(
         n_clusters = number_of(found, n_clusters, data.name, warnings.warn)
     chosen = TrainOptions(n_clusters, **options)
     chosen.check_rows(data.known_rows, data.name)
-    if initial is not None and initial.shape != (n_clusters, data.n_features):
-        raise UsageError(
-            f"--init: centres of shape {tuple(initial.shape)}, expected "
-            f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
-        )
-    if initial is not None and not initial.isfinite().all():
-        raise UsageError("--init: centres that are not all finite numbers")
+    if initial is not None:
+        _check_initial(initial, n_clusters, data)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
     rows = open_rows(data, chosen.metric, where, sample_weight, memory, shift, group)
@@ -129,8 +123,8 @@ def train(
             if on_step is not None:
                 on_step(step)
         if checkpoints is not None:
-            checkpoints.after(step, rows.n_rows, lambda: _checkpoint(trainer, history, sums))
-    return _model(trainer, history)
+            checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
+    return model_of(trainer, history)
 
 
 def assign(
@@ -260,6 +254,16 @@ def choose_n_clusters(
     return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
 
 
+def _check_initial(initial: Tensor, n_clusters: int, data: DataSet) -> None:
+    if initial.shape != (n_clusters, data.n_features):
+        raise UsageError(
+            f"--init: centres of shape {tuple(initial.shape)}, expected "
+            f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
+        )
+    if not initial.isfinite().all():
+        raise UsageError("--init: centres that are not all finite numbers")
+
+
 def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
@@ -271,45 +275,3 @@ def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
             "and there is no such file"
         )
     return torch.from_numpy(read_centers(init))
-
-
-def _checkpoint(trainer: Trainer, history: list[dict[str, Any]], sums: dict[str, int]) -> Model:
-    model = _model(trainer, history)
-    model.state = capture(trainer, sums)
-    return model
-
-
-def _model(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
-    # No clock and no path of the machine goes in: the same data, options and seed give the same
-    # bytes on the same machine.
-    options, data = trainer.options, trainer.rows.data
-    last = history[-1] if history else {}
-    names = ("inertia", "dilation_loss", "shrink_loss")
-    metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
-    if trainer.free_inertia is not None:
-        metrics["free_inertia"] = trainer.free_inertia
-    metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
-    training = {
-        "options": options.as_dict(),
-        "input": {**data.fingerprint(), "bad_rows": trainer.rows.n_bad},
-        "metrics": metrics,
-        "versions": {"dink": __version__, "torch": str(torch.__version__)},
-        "history": history,
-    }
-    matrix = origin = None
-    if options.metric == LEARNED:
-        # Before a map is learned, what a checkpoint holds is a model without one.
-        matrix = np.eye(trainer.rows.n_features, dtype=np.float32)
-        if trainer.rows.map is not None:
-            matrix = trainer.rows.map.matrix.float().cpu().numpy()
-        learned = trainer.rows.map is not None
-        origin = trainer.rows.shift.numpy() if learned else np.zeros_like(matrix[0])
-    return Model(
-        trainer.cluster_centers.numpy(),
-        trainer.at.counts.cpu().numpy().astype(np.float64),
-        options.metric,
-        data.column,
-        training,
-        map=matrix,
-        origin=origin,
-    )

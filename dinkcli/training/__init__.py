@@ -5,7 +5,7 @@
 ``streamed``, both a ``source``), wide ones on their main axes (``subspace``); ``schedule`` says how
 much of what. ``literal`` is the paper's own objective by gradient descent; ``neighbours`` learns
 the map of the metric "learned". ``progress`` is where a training stands, ``checkpoint`` the file of
-it.
+it, ``result`` the model that it leaves.
 
 Read ``trainer``, ``schedule``, ``seeding``, ``anneal``, ``refine``, ``passes``.
 """

@@ -5,7 +5,6 @@ Shapes: N rows, D features.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns
 from dinkcli.data.formats import numerals
+from dinkcli.data.formats.numbered import groups_of, natural
 from dinkcli.data.formats.places import ONLY, Place, inner_places, is_list, place_of, storage
 from dinkcli.data.formats.types import (
     is_any_vector,
@@ -108,7 +108,7 @@ def _named(
         if not fields:
             return None
         places = [Place(name, (name,), schema.field(name).type) for name in fields]
-        places.sort(key=lambda each: _natural(each.path))
+        places.sort(key=lambda each: natural(each.path))
         return Found(places, NUMBERS, why, column)
     kind = _kind(place.type)
     if kind is None and is_list(storage(place.type)):
@@ -203,7 +203,7 @@ def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Itera
     bytes_ = [place for place in top if place.path in sized]
     yield _one(bytes_, BYTES, "the only column of bytes with a dimension")
     texts, integers = _texts(path, top, peek)
-    groups = _groups(top)
+    groups = groups_of(top)
     for place, kind in texts[:1]:
         for prefix, names in groups.items():
             if kind == TEXT and len(peek(place).split(",")) <= len(names):
@@ -273,17 +273,6 @@ def _texts(
     return vectors, integers
 
 
-def _groups(places: list[Place]) -> dict[str, list[str]]:
-    """Numbered columns that may be dimensions, by prefix.
-
-    Integers may stand among the dimensions: text files show no point in a column of zeros.
-    """
-    numbered = _numbered([place.path for place in places if is_number(place.type)])
-    floats = {place.path for place in places if pa.types.is_floating(place.type)}
-    mixed = {prefix: names for prefix, names in numbered.items() if set(names) & floats}
-    return mixed or ({} if floats else numbered)
-
-
 def _numbered_columns(path: str, places: list[Place], groups: dict[str, list[str]]) -> Found:
     if len(groups) > 1:
         patterns = [f"{prefix}*" for prefix in groups]
@@ -302,17 +291,3 @@ def bytes_dim(field: pa.Field) -> int | None:
     """The dimension that the metadata of a column of bytes give, as ``dim``."""
     text = (field.metadata or {}).get(b"dim", b"")
     return int(text) if text.isdigit() else None
-
-
-def _numbered(names: list[str]) -> dict[str, list[str]]:
-    """Columns such as dim_0, dim_1, ... by prefix, each in the order of its numbers."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names, key=_natural):
-        if match := re.fullmatch(r"(.*?)\d+", name):
-            groups.setdefault(match[1], []).append(name)
-    return {prefix: group for prefix, group in groups.items() if len(group) > 1}
-
-
-def _natural(name: str) -> list[tuple[int, str | int]]:
-    """Sorts dim_2 before dim_10."""
-    return [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]

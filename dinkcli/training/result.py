@@ -1,0 +1,57 @@
+"""What a training has found, as a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinkcli import __version__
+from dinkcli.models.model import Model
+from dinkcli.options import LEARNED
+from dinkcli.training.checkpoint import capture
+from dinkcli.training.trainer import Trainer
+
+
+def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
+    """The model so far. No clock and no path of the machine goes in: the same data, options and
+    seed give the same bytes on the same machine."""
+    options, data = trainer.options, trainer.rows.data
+    last = history[-1] if history else {}
+    names = ("inertia", "dilation_loss", "shrink_loss")
+    metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
+    if trainer.free_inertia is not None:
+        metrics["free_inertia"] = trainer.free_inertia
+    metrics["cluster_inertia"] = trainer.at.cluster_inertia.tolist()
+    training = {
+        "options": options.as_dict(),
+        "input": {**data.fingerprint(), "bad_rows": trainer.rows.n_bad},
+        "metrics": metrics,
+        "versions": {"dink": __version__, "torch": str(torch.__version__)},
+        "history": history,
+    }
+    matrix = origin = None
+    if options.metric == LEARNED:
+        # Before a map is learned, what a checkpoint holds is a model without one.
+        matrix = np.eye(trainer.rows.n_features, dtype=np.float32)
+        if trainer.rows.map is not None:
+            matrix = trainer.rows.map.matrix.float().cpu().numpy()
+        learned = trainer.rows.map is not None
+        origin = trainer.rows.shift.numpy() if learned else np.zeros_like(matrix[0])
+    return Model(
+        trainer.cluster_centers.numpy(),
+        trainer.at.counts.cpu().numpy().astype(np.float64),
+        options.metric,
+        data.column,
+        training,
+        map=matrix,
+        origin=origin,
+    )
+
+
+def checkpoint_of(trainer: Trainer, history: list[dict[str, Any]], sums: dict[str, int]) -> Model:
+    """The model so far with all that the training needs to go on; ``sums`` tell its rows."""
+    model = model_of(trainer, history)
+    model.state = capture(trainer, sums)
+    return model
