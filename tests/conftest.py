@@ -137,7 +137,7 @@ def usual_softmax(model: Any, distances: np.ndarray) -> np.ndarray:
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``invoke(*args, code=0)`` runs the command in this process, in the test's folder."""
     monkeypatch.chdir(tmp_path)
-    for name in ("FORCE_COLOR", "DINK_DEBUG"):
+    for name in ("FORCE_COLOR", "COLUMNS", "DINK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*args: object, code: int = 0) -> Any:
