@@ -1,9 +1,10 @@
 """A map of rows in the plane on which neighbours stay near each other.
 
-The centres come first: they are few, and stress majorisation (de Leeuw 1977) gives them places whose
-distances follow their true ones. Rows start around their centres and follow a neighbour embedding:
-each is drawn to its nearest rows and pushed off all others, with the forces of t-SNE (van der Maaten
-and Hinton 2008). Of many rows some go first, and the others join where their nearest ones are.
+The centres come first: they are few, and stress majorisation (de Leeuw 1977) gives them places
+whose distances follow their true ones. Rows start around their centres and follow a neighbour
+embedding: each is drawn to its nearest rows and pushed off all others, with the forces of t-SNE
+(van der Maaten and Hinton 2008). Of many rows some go first, and the others join where their
+nearest ones are.
 
 Shapes: P rows, K clusters, D features, M neighbours, E edges.
 """
