@@ -69,9 +69,8 @@
         mine[3] <= box.bottom && !taken.some((other) =>
           mine[0] < other[2] && other[0] < mine[2] && mine[1] < other[3] && other[1] < mine[3]);
       if (fits) taken.push(mine);
-      Object.assign(spans[i].style, {
-        left: `${left}px`, top: `${top}px`, visibility: fits ? "visible" : "hidden",
-      });
+      const visibility = fits ? "visible" : "hidden";
+      Object.assign(spans[i].style, { left: `${left}px`, top: `${top}px`, visibility });
     }
   };
   let due = false;
@@ -129,7 +128,7 @@
     const lines = picked.map((i) => names.map((name) => cell(columns[name][i])).join(","));
     return [names.join(","), ...lines, ""].join("\n");
   };
-  const copy = async () => {
+  $("copy").addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(csv());
     } catch { // not where the browser keeps the clipboard from files
@@ -141,16 +140,14 @@
       area.remove();
     }
     status(`${picked.length.toLocaleString("en")} rows copied`);
-  };
-  const save = () => {
+  });
+  $("save").addEventListener("click", () => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
     link.download = "rows.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  };
-  $("copy").addEventListener("click", copy);
-  $("save").addEventListener("click", save);
+  });
 
   const status = (words) => { $("status").textContent = words; };
   let painting = false; // whether the selection below comes from here and not from a click
@@ -238,7 +235,7 @@
   source.inspect.connect(() => {
     const [first] = source.inspected.indices;
     // Bokeh looks again after each drawing; what only stays under the mouse is no news.
-    if (!dragging && performance.now() - moved < 150) hover(first === undefined ? null : cluster[first]);
+    if (!dragging && performance.now() - moved < 400) hover(cluster[first] ?? null);
   });
   let dragging = false, down = null, moved = -Infinity;
   $("map").addEventListener("pointerdown", (event) => {
@@ -246,8 +243,7 @@
   }, true);
   $("map").addEventListener("pointermove", (event) => {
     moved = performance.now();
-    dragging = down !== null &&
-      Math.hypot(event.clientX - down[0], event.clientY - down[1]) > 6;
+    dragging = down && Math.hypot(event.clientX - down[0], event.clientY - down[1]) > 6;
     if (dragging) hover(null);
   }, true);
   addEventListener("pointerup", () => setTimeout(() => { dragging = false; down = null; }), true);
