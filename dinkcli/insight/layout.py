@@ -54,6 +54,7 @@ def map_of_rows(
     many = len(z) > 2 * _FIRST
     first = np.sort(rng.permutation(len(z))[:_FIRST]) if many else np.arange(len(z))
     total = sum(steps for steps, _ in _PHASES) + _JOINING * many
+    on_step(0, total)
     points = middles[labels[first]] / scale
     points += rng.normal(0, 0.05, points.shape).astype(np.float32)
     descent = _Descent(rows[torch.from_numpy(first)], seed)

@@ -272,6 +272,33 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
 
 
 @needs_browser
+def test_a_lasso_picks_rows(open_page, hostile):
+    path, _ = hostile
+    driver = open_page(path)
+    driver.execute_script(
+        """const plot = Bokeh.documents.flatMap((d) => d.roots()).find((r) => r.name === "map");
+        plot.toolbar.active_drag = null;
+        plot.toolbar.tools.find((each) => each.type === "LassoSelectTool").active = true;"""
+    )
+    box = driver.find_element(By.ID, "map").rect
+    left, top = box["x"] + 15, box["y"] + 15
+    right, bottom = box["x"] + box["width"] / 2, box["y"] + box["height"] - 15
+    mouse = ActionBuilder(driver)
+    mouse.pointer_action.move_to_location(round(left), round(top)).pointer_down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 5)):
+        mouse.pointer_action.move_to_location(round(x), round(y))
+    mouse.pointer_action.pointer_up()
+    mouse.perform()
+    time.sleep(0.5)
+    places = np.array([point_of_row(driver, i) for i in range(300)])
+    inside = np.flatnonzero((places[:, 0] < right) & (places[:, 0] > left))
+    assert 0 < len(inside) < 300
+    assert sorted(chosen(driver)) == inside.tolist()
+    assert driver.find_element(By.ID, "status").text == f"{len(inside)} rows picked"
+    assert driver.find_element(By.ID, "save").is_enabled()
+
+
+@needs_browser
 def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
     path, material = stdlib_page
     driver = open_page(path, width=400)
