@@ -44,9 +44,14 @@ def report(
     ] = 50_000,
     exemplars: Exemplars = 6,
     projection: Annotated[
-        Literal["pca", "umap"],
-        option(OUTPUT, "--map", help="How to draw the map; umap needs the package umap-learn."),
-    ] = "pca",
+        Literal["neighbours", "pca", "umap"],
+        option(
+            OUTPUT,
+            "--map",
+            help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
+            "the package umap-learn, which takes minutes.",
+        ),
+    ] = "neighbours",
     title: Annotated[str | None, option(OUTPUT, help="The title of the page.")] = None,
     seed: Annotated[int, option(OUTPUT, help="The seed by which rows are drawn for the map.")] = 0,
     device: Device = "auto",
@@ -100,6 +105,7 @@ def report(
                 projection=projection,
                 seed=seed,
                 on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
+                on_map=lambda done, total: progress.update("map", done, total, "steps"),
             )
         text = page(model, material, title)
         with (

@@ -2,5 +2,6 @@
 
 ``survey`` looks at every row once; ``quality`` (without classes), ``agreement`` and ``evaluate``
 (with them), ``exemplars``, ``terms`` and ``overview`` say what there is to say; ``sweeper`` tries
-many K; ``report`` makes the page. ``info`` looks at inputs before there is a model.
+many K; ``layout`` draws a map; ``report`` makes the page. ``info`` looks at inputs before there is
+a model.
 """

@@ -165,7 +165,7 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
         in dink("report", m, x, "-o", "n.html", "--text-column", "nope", code=2).stderr
     )
     assert (
-        "'x' is not one of 'pca', 'umap'"
+        "'x' is not one of 'neighbours', 'pca', 'umap'"
         in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
     )
     assert not (tmp_path / "n.html").exists()

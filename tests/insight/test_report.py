@@ -1,6 +1,7 @@
 """The report in a real browser: what it shows, what it does, and what it refuses to run."""
 
 import base64
+import csv
 import json
 import os
 import time
@@ -12,6 +13,7 @@ import pytest
 from browser import CHROMIUM, DRIVER, MISSING, open_browser
 from conftest import SAMPLES
 from selenium.webdriver import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -54,6 +56,17 @@ def hostile(tmp_path_factory):
     material = gather(model, data, id_column="id", text_column="text")
     html = page(model, material, "A & B </title><script>window.pwned = 1</script>")
     (folder / "x.html").write_text(html, encoding="utf-8")
+    return folder / "x.html", material
+
+
+@pytest.fixture(scope="module")
+def stdlib_page(tmp_path_factory):
+    """The page of the sample data and what it shows."""
+    folder = tmp_path_factory.mktemp("stdlib")
+    model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
+    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(others=("id",)))
+    material = gather(model, data, id_column="id")
+    (folder / "x.html").write_text(page(model, material), encoding="utf-8")
     return folder / "x.html", material
 
 
@@ -170,7 +183,8 @@ def test_hover_click_search_and_keyboard(open_page, hostile):
     assert status.text == "11 rows found in 3 clusters"
     listed = driver.find_elements(By.CSS_SELECTOR, "#found li")
     assert len(listed) == 11
-    assert HOSTILE[12 % len(HOSTILE)] in listed[0].get_attribute("textContent")
+    nearest = min(expected, key=lambda i: material.distances[i])
+    assert HOSTILE[nearest % len(HOSTILE)] in listed[0].get_attribute("textContent")
 
     box.send_keys(Keys.ESCAPE)
     time.sleep(0.2)
@@ -182,6 +196,126 @@ def test_hover_click_search_and_keyboard(open_page, hostile):
     assert len(chosen(driver)) == material.quality.sizes.max()
     assert driver.execute_script("return window.pwned") is None
     assert errors(driver) == []
+
+
+def dimmed(driver) -> set[int]:
+    """Clusters whose name on the map is faint."""
+    spans = driver.find_elements(By.CSS_SELECTOR, "#labels .faint")
+    return {int(span.get_attribute("data-cluster")) for span in spans}
+
+
+@needs_browser
+def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
+    """Names do not overlap; hover dims the others; a card zooms in, lists its rows by distance, and
+    what is listed can be copied and saved."""
+    path, material = stdlib_page
+    driver = open_page(path)
+    boxes = driver.execute_script(
+        """return [...document.querySelectorAll("#labels span")].filter((each) =>
+        each.style.visibility === "visible").map((each) => {
+        const b = each.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })"""
+    )
+    assert len(boxes) >= 15
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
+
+    card = driver.find_element(By.CSS_SELECTOR, ".card:nth-child(3)")
+    cluster = int(card.get_attribute("data-cluster"))
+    members = np.flatnonzero(material.labels == cluster)
+    button = card.find_element(By.TAG_NAME, "button")
+    ActionChains(driver).scroll_to_element(card).move_to_element(button).perform()
+    assert sorted(chosen(driver)) == members.tolist()
+    assert cluster not in dimmed(driver) and len(dimmed(driver)) == 39
+    driver.execute_script("scrollTo(0, 0)")
+    x, y = point_of_row(driver, 7)
+    mouse = ActionBuilder(driver)
+    mouse.pointer_action.move_to_location(round(x), round(y))
+    mouse.perform()
+    time.sleep(0.5)
+    hovered = material.labels[chosen(driver)]
+    assert len(hovered) and len(set(hovered)) == 1 and hovered[0] not in dimmed(driver)
+    assert driver.find_element(By.ID, "status").text == ""  # nothing is chosen yet
+
+    width = "const m = Bokeh.documents.flatMap((d) => d.roots()).find((r) => r.name === 'map');"
+    width += "return m.x_range.end - m.x_range.start"
+    before = driver.execute_script(width)
+    driver.execute_script("arguments[0].click()", button)
+    time.sleep(0.5)
+    assert driver.execute_script(width) < 0.9 * before
+    top = driver.execute_script("return document.getElementById('map').getBoundingClientRect().top")
+    assert 0 <= top < 400
+    shown = driver.find_element(By.ID, "shown").text
+    assert shown == f"all {len(members)}, nearest first"
+    order = members[material.distances[members].argsort(kind="stable")]
+    listed = driver.find_elements(By.CSS_SELECTOR, "#found li")
+    assert listed[0].text.startswith(material.names[order[0]])
+    assert listed[-1].text.startswith(material.names[order[-1]])
+
+    saved = driver.execute_async_script(
+        """const done = arguments[0]; URL.createObjectURL = (blob) => {
+        blob.text().then(done); return "blob:none"; };
+        HTMLAnchorElement.prototype.click = () => {};
+        document.getElementById("save").click();"""
+    )
+    table = list(csv.DictReader(saved.splitlines()))
+    assert [int(each["row"]) for each in table] == material.rows[order].tolist()
+    assert [each["id"] for each in table] == [material.names[i] for i in order]
+    assert {each["cluster"] for each in table} == {str(cluster)}
+    copied = driver.execute_async_script(
+        """const done = arguments[0];
+        Object.defineProperty(navigator, "clipboard", { value: { writeText: async (text) => {
+        done(text); } } }); document.getElementById("copy").click();"""
+    )
+    assert copied == saved
+    assert errors(driver) == []
+
+
+@needs_browser
+def test_a_lasso_picks_rows(open_page, hostile):
+    path, _ = hostile
+    driver = open_page(path)
+    driver.execute_script(
+        """const plot = Bokeh.documents.flatMap((d) => d.roots()).find((r) => r.name === "map");
+        plot.toolbar.active_drag = null;
+        plot.toolbar.tools.find((each) => each.type === "LassoSelectTool").active = true;"""
+    )
+    box = driver.find_element(By.ID, "map").rect
+    left, top = box["x"] + 15, box["y"] + 15
+    right, bottom = box["x"] + box["width"] / 2, box["y"] + box["height"] - 15
+    mouse = ActionBuilder(driver)
+    mouse.pointer_action.move_to_location(round(left), round(top)).pointer_down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 5)):
+        mouse.pointer_action.move_to_location(round(x), round(y))
+    mouse.pointer_action.pointer_up()
+    mouse.perform()
+    time.sleep(0.5)
+    places = np.array([point_of_row(driver, i) for i in range(300)])
+    inside = np.flatnonzero((places[:, 0] < right) & (places[:, 0] > left))
+    assert 0 < len(inside) < 300
+    assert sorted(chosen(driver)) == inside.tolist()
+    assert driver.find_element(By.ID, "status").text == f"{len(inside)} rows picked"
+    assert driver.find_element(By.ID, "save").is_enabled()
+
+
+@needs_browser
+def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
+    path, material = stdlib_page
+    driver = open_page(path, width=400)
+    folded = ".card details:not([open])"
+    assert len(driver.find_elements(By.CSS_SELECTOR, folded)) == 40
+    driver.find_element(By.CSS_SELECTOR, ".card summary").click()
+    assert len(driver.find_elements(By.CSS_SELECTOR, folded)) == 39
+    leaves_ = driver.find_elements(By.CSS_SELECTOR, ".tree .leaf")
+    assert sorted(int(each.get_attribute("data-cluster")) for each in leaves_) == [*range(40)]
+    group = driver.find_element(By.CSS_SELECTOR, ".tree > li > details")
+    leaf = group.find_element(By.CSS_SELECTOR, ".leaf")
+    assert not leaf.is_displayed()
+    group.find_element(By.TAG_NAME, "summary").click()
+    assert leaf.is_displayed() or group.find_elements(By.CSS_SELECTOR, "details")
+    driver.execute_script("arguments[0].click()", leaf)
+    cluster = int(leaf.get_attribute("data-cluster"))
+    assert len(chosen(driver)) == material.quality.sizes[cluster]
 
 
 @needs_browser
@@ -254,16 +388,13 @@ def test_fifty_thousand_points(open_page, tmp_path, dink):
     assert errors(driver) == []
 
 
-def test_the_sample_data_are_readable():
-    model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
-    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(others=("id",)))
-    material = gather(model, data, id_column="id")
+def test_the_sample_data_are_readable(stdlib_page):
+    path, material = stdlib_page
     named = [set(terms) for terms in material.terms]
     for word in ("math", "asyncio", "curses", "email"):
         assert any(word in terms for terms in named), word
     assert material.quality.sizes.sum() == len(material.points) == 2719
-    html = page(model, material)
-    assert "Clusters of stdlib.parquet" in html
+    assert "Clusters of stdlib.parquet" in path.read_text(encoding="utf-8")
 
 
 def test_the_map_is_the_principal_plane(blobs):
@@ -273,13 +404,13 @@ def test_the_map_is_the_principal_plane(blobs):
     model = dinkcli.train(z, 3, device="cpu")
     from dinkcli.api import open_data
 
-    material = gather(model, open_data(z))
+    material = gather(model, open_data(z), projection="pca")
     pca = PCA(2).fit(z.astype(np.float64))
     expected = pca.transform(z.astype(np.float64))
     sign = np.sign((material.points * expected).sum(0))
     np.testing.assert_allclose(material.points, expected * sign, rtol=1e-4, atol=1e-4)
     assert material.explained == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-6)
-    few = gather(model, open_data(z), n_points=40)
+    few = gather(model, open_data(z), n_points=40, projection="pca")
     assert len(few.points) == 40 and few.quality.rows == 300
     np.testing.assert_array_equal(few.labels, material.labels[few.rows])
 

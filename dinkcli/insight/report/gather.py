@@ -16,13 +16,14 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.exemplars import Exemplar, Exemplars
+from dinkcli.insight.layout import map_of_rows
 from dinkcli.insight.names import distinctive_terms
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
 
-PROJECTIONS = ("pca", "umap")
+PROJECTIONS = ("neighbours", "pca", "umap")
 # At most this many bytes of names and texts go into the page, which keeps it below 15 MB.
 _NAME_BYTES, _TEXT_BYTES = 3 << 20, 6 << 20
 _LONGEST = 300
@@ -38,12 +39,14 @@ class Material:
         spread: (K,) root mean squared distance to the centre; NaN for an empty cluster.
         exemplars: K lists of the rows nearest to each centre.
         terms: K lists of distinctive terms, or None without texts.
-        projection: how the map was made, "pca" or "umap".
+        projection: how the map was made, one of PROJECTIONS.
         points: (P, 2) float32, the rows on the map, drawn evenly from all.
         labels: (P,) int32, their clusters.
+        distances: (P,) float32, from their centres.
         rows: (P,) int64, their numbers.
         names, texts: P strings each, or None without such a column.
-        anchors: (K, 2) float32, the middle of each cluster's points; NaN for one without points.
+        anchors: (K, 2) float32, the point of each cluster nearest to their middle; NaN for one
+            without points.
         explained: share of the variance that a PCA map shows, else None.
     """
 
@@ -55,6 +58,7 @@ class Material:
     projection: str
     points: np.ndarray
     labels: np.ndarray
+    distances: np.ndarray
     rows: np.ndarray
     names: list[str] | None
     texts: list[str] | None
@@ -71,24 +75,27 @@ def gather(
     text_column: str | None = None,
     n_points: int = 50_000,
     n_exemplars: int = 6,
-    projection: str = "pca",
+    projection: str = "neighbours",
     seed: int = 0,
     on_rows: Callable[[str, int], None] = lambda phase, done: None,
+    on_map: Callable[[int, int], None] = lambda done, total: None,
 ) -> Material:
     """Looks at every row twice.
 
     Args:
         id_column, text_column: columns that ``data`` carries.
         n_points: most rows on the map.
-        projection: "pca", or "umap", which needs umap-learn and minutes for many rows.
+        projection: "neighbours", "pca", or "umap", which needs umap-learn and minutes for many
+            rows.
         on_rows: called with the pass's name and the rows seen so far.
+        on_map: called with the steps of the map that are done, and their number.
 
     Raises:
         UsageError: UMAP is not installed, or the projection is neither.
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
-        raise UsageError(f"--map {projection}: expected pca or umap")
+        raise UsageError(f"--map {projection}: expected {', '.join(PROJECTIONS)}")
     if projection == "umap":
         _umap()
     first = FirstPass(model.n_clusters, model.n_features, device)
@@ -105,7 +112,14 @@ def gather(
         on_rows("spread", view.end)
     measured = quality(first, second)
     z, labels = drawn.z, drawn.labels
-    points, explained = _projected(z, projection, seed)
+    explained = None
+    if projection == "neighbours":
+        points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
+    elif projection == "umap":
+        points = _umap()(random_state=seed, n_jobs=1, n_neighbors=min(15, max(2, len(z) - 1)))
+        points = points.fit_transform(z).astype(np.float32)
+    else:
+        points, explained = _principal_plane(z)
     terms = None
     texts = drawn.column(text_column, _TEXT_BYTES)
     if text_column is not None or id_column is not None:
@@ -120,6 +134,7 @@ def gather(
         projection=projection,
         points=points,
         labels=labels.astype(np.int32),
+        distances=drawn.distances,
         rows=drawn.rows,
         names=drawn.column(id_column, _NAME_BYTES),
         texts=texts,
@@ -137,6 +152,7 @@ class _Drawn:
         self._rows: list[np.ndarray] = []
         self._z: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
+        self._distances: list[np.ndarray] = []
         self._carried: list[pa.RecordBatch] = []
 
     def add(self, view: View) -> None:
@@ -146,6 +162,7 @@ class _Drawn:
         where = torch.from_numpy(here).to(view.z.device)
         self._z.append(view.z[where].cpu().numpy())
         self._labels.append(view.labels[where].cpu().numpy())
+        self._distances.append(view.distances[where].cpu().numpy().astype(np.float32))
         if view.carried is not None:
             self._carried.append(view.carried.take(pa.array(here)))
 
@@ -160,6 +177,10 @@ class _Drawn:
     @property
     def labels(self) -> np.ndarray:
         return np.concatenate(self._labels)
+
+    @property
+    def distances(self) -> np.ndarray:
+        return np.concatenate(self._distances)
 
     def column(self, name: str | None, budget: int) -> list[str] | None:
         """The column's values as text, each cut so that all are at most ``budget`` bytes."""
@@ -178,11 +199,8 @@ def _cut(text: str, n_bytes: int) -> str:
     return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
-def _projected(z: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray, float | None]:
-    """(the rows (P, 2) float32, the share of the variance that a PCA shows)."""
-    if projection == "umap":
-        reducer = _umap()(random_state=seed, n_jobs=1, n_neighbors=min(15, max(2, len(z) - 1)))
-        return reducer.fit_transform(z).astype(np.float32), None
+def _principal_plane(z: np.ndarray) -> tuple[np.ndarray, float]:
+    """(the rows (P, 2) float32 on their two main axes, the share of the variance there)."""
     residuals = z - z.mean(0, dtype=np.float64)
     values, axes = np.linalg.eigh(residuals.T @ residuals)
     plane = axes[:, ::-1][:, :2]
@@ -196,13 +214,14 @@ def _projected(z: np.ndarray, projection: str, seed: int) -> tuple[np.ndarray, f
 
 
 def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """(K, 2) medians of the points of each cluster."""
+    """(K, 2) the point of each cluster that is nearest to their median."""
     middles = np.full((n_clusters, 2), np.nan, np.float32)
     order = labels.argsort(kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=n_clusters))
     for j, part in enumerate(np.split(points[order], ends[:-1])):
         if len(part):
-            middles[j] = np.median(part, axis=0)
+            apart = ((part - np.median(part, axis=0)) ** 2).sum(1)
+            middles[j] = part[apart.argmin()]
     return middles
 
 
@@ -211,6 +230,6 @@ def _umap() -> type:
         from umap import UMAP
     except ImportError:
         raise UsageError(
-            f"--map umap needs the package umap: {install_line('umap')}; or use --map pca"
+            f"--map umap needs the package umap: {install_line('umap')}; or leave --map out"
         ) from None
     return UMAP

@@ -17,12 +17,18 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from dinkcli import __version__
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.names import name_of
 from dinkcli.insight.report.gather import Material
+from dinkcli.insight.report.outline import outline
 from dinkcli.models.model import Model
+
+_MOST_LABELS = 200  # on the map, where they do not overlap
+_LABEL = 34  # characters of one
 
 
 def page(model: Model, material: Material, title: str | None = None) -> str:
@@ -43,6 +49,14 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
         "curve": plots.training_curve(model),
     }
     colours = plots.palette(model.n_clusters)
+    order = (-material.quality.sizes).argsort(kind="stable").tolist()
+    headings = [_heading(j, model, material) for j in range(model.n_clusters)]
+    labels = [
+        [j, *(float(v) for v in material.anchors[j]), _short(headings[j], _LABEL)]
+        for j in order[:_MOST_LABELS]
+        if not np.isnan(material.anchors[j]).any()
+    ]
+    document = {"drawings": drawings, "labels": labels}
     library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
     library = library.replace("</script", "<\\/script")
     parts = files("dinkcli.insight.report")
@@ -57,15 +71,14 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
             f"Scatter plot of {len(material.points):,} rows in {model.n_clusters} clusters; "
             "the list of clusters below has the same content as text"
         ),
-        cards="\n".join(
-            _card(j, model, material, colours[j])
-            for j in (-material.quality.sizes).argsort(kind="stable").tolist()
-        ),
+        cards="\n".join(_card(j, model, material, colours[j], headings[j]) for j in order),
+        tree=outline(model.cluster_centers, material.quality.sizes, headings)
+        or "<p>A tree needs three to a thousand clusters.</p>",
         heat=_heat(model),
         curve=_curve(drawings["curve"] is not None, model),
         metrics=_rows(_metrics(material)),
         making=_rows(_making(model, material)),
-        data=_json(drawings),
+        data=_json(document),
         library=library,
         script=own,
         version=escape(__version__),
@@ -106,21 +119,26 @@ def _summary(model: Model, material: Material) -> str:
 
 def _map_note(material: Material) -> str:
     shown, rows = len(material.points), material.quality.rows
-    which = f"{shown:,} of {rows:,} rows, drawn evenly" if shown < rows else f"All {rows:,} rows"
+    which = f"{shown:,} of {rows:,} rows, taken evenly" if shown < rows else f"All {rows:,} rows"
     if material.explained is None:
-        return f"{which}, by UMAP: neighbours are near, distances further apart mean little."
+        how = "by UMAP" if material.projection == "umap" else "drawn so that neighbours stay near"
+        return f"{which}, {how}: what is near on the map is alike, what is far apart says little."
     return (
         f"{which}, on the two main axes (PCA), which show {material.explained:.0%} of the variance."
     )
 
 
-def _card(j: int, model: Model, material: Material, colour: str) -> str:
+def _heading(j: int, model: Model, material: Material) -> str:
+    terms = material.terms[j] if material.terms else []
+    return (model.names[j] if model.names else "") or name_of(terms) or f"cluster {j}"
+
+
+def _card(j: int, model: Model, material: Material, colour: str, heading: str) -> str:
     size, q = int(material.quality.sizes[j]), material.quality
     share = size / q.rows
     filled = size / max(1, q.sizes.max())
     spread = "-" if material.spread[j] != material.spread[j] else f"{material.spread[j]:.3g}"
     terms = material.terms[j] if material.terms else model.terms[j] if model.terms else []
-    heading = (model.names[j] if model.names else "") or name_of(terms) or f"cluster {j}"
     tags = "".join(f"<li>{escape(term)}</li>" for term in terms)
     rows = "".join(
         f"<li>{_exemplar(near.row, near.carried)}</li>" for near in material.exemplars[j]
@@ -133,9 +151,11 @@ def _card(j: int, model: Model, material: Material, colour: str) -> str:
         f'<span class="number">{j}</span> {escape(heading)}</button></h3>'
         f'<div class="meter" aria-hidden="true"><i style="width:{filled:.1%}"></i></div>'
         f'<p class="facts">{size:,} rows, {share:.1%} · spread {spread} · '
-        f"silhouette {q.cluster_silhouette[j]:.2f}</p>"
+        f"silhouette {q.cluster_silhouette[j]:.2f}</p><details open>"
+        "<summary>what is inside</summary>"
         + (f'<ul class="terms" aria-label="Distinctive terms">{tags}</ul>' if tags else "")
-        + f'<ol class="rows" aria-label="Rows nearest to the centre">{rows}</ol></article>'
+        + f'<ol class="rows" aria-label="Rows nearest to the centre">{rows}</ol>'
+        "</details></article>"
     )
 
 
@@ -174,7 +194,8 @@ def _curve(known: bool, model: Model) -> str:
     label = f"Inertia by step of training: from {values[0]:.6g} to {values[-1]:.6g}"
     return (
         f'<div id="curve" class="plot" role="img" aria-label="{escape(label)}"></div>'
-        f'<p class="note">{escape(label)}.</p>'
+        f'<p class="note">{escape(label)}. While it looks for clusters, inertia is an estimate '
+        "from the rows of late, so the curve may step where a phase ends.</p>"
     )
 
 

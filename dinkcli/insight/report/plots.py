@@ -12,7 +12,6 @@ from bokeh.models import (
     ColorBar,
     ColumnDataSource,
     HoverTool,
-    LabelSet,
     LinearColorMapper,
     Range1d,
     WheelZoomTool,
@@ -20,11 +19,15 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from dinkcli.insight.report.gather import Material
+from dinkcli.insight.tree import leaves, ward
 from dinkcli.models.model import Model
 
-_MOST_LABELS = 60
 _MOST_IN_HEAT_MAP = 200
-_PHASES = {"anneal": "#c2571a", "refine": "#7a5cc4", "pass": "#1b7f79"}
+_PHASES = {
+    "anneal": ("looking for clusters", "#c2571a"),
+    "refine": ("moving centres", "#7a5cc4"),
+    "pass": ("settling on all rows", "#1b7f79"),
+}
 _GOLDEN = 0.61803398875
 
 
@@ -45,6 +48,7 @@ def row_map(material: Material) -> dict[str, Any]:
         "x": material.points[:, 0],
         "y": material.points[:, 1],
         "cluster": material.labels,
+        "distance": material.distances,
         "row": material.rows.astype(np.int32 if material.rows.max() < 2**31 else np.float64),
     }
     tooltips = [("cluster", "@cluster"), ("row", "@row{0}")]
@@ -54,7 +58,7 @@ def row_map(material: Material) -> dict[str, Any]:
             tooltips.append((name, f"@{name}"))
     source = ColumnDataSource(columns, name="rows")
     plot = figure(
-        tools="pan,box_zoom,tap,reset,save",
+        tools="pan,box_zoom,lasso_select,tap,reset,save",
         output_backend="webgl",
         sizing_mode="stretch_both",
         min_height=320,
@@ -77,41 +81,19 @@ def row_map(material: Material) -> dict[str, Any]:
     wheel = WheelZoomTool()
     plot.add_tools(wheel)
     plot.toolbar.active_scroll = wheel
-    largest = (-material.quality.sizes).argsort(kind="stable")[:_MOST_LABELS]
-    anchors = ColumnDataSource(
-        {
-            "x": material.anchors[largest, 0],
-            "y": material.anchors[largest, 1],
-            "cluster": [str(j) for j in largest.tolist()],
-        }
-    )
-    plot.add_layout(
-        LabelSet(
-            x="x",
-            y="y",
-            text="cluster",
-            source=anchors,
-            text_align="center",
-            text_baseline="middle",
-            text_font_size="12px",
-            text_font_style="bold",
-            background_fill_color="white",
-            background_fill_alpha=0.75,
-        )
-    )
     _bare(plot)
     return _item(plot)
 
 
 def heat_map(model: Model, material: Material) -> dict[str, Any]:
-    """Distances between centres, with near ones beside each other."""
+    """Distances between centres, in the order of Ward's tree."""
     shown = (-material.quality.sizes).argsort(kind="stable")[:_MOST_IN_HEAT_MAP]
     centers = model.cluster_centers[shown].astype(np.float64)
     centers -= centers.mean(0)
     norms = (centers**2).sum(1)
     squares = (norms[:, None] - 2 * centers @ centers.T + norms).clip(min=0)
     np.fill_diagonal(squares, 0)
-    order = _chain(squares)
+    order = leaves(ward(centers, material.quality.sizes[shown]), len(shown))
     distances = np.sqrt(squares[np.ix_(order, order)]).astype(np.float32)
     k, numbers = len(order), shown[order].astype(np.float32)
     across, down = np.meshgrid(numbers, numbers)
@@ -150,20 +132,28 @@ def training_curve(model: Model) -> dict[str, Any] | None:
         tools="pan,box_zoom,reset,save",
         sizing_mode="stretch_width",
         height=300,
-        x_axis_label="step",
-        y_axis_label="inertia",
+        x_axis_label="report of training",
+        y_axis_label="inertia of all rows",
         name="curve",
     )
-    for phase, colour in _PHASES.items():
+    for phase, (_, colour) in _PHASES.items():
         at = [i for i, step in enumerate(steps) if step["phase"] == phase]
         if at:
             columns = {"step": [i + 1 for i in at]} | {
                 name: [steps[i][name] for i in at] for name in ("inertia", "temperature")
             }
             source = ColumnDataSource(columns)
-            plot.line("step", "inertia", source=source, color=colour, line_width=2)
+            # From the last point of the phase before: one curve in several colours.
+            line = range(max(0, at[0] - 1), at[-1] + 1)
+            heights = [steps[i]["inertia"] for i in line]
+            plot.line([i + 1 for i in line], heights, color=colour, line_width=2)
             dots = plot.scatter(
-                "step", "inertia", source=source, color=colour, size=6, legend_label=phase
+                "step",
+                "inertia",
+                source=source,
+                color=colour,
+                size=6,
+                legend_label=_PHASES[phase][0],
             )
             tooltips = [
                 ("step", "@step"),
@@ -197,14 +187,3 @@ def _ramp() -> list[str]:
     from bokeh.palettes import Viridis256
 
     return list(Viridis256)
-
-
-def _chain(squares: np.ndarray) -> list[int]:
-    """An order in which each index is followed by its nearest one not yet taken."""
-    left = squares + 0.0
-    np.fill_diagonal(left, np.inf)
-    order = [0]
-    while len(order) < len(squares):
-        left[:, order[-1]] = np.inf
-        order.append(int(left[order[-1]].argmin()))
-    return order
