@@ -23,8 +23,9 @@ from dinkcli.insight.repulsion import Repulsion
 # docs/LOG.md has the figures of each.
 NEIGHBOURS = 15
 _FIRST = 8000  # rows that are laid out from nothing
-_PHASES = ((100, 12.0), (250, 1.0))  # steps, and how much stronger the attraction is
-_JOINING = 60  # steps once all rows are there
+_PHASES = ((200, 12.0), (200, 1.0))  # steps, and how much stronger the attraction is
+_JOINING = ((20, 6.0), (40, 1.0))  # the same, once all rows are there
+_SPREAD = 0.25  # of the start, times the root of the rows: half of what the descent ends in
 _MOST_MAJORISED = 1024  # centres; more keep the plane of their principal axes
 _MAJORISATIONS = 100
 
@@ -53,18 +54,18 @@ def map_of_rows(
     scale = np.sqrt(middles.var(0).sum()) or 1.0
     many = len(z) > 2 * _FIRST
     first = np.sort(rng.permutation(len(z))[:_FIRST]) if many else np.arange(len(z))
-    total = sum(steps for steps, _ in _PHASES) + _JOINING * many
+    total = sum(steps for steps, _ in _PHASES + _JOINING * many)
     on_step(0, total)
     points = middles[labels[first]] / scale
     points += rng.normal(0, 0.05, points.shape).astype(np.float32)
+    points *= np.float32(_SPREAD * len(points) ** 0.5)
     descent = _Descent(rows[torch.from_numpy(first)], seed)
-    points, done = descent.run(points * np.float32(1e-2), _PHASES, 0, lambda i: on_step(i, total))
+    points, done = descent.run(points, _PHASES, 0, lambda i: on_step(i, total))
     if many:
         descent = _Descent(rows, seed)
         points = _joined(points, first, descent.neighbours, rng)
         points *= np.float32(np.sqrt(len(z) / len(first)))
-        steps = ((_JOINING, _PHASES[-1][1]),)
-        points, done = descent.run(points, steps, done, lambda i: on_step(i, total))
+        points, done = descent.run(points, _JOINING, done, lambda i: on_step(i, total))
     return points - points.mean(0)
 
 

@@ -88,7 +88,7 @@ def test_rows_that_join_later_find_their_place():
     z = (centers[labels] + rng.normal(size=(17_000, 8))).astype(np.float32)
     steps = []
     points = map_of_rows(z, labels, centers, on_step=lambda *each: steps.append(each))
-    assert steps[-1] == (410, 410)
+    assert steps[-1] == (460, 460)
     some = rng.choice(17_000, 1000, replace=False)
     nearest = NearestNeighbors(n_neighbors=10).fit(points)
     near = nearest.kneighbors(points[some], return_distance=False)

@@ -63,7 +63,7 @@
     for (const i of order) {
       const [, across, up] = labels[i];
       const [w, h] = sizes[i];
-      const left = frame.x_scale.compute(across), top = frame.y_scale.compute(up);
+      const left = frame.x_scale.compute(across), top = frame.y_scale.compute(up) - 10;
       const mine = [left - w / 2 - 2, top - h / 2 - 1, left + w / 2 + 2, top + h / 2 + 1];
       const fits = mine[0] >= box.left && mine[2] <= box.right && mine[1] >= box.top &&
         mine[3] <= box.bottom && !taken.some((other) =>

@@ -52,7 +52,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     order = (-material.quality.sizes).argsort(kind="stable").tolist()
     headings = [_heading(j, model, material) for j in range(model.n_clusters)]
     labels = [
-        [j, *(float(v) for v in material.anchors[j]), _short(headings[j], _LABEL)]
+        [j, *material.anchors[j].tolist(), _short(headings[j].removeprefix("cluster "), _LABEL)]
         for j in order[:_MOST_LABELS]
         if not np.isnan(material.anchors[j]).any()
     ]
