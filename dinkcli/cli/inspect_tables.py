@@ -88,7 +88,7 @@ def show_sizes(
         Field("spread", "right", drop=2),
         Field("", drop=3),
     ]
-    bar_width = 10 if nearest else 40
+    bar_width = 10 if nearest else 20 if called else 40
     last = 4 if called else 0  # where names say what is inside, rows may go
     names = [Field("nearest rows", text=True, drop=last)] if nearest else []
     table = new_table([*columns, *names])
@@ -144,7 +144,9 @@ def show_pairs(model: Model) -> None:
     pairs = nearest_pairs(model, PAIRS)
     if not pairs:
         return
-    table = new_table([("clusters", "left"), ("distance", "right")])
+    named = [Field("names", text=True, drop=1)] if model.names else []
+    table = new_table([Field("clusters"), Field("distance", "right"), *named])
     for pair in pairs:
-        add_row(table, f"{pair.first} and {pair.second}", f"{pair.distance:.4g}")
+        names = [f"{model.names[pair.first]} and {model.names[pair.second]}"] if named else []
+        add_row(table, f"{pair.first} and {pair.second}", f"{pair.distance:.4g}", *names)
     show("nearest pairs of clusters", table)
