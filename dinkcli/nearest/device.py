@@ -18,10 +18,23 @@ _DEVICE_NUMBERS = 1 << 26
 # And at most this part of a small card's memory.
 _DEVICE_SHARE = 1 / 64
 _LEAST_ROWS = 64
+# On a CPU, for its caches.
+_CACHED_PAIRS = 1 << 22
+_CACHED_GATHERED = 1 << 20
 # Rows of a block that is on the device already.
 _BLOCK_ROWS = 1 << 16
 _DEVICE_BLOCK_ROWS = 1 << 19
 CPU = torch.device("cpu")
+_WITHOUT_FLOAT64 = {"mps"}
+
+
+def has_float64(device: torch.device) -> bool:
+    return device.type not in _WITHOUT_FLOAT64
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device (MPS) that has no float64."""
+    return torch.float64 if has_float64(device) else torch.float32
 
 
 def chunk_rows(n_clusters: int, n_features: int, *, device: torch.device = CPU) -> int:
@@ -34,6 +47,16 @@ def chunk_rows(n_clusters: int, n_features: int, *, device: torch.device = CPU) 
 def scores_at_once(device: torch.device) -> int:
     """Scores of doubtful rows that are kept until they are settled."""
     return common.CHUNK_SCORES if device.type == "cpu" else numbers_at_once(device)
+
+
+def pairs_at_once(device: torch.device) -> int:
+    """Coordinates of pairs of a row and a centre that are looked at together in float64."""
+    return _CACHED_PAIRS if device.type == "cpu" else numbers_at_once(device) // 4
+
+
+def gathered_at_once(device: torch.device) -> int:
+    """Coordinates of centres that are gathered for rows at once."""
+    return _CACHED_GATHERED if device.type == "cpu" else numbers_at_once(device)
 
 
 def numbers_at_once(device: torch.device) -> int:

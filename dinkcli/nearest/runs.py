@@ -12,11 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import numbers_at_once
+from dinkcli.nearest.device import numbers_at_once, wide
 from dinkcli.nearest.products import products
 
 # Short pieces take more rounds, long ones are emptier when labels have few rows.
 _SHORTEST, _LONGEST = 8, 128
+_LINE = 1024
 
 
 def run_sums(
@@ -47,6 +48,21 @@ def counts_of(labels: Tensor, n_clusters: int) -> Tensor:
     ``torch.bincount`` would make the host wait."""
     counts = torch.zeros(n_clusters, dtype=torch.int64, device=labels.device)
     return counts.scatter_add_(0, labels, torch.ones_like(labels))
+
+
+def running_sums(values: Tensor) -> Tensor:
+    """The sums of ``values`` (N,) up to each one, wide; the same bits every time. Along one line a
+    GPU adds up in any order, along the rows of a matrix it does not."""
+    dtype = wide(values.device)
+    if values.device.type == "cpu":
+        return values.cumsum(0, dtype=dtype)
+    n_lines = max(2, -(-len(values) // _LINE))
+    lines = values.new_zeros(n_lines * _LINE, dtype=dtype)
+    lines[: len(values)] = values
+    lines = lines.view(n_lines, _LINE).cumsum(1)
+    if len(values) > _LINE:
+        lines[1:] += running_sums(lines[:, -1])[:-1, None]
+    return lines.view(-1)[: len(values)]
 
 
 def _length(n_rows: int, n_clusters: int) -> int:

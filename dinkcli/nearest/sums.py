@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.device import gathered_at_once, wide
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.products import products
 from dinkcli.nearest.runs import counts_of, run_sums
 from dinkcli.nearest.soft import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
-_CACHED_ELEMENTS = 1 << 20
 # Of so few rows and clusters a GPU has the product before it is told of runs.
 _ONE_HOT_ELEMENTS = 1 << 22
 
@@ -97,14 +97,9 @@ class Statistics:
         return means.to(centers.dtype)
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device (MPS) that has no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """<z_i, table[index_i]> of each row, (N,), in pieces that stay in the processor's cache."""
-    rows = max(1, _CACHED_ELEMENTS // z.shape[1])
+    rows = max(1, gathered_at_once(z.device) // z.shape[1])
     buffer = z.new_empty((min(rows, len(z)), z.shape[1]))
     parts = []
     for part, where in zip(z.split(rows), index.split(rows), strict=True):
@@ -129,7 +124,7 @@ def segment_sums(
         )[:, 0]
     if values.device.type == "cpu" or not len(values):
         result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
-        rows = max(1, _CACHED_ELEMENTS // max(1, values.shape[1]))
+        rows = max(1, gathered_at_once(values.device) // max(1, values.shape[1]))
         buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
         for start in range(0, len(values), rows):
             where = slice(start, min(start + rows, len(values)))
@@ -212,7 +207,8 @@ def tempered_statistics(
         if w is not None:
             r *= w[:, None]
         total.counts += r.sum(0)
-        total.sums += r.T @ rows
+        with products(rows.device):
+            total.sums += r.T @ rows
         total.shrink += weighted_sum(r * distances, None)
         least, labels = distances.min(1)
         total.inertia += weighted_sum(least, w)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dinkcli.data.dataset import BLOCK_BYTES
 from dinkcli.nearest.device import block_rows
+from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
 
@@ -42,7 +43,9 @@ class HeldRows(RowSource):
                 self._prepare_(part, self._first + number * self._block_rows)
         try:
             return loaded.to(self.device)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return loaded  # then each block goes to the device when it is its turn
 
     def learn(self, matrix: Tensor) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex, Nearest, NearestTwo
+from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import (
     Statistics,
     cluster_sums,
@@ -70,7 +71,8 @@ class Sample:
     @cached_property
     def moments(self) -> tuple[Tensor, float]:
         """The mean row (D,) and the mean squared norm, weighted."""
-        total = self.z.sum(0) if self.weights is None else self.weights @ self.z
+        with products(self.z.device):
+            total = self.z.sum(0) if self.weights is None else self.weights @ self.z
         squares = weighted_sum(torch.linalg.vecdot(self.z, self.z), self.weights)
         self.group.sum_(total)
         return total / self.total_weight, self.group.total(squares)[0] / self.total_weight

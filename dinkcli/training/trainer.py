@@ -22,6 +22,7 @@ from torch import Tensor
 from dinkcli.head.head import DinkClusterHead
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
+from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import Statistics, full_pass
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
@@ -131,7 +132,9 @@ class Trainer:
         assert self.rows.map is not None
         under = replace(near.sample, z=self.rows.map(near.sample.z))
         here = labels if near.sample.positions is None else labels[near.sample.positions]
-        at.centers = under.means(near.sample.means(at.plain, here) @ matrix, here)
+        with products(matrix.device):
+            centers = near.sample.means(at.plain, here) @ matrix
+        at.centers = under.means(centers, here)
         at.plain = None
 
     def _best_start(self, sample: Sample) -> Iterator[Step | None]:
