@@ -21,6 +21,8 @@ _LEAST_ROWS = 64
 # On a CPU, for its caches.
 _CACHED_PAIRS = 1 << 22
 _CACHED_GATHERED = 1 << 20
+_MATRICES = 8  # that a block takes to compute with, at most
+_SENT_NUMBERS = 1 << 24
 # Rows of a block that is on the device already.
 _BLOCK_ROWS = 1 << 16
 _DEVICE_BLOCK_ROWS = 1 << 19
@@ -65,6 +67,22 @@ def numbers_at_once(device: torch.device) -> int:
         return _DEVICE_NUMBERS
     memory = torch.cuda.get_device_properties(device).total_memory
     return min(_DEVICE_NUMBERS, int(memory * _DEVICE_SHARE) // 4)
+
+
+def keeps(n_bytes: int, device: torch.device) -> bool:
+    """Whether a device has room for that beside what is computed with it."""
+    free = _free_bytes(device)
+    return free is None or n_bytes + _MATRICES * 4 * numbers_at_once(device) <= free
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def sent_rows(n_features: int) -> int:
+    """Rows of a block that is read for a device while it computes: copies as long as their start
+    takes nothing of them, and two or three of them are in memory at once."""
+    return max(1, _SENT_NUMBERS // n_features)
 
 
 def block_rows(n_features: int, device: torch.device) -> int:

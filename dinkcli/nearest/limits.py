@@ -72,5 +72,7 @@ def normalize_(rows: Tensor) -> Tensor:
 
 
 def _range(rows: Tensor) -> tuple[float, float]:
-    low, high = torch.aminmax(rows) if rows.numel() else (0.0, 0.0)
-    return float(low), float(high)
+    if not rows.numel():
+        return 0.0, 0.0
+    low, high = torch.stack(torch.aminmax(rows)).tolist()  # a GPU is asked once
+    return low, high

@@ -69,6 +69,12 @@ def _that_computes(name: str) -> torch.device:
     return device
 
 
+def full_name(device: torch.device) -> str:
+    """With that of the card: blocks of rows, and the last bits of sums, are those of a card."""
+    card = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{device}{card}"
+
+
 def _lacks_cuda(name: str) -> bool:
     return name.startswith("cuda") and not (torch.version.cuda or torch.version.hip)
 
