@@ -18,6 +18,8 @@ from dinkcli.nearest.products import products
 # Short pieces take more rounds, long ones are emptier when labels have few rows.
 _SHORTEST, _LONGEST = 8, 128
 _LINE = 1024
+# Multiplications, many of them in float64, that take less than a GPU is told of another round in.
+_FEW_PIECES = 1 << 26
 
 
 def run_sums(
@@ -33,6 +35,8 @@ def run_sums(
     n_rows, length = len(labels), _length(len(labels), n_clusters)
     reached = 1
     while reached < n_rows or reached == 1:
+        if reached > 1 and values.numel() * n_clusters <= _FEW_PIECES:
+            return one_hot_sums(values, labels, n_clusters)
         pieces = _Pieces(labels, n_clusters, length)
         values = pieces.sums(values, order, factors)
         values, labels, order, factors = values.to(dtype), pieces.labels, None, None
@@ -40,6 +44,13 @@ def run_sums(
     result = values.new_zeros((n_clusters + 1, values.shape[1]))
     # One row for each label by now, but for that of what is empty.
     return result.index_copy_(0, labels, values)[:n_clusters]
+
+
+def one_hot_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """The same of few ``values`` (N, D) in their type, by one product; labels of K do not count."""
+    one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
+    with products(values.device):
+        return one_hot @ values
 
 
 def counts_of(labels: Tensor, n_clusters: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dinkcli.nearest.device import gathered_at_once, wide
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.products import products
-from dinkcli.nearest.runs import counts_of, run_sums
+from dinkcli.nearest.runs import counts_of, one_hot_sums, run_sums
 from dinkcli.nearest.soft import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
@@ -137,12 +137,25 @@ def segment_sums(
     if len(values) * n_clusters <= _ONE_HOT_ELEMENTS:
         if weights is not None:
             values = values * weights[:, None]
-        one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
-        with products(values.device):
-            return (one_hot @ values).to(dtype)
+        return one_hot_sums(values, labels, n_clusters).to(dtype)
     if weights is not None and values.dtype != dtype and weights.dtype == dtype:
         values = values.to(dtype)
     return run_sums(values, labels, n_clusters, weights, dtype)
+
+
+def weights_and_sums(
+    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums of ``weights`` (N,), and of ``values`` (N, D) times these, by label: (K,) and (K, D),
+    wide; of few rows, for which a GPU is told once."""
+    if values.device.type == "cpu":
+        return (
+            segment_sums(weights, labels, n_clusters),
+            segment_sums(values, labels, n_clusters, weights),
+        )
+    with_ones = torch.nn.functional.pad(values, (0, 1), value=1.0)
+    found = segment_sums(with_ones, labels, n_clusters, weights)
+    return found[:, -1], found[:, :-1]
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:

@@ -201,8 +201,14 @@ class Sample:
         return found
 
     def mean_inertia(self, centers: Tensor) -> float:
-        """Per row; 0 of rows without weight."""
-        return self.inertia(self.nearest(centers)) / max(self.total_weight, 1e-30)
+        """Per row; 0 of rows without weight. On a GPU by float32 products alone."""
+        if self.z.device.type == "cpu":
+            inertia = self.inertia(self.nearest(centers))
+        else:
+            index = CenterIndex(centers)
+            parts = [index.squared_distances(rows).amin(1) for rows in index.chunks(self.z)]
+            inertia = self.group.total(weighted_sum(torch.cat(parts), self.weights))[0]
+        return inertia / max(self.total_weight, 1e-30)
 
     def inertia(self, near: Nearest | NearestTwo) -> float:
         return self.group.total(weighted_sum(near.squared_distances, self.weights))[0]

@@ -25,6 +25,8 @@ from dinkcli.nearest import sums
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import largest_in_segments, segment_sums, tempered_statistics
 from dinkcli.processes import device as devices
+from dinkcli.training.anneal import Annealing, anneal
+from dinkcli.training.sample import Sample, center_projection
 
 K, D = 6, 8
 
@@ -275,11 +277,42 @@ def test_budget_of_a_pass(there, n):
 
 
 @pytest.mark.slow
-def test_budget_of_a_training(there, rows):
-    """A few waits for each of some hundred updates and as many moves."""
-    dinkcli.train(rows, K, device=NAME)
-    assert there.n_operations <= 25_000
-    assert there.n_reads <= 900
+@pytest.mark.parametrize(
+    "n, d, k, operations, waits", [(3200, 16, 8, 16_000, 500), (60_000, 64, 300, 9_000, 330)]
+)
+def test_budget_of_a_training(there, n, d, k, operations, waits):
+    """A few waits for each round of moves, none for an update."""
+    rng = np.random.default_rng(0)
+    centers = 2 * rng.normal(size=(k, d))
+    z = (centers[rng.integers(k, size=n)] + rng.normal(size=(n, d))).astype(np.float32)
+    model = dinkcli.train(z, k, device=NAME)
+    assert there.n_operations <= operations
+    assert there.n_reads <= waits
+    assert inertia_float64(z[:2000], model.cluster_centers) <= inertia_float64(z[:2000], centers)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_update_is_nine_operations(there, weighted):
+    """And gives what those of a CPU add up to, batch after batch; one more with weights."""
+    z, centers = tensors(600, K, D)
+    weights = torch.rand(600, generator=torch.Generator().manual_seed(5)) if weighted else None
+    found = []
+    for device in (NAME, "cpu"):
+        w = None if weights is None else weights.to(device)
+        sample = Sample(z.to(device), w, center_projection("euclidean"))
+        zeros = torch.zeros_like(centers).to(device)
+        at = Annealing(centers.to(device), zeros[:, 0].clone(), zeros, 4.0, float("inf"), False)
+        going = anneal(sample, at, 256, 48, 0.0)
+        for number in range(48):
+            if number == 5:
+                there.restart()
+            next(going)
+            if number == 5 and device == NAME:
+                assert there.n_operations <= 9 + weighted
+                assert there.n_reads == 0
+        found.append([at.centers.cpu(), at.shares.cpu(), at.sums.cpu()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_device_that_is_full_takes_smaller_pieces(there, files, rows, invoke):
