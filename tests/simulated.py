@@ -12,6 +12,7 @@ products: their factors then lose their last 13 bits, as on tensor cores.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -217,3 +218,11 @@ def simulated() -> Iterator[Counts]:
     _register()
     with _Functions(), Counts() as counts:
         yield counts
+
+
+def known_to_commands(monkeypatch: Any) -> None:
+    """``--device elsewhere`` and ``device="elsewhere"`` mean it."""
+    from dinkcli.processes import device as devices
+
+    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
+    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])

@@ -4,14 +4,13 @@ TF32 that somebody else has switched on, sums whose order is nobody's, several w
 memory is full, no float64.
 """
 
-import re
 from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from simulated import NAME, simulated
+from simulated import NAME, known_to_commands, simulated
 
 import dinkcli
 from dinkcli.nearest import device as sizes
@@ -28,8 +27,7 @@ def there(monkeypatch):
     """The simulated device, which has TF32; products switch it on and off as on a GPU."""
     settings = products._settings
     with simulated() as found:
-        monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
-        monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])
+        known_to_commands(monkeypatch)
         monkeypatch.setattr(products, "_has_tf32", lambda device: device.type == NAME)
         monkeypatch.setattr(
             products, "_settings", lambda device: found if device.type == NAME else settings(device)

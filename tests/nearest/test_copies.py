@@ -5,7 +5,6 @@ buffer that is filled again too soon, or rows that are used before they have com
 wrong.
 """
 
-import re
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -15,12 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import nearest_float64
-from simulated import NAME, Elsewhere, simulated
+from simulated import NAME, Elsewhere, known_to_commands, simulated
 
 import dinkcli
 from dinkcli.nearest import copies
 from dinkcli.nearest import device as sizes
-from dinkcli.processes import device as devices
 
 D = 8
 
@@ -71,8 +69,7 @@ class Event:
 
 @pytest.fixture
 def there(monkeypatch):
-    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
-    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])
+    known_to_commands(monkeypatch)
     monkeypatch.setattr(LateStreams, "made", [])
     monkeypatch.setattr(
         copies, "_streams", lambda device: LateStreams(device) if device.type == NAME else None

@@ -6,7 +6,6 @@ much it launches: on a GPU that is what small work takes.
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import distances_float64, inertia_float64, nearest_float64
-from simulated import NAME, simulated
+from simulated import NAME, known_to_commands, simulated
 
 import dinkcli
 from dinkcli.estimator import DinkClustering
@@ -34,8 +33,7 @@ K, D = 6, 8
 @pytest.fixture
 def there(monkeypatch):
     """The simulated device, that ``--device elsewhere`` and ``device="elsewhere"`` mean."""
-    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
-    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])
+    known_to_commands(monkeypatch)
     with simulated() as found:
         yield found
 
