@@ -3,6 +3,7 @@ GPU, and as on MPS, which has no float64 (see ``tests/simulated.py``)."""
 
 import json
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dinkcli.options import TrainOptions
 from dinkcli.processes.group import Group
 from dinkcli.processes.launcher import World
 from dinkcli.training.rows import open_rows
+from dinkcli.training.sample import Sample
 from dinkcli.training.trainer import Trainer
 
 K, D = 6, 8
@@ -71,8 +73,15 @@ def test_training(there, rows, name):
     np.testing.assert_allclose(found.cluster_sizes, expected.cluster_sizes, rtol=1e-5)
 
 
+ON_BOTH = ["auto", "cosine, streamed, weights"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", AS_GOOD)
+@pytest.mark.parametrize(
+    "there, name",
+    [("cuda", name) for name in AS_GOOD] + [("mps", name) for name in ON_BOTH],
+    indirect=["there"],
+)
 def test_annealing(there, rows, name):
     options = AS_GOOD[name]
     found, expected = (dinkcli.train(rows, K, device=d, **options) for d in (NAME, "cpu"))
@@ -210,7 +219,11 @@ class Threads(Group):
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [None, 4000], ids=["held", "streamed"])
 @pytest.mark.parametrize("temperature", ["auto", 0.0])
-def test_several_processes(rows, memory, temperature):
+def test_several_processes(rows, memory, temperature, monkeypatch):
+    for owner, name in ((Trainer, "sample"), (Sample, "total_weight"), (Sample, "moments")):
+        kept = owner.__dict__[name]
+        if hasattr(kept, "lock"):  # which threads share before Python 3.12, and processes never do
+            monkeypatch.setattr(kept, "lock", nullcontext())
     table, barrier, found, failed = [None, None], threading.Barrier(2), {}, []
     options = TrainOptions(K, temperature=temperature, n_init=1 if temperature == "auto" else None)
 
