@@ -18,29 +18,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import dinkcli
+from dinkcli.data.array import ArrayReader
+from dinkcli.data.dataset import DataSet
 from dinkcli.nearest import fused
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_short_products, products
-from dinkcli.nearest.sums import tempered_statistics
+from dinkcli.nearest.sums import full_pass, tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
+from dinkcli.training import held
+from dinkcli.training.rows import open_rows
 
-SHAPES = (
-    (1_000_000, 128, 1000),
-    (1_000_000, 384, 1000),
-    (200_000, 768, 4096),
-    (10_000_000, 64, 100),
-)
+SHAPES = (10**6, 128, 1000), (10**6, 384, 1000), (200_000, 768, 4096), (10**7, 64, 100)
 SMALL = ((3_000, 16, 20), (2_000, 24, 60))
 WAYS = {
     "as it comes": {},
@@ -69,6 +68,7 @@ def main() -> None:
         steps.append((f"times {shape}", lambda shape=shape: times(device, *shape)))
     rows, features, clusters = SMALL[0] if args.small else SHAPES[0]
     steps.append(("end to end", lambda: end_to_end(device, rows, features, clusters)))
+    steps.append(("streamed", lambda: streamed(device, rows, features, clusters)))
     steps.append(("profile", lambda: profile(device, rows, features, clusters)))
     if device.type == "cuda" and not args.small:
         steps.append(("tests", cuda_tests))
@@ -155,24 +155,13 @@ def labels_are_right(device: torch.device) -> dict[str, int]:
         exact = torch.cat([nearest_float64(part, centers) for part in z.split(100)])
         wrong[f"{name}, CPU"] = int((CenterIndex(centers).labels(z) != exact).sum())
         for way, switches in WAYS.items():
-            with switched(switches):
+            with patch.dict(os.environ, switches):
                 index = CenterIndex(centers.to(device))
                 labels = torch.cat([index.labels(part.to(device)).cpu() for part in z.split(1024)])
             wrong[f"{name}, {way}"] = int((labels != exact).sum())
     if any(wrong.values()):
         raise AssertionError(f"labels differ: {wrong}")
     return wrong
-
-
-@contextmanager
-def switched(environment: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def nearest_float64(z: Tensor, centers: Tensor) -> Tensor:
@@ -257,6 +246,18 @@ def end_to_end(device: torch.device, n: int, d: int, k: int) -> dict[str, float]
         return taken
 
 
+def streamed(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
+    """GB/s of a pass over rows that stay in the CPU's memory, and of a bare copy of them."""
+    z, centers = rows_of(n, d, k, device)
+    rows = z.cpu()
+    with patch.object(held, "keeps", lambda *arguments: False):
+        source = open_rows(DataSet([ArrayReader(rows.numpy())]), "euclidean", device)
+    taken = {"pass": ms(lambda: full_pass(source.blocks(), centers), device, repeats=2)}
+    rows = rows.pin_memory() if device.type == "cuda" else rows
+    taken["copy"] = ms(lambda: z.copy_(rows, non_blocking=True), device)
+    return {name: round(rows.nbytes / 1e6 / max(value, 1e-3), 2) for name, value in taken.items()}
+
+
 def profile(device: torch.device, n: int, d: int, k: int) -> list[str]:
     """The ten operations that take the most of a training."""
     from torch.profiler import ProfilerActivity
@@ -268,12 +269,14 @@ def profile(device: torch.device, n: int, d: int, k: int) -> list[str]:
         kinds.append(ProfilerActivity.CUDA)
     with recorded(activities=kinds) as found:
         dinkcli.train(rows, min(k, 200), device=str(device))
-
-    def cost(event: Any) -> float:
-        return event.self_device_time_total if len(kinds) > 1 else event.self_cpu_time_total
-
-    top = sorted(found.key_averages(), key=cost, reverse=True)[:10]
-    return [f"{event.key}: {cost(event) / 1000:.1f} ms, {event.count} times" for event in top]
+    # Before torch 2.4 that of a GPU has another name.
+    names = ["self_cpu_time_total"]
+    if len(kinds) > 1:
+        names = ["self_device_time_total", "self_cuda_time_total"]
+    events = found.key_averages()
+    name = next(each for each in names if hasattr(events[0], each))
+    top = sorted(events, key=lambda event: -getattr(event, name))[:10]
+    return [f"{e.key}: {getattr(e, name) / 1000:.1f} ms, {e.count} times" for e in top]
 
 
 def cuda_tests() -> str:

@@ -296,6 +296,7 @@ def test_the_benchmark_runs_without_a_gpu(tmp_path):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert not any(found["labels"].values())
     assert found["end to end"].keys() == {"train", "assign"}
+    assert found["streamed"].keys() == {"pass", "copy"}
 
 
 def test_a_card_that_cannot_compute_is_refused_in_one_line(monkeypatch):
