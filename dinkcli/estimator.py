@@ -16,6 +16,7 @@ from dinkcli import api
 from dinkcli.data.extras import install_line
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
+from dinkcli.nearest.device import has_float64
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.sums import Statistics, hard_statistics
@@ -247,7 +248,7 @@ class DinkClustering(
 
     def _prepared(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         device = resolve_device(self.device)
-        z = torch.from_numpy(np.array(X, np.float32 if device.type == "mps" else X.dtype))
+        z = torch.from_numpy(np.array(X, X.dtype if has_float64(device) else np.float32))
         z = z.to(device)
         if self.metric == LEARNED and hasattr(self, "map_"):
             return RowMap(*(torch.from_numpy(part).to(z) for part in (self.origin_, self.map_)))(z)

@@ -4,11 +4,15 @@ Tensors there refuse to be mixed with those of the CPU, as on a GPU, but for cop
 other and for numbers. Operations are counted, and so is what makes the host wait for a device: a
 number that Python looks at, a copy to the CPU, a result whose size depends on values.
 
+What a GPU adds up in any order is refused, and where the program around has chosen TF32, so are no
+products: their factors then lose their last 13 bits, as on tensor cores.
+
 ``with simulated() as device`` gives the counts; ``device.name`` is what ``torch.device`` takes.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +32,12 @@ _COPIES = {aten._to_copy.default, aten.copy_.default}
 _SIZED_BY_VALUES = {
     "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount",
 }  # fmt: skip
+
+
+# Their factors, the last two arguments, may be short.
+_PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm"}
+# Of floats a GPU gives other last bits every time.
+_ANY_ORDER = {"index_add", "index_add_", "scatter_add", "scatter_add_", "put_", "histc"}
 
 
 class Elsewhere(torch.Tensor):
@@ -63,6 +73,8 @@ class Counts(TorchDispatchMode):
         operations: by name.
         reads: what made the host wait, by name.
         memory: numbers that one tensor there may have; a larger one is out of memory.
+        has_float64: without it, tensors of float64 are refused, as on MPS.
+        fp32_precision: "ieee", or "tf32" for short products of float32.
     """
 
     name = NAME
@@ -72,6 +84,8 @@ class Counts(TorchDispatchMode):
         self.operations: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.memory: int | None = None
+        self.has_float64 = True
+        self.fp32_precision = "ieee"
 
     @property
     def n_operations(self) -> int:
@@ -123,6 +137,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], counts: Counts | None) ->
         to_cpu = func is aten._to_copy.default and to is not None and not _is_there(to)
     if counts is not None:
         _count(counts, func, name, args, to_cpu)
+    _refuse_any_order(name, args, kwargs)
+    if counts is not None and counts.fp32_precision == "tf32" and name in _PRODUCTS:
+        held_args = [*held_args[:-2], *map(_short, held_args[-2:])]
     if _is_there(to):
         held_kwargs["device"] = torch.device("cpu")
     found = func(*held_args, **held_kwargs)
@@ -133,6 +150,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], counts: Counts | None) ->
 
     def wrapped(each: Any) -> Any:
         if isinstance(each, torch.Tensor):
+            if counts is not None and not counts.has_float64 and each.dtype == torch.float64:
+                raise TypeError(f"{NAME} has no float64 ({name})")
             if counts is not None and counts.memory is not None and each.numel() > counts.memory:
                 raise torch.cuda.OutOfMemoryError(f"{NAME}: out of memory, {each.numel()} numbers")
             return wrappers[id(each)] if id(each) in wrappers else Elsewhere(each)
@@ -141,6 +160,26 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], counts: Counts | None) ->
         return each
 
     return wrapped(found)
+
+
+def _refuse_any_order(name: str, args: Any, kwargs: dict[str, Any]) -> None:
+    values = next((each for each in args if isinstance(each, torch.Tensor)), None)
+    if values is None or not values.is_floating_point():
+        return
+    refused = name in _ANY_ORDER
+    # A line; lines of a matrix are added up one by one.
+    refused |= name in ("cumsum", "cumsum_") and values.numel() == values.shape[args[1]] > 1
+    refused |= name == "index_put_" and len(args) > 3 and args[3]
+    refused |= name.startswith("scatter_reduce") and args[4] not in ("amin", "amax")
+    if refused:
+        raise RuntimeError(f"{name}: on a GPU the last bits of this differ from run to run")
+
+
+def _short(factor: torch.Tensor) -> torch.Tensor:
+    """Cut off to the 10 bits behind the point of TF32, the worst that tensor cores do."""
+    if factor.dtype != torch.float32:
+        return factor
+    return (factor.contiguous().view(torch.int32) & -(1 << 13)).view(torch.float32)
 
 
 def _held(value: Any, tensors: list[torch.Tensor]) -> Any:
@@ -180,3 +219,11 @@ def simulated() -> Iterator[Counts]:
     register()
     with _Functions(), Counts() as counts:
         yield counts
+
+
+def known_to_commands(monkeypatch: Any) -> None:
+    """``--device elsewhere`` and ``device="elsewhere"`` mean it."""
+    from dinkcli.processes import device as devices
+
+    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
+    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])

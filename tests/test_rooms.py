@@ -31,7 +31,7 @@ MAY_IMPORT = {
 OPEN = {
     "nearest": {
         *("index", "bounds", "sums", "soft", "probabilities", "limited", "seeds", "tempered"),
-        *("limits", "common", "small", "device", "maps"),
+        *("limits", "common", "small", "device", "maps", "products", "runs", "copies"),
     },
 }
 DOORS = {"api", "estimator", "cli", "__init__", "__main__"}  # these may import every room

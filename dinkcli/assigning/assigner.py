@@ -148,10 +148,20 @@ class Assigner:
         """Whether reading ahead pays (see ``Places``)."""
         return self._find.has_core_to_spare
 
+    @property
+    def takes_short(self) -> bool:
+        """Whether ``send`` takes vectors as narrow as they are stored."""
+        return self._find.takes_short
+
+    def send(self, vectors: np.ndarray) -> Any:
+        """Begins to move ``vectors`` to the device, on the thread that reads ahead."""
+        return self._find.send(vectors)
+
     def __call__(
-        self, vectors: np.ndarray, rows: np.ndarray, carried: pa.RecordBatch | None = None
+        self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
-        """The assignments of ``vectors`` (B, D) float32 with the numbers ``rows`` (B,)."""
+        """The assignments of ``vectors`` (B, D) float32, or of what ``send`` has made of such, with
+        the numbers ``rows`` (B,)."""
         found, options = self._found(vectors, rows), self.options
         labels = self._ids[found.labels].astype(np.int32)
         if options.max_distance is not None and found.distances is not None:
@@ -168,7 +178,7 @@ class Assigner:
             carried,
         )
 
-    def _found(self, vectors: np.ndarray, rows: np.ndarray) -> Found:
+    def _found(self, vectors: Any, rows: np.ndarray) -> Found:
         if self.chosen is None:
             return self._find(vectors)
         # Of bad rows nothing is kept in the end.
@@ -261,11 +271,13 @@ def assign(
     needs_direction = model.metric == "cosine"
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
-    blocks = data.whole.blocks(rows, first, data.stop, nonzero=needs_direction)
-    for block in read_ahead(blocks) if assigner.has_core_to_spare else blocks:
+    kind = data.dtype if assigner.takes_short else np.float32
+    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=needs_direction)
+    sent = ((block, assigner.send(block.vectors)) for block in blocks)
+    for block, vectors in read_ahead(sent) if assigner.has_core_to_spare else sent:
         assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
-        found = assigner(block.vectors, numbers, block.carried)
+        found = assigner(vectors, numbers, block.carried)
         stop = None if data.stop is None else data.stop - block.start
         inside = slice(max(0, first - block.start), stop)
         found = found[inside]

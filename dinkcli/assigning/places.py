@@ -48,4 +48,12 @@ class Places(Protocol):
         """Whether reading ahead pays: beside products on all cores a reader measured slower (npy)
         or no faster (parquet), beside products on one of two cores parquet took three quarters."""
 
-    def __call__(self, vectors: np.ndarray) -> Found: ...
+    @property
+    def takes_short(self) -> bool:
+        """Whether vectors may come as narrow as they are stored."""
+
+    def send(self, vectors: np.ndarray) -> Any:
+        """Begins to move ``vectors`` to where they are looked at, on a thread that reads ahead;
+        gives what ``__call__`` then takes."""
+
+    def __call__(self, vectors: Any) -> Found: ...

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from dinkcli.assigning.places import Found
 from dinkcli.models.model import Model
+from dinkcli.nearest.copies import Copies, Sent
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.limits import normalize_, refuse_overflow
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions
-from dinkcli.processes.device import in_pieces
+from dinkcli.processes.device import in_pieces, is_out_of_memory
 
 
 class TorchPlaces:
@@ -27,6 +28,7 @@ class TorchPlaces:
         temperature: float,
     ):
         self._device = torch.device(device)
+        self._copies = Copies(self._device)
         self._model = model
         self._options = options
         centers = torch.from_numpy(model.cluster_centers).to(self._device)
@@ -41,16 +43,33 @@ class TorchPlaces:
     def has_core_to_spare(self) -> bool:
         return self._device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
-    def __call__(self, vectors: np.ndarray) -> Found:
-        pieces = in_pieces(lambda where: self._found(vectors[where]), len(vectors))
-        return Found.joined(list(pieces))
+    @property
+    def takes_short(self) -> bool:
+        return self._copies.overlaps
 
-    def of(self, vectors: np.ndarray, chosen: np.ndarray) -> Found:
+    def send(self, vectors: np.ndarray) -> np.ndarray | Sent:
+        if not self._copies.overlaps:
+            return vectors
+        try:
+            return self._copies.send(as_tensor(vectors))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return vectors.astype(np.float32, copy=False)  # then in pieces
+
+    def __call__(self, vectors: np.ndarray | Sent) -> Found:
+        return self.of(vectors, None)
+
+    def of(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None) -> Found:
         """The same for rows whose labels are the ``chosen`` ones (B,), the nearest or not."""
-        pieces = in_pieces(lambda where: self._found(vectors[where], chosen[where]), len(vectors))
-        return Found.joined(list(pieces))
+        rows = self._copies.receive(vectors) if isinstance(vectors, Sent) else vectors
 
-    def _found(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
+        def work(where: slice) -> Found:
+            return self._found(rows[where], None if chosen is None else chosen[where])
+
+        return Found.joined(list(in_pieces(work, len(rows))))
+
+    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None = None) -> Found:
         options = self._options
         if self._unmapped is not None and chosen is None and options.labels_alone:
             z = scaled(vectors, self._model.metric, self._device)
@@ -98,7 +117,7 @@ def as_tensor(vectors: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(vectors if vectors.flags.writeable else vectors.copy())
 
 
-def prepared(vectors: np.ndarray, model: Model, device: torch.device | str) -> Tensor:
+def prepared(vectors: np.ndarray | Tensor, model: Model, device: torch.device | str) -> Tensor:
     """``vectors`` (B, D) float32 on the device as the model compares them."""
     z = scaled(vectors, model.metric, device)
     row_map = map_of(model, device)
@@ -113,9 +132,10 @@ def map_of(model: Model, device: torch.device | str) -> RowMap | None:
     return RowMap(*parts)
 
 
-def scaled(vectors: np.ndarray, metric: str, device: torch.device | str) -> Tensor:
-    """``vectors`` (B, D) float32 on the device, under cosine of norm 1."""
-    z = as_tensor(vectors).to(device)
+def scaled(vectors: np.ndarray | Tensor, metric: str, device: torch.device | str) -> Tensor:
+    """``vectors`` (B, D) float32 on the device, under cosine of norm 1; those of a tensor there may
+    be narrower."""
+    z = vectors.float() if isinstance(vectors, Tensor) else as_tensor(vectors).to(device)
     if metric == "cosine":
         z = z.clone()  # may be the caller's memory
         normalize_(z)

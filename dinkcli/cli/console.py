@@ -17,7 +17,7 @@ from dinkcli.errors import DinkError
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
 
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def printable(text: object) -> str:

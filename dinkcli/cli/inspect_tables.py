@@ -147,6 +147,6 @@ def show_pairs(model: Model) -> None:
     named = [Field("names", text=True, drop=1)] if model.names else []
     table = new_table([Field("clusters"), Field("distance", "right"), *named])
     for pair in pairs:
-        names = [f"{model.names[pair.first]} and {model.names[pair.second]}"] if named else []
+        names = [f"{model.names[pair.first]} / {model.names[pair.second]}"] if named else []
         add_row(table, f"{pair.first} and {pair.second}", f"{pair.distance:.4g}", *names)
     show("nearest pairs of clusters", table)

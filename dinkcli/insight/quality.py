@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dinkcli.insight.survey import View
-from dinkcli.nearest.soft import wide
+from dinkcli.nearest.device import wide
 from dinkcli.nearest.sums import segment_sums
 
 _CLOSE = 1.05  # second distance over first

@@ -17,6 +17,7 @@ from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
+from dinkcli.nearest.device import wide
 from dinkcli.nearest.index import CenterIndex
 
 
@@ -115,5 +116,4 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
 
 def _exact(z: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
     """(B,) distances of the rows to the given centres, in float64 where the device has it."""
-    wide = torch.float32 if z.device.type == "mps" else torch.float64
-    return torch.linalg.vector_norm((z - centers[labels]).to(wide), dim=1)
+    return torch.linalg.vector_norm((z - centers[labels]).to(wide(z.device)), dim=1)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.nearest.device import wide
+from dinkcli.nearest.products import products
 
 # Of squared norms: float32 distances are off by a hundredth of this.
 SLACK = 1e-5
@@ -60,8 +62,10 @@ class Border:
     def _between(self, centers: Tensor, own: Tensor) -> Tensor:
         """Distances from the centre of each row to all centres, (B, K)."""
         if len(centers) ** 2 > _TABLE_NUMBERS:
-            return torch.cdist(centers[own], centers)
+            with products(centers.device):
+                return torch.cdist(centers[own], centers)
         if self._table is None:
-            wide = torch.float32 if centers.device.type == "mps" else torch.float64
-            self._table = torch.cdist(centers.to(wide), centers.to(wide)).float()
+            exact = centers.to(wide(centers.device))
+            with products(centers.device):
+                self._table = torch.cdist(exact, exact).float()
         return self._table[own]

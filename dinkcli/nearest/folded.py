@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.products import products
 from dinkcli.nearest.scorer import Scorer
 
 _SQUARINGS = 3
@@ -32,7 +33,9 @@ class FoldedScorer(Scorer):
         super().__init__(cluster_centers)
         origin, matrix = row_map.origin, row_map.matrix
         centers = self.centers.to(matrix)
-        factors, half_norms = centers @ matrix.T, centers.square().sum(1) / 2
+        with products(matrix.device):
+            factors, stretch = centers @ matrix.T, _stretch(matrix)
+        half_norms = centers.square().sum(1) / 2
         longest = (2 * half_norms.max()).sqrt()
         # Rows are shifted where that keeps digits; else the shift is in the scores too.
         far = bool(torch.linalg.vector_norm(origin) > longest)
@@ -42,7 +45,7 @@ class FoldedScorer(Scorer):
         self._highest = self._half_norms.abs().max()
         self.largest = torch.linalg.vector_norm(self._shifted, dim=1).max()
         # The rows that labels are those of are rounded: each by a part of its length at most.
-        self._rate = self.largest + (_stretch(matrix) * longest).to(self.dtype)
+        self._rate = self.largest + (stretch * longest).to(self.dtype)
         self._choose_products()
 
     def _magnitude(self, norms: Tensor) -> Tensor:

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from dinkcli.nearest.best import Scratch, ties_of
 from dinkcli.nearest.common import squares_between
-from dinkcli.nearest.device import chunk_rows, scores_at_once
+from dinkcli.nearest.device import CPU, chunk_rows, has_float64, pairs_at_once, scores_at_once
 from dinkcli.nearest.folded import FoldedScorer
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.scorer import Scorer
 
-_RESCORE_ELEMENTS = 1 << 22
 _SHORT_ROWS = 64
 # More doubtful rows than this share, and short products are not worth their second look.
 _MANY = 0.3
@@ -167,7 +166,10 @@ class CenterIndex:
         scratch = Scratch(z.device)
         found = torch.empty(len(z), dtype=self.dtype, device=z.device)
         done = 0
-        for rows in self.chunks(z) if len(z) else ():
+        # Away from the CPU memory counts, and this takes none for other centres.
+        n_clusters = self.n_clusters if self._on_cpu else 1
+        size = chunk_rows(n_clusters, z.shape[1], device=z.device)
+        for rows in z.split(size) if len(z) else ():
             where = slice(done, done + len(rows))
             found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
             done = where.stop
@@ -289,16 +291,17 @@ class CenterIndex:
         listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
         row, position = listed.nonzero().unbind(1)
         center = candidates[row, position]
-        exact_dtype = torch.float32 if z.device.type == "mps" else torch.float64  # MPS has no f64
-        pairs = max(1, _RESCORE_ELEMENTS // z.shape[1])
+        # Few: where the device has no float64, the CPU has.
+        there = z.device if has_float64(z.device) else CPU
+        rows, centers = z.to(there), self.centers.to(there)
+        row, center = row.to(there), center.to(there)
+        pairs = max(1, pairs_at_once(there) // z.shape[1])
+        parts = zip(row.split(pairs), center.split(pairs), strict=True)
         distances = torch.cat(
-            [
-                squares_between(z[r].to(exact_dtype), self.centers[c].to(exact_dtype))
-                for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
-            ]
+            [squares_between(rows[r].double(), centers[c].double()) for r, c in parts]
         )
         least = distances.new_full((len(z),), torch.inf)
         least.scatter_reduce_(0, row, distances, "amin")
         label = torch.where(distances == least[row], center, self.n_clusters)
-        result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=z.device)
-        return result.scatter_reduce_(0, row, label, "amin")
+        result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=there)
+        return result.scatter_reduce_(0, row, label, "amin").to(z.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dinkcli.errors import InputError
 from dinkcli.nearest.common import LARGEST_NORM
+from dinkcli.nearest.device import wide
 
 # Norms between this and LARGEST_NORM have squares that float32 can hold.
 SMALLEST_NORM = 1e-15
@@ -63,13 +64,15 @@ def normalize_(rows: Tensor) -> Tensor:
     if len(extreme) == 0:
         rows /= norms
         return norms
-    wide = torch.float32 if rows.device.type == "mps" else torch.float64
-    exact = norms.to(wide)
-    exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(wide), dim=1, keepdim=True)
-    rows.copy_(rows.to(wide) / exact.masked_fill(exact == 0, 1.0))
+    dtype = wide(rows.device)
+    exact = norms.to(dtype)
+    exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(dtype), dim=1, keepdim=True)
+    rows.copy_(rows.to(dtype) / exact.masked_fill(exact == 0, 1.0))
     return exact
 
 
 def _range(rows: Tensor) -> tuple[float, float]:
-    low, high = torch.aminmax(rows) if rows.numel() else (0.0, 0.0)
-    return float(low), float(high)
+    if not rows.numel():
+        return 0.0, 0.0
+    low, high = torch.stack(torch.aminmax(rows)).tolist()  # a GPU is asked once
+    return low, high

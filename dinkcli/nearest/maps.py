@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.soft import wide
+from dinkcli.nearest.device import chunk_rows, wide
 
 _ROWS = 4096
 
@@ -29,6 +29,7 @@ class RowMap:
     def __call__(self, z: Tensor) -> Tensor:
         """Rows (B, D) of any floating dtype to (B, Q) float32."""
         found = torch.empty((len(z), self.matrix.shape[1]), device=z.device)
-        for part, target in zip(z.split(_ROWS), found.split(_ROWS), strict=True):
+        size = _ROWS if z.device.type == "cpu" else chunk_rows(1, z.shape[1], device=z.device)
+        for part, target in zip(z.split(size), found.split(size), strict=True):
             target.copy_((part.to(self.origin) - self.origin) @ self.matrix)
         return found

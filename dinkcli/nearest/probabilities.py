@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.common import BELOW, LEAST_TEMPERATURE, TOLERANCE
+from dinkcli.nearest.device import has_float64, pairs_at_once
 from dinkcli.nearest.index import CenterIndex
 
 # A centre whose exponent lies farther below the best has a probability below 1e-6.
 _MATTERS = 14.0
-_PAIRS_ELEMENTS = 1 << 22
 
 
 class Probabilities:
@@ -56,7 +56,7 @@ class Probabilities:
         squares, row_squares = self._index.scorer.squared_distances(z)
         moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
         found = self._relative(squares, own)
-        if z.device.type != "mps":  # which has no float64
+        if has_float64(z.device):
             doubtful = (moved > TOLERANCE).nonzero()[:, 0]
             if len(doubtful):
                 rows, again = z[doubtful], labels[doubtful]
@@ -118,7 +118,7 @@ class Probabilities:
 
     def _from_coordinates(self, z: Tensor, row: Tensor, center: Tensor) -> Tensor:
         """Squared distances (M,) float64 of M pairs of a row and a centre."""
-        pairs = max(1, _PAIRS_ELEMENTS // z.shape[1])
+        pairs = max(1, pairs_at_once(z.device) // z.shape[1])
         centers = self._index.centers
         parts = [
             (z[r].double() - centers[c].double()).square().sum(1)

@@ -25,11 +25,29 @@ _TF32_ROUNDOFF = 2.0**-10
 _SWITCH = "DINK_SHORT_PRODUCTS"
 
 
+class _BeforeTorch29:
+    """The precision of products on GPUs under the name that it has from torch 2.9 on. Whatever
+    else the program around has chosen is given back as it was."""
+
+    _OLD = {"ieee": "highest", "tf32": "high"}  # noqa: RUF012
+
+    @property
+    def fp32_precision(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @fp32_precision.setter
+    def fp32_precision(self, value: str) -> None:
+        torch.set_float32_matmul_precision(self._OLD.get(value, value))
+
+
 def _settings(device: torch.device) -> Any:
-    """Where this torch keeps the precision of float32 products, from 2.9 on."""
+    """Where this torch keeps the precision of float32 products; before 2.9 there is none for the
+    short ones of CPUs."""
     backends = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}
     found = getattr(backends.get(device.type), "matmul", None)
-    return found if hasattr(found, "fp32_precision") else None
+    if hasattr(found, "fp32_precision"):
+        return found
+    return _BeforeTorch29() if device.type == "cuda" else None
 
 
 def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
@@ -38,7 +56,11 @@ def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     if device.type == "cpu":
         return _cpu_has("_is_amx_tile_supported")
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return _has_tf32(device)
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def has_short_factors() -> bool:
@@ -67,14 +89,15 @@ def rounding_error(z: Tensor) -> Tensor:
 def products(device: torch.device, short: bool = False) -> Iterator[None]:
     """Inside, products of float32 tensors are exact to float32, or short ones.
 
-    The setting is global in torch, so whatever the program around has chosen comes back after.
+    The setting is global in torch, so whatever the program around has chosen comes back after; and
+    what it, or a container's environment, has chosen may be TF32, so no product goes without this.
     """
     settings = _settings(device)
     if settings is None:
         yield
         return
     before = settings.fp32_precision
-    settings.fp32_precision = _SHORT[device.type] if short else "ieee"
+    settings.fp32_precision = _SHORT.get(device.type, "tf32") if short else "ieee"
     try:
         yield
     finally:

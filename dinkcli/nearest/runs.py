@@ -12,11 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import numbers_at_once
+from dinkcli.nearest.device import numbers_at_once, wide
 from dinkcli.nearest.products import products
 
 # Short pieces take more rounds, long ones are emptier when labels have few rows.
 _SHORTEST, _LONGEST = 8, 128
+_LINE = 1024
+# Multiplications, many of them in float64, that take less than a GPU is told of another round in.
+_FEW_PIECES = 1 << 26
 
 
 def run_sums(
@@ -32,6 +35,8 @@ def run_sums(
     n_rows, length = len(labels), _length(len(labels), n_clusters)
     reached = 1
     while reached < n_rows or reached == 1:
+        if reached > 1 and values.numel() * n_clusters <= _FEW_PIECES:
+            return one_hot_sums(values, labels, n_clusters)
         pieces = _Pieces(labels, n_clusters, length)
         values = pieces.sums(values, order, factors)
         values, labels, order, factors = values.to(dtype), pieces.labels, None, None
@@ -41,12 +46,34 @@ def run_sums(
     return result.index_copy_(0, labels, values)[:n_clusters]
 
 
+def one_hot_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """The same of few ``values`` (N, D) in their type, by one product; labels of K do not count."""
+    one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
+    with products(values.device):
+        return one_hot @ values
+
+
 def counts_of(labels: Tensor, n_clusters: int) -> Tensor:
     """How often each label (N,) comes, (K,) int64; sums of integers are the same in any order.
 
     ``torch.bincount`` would make the host wait."""
     counts = torch.zeros(n_clusters, dtype=torch.int64, device=labels.device)
     return counts.scatter_add_(0, labels, torch.ones_like(labels))
+
+
+def running_sums(values: Tensor) -> Tensor:
+    """The sums of ``values`` (N,) up to each one, wide; the same bits every time. Along one line a
+    GPU adds up in any order, along the rows of a matrix it does not."""
+    dtype = wide(values.device)
+    if values.device.type == "cpu":
+        return values.cumsum(0, dtype=dtype)
+    n_lines = max(2, -(-len(values) // _LINE))
+    lines = values.new_zeros(n_lines * _LINE, dtype=dtype)
+    lines[: len(values)] = values
+    lines = lines.view(n_lines, _LINE).cumsum(1)
+    if len(values) > _LINE:
+        lines[1:] += running_sums(lines[:, -1])[:-1, None]
+    return lines.view(-1)[: len(values)]
 
 
 def _length(n_rows: int, n_clusters: int) -> int:

@@ -18,7 +18,12 @@ from torch import Tensor
 from dinkcli.nearest.best import Best, Scratch, Two, limit_of
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.fused import fused_two, why_not
-from dinkcli.nearest.products import has_short_factors, has_short_products, products, rounding_error
+from dinkcli.nearest.products import (
+    has_short_factors,
+    has_short_products,
+    products,
+    rounding_error,
+)
 from dinkcli.nearest.soft import accumulation_dtype
 
 # With less, conversion costs more than the faster product wins.
@@ -99,13 +104,18 @@ class Scorer:
         error = self._error(norms)
         if short:
             error += rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
-        near = None
         if self._fused:
             near = fused_two(rows, self._shifted, self._half_norms, short)
-        if near is None:
-            found = self._best.two(self._scores(rows, scratch, short), math.inf)
-        else:
-            found = Two(*near, near.best)
+            if near is not None:
+                found = Two(*near, near.best)
+                return found, limit_of(found, error)
+            self._fused = False  # and so many scores do not fit
+        parts = [
+            self._best.two(self._scores(part, scratch, short), math.inf)[:4]
+            for part in rows.split(self.rows_at_once(rows))
+        ]
+        best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
+        found = Two(best, labels, second, seconds, best)
         return found, limit_of(found, error)
 
     def rows_at_once(self, z: Tensor) -> int:

@@ -1,5 +1,4 @@
-"""Responsibilities: how much each centre has to do with each row, at a temperature; and the dtypes
-of sums."""
+"""Responsibilities: how much each centre has to do with each row, at a temperature."""
 
 from __future__ import annotations
 
@@ -12,11 +11,6 @@ from torch import Tensor
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over rows are taken: at least float32."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device (MPS) that has no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def responsibilities(squared_distances: Tensor, temperature: float) -> Tensor:

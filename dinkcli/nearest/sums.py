@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.device import gathered_at_once, wide
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.products import products
-from dinkcli.nearest.runs import counts_of, run_sums
-from dinkcli.nearest.soft import responsibilities, wide
+from dinkcli.nearest.runs import counts_of, one_hot_sums, run_sums
+from dinkcli.nearest.soft import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
-_CACHED_ELEMENTS = 1 << 20
 # Of so few rows and clusters a GPU has the product before it is told of runs.
 _ONE_HOT_ELEMENTS = 1 << 22
 
@@ -99,7 +99,7 @@ class Statistics:
 
 def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """<z_i, table[index_i]> of each row, (N,), in pieces that stay in the processor's cache."""
-    rows = max(1, _CACHED_ELEMENTS // z.shape[1])
+    rows = max(1, gathered_at_once(z.device) // z.shape[1])
     buffer = z.new_empty((min(rows, len(z)), z.shape[1]))
     parts = []
     for part, where in zip(z.split(rows), index.split(rows), strict=True):
@@ -124,7 +124,7 @@ def segment_sums(
         )[:, 0]
     if values.device.type == "cpu" or not len(values):
         result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
-        rows = max(1, _CACHED_ELEMENTS // max(1, values.shape[1]))
+        rows = max(1, gathered_at_once(values.device) // max(1, values.shape[1]))
         buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
         for start in range(0, len(values), rows):
             where = slice(start, min(start + rows, len(values)))
@@ -137,12 +137,25 @@ def segment_sums(
     if len(values) * n_clusters <= _ONE_HOT_ELEMENTS:
         if weights is not None:
             values = values * weights[:, None]
-        one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
-        with products(values.device):
-            return (one_hot @ values).to(dtype)
+        return one_hot_sums(values, labels, n_clusters).to(dtype)
     if weights is not None and values.dtype != dtype and weights.dtype == dtype:
         values = values.to(dtype)
     return run_sums(values, labels, n_clusters, weights, dtype)
+
+
+def weights_and_sums(
+    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums of ``weights`` (N,), and of ``values`` (N, D) times these, by label: (K,) and (K, D),
+    wide; of few rows, for which a GPU is told once."""
+    if values.device.type == "cpu":
+        return (
+            segment_sums(weights, labels, n_clusters),
+            segment_sums(values, labels, n_clusters, weights),
+        )
+    with_ones = torch.nn.functional.pad(values, (0, 1), value=1.0)
+    found = segment_sums(with_ones, labels, n_clusters, weights)
+    return found[:, -1], found[:, :-1]
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -207,7 +220,8 @@ def tempered_statistics(
         if w is not None:
             r *= w[:, None]
         total.counts += r.sum(0)
-        total.sums += r.T @ rows
+        with products(rows.device):
+            total.sums += r.T @ rows
         total.shrink += weighted_sum(r * distances, None)
         least, labels = distances.min(1)
         total.inertia += weighted_sum(least, w)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.best import Scratch
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.device import chunk_rows, wide
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_short_factors, has_short_products, products
 
 _LEAST_EXPONENT = -60.0  # far below, exponentials are denormal numbers, which are slow
+_ALIGNED = 4  # numbers, which matrix units want to begin with
 # Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
 # with all, and inertia ends the same to 0.05 %.
 _MANY_CLUSTERS = 160
@@ -151,6 +152,57 @@ class TemperedSums:
             rows.add_(self._row_grid).sub_(self._row_grid)
             weighted = scratch("weighted", shape, torch.float64).copy_(rows).mul_(r[some, None])
             sums.index_add_(0, labels[some], weighted)
+
+
+class RunningAverages:
+    """Running averages of such weights and sums away from the CPU, where what takes time is to be
+    told of an operation. Rows carry a one beside their features, so weights and sums come from one
+    product, which takes the averages in as well.
+
+    Args:
+        z, weights: (S, D), and (S,) or None, all rows of the sample.
+        shares, sums: (K,) and (K, D) to go on from.
+        batch_size: rows of an update; each begins at a multiple of it.
+
+    Attributes:
+        shares, sums: what they are now.
+    """
+
+    def __init__(
+        self, z: Tensor, weights: Tensor | None, shares: Tensor, sums: Tensor, batch_size: int
+    ):
+        n_features = z.shape[1]
+        width = -(-(n_features + 1) // _ALIGNED) * _ALIGNED
+        self._rows = z.new_zeros((len(z), width))
+        self._rows[:, :n_features], self._rows[:, n_features] = z, 1
+        self._averages = sums.new_zeros((len(sums), width))
+        self.shares, self.sums = self._averages[:, n_features], self._averages[:, :n_features]
+        self.shares.copy_(shares)
+        self.sums.copy_(sums)
+        self._weights, self._size = weights, batch_size
+        self._totals = [float(batch_size)] * (len(z) // batch_size)
+        if weights is not None:
+            parts = weights[: len(self._totals) * batch_size].view(-1, batch_size)
+            self._totals = parts.sum(1, dtype=wide(z.device)).tolist()
+
+    def update(
+        self, start: int, centers: Tensor, temperature: float, short: bool, step_size: float
+    ) -> None:
+        """Takes in the batch from row ``start`` on, with the weight ``step_size``."""
+        norms = torch.linalg.vecdot(centers, centers)
+        kept = 1 - step_size
+        alpha = step_size / max(self._totals[start // self._size], 1e-30)
+        rows = self._rows[start : start + self._size]
+        for part in rows.split(chunk_rows(*centers.shape, device=rows.device)):
+            with products(rows.device, short=short):
+                z = part[:, : centers.shape[1]]
+                r = torch.addmm(
+                    norms, z, centers.T, beta=-1 / temperature, alpha=2 / temperature
+                ).softmax(1)
+                if self._weights is not None:
+                    r *= self._weights[start : start + len(part), None]
+                self._averages.addmm_(r.T, part, beta=kept, alpha=alpha)
+            start, kept = start + len(part), 1.0
 
 
 def _softmax_(scores: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dinkcli.errors import RunError, UsageError
 T = TypeVar("T")
 
 _LEAST_ROWS = 64
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED")
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -39,7 +40,10 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
     if name == "auto":
         return _that_computes(present[0])
     if name not in (*present, "cuda" if "cuda:0" in present else None):
-        raise UsageError(f"--device {name}: not on this machine, which has {', '.join(present)}")
+        without = " (this torch is built without CUDA)" if _lacks_cuda(name) else ""
+        raise UsageError(
+            f"--device {name}: not on this machine, which has {', '.join(present)}{without}"
+        )
     return _that_computes(name)
 
 
@@ -54,15 +58,25 @@ def _that_computes(name: str) -> torch.device:
     if device.type == "cuda":
         try:
             float(torch.ones(1, device=device) + 1)
-        except torch.cuda.OutOfMemoryError:
-            pass  # which says so itself, when it matters
         except Exception as error:
+            if is_out_of_memory(error):
+                return device  # which says so itself, when it matters
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
                 f"--device {name}: torch {torch.__version__} cannot compute there ({reason}); "
                 "use --device cpu, or a torch made for this driver and card"
             ) from error
     return device
+
+
+def full_name(device: torch.device) -> str:
+    """With that of the card: blocks of rows, and the last bits of sums, are those of a card."""
+    card = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{device}{card}"
+
+
+def _lacks_cuda(name: str) -> bool:
+    return name.startswith("cuda") and not (torch.version.cuda or torch.version.hip)
 
 
 def _present() -> list[str]:
@@ -79,16 +93,28 @@ def in_pieces(work: Callable[[slice], T], n_rows: int) -> Iterator[T]:
     """
     start, size = 0, n_rows
     while start < n_rows:
+        full = False
         try:
             result = work(slice(start, min(start + size, n_rows)))
-        except torch.cuda.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             if size <= _LEAST_ROWS:
                 raise RunError(
                     f"the device is out of memory even for {size} rows at a time; free some, "
                     "use fewer clusters, or --device cpu"
                 ) from error
+            full = True
+        if full:  # not before the error has let go of what the work had made
             torch.cuda.empty_cache()
             size //= 2
             continue
         yield result
         start += size
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no memory left. cuBLAS, Triton and MPS do not know torch's own error."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)

@@ -27,6 +27,11 @@ def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
     from dinkcli.processes.collective import Processes
     from dinkcli.processes.device import resolve_device
 
+    if device.startswith("cuda:") and here.local_size > 1:
+        raise UsageError(
+            f"--device {device}: {here.local_size} processes cannot share one GPU; "
+            "--device cuda gives each its own"
+        )
     found = resolve_device(device, here.local_rank)
     if found.type == "mps":
         raise UsageError("--device mps: several processes train on cpu or cuda")

@@ -10,7 +10,7 @@ Shapes: B rows in a batch, K clusters, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,12 @@ from torch import Tensor
 
 from dinkcli.nearest.limits import largest_value
 from dinkcli.nearest.sums import Statistics, row_dots, segment_sums
-from dinkcli.nearest.tempered import TemperedSums, are_wide, least_short_temperature
+from dinkcli.nearest.tempered import (
+    RunningAverages,
+    TemperedSums,
+    are_wide,
+    least_short_temperature,
+)
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size, step_sizes, temperatures
 
@@ -84,23 +89,45 @@ def anneal(
     schedule = temperatures(at.start_temperature, steps)
     sizes = step_sizes(len(schedule))
     every = updates_per_report(steps)
-    add_up = _sums_of(sample, at.centers, batch_size)
-    while at.done < len(schedule):
+    update = _updates(sample, at, batch_size) if at.done < len(schedule) else None
+    while update is not None and at.done < len(schedule):
         at.temperature, step_size = schedule[at.done], sizes[at.done]
         if at.position + batch_size > len(sample):
             at.position = 0  # the sample is in random order already
-        batch = sample[at.position : at.position + batch_size]
-        at.position += batch_size
+        start, at.position = at.position, at.position + batch_size
+        update(start, step_size)
+        fading = dilation * at.temperature / schedule[0]
+        at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
+        at.done += 1
+        if at.done % every:
+            yield None
+            continue
+        yield sample[start : start + min(batch_size, REPORT_ROWS)].mean_inertia(at.centers)
+
+
+def _updates(sample: Sample, at: Annealing, batch_size: int) -> Callable[[int, float], None]:
+    """What takes the batch from a row on into the running averages, with a weight."""
+    if sample.z.device.type != "cpu" and sample.group.alone:
+        averages = RunningAverages(sample.z, sample.weights, at.shares, at.sums, batch_size)
+        at.shares, at.sums = averages.shares, averages.sums
+
+        def update_there(start: int, step_size: float) -> None:
+            short = at.temperature >= at.short_above
+            averages.update(start, at.centers, at.temperature, short, step_size)
+
+        return update_there
+    add_up = _sums_of(sample, at.centers, batch_size)
+
+    def update(start: int, step_size: float) -> None:
+        batch = sample[start : start + batch_size]
         weight = max(batch.total_weight, 1e-30)
         short = at.temperature >= at.short_above
         counts, total = add_up(batch.z, batch.weights, at.centers, at.temperature, short, at.rough)
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
         at.sums.lerp_(total.div_(weight).to(at.sums), step_size)
-        fading = dilation * at.temperature / schedule[0]
-        at.centers = sample.project(Statistics(at.shares, at.sums).means(at.centers, fading))
-        at.done += 1
-        yield batch[:REPORT_ROWS].mean_inertia(at.centers) if at.done % every == 0 else None
+
+    return update
 
 
 def updates_per_report(steps: int) -> int:

@@ -18,8 +18,10 @@ import torch
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
+from dinkcli.nearest.device import wide
 from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval
+from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.progress import Progress
 from dinkcli.training.step import Step
@@ -200,7 +202,7 @@ def restore(
         if _MAP in tensors:
             trainer.rows.learn(_square(tensors.pop(_MAP), trainer.rows.n_features).to(device))
         trainer.at = Progress.unpack(
-            {name: torch.tensor(values).to(device) for name, values in tensors.items()},
+            {name: _on(device, torch.tensor(values)) for name, values in tensors.items()},
             model.state.values["progress"],
         )
         if trainer.at.centers.shape != model.cluster_centers.shape:
@@ -215,6 +217,10 @@ def restore(
     return different
 
 
+def _on(device: torch.device, values: torch.Tensor) -> torch.Tensor:
+    return values.to(wide(device) if values.dtype == torch.float64 else values.dtype).to(device)
+
+
 def _square(matrix: np.ndarray, n_features: int) -> torch.Tensor:
     if matrix.shape != (n_features, n_features) or not np.isfinite(matrix).all():
         raise ValueError(f"its map is not finite numbers of shape {(n_features, n_features)}")
@@ -225,7 +231,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
     """What the last bits of a result depend on, besides data, options and seed."""
     return {
         "torch": str(torch.__version__),
-        "device": str(trainer.rows.device),
+        "device": full_name(trainer.rows.device),
         "threads": torch.get_num_threads(),
         **arithmetic(),
         "rows in memory": trainer.rows.in_memory,

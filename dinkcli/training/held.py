@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import BLOCK_BYTES
-from dinkcli.nearest.device import block_rows
+from dinkcli.nearest.copies import Copies
+from dinkcli.nearest.device import block_rows, keeps, sent_rows
+from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
 
@@ -40,10 +43,33 @@ class HeldRows(RowSource):
         if loaded.dtype == torch.float32:
             for number, part in enumerate(loaded.split(self._block_rows)):
                 self._prepare_(part, self._first + number * self._block_rows)
+        # Where they do not fit, each block goes to the device when it is its turn.
+        if self.device.type == "cpu" or not keeps(loaded.nbytes, self.device):
+            return loaded
         try:
-            return loaded.to(self.device)
-        except torch.cuda.OutOfMemoryError:
-            return loaded  # then each block goes to the device when it is its turn
+            return self._sent(loaded)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return loaded
+
+    def _sent(self, rows: Tensor) -> Tensor:
+        there = torch.empty(rows.shape, dtype=rows.dtype, device=self.device)
+        for start, part in self._arriving(rows, sent_rows(self.n_features)):
+            there[start : start + len(part)] = part
+        return there
+
+    def _arriving(self, rows: Tensor, size: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Blocks of ``size`` rows on the device, each with the number of its first row; those that
+        are elsewhere arrive while the one before is computed with."""
+        starts = range(first, len(rows), size)
+        if rows.device.type == self.device.type:
+            yield from ((start, rows[start : start + size]) for start in starts)
+            return
+        copies = Copies(self.device)
+        sent = ((start, copies.send(rows[start : start + size])) for start in starts)
+        for start, part in read_ahead(sent, depth=1) if copies.overlaps else sent:
+            yield start, copies.receive(part)
 
     def learn(self, matrix: Tensor) -> None:
         super().learn(matrix)
@@ -58,12 +84,10 @@ class HeldRows(RowSource):
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         size = block_rows(self.n_features, self.device)
-        for start in range(first * size, len(self._rows), size):
-            where = slice(start, start + size)
-            part = self._rows[where].to(self.device)
+        for start, part in self._arriving(self._rows, size, first * size):
             if part.dtype != torch.float32:
                 part = self._prepare_(part.float(), self._first + start)
-            yield part, self._weights_at(where)
+            yield part, self._weights_at(slice(start, start + size))
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

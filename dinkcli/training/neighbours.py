@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.device import scores_at_once
 from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.products import products
 from dinkcli.training.sample import Sample
 
 # docs/LOG.md has the figures of each.
@@ -28,7 +30,6 @@ _MOST_PASSES = 10  # of a round; more change nothing that was seen
 _RIDGE = 0.25  # of the mean variance, added to every variance
 _LEAST_ROWS = 8192  # that neighbours are sought among; finding them is quadratic
 _ROWS_PER_CLUSTER = 32
-_CHUNK_SCORES = 1 << 22
 _GRID = 2.0**-20  # of the largest number of the map, to which it is rounded
 
 
@@ -71,10 +72,11 @@ class Neighbourhood:
 
     def agreement(self, labels: Tensor) -> float:
         """The share of neighbours that are in the same cluster, by ``labels`` (S,) of all rows."""
-        same = (labels[self.neighbours] == labels[:, None]).double().mean(1)
+        same = (labels[self.neighbours] == labels[:, None]).cpu().double().mean(1)
         if self.weights is None:
             return float(same.mean())
-        return float(same @ self.weights.double() / self.weights.double().sum())
+        weights = self.weights.cpu().double()
+        return float(same @ weights / weights.sum())
 
     def learn(self, plain: Tensor, follow: Tensor) -> tuple[Tensor, Tensor]:
         """The clusters (S,) of all rows and the map (D, D) that goes with them.
@@ -118,8 +120,8 @@ class Neighbourhood:
     def map(self, labels: Tensor, n_clusters: int) -> Tensor:
         """(D, D) S^(-1/2) of the rows within the clusters ``labels`` (S,), times the root of the
         mean variance, so that distances keep their size; the same in every process."""
-        z = self.z.double().cpu().numpy()
-        weights = np.ones(len(z)) if self.weights is None else self.weights.double().cpu().numpy()
+        z = self.z.cpu().double().numpy()
+        weights = np.ones(len(z)) if self.weights is None else self.weights.cpu().double().numpy()
         own = labels.cpu().numpy()
         sizes = np.bincount(own, weights, n_clusters)
         means = np.zeros((n_clusters, z.shape[1]))
@@ -145,8 +147,9 @@ def nearest_rows(z: Tensor, number: int) -> Tensor:
     half = z.square().sum(1) / 2
     found = []
     first = 0
-    for part in z.split(max(1, _CHUNK_SCORES // len(z))):
-        scores = torch.addmm(half, part, z.T, alpha=-1)
+    for part in z.split(max(1, 2 * scores_at_once(z.device) // len(z))):
+        with products(z.device):
+            scores = torch.addmm(half, part, z.T, alpha=-1)
         here = torch.arange(len(part), device=z.device)
         scores[here, here + first] = torch.inf
         found.append(scores.topk(number, dim=1, largest=False).indices)

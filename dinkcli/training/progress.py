@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.soft import wide
+from dinkcli.nearest.device import wide
 from dinkcli.nearest.sums import Statistics
 from dinkcli.training.anneal import Annealing
 from dinkcli.training.refine import Refining

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex, Nearest, NearestTwo
+from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import (
     Statistics,
     cluster_sums,
@@ -70,7 +71,8 @@ class Sample:
     @cached_property
     def moments(self) -> tuple[Tensor, float]:
         """The mean row (D,) and the mean squared norm, weighted."""
-        total = self.z.sum(0) if self.weights is None else self.weights @ self.z
+        with products(self.z.device):
+            total = self.z.sum(0) if self.weights is None else self.weights @ self.z
         squares = weighted_sum(torch.linalg.vecdot(self.z, self.z), self.weights)
         self.group.sum_(total)
         return total / self.total_weight, self.group.total(squares)[0] / self.total_weight
@@ -199,8 +201,14 @@ class Sample:
         return found
 
     def mean_inertia(self, centers: Tensor) -> float:
-        """Per row; 0 of rows without weight."""
-        return self.inertia(self.nearest(centers)) / max(self.total_weight, 1e-30)
+        """Per row; 0 of rows without weight. On a GPU by float32 products alone."""
+        if self.z.device.type == "cpu":
+            inertia = self.inertia(self.nearest(centers))
+        else:
+            index = CenterIndex(centers)
+            parts = [index.squared_distances(rows).amin(1) for rows in index.chunks(self.z)]
+            inertia = self.group.total(weighted_sum(torch.cat(parts), self.weights))[0]
+        return inertia / max(self.total_weight, 1e-30)
 
     def inertia(self, near: Nearest | NearestTwo) -> float:
         return self.group.total(weighted_sum(near.squared_distances, self.weights))[0]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
+from dinkcli.nearest.runs import running_sums
 from dinkcli.nearest.seeds import nearest_seeds
-from dinkcli.nearest.soft import wide
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size
 
@@ -103,7 +103,7 @@ def _draw_up_to(
         labels, distances = nearest_seeds(z, norms, sample.at(chosen, z))
         mass = distances
     while len(chosen) < min(n_clusters, len(sample)):
-        cumulative = sample.everywhere(sample.weigh(mass)).cumsum(0, dtype=wide(z.device))
+        cumulative = running_sums(sample.everywhere(sample.weigh(mass)))
         if not cumulative[-1] > 0:
             break
         number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))

@@ -16,6 +16,7 @@ from dinkcli.nearest.sums import (
     largest_in_segments,
     row_dots,
     segment_sums,
+    weights_and_sums,
 )
 from dinkcli.processes.group import Group
 from dinkcli.training.sample import Sample
@@ -57,8 +58,7 @@ def split(
     rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
     m = len(candidates)
     part = sample.z[rows]
-    total = segment_sums(weight, owner, m)
-    mean = segment_sums(part, owner, m, weight)
+    total, mean = weights_and_sums(part, owner, m, weight)
     group = sample.group
     group.sum_(total, mean)
     total.clamp_(min=1e-30)
@@ -119,7 +119,7 @@ def _judges(
         chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
         chance = (chance * (JUDGES / 2)).clamp_(max=1.0)
         uniform = torch.rand(number, generator=generator).to(chance)
-        drawn = (uniform if order is None else uniform[order]) < chance
+        drawn = ((uniform if order is None else uniform[order]) < chance).nonzero()[:, 0]
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
     return rows, owner, weight
 
@@ -160,8 +160,7 @@ def _two_means(
     m = len(total)
     for last in range(_ITERATIONS):
         inside = weight * upper
-        n_high = segment_sums(inside, owner, m)
-        sum_high = segment_sums(part, owner, m, inside)
+        n_high, sum_high = weights_and_sums(part, owner, m, inside)
         group.sum_(n_high, sum_high)
         n_low = (total - n_high).clamp_(min=0)
         high = (sum_high / n_high.clamp(min=1e-30)[:, None]).to(part)

@@ -12,6 +12,8 @@ from torch import Tensor
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.shuffle import shuffled_windows
 from dinkcli.data.spool import seekable
+from dinkcli.nearest.copies import Copies
+from dinkcli.nearest.device import sent_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
 
@@ -25,11 +27,32 @@ class StreamedRows(RowSource):
     in_memory = False
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
-        for start, rows, bad in islice(read_ahead(self._prepared()), first, None):
+        copies = Copies(self.device)
+        items = self._stored() if self._prepares_there else self._prepared()
+        sent = ((start, copies.send(rows), bad) for start, rows, bad in items)
+        ready = read_ahead(sent, depth=1 if copies.overlaps else 2)
+        for start, part, bad in islice(ready, first, None):
+            rows = copies.receive(part)
             weights = self._weights_at(slice(start, start + len(rows)))
+            if self._prepares_there:
+                rows = self._prepare_(rows.float(), self._first + start)
             if bad is not None:
-                rows, weights = rows[~bad], None if weights is None else weights[~bad]
-            yield rows.to(self.device), weights
+                good = (~bad).nonzero()[:, 0].to(self.device)
+                rows, weights = rows[good], None if weights is None else weights[good]
+            yield rows, weights
+
+    @property
+    def _prepares_there(self) -> bool:
+        """A GPU prepares rows faster, and short ones are sent faster."""
+        return self.device.type != "cpu"
+
+    def _stored(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Like ``_prepared``, but as they are stored, in blocks for a device."""
+        dtype, size = self.data.dtype, sent_rows(self.n_features)
+        for block in self._here.blocks(size, dtype=dtype, nonzero=self._needs_direction):
+            rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
+            bad = None if block.bad is None else torch.from_numpy(block.bad)
+            yield block.start - self._first, rows, bad
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
         """Shuffled on two levels (see ``shuffled_windows``)."""

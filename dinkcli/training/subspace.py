@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.products import products
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import most_axes
 
@@ -48,7 +49,8 @@ class Subspace:
         if axes is None or number == len(axes):
             return cls(whole, whole)
         axes = axes[:, :number].contiguous()
-        z = whole.z @ axes
+        with products(axes.device):
+            z = whole.z @ axes
         parts = whole.weights, whole.project, whole.group, whole.positions, whole.size
         return cls(whole, Sample(z, *parts), axes)
 
@@ -59,11 +61,17 @@ class Subspace:
 
     def into(self, centers: Tensor) -> Tensor:
         """(K, D) to (K, Q)."""
-        return centers if self.axes is None else centers @ self.axes
+        if self.axes is None:
+            return centers
+        with products(centers.device):
+            return centers @ self.axes
 
     def out_of(self, centers: Tensor) -> Tensor:
         """(K, Q) to the same points with all features, (K, D)."""
-        return centers if self.axes is None else centers @ self.axes.T
+        if self.axes is None:
+            return centers
+        with products(centers.device):
+            return centers @ self.axes.T
 
     def means(self, centers: Tensor, labels: Tensor | None, rough: bool) -> Tensor:
         """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, whose

@@ -49,7 +49,18 @@ def compared(n: int, k: int, d: int, tile: int, kind: int, generator: torch.Gene
     assert torch.equal(found.labels[clear], labels[clear])
 
 
+def no_numbers() -> None:
+    """Labels of rows that are not numbers can be used as indices all the same."""
+    z, centers = torch.full((3, 8), torch.nan), torch.ones(5, 8)
+    found = fused.fused_two(z, centers, centers[:, 0], False)
+    assert found is not None
+    assert torch.cat([found.labels, found.seconds]).lt(5).all()
+
+
 def main() -> None:
+    assert fused.why_not(torch.device("cpu"), torch.float32) is None
+    assert fused._State.tile == 0
+    no_numbers()
     generator = torch.Generator().manual_seed(0)
     chance = random.Random(0)
     shapes = [(1, 1, 1), (1, 2, 3), (129, 129, 33), (64, 5, 200), (7, 300, 16), (128, 128, 32)]

@@ -6,7 +6,6 @@ much it launches: on a GPU that is what small work takes.
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import distances_float64, inertia_float64, nearest_float64
-from simulated import NAME, simulated
+from conftest import inertia_float64
+from simulated import NAME, known_to_commands, simulated
 
 import dinkcli
-from dinkcli.estimator import DinkClustering
 from dinkcli.head.head import DinkClusterHead
 from dinkcli.nearest import sums
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import largest_in_segments, segment_sums, tempered_statistics
 from dinkcli.processes import device as devices
+from dinkcli.training.anneal import Annealing, anneal
+from dinkcli.training.sample import Sample, center_projection
 
 K, D = 6, 8
 
@@ -32,8 +32,7 @@ K, D = 6, 8
 @pytest.fixture
 def there(monkeypatch):
     """The simulated device, that ``--device elsewhere`` and ``device="elsewhere"`` mean."""
-    monkeypatch.setattr(devices, "_NAME", re.compile(f"{NAME}|{devices._NAME.pattern}"))
-    monkeypatch.setattr(devices, "_present", lambda: [NAME, "cpu"])
+    known_to_commands(monkeypatch)
     with simulated() as found:
         yield found
 
@@ -87,38 +86,6 @@ def test_head(there):
     torch.testing.assert_close(head.cluster(far, soft=True).cpu(), here.cluster(z, soft=True))
 
 
-TRAININGS = {
-    "inf": {"temperature": float("inf"), "dilation": 0.1, "epochs": 2},
-    "fixed": {"temperature": 0.8, "epochs": 3},
-    "cold, random, weights": {"temperature": 0.0, "init": "random", "sample_weight": True},
-    "cold, streamed, xavier": {"temperature": 0.0, "init": "xavier", "memory": 4000},
-    "cosine, cold, n_init": {"temperature": 0.0, "metric": "cosine", "n_init": 3},
-    "cosine, streamed, weights": {"metric": "cosine", "memory": 4000, "sample_weight": True},
-    "auto": {"n_init": 2},
-    "auto, random, small batches": {"init": "random", "batch_size": 64, "refine": False},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAININGS)
-def test_training(there, rows, name):
-    options = dict(TRAININGS[name])
-    if options.get("sample_weight"):
-        options["sample_weight"] = np.linspace(0.5, 2, len(rows)).astype(np.float32)
-    found = dinkcli.train(rows, K, device=NAME, **options)
-    expected = dinkcli.train(rows, K, device="cpu", **options)
-    assert there.n_operations > 100
-    if "temperature" in options:
-        np.testing.assert_allclose(found.cluster_centers, expected.cluster_centers, atol=2e-5)
-        np.testing.assert_allclose(found.cluster_sizes, expected.cluster_sizes)
-        return
-    # Centres that divide grow differences from the last bits; where they end is as good.
-    if options.get("metric") == "cosine":
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    ends = [inertia_float64(rows, model.cluster_centers) for model in (found, expected)]
-    assert ends[0] == pytest.approx(ends[1], rel=0.01)
-
-
 @pytest.mark.slow
 def test_float16_rows_stay_short_on_the_device(there, rows):
     short = rows.astype(np.float16)
@@ -157,16 +124,6 @@ def _numbers(value):
         yield value
 
 
-@pytest.mark.slow
-def test_sweep(there, rows):
-    found, expected = (
-        dinkcli.sweep(rows, [3, K], device=device).as_dict() for device in (NAME, "cpu")
-    )
-    assert there.n_operations
-    one, other = ([row["inertia"] for row in each["candidates"]] for each in (found, expected))
-    assert one == pytest.approx(other, rel=0.01)
-
-
 ASSIGNMENTS = [
     [],
     ["--distance"],
@@ -196,16 +153,6 @@ def test_assign(there, files, invoke, tmp_path, options):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
         else:
             np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.slow
-def test_estimator(there, rows):
-    found = DinkClustering(K, temperature=0.0, device=NAME).fit(rows)
-    labels = nearest_float64(rows, found.cluster_centers_)
-    np.testing.assert_array_equal(found.labels_, labels)
-    np.testing.assert_array_equal(found.predict(rows), labels)
-    distances = distances_float64(rows, found.cluster_centers_)
-    np.testing.assert_allclose(found.transform(rows), distances, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -270,16 +217,47 @@ def test_budget_of_a_pass(there, n):
     z, centers = (each.to(NAME) for each in tensors(n, 300, 16))
     index = CenterIndex(centers)
     operations, reads = work_of(there, lambda: tempered_statistics(z, None, index, 0.0))
-    assert operations <= 350
-    assert reads <= 6
+    assert operations <= 200
+    assert reads <= 5
 
 
 @pytest.mark.slow
-def test_budget_of_a_training(there, rows):
-    """A few waits for each of some hundred updates and as many moves."""
-    dinkcli.train(rows, K, device=NAME)
-    assert there.n_operations <= 25_000
-    assert there.n_reads <= 900
+@pytest.mark.parametrize(
+    "n, d, k, operations, waits", [(3200, 16, 8, 16_000, 500), (60_000, 64, 300, 9_000, 330)]
+)
+def test_budget_of_a_training(there, n, d, k, operations, waits):
+    """A few waits for each round of moves, none for an update."""
+    rng = np.random.default_rng(0)
+    centers = 2 * rng.normal(size=(k, d))
+    z = (centers[rng.integers(k, size=n)] + rng.normal(size=(n, d))).astype(np.float32)
+    model = dinkcli.train(z, k, device=NAME)
+    assert there.n_operations <= operations
+    assert there.n_reads <= waits
+    assert inertia_float64(z[:2000], model.cluster_centers) <= inertia_float64(z[:2000], centers)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_update_is_nine_operations(there, weighted):
+    """And gives what those of a CPU add up to, batch after batch; one more with weights."""
+    z, centers = tensors(600, K, D)
+    weights = torch.rand(600, generator=torch.Generator().manual_seed(5)) if weighted else None
+    found = []
+    for device in (NAME, "cpu"):
+        w = None if weights is None else weights.to(device)
+        sample = Sample(z.to(device), w, center_projection("euclidean"))
+        zeros = torch.zeros_like(centers).to(device)
+        at = Annealing(centers.to(device), zeros[:, 0].clone(), zeros, 4.0, float("inf"), False)
+        going = anneal(sample, at, 256, 48, 0.0)
+        for number in range(48):
+            if number == 5:
+                there.restart()
+            next(going)
+            if number == 5 and device == NAME:
+                assert there.n_operations <= 9 + weighted
+                assert there.n_reads == 0
+        found.append([at.centers.cpu(), at.shares.cpu(), at.sums.cpu()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_device_that_is_full_takes_smaller_pieces(there, files, rows, invoke):
@@ -318,6 +296,7 @@ def test_the_benchmark_runs_without_a_gpu(tmp_path):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert not any(found["labels"].values())
     assert found["end to end"].keys() == {"train", "assign"}
+    assert found["streamed"].keys() == {"pass", "copy"}
 
 
 def test_a_card_that_cannot_compute_is_refused_in_one_line(monkeypatch):
