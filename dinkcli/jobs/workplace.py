@@ -161,18 +161,22 @@ class Workplace:
 
     def all_arrays(self, makes: Mapping[str, Make]) -> list[dict[str, np.ndarray]]:
         """The same of several, of which other processes may make some."""
+        paths = self.all_files({f"{name}.npz": _saving(make) for name, make in makes.items()})
+        found = []
+        for path in paths:
+            with np.load(path, allow_pickle=False) as saved:
+                found.append({key: saved[key] for key in saved.files})
+        return found
+
+    def all_files(self, makes: Mapping[str, Callable[[str], None]]) -> list[str]:
+        """The same as ``file`` of several, of which other processes may make some."""
         names = list(makes)
         if self._share is not None:
             number, count = self._share
             first = len(names) * number // count
             for name in names[first:] + names[:first]:
-                self.file(f"{name}.npz", _saving(makes[name]), wait=False)
-        found = []
-        for name in names:
-            path = self.file(f"{name}.npz", _saving(makes[name]))
-            with np.load(path, allow_pickle=False) as saved:
-                found.append({key: saved[key] for key in saved.files})
-        return found
+                self.file(name, makes[name], wait=False)
+        return [self.file(name, makes[name]) for name in names]
 
     def file(self, name: str, make: Callable[[str], None], wait: bool = True) -> str:
         """The path of a file that ``make`` writes to the path it is given, whole or not at all.

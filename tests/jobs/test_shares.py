@@ -21,7 +21,8 @@ JOBS = {
 SCRIPT = """
 import os, sys
 import dinkcli.jobs.survey as survey, dinkcli.jobs.dedup as dedup, dinkcli.jobs.workplace as work
-survey._UNIT_ROWS = dedup._UNIT_ROWS = 256
+import dinkcli.jobs.shelves as shelves
+survey._UNIT_ROWS = dedup._UNIT_ROWS = shelves._PIECE_ROWS = 256
 made = open(os.environ["MADE"], "a") if "MADE" in os.environ else None
 from contextlib import contextmanager
 before = work.atomic_path
@@ -100,7 +101,9 @@ def test_launched_processes_share_the_work(rows, tmp_path, job):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("job", "stage"), [("dedup", "survey-00004.npz"), ("diverse", "rows.bin")])
+@pytest.mark.parametrize(
+    ("job", "stage"), [("dedup", "survey-00004.npz"), ("diverse", "sorted-00001")]
+)
 def test_shares_one_after_the_other_and_one_is_killed(rows, tmp_path, job, stage):
     truth = whole(tmp_path, job)
     killed = start(tmp_path, command(job, "out", "--shard", "1/2"), DIES=stage)
