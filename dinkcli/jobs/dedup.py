@@ -35,7 +35,7 @@ from dinkcli.jobs.visitors import Visitors
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 
-_UNIT_ROWS = 1 << 17  # of clusters compared between two saves
+_UNIT_ROWS = 1 << 16  # of clusters compared between two saves
 _MOST_BYTES = 64 << 20
 
 

@@ -14,7 +14,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.jobs.survey import OnStep
 from dinkcli.jobs.workplace import Workplace
 
-_PIECE_ROWS = 1 << 20  # between two saves: a few seconds of reading and writing
+_PIECE_ROWS = 1 << 18  # between two saves: a second or so of reading and writing
 
 
 class Shelves:

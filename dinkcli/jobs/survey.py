@@ -19,7 +19,7 @@ from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 
-_UNIT_ROWS = 1 << 17  # between two saves: a second of work, and a file of some 3 MB
+_UNIT_ROWS = 1 << 16  # between two saves: a second of work, and a file of 1 or 2 MB
 Look = Callable[[Assigner, Tensor, Tensor, np.ndarray], dict[str, np.ndarray]]
 OnStep = Callable[[str, int, int], None]
 
