@@ -49,7 +49,7 @@ class Interval:
         return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
 
 
-def most_rows(limit: str, n_rows: int, n_clusters: int) -> int:
+def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
     """The rows that a cluster may have at most.
 
     Args:
@@ -58,7 +58,7 @@ def most_rows(limit: str, n_rows: int, n_clusters: int) -> int:
     Raises:
         UsageError: neither of these, or too few for all rows.
     """
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?|\.\d+) ?x", limit.strip())
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?|\.\d+) ?x", str(limit).strip())
     least = -(-n_rows // n_clusters)
     if match is None:
         raise UsageError(
@@ -116,7 +116,7 @@ class TrainOptions:
     batch_size: int | None = None
     tol: float = 1e-4
     seed: int = 0
-    max_size: str | None = None
+    max_size: str | int | None = None
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -209,7 +209,7 @@ class AssignOptions:
     probability_type: str = "float32"
     min_prob: float | None = None
     max_distance: float | None = None
-    max_size: str | None = None
+    max_size: str | int | None = None
 
     def __post_init__(self) -> None:
         if self.max_size is not None:

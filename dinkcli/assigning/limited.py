@@ -41,7 +41,7 @@ class _Rows:
         self.good = np.concatenate(good)
 
 
-def labels_of_all(assigner: Assigner, data: DataSet, max_size: str) -> np.ndarray:
+def labels_of_all(assigner: Assigner, data: DataSet, max_size: str | int) -> np.ndarray:
     """(N,) int32: the labels of least inertia of which none is there more often than allowed; -1
     for bad rows.
 

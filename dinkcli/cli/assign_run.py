@@ -94,12 +94,19 @@ class Destination:
         return found
 
     @property
-    def files(self) -> list[str]:
-        parts = self.rows_per_file is not None or self.share is not None
-        return [path for path in (None if parts else self.output, self.json_file) if path]
+    def in_parts(self) -> bool:
+        return self.rows_per_file is not None or self.share is not None
 
-    def open(self, data: DataSet) -> tuple[Output, int | None]:
+    @property
+    def files(self) -> list[str]:
+        output = None if self.in_parts else self.output
+        return [path for path in (output, self.json_file) if path]
+
+    def open(self, data: DataSet, known_rows: int | None = None) -> tuple[Output, int | None]:
         """The output, and how many rows will go there if that is known.
+
+        Args:
+            known_rows: of the output, where they are not those of the input.
 
         Raises:
             OutputError: standard output is closed.
@@ -109,8 +116,9 @@ class Destination:
 
         rows_per_file, n_rows = self.rows_per_file, data.n_rows
         if self.share is not None:
-            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
-            n_rows = self.share.rows_of(data.known_rows, rows_per_file)
+            known_rows = data.known_rows if known_rows is None else known_rows
+            rows_per_file = rows_per_file or usual_part_rows(known_rows, self.share.count)
+            n_rows = self.share.rows_of(known_rows, rows_per_file)
         if self.output is None and sys.stdout is None:
             raise OutputError("standard output is closed; write to a file with -o")
         stream = sys.stdout.buffer if self.output is None else None

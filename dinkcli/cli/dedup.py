@@ -6,6 +6,7 @@ import json
 import time
 from typing import Annotated, Any
 
+from dinkcli.assigning.shards import launched
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
 from dinkcli.cli.options import (
@@ -20,6 +21,7 @@ from dinkcli.cli.options import (
     Ids,
     Inputs,
     JobMemory,
+    JobShard,
     Json,
     JsonFile,
     ModelPath,
@@ -30,6 +32,7 @@ from dinkcli.cli.options import (
     WorkResume,
     option,
 )
+from dinkcli.cli.shares import one_voice, share_of
 
 
 def dedup(
@@ -76,6 +79,7 @@ def dedup(
     format: OutputFormat = None,
     compression: Compression = None,
     rows_per_file: RowsPerFile = None,
+    shard: JobShard = None,
     resume: WorkResume = False,
     id_column: IdColumn = None,
     ids: Ids = None,
@@ -100,7 +104,7 @@ def dedup(
         dink dedup emb.dink.safetensors emb.parquet --threshold 0.9 --keep-only -o unique.parquet
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
-    with error_boundary():
+    with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import DedupOptions
@@ -108,9 +112,11 @@ def dedup(
         if threshold is None and distance is None:
             threshold = 0.95
         options = DedupOptions(threshold, distance, keep, keep_only)
+        share = share_of(shard, launched())
         run = JobRun.of(
-            output, format, compression, csv_safe, rows_per_file, resume, json_file, memory
+            output, format, compression, csv_safe, rows_per_file, share, resume, json_file, memory
         )
+        quiet = quiet or run.silent
         opened = run.open(
             model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
         )
@@ -136,8 +142,9 @@ def dedup(
             }
             rows = found.kept if keep_only else np.ones(len(found.kept), bool)
             written = run.write(opened, shown, job.identity, values, rows, show)
+            work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(opened, written.rows, written.parts),
+            **run.about(opened, written),
             "rows": len(found.labels),
             "kept": int(found.kept.sum()),
             "removed": int((~found.kept).sum()),
@@ -150,6 +157,8 @@ def dedup(
             "seconds": round(time.monotonic() - started, 3),
         }
         run.save(summary)
+        if run.silent:
+            return
         if json_summary:
             say(json.dumps(summary), whole=True)
         elif not quiet and output is not None:
@@ -157,4 +166,5 @@ def dedup(
                 f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
                 f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
                 f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
+                + run.ending(written)
             )

@@ -15,6 +15,7 @@ from dinkcli.cli.assign_run import Destination, save_summary
 from dinkcli.cli.console import printable, say, show_notes
 from dinkcli.cli.paths import load_model, refuse_overwriting, warn_if_unfinished
 from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.shares import is_silent
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from dinkcli.assigning.shards import Shard
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.jobs.survey import OnStep
@@ -57,6 +59,7 @@ class JobRun:
         compression: str | None,
         csv_safe: bool,
         rows_per_file: int | None,
+        share: Shard | None,
         resume: bool,
         json_file: str | None,
         memory: str | None,
@@ -69,7 +72,7 @@ class JobRun:
         from dinkcli.data.memory import default_memory, parse_size
 
         found = Destination.of(
-            output, format, compression, csv_safe, rows_per_file, None, False, json_file
+            output, format, compression, csv_safe, rows_per_file, share, False, json_file
         )
         if resume and found.output is None:
             raise UsageError("--resume goes on with an output that is named with -o")
@@ -101,7 +104,8 @@ class JobRun:
         from dinkcli.data.spool import is_stream
 
         model = load_model(model_path, inputs)
-        warn_if_unfinished(model, model_path)
+        if not self.silent:
+            warn_if_unfinished(model, model_path)
         data = open_inputs(inputs, model.as_trained(columns), bad_rows)
         model.check_features(data.n_features, data.name)
         for path in self.destination.files:
@@ -112,6 +116,7 @@ class JobRun:
                     f"{reader.path}: a stream is read once, and column {data.carried.names[0]!r} "
                     "is wanted after all rows are known; write the stream to a file first"
                 )
+        self._check_share(data)
         show_notes(data, quiet)
         return Opened(model, data, model_path)
 
@@ -127,7 +132,17 @@ class JobRun:
         opened.model.check_features(data.n_features, data.name)
         for path in self.destination.files:
             refuse_overwriting(path, data)
+        self._check_share(data)
         return data
+
+    @property
+    def silent(self) -> bool:
+        """Whether another process speaks for this one."""
+        return is_silent(self.destination.share)
+
+    def _check_share(self, data: DataSet) -> None:
+        if self.destination.share is not None:
+            self.destination.share.check(data)
 
     @contextmanager
     def work(self, run: dict[str, Any]) -> Iterator[Workplace]:
@@ -142,11 +157,13 @@ class JobRun:
             ):
                 yield work
             return
-        with Workplace(os.path.normpath(output) + ".work", run, self.destination.resume) as work:
+        share, resume = self.destination.share, self.destination.resume
+        own = None if share is None else (share.number - 1, share.count)
+        with Workplace(os.path.normpath(output) + ".work", run, resume, own) as work:
             try:
                 yield work
             except KeyboardInterrupt as error:
-                if not work.holds_work:
+                if not work.holds_work or self.silent:
                     raise
                 say(f"Interrupted; what is done stays in {work.folder}, --resume goes on.")
                 raise typer.Exit(getattr(error, "exit_code", 130)) from None
@@ -161,11 +178,11 @@ class JobRun:
 
             yield show
 
-    @staticmethod
-    def device(name: str) -> torch.device:
+    def device(self, name: str) -> torch.device:
         from dinkcli.processes.device import resolve_device
 
-        return resolve_device(name)
+        share = self.destination.share
+        return resolve_device(name, 0 if share is None else share.local_rank)
 
     def table(self, opened: Opened, columns: pa.Schema, n_rows: int | None) -> Table:
         """The layout of the output."""
@@ -185,16 +202,23 @@ class JobRun:
             found=columns,
         )
 
-    def check(self, opened: Opened, columns: pa.Schema, run: dict[str, Any]) -> None:
-        """Raises DinkError, before any work, for an output that could not be written after it."""
+    def check(
+        self, opened: Opened, columns: pa.Schema, run: dict[str, Any], n_rows: int | None = None
+    ) -> None:
+        """Raises DinkError, before any work, for an output that could not be written after it.
+
+        Args:
+            n_rows: of the output, where they are not those of the input.
+        """
         import io
 
         from dinkcli.assigning.pipeline import open_output
 
         table = self.table(opened, columns, None)
         self.destination.encoding.writer(io.BytesIO(), table).close()
-        output, _ = self.destination.open(opened.data)
-        open_output(output, table, self._run(opened, run), opened.data.n_rows)
+        output, _ = self.destination.open(opened.data, n_rows)
+        known = opened.data.n_rows if n_rows is None else n_rows
+        open_output(output, table, self.identity(opened, run), known)
 
     def write(
         self,
@@ -212,19 +236,20 @@ class JobRun:
 
         if opened.data.bad_rows == SKIP:
             keep = keep & (values["cluster"] >= 0)
-        whole = keep.all() or self.destination.rows_per_file is None
+        whole = keep.all() or not self.destination.in_parts
         table = self.table(opened, columns, int(keep.sum()) if whole else None)
         output, _ = self.destination.open(opened.data)
-        run = self._run(opened, run)
+        run = self.identity(opened, run)
         return write_table(output, table, run, opened.data, values, keep, on_step)
 
     @staticmethod
-    def _run(opened: Opened, run: dict[str, Any]) -> dict[str, Any]:
+    def identity(opened: Opened, run: dict[str, Any]) -> dict[str, Any]:
+        """What the output depends on, as plain JSON."""
         carried, id_column = opened.data.carried.names, opened.data.columns.id
         run = run | {"columns": carried, "id_column": id_column}
         return run | opened.data.beside_identity()
 
-    def about(self, opened: Opened, rows: int, parts: int | None = None) -> dict[str, Any]:
+    def about(self, opened: Opened, written: Written) -> dict[str, Any]:
         """The part of a summary that jobs share."""
         output = self.destination.output
         found = {
@@ -233,9 +258,17 @@ class JobRun:
             "model": printable(opened.name),
             "fingerprint": opened.model.fingerprint,
             "n_clusters": opened.model.n_clusters,
-            "written_rows": rows,
+            "written_rows": written.rows,
         }
-        return found if parts is None else found | {"parts": parts}
+        if written.parts is not None:
+            found["parts"] = written.parts
+        if self.destination.share is not None:
+            found |= {"shard": str(self.destination.share), "complete": written.complete}
+        return found
+
+    def ending(self, written: Written) -> str:
+        """The end of the line for people, about parts that are missing yet."""
+        return "; parts of other shares are missing yet" if written.complete is False else ""
 
     def save(self, summary: dict[str, Any]) -> None:
         if self.destination.json_file is not None:

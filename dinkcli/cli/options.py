@@ -234,7 +234,22 @@ JsonFile = Annotated[
 ]
 RowsPerFile = Annotated[
     int | None,
-    option(OUTPUT, help="Write a folder of parts, each with this many rows of the input."),
+    option(
+        OUTPUT,
+        help="Write a folder of parts, each with this many rows of the input (of a sample: of the "
+        "sample). With --shard, by default as many parts as shares, or a million rows each.",
+    ),
+]
+JobShard = Annotated[
+    str | None,
+    option(
+        RUN,
+        "--shard",
+        metavar="I/N",
+        help="Be one of N processes, 1/N to N/N, that share the work and each write a share of the "
+        "parts of one folder. They need not run at the same time. Under torchrun this happens by "
+        "itself.",
+    ),
 ]
 WorkResume = Annotated[
     bool,

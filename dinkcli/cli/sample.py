@@ -6,6 +6,7 @@ import json
 import time
 from typing import Annotated, Any, Literal
 
+from dinkcli.assigning.shards import launched
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
 from dinkcli.cli.options import (
@@ -20,16 +21,19 @@ from dinkcli.cli.options import (
     Ids,
     Inputs,
     JobMemory,
+    JobShard,
     Json,
     JsonFile,
     ModelPath,
     OutputFormat,
     Quiet,
+    RowsPerFile,
     SampleWeight,
     TablePath,
     WorkResume,
     option,
 )
+from dinkcli.cli.shares import one_voice, share_of
 
 
 def sample(
@@ -73,6 +77,8 @@ def sample(
     sample_weight: SampleWeight = None,
     format: OutputFormat = None,
     compression: Compression = None,
+    rows_per_file: RowsPerFile = None,
+    shard: JobShard = None,
     resume: WorkResume = False,
     id_column: IdColumn = None,
     ids: Ids = None,
@@ -96,30 +102,38 @@ def sample(
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
         dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --id-column id
     """
-    with error_boundary():
+    with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.cli.assign_run import levels_of
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
-        run = JobRun.of(output, format, compression, csv_safe, None, resume, json_file, memory)
+        share = share_of(shard, launched())
+        run = JobRun.of(
+            output, format, compression, csv_safe, rows_per_file, share, resume, json_file, memory
+        )
+        quiet = quiet or run.silent
         opened = run.open(
             model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
         )
 
-        from dinkcli.jobs.sample import COLUMNS, SampleJob, write_sample
+        from dinkcli.jobs.sample import COLUMNS, SampleJob, wanted_rows, write_sample
         from dinkcli.jobs.sample import sample as draw
 
         job = SampleJob(opened.model, opened.data, options, model_path)
-        run.check(opened, COLUMNS, job.identity)
+        n_rows = wanted_rows(options, opened.model.n_clusters)
+        run.check(opened, COLUMNS, job.identity, n_rows)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
             found = draw(job, work, run.device(device), run.memory, show)
-            target, _ = run.destination.open(opened.data)
+            target, _ = run.destination.open(opened.data, n_rows)
             table = run.table(opened, COLUMNS, len(found.rows))
-            write_sample(target, table, opened.data, found)
+            written = write_sample(
+                target, table, run.identity(opened, job.identity), opened.data, found
+            )
+            work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(opened, len(found.rows)),
+            **run.about(opened, written),
             "rows": int(found.sizes.sum()),
             "sample": len(found.rows),
             "by": by,
@@ -128,6 +142,8 @@ def sample(
             "seconds": round(time.monotonic() - started, 3),
         }
         run.save(summary)
+        if run.silent:
+            return
         if json_summary:
             say(json.dumps(summary))
         elif not quiet and output is not None:
@@ -136,4 +152,5 @@ def sample(
             say(
                 f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
                 f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
+                + run.ending(written)
             )

@@ -31,10 +31,11 @@ from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
 from dinkcli.jobs.pairs import Pairs
 from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, survey
+from dinkcli.jobs.visitors import Visitors
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 
-_UNIT_ROWS = 1 << 18  # of clusters compared between two saves
+_UNIT_ROWS = 1 << 16  # of clusters compared between two saves
 _MOST_BYTES = 64 << 20
 
 
@@ -177,14 +178,16 @@ class _Search:
         axes = Axes(self.data, self.seen.labels, self.closeness)
         path = self.work.file("axes.bin", Pairs.prepare(shelves, axes))
         pairs = Pairs(shelves, self.closeness, path, self.memory // 4)
-        visitors = _Visitors(shelves, self.seen, alone)
+        visitors = Visitors(shelves, self.seen, alone)
+        makes = {}
         for first, stop in self._units():
-            name = f"pairs-{first:06d}"
 
             def make(first: int = first, stop: int = stop) -> dict[str, np.ndarray]:
                 return {"pairs": self._compare(first, stop, pairs, visitors, alone)}
 
-            groups.join(self.work.arrays(name, make)["pairs"])
+            makes[f"pairs-{first:06d}"] = make
+        for found in self.work.all_arrays(makes):
+            groups.join(found["pairs"])
         n_visits = len(self.seen.more["visits"])
         return self._judged(groups, len(exact), pairs.compared, n_visits, pairs.width)
 
@@ -214,7 +217,7 @@ class _Search:
             first = stop
 
     def _compare(
-        self, first: int, stop: int, pairs: Pairs, visitors: _Visitors, alone: np.ndarray
+        self, first: int, stop: int, pairs: Pairs, visitors: Visitors, alone: np.ndarray
     ) -> np.ndarray:
         """What belongs together through the clusters [first, stop), (P, 2) positions."""
         shelves, found = self.shelves, [np.empty((0, 2), np.int64)]
@@ -283,21 +286,6 @@ class _Search:
             x, y = (shelves.at(shelves.places[rows]) for rows in (some, kept[some]))
             found[some] = self.closeness.of(x, y)
         return found
-
-
-class _Visitors:
-    """Positions of the rows that visit a cluster, without those that repeat another exactly."""
-
-    def __init__(self, shelves: Shelves, seen: Survey, alone: np.ndarray):
-        places = shelves.places[seen.more["visits"]]
-        visited = seen.more["visited"]
-        places, visited = places[alone[places]], visited[alone[places]]
-        order = np.argsort(visited, kind="stable")
-        self._places = places[order]
-        self._starts = np.searchsorted(visited[order], np.arange(len(shelves.starts)))
-
-    def of(self, label: int) -> np.ndarray:
-        return self._places[self._starts[label] : self._starts[label + 1]]
 
 
 def columns_of(options: DedupOptions, against: bool) -> pa.Schema:

@@ -14,6 +14,8 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.jobs.survey import OnStep
 from dinkcli.jobs.workplace import Workplace
 
+_PIECE_ROWS = 1 << 18  # between two saves: a second or so of reading and writing
+
 
 class Shelves:
     """Good rows in the order of their labels, and of their numbers within a cluster.
@@ -45,10 +47,22 @@ class Shelves:
         self._shape = len(self.rows), data.n_features
         self._dtype = data.dtype
 
+        width = data.n_features * self._dtype.itemsize
+
         def make(path: str) -> None:
-            self._fill(path, data, len(labels), memory, on_step)
+            os.truncate(path, len(self.rows) * width)
 
         path = work.file("rows.bin", make)
+        # Several processes put rows into the file at once; what one puts there again is the same.
+        pieces = {}
+        for start in range(0, len(labels), _PIECE_ROWS):
+            stop = min(len(labels), start + _PIECE_ROWS)
+
+            def fill(_: str, start: int = start, stop: int = stop) -> None:
+                self._fill(path, data.part(start, stop), len(labels), memory, on_step)
+
+            pieces[f"sorted-{start // _PIECE_ROWS:05d}"] = fill
+        work.all_files(pieces)
         self._all = np.memmap(path, self._dtype, "r", shape=self._shape)
         self._map: mmap.mmap = self._all._mmap  # type: ignore[attr-defined]
         self._map.madvise(mmap.MADV_RANDOM)
@@ -72,7 +86,6 @@ class Shelves:
         held: list[np.ndarray] = []
         where: list[np.ndarray] = []
         with open(path, "r+b") as file:
-            os.ftruncate(file.fileno(), len(self.rows) * width)
             for block in data.blocks(dtype=self._dtype):
                 held.append(np.array(block.vectors))  # the reader's own memory would add up
                 where.append(self.places[block.start : block.start + len(block)])

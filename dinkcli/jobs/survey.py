@@ -19,7 +19,7 @@ from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 
-_UNIT_ROWS = 1 << 20  # between two saves: seconds of work, and a file of some 20 MB
+_UNIT_ROWS = 1 << 16  # between two saves: a second of work, and a file of 1 or 2 MB
 Look = Callable[[Assigner, Tensor, Tensor, np.ndarray], dict[str, np.ndarray]]
 OnStep = Callable[[str, int, int], None]
 
@@ -65,7 +65,7 @@ def survey(
     model.check_features(data.n_features, data.name)
     assigner = Assigner(model, device, AssignOptions(distance=True))
     n_rows = data.known_rows
-    units = []
+    makes = {}
     for start in range(0, n_rows, _UNIT_ROWS):
         stop = min(n_rows, start + _UNIT_ROWS)
 
@@ -77,7 +77,8 @@ def survey(
                 on_step("assign", done, n_rows)
             return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
 
-        units.append(work.arrays(f"survey-{start // _UNIT_ROWS:05d}", make))
+        makes[f"survey-{start // _UNIT_ROWS:05d}"] = make
+    units = work.all_arrays(makes)
     whole = {name: np.concatenate([unit[name] for unit in units]) for name in units[0]}
     labels, distances, keys = (whole.pop(name) for name in ("labels", "distances", "keys"))
     return Survey(labels, distances, keys, whole)

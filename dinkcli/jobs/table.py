@@ -22,14 +22,20 @@ class Found:
     """What a job has found about some rows.
 
     Attributes:
-        rows: (B,) int64, numbers of the rows.
+        rows: (B,) int64, numbers of the rows, by which they go to parts.
         columns: (B,) each, by name.
         carried: the B values of each carried column, or None without such columns.
+        numbers: (B,) int64, what is written as their numbers, where that is something else.
     """
 
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     carried: pa.RecordBatch | None = None
+    numbers: np.ndarray | None = None
+
+    @property
+    def shown(self) -> np.ndarray:
+        return self.rows if self.numbers is None else self.numbers
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,14 +44,16 @@ class Found:
         start, stop, _ = where.indices(len(self))
         carried = None if self.carried is None else self.carried.slice(start, stop - start)
         columns = {name: values[where] for name, values in self.columns.items()}
-        return Found(self.rows[where], columns, carried)
+        numbers = None if self.numbers is None else self.numbers[where]
+        return Found(self.rows[where], columns, carried, numbers)
 
     def at(self, where: np.ndarray) -> Found:
         """The rows of these positions, or of this mask (B,)."""
         where = np.flatnonzero(where) if where.dtype == bool else where
         carried = None if self.carried is None else self.carried.take(pa.array(where))
         columns = {name: values[where] for name, values in self.columns.items()}
-        return Found(self.rows[where], columns, carried)
+        numbers = None if self.numbers is None else self.numbers[where]
+        return Found(self.rows[where], columns, carried, numbers)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Table(Layout):
     def record_batch(self, rows: Found, schema: pa.Schema) -> pa.RecordBatch:
         carried = rows.carried
         columns = [
-            rows.rows if self.id_name is None or carried is None else carried.column(self.id_name)
+            rows.shown if self.id_name is None or carried is None else carried.column(self.id_name)
         ]
         columns += [rows.columns[f.name] for f in self.found]
         if carried is not None:
@@ -92,7 +100,7 @@ class Table(Layout):
     def array(self, rows: Found) -> np.ndarray:
         values = np.empty(len(rows), self.array_type)
         for f in self._plain:
-            values[f.name] = rows.rows if f.name == "row" else rows.columns[f.name]
+            values[f.name] = rows.shown if f.name == "row" else rows.columns[f.name]
         return values
 
     @property

@@ -24,7 +24,7 @@ from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import Statistics
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
-from dinkcli.training.limited import MOST_PASSES, limited_passes
+from dinkcli.training.limited import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.literal import descend
 from dinkcli.training.neighbours import Neighbourhood, neighbourhood_size
 from dinkcli.training.passes import Pass, Passes
@@ -246,6 +246,8 @@ class Trainer:
         self.free_inertia = float(torch.as_tensor(at.cluster_inertia).sum())
         self._before = at
         at = self.at = replace(at)
+        if rows.weights is not None or float(at.counts.max()) > limit:
+            at.centers = limited_start(rows, at.centers, limit, options.seed, options.tol)
         passes = limited_passes(rows, at.centers, limit, options.tol)
         for number, (centers, found) in enumerate(passes):
             at.centers = centers

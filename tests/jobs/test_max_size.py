@@ -107,3 +107,22 @@ def test_wrong_limits(invoke, tmp_path):
         (["assign", model, "x.npy", "--max-size", 50, "--soft"], "leave out --soft"),
     ):
         assert message in invoke(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_training_beats_exact_passes_from_the_free_centres(one_thread, seed):
+    """Lloyd's algorithm with the Hungarian method in place of nearest centres."""
+    z, _ = uneven(seed, n_rows=240, n_clusters=6)
+    centers = dinkcli.train(z, n_clusters=6, seed=0).cluster_centers
+    wide = z.astype(np.float64)
+    least = np.inf
+    while True:
+        squared = ((wide[:, None] - centers) ** 2).sum(2)
+        rows, places = linear_sum_assignment(np.repeat(squared, 48, axis=1))
+        inertia = squared[rows, places // 48].sum()
+        if inertia > least * (1 - 1e-9):
+            break
+        least = inertia
+        centers = np.stack([wide[places // 48 == label].mean(0) for label in range(6)])
+    model = dinkcli.train(z, n_clusters=6, seed=0, max_size=48)
+    assert model.training["metrics"]["inertia"] < least

@@ -75,6 +75,21 @@ def test_the_same_bytes_whatever_the_order(invoke, data, tmp_path, by, suffix):
         assert rows == sorted(rows, key=lambda row: row[2:])
 
 
+def test_parts_are_the_file(invoke, data, tmp_path):
+    arguments = ["sample", "m.safetensors", "x.parquet", "-n", 50, "--columns", "text"]
+    invoke(*arguments, "-o", "whole.csv")
+    lines = (tmp_path / "whole.csv").read_text().splitlines()
+    arguments += ["-o", "parts", "--format", "csv", "--rows-per-file", 20]
+    result = invoke(*arguments, "--json")
+    assert json.loads(result.stderr)["parts"] == 3
+    os.unlink("parts/part-00001.csv")
+    invoke(*arguments, "--resume")
+    parts = [(tmp_path / f"parts/part-{i:05d}.csv").read_text().splitlines() for i in range(3)]
+    assert [len(part) for part in parts] == [21, 21, 11]
+    assert lines == [lines[0], *(line for part in parts for line in part[1:])]
+    assert "another run" in invoke(*arguments, "--resume", "--seed", 1, code=2).stderr
+
+
 def test_another_seed_is_another_sample(invoke, data):
     found = []
     for seed in (0, 0, 1):
