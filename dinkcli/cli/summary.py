@@ -44,24 +44,28 @@ class TrainProgress:
         self._started = time.monotonic()
         self._rows = 0
         self._search = 0.0  # part of the starts in the whole
-        self._at: tuple[str, int] = ("", 0)
+        self._at: tuple[str, int, int] = ("", 0, 0)
         self._first = 0.0
         self._furthest = 0.0
 
     def __call__(self, step: Step) -> None:
-        if (step.phase, step.start) != self._at:
-            self._at, self._first = (step.phase, step.start), step.inertia
+        at = step.phase, step.start, step.search
+        if at != self._at:
+            self._at, self._first = at, step.inertia
         several = step.starts > 1 and step.phase in _IN_START
         what = f"start {step.start}/{step.starts}, " if several else ""
         better = 1 - step.inertia / self._first if self._first > 0 else 0.0
         # While cooling, the inertia is that of a warm objective: no figure to compare.
         told = step.phase != "anneal" and better > _WORTH_SAYING
         found = f"inertia down {better:.1%}" if told else ""
+        words = _WORDS[step.phase]
+        if step.search > 1 and step.phase == "anneal":
+            words += " of neighbours"
         if self.verbose:
             self.lines.details(self._details(step))
         # Moving centres goes back a little when larger moves become worth trying again.
         self._furthest = max(self._furthest, self._share(step))
-        self.lines.update_share(what + _WORDS[step.phase], self._furthest, found)
+        self.lines.update_share(what + words, self._furthest, found)
 
     def _share(self, step: Step) -> float:
         """How much of the training is behind us, measured in rows that are worked on."""
@@ -70,9 +74,10 @@ class TrainProgress:
             low, high = _IN_START[step.phase]
             if not self._search:
                 rows = step.rows / max(position, 1e-9) if step.phase == "anneal" else self.n_rows
-                work = step.starts * rows / _IN_START["anneal"][1]
+                work = step.searches * step.starts * rows / _IN_START["anneal"][1]
                 self._search = work / (work + _USUAL_PASSES * self.n_rows)
-            return self._search * (step.start - 1 + low + (high - low) * position) / step.starts
+            done = (step.start - 1 + low + (high - low) * position) / step.starts
+            return self._search * (step.search - 1 + done) / step.searches
         literal = step.temperature == float("inf")
         expected = step.total if literal else min(step.total, max(_USUAL_PASSES, step.done + 1))
         return self._search + (1 - self._search) * step.done / expected

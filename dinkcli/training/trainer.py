@@ -291,4 +291,6 @@ class Trainer:
             start=self.at.start,
             reseeded=reseeded,
             starts=self._starts,
+            search=1 if self.at.plain is None else 2,
+            searches=2 if self.options.metric == LEARNED else 1,
         )
