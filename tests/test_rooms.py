@@ -103,6 +103,13 @@ def test_what_makes_it_fast_stays_in_its_room(name):
             assert inner in OPEN[room(each)], f"{name} reaches into {each}"
 
 
+@pytest.mark.parametrize("path", sorted(HOME.glob("*/**/__init__.py")), ids=str)
+def test_a_room_speaks_of_modules_that_are_there(path):
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    here = {each.stem for each in path.parent.iterdir()} | set(MAY_IMPORT)
+    assert text and not set(re.findall(r"``(\w+)``", text)) - here
+
+
 def floors(arrows: dict[str, set[str]]) -> dict[str, int]:
     """How far above the ground each is; fails where arrows run in a circle."""
     found: dict[str, int] = {}
