@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.products import products
 from dinkcli.nearest.soft import responsibilities
 from dinkcli.nearest.sums import Statistics
 from dinkcli.training.sample import Sample
@@ -66,5 +67,6 @@ def _priced(
         r = responsibilities(index.squared_distances(rows).add_(prices), temperature)
         found.counts += r.sum(0)
         if moving:
-            found.sums += r.T @ rows
+            with products(rows.device):
+                found.sums += r.T @ rows
     return found
