@@ -17,13 +17,12 @@ METRICS = ("euclidean", "cosine")
 
 class NumpyPlaces:
     has_core_to_spare = False
+    takes_short = False
 
     def __init__(self, model: Model, options: AssignOptions, temperature: float):
         self._index = SmallIndex(model.cluster_centers, normalize=model.metric == "cosine")
         self._options = options
         self._temperature = temperature
-
-    takes_short = False
 
     def send(self, vectors: np.ndarray) -> np.ndarray:
         return vectors

@@ -33,9 +33,9 @@ class TorchPlaces:
         self._options = options
         centers = torch.from_numpy(model.cluster_centers).to(self._device)
         self.index = CenterIndex(centers)
-        row_map = map_of(model, self._device)
+        self._map = map_of(model, self._device)
         # Labels need no mapped rows.
-        self._unmapped = None if row_map is None else CenterIndex(centers, row_map)
+        self._unmapped = None if self._map is None else CenterIndex(centers, self._map)
         self._kind = getattr(torch, options.probability_type)
         self._soften = Probabilities(self.index, temperature, dtype=self._kind)
 
@@ -71,10 +71,11 @@ class TorchPlaces:
 
     def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None = None) -> Found:
         options = self._options
+        z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:
-            z = scaled(vectors, self._model.metric, self._device)
             return Found(self._unmapped.labels(z).cpu().numpy())
-        z = prepared(vectors, self._model, self._device)
+        if self._map is not None:
+            z = self._map(z)
         found: dict[str, Tensor] = {}
         if chosen is not None:
             found["labels"] = torch.from_numpy(chosen).long().to(self._device)

@@ -30,8 +30,11 @@ class FoldedScorer(Scorer):
     _signed = True
 
     def __init__(self, cluster_centers: Tensor, row_map: RowMap):
+        self._map = row_map
         super().__init__(cluster_centers)
-        origin, matrix = row_map.origin, row_map.matrix
+
+    def _prepare(self) -> None:
+        origin, matrix = self._map.origin, self._map.matrix
         centers = self.centers.to(matrix)
         with products(matrix.device):
             factors, stretch = centers @ matrix.T, _stretch(matrix)
@@ -46,7 +49,6 @@ class FoldedScorer(Scorer):
         self.largest = torch.linalg.vector_norm(self._shifted, dim=1).max()
         # The rows that labels are those of are rounded: each by a part of its length at most.
         self._rate = self.largest + (stretch * longest).to(self.dtype)
-        self._choose_products()
 
     def _magnitude(self, norms: Tensor) -> Tensor:
         return (norms * self._rate).add_(self._highest).mul_(2)

@@ -55,6 +55,11 @@ class Scorer:
         centers = cluster_centers.detach()
         self.dtype = accumulation_dtype(centers.dtype)
         self.centers = centers.to(self.dtype)
+        self._prepare()
+        self._choose_products()
+
+    def _prepare(self) -> None:
+        """Sets ``shift``, the factors and half norms that scores are made of, and ``largest``."""
         mean = self.centers.mean(0)
         spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
         far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
@@ -62,7 +67,6 @@ class Scorer:
         self._shifted = self.centers - mean if far else self.centers
         self._half_norms = self._shifted.square().sum(1) / 2
         self.largest = (2 * self._half_norms.max()).sqrt()
-        self._choose_products()
 
     def _choose_products(self) -> None:
         centers, device = self.centers, self.centers.device

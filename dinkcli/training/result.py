@@ -33,12 +33,12 @@ def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     }
     matrix = origin = None
     if options.metric == LEARNED:
-        # Before a map is learned, what a checkpoint holds is a model without one.
-        matrix = np.eye(trainer.rows.n_features, dtype=np.float32)
-        if trainer.rows.map is not None:
-            matrix = trainer.rows.map.matrix.float().cpu().numpy()
-        learned = trainer.rows.map is not None
-        origin = trainer.rows.shift.numpy() if learned else np.zeros_like(matrix[0])
+        rows = trainer.rows
+        if rows.map is not None:
+            matrix, origin = rows.map.matrix.float().cpu().numpy(), rows.shift.numpy()
+        else:  # what a checkpoint holds before a map is learned is a model without one
+            matrix = np.eye(rows.n_features, dtype=np.float32)
+            origin = np.zeros_like(matrix[0])
     return Model(
         trainer.cluster_centers.numpy(),
         trainer.at.counts.cpu().numpy().astype(np.float64),
