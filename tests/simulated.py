@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "elsewhere"
+K, D = 6, 8  # of `clustered_rows`
 aten = torch.ops.aten
 
 # Both sides meet in these.
@@ -219,6 +221,14 @@ def simulated() -> Iterator[Counts]:
     register()
     with _Functions(), Counts() as counts:
         yield counts
+
+
+def clustered_rows() -> np.ndarray:
+    """900 rows (900, D) float32 of K clusters, away from the origin."""
+    rng = np.random.default_rng(1)
+    centers = 3 * rng.normal(size=(K, D))
+    z = centers[rng.integers(K, size=900)] + rng.normal(size=(900, D)) + 5
+    return z.astype(np.float32)
 
 
 def known_to_commands(monkeypatch: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.progress import ProgressLines
+from dinkcli.training.step import PHASES
 
 if TYPE_CHECKING:
     from dinkcli.cli.train_run import TrainRun
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
     from dinkcli.training.step import Step
 
-_WORDS = {
-    "anneal": "looking for clusters",
-    "refine": "moving centres",
-    "pass": "settling on all rows",
-    "limit": "limiting sizes",
-}
 # Where each phase lies in one start, by the time that it takes on the sets of docs/benchmarks.md.
 _IN_START = {"anneal": (0.0, 0.7), "refine": (0.7, 1.0)}
 _USUAL_PASSES = 4
@@ -58,7 +53,7 @@ class TrainProgress:
         # While cooling, the inertia is that of a warm objective: no figure to compare.
         told = step.phase != "anneal" and better > _WORTH_SAYING
         found = f"inertia down {better:.1%}" if told else ""
-        words = _WORDS[step.phase]
+        words = PHASES[step.phase]
         if step.search > 1 and step.phase == "anneal":
             words += " of neighbours"
         if self.verbose:

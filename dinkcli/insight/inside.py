@@ -81,8 +81,7 @@ def look_inside(
     for view in survey(model, data, device):
         first.add(view)
         if text is not None and view.carried is not None:
-            texts = view.carried.column(text).to_pylist()
-            terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
+            terms.see(view.carried.column(text), view.labels.tolist())
         here = view.of_cluster(cluster)
         nearest.add(here)
         farthest.add(here)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
 
     from dinkcli.data.dataset import DataSet
@@ -84,8 +85,7 @@ def find_names(
     for view in survey(model, data, device):
         exemplars.add(view)
         if view.carried is not None:
-            texts = view.carried.column(column).to_pylist()
-            terms.add(("" if t is None else str(t) for t in texts), view.labels.tolist())
+            terms.see(view.carried.column(column), view.labels.tolist())
         on_rows(view.end)
     found = terms.of_clusters(TERMS)
     names = [name_of(each) for each in found]
@@ -124,6 +124,10 @@ class Terms:
                 Counter({term: n for term, n in counter.items() if n > 1})
                 for counter in self._counts
             ]
+
+    def see(self, texts: pa.Array, labels: Sequence[int]) -> None:
+        """Adds a column; null is a text without words."""
+        self.add(("" if text is None else str(text) for text in texts.to_pylist()), labels)
 
     @property
     def sizes(self) -> list[int]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.index import CenterIndex
+
 _ALL_PAIRS = 4096  # rows among which every pair is compared
 _CELL = 256  # rows, on average
 _LARGEST = 1024
@@ -56,12 +58,12 @@ def _cells(z: Tensor, number: int, seed: int) -> tuple[Tensor, list[int], Tensor
     chosen = np.random.default_rng(seed).choice(n, n // _CELL, replace=False)
     centers = z[torch.from_numpy(np.sort(chosen))]
     for _ in range(2):
-        labels = _nearest(z, centers)
+        labels = CenterIndex(centers).labels(z)
         sums = torch.zeros_like(centers).index_add_(0, labels, z)
         sizes = labels.bincount(minlength=len(centers))
         centers = torch.where(sizes[:, None] > 0, sums / sizes.clip(min=1)[:, None], centers)
     # A cell of many rows, as duplicates make it, is cut: time stays proportional to rows.
-    order = (labels := _nearest(z, centers)).argsort(stable=True)
+    order = (labels := CenterIndex(centers).labels(z)).argsort(stable=True)
     sizes = labels.bincount(minlength=len(centers))
     rank = torch.arange(n) - (sizes.cumsum(0) - sizes)[labels[order]]
     pieces = labels[order] * n + rank // _LARGEST
@@ -73,9 +75,3 @@ def _cells(z: Tensor, number: int, seed: int) -> tuple[Tensor, list[int], Tensor
     while cells < len(sizes) and int(sizes[ranked[:, :cells]].sum(1).min()) <= number:
         cells *= 2
     return order, sizes.tolist(), ranked[:, :cells]
-
-
-def _nearest(z: Tensor, centers: Tensor) -> Tensor:
-    half = centers.square().sum(1) / 2
-    parts = z.split(max(1, _SCORES // len(centers)))
-    return torch.cat([torch.addmm(half, part, centers.T, alpha=-1).argmin(1) for part in parts])

@@ -50,31 +50,24 @@ class View:
 
     def first(self, number: int) -> View:
         """At most so many of the rows."""
-        if number >= len(self):
-            return self
-        return replace(
-            self,
-            rows=self.rows[:number],
-            z=self.z[:number],
-            labels=self.labels[:number],
-            distances=self.distances[:number],
-            second_distances=self.second_distances[:number],
-            carried=None if self.carried is None else self.carried.slice(0, number),
-        )
+        return self if number >= len(self) else self._at(torch.arange(number))
 
     def of_cluster(self, cluster: int) -> View:
         """The rows of one cluster alone, with labels of 0."""
-        here = (self.labels == cluster).nonzero()[:, 0]
-        places = here.cpu().numpy()
-        return View(
-            self.end,
-            self.rows[places],
-            self.n_bad,
-            self.z[here],
-            torch.zeros_like(here),
-            self.distances[here],
-            self.second_distances[here],
-            None if self.carried is None else self.carried.take(pa.array(places)),
+        found = self._at((self.labels == cluster).nonzero()[:, 0])
+        return replace(found, labels=torch.zeros_like(found.labels))
+
+    def _at(self, places: Tensor) -> View:
+        """The rows at these places (M,)."""
+        there, here = places.to(self.z.device), places.cpu().numpy()
+        return replace(
+            self,
+            rows=self.rows[here],
+            z=self.z[there],
+            labels=self.labels[there],
+            distances=self.distances[there],
+            second_distances=self.second_distances[there],
+            carried=None if self.carried is None else self.carried.take(pa.array(here)),
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dinkcli.models.tree import Merge, ward
-
-__all__ = ["drawn", "ward"]
+from dinkcli.models.tree import Merge
 
 
 def drawn(merges: list[Merge], labels: list[str]) -> list[str]:
@@ -24,7 +22,7 @@ def drawn(merges: list[Merge], labels: list[str]) -> list[str]:
     return lines
 
 
-def leaves(merges: list[tuple[int, int, float]], n_clusters: int) -> list[int]:
+def leaves(merges: list[Merge], n_clusters: int) -> list[int]:
     """The clusters in the order of the tree."""
     order, todo = [], [n_clusters + len(merges) - 1]
     while todo:
@@ -36,7 +34,7 @@ def leaves(merges: list[tuple[int, int, float]], n_clusters: int) -> list[int]:
     return order
 
 
-def children(merges: list[tuple[int, int, float]], node: int) -> list[int]:
+def children(merges: list[Merge], node: int) -> list[int]:
     """What a group is made of, for a list of few levels: groups whose own merge rose by less than
     half of its, and clusters."""
     k = len(merges) + 1

@@ -6,14 +6,21 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+PHASES = {
+    "anneal": "looking for clusters",
+    "refine": "moving centres",
+    "pass": "settling on all rows",
+    "limit": "limiting sizes",
+}
+
 
 @dataclass(frozen=True)
 class Step:
     """What is known after one update of the centres.
 
     Attributes:
-        phase: "anneal", "refine", "pass" (one over all rows) or "limit" (one under a limit of the
-            sizes of clusters, whose inertia is that of its partition).
+        phase: of PHASES; "pass" is one over all rows, "limit" one under a limit of the sizes of
+            clusters, whose inertia is that of its partition.
         done, total: position in the phase; ``total`` is a bound for refine and pass.
         rows: rows that this step read.
         temperature: that the step was made at.

@@ -9,7 +9,8 @@ from conftest import SAMPLES
 from scipy.cluster.hierarchy import linkage
 
 import dinkcli
-from dinkcli.insight.tree import drawn, ward
+from dinkcli.insight.tree import drawn
+from dinkcli.models.tree import ward
 
 
 def test_equal_weights_give_the_tree_of_scipy():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import inertia_float64
-from simulated import NAME, known_to_commands, simulated
+from simulated import NAME, D, K, clustered_rows, known_to_commands, simulated
 
 import dinkcli
 from dinkcli.head.head import DinkClusterHead
@@ -25,8 +25,6 @@ from dinkcli.nearest.sums import largest_in_segments, segment_sums, tempered_sta
 from dinkcli.processes import device as devices
 from dinkcli.training.anneal import Annealing, anneal
 from dinkcli.training.sample import Sample, center_projection
-
-K, D = 6, 8
 
 
 @pytest.fixture
@@ -39,10 +37,7 @@ def there(monkeypatch):
 
 @pytest.fixture(scope="module")
 def rows():
-    rng = np.random.default_rng(1)
-    centers = 3 * rng.normal(size=(K, D))
-    z = centers[rng.integers(K, size=900)] + rng.normal(size=(900, D)) + 5
-    return z.astype(np.float32)
+    return clustered_rows()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import inertia_float64, nearest_float64
-from simulated import NAME, known_to_commands, simulated
+from simulated import NAME, K, clustered_rows, known_to_commands, simulated
 
 import dinkcli
 from dinkcli.data.array import ArrayReader
@@ -22,8 +22,6 @@ from dinkcli.processes.launcher import World
 from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.trainer import Trainer
-
-K, D = 6, 8
 
 
 @pytest.fixture(params=["cuda", "mps"])
@@ -38,10 +36,7 @@ def there(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def rows():
-    rng = np.random.default_rng(1)
-    centers = 3 * rng.normal(size=(K, D))
-    z = centers[rng.integers(K, size=900)] + rng.normal(size=(900, D)) + 5
-    return z.astype(np.float32)
+    return clustered_rows()
 
 
 WEIGHTS = np.linspace(0.5, 2, 900).astype(np.float32)

@@ -7,9 +7,10 @@ from html import escape
 
 import numpy as np
 
-from dinkcli.insight.tree import children, ward
+from dinkcli.insight.tree import children
+from dinkcli.models.tree import ward
 
-_MOST = 1000  # clusters; the time of a tree grows with their cube
+_MOST = 1000  # clusters; a list of more is no overview
 _NAMED = 3  # clusters that a group is called by
 
 

@@ -19,15 +19,13 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from dinkcli.insight.report.gather import Material
-from dinkcli.insight.tree import leaves, ward
+from dinkcli.insight.tree import leaves
 from dinkcli.models.model import Model
+from dinkcli.models.tree import ward
+from dinkcli.training.step import PHASES
 
 _MOST_IN_HEAT_MAP = 200
-_PHASES = {
-    "anneal": ("looking for clusters", "#c2571a"),
-    "refine": ("moving centres", "#7a5cc4"),
-    "pass": ("settling on all rows", "#1b7f79"),
-}
+_PHASE_COLOURS = {"anneal": "#c2571a", "refine": "#7a5cc4", "pass": "#1b7f79"}
 _GOLDEN = 0.61803398875
 
 
@@ -136,7 +134,7 @@ def training_curve(model: Model) -> dict[str, Any] | None:
         y_axis_label="inertia of all rows",
         name="curve",
     )
-    for phase, (_, colour) in _PHASES.items():
+    for phase, colour in _PHASE_COLOURS.items():
         at = [i for i, step in enumerate(steps) if step["phase"] == phase]
         if at:
             columns = {"step": [i + 1 for i in at]} | {
@@ -153,7 +151,7 @@ def training_curve(model: Model) -> dict[str, Any] | None:
                 source=source,
                 color=colour,
                 size=6,
-                legend_label=_PHASES[phase][0],
+                legend_label=PHASES[phase],
             )
             tooltips = [
                 ("step", "@step"),
