@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ import numpy as np
 
 from dinkcli.assigning.assigner import Assigner, Assignments, assign
 from dinkcli.assigning.shards import Shard
-from dinkcli.assigning.with_numpy import METRICS, MOST_WORK
+from dinkcli.assigning.with_numpy import is_small
 from dinkcli.assigning.writers import (
     Encoding,
     Layout,
@@ -22,7 +21,6 @@ from dinkcli.assigning.writers import (
     open_writer,
     stream_writer,
 )
-from dinkcli.data.base import Reader
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.models.matching import Matching
@@ -150,10 +148,7 @@ class Job:
     @property
     def is_small(self) -> bool:
         """Whether NumPy is done before torch would be loaded; the same for all shares of a job."""
-        if self.model.metric not in METRICS or self.options.max_size is not None:
-            return False
-        numbers = sum(_numbers_in(reader) for reader in self.data.readers)
-        return numbers * self.model.n_clusters <= MOST_WORK
+        return self.options.max_size is None and is_small(self.model, self.data)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -171,13 +166,6 @@ class Job:
             **{name: groups.tolist() for name, groups in self.parents.items()},
             **self.data.beside_identity(),
         }
-
-
-def _numbers_in(reader: Reader) -> float:
-    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
-    if reader.n_rows is not None:
-        return reader.n_rows * reader.n_features
-    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf
 
 
 def run(

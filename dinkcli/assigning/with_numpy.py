@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 import numpy as np
 
 from dinkcli.assigning.places import Found
+from dinkcli.data.base import Reader
+from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
 from dinkcli.nearest.small import Seen, SmallIndex
 from dinkcli.options import AssignOptions
 
 # Multiplications: NumPy takes half of the time for them that loading torch does.
-MOST_WORK = 4 * 10**9
+_MOST_WORK = 4 * 10**9
 # Metrics under which rows are compared as they come, or scaled.
-METRICS = ("euclidean", "cosine")
+_METRICS = ("euclidean", "cosine")
+
+
+def is_small(model: Model, data: DataSet) -> bool:
+    """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
+    if model.metric not in _METRICS:
+        return False
+    numbers = sum(_numbers_in(reader) for reader in data.readers)
+    return numbers * model.n_clusters <= _MOST_WORK
+
+
+def _numbers_in(reader: Reader) -> float:
+    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
+    if reader.n_rows is not None:
+        return reader.n_rows * reader.n_features
+    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf
 
 
 class NumpyPlaces:

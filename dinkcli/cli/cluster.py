@@ -39,7 +39,6 @@ def show_cluster(
     inside = None
     if data is not None:
         from dinkcli.insight.inside import look_inside
-        from dinkcli.processes.device import resolve_device
 
         with ProgressLines(quiet or as_json) as progress:
             inside = look_inside(
@@ -47,7 +46,7 @@ def show_cluster(
                 data,
                 cluster,
                 number,
-                resolve_device(device),
+                device,
                 lambda done: progress.update("inspect", done, data.known_rows, "rows"),
             )
     document = _document(model, cluster, inside)

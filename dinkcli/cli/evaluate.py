@@ -58,13 +58,12 @@ def evaluate(
         data = open_for(model, inputs, wanted, bad_rows)
 
         from dinkcli.insight.evaluate import evaluate as measure
-        from dinkcli.processes.device import resolve_device
 
         with ProgressLines(quiet or as_json) as progress:
             found = measure(
                 model,
                 data,
-                resolve_device(device),
+                device,
                 lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             )
         if as_json:

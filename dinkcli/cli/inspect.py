@@ -152,19 +152,16 @@ def _look(
     from dinkcli.insight.overview import root_mean
     from dinkcli.insight.quality import FirstPass
     from dinkcli.insight.survey import survey
-    from dinkcli.processes.device import resolve_device
 
-    where = resolve_device(device)
-    first = FirstPass(model.n_clusters, model.n_features, where)
+    first = FirstPass(model.n_clusters, model.n_features)
     nearest = Exemplars(model.n_clusters, number)
     with ProgressLines(quiet) as progress:
-        for view in survey(model, data, where):
+        for view in survey(model, data, device):
             first.add(view)
             nearest.add(view)
             progress.update("inspect", view.end, data.known_rows, "rows")
-    sizes = first.sizes.cpu().numpy()
-    spread = root_mean(first.inertia.cpu().numpy(), sizes)
-    return sizes, spread, nearest.of_clusters(), first.bad_rows
+    spread = root_mean(first.inertia, first.sizes)
+    return first.sizes, spread, nearest.of_clusters(), first.bad_rows
 
 
 def _document(

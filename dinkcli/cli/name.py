@@ -145,26 +145,24 @@ def name(
 def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
-    from dinkcli.processes.device import resolve_device
 
     with ProgressLines(quiet) as progress:
         return find_names(
             model,
             data,
-            resolve_device(device),
+            device,
             on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )
 
 
 def _by_labels(model: Model, data: DataSet, device: str, quiet: bool) -> list[str]:
     from dinkcli.insight.labelled import names_by_labels
-    from dinkcli.processes.device import resolve_device
 
     with ProgressLines(quiet) as progress:
         return names_by_labels(
             model,
             data,
-            resolve_device(device),
+            device,
             lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )
 

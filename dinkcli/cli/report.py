@@ -91,13 +91,12 @@ def report(
 
         from dinkcli.data.atomic import atomic_path
         from dinkcli.insight.report import gather, page
-        from dinkcli.processes.device import resolve_device
 
         with ProgressLines(quiet) as progress:
             material = gather(
                 model,
                 data,
-                resolve_device(device),
+                device,
                 id_column=data.columns.id,
                 text_column=data.columns.text,
                 n_points=points,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
@@ -16,6 +15,9 @@ from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 OnRows = Callable[[str, int], None]
 
@@ -69,7 +71,7 @@ def evaluate(
         InputError: rows that the model cannot take, or no labelled row at all.
         UsageError: SciPy is needed for labels, and is not installed.
     """
-    first = FirstPass(model.n_clusters, model.n_features, device)
+    first = FirstPass(model.n_clusters, model.n_features)
     counts = Contingency(model.n_clusters)
     unlabelled, label = 0, data.columns.label
     for view in survey(model, data, device):
@@ -96,7 +98,7 @@ def count_labels(counts: Contingency, labels: pa.Array, view: View) -> int:
     """Counts a block's labels; returns how many are null or NaN."""
     if pa.types.is_nested(labels.type):
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")
-    clusters = view.labels.cpu().numpy()
+    clusters = view.labels
     labelled = labels.is_valid().to_numpy(zero_copy_only=False)
     if pa.types.is_floating(labels.type):
         labelled &= ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

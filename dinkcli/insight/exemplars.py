@@ -41,7 +41,7 @@ class Exemplars:
         self._carried: pa.Table | None = None
 
     def add(self, view: View) -> None:
-        labels, distances = view.labels.cpu().numpy(), view.distances.cpu().numpy()
+        labels, distances = view.labels, view.distances
         keep = self._nearest(labels, distances, np.arange(len(labels)))
         rows = view.rows[keep]
         if view.carried is not None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -24,6 +24,9 @@ from dinkcli.insight.names import TERMS, Terms
 from dinkcli.insight.quality import FirstPass
 from dinkcli.insight.survey import survey
 from dinkcli.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 _NEAR = 0.1 * 2
 _MOST_COMPARED = 10_000
@@ -74,7 +77,7 @@ def look_inside(
     Raises:
         InputError: rows that the model cannot take.
     """
-    first = FirstPass(model.n_clusters, model.n_features, device)
+    first = FirstPass(model.n_clusters, model.n_features)
     nearest, farthest = Exemplars(1, number), Exemplars(1, number, farthest=True)
     kept, vectors, n_kept = Exemplars(1, _MOST_COMPARED), [], 0
     terms, text = Terms(model.n_clusters), data.columns.text
@@ -87,10 +90,10 @@ def look_inside(
         farthest.add(here)
         some = here.first(_MOST_COMPARED - n_kept)
         kept.add(some)
-        vectors.append(some.z.cpu().numpy())
+        vectors.append(some.z)
         n_kept += len(some)
         on_rows(view.end)
-    sizes, inertia = first.sizes.cpu().numpy(), first.inertia.cpu().numpy()
+    sizes, inertia = first.sizes, first.inertia
     near = math.sqrt(_NEAR * inertia.sum() / sizes.sum())
     z = np.concatenate(vectors) - model.cluster_centers[cluster]
     by_row = sorted(kept.of_clusters()[0], key=lambda each: each.row)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.agreement import Contingency
 from dinkcli.insight.evaluate import count_labels
 from dinkcli.insight.survey import survey
 from dinkcli.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 _ENOUGH = 0.8  # of the rows of a cluster
 _MOST = 3

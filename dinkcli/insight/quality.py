@@ -8,11 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from dinkcli.insight.survey import View
-from dinkcli.nearest.device import wide
-from dinkcli.nearest.sums import segment_sums
+from dinkcli.insight.survey import View, squares_to
 
 _CLOSE = 1.05  # second distance over first
 
@@ -55,29 +52,38 @@ class Quality:
 class FirstPass:
     """Sizes, means, silhouettes and inertia: what one look at the rows gives."""
 
-    def __init__(self, n_clusters: int, n_features: int, device: torch.device | str = "cpu"):
-        dtype = wide(torch.device(device))
-        self.sizes = torch.zeros(n_clusters, dtype=dtype, device=device)
-        self.inertia = torch.zeros_like(self.sizes)
-        self.silhouette = torch.zeros_like(self.sizes)
-        self.sums = torch.zeros(n_clusters, n_features, dtype=dtype, device=device)
+    def __init__(self, n_clusters: int, n_features: int):
+        self.sizes = np.zeros(n_clusters)
+        self.inertia = np.zeros(n_clusters)
+        self.silhouette = np.zeros(n_clusters)
+        self.sums = np.zeros((n_clusters, n_features))
         self.close = self.bad_rows = 0
 
     def add(self, view: View) -> None:
         k, labels = len(self.sizes), view.labels
         first, second = view.distances, view.second_distances
-        self.sizes += torch.bincount(labels, minlength=k)
-        self.sums += segment_sums(view.z.to(self.sums.dtype), labels, k)
-        self.inertia += segment_sums(first.square(), labels, k)
-        ratio = torch.where(second > 0, first / second, 1.0)
-        self.silhouette += segment_sums(1 - ratio, labels, k)
+        self.sizes += np.bincount(labels, minlength=k)
+        self.sums += _sums(view.z, labels, k)
+        self.inertia += np.bincount(labels, first**2, k)
+        ratio = np.divide(first, second, out=np.ones_like(first), where=second > 0)
+        self.silhouette += np.bincount(labels, 1 - ratio, k)
         self.bad_rows += view.n_bad
         self.close += int((second <= _CLOSE * first).sum())
 
     @property
-    def means(self) -> torch.Tensor:
+    def means(self) -> np.ndarray:
         """(K, D); zero for an empty cluster."""
-        return self.sums / self.sizes.clamp(min=1)[:, None]
+        return self.sums / np.maximum(self.sizes, 1)[:, None]
+
+
+def _sums(z: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K, D) the sums of the rows (B, D) of each cluster."""
+    from scipy.sparse import csr_array
+
+    one_hot = csr_array(
+        (np.ones(len(z)), labels, np.arange(len(z) + 1)), shape=(len(z), n_clusters)
+    )
+    return one_hot.T @ z.astype(np.float64)
 
 
 class SecondPass:
@@ -85,22 +91,20 @@ class SecondPass:
 
     def __init__(self, first: FirstPass):
         self.means = first.means
-        self.distances = torch.zeros_like(first.sizes)
-        self.squares = torch.zeros_like(first.sizes)
+        self.distances = np.zeros_like(first.sizes)
+        self.squares = np.zeros_like(first.sizes)
 
     def add(self, view: View) -> None:
         k = len(self.distances)
-        residuals = view.z.to(self.means.dtype) - self.means[view.labels]
-        squares = residuals.square().sum(1)
-        self.squares += segment_sums(squares, view.labels, k)
-        self.distances += segment_sums(squares.sqrt(), view.labels, k)
+        squares = squares_to(self.means, view.z, view.labels)
+        self.squares += np.bincount(view.labels, squares, k)
+        self.distances += np.bincount(view.labels, np.sqrt(squares), k)
 
 
 def quality(first: FirstPass, second: SecondPass | None) -> Quality:
     """The measures; without a second pass those that need one are None."""
-    sizes = first.sizes.cpu().numpy()
+    sizes, inertia, silhouette = first.sizes, first.inertia, first.silhouette
     rows = sizes.sum()
-    inertia, silhouette = first.inertia.cpu().numpy(), first.silhouette.cpu().numpy()
     several = len(sizes) > 1
     measures = (None, None) if second is None else _scatter(sizes, second)
     return Quality(
@@ -125,9 +129,9 @@ def _scatter(sizes: np.ndarray, second: SecondPass) -> tuple[float | None, float
     rows, n_clusters = sizes.sum(), len(sizes)
     if n_clusters < 2 or n_clusters >= rows:
         return None, None
-    means = second.means.cpu().numpy()[full]
-    spread = second.distances.cpu().numpy()[full] / sizes
-    within = second.squares.cpu().numpy()[full].sum()
+    means = second.means[full]
+    spread = second.distances[full] / sizes
+    within = second.squares[full].sum()
     between = (sizes[:, None] * (means - sizes @ means / rows) ** 2).sum()
     worst = np.zeros(n_clusters)
     for j, mean in enumerate(means):

@@ -55,6 +55,13 @@ class SmallIndex:
                 rows /= np.where(norms == 0, 1.0, norms)[:, None]
             yield self._seen(rows)
 
+    def seconds(self, seen: Seen) -> np.ndarray:
+        """(B,) the second-nearest centres; with one centre, that. Which of two nearly equal ones is
+        second is left to rounding."""
+        others = seen.squares.copy()
+        np.put_along_axis(others, seen.labels[:, None], np.inf, 1)
+        return others.argmin(1)
+
     def distances(self, seen: Seen) -> np.ndarray:
         """(B,) to the nearest centre, from the coordinates."""
         return np.sqrt(squares_between(seen.rows, self.centers[seen.labels]))

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dinkcli.cli import app
+from dinkcli.cli.app import COMMANDS
 
 DOCS = Path(__file__).parents[2] / "docs"
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 def page(command: str) -> str:

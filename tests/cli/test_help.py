@@ -10,12 +10,11 @@ import pytest
 from conftest import environment, loads_torch
 
 from dinkcli.assigning.writers import FORMATS
-from dinkcli.cli import app, assign, export, options
+from dinkcli.cli import assign, export, options
+from dinkcli.cli.app import COMMANDS
 from dinkcli.data.dataset import BAD_ROWS
 from dinkcli.models.export import EXPORTERS
 from dinkcli.options import METRICS, PROBABILITY_TYPES
-
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

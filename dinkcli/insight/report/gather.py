@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import install_line
@@ -22,6 +22,9 @@ from dinkcli.insight.overview import root_mean
 from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 PROJECTIONS = ("neighbours", "pca", "umap")
 # At most this many bytes of names and texts go into the page, which keeps it below 15 MB.
@@ -98,7 +101,7 @@ def gather(
         raise UsageError(f"--map {projection}: expected {', '.join(PROJECTIONS)}")
     if projection == "umap":
         _umap()
-    first = FirstPass(model.n_clusters, model.n_features, device)
+    first = FirstPass(model.n_clusters, model.n_features)
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     drawn = _Drawn(data.known_rows, n_points, seed)
     for view in survey(model, data, device):
@@ -159,10 +162,9 @@ class _Drawn:
         # Bad rows may have been drawn; they are in no view.
         rows, here, _ = np.intersect1d(view.rows, self._chosen, True, return_indices=True)
         self._rows.append(rows)
-        where = torch.from_numpy(here).to(view.z.device)
-        self._z.append(view.z[where].cpu().numpy())
-        self._labels.append(view.labels[where].cpu().numpy())
-        self._distances.append(view.distances[where].cpu().numpy().astype(np.float32))
+        self._z.append(view.z[here])
+        self._labels.append(view.labels[here])
+        self._distances.append(view.distances[here].astype(np.float32))
         if view.carried is not None:
             self._carried.append(view.carried.take(pa.array(here)))
 
