@@ -38,7 +38,7 @@ def test_help_has_groups_and_examples(dink, command):
 
 def test_the_list_of_commands_is_whole(dink):
     listed = dink("--help").stdout.partition("Commands:")[2].partition("Options:")[0]
-    assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == COMMANDS
+    assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == list(COMMANDS)
     assert all(line.endswith(".") and "..." not in line for line in listed.split("\n") if line)
 
 
