@@ -10,6 +10,9 @@ import os
 # torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Large pages where the system gives them: to be handed millions of small ones takes longer than to
+# fill them with rows.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from dinkcli.cli.app import app, main
 

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.index import CenterIndex, Nearest
-from dinkcli.nearest.products import products
+from dinkcli.nearest.products import has_short_factors, products
 
-_MANY_SEEDS = 48  # for which one plain product is not the fastest
+_MANY_SEEDS = 48  # for which short products, where a CPU has them, are faster
 
 
 def nearest_seeds(z: Tensor, norms: Tensor, seeds: Tensor) -> Nearest:
     """The nearest of the ``seeds`` (K, D) of each row of ``z`` (N, D) with squared ``norms`` (N,),
     and about how far it is; copies of a seed are at distance 0."""
-    if len(seeds) >= _MANY_SEEDS:
+    if len(seeds) >= _MANY_SEEDS and z.device.type == "cpu" and has_short_factors():
         return CenterIndex(seeds).nearest_roughly(z)
     squares = seeds.square().sum(1)
     rows = chunk_rows(*seeds.shape, device=z.device)

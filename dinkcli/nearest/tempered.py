@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.best import Scratch
 from dinkcli.nearest.device import chunk_rows, wide
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_short_factors, has_short_products, products
@@ -27,7 +26,6 @@ _ALIGNED = 4  # numbers, which matrix units want to begin with
 _MANY_CLUSTERS = 160
 _KEPT = 4
 _LEAST_KEPT = 1e-3  # responsibilities below count as none
-_CACHED_ELEMENTS = 1 << 19  # 2 MB of float32, in a core's cache
 _WIDEST = 1024.0  # times the usual size
 # Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
 _SHORT_PRODUCTS = 20.0
@@ -143,15 +141,12 @@ class TemperedSums:
         r = r.add_(self._weight_grid).sub_(self._weight_grid).double().flatten()
         labels = labels.T.flatten()
         counts.index_add_(0, labels, r)
-        scratch = Scratch(z.device)
         used = r.nonzero()[:, 0]
-        for some in used.split(max(1, _CACHED_ELEMENTS // z.shape[1])):
-            shape = len(some), z.shape[1]
-            rows = scratch("rows", shape, z.dtype)
-            torch.index_select(z, 0, some // _KEPT, out=rows)
-            rows.add_(self._row_grid).sub_(self._row_grid)
-            weighted = scratch("weighted", shape, torch.float64).copy_(rows).mul_(r[some, None])
-            sums.index_add_(0, labels[some], weighted)
+        where = torch.stack([labels[used], used // _KEPT])
+        shape = len(sums), len(z)
+        parts = torch.sparse_coo_tensor(where, r[used], shape, check_invariants=False)
+        rows = z.add(self._row_grid).sub_(self._row_grid).double()
+        torch.addmm(sums, parts, rows, out=sums)
 
 
 class RunningAverages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class HeldRows(RowSource):
         if self._finds_shift:
             total = torch.zeros(self.n_features, dtype=torch.float64)
             for part in loaded.split(self._block_rows):
-                total += part.sum(0, dtype=torch.float64)
+                total += torch.from_numpy(part.numpy().sum(0, dtype=np.float64))  # torch is slower
             self.group.sum_(total)
             self.shift = (total / self.n_rows).float()
         if loaded.dtype == torch.float32:
@@ -101,7 +102,7 @@ class HeldRows(RowSource):
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         first = self.group.before(len(self._rows))
         positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)
-        z = self._rows[chosen.to(self._rows.device)].to(self.device)
+        z = self._rows.index_select(0, chosen.to(self._rows.device)).to(self.device)
         if z.dtype != torch.float32:
             z = self._prepare_(z.float())
         weights = None if self.weights is None else self.weights[chosen]
