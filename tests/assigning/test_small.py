@@ -11,7 +11,9 @@ from conftest import loads_torch, nearest_float64
 from typer.testing import CliRunner
 
 import dinkcli
+from dinkcli.api import open_data
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.assigning.two import two_nearest
 from dinkcli.cli import app
 from dinkcli.options import AssignOptions
 
@@ -113,6 +115,51 @@ def read(path):
     else:
         table = pa.ipc.open_stream(path).read_all()
     return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_two_nearest_are_those_of_float64(metric, device):
+    z, centers = rows_and_centers(3.0)
+    model = dinkcli.Model(centers, np.ones(K), metric)
+    found = two_nearest(model, open_data(z), device)(z)
+    assert found.z.dtype == np.float32
+    x = z.astype(np.float64)
+    if metric == "cosine":
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.z, x, rtol=1e-6, atol=1e-6)
+    apart = np.linalg.norm(x[:, None] - centers.astype(np.float64), axis=2)
+    assert (found.labels != found.seconds).all()
+    nearest = np.sort(apart, axis=1)
+    for labels, expected in ((found.labels, nearest[:, 0]), (found.seconds, nearest[:, 1])):
+        distances = np.take_along_axis(apart, labels[:, None], 1)[:, 0]
+        np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect"])
+def test_looking_at_few_rows_takes_no_torch(folder, monkeypatch, command):
+    monkeypatch.chdir(folder)
+    arguments = command, "m.safetensors", "x.npy", "--json"
+    assert not loads_torch(*arguments)
+    by_numpy, by_torch = (
+        json.loads(run_dink(*arguments, "--device", device).stdout) for device in ("auto", "cpu")
+    )
+    assert_near(by_numpy, by_torch)
+
+
+def assert_near(found, expected):
+    """The same numbers, but for rounding, in the same JSON."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        found, expected = list(found.values()), list(expected.values())
+    if isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    else:
+        assert found == expected
 
 
 def test_torch_is_loaded_where_it_is_worth_it(folder, monkeypatch):

@@ -80,13 +80,14 @@ def test_ids_as_labels_are_refused():
         counts.add(list(range(100)), np.arange(100), np.arange(100))
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])  # by NumPy, and by torch
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_quality_equals_scikit_learn(blobs, metric):
+def test_quality_equals_scikit_learn(blobs, metric, device):
     z, _ = blobs
     z = z + 3
     model = dinkcli.train(z, 4, metric=metric, device="cpu")
     labels = dinkcli.assign(model, z, device="cpu")
-    found = evaluate(model, open_data(z)).quality
+    found = evaluate(model, open_data(z), device).quality
     x, c = z.astype(np.float64), model.cluster_centers.astype(np.float64)
     if metric == "cosine":
         # Compared in the float32 that the rows are normalised in.
@@ -125,6 +126,7 @@ def test_the_model_knows_the_inertia_of_each_cluster(blobs):
 def test_one_and_empty_clusters(blobs):
     z, _ = blobs
     one = Model(z[:1], np.ones(1))
+    assert evaluate(one, open_data(z), "auto").quality.ambiguous is None
     found = evaluate(one, open_data(z)).quality
     assert found.simplified_silhouette is found.davies_bouldin is found.ambiguous is None
     far = Model(np.stack([z[0], z[1] + 9, z[0] + 1e4]), np.ones(3))
