@@ -5,7 +5,7 @@ nearest centres, ``bounds`` does so from pass to pass, ``sums`` makes what centr
 from; ``maps`` and ``folded`` put a learned map before that; ``limits`` says which numbers float32
 can hold. Behind them, ``scorer`` computes scores, ``best`` finds the lowest of them, ``products``
 multiplies. ``device`` says how much to do at once; on GPUs ``fused`` finds the two best in one
-kernel, ``runs`` adds up, and rows arrive by ``copies``.
+kernel, ``runs`` adds up, and rows arrive by ``copies``. ``exact`` has the last word on ties.
 
 Read ``index`` and ``sums``; ``scorer``, ``best`` and ``products`` only to make them faster.
 """

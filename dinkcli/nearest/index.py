@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.best import Scratch, ties_of
-from dinkcli.nearest.common import squares_between
-from dinkcli.nearest.device import CPU, chunk_rows, has_float64, pairs_at_once, scores_at_once
+from dinkcli.nearest.device import chunk_rows, scores_at_once
+from dinkcli.nearest.exact import nearest_listed
 from dinkcli.nearest.folded import FoldedScorer
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.scorer import Scorer
@@ -281,27 +281,6 @@ class CenterIndex:
         scores.scatter_(1, first[:, None], -torch.inf)
         counts = (scores <= limit[:, None]).sum(1)
         candidates = scores.topk(int(counts.max()), largest=False).indices
-        exact = self._rescore(rows, candidates, counts)
+        exact = nearest_listed(rows, self.centers, candidates, counts)
         seconds = torch.where(exact == first, found[1][where], first) if len(found[1]) else first
         self._put(found, where, rows, exact, seconds)
-
-    def _rescore(self, z: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
-        """Labels (M,) of the rows ``z`` (M, D) in float64, among the first ``counts`` (M,) of the
-        ``candidates`` (M, C)."""
-        listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
-        row, position = listed.nonzero().unbind(1)
-        center = candidates[row, position]
-        # Few: where the device has no float64, the CPU has.
-        there = z.device if has_float64(z.device) else CPU
-        rows, centers = z.to(there), self.centers.to(there)
-        row, center = row.to(there), center.to(there)
-        pairs = max(1, pairs_at_once(there) // z.shape[1])
-        parts = zip(row.split(pairs), center.split(pairs), strict=True)
-        distances = torch.cat(
-            [squares_between(rows[r].double(), centers[c].double()) for r, c in parts]
-        )
-        least = distances.new_full((len(z),), torch.inf)
-        least.scatter_reduce_(0, row, distances, "amin")
-        label = torch.where(distances == least[row], center, self.n_clusters)
-        result = torch.full((len(z),), self.n_clusters, dtype=torch.int64, device=there)
-        return result.scatter_reduce_(0, row, label, "amin").to(z.device)
