@@ -15,90 +15,49 @@ _PICKLE = (
     "if you trust it, convert it: import pickle, numpy as np; "
     + _SAVE.format("np.asarray(pickle.load(open({name!r}, 'rb')), dtype='float32')")
 )
-_MAGICS = (
-    (
-        rb"ORC",
-        "an ORC file; convert it: import pyarrow.orc, pyarrow.parquet as pq; "
-        "pq.write_table(pyarrow.orc.read_table({name!r}), 'embeddings.parquet')",
-    ),
-    (
-        rb"SQLite format 3\0",
-        "an SQLite database; convert it: import sqlite3, pandas as pd; "
-        + _TO_PARQUET.format("pd.read_sql('select * from TABLE', sqlite3.connect({name!r}))"),
-    ),
-    (
-        rb"I[wxHLVBP][A-Za-z0-9]{2}",
-        "a faiss index; convert it: import faiss, numpy as np; "
-        "index = faiss.read_index({name!r}); "
-        + _SAVE.format("index.reconstruct_n(0, index.ntotal)"),
-    ),
-    (
-        rb"\xd0\xcf\x11\xe0",
-        "an old Excel file; convert it: import pandas as pd; "
-        + _TO_PARQUET.format("pd.read_excel({name!r})"),
-    ),
-    (
-        rb"Obj\x01",
-        "an Avro file; convert it: import polars as pl; "
-        "pl.read_avro({name!r}).write_parquet('embeddings.parquet')",
-    ),
-    (
-        rb"MATLAB 5\.0",
-        "a MATLAB file; convert it: import scipy.io, numpy as np; "
-        + _SAVE.format("scipy.io.loadmat({name!r})['NAME']"),
-    ),
-    (
-        rb".{8}DUCK",
-        "a DuckDB database; convert it: duckdb {name} "
-        "\"copy (select * from TABLE) to 'embeddings.parquet'\"",
-    ),
-    (rb"\x80[\x02-\x05]", _PICKLE),
-    (rb"(\(lp|\(dp|c[a-z_.]+\n|\]q|\}q)", _PICKLE),
-    (rb"GGUF", "a GGUF model; embed your texts with it, and save the vectors as npy"),
-    (rb"%PDF", "a PDF; embed its text first, and save the vectors as npy"),
-    (
-        rb"\x89PNG|\xff\xd8\xff|GIF8",
-        "an image; embed your images first, and save the vectors as npy",
-    ),
-)
-_LATIN = "text that is not UTF-8; convert it: iconv -f {encoding} -t utf-8 {name} > utf8{suffix}"
-_ZIPS = (
-    (
-        r"(^|/)data\.pkl$",
-        "a PyTorch file, a pickle, which dink never loads; convert it: "
-        "import torch, numpy as np; "
-        + _SAVE.format("torch.load({name!r}, weights_only=True).float().numpy()"),
-    ),
-    (
-        r"^xl/",
-        "an Excel file; convert it: import pandas as pd; "
-        + _TO_PARQUET.format("pd.read_excel({name!r})"),
-    ),
-    (
-        r"(^|/)(\.zarray|\.zgroup|zarr\.json)$",
-        "a zipped Zarr store; convert it: "
-        "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME'][:]"),
-    ),
-    (r"\.(csv|tsv|jsonl?|parquet|txt|vec)$", "a zip file; unpack it: unzip {name}"),
-)
-_FOLDERS = (
-    (
-        (".zarray", ".zgroup", ".zattrs", "zarr.json"),
-        "a Zarr store; convert it: "
-        "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME'][:]"),
-    ),
-    (
-        ("_versions", "_latest.manifest"),
-        "a Lance dataset; convert it: "
-        "import lance, pyarrow.parquet as pq; "
-        "pq.write_table(lance.dataset({name!r}).to_table(), 'embeddings.parquet')",
-    ),
-)
+_EXCEL = "import pandas as pd; " + _TO_PARQUET.format("pd.read_excel({name!r})")
+_ZARR = "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME'][:]")
+# What a file, a member of a zip file, or what lies in a folder begins with or is called.
+_MAGICS = {
+    rb"ORC": "an ORC file; convert it: import pyarrow.orc, pyarrow.parquet as pq; "
+    "pq.write_table(pyarrow.orc.read_table({name!r}), 'embeddings.parquet')",
+    rb"SQLite format 3\0": "an SQLite database; convert it: import sqlite3, pandas as pd; "
+    + _TO_PARQUET.format("pd.read_sql('select * from TABLE', sqlite3.connect({name!r}))"),
+    rb"I[wxHLVBP][A-Za-z0-9]{2}": "a faiss index; convert it: import faiss, numpy as np; "
+    "index = faiss.read_index({name!r}); " + _SAVE.format("index.reconstruct_n(0, index.ntotal)"),
+    rb"\xd0\xcf\x11\xe0": f"an old Excel file; convert it: {_EXCEL}",
+    rb"Obj\x01": "an Avro file; convert it: import polars as pl; "
+    "pl.read_avro({name!r}).write_parquet('embeddings.parquet')",
+    rb"MATLAB 5\.0": "a MATLAB file; convert it: import scipy.io, numpy as np; "
+    + _SAVE.format("scipy.io.loadmat({name!r})['NAME']"),
+    rb".{8}DUCK": "a DuckDB database; convert it: duckdb {name} "
+    "\"copy (select * from TABLE) to 'embeddings.parquet'\"",
+    rb"\x80[\x02-\x05]": _PICKLE,
+    rb"(\(lp|\(dp|c[a-z_.]+\n|\]q|\}q)": _PICKLE,
+    rb"GGUF": "a GGUF model; embed your texts with it, and save the vectors as npy",
+    rb"%PDF": "a PDF; embed its text first, and save the vectors as npy",
+    rb"\x89PNG|\xff\xd8\xff|GIF8": "an image; embed your images first, and save the vectors as npy",
+}
+_LATIN = "text that is not UTF-8; convert it: iconv -f latin1 -t utf-8 {name} > utf8{suffix}"
+_ZIPS = {
+    r"(^|/)data\.pkl$": "a PyTorch file, a pickle, which dink never loads; convert it: "
+    "import torch, numpy as np; "
+    + _SAVE.format("torch.load({name!r}, weights_only=True).float().numpy()"),
+    r"^xl/": f"an Excel file; convert it: {_EXCEL}",
+    r"(^|/)(\.zarray|\.zgroup|zarr\.json)$": f"a zipped Zarr store; convert it: {_ZARR}",
+    r"\.(csv|tsv|jsonl?|parquet|txt|vec)$": "a zip file; unpack it: unzip {name}",
+}
+_FOLDERS = {
+    (".zarray", ".zgroup", ".zattrs", "zarr.json"): f"a Zarr store; convert it: {_ZARR}",
+    ("_versions", "_latest.manifest"): "a Lance dataset; convert it: "
+    "import lance, pyarrow.parquet as pq; "
+    "pq.write_table(lance.dataset({name!r}).to_table(), 'embeddings.parquet')",
+}
 
 
 def named(head: bytes, source: Source) -> str | None:
     """What a file is by its first bytes and what to do, or None for what nobody knows."""
-    for magic, line in _MAGICS:
+    for magic, line in _MAGICS.items():
         if re.match(magic, head, re.S):
             return line.format(name=source.name)
     if source.name.lower().endswith((".pkl", ".pickle", ".joblib")):
@@ -114,13 +73,12 @@ def named_text(head: bytes, name: str) -> str | None:
         head.decode()
         return None
     except UnicodeDecodeError:
-        suffix = os.path.splitext(name)[1]
-        return _LATIN.format(encoding="latin1", name=name, suffix=suffix)
+        return _LATIN.format(name=name, suffix=os.path.splitext(name)[1])
 
 
 def named_zip(archive: zipfile.ZipFile, name: str) -> str | None:
     """What a zip file without arrays is."""
-    for pattern, line in _ZIPS:
+    for pattern, line in _ZIPS.items():
         if any(re.search(pattern, member) for member in archive.namelist()):
             return line.format(name=name)
     return None
@@ -128,7 +86,7 @@ def named_zip(archive: zipfile.ZipFile, name: str) -> str | None:
 
 def named_folder(path: str) -> str | None:
     """What a folder is that holds files of some other format, or None."""
-    for marks, line in _FOLDERS:
+    for marks, line in _FOLDERS.items():
         if any(os.path.exists(os.path.join(path, mark)) for mark in marks):
             return line.format(name=path)
     return None
