@@ -155,19 +155,17 @@ def _inner(place: Place, depth: int) -> Iterator[Place]:
             yield from _inner(inner, depth - 1)
 
 
+def list_lengths(lists: pa.Array) -> np.ndarray:
+    """(B,) numbers of elements; 0 for null."""
+    return pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+
+
 def _element(lists: pa.Array, index: int) -> tuple[pa.Array, np.ndarray]:
     """(B,) the elements of that number, null where there is none, and the lengths of the lists."""
-    null = lists.is_null().to_numpy(zero_copy_only=False)
+    lengths = list_lengths(lists)
     if pa.types.is_fixed_size_list(lists.type):
-        size = lists.type.list_size
-        lengths = np.full(len(lists), size)
-        starts = (lists.offset + np.arange(len(lists))) * size
+        starts = (lists.offset + np.arange(len(lists))) * lists.type.list_size
     else:
-        offsets = lists.offsets.to_numpy()
-        lengths, starts = np.diff(offsets), offsets[:-1]
-    lengths = np.where(null, 0, lengths)
-    missing = lengths <= index
-    if not missing.any() and len(lists) and (lengths == 1).all():
-        return lists.values.slice(int(starts[0]), len(lists)), lengths
-    where = pa.array(starts + index, pa.int64(), mask=missing)
+        starts = lists.offsets.to_numpy()[:-1]
+    where = pa.array(starts + index, pa.int64(), mask=lengths <= index)
     return lists.values.take(where), lengths

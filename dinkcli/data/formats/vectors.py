@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from dinkcli.data.formats import numerals
 from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT
-from dinkcli.data.formats.places import Place
+from dinkcli.data.formats.places import Place, list_lengths
+from dinkcli.data.formats.types import is_number
 
 
 class Faults:
@@ -79,22 +80,12 @@ def _decoded(
         parsed = _parse(array, kind)
         if parsed.wrong is not None:
             faults.add(parsed.wrong, lambda row: f": {what} {parsed.problem(row)}")
-        return _from_lists(parsed.lists, what, size, faults)
-    value = array.type.value_type
-    if pa.types.is_boolean(value) or pa.types.is_decimal(value):
-        array = array.cast(_like(array.type, pa.from_numpy_dtype(dtype)))
+        array = parsed.lists
     return _from_lists(array, what, size, faults)
 
 
 def _parse(array: pa.Array, kind: str) -> numerals.Parsed:
     return numerals.parse_base64(array) if kind == BASE64 else numerals.parse_numbers(array)
-
-
-def _like(type_: pa.DataType, value: pa.DataType) -> pa.DataType:
-    """A list type of the same sort with other values."""
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(value, type_.list_size)
-    return pa.large_list(value) if pa.types.is_large_list(type_) else pa.list_(value)
 
 
 def lengths_of(batch: pa.RecordBatch, place: Place, kind: str) -> np.ndarray:
@@ -105,97 +96,67 @@ def lengths_of(batch: pa.RecordBatch, place: Place, kind: str) -> np.ndarray:
     if kind == SPARK:
         dense = pc.equal(array.field("type"), 1).to_numpy(zero_copy_only=False)
         sizes = array.field("size").fill_null(0).to_numpy(zero_copy_only=False)
-        lengths = np.where(dense == 1, _lengths(array.field("values")), sizes)
+        lengths = np.where(dense == 1, list_lengths(array.field("values")), sizes)
         return np.where(_nulls(array), 0, lengths)
     if kind == BYTES:
         array = _as_list_of_bytes(array)
     elif kind in (TEXT, BASE64):
         array = _parse(array, kind).lists
-    return _lengths(array)
-
-
-def _lengths(lists: pa.Array) -> np.ndarray:
-    if pa.types.is_fixed_size_list(lists.type):
-        lengths = np.full(len(lists), lists.type.list_size)
-    else:
-        lengths = np.diff(lists.offsets.to_numpy())
-    return np.where(_nulls(lists), 0, lengths)
+    return list_lengths(array)
 
 
 def _from_lists(
     lists: pa.Array, what: str, size: int, faults: Faults, elements: str = "elements"
 ) -> np.ndarray:
-    null = _nulls(lists)
+    null, lengths = _nulls(lists), list_lengths(lists)
     faults.add(null, f": {what} is null, expected a vector")
-    if pa.types.is_fixed_size_list(lists.type):
-        values = lists.values.slice(lists.offset * size, len(lists) * size)
-        good = ~null
-    else:
-        offsets = lists.offsets.to_numpy()
-        lengths = np.diff(offsets)
-        good = (lengths == size) & ~null
-        faults.add(
-            ~good & ~null,
-            lambda row: (
-                f" of {what} has {lengths[row]} {elements}, expected {size}; "
-                "all vectors must have one length"
-            ),
-        )
-        if good.all():
-            values = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
-        else:
-            # Values of good rows only: rows at fault have any number of them.
-            taken = offsets[:-1][good, None] + np.arange(size)
-            values = lists.values.take(pa.array(taken.reshape(-1)))
+    good = (lengths == size) & ~null
+    faults.add(
+        ~good & ~null,
+        lambda row: (
+            f" of {what} has {lengths[row]} {elements}, expected {size}; "
+            "all vectors must have one length"
+        ),
+    )
+    values = (lists if good.all() else lists.filter(pa.array(good))).flatten()
+    if not is_number(values.type):
+        values = values.cast(pa.uint8() if pa.types.is_boolean(values.type) else pa.float64())
     if good.all() and values.null_count == 0:
         return values.to_numpy(zero_copy_only=False).reshape(len(lists), size)
-    if pa.types.is_fixed_size_list(lists.type) and not good.all():
-        values = values.filter(pa.array(np.repeat(good, size)))
     null_element = np.zeros(len(lists), bool)
     null_element[good] = _nulls(values).reshape(-1, size).any(1)
     faults.add(null_element, f": {what} has a null element")
-    filled = values.fill_null(0) if values.null_count else values
-    result = np.zeros((len(lists), size), filled.type.to_pandas_dtype())
-    result[good] = filled.to_numpy(zero_copy_only=False).reshape(-1, size)
+    result = np.zeros((len(lists), size), values.type.to_pandas_dtype())
+    result[good] = values.fill_null(0).to_numpy(zero_copy_only=False).reshape(-1, size)
     result[null_element] = 0
     return result
 
 
 def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> np.ndarray:
     """Dense vectors are their values; sparse ones (type 0) are spread over zeros."""
-    null = _nulls(array)
-    faults.add(null, f": {what} is null, expected a vector")
     types = array.field("type").fill_null(1).to_numpy(zero_copy_only=False)
-    sparse = (types == 0) & ~null
-    values = array.field("values")
-    if not sparse.any() and not null.any():
+    sparse = (types == 0) & ~_nulls(array)
+    values = pc.struct_field(array, "values")  # null where the struct is
+    if not sparse.any():
         return _from_lists(values, what, size, faults)
-    result = np.zeros((len(array), size))
-    dense = ~sparse & ~null
-    inner = Faults(int(dense.sum()))
-    result[dense] = _from_lists(values.filter(pa.array(dense)), what, size, inner)
-    if inner.mask is not None:
-        at_fault = np.zeros(len(array), bool)
-        at_fault[dense] = inner.mask
-        faults.add(at_fault, inner.problem)
-    if sparse.any():
-        part = array.filter(pa.array(sparse))
-        indices, numbers = part.field("indices"), part.field("values")
-        lengths = _lengths(numbers)
-        declared = part.field("size").fill_null(0).to_numpy(zero_copy_only=False)
-        spread = np.repeat(np.arange(len(part)), lengths)
-        position = indices.flatten().to_numpy(zero_copy_only=False)
-        wrong = (declared != size) | (_lengths(indices) != lengths)
-        if len(position) == len(spread):
-            wrong[spread[(position < 0) | (position >= size)]] = True
-        rows = np.flatnonzero(sparse)
-        at_fault = np.zeros(len(array), bool)
-        at_fault[rows[wrong]] = True
-        faults.add(at_fault, f": {what} is no sparse vector of size {size}")
-        if len(position) == len(spread):
-            fine = ~wrong[spread]
-            flat = numbers.flatten().to_numpy(zero_copy_only=False)
-            result[rows[spread[fine]], position[fine]] = flat[fine]
+    zeros = pa.scalar([0.0] * size, values.type)
+    result = _from_lists(pc.if_else(pa.array(sparse), zeros, values), what, size, faults).copy()
+    rows, part = np.flatnonzero(sparse), array.filter(pa.array(sparse))
+    declared = part.field("size").fill_null(0).to_numpy(zero_copy_only=False)
+    n_indices, lengths = list_lengths(part.field("indices")), list_lengths(part.field("values"))
+    fine = (declared == size) & (n_indices == lengths)
+    wrong = np.zeros(len(array), bool)
+    wrong[rows[~fine]] = True
+    part = part.filter(pa.array(fine))
+    row = np.repeat(rows[fine], lengths[fine])
+    position, numbers = (
+        part.field(name).flatten().to_numpy(zero_copy_only=False) for name in ("indices", "values")
+    )
+    inside = (position >= 0) & (position < size)
+    wrong[row[~inside]] = True
+    faults.add(wrong, f": {what} is no sparse vector of size {size}")
+    result[row[inside], position[inside]] = numbers[inside]
+    result[wrong] = 0
     return result
 
 
@@ -214,23 +175,13 @@ def _from_numbers(
 
 
 def _as_list_of_bytes(array: pa.Array) -> pa.Array:
-    """Binary as lists of uint8 over the same memory, so that both are read in one way."""
-    buffers = array.buffers()
-    data = buffers[-1] if buffers[-1] is not None else pa.py_buffer(b"")
+    """Binary as lists of uint8, so that both are read in one way."""
+    array = array.cast(pa.large_binary())
+    *around, data = array.buffers()
+    data = data if data is not None else pa.py_buffer(b"")
     values = pa.Array.from_buffers(pa.uint8(), data.size, [None, data])
-    if pa.types.is_fixed_size_binary(array.type):
-        type_ = pa.list_(pa.uint8(), array.type.byte_width)
-        return pa.Array.from_buffers(
-            type_, len(array), buffers[:1], offset=array.offset, children=[values]
-        )
-    type_ = pa.large_list(pa.uint8()) if pa.types.is_large_binary(array.type) else None
-    return pa.Array.from_buffers(
-        type_ or pa.list_(pa.uint8()),
-        len(array),
-        buffers[:2],
-        offset=array.offset,
-        children=[values],
-    )
+    kind = pa.large_list(pa.uint8())
+    return pa.Array.from_buffers(kind, len(array), around, offset=array.offset, children=[values])
 
 
 def _nulls(array: pa.Array) -> np.ndarray:
