@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats.table import TableReader, counted
+from dinkcli.data.formats.table import Batches, TableReader
 
 FILE_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -41,9 +41,7 @@ class ArrowFileReader(_ArrowReader):
         path = self.source.path
         return self.source.open() if path is None else pa.memory_map(path)
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         fields = [self.schema.get_field_index(name) for name in names]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         first = 0
@@ -108,12 +106,7 @@ class ArrowStreamReader(_ArrowReader):
                 self._peeked.append(batch)
                 yield batch
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from counted(self._all_batches())
-
-    def _all_batches(self) -> Iterator[pa.RecordBatch]:
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         if self._stream is not None:
             while self._peeked:
                 yield self._peeked.pop(0)

@@ -22,12 +22,11 @@ from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique
 from dinkcli.data.formats.jsonlines import JsonLinesReader
 from dinkcli.data.formats.places import place_of
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.text import decoded, open_text
+from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError, UsageError
 
 _HEAD_BYTES = 256 << 10
-_BLOCK_BYTES = 4 << 20
 _ROWS = 1 << 16
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
@@ -164,23 +163,12 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
 
 def _of_lines(source: Source) -> Iterator[pa.Array]:
     """Every line, without its end. Blank lines count: they are rows without a text."""
-    done, rest, first = 0, b"", True
+    done = 0
     with reading(source.name, "text"), open_text(source) as file:
-        while True:
-            more = file.read(_BLOCK_BYTES)
-            if first:
-                more, first = more.removeprefix(b"\xef\xbb\xbf"), False
-            text = rest + more
-            end = text.rfind(b"\n") + 1 if more else len(text)
-            text, rest = text[:end], text[end:]
-            lines = text.split(b"\n")
-            if not lines[-1]:
-                lines.pop()
-            if lines:
-                yield _decoded([line.removesuffix(b"\r") for line in lines], source.name, done)
+        for text in whole_lines(file):
+            lines = text.removesuffix(b"\n").split(b"\n")
+            yield _decoded([line.removesuffix(b"\r") for line in lines], source.name, done)
             done += len(lines)
-            if not more:
-                return
 
 
 def _decoded(lines: list[bytes], name: str, before: int) -> pa.Array:

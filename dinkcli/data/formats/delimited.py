@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dinkcli.data.formats.columns import NUMBERS
 from dinkcli.data.formats.dialect import Dialect
 from dinkcli.data.formats.numerals import NULLS
 from dinkcli.data.formats.places import Place
-from dinkcli.data.formats.text import BLOCK_BYTES, TextReader
+from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
 from dinkcli.data.formats.types import is_number
 from dinkcli.errors import UsageError
 
@@ -106,32 +107,16 @@ class CsvReader(TextReader):
             yield from batches
 
 
-class _Squeezed:
+class _Squeezed(io.RawIOBase):
     """A text in which runs of spaces are one, and none is at either end of a line."""
 
-    closed = False
-
     def __init__(self, file: pa.NativeFile):
-        self._file, self._rest = file, b""
+        self._lines = whole_lines(file)
 
     def read(self, size: int = -1) -> bytes:
-        while True:
-            more = self._file.read(max(size, 1 << 16))
-            text = self._rest + more
-            end = text.rfind(b"\n") + 1 if more else len(text)
-            self._rest = text[end:]
-            cut = re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb" {2,}", b" ", text[:end]))
-            if cut or not more:
-                return cut
-
-    def close(self) -> None:
-        self._file.close()
+        runs = (re.sub(rb" {2,}", b" ", lines) for lines in self._lines)
+        cut = (re.sub(rb"(?m)^ | (?=\r?$)", b"", lines) for lines in runs)
+        return next(filter(None, cut), b"")
 
     def readable(self) -> bool:
         return True
-
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False

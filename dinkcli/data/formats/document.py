@@ -13,7 +13,7 @@ from dinkcli.data.files import Source
 from dinkcli.data.formats.jsonlines import EXACT, read_document
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.places import Place, is_list, place_of, pruned
-from dinkcli.data.formats.table import TableReader, counted
+from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.types import is_fraction, is_text, is_whole
 from dinkcli.errors import InputError
 
@@ -37,10 +37,8 @@ class DocumentReader(TableReader):
             "text": f"the elements of {where!r}" if where else "lists of one object",
         }
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from counted([self._table.select(names)])
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        yield self._table.select(names)
 
 
 def open_document(source: Source, wanted: Columns) -> DocumentReader | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.extras import require
 from dinkcli.data.files import Source
-from dinkcli.data.formats.table import TableReader
+from dinkcli.data.formats.table import Batches, TableReader
 from dinkcli.errors import ExtraError, InputError, UsageError
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -54,9 +54,7 @@ class Hdf5Reader(TableReader):
     def _open(self) -> Any:
         return self._h5py.File(self.source.path or self.source.open(), "r")
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         schema = pa.schema([self.schema.field(name) for name in names])
         with _damage(), self._open() as file:
             for start in range(since // rows * rows, self.n_rows or 0, rows):

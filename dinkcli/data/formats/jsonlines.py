@@ -11,9 +11,9 @@ import pyarrow.json
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT
-from dinkcli.data.formats.jsontext import ARRAYS, ELEMENTS, OBJECTS, whole_lines
+from dinkcli.data.formats.jsontext import ARRAYS, ELEMENTS, OBJECTS, Splitter
 from dinkcli.data.formats.places import Place, pruned
-from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, open_text
+from dinkcli.data.formats.text import TextReader, open_text, whole_lines
 from dinkcli.errors import InputError
 
 EXACT = pa.decimal128(38, 0)
@@ -79,9 +79,10 @@ class JsonLinesReader(TextReader):
 
     def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
         options = _only(schema)
+        splitter = {ELEMENTS: Splitter(1), OBJECTS: Splitter(0)}.get(self._layout)
         n_rows = 0
         with self._open() as file:
-            for lines in whole_lines(file, self._layout, BLOCK_BYTES):
+            for lines in whole_lines(file, splitter.split if splitter else bytes):
                 text = lines.strip()
                 if not text:
                     continue

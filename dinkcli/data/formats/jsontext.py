@@ -3,7 +3,6 @@ other over several lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -124,27 +123,6 @@ def _trailing_slashes(data: np.ndarray, before: int) -> int:
     while count < len(data) and data[len(data) - 1 - count] == _BACKSLASH:
         count += 1
     return count + before if count == len(data) else count
-
-
-def whole_lines(file: Any, layout: str, size: int) -> Iterator[bytes]:
-    """Blocks of about ``size`` bytes of whole lines, one element each."""
-    splitter = {ELEMENTS: Splitter(1), OBJECTS: Splitter(0)}.get(layout)
-    rest: list[bytes] = []
-    first = True
-    lines = b""  # held back, for the end of a text belongs to what comes before
-    while more := file.read(size):
-        if first:
-            more, first = more.removeprefix(b"\xef\xbb\xbf"), False
-        if splitter is not None:
-            more = splitter.split(more)
-        end = more.rfind(b"\n") + 1
-        if end:
-            if lines:
-                yield lines
-            lines, rest = b"".join([*rest, more[:end]]), []
-        rest.append(more[end:])
-    if lines or any(rest):
-        yield b"".join([lines, *rest])
 
 
 def is_one_object(file: Any) -> bool:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats.table import TableReader, counted
+from dinkcli.data.formats.table import Batches, TableReader, counted
 
 MAGIC = b"PAR1"
 
@@ -38,9 +38,7 @@ class ParquetReader(TableReader):
             **options,
         )
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         with self._open(metadata=self.metadata) as file:
             if self.source.path is not None:
                 since = since // rows * rows

@@ -31,6 +31,7 @@ from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
 _PEEK_ROWS = 1024
+Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its first row
 
 
 class TableReader:
@@ -76,15 +77,18 @@ class TableReader:
         if self.places:
             self.n_features, self.dtype = self._shape(self.places[0], wanted)
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """All rows in order with (at least) these columns, of what has to be read from its
+        beginning."""
+        raise NotImplementedError
+
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         """Rows in order with (at least) these columns, and the number of the first of each batch.
 
         Cut into pieces of ``rows`` from their start, the batches that hold the row ``since`` and
         all later ones are the same whatever ``since`` is; what comes before them may be left out.
         """
-        raise NotImplementedError
+        return counted(self._all_batches(rows, names))
 
     def _validate(self, batch: pa.RecordBatch) -> None:
         """Raises pa.ArrowInvalid when the buffers of a batch do not fit together."""
@@ -133,9 +137,7 @@ class TableReader:
             parts.append(values.to_numpy(zero_copy_only=False))
         return np.concatenate(parts)
 
-    def _checked_batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _checked_batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
         self.source.check_unchanged()
         with reading(self.path, self.format):
@@ -264,9 +266,7 @@ class TableReader:
                 yield batch
 
 
-def counted(
-    batches: Iterable[pa.RecordBatch], first: int = 0
-) -> Iterator[tuple[int, pa.RecordBatch]]:
+def counted(batches: Iterable[pa.RecordBatch], first: int = 0) -> Batches:
     """Each batch with the number of its first row, when that of the first of all is ``first``."""
     for batch in batches:
         yield first, batch

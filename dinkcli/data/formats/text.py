@@ -5,7 +5,8 @@ Nothing says how many rows a text has: these are streams, which can be read agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import BASE64, NUMBERS, TEXT
 from dinkcli.data.formats.places import Place
-from dinkcli.data.formats.table import TableReader, counted
+from dinkcli.data.formats.table import TableReader
 from dinkcli.data.packed import codec_of, unpacked, unpacked_head
 from dinkcli.errors import InputError
 
@@ -68,6 +69,27 @@ def open_text(source: Source) -> pa.NativeFile:
         file = pa.OSFile(source.path)
     encoding = encoding_of(head)
     return file if encoding == "utf-8" else pa.transcoding_input_stream(file, encoding, "utf-8")
+
+
+def whole_lines(file: Any, split: Callable[[bytes], bytes] = bytes) -> Iterator[bytes]:
+    """Blocks of about 4 MB of whole lines, without a mark before the first.
+
+    Args:
+        split: what makes lines of each block that is read.
+    """
+    mark = b"\xef\xbb\xbf"
+    rest: list[bytes] = []
+    lines = b""  # held back, for the end of a text belongs to what comes before
+    while more := file.read(BLOCK_BYTES):
+        more, mark = split(more.removeprefix(mark)), b""
+        end = more.rfind(b"\n") + 1
+        if end:
+            if lines:
+                yield lines
+            lines, rest = b"".join([*rest, more[:end]]), []
+        rest.append(more[end:])
+    if lines or any(rest):
+        yield b"".join([lines, *rest])
 
 
 class TextReader(TableReader):
@@ -125,7 +147,5 @@ class TextReader(TableReader):
         """Batches with the columns ``names``, or with all of them, of types found out."""
         raise NotImplementedError
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from counted(self._parsed(names))
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        return self._parsed(names)

@@ -5,6 +5,7 @@ A word is everything before the last D numbers of a line. Shapes: N words, D fea
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
 from dinkcli.data.formats.numerals import parse_numbers
-from dinkcli.data.formats.table import TableReader, counted
-from dinkcli.data.formats.text import BLOCK_BYTES, TextReader
+from dinkcli.data.formats.table import TableReader
+from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
 from dinkcli.errors import InputError
 
 WORD, VECTOR = "word", "vector"
@@ -140,19 +141,10 @@ class WordsReader(TextReader):
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         layout, n_rows = self.layout, 0
+        skipped = layout.start
         with self._open() as file:
-            rest = b""
-            skipped = layout.start
-            ended = False
-            while not ended:
-                more = file.read(BLOCK_BYTES)
-                ended = not more
-                text = rest + more
-                if skipped:
-                    text = text.removeprefix(b"\xef\xbb\xbf")[skipped:]
-                    skipped = 0
-                end = len(text) if ended else text.rfind(b"\n") + 1
-                text, rest = text[:end], text[end:]
+            for text in whole_lines(file):
+                text, skipped = text[skipped:], 0
                 if text.strip():
                     batch = self._batch(text, n_rows)
                     n_rows += len(batch)
@@ -166,7 +158,9 @@ class WordsReader(TextReader):
     def _batch(self, text: bytes, first: int) -> pa.RecordBatch:
         """Splits all lines from the right at once."""
         size, separator = self.layout.n_features, self.layout.separator
-        lines = pc.utf8_rtrim(_lines(text), " \t\r\n")
+        # Only a line feed ends a line.
+        lines = pa.array(text.decode("utf-8", "replace").split("\n"))
+        lines = pc.utf8_rtrim(lines, " \t\r")
         lines = lines.filter(pc.not_equal(lines, ""))
         fields = pc.split_pattern(lines, separator, max_splits=size, reverse=True)
         lengths = np.diff(fields.offsets.to_numpy())
@@ -197,19 +191,6 @@ def _slowly(numbers: pa.Array, size: int) -> pa.Array:
     )
 
 
-def _lines(text: bytes) -> pa.Array:
-    """Lines as strings, their ends included; only a line feed ends one."""
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        text = text.decode("utf-8", "replace").encode()
-    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
-    if not len(ends) or ends[-1] != len(text):
-        ends = np.append(ends, len(text))
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(text))
-
-
 class BinaryWordsReader(TableReader):
     """word2vec's binary files: a word, a space, and D float32, N times."""
 
@@ -222,51 +203,37 @@ class BinaryWordsReader(TableReader):
         schema = pa.schema([(WORD, pa.string()), (VECTOR, vector)])
         super().__init__(source, schema, layout.n_words, with_word(wanted))
 
-    def _batches(
-        self, rows: int, names: list[str], since: int = 0
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        yield from counted(self._read(rows))
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        records = self._records()
+        while some := list(itertools.islice(records, rows)):
+            words = pa.array([word.decode("utf-8", "replace") for word, _ in some])
+            values = np.frombuffer(b"".join(vector for _, vector in some), "<f4")
+            vectors = pa.FixedSizeListArray.from_arrays(
+                pa.array(values.astype(np.float32)), self.layout.n_features
+            )
+            yield pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
 
-    def _read(self, rows: int) -> Iterator[pa.RecordBatch]:
-        n_features = self.layout.n_features
-        width, left = 4 * n_features, self.layout.n_words or 0
+    def _records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Each word and the bytes of its numbers."""
+        n_words = self.layout.n_words or 0
+        record = re.compile(rb"\n*([^ ]*) (.{%d})" % (4 * self.layout.n_features), re.DOTALL)
+        data, position = b"", 0
         with self.source.open() as file:
             file.read(self.layout.start)
-            data, position, ended = b"", 0, False
-            while left:
-                words: list[str] = []
-                starts: list[int] = []
-                while left and len(words) < rows:
-                    while data[position : position + 1] == b"\n":
-                        position += 1
-                    end = data.find(b" ", position)
-                    if end < 0 or end + 1 + width > len(data):
-                        if ended:
-                            missing = left + len(words)
-                            raise InputError(
-                                f"{self.path}: ended {missing} words early; write or copy it again"
-                            )
-                        if words:
-                            break
-                        more = file.read(max(BLOCK_BYTES, width))
-                        ended = not more
-                        data, position = data[position:] + more, 0
-                        continue
-                    words.append(data[position:end].decode("utf-8", "replace"))
-                    starts.append(end + 1)
-                    position = end + 1 + width
-                    left -= 1
-                if words:
-                    raw = np.frombuffer(data, np.uint8)
-                    taken = raw[np.array(starts)[:, None] + np.arange(width)]
-                    values = np.ascontiguousarray(taken).view("<f4").reshape(-1)
-                    vectors = pa.FixedSizeListArray.from_arrays(
-                        pa.array(values.astype(np.float32)), n_features
-                    )
-                    yield pa.RecordBatch.from_arrays([pa.array(words), vectors], [WORD, VECTOR])
+            for number in range(n_words):
+                while (found := record.match(data, position)) is None:
+                    more = file.read(BLOCK_BYTES)
+                    if not more:
+                        raise InputError(
+                            f"{self.path}: ended {n_words - number} words early; write or copy it "
+                            "again"
+                        )
+                    data, position = data[position:] + more, 0
+                position = found.end()
+                yield found[1], found[2]
             if (data[position:] + file.read(64)).strip(b"\n"):
                 raise InputError(
-                    f"{self.path}: more follows after the {self.layout.n_words} words that the "
+                    f"{self.path}: more follows after the {n_words} words that the "
                     "first line promises; a word with a space in it cannot be read from a binary "
                     "file; write it as text (binary=False)"
                 )
