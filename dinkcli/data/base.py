@@ -8,7 +8,7 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -156,6 +156,12 @@ class Reader(Protocol):
         out, and as far as the format lets it, not read; the others are the same as without.
         """
         ...
+
+
+def total(counts: Iterable[int | None]) -> int | None:
+    """The sum of numbers of rows; None where one is not known."""
+    known = list(counts)
+    return None if None in known else sum(filter(None, known))
 
 
 # What the libraries underneath raise on damaged data.

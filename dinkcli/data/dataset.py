@@ -5,7 +5,6 @@ Shapes: N rows, B rows in a block, D features.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, total
 from dinkcli.data.sidecars import Sidecars
 from dinkcli.data.usable import checked
 from dinkcli.errors import InputError, UsageError
@@ -76,12 +75,7 @@ class DataSet:
         """N, bad rows included; None when an input is a stream or a text, without a length."""
         if self.stop is not None:
             return self.stop - self.first
-        total = 0
-        for reader in self.readers:
-            if reader.n_rows is None:
-                return None
-            total += reader.n_rows
-        return total
+        return total(reader.n_rows for reader in self.readers)
 
     def spans(self) -> list[tuple[int, int, int]]:
         """(number of the reader, first row, end) in inputs of known length, without empty ones.
@@ -157,37 +151,39 @@ class DataSet:
             InputError: at the first bad row, unless ``bad_rows`` says otherwise.
         """
         rows = rows or max(1, BLOCK_BYTES // (4 * self.n_features))
+        counts = [reader.n_rows or 0 for reader in self.readers]
+        blocks = self._marked(rows, since, until, np.dtype(dtype), nonzero)
+        for number, before, block in blocks:
+            counts[number] = self.readers[number].n_rows or block.start + len(block)
+            if self.beside is not None and before + block.start + len(block) > self.beside.n_rows:
+                continue  # the rest is counted alone
+            if block.bad is not None and self.bad_rows == STOP:
+                self._refuse(number, block, blocks, until)
+            block = replace(block, start=before + block.start)
+            yield block if self.beside is None else self.beside.joined(block)
+        if self.beside is not None and until is None and self.stop is None:
+            self.beside.check(self.readers, counts)
+
+    def _marked(
+        self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool
+    ) -> Iterator[tuple[int, int, Block]]:
+        """(number of the reader, rows before it, block) with bad rows marked, starts counted in the
+        file."""
         since = max(since, self.first)
         if self.stop is not None:
             until = self.stop if until is None else min(until, self.stop)
         before = 0
-        counts: list[int | None] = []
         for number, reader in enumerate(self.readers):
             if until is not None and (before >= until or since >= until):
                 return
-            counts.append(reader.n_rows)
-            if reader.n_rows is not None and before + reader.n_rows <= since:
-                before += reader.n_rows
-                continue
-            done = 0
-            last = None if until is None else until - before
-            blocks = (
-                checked(self._cut(block, before), np.dtype(dtype), nonzero)
-                for block in reader.blocks(rows, max(0, since - before), last)
-            )
-            for block in blocks:
-                if block.bad is not None and self.bad_rows == STOP:
-                    self._refuse(number, block, blocks, rows, nonzero, until)
-                done = block.start + len(block)
-                block = replace(block, start=before + block.start)
-                if self.beside is not None and before + done > self.beside.n_rows:
-                    done += sum(map(len, blocks))
-                    break
-                yield block if self.beside is None else self.beside.joined(block)
-            done = done if reader.n_rows is None else reader.n_rows
-            counts[-1], before = done, before + done
-        if self.beside is not None and until is None:
-            self.beside.check(self.readers, counts)
+            done = reader.n_rows or 0
+            if reader.n_rows is None or before + done > since:
+                last = None if until is None else until - before
+                for block in reader.blocks(rows, max(0, since - before), last):
+                    block = checked(self._cut(block, before), dtype, nonzero)
+                    done = reader.n_rows or block.start + len(block)
+                    yield number, before, block
+            before += done
 
     def _cut(self, block: Block, before: int) -> Block:
         """Without what lies outside a part; ``before`` rows are in the inputs before this one."""
@@ -210,43 +206,28 @@ class DataSet:
             block = Block(start, reader.rows(start, min(start + rows, ends[number])))
             block = checked(block, dtype, nonzero)
             if block.bad is not None and self.bad_rows == STOP:
-                self._refuse(number, block, iter(()), rows, nonzero, self.stop)
+                rest = self._marked(rows, int(before[number + 1]), None, dtype, nonzero)
+                self._refuse(number, block, rest)
             yield replace(block, start=int(before[number]) + start)
 
     def _refuse(
         self,
         number: int,
         block: Block,
-        rest: Iterator[Block],
-        rows: int,
-        nonzero: bool,
-        until: int | None,
+        rest: Iterator[tuple[int, int, Block]],
+        until: int | None = None,
     ) -> NoReturn:
         """Counts the bad rows to the end, so that the user knows what to expect."""
-        path = self.readers[number].path
-        count = sum(
-            int(each.bad.sum())
-            for each in itertools.chain([block], rest, self._after(number, rows, nonzero, until))
-            if each.bad is not None
-        )
         assert block.bad is not None
-        row = block.start + int(block.bad.argmax())
+        row, count = block.start + int(block.bad.argmax()), int(block.bad.sum())
+        count += sum(int(each.bad.sum()) for _, _, each in rest if each.bad is not None)
         number_of = "1 such row" if count == 1 else f"{count} bad rows"
-        end = "end" if until is None else "end of this process's share"
+        end = "end" if until is None and self.stop is None else "end of this process's share"
         raise InputError(
-            f"{path}: row {row}{block.problem} (counting from 0; {number_of} from there to the "
-            f"{end}); repair or remove such rows, or go on without them by --bad-rows skip"
+            f"{self.readers[number].path}: row {row}{block.problem} (counting from 0; {number_of} "
+            f"from there to the {end}); repair or remove such rows, or go on without them by "
+            "--bad-rows skip"
         )
-
-    def _after(self, number: int, rows: int, nonzero: bool, until: int | None) -> Iterator[Block]:
-        """What is in the inputs after that one, before the row ``until``."""
-        before = 0
-        for index, reader in enumerate(self.readers):
-            last = None if until is None else until - before
-            if index > number and (last is None or last > 0):
-                for block in reader.blocks(rows, 0, last):
-                    yield checked(self._cut(block, before), np.dtype(np.float32), nonzero)
-            before += reader.n_rows or 0
 
     def load(self) -> np.ndarray:
         """All usable rows in memory, (N, D) float32."""

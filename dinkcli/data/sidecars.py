@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Reader
+from dinkcli.data.base import Block, Reader, total
 from dinkcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ class Sidecar:
                 "one file for the rows of all of them, or one for each"
             )
         if len(self.given) == 1:
-            rows = [number for _, number in inputs]
-            name = inputs[0][0] + (f" and {len(inputs) - 1} more" if len(inputs) > 1 else "")
-            inputs = [(name, None if None in rows else sum(filter(None, rows)))]
+            inputs = [(_and_more(inputs[0][0], len(inputs)), total(rows for _, rows in inputs))]
         for given, count, (name, n_rows) in zip(self.given, self.counts, inputs, strict=True):
             if n_rows is not None and n_rows != count:
                 what = _many(count, self.option.removeprefix("--").removesuffix("s"))
@@ -118,23 +116,20 @@ class Sidecars:
         are ``counts``."""
         inputs, at = [], 0
         for number in self.parts:
-            here, rows = readers[at : at + number], counts[at : at + number]
+            rows = total(counts[at : at + number])
+            inputs.append((_and_more(readers[at].path, number), rows))
             at += number
-            name = here[0].path + (f" and {number - 1} more" if number > 1 else "")
-            inputs.append((name, None if None in rows else sum(filter(None, rows))))
         for each in self.columns:
             each.check(inputs)
 
     def joined(self, block: Block) -> Block:
         """The block with their values for its rows."""
         old = block.carried
-        arrays, fields = ([], []) if old is None else (list(old.columns), list(old.schema))
-        for each, field in zip(self.columns, self.schema, strict=True):
-            part = each.values.slice(block.start, len(block)).combine_chunks()
-            arrays.append(part)
-            fields.append(field)
-        carried = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-        return replace(block, carried=carried)
+        arrays, fields = ([], []) if old is None else (old.columns, list(old.schema))
+        parts = [each.values.slice(block.start, len(block)) for each in self.columns]
+        arrays = [*arrays, *(part.combine_chunks() for part in parts)]
+        schema = pa.schema([*fields, *self.schema])
+        return replace(block, carried=pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 def attached(data: DataSet, **values: Any) -> DataSet:
@@ -156,6 +151,10 @@ def attached(data: DataSet, **values: Any) -> DataSet:
     beside = Sidecars(tuple(found), (len(data.readers),))
     beside.check(data.readers, [reader.n_rows for reader in data.readers])
     return replace(data, columns=replace(data.columns, **named), beside=beside)
+
+
+def _and_more(name: str, number: int) -> str:
+    return name + (f" and {number - 1} more" if number > 1 else "")
 
 
 def _many(number: int, what: str) -> str:
