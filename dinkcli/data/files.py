@@ -7,11 +7,12 @@ from __future__ import annotations
 import io
 import os
 import select
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
-from dinkcli.errors import InputError, UsageError
+from dinkcli.errors import InputError, OutputError, UsageError
 
 # Text is read from a folder only when nothing else is there: next to vectors it holds something
 # about them.
@@ -36,9 +37,11 @@ class Source(Protocol):
     """
 
     name: str
-    path: str | None
     n_bytes: int
     partition: Mapping[str, str]
+
+    @property
+    def path(self) -> str | None: ...
 
     def head(self, size: int) -> bytes:
         """The first bytes, which are then read again."""
@@ -55,17 +58,21 @@ class Source(Protocol):
 
 @dataclass
 class LocalFile:
+    """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
+
     name: str
     partition: Mapping[str, str] = field(default_factory=dict)
+    path: str = ""
+    keeps: Temporary | None = None
 
     def __post_init__(self) -> None:
-        self.path: str | None = self.name
+        self.path = self.path or self.name
         self._state = self._look()
         self.n_bytes = self._state[0]
 
     def _look(self) -> tuple[int, int]:
         try:
-            found = os.stat(self.name)
+            found = os.stat(self.path)
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
         return found.st_size, found.st_mtime_ns
@@ -76,7 +83,7 @@ class LocalFile:
 
     def open(self, exact: bool = False) -> BinaryIO:
         try:
-            return open(self.name, "rb", buffering=0)
+            return open(self.path, "rb", buffering=0)
         except OSError as error:
             raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
 
@@ -88,6 +95,31 @@ class LocalFile:
                 f"{self.name}: changed {change}while dink was reading it; "
                 "run again when nothing writes to it"
             )
+
+
+class Temporary:
+    """A file to write that goes when nothing refers to it any more.
+
+    Args:
+        doing: what it is written for, as it follows "while" in a message.
+    """
+
+    def __init__(self, suffix: str, doing: str):
+        self._file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=suffix)  # noqa: SIM115
+        self._doing = doing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: Any) -> int:
+        """Raises OutputError where the folder of temporary files is full."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            raise OutputError(
+                f"{self._file.name}: {error.strerror}, while {self._doing}; set TMPDIR to a folder "
+                "with more space"
+            ) from error
 
 
 class Stream:

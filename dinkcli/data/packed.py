@@ -9,15 +9,12 @@ from __future__ import annotations
 import bz2
 import lzma
 import shutil
-import tempfile
-from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from dinkcli.data.base import reading
-from dinkcli.data.files import LocalFile, Source
-from dinkcli.errors import OutputError
+from dinkcli.data.files import LocalFile, Source, Temporary
 
 _MAGICS = {
     b"\x1f\x8b": "gzip",
@@ -33,44 +30,33 @@ def codec_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
 
-def unpacked(file: BinaryIO, codec: str) -> Any:
+def unpacked(file: BinaryIO, codec: str | None) -> Any:
     """A file with ``read`` of what is in a compressed one, streams after each other included."""
+    if codec is None:
+        return file
     if codec in ("xz", "bz2"):
-        return _Closing(lzma.open(file) if codec == "xz" else bz2.open(file), file)
+        return _Xz(file) if codec == "xz" else _Bz2(file)
     return pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
 
 
-class _Closing:
-    """A reader that closes the file underneath as well."""
+class _ClosesBelow:
+    """A compressed file that closes the file underneath as well."""
 
-    def __init__(self, file: Any, below: BinaryIO):
-        self._file, self._below = file, below
-
-    def read(self, size: int = -1) -> bytes:
-        return bytes(self._file.read(size))
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._file.closed)
+    def __init__(self, below: BinaryIO):
+        self._below = below
+        super().__init__(below)  # type: ignore[call-arg]
 
     def close(self) -> None:
-        self._file.close()
+        super().close()  # type: ignore[misc]
         self._below.close()
 
-    def __enter__(self) -> _Closing:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+class _Xz(_ClosesBelow, lzma.LZMAFile):
+    pass
+
+
+class _Bz2(_ClosesBelow, bz2.BZ2File):
+    pass
 
 
 def unpacked_head(source: Source, codec: str, size: int) -> bytes:
@@ -82,7 +68,7 @@ def unpacked_head(source: Source, codec: str, size: int) -> bytes:
     return b""
 
 
-class Kept:
+class Kept(LocalFile):
     """A temporary local copy of a source, under the name of the source. It goes when unused.
 
     Args:
@@ -95,42 +81,15 @@ class Kept:
 
     def __init__(self, source: Source, codec: str | None = None):
         self._origin = source
-        self._file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".copy")  # noqa: SIM115
-        with reading(source.name, codec or "a stream"), source.open() as raw:
-            packed = raw if codec is None else unpacked(raw, codec)
-            try:
-                shutil.copyfileobj(packed, _Target(self._file, source.name), 1 << 20)
-            finally:
-                if packed is not raw:
-                    packed.close()
-        self._file.flush()
-        self._copy = LocalFile(self._file.name)
-        self.name = source.name
-        self.path: str | None = self._copy.path
-        self.n_bytes = self._copy.n_bytes
-        self.partition: Mapping[str, str] = source.partition
-
-    def head(self, size: int) -> bytes:
-        return self._copy.head(size)
-
-    def open(self, exact: bool = False) -> BinaryIO:
-        return self._copy.open(exact)
+        copy = Temporary(".copy", f"unpacking {source.name}")
+        with (
+            reading(source.name, codec or "a stream"),
+            source.open() as raw,
+            unpacked(raw, codec) as packed,
+        ):
+            shutil.copyfileobj(packed, copy, 1 << 20)
+        copy.flush()
+        super().__init__(source.name, source.partition, copy.name, copy)
 
     def check_unchanged(self) -> None:
         self._origin.check_unchanged()
-
-
-class _Target:
-    """A file that says what could not be written."""
-
-    def __init__(self, file: Any, origin: str):
-        self._file, self._origin = file, origin
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise OutputError(
-                f"{self._file.name}: {error.strerror}, while unpacking {self._origin}; "
-                "set TMPDIR to a folder with more space"
-            ) from error

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from dinkcli.data.base import Columns
+from dinkcli.data.base import NOTHING_CARRIED, Columns
+from dinkcli.data.beside import ColumnsFile
 from dinkcli.data.files import Stream
 from dinkcli.data.formats.aside import values_of
 from dinkcli.data.formats.columns import names_of
 from dinkcli.data.formats.types import is_text
 from dinkcli.data.sidecars import ROLES, Sidecar, Sidecars
 from dinkcli.data.sources import is_remote, sources
-from dinkcli.errors import InputError, OutputError, UsageError
+from dinkcli.errors import InputError, UsageError
 
 
 def check_standard_input(columns: Columns, paths: Sequence[str]) -> None:
@@ -68,28 +68,26 @@ def _read(role: str, option: str, given: tuple[str, ...]) -> Sidecar:
     def choose(schema: pa.Schema) -> str:
         return _chosen(schema, role, f"{option} {path}")
 
-    # Mapped, it stays for as long as it is needed, and has no name any more.
-    with tempfile.NamedTemporaryFile(prefix="dink-", suffix=".columns") as file:
-        copy = _Copy(file)
-        for path, column in map(_split, given):
-            counts.append(0)
-            for source in _sources(option, path):
-                read.append(source.name)
-                stream = source.name if isinstance(source, Stream) else stream
-                here, arrays = values_of(source, role, column, choose)
-                name = name or here or role
-                counts[-1] += sum(copy.add(array, f"{option} {source.name}") for array in arrays)
-        if not sum(counts):
-            raise InputError(f"{option} {given[0]}: nothing is in it, expected one {role} a row")
-        return Sidecar(option, name, given, tuple(counts), tuple(read), stream, copy.end())
+    copy = _Copy()
+    for path, column in map(_split, given):
+        counts.append(0)
+        for source in _sources(option, path):
+            read.append(source.name)
+            stream = source.name if isinstance(source, Stream) else stream
+            here, arrays = values_of(source, role, column, choose)
+            name = name or here or role
+            counts[-1] += sum(copy.add(array, f"{option} {source.name}") for array in arrays)
+    if not sum(counts):
+        raise InputError(f"{option} {given[0]}: nothing is in it, expected one {role} a row")
+    return Sidecar(option, name, given, tuple(counts), tuple(read), stream, copy.end())
 
 
 class _Copy:
     """Values of one type in a temporary file."""
 
-    def __init__(self, file: Any):
-        self._file = file
-        self._writer: Any = None
+    def __init__(self) -> None:
+        self._schema = NOTHING_CARRIED
+        self._file: Any = None
 
     def add(self, array: pa.Array, what: str) -> int:
         """Writes the values; returns how many they are.
@@ -101,16 +99,11 @@ class _Copy:
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         try:
-            if self._writer is None:
+            if self._file is None:
                 self._schema = pa.schema([pa.field("", array.type)])
-                self._writer = pa.ipc.new_stream(self._file, self._schema)
+                self._file = ColumnsFile(self._schema, f"copying {what}")
             array = array.cast(self._schema.types[0])
-            self._writer.write_batch(pa.RecordBatch.from_arrays([array], schema=self._schema))
-        except OSError as error:
-            raise OutputError(
-                f"{self._file.name}: {error.strerror}, while copying {what}; set TMPDIR to a "
-                "folder with more space"
-            ) from error
+            self._file.write_batch(pa.RecordBatch.from_arrays([array], schema=self._schema))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"{what}: values are {array.type}, and {self._schema.types[0]} before; write one "
@@ -119,10 +112,9 @@ class _Copy:
         return len(array)
 
     def end(self) -> pa.ChunkedArray:
-        """All values, mapped."""
-        self._writer.close()
-        self._file.flush()
-        return pa.ipc.open_stream(pa.memory_map(self._file.name)).read_all().column(0)
+        """All values, mapped: the file has no name any more, and stays for as long as they do."""
+        self._file.end()
+        return self._file.table().column(0)
 
 
 def _split(given: str) -> tuple[str, str | None]:

@@ -8,7 +8,6 @@ where they would be in a copy of the whole: the file has a hole before them.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,9 +16,8 @@ import numpy as np
 from dinkcli.data.base import Reader
 from dinkcli.data.beside import Beside, CopyReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.files import Stream
+from dinkcli.data.files import Stream, Temporary
 from dinkcli.data.formats.raw import RawLayout
-from dinkcli.errors import DinkError, OutputError
 
 
 def repeatable(data: DataSet) -> DataSet:
@@ -61,26 +59,18 @@ def _copy(data: DataSet) -> Reader:
     reader = data.readers[0]
     dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
     n_rows = data.first
-    file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".rows")  # noqa: SIM115
+    doing = f"copying {reader.path} for repeated reading"
+    file, beside = Temporary(".rows", doing), Beside(n_rows, data.carried, doing)
     file.seek(n_rows * data.n_features * dtype.itemsize)
-    beside = Beside(n_rows, data.carried)
-    try:
-        for block in data.blocks(dtype=dtype):
-            vectors = block.vectors
-            if block.bad is not None:
-                # Found bad once more by whoever reads rows from anywhere.
-                vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
-            file.write(vectors.data)
-            beside.add(block)
-            n_rows += len(block)
-        beside.end()
-    except OSError as error:
-        if isinstance(error, DinkError):
-            raise
-        raise OutputError(
-            f"{file.name}: {error.strerror}, while copying {reader.path} for repeated "
-            "reading; set TMPDIR to a folder with more space"
-        ) from error
+    for block in data.blocks(dtype=dtype):
+        vectors = block.vectors
+        if block.bad is not None:
+            # Found bad once more by whoever reads rows from anywhere.
+            vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
+        file.write(vectors.data)
+        beside.add(block)
+        n_rows += len(block)
+    beside.end()
     n_rows = reader.n_rows or n_rows
     file.truncate(n_rows * data.n_features * dtype.itemsize)
     layout = RawLayout(dtype, (n_rows, reader.n_features))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import shutil
-import tempfile
 import zipfile
 from typing import IO
 
 import numpy as np
 
 from dinkcli.data.base import reading
-from dinkcli.data.files import Source
+from dinkcli.data.files import LocalFile, Source, Temporary
 from dinkcli.data.formats import foreign
-from dinkcli.data.formats.raw import RawLayout, RawReader, TemporaryReader
+from dinkcli.data.formats.raw import RawLayout, RawReader
 from dinkcli.errors import InputError, UsageError
 
 MAGIC = b"\x93NUMPY"
@@ -98,10 +97,13 @@ def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader
             stored = RawLayout(layout.record, layout.shape, offset, layout.fortran)
             return RawReader(source, "npz", stored, chosen, {"chosen": why})
         with archive.open(info) as packed:
-            unpacked = tempfile.NamedTemporaryFile(prefix="dink-", suffix=".npy")  # noqa: SIM115
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-            unpacked.flush()
-    return TemporaryReader(unpacked, name, source.n_bytes, "npz", layout, chosen, why)
+            copy = Temporary(".npy", f"unpacking {name}")
+            shutil.copyfileobj(packed, copy, 1 << 20)
+            copy.flush()
+    member_file = LocalFile(name, path=copy.name, keeps=copy)
+    reader = RawReader(member_file, "npz", layout, chosen, {"chosen": why})
+    reader.n_bytes = source.n_bytes
+    return reader
 
 
 def choose_member(

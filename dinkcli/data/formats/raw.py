@@ -5,7 +5,6 @@ Read, not mapped: a mapped file that shrinks kills the process, and mapped pages
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dinkcli.data.base import NOTHING_CARRIED, NOTHING_SAID, Block, reading
-from dinkcli.data.files import LocalFile, Source, read_exactly
+from dinkcli.data.files import Source, read_exactly
 from dinkcli.errors import InputError
 
 
@@ -135,25 +134,3 @@ class RawReader:
             file.seek(layout.offset + position * layout.record.itemsize)
             read_exactly(file, column, self.path)
         return values.T
-
-
-class TemporaryReader(RawReader):
-    """Rows in a temporary file, which goes when the reader does.
-
-    Args:
-        name, n_bytes: of the input that they were copied from, for messages and records.
-    """
-
-    def __init__(
-        self,
-        file: tempfile._TemporaryFileWrapper,
-        name: str,
-        n_bytes: int,
-        format: str,
-        layout: RawLayout,
-        column: str | None,
-        why: str = "",
-    ):
-        super().__init__(LocalFile(file.name), format, layout, column, {"chosen": why})
-        self.path, self.n_bytes = name, n_bytes
-        self._file = file
