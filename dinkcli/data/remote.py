@@ -6,6 +6,7 @@ Only the parts that are needed are fetched: of parquet the columns, of npy the r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ import pyarrow.fs
 
 from dinkcli.data.extras import install_line, require
 from dinkcli.data.files import chosen_names, partition_of
-from dinkcli.errors import ExtraError, InputError, UsageError
+from dinkcli.errors import DinkError, ExtraError, InputError, UsageError
 
 _BY_PYARROW = ("s3://", "gs://", "gcs://")
 _BLOCK_BYTES = 1 << 20
@@ -110,22 +111,17 @@ def _open_by_fsspec(files: Any, key: str, exact: bool) -> BinaryIO:
     return files.open(key, "rb", block_size=_BLOCK_BYTES, cache_type=cache)
 
 
-class _reaching:  # noqa: N801 (used like a function)
+@contextmanager
+def _reaching(name: str) -> Iterator[None]:
     """Turns whatever a file system raises into one line: each has exceptions of its own."""
-
-    def __init__(self, name: str):
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, (InputError, UsageError, ExtraError, MemoryError)):
-            return
-        if isinstance(error, ImportError):
-            raise ExtraError(f"{self._name}: {error}: {install_line('remote')}") from error
-        if isinstance(error, FileNotFoundError):
-            raise UsageError(f"{self._name}: no such file or folder") from error
-        if isinstance(error, Exception):
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"{self._name}: cannot be reached: {lines[0]}") from error
+    try:
+        yield
+    except (DinkError, MemoryError):
+        raise
+    except ImportError as error:
+        raise ExtraError(f"{name}: {error}: {install_line('remote')}") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"{name}: no such file or folder") from error
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{name}: cannot be reached: {lines[0]}") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Reader
+from dinkcli.data.base import Reader
 from dinkcli.data.beside import CopyReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import LocalFile
@@ -60,17 +61,19 @@ def _column(name: str, reader: Reader, option: str) -> np.ndarray:
         reader = reader.origin
     if name in reader.carried.names:
         blocks = reader.blocks(1 << 16)
-        parts = [_numbers(name, reader.path, block) for block in blocks]
-        return np.concatenate([np.empty(0), *parts])
-    if not isinstance(reader, TableReader) or name not in reader.column_names:
+        batches: Iterator[tuple[int, pa.Array]] = (
+            (b.start, b.carried.column(name)) for b in blocks if b.carried is not None
+        )
+    elif isinstance(reader, TableReader) and name in reader.column_names:
+        batches = reader.numbers(name)
+    else:
         raise UsageError(f"{option} {name}: no such file, and no such column in {reader.path}")
-    return reader.numbers(name)
+    parts = [_numbers(name, reader.path, start, values) for start, values in batches]
+    return np.concatenate([np.empty(0), *parts])
 
 
-def _numbers(name: str, path: str, block: Block) -> np.ndarray:
-    """(B,) the weights of a block, which travel along."""
-    assert block.carried is not None
-    values = block.carried.column(name)
+def _numbers(name: str, path: str, start: int, values: pa.Array) -> np.ndarray:
+    """(B,) the values of a column from the row ``start`` on."""
     try:
         numbers = values.cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -79,9 +82,7 @@ def _numbers(name: str, path: str, block: Block) -> np.ndarray:
         row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
         value = values[row].as_py()
         found = "is null" if value is None else f"holds {str(value)[:40]!r}, expected a number"
-        raise InputError(
-            f"{path}: row {block.start + row}: column {name!r} {found} (counting from 0)"
-        )
+        raise InputError(f"{path}: row {start + row}: column {name!r} {found} (counting from 0)")
     return numbers.to_numpy(zero_copy_only=False)
 
 

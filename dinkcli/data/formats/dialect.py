@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -80,12 +81,9 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
     Raises:
         DialectError: there are fields, of a kind that is refused.
     """
-    comments = 0
-    for line in text.splitlines(keepends=True):
-        if not line.startswith("#"):
-            break
-        comments += 1
-    body = "".join(text.splitlines(keepends=True)[comments:]) if comments else text
+    lines = text.splitlines(keepends=True)
+    comments = len([*itertools.takewhile(lambda line: line.startswith("#"), lines)])
+    body = "".join(lines[comments:])
     found = []
     for separator in SEPARATORS:
         candidate = _candidate(body, whole, separator, quoted=True)
@@ -112,35 +110,27 @@ class _Candidate:
 
     @property
     def badness(self) -> tuple[int, int, int, int]:
-        body = self.kinds[1:] if len(self.kinds) > 1 else self.kinds
-        counts = Counter(kind for row in body for kind in row)
+        counts = Counter(kind for _, kind in self.cells(len(self.kinds) > 1))
         odd = counts["unsplit"] + counts["broken"]
         numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
         return (odd, counts["decimal comma"] + counts["thousands"], -bool(numbers), -numbers)
 
-    def _whole_numbers(self, header: bool) -> int:
-        """How many numbers have no point."""
-        return sum(
-            kind == "number" and "." not in cell
-            for record, kinds in zip(self.records[header:], self.kinds[header:], strict=True)
-            for cell, kind in zip(record, kinds, strict=True)
-        )
+    def cells(self, header: bool) -> list[tuple[str, str]]:
+        """(cell, kind) of all records, or all but the first."""
+        records, kinds = self.records[header:], self.kinds[header:]
+        return [*zip(itertools.chain(*records), itertools.chain(*kinds), strict=True)]
 
     def dialect(self, comments: int) -> Dialect:
-        first, kinds = [cell.strip() for cell in self.records[0]], self.kinds
-        header = _is_header(first, kinds, self.records)
-        body = kinds[1:] if header else kinds
-        counts = Counter(kind for row in body for kind in row)
+        first = [cell.strip() for cell in self.records[0]]
+        header = _is_header(first, self.kinds, self.records)
+        cells = self.cells(header)
+        counts = Counter(kind for _, kind in cells)
         marks = counts["decimal comma"] + counts["thousands"]
         # Where most numbers have points, or all are in one cell, others are nobody's business.
-        few = bool(counts["vector"]) or marks <= counts["number"] - self._whole_numbers(header)
-        if counts["thousands"] and not few and not _are_decimals(body, self.records[header:]):
-            example = next(
-                cell.strip()
-                for row, kind in zip(self.records[header:], body, strict=True)
-                for cell, each in zip(row, kind, strict=True)
-                if each == "thousands"
-            )
+        points = sum(kind == "number" and "." in cell for cell, kind in cells)
+        few = bool(counts["vector"]) or marks <= points
+        if counts["thousands"] and not few and not _are_decimals(cells):
+            example = next(cell.strip() for cell, kind in cells if kind == "thousands")
             raise DialectError(
                 f"numbers such as {example!r} have separators between thousands (or decimal "
                 "commas, which cannot be told apart); write plain numbers, such as 1234.5"
@@ -258,17 +248,12 @@ def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]
     return not values & set(kinds[0]) or (counted and records[1] != records[0])
 
 
-def _are_decimals(kinds: list[list[str]], records: list[list[str]]) -> bool:
+def _are_decimals(cells: list[tuple[str, str]]) -> bool:
     """Whether what looks like thousands are decimal commas: others are without doubt, and none
     has two marks."""
-    cells = [
-        (kind, cell.strip())
-        for row, record in zip(kinds, records, strict=True)
-        for kind, cell in zip(row, record, strict=True)
-        if kind in ("decimal comma", "thousands")
-    ]
-    sure = any(kind == "decimal comma" or cell.lstrip("+-")[:1] == "0" for kind, cell in cells)
-    return sure and all(len(re.findall("[.,]", cell)) == 1 for _, cell in cells)
+    marked = [(c.strip(), kind) for c, kind in cells if kind in ("decimal comma", "thousands")]
+    sure = any(kind == "decimal comma" or cell.lstrip("+-")[:1] == "0" for cell, kind in marked)
+    return sure and all(len(re.findall("[.,]", cell)) == 1 for cell, _ in marked)
 
 
 def unique_names(names: list[str]) -> list[str]:

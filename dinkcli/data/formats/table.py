@@ -115,27 +115,18 @@ class TableReader:
                 "write or copy the file again"
             )
 
-    def numbers(self, name: str) -> np.ndarray:
-        """(N,) the values of a column of numbers.
+    def numbers(self, name: str) -> Iterator[tuple[int, pa.Array]]:
+        """The values of a column of numbers in batches, each with the number of its first row.
 
         Raises:
             UsageError: no such column, or one of another type.
-            InputError: a null among them.
         """
         place = place_of(self.schema, name)
         if place is None or not is_number(place.type):
             known = names_of([f.name for f in self.schema if is_number(f.type)])
             raise UsageError(f"{self.path}: no column {name!r} of numbers; it has {known}")
-        parts = [np.empty(0)]
         for start, batch in self._checked_batches(1 << 16, [place.top]):
-            values, _ = place.take(batch)
-            if values.null_count:
-                row = start + int(values.is_null().to_numpy(zero_copy_only=False).argmax())
-                raise InputError(
-                    f"{self.path}: row {row}: column {name!r} is null (counting from 0)"
-                )
-            parts.append(values.to_numpy(zero_copy_only=False))
-        return np.concatenate(parts)
+            yield start, place.take(batch)[0]
 
     def _checked_batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
