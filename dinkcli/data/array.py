@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from dinkcli.data.base import NOTHING_CARRIED, NOTHING_SAID, Block
+from dinkcli.data.base import Block, Reader
 from dinkcli.errors import InputError
 
 
-class ArrayReader:
+class ArrayReader(Reader):
     """An (N, D) array of numbers."""
 
-    path = "array"
-    column: str | None = None
-    carried = NOTHING_CARRIED
-    n_bytes = 0
-    format = "array"
+    path = format = "array"
     is_seekable = True
-    about = NOTHING_SAID
-    notes: Sequence[str] = ()
 
     def __init__(self, array: np.ndarray):
         if array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -29,8 +23,7 @@ class ArrayReader:
                 "expected 2-D (rows, features) of floats or integers"
             )
         self._array = array
-        self.n_rows: int | None = array.shape[0]
-        self.n_features = array.shape[1]
+        self.n_rows, self.n_features = array.shape
         self.dtype = array.dtype
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
@@ -38,5 +31,4 @@ class ArrayReader:
             yield Block(start, self._array[start : start + rows])
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop), (B, D)."""
         return self._array[start:stop]

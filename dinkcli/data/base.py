@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from dinkcli.data.files import Source
 from dinkcli.errors import DinkError, InputError, UsageError
 
 NOTHING_CARRIED = pa.schema([])
@@ -124,30 +124,37 @@ class Block:
         return None if self.carried is None else self.carried.slice(start, stop - start)
 
 
-class Reader(Protocol):
-    """One input, opened and validated: shape and dtype are known.
+class Reader:
+    """One input, opened and validated: shape and dtype are known. A subclass gives what has no
+    default here.
 
     Attributes:
         path: what messages call it.
         n_rows: N, or None for a stream, whose end is known only when it comes.
+        source: where its bytes come from, if not from memory.
         column: the column that holds the vectors, when it is one.
+        own_id: the column that names rows unless another one is asked for.
         carried: names and types of the columns that travel along; none without columns.
         n_bytes: size of the file, 0 for a stream.
         format: such as "parquet".
         about: how it is read, for people: names and what there is to say.
         notes: what the user should know before it is read.
+        is_seekable: whether ``rows`` may be called.
     """
 
     path: str
     n_rows: int | None
     n_features: int
     dtype: np.dtype
-    column: str | None
-    carried: pa.Schema
-    n_bytes: int
     format: str
-    about: Mapping[str, str]
-    notes: Sequence[str]
+    source: Source | None = None
+    column: str | None = None
+    own_id: str | None = None
+    carried: pa.Schema = NOTHING_CARRIED
+    n_bytes: int = 0
+    about: Mapping[str, str] = NOTHING_SAID
+    notes: Sequence[str] = ()
+    is_seekable: bool = False
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         """Rows in file order, at most ``rows`` at a time, starts counted in this file.
@@ -155,7 +162,11 @@ class Reader(Protocol):
         Blocks that end before the row ``since`` or begin at or after the row ``until`` are left
         out, and as far as the format lets it, not read; the others are the same as without.
         """
-        ...
+        raise NotImplementedError
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop), (B, D), of a seekable input."""
+        raise NotImplementedError
 
 
 def total(counts: Iterable[int | None]) -> int | None:

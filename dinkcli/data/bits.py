@@ -5,12 +5,10 @@ Shapes: B rows in a block, D features, which are bits here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from dinkcli.data.base import Block, Reader
 from dinkcli.errors import InputError, UsageError
@@ -19,7 +17,7 @@ _LIKE_BITS = 0.2  # each bit of a byte is set in at least this share of bytes, a
 _FEW = 64
 
 
-class BitsReader:
+class BitsReader(Reader):
     """The bits of another reader's bytes, most significant first, as ``numpy.packbits`` packs them.
 
     Unpacked in the block, eight times as large as on disk.
@@ -49,27 +47,16 @@ class BitsReader:
                 f"{n_bits - 7} to {n_bits} dimensions"
             )
         self.packed = packed
-        self.path, self.format, self.column = packed.path, packed.format, packed.column
-        self.n_rows, self.n_bytes = packed.n_rows, packed.n_bytes
-        self.carried: pa.Schema = packed.carried
+        for name in ("path", "format", "column", "carried", "notes", "n_rows", "n_bytes", "source"):
+            setattr(self, name, getattr(packed, name))
+        self.is_seekable = packed.is_seekable
         self.n_features = n_bits if dim is None else dim
         self.dtype = np.dtype(np.int8)
-        self.about: Mapping[str, str] = {**packed.about, "bits": "packed, read as -1 and +1"}
-        self.notes: Sequence[str] = packed.notes
+        self.about = {**packed.about, "bits": "packed, read as -1 and +1"}
         self._shifted: bool | None = {"i1": True, "u1": False}.get(packed.dtype.str[1:])
 
-    @property
-    def is_seekable(self) -> bool:
-        return getattr(self.packed, "is_seekable", False)
-
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop), (B, D), of a seekable input."""
-        packed: Any = self.packed
-        return self._unpacked(packed.rows(start, stop), start)
-
-    @property
-    def source(self) -> object:
-        return getattr(self.packed, "source", None)
+        return self._unpacked(self.packed.rows(start, stop), start)
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         for block in self.packed.blocks(rows, since, until):
@@ -94,10 +81,9 @@ class BitsReader:
 
 def look_packed(reader: Reader) -> bool:
     """Whether uint8 numbers look like packed bits: all eight bits of a byte vary alike."""
-    if reader.dtype != np.uint8 or getattr(reader, "n_rows", None) is None:
+    if reader.dtype != np.uint8 or reader.n_rows is None:
         return False
-    source = getattr(reader, "source", None)
-    if source is not None and source.path is None:
+    if reader.source is not None and reader.source.path is None:
         return False  # it may come only once
     block = next(iter(reader.blocks(4096, 0, 1)), None)
     if block is None or block.vectors.dtype != np.uint8 or block.vectors.size < _FEW:

@@ -202,7 +202,7 @@ class DataSet:
         before = np.concatenate([[0], np.cumsum(lengths)])
         ends = {number: end for number, _, end in self.spans()}
         for number, start in places:
-            reader: Any = self.readers[number]
+            reader = self.readers[number]
             block = Block(start, reader.rows(start, min(start + rows, ends[number])))
             block = checked(block, dtype, nonzero)
             if block.bad is not None and self.bad_rows == STOP:

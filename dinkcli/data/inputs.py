@@ -63,7 +63,7 @@ def open_inputs(
         data = DataSet(opened, columns)
         raise InputError(f"{data.name}: 0 rows of {data.n_features} features; nothing to do")
     _check_agreement(readers)
-    own = {getattr(reader, "own_id", None) for reader in readers}
+    own = {reader.own_id for reader in readers}
     if columns.id is None and len(own) == 1:
         columns = replace(columns, id=own.pop())
     notes = [note for reader in readers for note in reader.notes][:_MOST_NOTES]

@@ -32,12 +32,12 @@ def repeatable(data: DataSet) -> DataSet:
 
 def seekable(data: DataSet) -> DataSet:
     """The same rows in inputs that all have ``rows(start, stop)``."""
-    return _copied(data, lambda reader: not getattr(reader, "is_seekable", False))
+    return _copied(data, lambda reader: not reader.is_seekable)
 
 
 def is_stream(reader: Reader) -> bool:
     """Whether an input can be read only once."""
-    return isinstance(getattr(reader, "source", None), Stream)
+    return isinstance(reader.source, Stream)
 
 
 def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:

@@ -5,13 +5,13 @@ Read, not mapped: a mapped file that shrinks kills the process, and mapped pages
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 
-from dinkcli.data.base import NOTHING_CARRIED, NOTHING_SAID, Block, reading
+from dinkcli.data.base import NOTHING_SAID, Block, Reader, reading
 from dinkcli.data.files import Source, read_exactly
 from dinkcli.errors import InputError
 
@@ -40,15 +40,14 @@ class RawLayout:
         return n_rows * self.record.itemsize * (1 if self.record.names else n_features)
 
 
-class RawReader:
+class RawReader(Reader):
     """Rows of fixed size, read forward or from anywhere.
 
     Raises:
         InputError: fewer bytes than the layout needs.
     """
 
-    carried = NOTHING_CARRIED
-    notes: Sequence[str] = ()
+    source: Source
 
     def __init__(
         self,
@@ -58,11 +57,11 @@ class RawReader:
         column: str | None = None,
         about: Mapping[str, str] = NOTHING_SAID,
     ):
-        self.about = about
         self.source, self.format, self.layout, self.column = source, format, layout, column
-        self.path, self.n_bytes = source.name, source.n_bytes
-        self.n_rows: int | None = layout.shape[0]
-        self.n_features = layout.shape[1]
+        self.path, self.n_bytes, self.about = source.name, source.n_bytes, about
+        self.n_rows, self.n_features = layout.shape
+        # Not what comes once or from afar.
+        self.is_seekable = source.path is not None
         number = layout.record["v"].base if layout.record.names else layout.record
         self.dtype = np.dtype(np.float32) if layout.bfloat16 else number
         needed = layout.offset + layout.n_bytes
@@ -71,11 +70,6 @@ class RawReader:
                 f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {needed} "
                 f"bytes, the file has {source.n_bytes}; write or copy it again"
             )
-
-    @property
-    def is_seekable(self) -> bool:
-        """Whether ``rows`` may be called: local files, not those that come once or from afar."""
-        return self.source.path is not None
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         self.source.check_unchanged()
@@ -94,7 +88,6 @@ class RawReader:
         self.source.check_unchanged()
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop), (B, D)."""
         with reading(self.path, self.format), self.source.open() as file:
             self._seek(file, start)
             return self._read(file, start, min(stop, self.layout.shape[0]))

@@ -5,12 +5,12 @@ Shapes: N rows, B rows in a batch, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Columns, reading
+from dinkcli.data.base import Block, Columns, Reader, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats import carrying
 from dinkcli.data.formats.columns import (
@@ -34,14 +34,14 @@ _PEEK_ROWS = 1024
 Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its first row
 
 
-class TableReader:
+class TableReader(Reader):
     """An input with columns. A subclass gives its schema, its number of rows and its batches.
 
     Args:
         wanted: the columns to read.
     """
 
-    format = "table"
+    source: Source
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
         self.source, self.schema, self.n_rows = source, schema, n_rows
@@ -49,8 +49,6 @@ class TableReader:
         with reading(self.path, self.format):  # a damaged name is no text
             self.column_names: list[str] = schema.names
             list(inner_places(schema))
-        self.about: Mapping[str, str] = {}
-        self.notes: Sequence[str] = []
         self.partition = {
             name: value for name, value in source.partition.items() if name not in schema.names
         }
