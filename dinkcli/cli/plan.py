@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -137,7 +138,7 @@ def _lines(plan: Plan) -> list[str]:
     if plan.device_memory is not None:
         lines.append(f"{plan.device:8} {size_text(plan.device_memory)} of its memory")
     if plan.processes > 1:
-        low, typical, high = map(size_text, plan.exchanged)
+        low, typical, high = map(size_text, astuple(plan.exchanged))
         lines.append(
             f"network  {typical} ({low} to {high}) sent by each process; its time is not counted"
         )
@@ -145,12 +146,12 @@ def _lines(plan: Plan) -> list[str]:
 
 
 def _count(found: Range) -> str:
-    low, typical, high = (f"{value:g}" for value in found)
+    low, typical, high = (f"{value:g}" for value in astuple(found))
     return typical if low == high else f"{typical} ({low} to {high})"
 
 
 def _seconds(found: Range) -> str:
-    low, typical, high = map(_time, found)
+    low, typical, high = map(_time, astuple(found))
     return typical if low == high else f"{typical} ({low} to {high})"
 
 

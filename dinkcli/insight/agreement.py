@@ -23,10 +23,11 @@ class Contingency:
 
     Attributes:
         classes: the distinct labels in order of first appearance.
+        unlabelled: rows without one, which are not counted.
     """
 
     def __init__(self, n_clusters: int):
-        self._n_clusters = n_clusters
+        self._n_clusters, self.unlabelled = n_clusters, 0
         self._position: dict[Hashable, int] = {}
         self._counts = np.zeros((0, n_clusters), np.int64)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,12 @@ import pyarrow as pa
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
-from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
-from dinkcli.insight.survey import View, survey
+from dinkcli.insight.quality import OnRows, Quality, measured
+from dinkcli.insight.survey import View
 from dinkcli.models.model import Model
 
 if TYPE_CHECKING:
     import torch
-
-OnRows = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,50 +68,35 @@ def evaluate(
         InputError: rows that the model cannot take, or no labelled row at all.
         UsageError: SciPy is needed for labels, and is not installed.
     """
-    first = FirstPass(model.n_clusters, model.n_features)
     counts = Contingency(model.n_clusters)
-    unlabelled, label = 0, data.columns.label
-    for view in survey(model, data, device):
-        first.add(view)
-        on_rows("assign", view.end)
-        if label is not None and view.carried is not None:
-            unlabelled += count_labels(counts, view.carried.column(label), view)
-    second = SecondPass(first)
-    for view in survey(model, data, device):
-        second.add(view)
-        on_rows("spread", view.end)
-    measured = quality(first, second)
+    label = data.columns.label
+    found = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))
     if label is None:
-        return Evaluation(measured)
+        return Evaluation(found)
     if not counts.classes:
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
     order = _sorted(counts.classes)
     table = counts.table[order]
     classes = [counts.classes[i] for i in order]
-    return Evaluation(measured, agreement(table), classes, table, unlabelled)
+    return Evaluation(found, agreement(table), classes, table, counts.unlabelled)
 
 
-def count_labels(counts: Contingency, labels: pa.Array, view: View) -> int:
-    """Counts a block's labels; returns how many are null or NaN."""
+def count_labels(counts: Contingency, label: str | None, view: View) -> None:
+    """Counts the labels in the column ``label`` of a view, where there is one."""
+    if label is None or view.carried is None:
+        return
+    labels = view.carried.column(label)
     if pa.types.is_nested(labels.type):
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")
-    clusters = view.labels
-    labelled = labels.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_floating(labels.type):
-        labelled &= ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-    missing = len(labels) - int(labelled.sum())
-    if missing:
-        labels, clusters = labels.filter(pa.array(labelled)), clusters[labelled]
-    if len(labels):
-        if pa.types.is_dictionary(labels.type):
-            labels = labels.dictionary_decode()
-        encoded = labels.dictionary_encode()
-        counts.add(
-            encoded.dictionary.to_pylist(),
-            encoded.indices.to_numpy(zero_copy_only=False),
-            clusters,
-        )
-    return missing
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    labelled = ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    counts.unlabelled += len(labels) - int(labelled.sum())
+    if labelled.any():
+        encoded = labels.filter(pa.array(labelled)).dictionary_encode()
+        values, codes = encoded.dictionary.to_pylist(), encoded.indices
+        clusters = view.labels[labelled]
+        counts.add(values, codes.to_numpy(zero_copy_only=False), clusters)
 
 
 def _sorted(classes: list[Any]) -> list[int]:

@@ -38,8 +38,7 @@ def names_by_labels(
         raise ValueError(f"{data.name}: without a column of labels")
     counts = Contingency(model.n_clusters)
     for view in survey(model, data, device):
-        if view.carried is not None:
-            count_labels(counts, view.carried.column(data.columns.label), view)
+        count_labels(counts, data.columns.label, view)
         on_rows(view.end)
     return [_name(counts.classes, column) for column in counts.table.T]
 

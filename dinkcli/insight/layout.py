@@ -18,6 +18,7 @@ import torch
 from scipy import fft
 
 from dinkcli.insight.nearby import nearest_others
+from dinkcli.insight.overview import distances_between
 from dinkcli.insight.repulsion import Repulsion
 
 # docs/LOG.md has the figures of each.
@@ -79,9 +80,7 @@ def places_of_centers(centers: np.ndarray) -> np.ndarray:
     # The sign of an axis is arbitrary: its largest part is made positive, so that maps repeat.
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)
     if 2 < k <= _MOST_MAJORISED:
-        norms = (z**2).sum(1)
-        wanted = np.sqrt((norms[:, None] - 2 * z @ z.T + norms).clip(min=0))
-        np.fill_diagonal(wanted, 0)
+        wanted = distances_between(centers)
         for _ in range(_MAJORISATIONS):
             norms = (places**2).sum(1)
             have = np.sqrt((norms[:, None] - 2 * places @ places.T + norms).clip(min=1e-24))

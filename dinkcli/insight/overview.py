@@ -5,7 +5,7 @@ Shapes: K clusters, D features.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,8 +99,22 @@ def root_mean(inertia: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         return np.where(sizes > 0, np.sqrt(inertia / sizes), np.nan)
 
 
+def history(model: Model) -> list[dict[str, Any]]:
+    """The steps of the training; of the last start, where it had several."""
+    steps = model.training.get("history", [])
+    last = max((step.get("start", 1) for step in steps), default=1)
+    return [step for step in steps if step.get("start", 1) == last]
+
+
 def curve(model: Model, name: str) -> list[float]:
-    """One figure of each step of the training history; of the last start, where it had several."""
-    history = model.training.get("history", [])
-    last = max((step.get("start", 1) for step in history), default=1)
-    return [float(step[name]) for step in history if step.get("start", 1) == last]
+    """One figure of each step of ``history``."""
+    return [float(step[name]) for step in history(model)]
+
+
+def distances_between(centers: np.ndarray) -> np.ndarray:
+    """(K, K) float64 of centres (K, D)."""
+    z = centers.astype(np.float64) - centers.mean(0, dtype=np.float64)
+    norms = (z**2).sum(1)
+    squares = (norms[:, None] - 2 * z @ z.T + norms).clip(min=0)
+    np.fill_diagonal(squares, 0)
+    return np.sqrt(squares)

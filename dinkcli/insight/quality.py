@@ -5,11 +5,18 @@ Shapes: B rows in a block, K clusters, D features. Everything is summed in float
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinkcli.insight.survey import View, squares_to
+from dinkcli.data.dataset import DataSet
+from dinkcli.insight.survey import View, squares_to, survey
+from dinkcli.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 _CLOSE = 1.05  # second distance over first
 
@@ -101,19 +108,49 @@ class SecondPass:
         self.distances += np.bincount(view.labels, np.sqrt(squares), k)
 
 
-def quality(first: FirstPass, second: SecondPass | None) -> Quality:
-    """The measures; without a second pass those that need one are None."""
+OnRows = Callable[[str, int], None]
+
+
+def measured(
+    model: Model,
+    data: DataSet,
+    device: torch.device | str,
+    on_rows: OnRows,
+    look: Callable[[View], None],
+) -> Quality:
+    """The measures, from two passes over the rows of ``data``.
+
+    Args:
+        on_rows: called with the pass's name and the rows seen so far.
+        look: sees each view of the first pass as well.
+
+    Raises:
+        InputError: rows that the model cannot take.
+    """
+    first = FirstPass(model.n_clusters, model.n_features)
+    for view in survey(model, data, device):
+        first.add(view)
+        look(view)
+        on_rows("assign", view.end)
+    second = SecondPass(first)
+    for view in survey(model, data, device):
+        second.add(view)
+        on_rows("spread", view.end)
+    return _quality(first, second)
+
+
+def _quality(first: FirstPass, second: SecondPass) -> Quality:
     sizes, inertia, silhouette = first.sizes, first.inertia, first.silhouette
     rows = sizes.sum()
+    davies_bouldin, calinski_harabasz = _scatter(sizes, second)
     several = len(sizes) > 1
-    measures = (None, None) if second is None else _scatter(sizes, second)
     return Quality(
         rows=int(rows),
         bad_rows=first.bad_rows,
         inertia=float(inertia.sum()),
         simplified_silhouette=float(silhouette.sum() / rows) if several else None,
-        davies_bouldin=measures[0],
-        calinski_harabasz=measures[1],
+        davies_bouldin=davies_bouldin,
+        calinski_harabasz=calinski_harabasz,
         imbalance=float(len(sizes) * (sizes**2).sum() / rows**2),
         ambiguous=float(first.close / rows) if several else None,
         sizes=sizes.astype(np.int64),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -60,7 +60,7 @@ def sweep(
             f"{rows.data.name} has {rows.n_rows}"
         )
     search = _Search(rows, numbers[-1], seed)
-    found: dict[int, _Found] = {}
+    found: dict[int, Candidate] = {}
     for done, k in enumerate(numbers, 1):
         found[k] = search.at(k)
         on_step("sweep", done, len(numbers))
@@ -71,32 +71,11 @@ def sweep(
             found[k] = search.at(k)
             on_step("around", done, len(extra))
     tried = sorted(found)
-    inertia = _shared_passes(rows, [found[k].centers for k in tried])
-    candidates = [
-        Candidate(
-            k,
-            inertia[i],
-            found[k].silhouette,
-            found[k].noise_silhouette,
-            found[k].stability,
-        )
-        for i, k in enumerate(tried)
-    ]
+    inertia = _shared_passes(rows, [search.first.centers(k) for k in tried])
+    candidates = [replace(found[k], inertia=each) for k, each in zip(tried, inertia, strict=True)]
     chosen = recommend(candidates, rows.n_bad)
-    centers = found[chosen.workable].centers.cpu() + rows.shift
+    centers = search.first.centers(chosen.workable).cpu() + rows.shift
     return replace(chosen, cluster_centers=centers.float().numpy())
-
-
-@dataclass(frozen=True)
-class _Found:
-    centers: Tensor
-    silhouette: float
-    noise_silhouette: float
-    stability: float
-
-    @property
-    def excess(self) -> float:
-        return self.silhouette - self.noise_silhouette
 
 
 class _Search:
@@ -115,15 +94,17 @@ class _Search:
         self.noise = _Path(noise[: self.middle], self.generator)
         self.other_noise = noise[self.middle :]
 
-    def at(self, k: int) -> _Found:
+    def at(self, k: int) -> Candidate:
+        """All but the inertia over all rows."""
         first, second = self.first.centers(k), self.second.centers(k)
         mine, theirs = self.sample.nearest_two(first), self.sample.nearest_two(second)
         table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
         # Centres are judged on the rows that they were not made from.
         values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
         noise = _silhouettes(self.other_noise.nearest_two(self.noise.centers(k)))
-        return _Found(
-            first,
+        return Candidate(
+            k,
+            math.nan,
             float(self.sample.weigh(values).sum() / self.sample.total_weight),
             float(noise.mean()),
             adjusted_rand_index(table.reshape(k, k)),

@@ -7,7 +7,7 @@ Shapes: N rows, S rows of the sample, K clusters, D features, P processes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -92,9 +92,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON; ranges become {"low": .., "typical": .., "high": ..}."""
-        found = _plain(self)
-        assert isinstance(found, dict)
-        return found
+        return asdict(self)
 
 
 def plan(
@@ -132,21 +130,34 @@ def plan(
     mine = work.shared(processes)
     measured = calibrate(data, mine, options.metric, where)
     work, mine = (replace(each, axes=measured.axes) for each in (work, mine))
-    phases = _phases(work, measured, startup)
-    total = NOTHING
-    for phase in phases:
-        total = total.plus(phase.seconds)
-    total = Range(total.low * (1 - _SPREAD), total.typical, total.high * (1 + _SPREAD))
     needs = Footprint(mine, libraries, measured.reading_bytes, on_device=where.type == "cuda")
-    device_total = torch.cuda.mem_get_info(where)[1] if where.type == "cuda" else None
-    result = Plan(
+    result = _summed(data, work, measured, needs, startup, str(where), processes, machine)
+    result.warnings.extend(_warnings(result, work, options, memory, needs))
+    return result
+
+
+def _summed(
+    data: DataSet,
+    work: Work,
+    measured: Measured,
+    needs: Footprint,
+    startup: float,
+    device: str,
+    processes: int,
+    machine: int,
+) -> Plan:
+    """All that is known put together, without warnings."""
+    phases = _phases(work, measured, startup)
+    total = sum((phase.seconds for phase in phases), NOTHING)
+    device_total = torch.cuda.mem_get_info(device)[1] if needs.on_device else None
+    return Plan(
         name=data.name,
         rows=work.rows,
         features=work.features,
         dtype=str(data.dtype),
         n_bytes=sum(reader.n_bytes for reader in data.readers),
         clusters=work.clusters,
-        device=str(where),
+        device=device,
         processes=processes,
         held=work.held,
         held_bytes=work.rows * work.features * work.itemsize,
@@ -155,18 +166,16 @@ def plan(
         sample_bytes=work.sample_bytes,
         batch=work.batch,
         phases=phases,
-        seconds=total,
+        seconds=Range(total.low * (1 - _SPREAD), total.typical, total.high * (1 + _SPREAD)),
         memory=needs.host,
         device_memory=needs.device if device_total else None,
-        exchanged=work.reduced_bytes.times(2 * (processes - 1) / processes),
+        exchanged=work.reduced_bytes * (2 * (processes - 1) / processes),
         assign_seconds=startup + measured.assign,
         assign_memory=needs.assigning,
         machine=machine,
         device_total=device_total,
         warnings=[],
     )
-    result.warnings.extend(_warnings(result, work, options, memory, needs))
-    return result
 
 
 def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
@@ -175,17 +184,16 @@ def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
     updates = Range.exactly(work.updates * work.starts)
     annealing = work.updates * measured.update + work.reports * measured.report
     first_look = Range.exactly(1 if work.swaps.high else 0)
-    refining = work.swaps.plus(first_look).times(measured.swap)
-    refining = refining.plus(work.breaths.times(measured.breath))
-    rounds = work.swaps.plus(work.breaths).times(work.starts)
+    refining = (work.swaps + first_look) * measured.swap + work.breaths * measured.breath
+    rounds = (work.swaps + work.breaths) * work.starts
     return [
         Phase("start", once, 0, Range.exactly(startup)),
-        Phase("read", once.times(work.held), work.rows, Range.exactly(measured.read)),
+        Phase("read", once * work.held, work.rows, Range.exactly(measured.read)),
         Phase("sample", once, work.sample, Range.exactly(measured.draw)),
-        Phase("seed", starts, work.seeding, starts.times(measured.seed)),
-        Phase("anneal", updates, work.batch, starts.times(annealing)),
-        Phase("refine", rounds, work.sample, refining.times(work.starts)),
-        Phase("passes", work.passes, work.rows, work.passes.times(measured.full_pass)),
+        Phase("seed", starts, work.seeding, starts * measured.seed),
+        Phase("anneal", updates, work.batch, starts * annealing),
+        Phase("refine", rounds, work.sample, refining * work.starts),
+        Phase("passes", work.passes, work.rows, work.passes * measured.full_pass),
     ]
 
 
@@ -256,13 +264,3 @@ def size_option(n_bytes: float) -> str:
     """Bytes as --memory takes them, rounded up: 1.6GB."""
     scale = 10 ** max(0, len(str(int(n_bytes))) - 2)
     return size_text(math.ceil(n_bytes / scale) * scale).replace(" ", "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Range):
-        return value._asdict()
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, (Plan, Phase)):
-        return {name: _plain(each) for name, each in vars(value).items()}
-    return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.memory import in_memory
@@ -17,7 +16,8 @@ from dinkcli.training.anneal import updates_per_report
 from dinkcli.training.schedule import MAX_PASSES, Effort, effort, sample_size, seeding_size
 
 
-class Range(NamedTuple):
+@dataclass(frozen=True)
+class Range:
     """The least, the usual and the largest of what is to be expected."""
 
     low: float
@@ -28,14 +28,14 @@ class Range(NamedTuple):
     def exactly(cls, value: float) -> Range:
         return cls(value, value, value)
 
-    def times(self, factor: float) -> Range:
-        return Range(*(value * factor for value in self))
+    def __mul__(self, factor: float) -> Range:
+        return Range(self.low * factor, self.typical * factor, self.high * factor)
 
-    def plus(self, other: Range) -> Range:
-        return Range(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.typical + other.typical, self.high + other.high)
 
     def at_most(self, limit: float) -> Range:
-        return Range(*(min(value, limit) for value in self))
+        return Range(min(self.low, limit), min(self.typical, limit), min(self.high, limit))
 
 
 NOTHING = Range.exactly(0)
@@ -119,7 +119,7 @@ class Work:
             breathing=how.breathing_rows,
             moves=how.moves,
             passes=passes,
-            readings=Range.exactly(1) if held else passes.plus(Range.exactly(1)),
+            readings=Range.exactly(1) if held else passes + Range.exactly(1),
             axes=d,
         )
 
@@ -164,9 +164,8 @@ class Work:
         split = _SPLIT_SUMS * 8 * d
         swap = split * max(64, k // 2) + on_axes + self.sample
         breath = split * max(64, 2 * self.moves) + 2 * on_axes + self.breathing
-        rounds = self.swaps.times(swap).plus(self.breaths.times(breath)).times(self.starts)
-        passes = self.passes.times(sums + 16 * k)
-        return Range.exactly(fixed).plus(rounds).plus(passes)
+        rounds = (self.swaps * swap + self.breaths * breath) * self.starts
+        return Range.exactly(fixed) + rounds + self.passes * (sums + 16 * k)
 
 
 def _breaths(how: Effort) -> Range:
@@ -176,4 +175,4 @@ def _breaths(how: Effort) -> Range:
     least, moves = 0, how.moves
     while moves:
         least, moves = least + how.patience, moves // 2
-    return _MORE_BREATHS.plus(Range.exactly(least))
+    return _MORE_BREATHS + Range.exactly(least)

@@ -82,8 +82,8 @@ def test_counts_are_those_of_training(data, k, options):
     assert {step["rows"] for step in anneal} == {work.updates // work.reports * work.batch}
     assert {step["rows"] for step in refining} <= {work.sample, work.breathing}
     assert {step["rows"] for step in by_phase["pass"]} == {work.rows}
-    low, _, high = work.swaps.plus(work.breaths).times(work.starts)
-    assert low <= len(refining) <= high
+    rounds = (work.swaps + work.breaths) * work.starts
+    assert rounds.low <= len(refining) <= rounds.high
     assert len(by_phase["pass"]) <= work.passes.high
 
 

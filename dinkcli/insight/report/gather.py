@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import install_line
@@ -19,8 +18,8 @@ from dinkcli.insight.exemplars import Exemplar, Exemplars
 from dinkcli.insight.layout import map_of_rows
 from dinkcli.insight.names import distinctive_terms
 from dinkcli.insight.overview import root_mean
-from dinkcli.insight.quality import FirstPass, Quality, SecondPass, quality
-from dinkcli.insight.survey import View, survey
+from dinkcli.insight.quality import OnRows, Quality, measured
+from dinkcli.insight.survey import View
 from dinkcli.models.model import Model
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def gather(
     n_exemplars: int = 6,
     projection: str = "neighbours",
     seed: int = 0,
-    on_rows: Callable[[str, int], None] = lambda phase, done: None,
+    on_rows: OnRows = lambda phase, done: None,
     on_map: Callable[[int, int], None] = lambda done, total: None,
 ) -> Material:
     """Looks at every row twice.
@@ -101,37 +100,31 @@ def gather(
         raise UsageError(f"--map {projection}: expected {', '.join(PROJECTIONS)}")
     if projection == "umap":
         _umap()
-    first = FirstPass(model.n_clusters, model.n_features)
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     drawn = _Drawn(data.known_rows, n_points, seed)
-    for view in survey(model, data, device):
-        first.add(view)
+
+    def look(view: View) -> None:
         exemplars.add(view)
         drawn.add(view)
-        on_rows("assign", view.end)
-    second = SecondPass(first)
-    for view in survey(model, data, device):
-        second.add(view)
-        on_rows("spread", view.end)
-    measured = quality(first, second)
-    z, labels = drawn.z, drawn.labels
-    explained = None
+
+    found = measured(model, data, device, on_rows, look)
+    labels, explained = drawn.labels, None
     if projection == "neighbours":
-        points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
+        points = map_of_rows(drawn.z, labels, model.cluster_centers, seed, on_map)
     elif projection == "umap":
-        points = _umap()(random_state=seed, n_jobs=1, n_neighbors=min(15, max(2, len(z) - 1)))
-        points = points.fit_transform(z).astype(np.float32)
+        near = min(15, max(2, len(labels) - 1))
+        points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(drawn.z)
+        points = points.astype(np.float32)
     else:
-        points, explained = _principal_plane(z)
+        points, explained = _principal_plane(drawn.z)
     terms = None
-    texts = drawn.column(text_column, _TEXT_BYTES)
     if text_column is not None or id_column is not None:
         words = drawn.column(text_column or id_column, 1 << 40)
         terms = distinctive_terms(words or [], labels.tolist(), model.n_clusters)
     return Material(
         name=data.name,
-        quality=measured,
-        spread=root_mean(measured.cluster_inertia, measured.sizes),
+        quality=found,
+        spread=root_mean(found.cluster_inertia, found.sizes),
         exemplars=exemplars.of_clusters(),
         terms=terms,
         projection=projection,
@@ -140,7 +133,7 @@ def gather(
         distances=drawn.distances,
         rows=drawn.rows,
         names=drawn.column(id_column, _NAME_BYTES),
-        texts=texts,
+        texts=drawn.column(text_column, _TEXT_BYTES),
         anchors=_middles(points, labels, model.n_clusters),
         explained=explained,
     )
@@ -152,44 +145,36 @@ class _Drawn:
     def __init__(self, n_rows: int, most: int, seed: int):
         chosen = np.random.default_rng(seed).choice(n_rows, min(n_rows, most), replace=False)
         self._chosen = np.sort(chosen)
-        self._rows: list[np.ndarray] = []
-        self._z: list[np.ndarray] = []
-        self._labels: list[np.ndarray] = []
-        self._distances: list[np.ndarray] = []
-        self._carried: list[pa.RecordBatch] = []
+        self._views: list[View] = []
 
     def add(self, view: View) -> None:
         # Bad rows may have been drawn; they are in no view.
-        rows, here, _ = np.intersect1d(view.rows, self._chosen, True, return_indices=True)
-        self._rows.append(rows)
-        self._z.append(view.z[here])
-        self._labels.append(view.labels[here])
-        self._distances.append(view.distances[here].astype(np.float32))
-        if view.carried is not None:
-            self._carried.append(view.carried.take(pa.array(here)))
+        here = np.intersect1d(view.rows, self._chosen, True, return_indices=True)[1]
+        self._views.append(view.at(here))
 
     @property
     def rows(self) -> np.ndarray:
-        return np.concatenate(self._rows)
+        return np.concatenate([view.rows for view in self._views])
 
     @property
     def z(self) -> np.ndarray:
-        return np.concatenate(self._z)
+        return np.concatenate([view.z for view in self._views])
 
     @property
     def labels(self) -> np.ndarray:
-        return np.concatenate(self._labels)
+        return np.concatenate([view.labels for view in self._views])
 
     @property
     def distances(self) -> np.ndarray:
-        return np.concatenate(self._distances)
+        return np.concatenate([view.distances for view in self._views]).astype(np.float32)
 
     def column(self, name: str | None, budget: int) -> list[str] | None:
         """The column's values as text, each cut so that all are at most ``budget`` bytes."""
-        if name is None or not self._carried:
+        carried = [view.carried for view in self._views if view.carried is not None]
+        if name is None or not carried:
             return None
         limit = min(_LONGEST, budget // max(1, len(self.rows))) if budget < 1 << 40 else 1 << 40
-        values = [value for part in self._carried for value in part.column(name).to_pylist()]
+        values = [value for part in carried for value in part.column(name).to_pylist()]
         return ["" if value is None else _cut(str(value), limit) for value in values]
 
 

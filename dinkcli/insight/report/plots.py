@@ -18,6 +18,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from dinkcli.insight.overview import distances_between, history
 from dinkcli.insight.report.gather import Material
 from dinkcli.insight.tree import leaves
 from dinkcli.models.model import Model
@@ -87,12 +88,8 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
     """Distances between centres, in the order of Ward's tree."""
     shown = (-material.quality.sizes).argsort(kind="stable")[:_MOST_IN_HEAT_MAP]
     centers = model.cluster_centers[shown].astype(np.float64)
-    centers -= centers.mean(0)
-    norms = (centers**2).sum(1)
-    squares = (norms[:, None] - 2 * centers @ centers.T + norms).clip(min=0)
-    np.fill_diagonal(squares, 0)
     order = leaves(ward(centers, material.quality.sizes[shown]), len(shown))
-    distances = np.sqrt(squares[np.ix_(order, order)]).astype(np.float32)
+    distances = distances_between(centers)[np.ix_(order, order)].astype(np.float32)
     k, numbers = len(order), shown[order].astype(np.float32)
     across, down = np.meshgrid(numbers, numbers)
     source = ColumnDataSource({"image": [distances], "across": [across], "down": [down]})
@@ -121,9 +118,7 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
 
 def training_curve(model: Model) -> dict[str, Any] | None:
     """Inertia by step, a line for each phase; None for a model without history."""
-    history = model.training.get("history", [])
-    last = max((step.get("start", 1) for step in history), default=1)
-    steps = [step for step in history if step.get("start", 1) == last]
+    steps = history(model)
     if not steps:
         return None
     plot = figure(
