@@ -156,7 +156,7 @@ def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
 
 
 def _by_labels(model: Model, data: DataSet, device: str, quiet: bool) -> list[str]:
-    from dinkcli.insight.labelled import names_by_labels
+    from dinkcli.insight.evaluate import names_by_labels
 
     with ProgressLines(quiet) as progress:
         return names_by_labels(

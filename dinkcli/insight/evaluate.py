@@ -1,7 +1,10 @@
-"""``dink evaluate``: how good clusters are, with known classes and without."""
+"""``dink evaluate``: how good clusters are, with known classes and without; and names
+of clusters by the known labels of their rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.quality import OnRows, Quality, measured
-from dinkcli.insight.survey import View
+from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
 
 if TYPE_CHECKING:
@@ -50,6 +53,10 @@ class Evaluation:
                 "counts": self.table.tolist(),
             },
         }
+
+
+_ENOUGH = 0.8  # of the rows of a cluster, for its name
+_MOST = 3  # labels in it
 
 
 def evaluate(
@@ -113,3 +120,38 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _plain_label(label: Any) -> Any:
     return label if isinstance(label, (bool, int, float, str)) else str(label)
+
+
+def names_by_labels(
+    model: Model,
+    data: DataSet,
+    device: torch.device | str = "cpu",
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """K names: the commonest label of each cluster, and the next ones, at most three, until most of
+    its rows have one of them; "" for a cluster without labelled rows.
+
+    Raises:
+        InputError: rows that the model cannot take.
+        UsageError: labels that are no labels: lists, or as many as rows.
+        ValueError: the data carry no labels.
+    """
+    if data.columns.label is None:
+        raise ValueError(f"{data.name}: without a column of labels")
+    counts = Contingency(model.n_clusters)
+    for view in survey(model, data, device):
+        count_labels(counts, data.columns.label, view)
+        on_rows(view.end)
+    return [_name(counts.classes, column) for column in counts.table.T]
+
+
+def _name(classes: list[Any], counts: np.ndarray) -> str:
+    order = [i for i in (-counts).argsort(kind="stable")[:_MOST].tolist() if counts[i]]
+    chosen: list[str] = []
+    rows = 0
+    for i in order:
+        if rows >= _ENOUGH * counts.sum():
+            break
+        chosen.append(str(classes[i]))
+        rows += int(counts[i])
+    return ", ".join(chosen)

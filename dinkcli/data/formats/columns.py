@@ -14,17 +14,18 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns
 from dinkcli.data.formats import numerals
-from dinkcli.data.formats.numbered import groups_of, natural
-from dinkcli.data.formats.places import ONLY, Place, inner_places, is_list, place_of, storage
+from dinkcli.data.formats.places import ONLY, Place, groups_of, inner_places, natural, place_of
 from dinkcli.data.formats.types import (
     is_any_vector,
     is_bytes,
     is_fraction,
+    is_list,
     is_number,
     is_spark_vector,
     is_text,
     is_vector,
     is_whole,
+    storage,
 )
 from dinkcli.errors import InputError, UsageError
 

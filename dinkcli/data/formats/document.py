@@ -12,9 +12,9 @@ from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
 from dinkcli.data.formats.jsonlines import EXACT, read_document
 from dinkcli.data.formats.numerals import text_kind
-from dinkcli.data.formats.places import Place, is_list, place_of, pruned
+from dinkcli.data.formats.places import Place, place_of, pruned
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_fraction, is_text, is_whole
+from dinkcli.data.formats.types import is_fraction, is_list, is_text, is_whole
 from dinkcli.errors import InputError
 
 

@@ -3,6 +3,7 @@ other over several lines."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Splitter:
         self._level = level
         self._depth = 0
         self._in_string = False
-        self._slashes = 0
+        self._slash = b""  # at the end of the last block, where it speaks of the next one
         self._wants_comma = False
 
     def depth_after(self, block: bytes) -> int:
@@ -91,38 +92,27 @@ class Splitter:
 
     def _brackets(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions of brackets outside of strings, their kinds, and the depths after them."""
+        data = self._without_escapes(data)
         where = np.flatnonzero(_KINDS[data])
         kinds = _KINDS[data[where]]
         quotes = kinds == _QUOTE
-        if quotes.any() or self._slashes:
-            quotes[quotes] = ~self._escaped(data, where[quotes])
-        self._slashes = _trailing_slashes(data, self._slashes)
         inside = (np.cumsum(quotes) + self._in_string) % 2 == 1
         self._in_string = bool(inside[-1]) if len(inside) else self._in_string
-        kept = ~inside & (kinds != _QUOTE)
+        kept = ~inside & ~quotes
         where, kinds = where[kept], kinds[kept]
         depths = self._depth + np.cumsum(np.where(kinds == _OPEN, 1, -1))
         self._depth = int(depths[-1]) if len(depths) else self._depth
         return where, kinds, depths
 
-    def _escaped(self, data: np.ndarray, quotes: np.ndarray) -> np.ndarray:
-        """Which quotes stand behind an odd number of backslashes."""
-        before = np.where(quotes > 0, data[quotes - 1] == _BACKSLASH, self._slashes > 0)
-        escaped = np.zeros(len(quotes), bool)
-        for number in np.flatnonzero(before).tolist():
-            place, count = int(quotes[number]), 0
-            while place > count and data[place - 1 - count] == _BACKSLASH:
-                count += 1
-            count += self._slashes if count == place else 0
-            escaped[number] = count % 2 == 1
-        return escaped
-
-
-def _trailing_slashes(data: np.ndarray, before: int) -> int:
-    count = 0
-    while count < len(data) and data[len(data) - 1 - count] == _BACKSLASH:
-        count += 1
-    return count + before if count == len(data) else count
+    def _without_escapes(self, data: np.ndarray) -> np.ndarray:
+        """The text with blanks for backslashes and what follows each."""
+        if not self._slash and not (data == _BACKSLASH).any():
+            return data
+        text = self._slash + data.tobytes()
+        blank = re.sub(rb"\\.", b"  ", text, flags=re.DOTALL)
+        found = np.frombuffer(blank, np.uint8)[len(self._slash) :]
+        self._slash = b"\\" if blank.endswith(b"\\") else b""
+        return found
 
 
 def is_one_object(file: Any) -> bool:

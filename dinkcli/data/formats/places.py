@@ -6,12 +6,15 @@ path without the number takes a list's only element. Shapes: B rows in a batch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from dinkcli.data.formats.types import is_list, is_number, storage
 
 ONLY = -1  # the step into a list that has one element
 _DEPTH = 8
@@ -63,16 +66,6 @@ class Place:
                 lengths = np.where(lengths > 1, lengths, 0)
                 crowded = lengths if crowded is None else np.maximum(crowded, lengths)
         return array, crowded
-
-
-def storage(type_: pa.DataType) -> pa.DataType:
-    """What an extension type (a tensor, say) is made of."""
-    return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
-
-
-def is_list(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
-    return any(check(type_) for check in kinds)
 
 
 def place_of(schema: pa.Schema, path: str) -> Place | None:
@@ -169,3 +162,28 @@ def _element(lists: pa.Array, index: int) -> tuple[pa.Array, np.ndarray]:
         starts = lists.offsets.to_numpy()[:-1]
     where = pa.array(starts + index, pa.int64(), mask=lengths <= index)
     return lists.values.take(where), lengths
+
+
+def groups_of(places: list[Place]) -> dict[str, list[str]]:
+    """Numbered columns that may be dimensions, by prefix.
+
+    Integers may stand among the dimensions: text files show no point in a column of zeros.
+    """
+    numbered = _numbered([place.path for place in places if is_number(place.type)])
+    floats = {place.path for place in places if pa.types.is_floating(place.type)}
+    mixed = {prefix: names for prefix, names in numbered.items() if set(names) & floats}
+    return mixed or ({} if floats else numbered)
+
+
+def _numbered(names: list[str]) -> dict[str, list[str]]:
+    """Columns such as dim_0, dim_1, ... by prefix, each in the order of its numbers."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names, key=natural):
+        if match := re.fullmatch(r"(.*?)\d+", name):
+            groups.setdefault(match[1], []).append(name)
+    return {prefix: group for prefix, group in groups.items() if len(group) > 1}
+
+
+def natural(name: str) -> list[tuple[int, str | int]]:
+    """Sorts dim_2 before dim_10."""
+    return [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]

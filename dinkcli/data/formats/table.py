@@ -6,13 +6,13 @@ Shapes: N rows, B rows in a batch, D features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Block, Columns, Reader, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats import carrying
 from dinkcli.data.formats.columns import (
     BASE64,
     BYTES,
@@ -25,8 +25,8 @@ from dinkcli.data.formats.columns import (
     vector_columns,
 )
 from dinkcli.data.formats.numerals import NULLS
-from dinkcli.data.formats.places import Place, inner_places, place_of, storage
-from dinkcli.data.formats.types import is_number
+from dinkcli.data.formats.places import Place, inner_places, place_of
+from dinkcli.data.formats.types import is_number, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -57,9 +57,7 @@ class TableReader(Reader):
         }
         self.carried = pa.schema(
             [
-                pa.field(name, pa.string())
-                if place is None
-                else carrying.field_of(self._field(place), place)
+                pa.field(name, pa.string()) if place is None else self._carried_field(place)
                 for name, place in self._carriers.items()
             ]
         )
@@ -151,7 +149,7 @@ class TableReader(Reader):
         columns = [
             pa.repeat(pa.scalar(self.partition[name], pa.string()), len(batch))
             if place is None
-            else carrying.values_of(batch, place, self.carried.field(name).type)
+            else _carried_values(batch, place, self.carried.field(name).type)
             for name, place in self._carriers.items()
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.carried)
@@ -178,6 +176,12 @@ class TableReader(Reader):
     def _field(self, place: Place) -> pa.Field:
         field = self.schema.field(self.schema.names.index(place.top))
         return pa.field(place.path, place.type) if place.nested else field
+
+    def _carried_field(self, place: Place) -> pa.Field:
+        """The field under which the values of a place travel."""
+        field = self._field(place)
+        type_ = pa.string() if _is_fixed_binary(place.type) else field.type
+        return pa.field(place.path, type_, metadata=field.metadata)
 
     def _shape(self, place: Place, wanted: Columns) -> tuple[int, np.dtype]:
         """D, and the dtype of the vectors."""
@@ -260,3 +264,21 @@ def counted(batches: Iterable[pa.RecordBatch], first: int = 0) -> Batches:
     for batch in batches:
         yield first, batch
         first += len(batch)
+
+
+def _carried_values(batch: pa.RecordBatch, place: Place, type_: pa.DataType) -> pa.Array:
+    """The B values; bytes of fixed size, such as those of a UUID, as hexadecimal text."""
+    values, _ = place.take(batch)
+    if not _is_fixed_binary(values.type):
+        return values if values.type == type_ else values.cast(type_)
+    is_uuid = getattr(values.type, "extension_name", "") == "arrow.uuid"
+    cells = (values.storage if isinstance(values, pa.ExtensionArray) else values).to_pylist()
+    return pa.array([c if c is None else _hexadecimal(c, is_uuid) for c in cells], pa.string())
+
+
+def _hexadecimal(value: bytes, is_uuid: bool) -> str:
+    return str(UUID(bytes=value)) if is_uuid else value.hex()
+
+
+def _is_fixed_binary(type_: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_binary(storage(type_))

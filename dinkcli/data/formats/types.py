@@ -6,9 +6,17 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from dinkcli.data.formats.places import is_list, storage
-
 _BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
+
+
+def storage(type_: pa.DataType) -> pa.DataType:
+    """What an extension type (a tensor, say) is made of."""
+    return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
+
+
+def is_list(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+    return any(check(type_) for check in kinds)
 
 
 def is_bytes(type_: pa.DataType) -> bool:
