@@ -19,10 +19,10 @@ from dinkcli.data.formats import (
     hdf5,
     jsonlines,
     npy,
-    parquet,
     tensors,
     words,
 )
+from dinkcli.data.formats.aside import TABLES
 from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
@@ -139,12 +139,9 @@ def _open_binary(source: Source, columns: Columns, head: bytes) -> Reader | None
     if head.startswith(b"PK\x03\x04"):
         _refuse_columns(source, columns, "an .npz file has none", member=True)
         return npy.open_npz(source, columns.vectors, columns.usual)
-    if head.startswith(parquet.MAGIC):
-        return parquet.ParquetReader(source, columns)
-    if head.startswith(arrow.FILE_MAGIC):
-        return arrow.ArrowFileReader(source, columns)
-    if head.startswith(arrow.STREAM_MAGIC):
-        return arrow.ArrowStreamReader(source, columns)
+    for magic, table in TABLES.items():
+        if head.startswith(magic):
+            return table(source, columns)
     if tensors.is_safetensors(head, source.n_bytes):
         _refuse_columns(source, columns, "a safetensors file has none", member=True)
         return tensors.open_safetensors(source, columns)
@@ -221,8 +218,8 @@ def _fail(source: Source, head: bytes) -> NoReturn:
 
 def _is_binary(head: bytes) -> bool:
     """Whether something has to be read from anywhere in the file."""
-    known = (npy.MAGIC, b"PK\x03\x04", parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC)
-    return head.startswith((*known, hdf5.MAGIC)) or words.binary_layout(head) is not None
+    known = (npy.MAGIC, b"PK\x03\x04", *TABLES, hdf5.MAGIC)
+    return head.startswith(known) or words.binary_layout(head) is not None
 
 
 def _is_streamable(head: bytes) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ from dinkcli.errors import InputError, UsageError
 
 _HEAD_BYTES = 256 << 10
 _ROWS = 1 << 16
-_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+TABLES: dict[bytes, Callable[[Source, Columns], TableReader]] = {
+    parquet.MAGIC: parquet.ParquetReader,
+    arrow.FILE_MAGIC: arrow.ArrowFileReader,
+    arrow.STREAM_MAGIC: arrow.ArrowStreamReader,
+}
+_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
 
 # Chooses a column among those of a schema.
@@ -56,8 +62,9 @@ def values_of(
     if head.startswith(npy.MAGIC):
         _refuse(source, column, "an .npy file has none")
         return "", _of_array(source)
-    if head.startswith((parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC)):
-        return _of_table(source, role, column, choose, lambda wanted: _binary(source, head, wanted))
+    for magic, table in TABLES.items():
+        if head.startswith(magic):
+            return _of_table(source, role, column, choose, table)
     try:
         text = decoded(head)
     except UnicodeDecodeError:
@@ -68,23 +75,18 @@ def values_of(
             f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
         )
     suffix = os.path.splitext(without_codec(source.name))[1].lower()
-    if suffix not in _TABLES and column is None:
+    if suffix not in _SUFFIXES and column is None:
         return "", _of_lines(source)
-    if suffix in _TABLES[2:] or (suffix not in _TABLES and text.lstrip()[:1] in (b"{", b"[")):
+    if suffix in _SUFFIXES[2:] or (suffix not in _SUFFIXES and text.lstrip()[:1] in (b"{", b"[")):
         layout = jsontext.layout_of(text)
         if layout is None or layout == jsontext.ARRAYS:
             _refuse(source, column, "these JSON values have none")
             return "", _of_json(source)
-        known = layout
-
-        def from_json(wanted: Columns) -> TableReader:
-            return JsonLinesReader(source, wanted, text, known)
-
-        return _of_table(source, role, column, choose, from_json)
+        json_lines = partial(JsonLinesReader, head=text, layout=layout)
+        return _of_table(source, role, column, choose, json_lines)
     dialect = _dialect(text.decode(), len(head) < _HEAD_BYTES, "\t" if suffix == ".tsv" else None)
-    return _of_table(
-        source, role, column, choose, lambda want: CsvReader(source, want, text, dialect)
-    )
+    csv = partial(CsvReader, head=text, dialect=dialect)
+    return _of_table(source, role, column, choose, csv)
 
 
 def _opened(source: Source) -> tuple[Source, bytes]:
@@ -93,7 +95,7 @@ def _opened(source: Source) -> tuple[Source, bytes]:
     codec = codec_of(head)
     if codec is not None and source.n_bytes:
         head = unpacked_head(source, codec, _HEAD_BYTES)
-    binary = head.startswith((npy.MAGIC, parquet.MAGIC, arrow.FILE_MAGIC, arrow.STREAM_MAGIC))
+    binary = head.startswith((npy.MAGIC, *TABLES))
     if not source.n_bytes or (codec is not None and binary):
         source = Kept(source, codec)
         head = source.head(_HEAD_BYTES)
@@ -110,25 +112,17 @@ def _of_table(
     role: str,
     column: str | None,
     choose: Choose,
-    make: Callable[[Columns], TableReader],
+    make: Callable[[Source, Columns], TableReader],
 ) -> tuple[str, Iterator[pa.Array]]:
-    schema = make(Columns(alone=True)).schema
+    schema = make(source, Columns(alone=True)).schema
     name = choose(schema) if column is None else column
     if place_of(schema, name) is None:
         known = ", ".join(map(repr, schema.names))
         raise UsageError(f"{source.name}: no column {name!r}; it has {known}")
     named: dict[str, Any] = {role: name}
-    reader = make(Columns(alone=True, **named))
+    reader = make(source, Columns(alone=True, **named))
     batches = (block.carried for block in reader.blocks(_ROWS))
     return name, (batch.column(0) for batch in batches if batch is not None)
-
-
-def _binary(source: Source, head: bytes, wanted: Columns) -> TableReader:
-    if head.startswith(parquet.MAGIC):
-        return parquet.ParquetReader(source, wanted)
-    if head.startswith(arrow.FILE_MAGIC):
-        return arrow.ArrowFileReader(source, wanted)
-    return arrow.ArrowStreamReader(source, wanted)
 
 
 def _of_array(source: Source) -> Iterator[pa.Array]:
