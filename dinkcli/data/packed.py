@@ -61,11 +61,8 @@ class _Bz2(_ClosesBelow, bz2.BZ2File):
 
 def unpacked_head(source: Source, codec: str, size: int) -> bytes:
     """The first bytes of what is in a compressed file."""
-    with reading(source.name, codec):
-        if source.n_bytes:
-            with source.open() as raw, unpacked(raw, codec) as file:
-                return bytes(file.read(size))
-    return b""
+    with reading(source.name, codec), source.open() as raw, unpacked(raw, codec) as file:
+        return bytes(file.read(size))
 
 
 class Kept(LocalFile):
