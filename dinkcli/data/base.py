@@ -82,6 +82,20 @@ class Columns:
         """All columns asked for by name, with their options."""
         return ({} if self.vectors is None else {self.vectors: "--column"}) | self.carried
 
+    @property
+    def beside(self) -> bool:
+        """Whether files beside the inputs are named."""
+        return bool(self.ids or self.labels or self.texts)
+
+    def refuse(self, name: str, why: str, member: bool = False) -> None:
+        """Raises UsageError where a column is asked for: the input ``name`` has none, or besides
+        the vectors, which are a ``member``, no more."""
+        named = self.carried if member else self.named
+        for column, option in named.items():
+            if option == "--sample-weight":
+                raise UsageError(f"{option} {column}: no such file, and no such column in {name}")
+            raise UsageError(f"{name}: {option} names a column, but {why}")
+
 
 ANY_COLUMNS = Columns()
 

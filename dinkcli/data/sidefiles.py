@@ -31,7 +31,7 @@ def check_standard_input(columns: Columns, paths: Sequence[str]) -> None:
 
 def open_sidecars(
     columns: Columns, parts: Sequence[int], taken: Sequence[str]
-) -> tuple[Columns, Sidecars | None]:
+) -> tuple[Columns, Sidecars]:
     """Reads the files that ``columns`` name; the columns then have the names of what they hold.
 
     Args:
@@ -56,8 +56,6 @@ def open_sidecars(
                 "rename one of them"
             )
         found[side.name], names[role] = side, side.name
-    if not found:
-        return columns, None
     named: dict[str, Any] = {**names, **{f"{role}s": () for role in names}}
     return replace(columns, **named), Sidecars(tuple(found.values()), tuple(parts))
 

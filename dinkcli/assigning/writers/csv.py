@@ -7,7 +7,6 @@ import io
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from dinkcli.assigning.writers.base import Layout, Rows, is_binary, is_text, refuse_types
@@ -34,7 +33,7 @@ class CsvWriter:
         self._safe = safe
         names = self._schema.names
         if safe:
-            names = pc.replace_substring_regex(pa.array(names), _FORMULA, _DEFUSED).to_pylist()
+            names = _defused(pa.array(names)).to_pylist()
         header = io.StringIO()  # pyarrow would put every name in quotes
         csv.writer(header, lineterminator="\n").writerow(names)
         file.write(header.getvalue().encode())
@@ -49,8 +48,14 @@ class CsvWriter:
         for i in self._texts:
             columns[i] = columns[i].cast(pa.string())
             if self._safe:
-                columns[i] = pc.replace_substring_regex(columns[i], _FORMULA, _DEFUSED)
+                columns[i] = _defused(columns[i])
         self._csv.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         self._csv.close()
+
+
+def _defused(texts: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc  # takes as long to load as a small file to write
+
+    return pc.replace_substring_regex(texts, _FORMULA, _DEFUSED)

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from dinkcli.data.base import reading
+from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import LocalFile, Source, Temporary
 from dinkcli.data.formats import foreign
 from dinkcli.data.formats.raw import RawLayout, RawReader
@@ -20,11 +20,16 @@ _HEADER_BYTES = 64 << 10
 _LOCAL_HEADER_BYTES = 30
 
 
-def open_npy(source: Source, dimensions: int = 2, column: str | None = None) -> RawReader:
+def open_npy(
+    source: Source,
+    columns: Columns = ANY_COLUMNS,
+    dimensions: int = 2,
+) -> RawReader:
     """An array of numbers, format 1 to 3, any byte order, C or Fortran order.
 
     ``dimensions=1`` takes a 1-D array instead, as one feature.
     """
+    columns.refuse(source.name, "an .npy file has none")
     if source.n_bytes:
         with source.open() as file:
             layout = read_layout(file, source.name, dimensions)
@@ -35,7 +40,7 @@ def open_npy(source: Source, dimensions: int = 2, column: str | None = None) -> 
                 f"{source.name}: an array in Fortran order cannot be read from a stream; "
                 "save it in C order, or give the file"
             )
-    return RawReader(source, "npy", layout, column)
+    return RawReader(source, "npy", layout)
 
 
 def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
