@@ -6,7 +6,7 @@ import os
 from typing import NoReturn
 
 from dinkcli.data.base import Columns, Reader, reading
-from dinkcli.data.files import Source, without_codec
+from dinkcli.data.files import HEAD_BYTES, Source, without_codec
 from dinkcli.data.formats import (
     arrow,
     delimited,
@@ -25,26 +25,23 @@ from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError
 
-_HEAD_BYTES = 256 << 10
 
-
-def open_contents(source: Source, columns: Columns) -> Reader:
-    """The reader of whatever is in ``source``, which may be compressed.
+def open_contents(source: Source, columns: Columns, head: bytes) -> Reader:
+    """The reader of whatever is in ``source``, which may be compressed and begins with ``head``.
 
     Raises:
         InputError: content of no known format, or a damaged file.
         UsageError: columns that the format has not got.
     """
-    head = source.head(_HEAD_BYTES)
     codec = codec_of(head)
     if codec is not None:
         if source.n_bytes:  # else it comes once
-            head = unpacked_head(source, codec, _HEAD_BYTES)
+            head = unpacked_head(source, codec, HEAD_BYTES)
             reader = None if _is_binary(head) else _open_text(source, columns, head)
             if reader is not None:
                 return reader
         source = Kept(source, codec)
-        head = source.head(_HEAD_BYTES)
+        head = source.head(HEAD_BYTES)
         if not head:
             raise InputError(f"{source.name}: nothing is in this {codec} file")
     elif not source.n_bytes and source.path is None and head and not _is_streamable(head):
@@ -80,12 +77,12 @@ def _open_binary(source: Source, columns: Columns, head: bytes) -> Reader | None
 
 def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     """A reader of a text by its beginning, or None when it is none that dink reads."""
-    whole = len(head) < _HEAD_BYTES
+    whole = len(head) < HEAD_BYTES
     try:
         text = decoded(head)
     except UnicodeDecodeError:
         return _open_words(source, columns, head, whole)
-    if "\0" in text[:_HEAD_BYTES].decode():
+    if "\0" in text[:HEAD_BYTES].decode():
         return _open_words(source, columns, head, whole)
     if text.strip() in (b"[]", b"{}"):
         raise InputError(f"{source.name}: no rows in this json file; nothing to do")

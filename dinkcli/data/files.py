@@ -16,6 +16,7 @@ from dinkcli.errors import InputError, OutputError, UsageError
 
 # Text is read from a folder only when nothing else is there: next to vectors it holds something
 # about them.
+HEAD_BYTES = 256 << 10  # that say what a file is
 BINARY_SUFFIXES = (
     *(".npy", ".npz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".arrows", ".safetensors"),
     *(".fvecs", ".bvecs", ".ivecs", ".h5", ".hdf5", ".h5ad"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dinkcli.data.base import ANY_COLUMNS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
-from dinkcli.data.files import Source
+from dinkcli.data.files import HEAD_BYTES, Source
 from dinkcli.data.formats import npy
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
@@ -96,8 +96,9 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
 
 def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
     """The reader of whatever is in ``source``."""
-    if source.head(len(npy.MAGIC)) == npy.MAGIC:  # what reads the rest takes a while to load
+    head = source.head(HEAD_BYTES)
+    if head.startswith(npy.MAGIC):  # what reads the rest takes a while to load
         return npy.open_npy(source, columns)
     from dinkcli.data.contents import open_contents
 
-    return open_contents(source, columns)
+    return open_contents(source, columns, head)

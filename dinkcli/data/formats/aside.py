@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
-from dinkcli.data.files import Source, without_codec
+from dinkcli.data.files import HEAD_BYTES, Source, without_codec
 from dinkcli.data.formats import arrow, foreign, jsontext, npy, parquet
 from dinkcli.data.formats.delimited import CsvReader
 from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
@@ -27,7 +27,6 @@ from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError, UsageError
 
-_HEAD_BYTES = 256 << 10
 _ROWS = 1 << 16
 TABLES: dict[bytes, Callable[[Source, Columns], TableReader]] = {
     parquet.MAGIC: parquet.ParquetReader,
@@ -84,21 +83,21 @@ def values_of(
             return "", _of_json(source)
         json_lines = partial(JsonLinesReader, head=text, layout=layout)
         return _of_table(source, role, column, choose, json_lines)
-    dialect = _dialect(text.decode(), len(head) < _HEAD_BYTES, "\t" if suffix == ".tsv" else None)
+    dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, "\t" if suffix == ".tsv" else None)
     csv = partial(CsvReader, head=text, dialect=dialect)
     return _of_table(source, role, column, choose, csv)
 
 
 def _opened(source: Source) -> tuple[Source, bytes]:
     """A source that can be read again, and its beginning, not compressed."""
-    head = source.head(_HEAD_BYTES)
+    head = source.head(HEAD_BYTES)
     codec = codec_of(head)
     if codec is not None and source.n_bytes:
-        head = unpacked_head(source, codec, _HEAD_BYTES)
+        head = unpacked_head(source, codec, HEAD_BYTES)
     binary = head.startswith((npy.MAGIC, *TABLES))
     if not source.n_bytes or (codec is not None and binary):
         source = Kept(source, codec)
-        head = source.head(_HEAD_BYTES)
+        head = source.head(HEAD_BYTES)
     return source, head
 
 
