@@ -7,40 +7,21 @@ import time
 from typing import Annotated, Literal
 
 from dinkcli.assigning.shards import launched
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.options import (
-    BadRows,
-    Bits,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    Json,
-    JsonFile,
-    Match,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    TablePath,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.shares import is_silent, one_voice, share_of
 
 
 def assign(
-    model_path: ModelPath,
-    inputs: Inputs,
-    output: TablePath = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
+    output: shared.TablePath = None,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
     rows_per_file: Annotated[
         int | None,
         option(
@@ -120,19 +101,19 @@ def assign(
             "depend on all rows of the run.",
         ),
     ] = None,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    match_path: Match = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    match_path: shared.Match = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Give every row the cluster of its nearest centre.
 

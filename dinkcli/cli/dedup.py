@@ -7,38 +7,17 @@ import time
 from typing import Annotated, Any
 
 from dinkcli.assigning.shards import launched
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
-from dinkcli.cli.options import (
-    BadRows,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    JobMemory,
-    JobShard,
-    Json,
-    JsonFile,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    RowsPerFile,
-    TablePath,
-    WorkResume,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.shares import one_voice, share_of
 
 
 def dedup(
-    model_path: ModelPath,
-    inputs: Inputs,
-    output: TablePath = None,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
+    output: shared.TablePath = None,
     threshold: Annotated[
         float | None,
         option(
@@ -76,23 +55,23 @@ def dedup(
             "May be given more than once.",
         ),
     ] = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
-    rows_per_file: RowsPerFile = None,
-    shard: JobShard = None,
-    resume: WorkResume = False,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    memory: JobMemory = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
+    rows_per_file: shared.RowsPerFile = None,
+    shard: shared.JobShard = None,
+    resume: shared.WorkResume = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    memory: shared.JobMemory = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Find near-duplicates, and choose which rows stay.
 

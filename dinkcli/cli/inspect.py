@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.inspect_tables import (
@@ -18,20 +19,7 @@ from dinkcli.cli.inspect_tables import (
     show_tree,
 )
 from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    Exemplars,
-    IdColumn,
-    Ids,
-    JsonData,
-    ModelPath,
-    Quiet,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import print_json
@@ -46,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model_path: ModelPath,
+    model_path: shared.ModelPath,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,11 +44,11 @@ def inspect(
             show_default=False,
         ),
     ] = None,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    exemplars: Exemplars = 5,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    exemplars: shared.Exemplars = 5,
     clusters: Annotated[
         int,
         option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1),
@@ -78,11 +66,11 @@ def inspect(
     tree: Annotated[
         bool, option(OUTPUT, "--tree", help="Show which clusters lie together, as a tree.")
     ] = False,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Show a model, and with inputs what is in each cluster.
 

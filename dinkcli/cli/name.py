@@ -5,23 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    JsonData,
-    LabelColumn,
-    Labels,
-    ModelPath,
-    OptionalInputs,
-    Quiet,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show
@@ -34,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def name(
-    model_path: ModelPath,
-    inputs: OptionalInputs = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    label_column: LabelColumn = None,
-    labels: Labels = None,
+    model_path: shared.ModelPath,
+    inputs: shared.OptionalInputs = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    label_column: shared.LabelColumn = None,
+    labels: shared.Labels = None,
     names: Annotated[
         str | None,
         option(
@@ -69,11 +57,11 @@ def name(
             help="Write the named model here; by default the model itself gets the names.",
         ),
     ] = None,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
 

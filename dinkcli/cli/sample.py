@@ -7,43 +7,21 @@ import time
 from typing import Annotated, Any, Literal
 
 from dinkcli.assigning.shards import launched
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.options import (
-    BadRows,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    JobMemory,
-    JobShard,
-    Json,
-    JsonFile,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    RowsPerFile,
-    SampleWeight,
-    TablePath,
-    WorkResume,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.shares import one_voice, share_of
 
 
 def sample(
-    model_path: ModelPath,
-    inputs: Inputs,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
     number: Annotated[
         int | None,
         option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have."),
     ] = None,
-    output: TablePath = None,
+    output: shared.TablePath = None,
     by: Annotated[
         Literal["balanced", "proportional", "prototypes", "diverse"],
         option(
@@ -74,24 +52,24 @@ def sample(
     seed: Annotated[
         int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same rows.")
     ] = 0,
-    sample_weight: SampleWeight = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
-    rows_per_file: RowsPerFile = None,
-    shard: JobShard = None,
-    resume: WorkResume = False,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    memory: JobMemory = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    sample_weight: shared.SampleWeight = None,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
+    rows_per_file: shared.RowsPerFile = None,
+    shard: shared.JobShard = None,
+    resume: shared.WorkResume = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    memory: shared.JobMemory = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw a sample in which all clusters have their share.
 

@@ -5,24 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
 from dinkcli.cli.opening import open_twice
-from dinkcli.cli.options import (
-    BadRows,
-    Bits,
-    Column,
-    Device,
-    Inputs,
-    JsonData,
-    Metric,
-    Quiet,
-    SampleWeight,
-    Seed,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
 
@@ -41,7 +28,7 @@ _NAMED = 20  # clusters in a table
 
 
 def sweep(
-    inputs: Inputs,
+    inputs: shared.Inputs,
     numbers: Annotated[
         str,
         option(
@@ -53,17 +40,17 @@ def sweep(
             "(every fifth), or a list such as 5,10,20.",
         ),
     ] = "2:100",
-    metric: Metric = "euclidean",
-    sample_weight: SampleWeight = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    column: Column = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    metric: shared.Metric = "euclidean",
+    sample_weight: shared.SampleWeight = None,
+    seed: shared.Seed = 0,
+    device: shared.Device = "auto",
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    column: shared.Column = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Try many numbers of clusters, and say which one is clear.
 

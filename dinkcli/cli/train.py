@@ -8,31 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
-from dinkcli.cli.options import (
-    BadRows,
-    BatchSize,
-    Bits,
-    Column,
-    Device,
-    Dim,
-    Epochs,
-    Inputs,
-    Json,
-    Match,
-    Memory,
-    Metric,
-    Quiet,
-    Refine,
-    SampleWeight,
-    Seed,
-    Starts,
-    TextColumn,
-    Texts,
-    Verbose,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
 from dinkcli.cli.summary import TrainProgress, show_json, show_summary
@@ -40,7 +19,7 @@ from dinkcli.cli.together import together
 
 
 def train(
-    inputs: Inputs,
+    inputs: shared.Inputs,
     n_clusters: Annotated[
         str,
         option(
@@ -65,8 +44,8 @@ def train(
             ".dink.safetensors.",
         ),
     ] = None,
-    device: Device = "auto",
-    column: Column = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
     init: Annotated[
         str,
         option(
@@ -76,7 +55,7 @@ def train(
             choices="kmeans++ random xavier",
         ),
     ] = "kmeans++",
-    metric: Metric = "euclidean",
+    metric: shared.Metric = "euclidean",
     temperature: Annotated[
         str,
         option(
@@ -95,16 +74,16 @@ def train(
             help="The weight of the dilation loss. By default 0, or 1 at temperature inf.",
         ),
     ] = None,
-    refine: Refine = True,
-    n_init: Starts = None,
-    sample_weight: SampleWeight = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    refine: shared.Refine = True,
+    n_init: shared.Starts = None,
+    sample_weight: shared.SampleWeight = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = None,
     tol: Annotated[
         float,
         option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
     ] = 1e-4,
-    seed: Seed = 0,
+    seed: shared.Seed = 0,
     max_size: Annotated[
         str | None,
         option(
@@ -117,13 +96,13 @@ def train(
     balance: Annotated[
         bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
     ] = False,
-    match_path: Match = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    memory: Memory = None,
+    match_path: shared.Match = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    memory: shared.Memory = None,
     checkpoint_every: Annotated[
         str,
         option(
@@ -146,9 +125,9 @@ def train(
     force: Annotated[
         bool, option(RUN, "--force", help="Resume even if inputs or options have changed.")
     ] = False,
-    json_summary: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    json_summary: shared.Json = False,
+    verbose: shared.Verbose = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
