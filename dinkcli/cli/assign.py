@@ -11,6 +11,7 @@ from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
+from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.shares import is_silent, one_voice, share_of
@@ -127,7 +128,6 @@ def assign(
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.cli import assign_run
-        from dinkcli.data.base import Columns
         from dinkcli.options import AssignOptions
 
         share = share_of(shard, launched())
@@ -139,10 +139,7 @@ def assign(
         destination = assign_run.Destination.of(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
-        others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(
-            column, id=id_column, ids=tuple(ids or ()), others=others, dim=dim, bits=bits
-        )
+        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim, bits=bits)
         job = assign_run.open_job(
             model_path,
             inputs,

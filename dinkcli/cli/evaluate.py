@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.opening import open_for
+from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
@@ -41,9 +41,7 @@ def evaluate(
         dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
     with error_boundary():
-        from dinkcli.data.base import Columns
-
-        wanted = Columns(column, label=label_column, labels=tuple(labels or ()))
+        wanted = columns_of(column, label=label_column, labels=labels)
         model = load_model(model_path, inputs)
         data = open_for(model, inputs, wanted, bad_rows)
 

@@ -18,7 +18,7 @@ from dinkcli.cli.inspect_tables import (
     show_training,
     show_tree,
 )
-from dinkcli.cli.opening import open_for
+from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
@@ -94,15 +94,7 @@ def inspect(
         spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         data = None
         if inputs:
-            from dinkcli.data.base import Columns
-
-            wanted = Columns(
-                column,
-                id=id_column,
-                ids=tuple(ids or ()),
-                text=text_column,
-                texts=tuple(texts or ()),
-            )
+            wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
             if cluster is not None:
                 cluster_of(model, cluster)  # a wrong one is told before the rows are read
             data = open_for(model, inputs, wanted, bad_rows)

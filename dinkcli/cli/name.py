@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import open_for
+from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_stream
 from dinkcli.cli.progress import ProgressLines
@@ -92,14 +92,8 @@ def name(
         _check_target(output, model_path)
         given = {} if names is None else read_names(names, model.n_clusters)
         if inputs:
-            from dinkcli.data.base import Columns
-
-            wanted = Columns(
-                column,
-                label=label_column,
-                labels=tuple(labels or ()),
-                text=text_column,
-                texts=tuple(texts or ()),
+            wanted = columns_of(
+                column, label=label_column, labels=labels, text=text_column, texts=texts
             )
             data = open_for(model, inputs, wanted, bad_rows)
             if by_texts:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import open_for
+from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
@@ -56,7 +56,6 @@ def report(
     with error_boundary():
         started = time.monotonic()
         from dinkcli.data.atomic import check_target
-        from dinkcli.data.base import Columns
         from dinkcli.data.extras import check_installed
         from dinkcli.data.suffix import by_suffix
 
@@ -67,13 +66,7 @@ def report(
         by_suffix(output, {"html": "html"})
         check_target(output)
         model = load_model(model_path, inputs)
-        wanted = Columns(
-            column,
-            id=id_column,
-            ids=tuple(ids or ()),
-            text=text_column,
-            texts=tuple(texts or ()),
-        )
+        wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
         data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import open_twice
+from dinkcli.cli.opening import columns_of, open_twice
 from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
@@ -62,21 +62,15 @@ def sweep(
     with error_boundary():
         from dinkcli.insight.ranges import parse_numbers
 
-        wanted, between = parse_numbers(numbers)  # a wrong range is told before files are opened
+        tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-        from dinkcli.data.base import Columns
         from dinkcli.data.weights import read_weights, weight_column
 
-        columns = Columns(
-            column,
-            bits=bits,
-            weight=weight_column(sample_weight),
-            text=text_column,
-            texts=tuple(texts or ()),
-        )
-        data = open_twice(inputs, columns, bad_rows)
+        weight = weight_column(sample_weight)
+        wanted = columns_of(column, bits=bits, weight=weight, text=text_column, texts=texts)
+        data = open_twice(inputs, wanted, bad_rows)
         most = data.known_rows // 2
-        if wanted[-1] > most and not (quiet or as_json):
+        if tried[-1] > most and not (quiet or as_json):
             say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 

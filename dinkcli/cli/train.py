@@ -11,6 +11,7 @@ import typer
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
+from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
@@ -142,12 +143,12 @@ def train(
         started = time.monotonic()
         from dinkcli.cli.paths import default_model_path
         from dinkcli.cli.train_run import TrainRun, number_or_text
-        from dinkcli.data.base import Columns
         from dinkcli.data.weights import weight_column
         from dinkcli.errors import UsageError
 
         if balance and max_size is not None:
             raise UsageError("--balance is --max-size 1x: give one of them")
+        weight = weight_column(sample_weight)
         options: dict[str, Any] = {
             "metric": metric,
             "temperature": number_or_text(temperature),
@@ -166,13 +167,8 @@ def train(
             named=output is not None,
             n_clusters=n_clusters,
             options=options,
-            columns=Columns(
-                column,
-                dim=dim,
-                bits=bits,
-                weight=weight_column(sample_weight),
-                text=text_column,
-                texts=tuple(texts or ()),
+            columns=columns_of(
+                column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
             ),
             init=init,
             device=device,
