@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.places import Found, Places
+from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.models.matching import Matching
@@ -56,47 +57,25 @@ class Assignments:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, where: slice) -> Assignments:
-        """A part of the rows, without a copy."""
-        return Assignments(**{field.name: self._part(field.name, where) for field in fields(self)})
-
-    def without(self, bad: np.ndarray) -> Assignments:
-        """Without the rows of the mask ``bad`` (B,)."""
-        good = np.flatnonzero(~bad)
-        kept: dict[str, Any] = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            kept[field.name] = None if values is None else _rows(values, good)
-        return Assignments(**kept)
+    def __getitem__(self, where: slice | np.ndarray) -> Assignments:
+        """The rows of a slice, without a copy, or at positions."""
+        return Assignments(*(rows_at(getattr(self, each.name), where) for each in fields(self)))
 
     def unassigned(self, bad: np.ndarray) -> Assignments:
         """With label -1 and nothing else known about the rows of the mask ``bad`` (B,)."""
         column = bad[:, None]
         return replace(
             self,
-            labels=np.where(bad, np.int32(-1), self.labels),
-            distances=None if self.distances is None else _blank(self.distances, bad, np.nan),
-            own=None if self.own is None else _blank(self.own, bad, np.nan),
-            clusters=None if self.clusters is None else _blank(self.clusters, column, -1),
-            probabilities=(
-                None if self.probabilities is None else _blank(self.probabilities, column, 0)
-            ),
+            labels=_blank(self.labels, bad, -1),
+            distances=_blank(self.distances, bad, np.nan),
+            own=_blank(self.own, bad, np.nan),
+            clusters=_blank(self.clusters, column, -1),
+            probabilities=_blank(self.probabilities, column, 0),
         )
 
-    def _part(self, name: str, where: slice) -> Any:
-        values = getattr(self, name)
-        if isinstance(values, pa.RecordBatch):
-            start, stop, _ = where.indices(len(self))
-            return values.slice(start, stop - start)
-        return None if values is None else values[where]
 
-
-def _rows(values: Any, where: np.ndarray) -> Any:
-    return values.take(where) if isinstance(values, pa.RecordBatch) else values[where]
-
-
-def _blank(values: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
-    return np.where(where, values.dtype.type(value), values)
+def _blank(values: Any, where: np.ndarray, value: float) -> Any:
+    return None if values is None else np.where(where, values.dtype.type(value), values)
 
 
 class Assigner:
@@ -284,5 +263,6 @@ def assign(
         if block.bad is not None:
             bad = block.bad[inside]
             on_bad(int(bad.sum()))
-            found = found.without(bad) if data.bad_rows == SKIP else found.unassigned(bad)
+            skip = data.bad_rows == SKIP
+            found = found[np.flatnonzero(~bad)] if skip else found.unassigned(bad)
         yield found

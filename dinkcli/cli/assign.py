@@ -163,8 +163,8 @@ def assign(
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
             with assign_run.interruption(target):
-                counts = run(job, target, device, show)
-        summary = assign_run.summary_of(job, target, counts, time.monotonic() - started)
+                counts, written = run(job, target, device, show)
+        summary = assign_run.summary_of(job, target, counts, written, time.monotonic() - started)
         if destination.json_file is not None:
             assign_run.save_summary(summary, destination.json_file)
         if silent:

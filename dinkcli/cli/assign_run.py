@@ -27,7 +27,7 @@ _UNCERTAIN = 0.1
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinkcli.assigning.pipeline import Counts, Job, Output
+    from dinkcli.assigning.pipeline import Counts, Job, Output, Written
     from dinkcli.assigning.shards import Shard
     from dinkcli.assigning.writers import Encoding
     from dinkcli.data.base import Columns
@@ -220,10 +220,12 @@ def interruption(target: Output) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict[str, Any]:
+def summary_of(
+    job: Job, target: Output, counts: Counts, written: Written, seconds: float
+) -> dict[str, Any]:
     """The summary as plain JSON."""
     summary = {
-        "rows": counts.rows,
+        "rows": written.rows,
         "output": None if target.stream else printable(target.path),
         "format": target.encoding.format,
         "model": printable(job.model_name),
@@ -237,10 +239,10 @@ def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict
     if counts.judged:
         summary["temperature"] = job.temperature
         summary["mean_probability"] = counts.certainty / counts.judged
-    if counts.parts is not None:
-        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if written.parts is not None:
+        summary |= {"parts": written.parts, "rows_before": written.rows_before}
     if target.shard is not None:
-        summary |= {"shard": str(target.shard), "complete": counts.complete}
+        summary |= {"shard": str(target.shard), "complete": written.complete}
     if job.parents:
         summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
     if job.matching is not None:

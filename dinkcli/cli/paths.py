@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 # Suffixes that promise something else than a model.
 _OTHERS = {
-    *"npy npz parquet pq arrow arrows feather ipc csv tsv txt json jsonl ndjson".split(),
-    *"gz bz2 xz zst zip fvecs bvecs ivecs h5 hdf5 html".split(),
-    *"onnx pt pt2 pth faiss skops pkl pickle joblib".split(),
+    *("npy", "npz", "parquet", "pq", "arrow", "arrows", "feather", "ipc", "h5", "hdf5"),
+    *("csv", "tsv", "txt", "json", "jsonl", "ndjson", "fvecs", "bvecs", "ivecs", "html"),
+    *("onnx", "pt", "pt2", "pth", "faiss", "skops", "pkl", "pickle", "joblib"),
+    *("gz", "bz2", "xz", "zst", "zip"),
 }
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from dinkcli.assigning.writers.base import Layout, Rows, is_binary, is_text, refuse_types
+from dinkcli.assigning.writers.base import Layout, Rows, is_binary, refuse_types
+from dinkcli.data.formats.types import is_text
 
 # What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
 _FORMULA = r"^([=+\-@\t\r\n])"
