@@ -67,8 +67,12 @@ class Destination:
         share: Shard | None,
         resume: bool,
         json_file: str | None,
+        keeps_work: bool = False,
     ) -> Destination:
         """Checks the options of the output against each other and against the file system.
+
+        Args:
+            keeps_work: beside the output, so that not only a folder of parts can be gone on with.
 
         Raises:
             DinkError: what is wrong with them.
@@ -84,7 +88,9 @@ class Destination:
         parts = rows_per_file is not None or share is not None
         if parts and output is None:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
-        if resume and not parts:
+        if resume and keeps_work and output is None:
+            raise UsageError("--resume goes on with an output that is named with -o")
+        if resume and not (keeps_work or parts):
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
         encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
         json_file = None if is_silent(share) else json_file
@@ -101,6 +107,43 @@ class Destination:
     def files(self) -> list[str]:
         output = None if self.in_parts else self.output
         return [path for path in (output, self.json_file) if path]
+
+    @property
+    def silent(self) -> bool:
+        """Whether another process speaks for this one."""
+        return is_silent(self.share)
+
+    def load_model(self, path: str, inputs: list[str]) -> Model:
+        """The model, with a warning where it is a checkpoint.
+
+        Raises:
+            DinkError: it cannot be read.
+        """
+        model = load_model(path, inputs)
+        if not self.silent:
+            warn_if_unfinished(model, path)
+        return model
+
+    def open_inputs(
+        self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None
+    ) -> DataSet:
+        """Inputs that fit the model and this output.
+
+        Args:
+            others: more files that must not be overwritten.
+
+        Raises:
+            DinkError: they cannot be read, or do not fit.
+        """
+        from dinkcli.data.inputs import open_inputs
+
+        data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
+        model.check_features(data.n_features, data.name)
+        for path in self.files:
+            refuse_overwriting(path, data, *filter(None, others))
+        if self.share is not None:
+            self.share.check(data)
+        return data
 
     def open(self, data: DataSet, known_rows: int | None = None) -> tuple[Output, int | None]:
         """The output, and how many rows will go there if that is known.
@@ -143,20 +186,12 @@ def open_job(
     Raises:
         DinkError: they cannot be read, or do not fit each other.
     """
-    from dinkcli.data.inputs import open_inputs
     from dinkcli.models.file import load
 
-    model = load_model(model_path, inputs)
-    if not is_silent(destination.share):
-        warn_if_unfinished(model, model_path)
+    model = destination.load_model(model_path, inputs)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
-    data = open_inputs(inputs, model.as_trained(columns), bad_rows)
-    model.check_features(data.n_features, data.name)
-    for path in destination.files:
-        refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
-    if destination.share is not None:
-        destination.share.check(data)
+    data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
     show_notes(data, quiet)
     return _job(model, old, data, options, model_path, named, levels)
 

@@ -288,7 +288,7 @@ class _Search:
         return found
 
 
-def columns_of(options: DedupOptions, against: bool) -> pa.Schema:
+def schema_of(options: DedupOptions, against: bool) -> pa.Schema:
     """What is written about each row."""
     kind = "similarity" if options.threshold is not None else "distance"
     columns = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), kind: pa.float32()}

@@ -106,11 +106,9 @@ class Layout:
 
     def record_batch(self, rows: Any, schema: pa.Schema) -> pa.RecordBatch:
         """``rows`` (``Assignments``) as a record batch of ``schema``."""
-        named = (
-            {}
-            if rows.carried is None
-            else dict(zip(rows.carried.schema.names, rows.carried.columns, strict=True))
-        )
+        named: dict[str | None, Any] = {}
+        if rows.carried is not None:
+            named |= zip(rows.carried.schema.names, rows.carried.columns, strict=True)
         ids = named.pop(self.id_name, self._numbers(rows))
         columns = [ids, *self._columns(rows, schema), *named.values()]
         arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
