@@ -16,7 +16,7 @@ from dinkcli.assigning.places import Found, Places
 from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
-from dinkcli.models.matching import Matching
+from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import Model
 from dinkcli.nearest.common import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
@@ -105,8 +105,7 @@ class Assigner:
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
-        self.n_ids = model.n_clusters if matching is None else matching.n_ids
-        self._ids = np.arange(self.n_ids) if matching is None else matching.ids
+        self._ids, self.n_ids = ids_of(matching, model.n_clusters)
 
     @property
     def index(self) -> CenterIndex:

@@ -24,7 +24,7 @@ from dinkcli.assigning.writers import (
 from dinkcli.assigning.writers.base import Rows
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
-from dinkcli.models.matching import Matching
+from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 
@@ -125,7 +125,7 @@ class Job:
 
     @property
     def n_ids(self) -> int:
-        return self.model.n_clusters if self.matching is None else self.matching.n_ids
+        return ids_of(self.matching, self.model.n_clusters)[1]
 
     @property
     def layout(self) -> Layout:

@@ -193,34 +193,21 @@ def open_job(
     options.check_clusters(model.n_clusters)
     data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
     show_notes(data, quiet)
-    return _job(model, old, data, options, model_path, named, levels)
-
-
-def _job(
-    model: Model,
-    old: Model | None,
-    data: DataSet,
-    options: AssignOptions,
-    name: str,
-    named: bool,
-    levels: tuple[int, ...],
-) -> Job:
-    import numpy as np
 
     from dinkcli.assigning.pipeline import Job
-    from dinkcli.models.matching import match
+    from dinkcli.models.matching import ids_of, match
     from dinkcli.models.tree import parents_by_id
 
     matching = None if old is None else match(old, model)
     names = model.names if matching is None else matching.names(model)
     if named and not names:
+        path = printable(model_path)
         raise UsageError(
-            f"--names: the clusters of {printable(name)} have no names; dink name gives them some"
+            f"--names: the clusters of {path} have no names; dink name gives them some"
         )
-    ids = np.arange(model.n_clusters) if matching is None else matching.ids
-    n_ids = model.n_clusters if matching is None else matching.n_ids
+    ids, n_ids = ids_of(matching, model.n_clusters)
     above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
-    return Job(model, data, options, name, matching, tuple(names) if named else None, above)
+    return Job(model, data, options, model_path, matching, tuple(names) if named else None, above)
 
 
 def levels_of(text: str | None) -> tuple[int, ...]:

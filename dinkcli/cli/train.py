@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Annotated, Any
@@ -9,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
-from dinkcli.cli.summary import TrainProgress, show_json, show_summary
+from dinkcli.cli.summary import TrainProgress, show_summary, summary
 from dinkcli.cli.together import together
 
 
@@ -192,8 +193,11 @@ def train(
         if not speaks:
             return
         model, matching = prepared.save(prepared.named(model, silent))
-        if not quiet or json_summary:
-            seconds = time.monotonic() - started
-            report = show_json if json_summary else show_summary
-            report(model, run, prepared.data, matching, seconds, verbose)
+        seconds = time.monotonic() - started
+        if json_summary:
+            matched = {"match": matching.as_dict()} if matching else {}
+            found = summary(model, run.target, seconds, verbose) | matched
+            say(json.dumps(found), whole=True)
+        elif not quiet:
+            show_summary(model, prepared.data, matching, match_path, seconds, verbose)
         typer.echo(os.fsencode(run.target))

@@ -25,13 +25,12 @@ from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
 from dinkcli.jobs.asked import DedupOptions
-from dinkcli.jobs.border import Border
+from dinkcli.jobs.border import Border, visitors
 from dinkcli.jobs.closeness import Axes, Closeness
 from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
 from dinkcli.jobs.pairs import Pairs
 from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, survey
-from dinkcli.jobs.visitors import Visitors
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 
@@ -178,12 +177,12 @@ class _Search:
         axes = Axes(self.data, self.seen.labels, self.closeness)
         path = self.work.file("axes.bin", Pairs.prepare(shelves, axes))
         pairs = Pairs(shelves, self.closeness, path, self.memory // 4)
-        visitors = Visitors(shelves, self.seen, alone)
+        visiting = visitors(shelves, self.seen, alone)
         makes = {}
         for first, stop in self._units():
 
             def make(first: int = first, stop: int = stop) -> dict[str, np.ndarray]:
-                return {"pairs": self._compare(first, stop, pairs, visitors, alone)}
+                return {"pairs": self._compare(first, stop, pairs, visiting, alone)}
 
             makes[f"pairs-{first:06d}"] = make
         for found in self.work.all_arrays(makes):
@@ -217,14 +216,14 @@ class _Search:
             first = stop
 
     def _compare(
-        self, first: int, stop: int, pairs: Pairs, visitors: Visitors, alone: np.ndarray
+        self, first: int, stop: int, pairs: Pairs, visits: list[np.ndarray], alone: np.ndarray
     ) -> np.ndarray:
         """What belongs together through the clusters [first, stop), (P, 2) positions."""
         shelves, found = self.shelves, [np.empty((0, 2), np.int64)]
         for label in range(first, stop):
             where = shelves.cluster(label)
             residents = where.start + np.flatnonzero(alone[where])
-            visiting = visitors.of(label)
+            visiting = visits[label]
             if self.n_old:
                 is_old = shelves.rows[residents] < self.n_old
                 old, residents = residents[is_old], residents[~is_old]
