@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.paths import (
-    load_model,
-    refuse_overwriting,
-    refuse_stream,
-    warn_if_unfinished,
-)
+from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream, warn_if_unfinished
 from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 

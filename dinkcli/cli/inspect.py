@@ -50,8 +50,7 @@ def inspect(
     texts: shared.Texts = None,
     exemplars: shared.Exemplars = 5,
     clusters: Annotated[
-        int,
-        option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1),
+        int, option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1)
     ] = 40,
     cluster: Annotated[
         str | None,
@@ -121,11 +120,7 @@ def inspect(
 
 
 def _look(
-    model: Model,
-    data: DataSet,
-    number: int,
-    device: str,
-    quiet: bool,
+    model: Model, data: DataSet, number: int, device: str, quiet: bool
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
     """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
     from dinkcli.insight.exemplars import Exemplars
@@ -145,10 +140,7 @@ def _look(
 
 
 def _document(
-    model: Model,
-    sizes: np.ndarray,
-    spread: np.ndarray | None,
-    nearest: list[list[Exemplar]] | None,
+    model: Model, sizes: np.ndarray, spread: np.ndarray | None, nearest: list[list[Exemplar]] | None
 ) -> dict[str, Any]:
     from dinkcli.cli.cluster import plain_row
     from dinkcli.insight.overview import nearest_pairs

@@ -33,8 +33,7 @@ _WHAT = {
 def plan(
     inputs: shared.Inputs,
     n_clusters: Annotated[
-        int,
-        option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False),
+        int, option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False)
     ],
     device: shared.Device = "auto",
     processes: Annotated[

@@ -19,8 +19,7 @@ def sample(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
     number: Annotated[
-        int | None,
-        option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have."),
+        int | None, option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have.")
     ] = None,
     output: shared.TablePath = None,
     by: Annotated[

@@ -72,8 +72,7 @@ def train(
     dilation: Annotated[
         float | None,
         option(
-            EXPERT,
-            help="The weight of the dilation loss. By default 0, or 1 at temperature inf.",
+            EXPERT, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
         ),
     ] = None,
     refine: shared.Refine = True,

@@ -199,12 +199,7 @@ def _chosen(
 
 
 def _diverse(
-    job: SampleJob,
-    seen: Survey,
-    members: np.ndarray,
-    number: int,
-    shelves: Shelves,
-    memory: int,
+    job: SampleJob, seen: Survey, members: np.ndarray, number: int, shelves: Shelves, memory: int
 ) -> np.ndarray:
     """Of a cluster that does not fit in memory, among as many of its rows as do."""
     fit = max(number, memory // 2 // (8 * job.data.n_features))
