@@ -85,6 +85,9 @@ class Assigner:
         matching: gives clusters the ids of an older model.
         chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
         small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
+
+    Attributes:
+        places: what finds rows among the centres, and takes them ahead of that.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Assigner:
         self.options = options
         self.chosen = chosen
         temperature = model.temperature if options.temperature is None else options.temperature
-        self._find = _places(model, device, options, temperature, small)
+        self.places = _places(model, device, options, temperature, small)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
@@ -117,29 +120,15 @@ class Assigner:
         """Raises TypeError where NumPy computes."""
         from dinkcli.assigning.with_torch import TorchPlaces
 
-        if not isinstance(self._find, TorchPlaces):
+        if not isinstance(self.places, TorchPlaces):
             raise TypeError("an assigner of small work has no CenterIndex")
-        return self._find
-
-    @property
-    def has_core_to_spare(self) -> bool:
-        """Whether reading ahead pays (see ``Places``)."""
-        return self._find.has_core_to_spare
-
-    @property
-    def takes_short(self) -> bool:
-        """Whether ``send`` takes vectors as narrow as they are stored."""
-        return self._find.takes_short
-
-    def send(self, vectors: np.ndarray) -> Any:
-        """Begins to move ``vectors`` to the device, on the thread that reads ahead."""
-        return self._find.send(vectors)
+        return self.places
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
-        """The assignments of ``vectors`` (B, D) float32, or of what ``send`` has made of such, with
-        the numbers ``rows`` (B,)."""
+        """The assignments of ``vectors`` (B, D) float32, or of what ``places.send`` has made of
+        such, with the numbers ``rows`` (B,)."""
         found, options = self._found(vectors, rows), self.options
         labels = self._ids[found.labels].astype(np.int32)
         if options.max_distance is not None and found.distances is not None:
@@ -158,7 +147,7 @@ class Assigner:
 
     def _found(self, vectors: Any, rows: np.ndarray) -> Found:
         if self.chosen is None:
-            return self._find(vectors)
+            return self.places(vectors)
         # Of bad rows nothing is kept in the end.
         return self._with_torch.of(vectors, self.chosen[rows].clip(0))
 
@@ -249,10 +238,11 @@ def assign(
     needs_direction = model.metric == "cosine"
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
-    kind = data.dtype if assigner.takes_short else np.float32
+    places = assigner.places
+    kind = data.dtype if places.takes_short else np.float32
     blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=needs_direction)
-    sent = ((block, assigner.send(block.vectors)) for block in blocks)
-    for block, vectors in read_ahead(sent) if assigner.has_core_to_spare else sent:
+    sent = ((block, places.send(block.vectors)) for block in blocks)
+    for block, vectors in read_ahead(sent) if places.has_core_to_spare else sent:
         assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(vectors, numbers, block.carried)

@@ -80,7 +80,6 @@ class Duplicates:
         n_exact: rows of all that have the same numbers as another one before them.
         compared: pairs that were compared, on the axes at least; by this run.
         visits: rows that were compared with those of one more cluster.
-        axes: numbers of a row in most comparisons.
     """
 
     labels: np.ndarray
@@ -91,7 +90,6 @@ class Duplicates:
     n_exact: int
     compared: int
     visits: int
-    axes: int
 
     @property
     def n_groups(self) -> int:
@@ -188,7 +186,7 @@ class _Search:
         for found in self.work.all_arrays(makes):
             groups.join(found["pairs"])
         n_visits = len(self.seen.more["visits"])
-        return self._judged(groups, len(exact), pairs.compared, n_visits, pairs.width)
+        return self._judged(groups, len(exact), pairs.compared, n_visits)
 
     def _repeats(self) -> np.ndarray:
         """Pairs (P, 2) of positions: a row, and a later one with the same numbers."""
@@ -236,9 +234,7 @@ class _Search:
             self.on_step("compare", where.stop, len(shelves))
         return np.concatenate(found)
 
-    def _judged(
-        self, groups: Groups, n_exact: int, compared: int, n_visits: int, width: int
-    ) -> Duplicates:
+    def _judged(self, groups: Groups, n_exact: int, compared: int, n_visits: int) -> Duplicates:
         shelves, seen, n_old = self.shelves, self.seen, self.n_old
         n_rows = len(seen.labels)
         roots = np.arange(n_rows)  # a bad row is alone
@@ -258,7 +254,6 @@ class _Search:
             n_exact=n_exact,
             compared=compared,
             visits=n_visits,
-            axes=width,
         )
 
     def _scores(self) -> np.ndarray:

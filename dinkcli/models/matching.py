@@ -114,9 +114,9 @@ class Matching:
 def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]:
     """(K,) the ids of the clusters, and how many ids there are; without a matching, a cluster's
     position is its id."""
-    return (
-        (np.arange(n_clusters), n_clusters) if matching is None else (matching.ids, matching.n_ids)
-    )
+    if matching is None:
+        return np.arange(n_clusters), n_clusters
+    return matching.ids, matching.n_ids
 
 
 def check_matchable(

@@ -123,7 +123,9 @@ class Layout:
         columns: list[Any] = [rows.labels]
         if self.names is not None:
             # The label -1 takes the last one.
-            columns.append(pa.array([*self.names, ""]).take(as_arrow(rows.labels % self._n_names)))
+            columns.append(
+                pa.array([*self.names, ""]).take(as_arrow(rows.labels % (len(self.names) + 1)))
+            )
         columns += self._above(rows.labels).values()
         if rows.distances is not None:
             columns.append(rows.distances)
@@ -142,10 +144,6 @@ class Layout:
         return {
             name: np.append(group, np.int32(-1))[labels] for name, group in self.parents.items()
         }
-
-    @property
-    def _n_names(self) -> int:
-        return len(self.names or ()) + 1
 
     @property
     def array_type(self) -> np.dtype:
