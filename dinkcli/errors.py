@@ -14,6 +14,9 @@ A message says what was found, what was expected, where (file, column, row), and
 
 from __future__ import annotations
 
+# What libraries say of a device, or a machine, without memory left.
+FULL_DEVICE = ("out of memory", "ALLOC_FAILED")
+
 
 class DinkError(Exception):
     """Base of all errors dink raises on purpose."""

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.places import Found, Places
+from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
-from dinkcli.models.matching import Matching
+from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import Model
 from dinkcli.nearest.common import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
@@ -56,47 +57,25 @@ class Assignments:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, where: slice) -> Assignments:
-        """A part of the rows, without a copy."""
-        return Assignments(**{field.name: self._part(field.name, where) for field in fields(self)})
-
-    def without(self, bad: np.ndarray) -> Assignments:
-        """Without the rows of the mask ``bad`` (B,)."""
-        good = np.flatnonzero(~bad)
-        kept: dict[str, Any] = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            kept[field.name] = None if values is None else _rows(values, good)
-        return Assignments(**kept)
+    def __getitem__(self, where: slice | np.ndarray) -> Assignments:
+        """The rows of a slice, without a copy, or at positions."""
+        return Assignments(*(rows_at(getattr(self, each.name), where) for each in fields(self)))
 
     def unassigned(self, bad: np.ndarray) -> Assignments:
         """With label -1 and nothing else known about the rows of the mask ``bad`` (B,)."""
         column = bad[:, None]
         return replace(
             self,
-            labels=np.where(bad, np.int32(-1), self.labels),
-            distances=None if self.distances is None else _blank(self.distances, bad, np.nan),
-            own=None if self.own is None else _blank(self.own, bad, np.nan),
-            clusters=None if self.clusters is None else _blank(self.clusters, column, -1),
-            probabilities=(
-                None if self.probabilities is None else _blank(self.probabilities, column, 0)
-            ),
+            labels=_blank(self.labels, bad, -1),
+            distances=_blank(self.distances, bad, np.nan),
+            own=_blank(self.own, bad, np.nan),
+            clusters=_blank(self.clusters, column, -1),
+            probabilities=_blank(self.probabilities, column, 0),
         )
 
-    def _part(self, name: str, where: slice) -> Any:
-        values = getattr(self, name)
-        if isinstance(values, pa.RecordBatch):
-            start, stop, _ = where.indices(len(self))
-            return values.slice(start, stop - start)
-        return None if values is None else values[where]
 
-
-def _rows(values: Any, where: np.ndarray) -> Any:
-    return values.take(where) if isinstance(values, pa.RecordBatch) else values[where]
-
-
-def _blank(values: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
-    return np.where(where, values.dtype.type(value), values)
+def _blank(values: Any, where: np.ndarray, value: float) -> Any:
+    return None if values is None else np.where(where, values.dtype.type(value), values)
 
 
 class Assigner:
@@ -106,6 +85,9 @@ class Assigner:
         matching: gives clusters the ids of an older model.
         chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
         small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
+
+    Attributes:
+        places: what finds rows among the centres, and takes them ahead of that.
     """
 
     def __init__(
@@ -122,12 +104,11 @@ class Assigner:
         self.options = options
         self.chosen = chosen
         temperature = model.temperature if options.temperature is None else options.temperature
-        self._find = _places(model, device, options, temperature, small)
+        self.places = _places(model, device, options, temperature, small)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
-        self.n_ids = model.n_clusters if matching is None else matching.n_ids
-        self._ids = np.arange(self.n_ids) if matching is None else matching.ids
+        self._ids, self.n_ids = ids_of(matching, model.n_clusters)
 
     @property
     def index(self) -> CenterIndex:
@@ -139,29 +120,15 @@ class Assigner:
         """Raises TypeError where NumPy computes."""
         from dinkcli.assigning.with_torch import TorchPlaces
 
-        if not isinstance(self._find, TorchPlaces):
+        if not isinstance(self.places, TorchPlaces):
             raise TypeError("an assigner of small work has no CenterIndex")
-        return self._find
-
-    @property
-    def has_core_to_spare(self) -> bool:
-        """Whether reading ahead pays (see ``Places``)."""
-        return self._find.has_core_to_spare
-
-    @property
-    def takes_short(self) -> bool:
-        """Whether ``send`` takes vectors as narrow as they are stored."""
-        return self._find.takes_short
-
-    def send(self, vectors: np.ndarray) -> Any:
-        """Begins to move ``vectors`` to the device, on the thread that reads ahead."""
-        return self._find.send(vectors)
+        return self.places
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
-        """The assignments of ``vectors`` (B, D) float32, or of what ``send`` has made of such, with
-        the numbers ``rows`` (B,)."""
+        """The assignments of ``vectors`` (B, D) float32, or of what ``places.send`` has made of
+        such, with the numbers ``rows`` (B,)."""
         found, options = self._found(vectors, rows), self.options
         labels = self._ids[found.labels].astype(np.int32)
         if options.max_distance is not None and found.distances is not None:
@@ -180,7 +147,7 @@ class Assigner:
 
     def _found(self, vectors: Any, rows: np.ndarray) -> Found:
         if self.chosen is None:
-            return self._find(vectors)
+            return self.places(vectors)
         # Of bad rows nothing is kept in the end.
         return self._with_torch.of(vectors, self.chosen[rows].clip(0))
 
@@ -271,10 +238,11 @@ def assign(
     needs_direction = model.metric == "cosine"
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
-    kind = data.dtype if assigner.takes_short else np.float32
+    places = assigner.places
+    kind = data.dtype if places.takes_short else np.float32
     blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=needs_direction)
-    sent = ((block, assigner.send(block.vectors)) for block in blocks)
-    for block, vectors in read_ahead(sent) if assigner.has_core_to_spare else sent:
+    sent = ((block, places.send(block.vectors)) for block in blocks)
+    for block, vectors in read_ahead(sent) if places.has_core_to_spare else sent:
         assigner.check_range(block.vectors, data.name, block.start)
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         found = assigner(vectors, numbers, block.carried)
@@ -284,5 +252,6 @@ def assign(
         if block.bad is not None:
             bad = block.bad[inside]
             on_bad(int(bad.sum()))
-            found = found.without(bad) if data.bad_rows == SKIP else found.unassigned(bad)
+            skip = data.bad_rows == SKIP
+            found = found[np.flatnonzero(~bad)] if skip else found.unassigned(bad)
         yield found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
@@ -21,9 +21,10 @@ from dinkcli.assigning.writers import (
     open_writer,
     stream_writer,
 )
+from dinkcli.assigning.writers.base import Rows
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
-from dinkcli.models.matching import Matching
+from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 
@@ -50,30 +51,39 @@ class Output:
 
 
 @dataclass
-class Counts:
+class Written:
     """What was written by this run.
 
     Attributes:
         rows: written.
         rows_before: written by earlier runs, of those that this one was to write.
+        parts: complete parts in the folder (of the share), or None without parts.
+        complete: no part is missing in the folder, or None without parts.
+    """
+
+    rows: int = 0
+    rows_before: int = 0
+    parts: int | None = None
+    complete: bool | None = None
+
+
+@dataclass
+class Counts:
+    """What was assigned by this run.
+
+    Attributes:
         outliers: rows with the label -1, bad ones not counted.
         bad: rows that were skipped or labelled -1 because they have no usable vector.
         sizes: (n_ids,) int64, rows of each cluster.
         certainty: sum of the probabilities that rows have of being in their own cluster.
         judged: rows of which it is the sum; 0 where probabilities were not asked for.
-        parts: complete parts in the folder (of the share), or None without parts.
-        complete: no part is missing in the folder, or None without parts.
     """
 
     sizes: np.ndarray
-    rows: int = 0
-    rows_before: int = 0
     outliers: int = 0
     bad: int = 0
     certainty: float = 0.0
     judged: int = 0
-    parts: int | None = None
-    complete: bool | None = None
 
     def add_bad(self, n_bad: int) -> None:
         self.bad += n_bad
@@ -81,7 +91,6 @@ class Counts:
     def add(self, rows: Assignments) -> None:
         # One bin more in front takes the label -1.
         found = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
-        self.rows += len(rows)
         if rows.own is not None:
             self.certainty += float(np.nansum(rows.own, dtype=np.float64))
             self.judged += int(np.isfinite(rows.own).sum())
@@ -116,15 +125,11 @@ class Job:
 
     @property
     def n_ids(self) -> int:
-        return self.model.n_clusters if self.matching is None else self.matching.n_ids
+        return ids_of(self.matching, self.model.n_clusters)[1]
 
     @property
     def layout(self) -> Layout:
-        metadata = {
-            # A name need not be text; metadata have to be.
-            "dink.model": os.fsencode(os.path.basename(self.model_name)).decode("utf-8", "replace"),
-            "dink.fingerprint": self.model.fingerprint,
-        }
+        metadata = metadata_of(self.model, self.model_name)
         if self.matching is not None:
             metadata["dink.match"] = self.matching.old
         return Layout(
@@ -168,12 +173,19 @@ class Job:
         }
 
 
+def metadata_of(model: Model, name: str) -> dict[str, str]:
+    """What an output says of the model that it was made by."""
+    # A name need not be text; metadata have to be.
+    text = os.fsencode(os.path.basename(name)).decode("utf-8", "replace")
+    return {"dink.model": text, "dink.fingerprint": model.fingerprint}
+
+
 def run(
     job: Job,
     output: Output,
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
-) -> Counts:
+) -> tuple[Counts, Written]:
     """Assigns all rows of a job and writes them.
 
     Args:
@@ -196,32 +208,48 @@ def run(
         from dinkcli.assigning.limited import labels_of_all
 
         chosen = labels_of_all(Assigner(job.model, where), job.data, job.options.max_size)
-    with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
-        missing: list[tuple[int, int | None]] = [(0, None)]
-        if isinstance(writer, PartsWriter):
-            counts.rows_before, missing = writer.rows_before, writer.missing
-        for first, stop in missing:
-            data = job.data if stop is None else job.data.part(first, stop)
-            blocks = assign(
-                job.model,
-                data,
-                where,
-                job.options,
-                job.matching,
-                first,
-                counts.add_bad,
-                chosen,
-                small,
-            )
-            for rows in blocks:
-                writer.write(rows)
-                counts.add(rows)
-                on_rows(counts.rows_before + counts.rows)
-    if isinstance(writer, PartsWriter):
-        counts.parts, counts.complete = writer.n_parts, writer.complete
+
+    def rows_of(first: int, stop: int | None) -> Iterator[Assignments]:
+        data = job.data if stop is None else job.data.part(first, stop)
+        options, matching, on_bad = job.options, job.matching, counts.add_bad
+        for rows in assign(job.model, data, where, options, matching, first, on_bad, chosen, small):
+            counts.add(rows)
+            yield rows
+
+    written = write_missing(output, job.layout, job.identity, job.countable_rows, rows_of, on_rows)
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
-    return counts
+    return counts, written
+
+
+def write_missing(
+    output: Output,
+    layout: Layout,
+    run: dict[str, Any],
+    n_rows: int | None,
+    rows_of: Callable[[int, int | None], Iterable[Rows]],
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Written:
+    """Writes what is not there yet of an output.
+
+    Args:
+        run, n_rows: see ``PartsWriter``.
+        rows_of: gives the rows from a first one to a last one + 1, or None for the end, in pieces.
+        on_rows: called with the number of rows written so far, those of earlier runs included.
+    """
+    written = Written()
+    with open_output(output, layout, run, n_rows) as writer:
+        missing: list[tuple[int, int | None]] = [(0, None)]
+        if isinstance(writer, PartsWriter):
+            written.rows_before, missing = writer.rows_before, writer.missing
+        for first, stop in missing:
+            for rows in rows_of(first, stop):
+                writer.write(rows)
+                written.rows += len(rows)
+                on_rows(written.rows_before + written.rows)
+    if isinstance(writer, PartsWriter):
+        written.parts, written.complete = writer.n_parts, writer.complete
+    return written
 
 
 def open_output(

@@ -21,11 +21,7 @@ from dinkcli.processes.device import in_pieces, is_out_of_memory
 
 class TorchPlaces:
     def __init__(
-        self,
-        model: Model,
-        device: torch.device | str,
-        options: AssignOptions,
-        temperature: float,
+        self, model: Model, device: torch.device | str, options: AssignOptions, temperature: float
     ):
         self._device = torch.device(device)
         self._copies = Copies(self._device)

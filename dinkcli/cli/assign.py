@@ -7,40 +7,22 @@ import time
 from typing import Annotated, Literal
 
 from dinkcli.assigning.shards import launched
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.options import (
-    BadRows,
-    Bits,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    Json,
-    JsonFile,
-    Match,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    TablePath,
-    option,
-)
+from dinkcli.cli.opening import columns_of
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.shares import is_silent, one_voice, share_of
 
 
 def assign(
-    model_path: ModelPath,
-    inputs: Inputs,
-    output: TablePath = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
+    output: shared.TablePath = None,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
     rows_per_file: Annotated[
         int | None,
         option(
@@ -120,19 +102,19 @@ def assign(
             "depend on all rows of the run.",
         ),
     ] = None,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    match_path: Match = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    match_path: shared.Match = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Give every row the cluster of its nearest centre.
 
@@ -146,7 +128,6 @@ def assign(
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.cli import assign_run
-        from dinkcli.data.base import Columns
         from dinkcli.options import AssignOptions
 
         share = share_of(shard, launched())
@@ -158,10 +139,7 @@ def assign(
         destination = assign_run.Destination.of(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
-        others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        wanted = Columns(
-            column, id=id_column, ids=tuple(ids or ()), others=others, dim=dim, bits=bits
-        )
+        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim, bits=bits)
         job = assign_run.open_job(
             model_path,
             inputs,
@@ -185,8 +163,8 @@ def assign(
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
             with assign_run.interruption(target):
-                counts = run(job, target, device, show)
-        summary = assign_run.summary_of(job, target, counts, time.monotonic() - started)
+                counts, written = run(job, target, device, show)
+        summary = assign_run.summary_of(job, target, counts, written, time.monotonic() - started)
         if destination.json_file is not None:
             assign_run.save_summary(summary, destination.json_file)
         if silent:

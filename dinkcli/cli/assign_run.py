@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.paths import (
-    load_model,
-    refuse_overwriting,
-    refuse_stream,
-    warn_if_unfinished,
-)
+from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream, warn_if_unfinished
 from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 
@@ -27,7 +22,7 @@ _UNCERTAIN = 0.1
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinkcli.assigning.pipeline import Counts, Job, Output
+    from dinkcli.assigning.pipeline import Counts, Job, Output, Written
     from dinkcli.assigning.shards import Shard
     from dinkcli.assigning.writers import Encoding
     from dinkcli.data.base import Columns
@@ -67,8 +62,12 @@ class Destination:
         share: Shard | None,
         resume: bool,
         json_file: str | None,
+        keeps_work: bool = False,
     ) -> Destination:
         """Checks the options of the output against each other and against the file system.
+
+        Args:
+            keeps_work: beside the output, so that not only a folder of parts can be gone on with.
 
         Raises:
             DinkError: what is wrong with them.
@@ -84,7 +83,9 @@ class Destination:
         parts = rows_per_file is not None or share is not None
         if parts and output is None:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
-        if resume and not parts:
+        if resume and keeps_work and output is None:
+            raise UsageError("--resume goes on with an output that is named with -o")
+        if resume and not (keeps_work or parts):
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
         encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
         json_file = None if is_silent(share) else json_file
@@ -101,6 +102,43 @@ class Destination:
     def files(self) -> list[str]:
         output = None if self.in_parts else self.output
         return [path for path in (output, self.json_file) if path]
+
+    @property
+    def silent(self) -> bool:
+        """Whether another process speaks for this one."""
+        return is_silent(self.share)
+
+    def load_model(self, path: str, inputs: list[str]) -> Model:
+        """The model, with a warning where it is a checkpoint.
+
+        Raises:
+            DinkError: it cannot be read.
+        """
+        model = load_model(path, inputs)
+        if not self.silent:
+            warn_if_unfinished(model, path)
+        return model
+
+    def open_inputs(
+        self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None
+    ) -> DataSet:
+        """Inputs that fit the model and this output.
+
+        Args:
+            others: more files that must not be overwritten.
+
+        Raises:
+            DinkError: they cannot be read, or do not fit.
+        """
+        from dinkcli.data.inputs import open_inputs
+
+        data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
+        model.check_features(data.n_features, data.name)
+        for path in self.files:
+            refuse_overwriting(path, data, *filter(None, others))
+        if self.share is not None:
+            self.share.check(data)
+        return data
 
     def open(self, data: DataSet, known_rows: int | None = None) -> tuple[Output, int | None]:
         """The output, and how many rows will go there if that is known.
@@ -143,49 +181,28 @@ def open_job(
     Raises:
         DinkError: they cannot be read, or do not fit each other.
     """
-    from dinkcli.data.inputs import open_inputs
     from dinkcli.models.file import load
 
-    model = load_model(model_path, inputs)
-    if not is_silent(destination.share):
-        warn_if_unfinished(model, model_path)
+    model = destination.load_model(model_path, inputs)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
-    data = open_inputs(inputs, model.as_trained(columns), bad_rows)
-    model.check_features(data.n_features, data.name)
-    for path in destination.files:
-        refuse_overwriting(path, data, *filter(None, (model_path, match_path)))
-    if destination.share is not None:
-        destination.share.check(data)
+    data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
     show_notes(data, quiet)
-    return _job(model, old, data, options, model_path, named, levels)
-
-
-def _job(
-    model: Model,
-    old: Model | None,
-    data: DataSet,
-    options: AssignOptions,
-    name: str,
-    named: bool,
-    levels: tuple[int, ...],
-) -> Job:
-    import numpy as np
 
     from dinkcli.assigning.pipeline import Job
-    from dinkcli.models.matching import match
+    from dinkcli.models.matching import ids_of, match
     from dinkcli.models.tree import parents_by_id
 
     matching = None if old is None else match(old, model)
     names = model.names if matching is None else matching.names(model)
     if named and not names:
+        path = printable(model_path)
         raise UsageError(
-            f"--names: the clusters of {printable(name)} have no names; dink name gives them some"
+            f"--names: the clusters of {path} have no names; dink name gives them some"
         )
-    ids = np.arange(model.n_clusters) if matching is None else matching.ids
-    n_ids = model.n_clusters if matching is None else matching.n_ids
+    ids, n_ids = ids_of(matching, model.n_clusters)
     above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
-    return Job(model, data, options, name, matching, tuple(names) if named else None, above)
+    return Job(model, data, options, model_path, matching, tuple(names) if named else None, above)
 
 
 def levels_of(text: str | None) -> tuple[int, ...]:
@@ -220,10 +237,12 @@ def interruption(target: Output) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict[str, Any]:
+def summary_of(
+    job: Job, target: Output, counts: Counts, written: Written, seconds: float
+) -> dict[str, Any]:
     """The summary as plain JSON."""
     summary = {
-        "rows": counts.rows,
+        "rows": written.rows,
         "output": None if target.stream else printable(target.path),
         "format": target.encoding.format,
         "model": printable(job.model_name),
@@ -237,10 +256,10 @@ def summary_of(job: Job, target: Output, counts: Counts, seconds: float) -> dict
     if counts.judged:
         summary["temperature"] = job.temperature
         summary["mean_probability"] = counts.certainty / counts.judged
-    if counts.parts is not None:
-        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if written.parts is not None:
+        summary |= {"parts": written.parts, "rows_before": written.rows_before}
     if target.shard is not None:
-        summary |= {"shard": str(target.shard), "complete": counts.complete}
+        summary |= {"shard": str(target.shard), "complete": written.complete}
     if job.parents:
         summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
     if job.matching is not None:

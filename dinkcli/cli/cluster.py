@@ -57,10 +57,7 @@ def show_cluster(
     _show_neighbours(document)
     if inside is None:
         return
-    for title, rows in (
-        ("nearest rows", inside.nearest),
-        ("farthest rows", inside.farthest),
-    ):
+    for title, rows in (("nearest rows", inside.nearest), ("farthest rows", inside.farthest)):
         _show_rows(title, rows)
     _show_groups(inside)
     if inside.bad_rows and not quiet:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
-from dinkcli.errors import DinkError
+from dinkcli.errors import FULL_DEVICE, DinkError
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
 
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+_NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 
 
 def printable(text: object) -> str:

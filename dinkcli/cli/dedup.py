@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
+from functools import partial
 from typing import Annotated, Any
 
 from dinkcli.assigning.shards import launched
-from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli import options as shared
+from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
-from dinkcli.cli.options import (
-    BadRows,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    JobMemory,
-    JobShard,
-    Json,
-    JsonFile,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    RowsPerFile,
-    TablePath,
-    WorkResume,
-    option,
-)
+from dinkcli.cli.opening import columns_of
+from dinkcli.cli.options import option
 from dinkcli.cli.shares import one_voice, share_of
 
 
 def dedup(
-    model_path: ModelPath,
-    inputs: Inputs,
-    output: TablePath = None,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
+    output: shared.TablePath = None,
     threshold: Annotated[
         float | None,
         option(
@@ -76,23 +56,23 @@ def dedup(
             "May be given more than once.",
         ),
     ] = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
-    rows_per_file: RowsPerFile = None,
-    shard: JobShard = None,
-    resume: WorkResume = False,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    memory: JobMemory = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
+    rows_per_file: shared.RowsPerFile = None,
+    shard: shared.JobShard = None,
+    resume: shared.WorkResume = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    memory: shared.JobMemory = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Find near-duplicates, and choose which rows stay.
 
@@ -106,6 +86,7 @@ def dedup(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
+        from dinkcli.cli.assign_run import Destination
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import DedupOptions
 
@@ -113,23 +94,25 @@ def dedup(
             threshold = 0.95
         options = DedupOptions(threshold, distance, keep, keep_only)
         share = share_of(shard, launched())
-        run = JobRun.of(
-            output, format, compression, csv_safe, rows_per_file, share, resume, json_file, memory
-        )
+        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
+        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
         quiet = quiet or run.silent
-        opened = run.open(
-            model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
-        )
-        old = None if against is None else run.open_old(against, opened, column, dim)
+        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
+        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
+        old = None
+        if against is not None:
+            wanted = columns_of(column, dim=dim)
+            old = run.destination.open_inputs(model, against, wanted, bad_rows)
 
         import numpy as np
 
-        from dinkcli.jobs.dedup import DedupJob, columns_of
+        from dinkcli.jobs.dedup import DedupJob, schema_of
         from dinkcli.jobs.dedup import dedup as find
+        from dinkcli.jobs.table import kept_rows
 
-        job = DedupJob(opened.model, opened.data, options, old, model_path)
-        shown = columns_of(options, old is not None)
-        run.check(opened, shown, job.identity)
+        job = DedupJob(model, data, options, old, model_path)
+        shown = schema_of(options, old is not None)
+        run.check(job, shown)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
             found = find(job, work, run.device(device), run.memory, show)
             likeness = "similarity" if threshold is not None else "distance"
@@ -141,10 +124,19 @@ def dedup(
                 "old_row": found.old,
             }
             rows = found.kept if keep_only else np.ones(len(found.kept), bool)
-            written = run.write(opened, shown, job.identity, values, rows, show)
+            if bad_rows == "skip":
+                rows = rows & (found.labels >= 0)
+            written = run.write(
+                job,
+                shown,
+                len(rows),
+                int(rows.sum()),
+                partial(kept_rows, data, values, rows),
+                lambda done: show("write", done, len(rows)),
+            )
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(opened, written),
+            **run.about(job, written),
             "rows": len(found.labels),
             "kept": int(found.kept.sum()),
             "removed": int((~found.kept).sum()),
@@ -156,15 +148,9 @@ def dedup(
             "border_visits": found.visits,
             "seconds": round(time.monotonic() - started, 3),
         }
-        run.save(summary)
-        if run.silent:
-            return
-        if json_summary:
-            say(json.dumps(summary), whole=True)
-        elif not quiet and output is not None:
-            say(
-                f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
-                f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
-                f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
-                + run.ending(written)
-            )
+        sentence = (
+            f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
+            f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
+            f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
+        )
+        run.tell(summary, json_summary, "" if quiet or output is None else sentence)

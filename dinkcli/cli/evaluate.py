@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    Inputs,
-    JsonData,
-    LabelColumn,
-    Labels,
-    ModelPath,
-    Quiet,
-)
+from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
@@ -31,15 +21,15 @@ _LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 def evaluate(
-    model_path: ModelPath,
-    inputs: Inputs,
-    labels: Labels = None,
-    label_column: LabelColumn = None,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
+    labels: shared.Labels = None,
+    label_column: shared.LabelColumn = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Measure the clusters, alone or against known classes.
 
@@ -51,9 +41,7 @@ def evaluate(
         dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
     with error_boundary():
-        from dinkcli.data.base import Columns
-
-        wanted = Columns(column, label=label_column, labels=tuple(labels or ()))
+        wanted = columns_of(column, label=label_column, labels=labels)
         model = load_model(model_path, inputs)
         data = open_for(model, inputs, wanted, bad_rows)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import ModelPath, Quiet, option
+from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
 
 
 def export(
-    model_path: ModelPath,
+    model_path: shared.ModelPath,
     output: Annotated[
         str,
         option(
@@ -39,7 +40,7 @@ def export(
             "lists. By default the format follows from the suffix.",
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Write a model for other tools.
 

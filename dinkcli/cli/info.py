@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, printable, show_notes, wrapped
-from dinkcli.cli.options import Bits, Column, Dim, Inputs, JsonLine, Memory
 from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ _SHOWN_COLUMNS = 12
 
 
 def info(
-    inputs: Inputs,
-    column: Column = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    memory: Memory = None,
-    as_json: JsonLine = False,
+    inputs: shared.Inputs,
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    memory: shared.Memory = None,
+    as_json: shared.JsonLine = False,
 ) -> None:
     """Show what the inputs are and how training would read them.
 

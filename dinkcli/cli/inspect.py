@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.inspect_tables import (
@@ -17,21 +18,8 @@ from dinkcli.cli.inspect_tables import (
     show_training,
     show_tree,
 )
-from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    Exemplars,
-    IdColumn,
-    Ids,
-    JsonData,
-    ModelPath,
-    Quiet,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.opening import columns_of, open_for
+from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import print_json
@@ -46,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model_path: ModelPath,
+    model_path: shared.ModelPath,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,14 +44,13 @@ def inspect(
             show_default=False,
         ),
     ] = None,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    exemplars: Exemplars = 5,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    exemplars: shared.Exemplars = 5,
     clusters: Annotated[
-        int,
-        option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1),
+        int, option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1)
     ] = 40,
     cluster: Annotated[
         str | None,
@@ -78,11 +65,11 @@ def inspect(
     tree: Annotated[
         bool, option(OUTPUT, "--tree", help="Show which clusters lie together, as a tree.")
     ] = False,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Show a model, and with inputs what is in each cluster.
 
@@ -106,15 +93,7 @@ def inspect(
         spread, sizes, nearest, n_bad = spreads(model), model.cluster_sizes, None, 0
         data = None
         if inputs:
-            from dinkcli.data.base import Columns
-
-            wanted = Columns(
-                column,
-                id=id_column,
-                ids=tuple(ids or ()),
-                text=text_column,
-                texts=tuple(texts or ()),
-            )
+            wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
             if cluster is not None:
                 cluster_of(model, cluster)  # a wrong one is told before the rows are read
             data = open_for(model, inputs, wanted, bad_rows)
@@ -141,11 +120,7 @@ def inspect(
 
 
 def _look(
-    model: Model,
-    data: DataSet,
-    number: int,
-    device: str,
-    quiet: bool,
+    model: Model, data: DataSet, number: int, device: str, quiet: bool
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
     """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
     from dinkcli.insight.exemplars import Exemplars
@@ -165,10 +140,7 @@ def _look(
 
 
 def _document(
-    model: Model,
-    sizes: np.ndarray,
-    spread: np.ndarray | None,
-    nearest: list[list[Exemplar]] | None,
+    model: Model, sizes: np.ndarray, spread: np.ndarray | None, nearest: list[list[Exemplar]] | None
 ) -> dict[str, Any]:
     from dinkcli.cli.cluster import plain_row
     from dinkcli.insight.overview import nearest_pairs

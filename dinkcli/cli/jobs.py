@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dinkcli.cli.assign_run import Destination, save_summary
 from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.paths import load_model, refuse_overwriting, warn_if_unfinished
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.shares import is_silent
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     import torch
 
-    from dinkcli.assigning.shards import Shard
+    from dinkcli.assigning.pipeline import Written
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
+    from dinkcli.jobs.dedup import DedupJob
+    from dinkcli.jobs.sample import SampleJob
     from dinkcli.jobs.survey import OnStep
-    from dinkcli.jobs.table import Table, Written
+    from dinkcli.jobs.table import Found, Table
     from dinkcli.jobs.workplace import Workplace
     from dinkcli.models.model import Model
 
+    Job = DedupJob | SampleJob
+
 _PHASES = {"assign": "assigning", "sort": "sorting", "compare": "comparing", "write": "writing"}
 _PHASES |= {"choose": "choosing", "read ids": "reading ids"}
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model and the rows that it is put to."""
-
-    model: Model
-    data: DataSet
-    name: str
 
 
 @dataclass(frozen=True)
@@ -52,97 +45,37 @@ class JobRun:
     memory: int
 
     @classmethod
-    def of(
-        cls,
-        output: str | None,
-        format: str | None,
-        compression: str | None,
-        csv_safe: bool,
-        rows_per_file: int | None,
-        share: Shard | None,
-        resume: bool,
-        json_file: str | None,
-        memory: str | None,
-    ) -> JobRun:
-        """Checks the options of the output.
-
-        Raises:
-            DinkError: what is wrong with them.
-        """
+    def of(cls, destination: Destination, memory: str | None) -> JobRun:
+        """Raises UsageError for a memory that is no size."""
         from dinkcli.data.memory import default_memory, parse_size
 
-        found = Destination.of(
-            output, format, compression, csv_safe, rows_per_file, share, False, json_file
-        )
-        if resume and found.output is None:
-            raise UsageError("--resume goes on with an output that is named with -o")
-        limit = default_memory() if memory is None else parse_size(memory)
-        return cls(replace(found, resume=resume), limit)
-
-    @staticmethod
-    def columns(
-        column: str | None,
-        id_column: str | None,
-        ids: list[str] | None,
-        others: str | None,
-        dim: int | None,
-    ) -> Columns:
-        from dinkcli.data.base import Columns
-
-        names = tuple(name.strip() for name in others.split(",")) if others else ()
-        return Columns(column, id=id_column, ids=tuple(ids or ()), others=names, dim=dim)
+        return cls(destination, default_memory() if memory is None else parse_size(memory))
 
     def open(
-        self, model_path: str, inputs: list[str], columns: Columns, bad_rows: str, quiet: bool
-    ) -> Opened:
+        self, model_path: str, inputs: list[str], wanted: Columns, bad_rows: str, quiet: bool
+    ) -> tuple[Model, DataSet]:
         """Loads the model and opens the inputs.
 
         Raises:
             DinkError: they cannot be read, or do not fit each other.
         """
-        from dinkcli.data.inputs import open_inputs
         from dinkcli.data.spool import is_stream
 
-        model = load_model(model_path, inputs)
-        if not self.silent:
-            warn_if_unfinished(model, model_path)
-        data = open_inputs(inputs, model.as_trained(columns), bad_rows)
-        model.check_features(data.n_features, data.name)
-        for path in self.destination.files:
-            refuse_overwriting(path, data, model_path)
+        model = self.destination.load_model(model_path, inputs)
+        data = self.destination.open_inputs(model, inputs, wanted, bad_rows, model_path)
         for reader in data.readers:
             if is_stream(reader) and data.carried.names:
                 raise UsageError(
                     f"{reader.path}: a stream is read once, and column {data.carried.names[0]!r} "
                     "is wanted after all rows are known; write the stream to a file first"
                 )
-        self._check_share(data)
         show_notes(data, quiet)
-        return Opened(model, data, model_path)
-
-    def open_old(
-        self, paths: list[str], opened: Opened, column: str | None, dim: int | None
-    ) -> DataSet:
-        """The rows of ``--against``."""
-        from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-
-        wanted = opened.model.as_trained(Columns(column, dim=dim))
-        data = open_inputs(paths, wanted, opened.data.bad_rows)
-        opened.model.check_features(data.n_features, data.name)
-        for path in self.destination.files:
-            refuse_overwriting(path, data)
-        self._check_share(data)
-        return data
+        return model, data
 
     @property
     def silent(self) -> bool:
         """Whether another process speaks for this one."""
-        return is_silent(self.destination.share)
-
-    def _check_share(self, data: DataSet) -> None:
-        if self.destination.share is not None:
-            self.destination.share.check(data)
+        return self.destination.silent
 
     @contextmanager
     def work(self, run: dict[str, Any]) -> Iterator[Workplace]:
@@ -184,27 +117,22 @@ class JobRun:
         share = self.destination.share
         return resolve_device(name, 0 if share is None else share.local_rank)
 
-    def table(self, opened: Opened, columns: pa.Schema, n_rows: int | None) -> Table:
+    def _table(self, job: Job, columns: pa.Schema, n_rows: int | None) -> Table:
         """The layout of the output."""
+        from dinkcli.assigning.pipeline import metadata_of
         from dinkcli.jobs.table import Table
 
-        metadata = {
-            "dink.model": os.fsencode(os.path.basename(opened.name)).decode("utf-8", "replace"),
-            "dink.fingerprint": opened.model.fingerprint,
-        }
-        data = opened.data
+        data = job.data
         return Table(
             n_rows,
-            opened.model.n_clusters,
+            job.model.n_clusters,
             id_name=data.columns.id,
             carried=data.carried,
-            metadata=metadata,
+            metadata=metadata_of(job.model, job.model_name),
             found=columns,
         )
 
-    def check(
-        self, opened: Opened, columns: pa.Schema, run: dict[str, Any], n_rows: int | None = None
-    ) -> None:
+    def check(self, job: Job, columns: pa.Schema, n_rows: int | None = None) -> None:
         """Raises DinkError, before any work, for an output that could not be written after it.
 
         Args:
@@ -214,50 +142,43 @@ class JobRun:
 
         from dinkcli.assigning.pipeline import open_output
 
-        table = self.table(opened, columns, None)
+        table = self._table(job, columns, None)
         self.destination.encoding.writer(io.BytesIO(), table).close()
-        output, _ = self.destination.open(opened.data, n_rows)
-        known = opened.data.n_rows if n_rows is None else n_rows
-        open_output(output, table, self.identity(opened, run), known)
+        output, _ = self.destination.open(job.data, n_rows)
+        open_output(output, table, _identity(job), job.data.n_rows if n_rows is None else n_rows)
 
     def write(
         self,
-        opened: Opened,
+        job: Job,
         columns: pa.Schema,
-        run: dict[str, Any],
-        values: dict[str, np.ndarray],
-        keep: np.ndarray,
-        on_step: OnStep,
+        n_rows: int,
+        n_kept: int,
+        rows_of: Callable[[int, int | None], Iterator[Found]],
+        on_rows: Callable[[int], None] = lambda done: None,
     ) -> Written:
-        """Writes a row for each row of the inputs of the mask ``keep``; skipped ones are left
-        out."""
-        from dinkcli.data.dataset import SKIP
-        from dinkcli.jobs.table import write_table
+        """Writes the rows of a table.
 
-        if opened.data.bad_rows == SKIP:
-            keep = keep & (values["cluster"] >= 0)
-        whole = keep.all() or not self.destination.in_parts
-        table = self.table(opened, columns, int(keep.sum()) if whole else None)
-        output, _ = self.destination.open(opened.data)
-        run = self.identity(opened, run)
-        return write_table(output, table, run, opened.data, values, keep, on_step)
+        Args:
+            n_rows: by whose numbers they go to parts.
+            n_kept: of them that are written.
+            rows_of, on_rows: see ``write_missing``.
+        """
+        from dinkcli.assigning.pipeline import write_missing
 
-    @staticmethod
-    def identity(opened: Opened, run: dict[str, Any]) -> dict[str, Any]:
-        """What the output depends on, as plain JSON."""
-        carried, id_column = opened.data.carried.names, opened.data.columns.id
-        run = run | {"columns": carried, "id_column": id_column}
-        return run | opened.data.beside_identity()
+        whole = n_kept == n_rows or not self.destination.in_parts
+        table = self._table(job, columns, n_kept if whole else None)
+        output, _ = self.destination.open(job.data, n_rows)
+        return write_missing(output, table, _identity(job), n_rows, rows_of, on_rows)
 
-    def about(self, opened: Opened, written: Written) -> dict[str, Any]:
+    def about(self, job: Job, written: Written) -> dict[str, Any]:
         """The part of a summary that jobs share."""
         output = self.destination.output
         found = {
             "output": None if output is None else printable(output),
             "format": self.destination.encoding.format,
-            "model": printable(opened.name),
-            "fingerprint": opened.model.fingerprint,
-            "n_clusters": opened.model.n_clusters,
+            "model": printable(job.model_name),
+            "fingerprint": job.model.fingerprint,
+            "n_clusters": job.model.n_clusters,
             "written_rows": written.rows,
         }
         if written.parts is not None:
@@ -266,10 +187,21 @@ class JobRun:
             found |= {"shard": str(self.destination.share), "complete": written.complete}
         return found
 
-    def ending(self, written: Written) -> str:
-        """The end of the line for people, about parts that are missing yet."""
-        return "; parts of other shares are missing yet" if written.complete is False else ""
-
-    def save(self, summary: dict[str, Any]) -> None:
+    def tell(self, summary: dict[str, Any], as_json: bool, sentence: str) -> None:
+        """Saves the summary, and says it as JSON or as a sentence, which may be empty."""
         if self.destination.json_file is not None:
             save_summary(summary, self.destination.json_file)
+        if self.silent:
+            return
+        if as_json:
+            say(json.dumps(summary), whole=True)
+        elif sentence:
+            missing = summary.get("complete", True) is False
+            say(sentence + ("; parts of other shares are missing yet" if missing else ""))
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What the output depends on, as plain JSON."""
+    carried, id_column = job.data.carried.names, job.data.columns.id
+    run = job.identity | {"columns": carried, "id_column": id_column}
+    return run | job.data.beside_identity()

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    JsonData,
-    LabelColumn,
-    Labels,
-    ModelPath,
-    OptionalInputs,
-    Quiet,
-    TextColumn,
-    Texts,
-    option,
-)
-from dinkcli.cli.paths import load_model, refuse_stream
+from dinkcli.cli.opening import columns_of, open_for
+from dinkcli.cli.options import option
+from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, new_table, print_json, show
 from dinkcli.errors import UsageError
@@ -32,14 +21,16 @@ if TYPE_CHECKING:
     from dinkcli.insight.names import Named
     from dinkcli.models.model import Model
 
+Result = TypeVar("Result")
+
 
 def name(
-    model_path: ModelPath,
-    inputs: OptionalInputs = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    label_column: LabelColumn = None,
-    labels: Labels = None,
+    model_path: shared.ModelPath,
+    inputs: shared.OptionalInputs = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    label_column: shared.LabelColumn = None,
+    labels: shared.Labels = None,
     names: Annotated[
         str | None,
         option(
@@ -69,11 +60,11 @@ def name(
             help="Write the named model here; by default the model itself gets the names.",
         ),
     ] = None,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
 
@@ -88,6 +79,8 @@ def name(
         dink name emb.dink.safetensors --names answers.txt
     """
     with error_boundary():
+        from dinkcli.data.atomic import check_target
+
         by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
         if bool(inputs) != (by_texts or by_labels):
             raise UsageError(
@@ -101,17 +94,13 @@ def name(
         if prompt and names is not None:
             raise UsageError("--prompt asks for names and --names gives them: use one at a time")
         model = load_model(model_path, inputs or ())
-        _check_target(output, model_path)
+        if output is not None:
+            check_model_path(output)
+        check_target(output or model_path)
         given = {} if names is None else read_names(names, model.n_clusters)
         if inputs:
-            from dinkcli.data.base import Columns
-
-            wanted = Columns(
-                column,
-                label=label_column,
-                labels=tuple(labels or ()),
-                text=text_column,
-                texts=tuple(texts or ()),
+            wanted = columns_of(
+                column, label=label_column, labels=labels, text=text_column, texts=texts
             )
             data = open_for(model, inputs, wanted, bad_rows)
             if by_texts:
@@ -123,7 +112,9 @@ def name(
                     return
                 model.names, model.terms = found.names, found.terms
             if by_labels:
-                model.names = _by_labels(model, data, device, quiet or as_json)
+                from dinkcli.insight.evaluate import names_by_labels
+
+                model.names = _named_by(names_by_labels, model, data, device, quiet or as_json)
         known = model.names or [""] * model.n_clusters
         model.names = [given.get(j, text) for j, text in enumerate(known)]
         target = output or model_path
@@ -146,24 +137,18 @@ def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
 
+    return _named_by(find_names, model, data, device, quiet)
+
+
+def _named_by(
+    rows: Callable[..., Result], model: Model, data: DataSet, device: str, quiet: bool
+) -> Result:
     with ProgressLines(quiet) as progress:
-        return find_names(
+        return rows(
             model,
             data,
             device,
             on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
-        )
-
-
-def _by_labels(model: Model, data: DataSet, device: str, quiet: bool) -> list[str]:
-    from dinkcli.insight.evaluate import names_by_labels
-
-    with ProgressLines(quiet) as progress:
-        return names_by_labels(
-            model,
-            data,
-            device,
-            lambda done: progress.update("naming", done, data.known_rows, "rows"),
         )
 
 
@@ -198,13 +183,3 @@ def show_names(model: Model) -> None:
         cells = [str(j), f"{model.cluster_sizes[j]:g}", printable(model.names[j]) or "-"]
         add_row(table, *cells, *([printable(", ".join(model.terms[j]))] if terms else []))
     show("clusters by size", table)
-
-
-def _check_target(output: str | None, model_path: str) -> None:
-    from dinkcli.cli.paths import check_model_path
-    from dinkcli.data.atomic import check_target
-
-    if output is not None:
-        refuse_stream(output, "a model")
-        check_model_path(output)
-    check_target(output or model_path)

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
+
+
+def columns_of(
+    column: str | None,
+    *,
+    ids: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
+    columns: str | None = None,
+    **more: Any,
+) -> Columns:
+    """The columns to read, from options as they stand on the command line.
+
+    Args:
+        column, ids, labels, texts, columns: the options of these names.
+        more: the other fields of ``Columns``.
+
+    Raises:
+        UsageError: a column and files for the same.
+    """
+    from dinkcli.data.base import Columns
+
+    return Columns(
+        column,
+        ids=tuple(ids or ()),
+        labels=tuple(labels or ()),
+        texts=tuple(texts or ()),
+        others=tuple(name.strip() for name in columns.split(",")) if columns else (),
+        **more,
+    )
 
 
 def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:

@@ -35,9 +35,7 @@ Inputs = Annotated[
 OptionalInputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[INPUT]...",
-        help="Files or folders, to look at their rows.",
-        show_default=False,
+        metavar="[INPUT]...", help="Files or folders, to look at their rows.", show_default=False
     ),
 ]
 ModelPath = Annotated[
@@ -86,16 +84,14 @@ _BESIDE = (
     "FILE:COLUMN chooses a column. One file for all inputs, or the option once for each."
 )
 Ids = Annotated[
-    list[str] | None,
-    option(INPUT, "--ids", metavar="FILE", help=f"A file with a name {_BESIDE}"),
+    list[str] | None, option(INPUT, "--ids", metavar="FILE", help=f"A file with a name {_BESIDE}")
 ]
 Labels = Annotated[
     list[str] | None,
     option(INPUT, "--labels", metavar="FILE", help=f"A file with a true class {_BESIDE}"),
 ]
 Texts = Annotated[
-    list[str] | None,
-    option(INPUT, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}"),
+    list[str] | None, option(INPUT, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}")
 ]
 LabelColumn = Annotated[str | None, option(INPUT, help="The column of the true classes.")]
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
@@ -229,8 +225,7 @@ CsvSafe = Annotated[
     ),
 ]
 JsonFile = Annotated[
-    str | None,
-    option(OUTPUT, metavar="FILE", help="Also write the summary as JSON to this file."),
+    str | None, option(OUTPUT, metavar="FILE", help="Also write the summary as JSON to this file.")
 ]
 RowsPerFile = Annotated[
     int | None,

@@ -15,44 +15,12 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
 
 # Suffixes that promise something else than a model.
-_OTHERS = set(
-    [
-        "npy",
-        "npz",
-        "parquet",
-        "pq",
-        "arrow",
-        "arrows",
-        "feather",
-        "ipc",
-        "csv",
-        "tsv",
-        "txt",
-        "json",
-        "jsonl",
-        "ndjson",
-        "gz",
-        "bz2",
-        "xz",
-        "zst",
-        "zip",
-        "fvecs",
-        "bvecs",
-        "ivecs",
-        "onnx",
-        "pt",
-        "pt2",
-        "pth",
-        "faiss",
-        "skops",
-        "pkl",
-        "pickle",
-        "joblib",
-        "h5",
-        "hdf5",
-        "html",
-    ]
-)
+_OTHERS = {
+    *("npy", "npz", "parquet", "pq", "arrow", "arrows", "feather", "ipc", "h5", "hdf5"),
+    *("csv", "tsv", "txt", "json", "jsonl", "ndjson", "fvecs", "bvecs", "ivecs", "html"),
+    *("onnx", "pt", "pt2", "pth", "faiss", "skops", "pkl", "pickle", "joblib"),
+    *("gz", "bz2", "xz", "zst", "zip"),
+}
 
 
 def default_model_path(first_input: str) -> str:

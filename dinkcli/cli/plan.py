@@ -9,24 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, printable, show_notes, warn, wrapped
 from dinkcli.cli.help import CLUSTERS, RUN
-from dinkcli.cli.options import (
-    BadRows,
-    BatchSize,
-    Bits,
-    Column,
-    Device,
-    Dim,
-    Epochs,
-    Inputs,
-    JsonLine,
-    Memory,
-    Metric,
-    Refine,
-    Starts,
-    option,
-)
+from dinkcli.cli.options import option
 from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
@@ -45,12 +31,11 @@ _WHAT = {
 
 
 def plan(
-    inputs: Inputs,
+    inputs: shared.Inputs,
     n_clusters: Annotated[
-        int,
-        option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False),
+        int, option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False)
     ],
-    device: Device = "auto",
+    device: shared.Device = "auto",
     processes: Annotated[
         int,
         option(
@@ -59,17 +44,17 @@ def plan(
             "machine.",
         ),
     ] = 1,
-    memory: Memory = None,
-    column: Column = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    metric: Metric = "euclidean",
-    refine: Refine = True,
-    n_init: Starts = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    as_json: JsonLine = False,
+    memory: shared.Memory = None,
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    metric: shared.Metric = "euclidean",
+    refine: shared.Refine = True,
+    n_init: shared.Starts = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = None,
+    as_json: shared.JsonLine = False,
 ) -> None:
     """Show what training would take: time, memory, passes.
 

@@ -5,44 +5,32 @@ from __future__ import annotations
 import time
 from typing import Annotated, Literal
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import open_for
-from dinkcli.cli.options import (
-    BadRows,
-    Column,
-    Device,
-    Exemplars,
-    IdColumn,
-    Ids,
-    Inputs,
-    ModelPath,
-    Quiet,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.opening import columns_of, open_for
+from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
 
 def report(
-    model_path: ModelPath,
-    inputs: Inputs,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
     output: Annotated[
         str,
         option(
             OUTPUT, "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
         ),
     ],
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
     points: Annotated[
         int, option(OUTPUT, help="How many rows the map shows at most.", min=1)
     ] = 50_000,
-    exemplars: Exemplars = 6,
+    exemplars: shared.Exemplars = 6,
     projection: Annotated[
         Literal["neighbours", "pca", "umap"],
         option(
@@ -54,10 +42,10 @@ def report(
     ] = "neighbours",
     title: Annotated[str | None, option(OUTPUT, help="The title of the page.")] = None,
     seed: Annotated[int, option(OUTPUT, help="The seed by which rows are drawn for the map.")] = 0,
-    device: Device = "auto",
-    column: Column = None,
-    bad_rows: BadRows = "stop",
-    quiet: Quiet = False,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    bad_rows: shared.BadRows = "stop",
+    quiet: shared.Quiet = False,
 ) -> None:
     """Write a page to look at the clusters, which works offline.
 
@@ -68,7 +56,6 @@ def report(
     with error_boundary():
         started = time.monotonic()
         from dinkcli.data.atomic import check_target
-        from dinkcli.data.base import Columns
         from dinkcli.data.extras import check_installed
         from dinkcli.data.suffix import by_suffix
 
@@ -79,13 +66,7 @@ def report(
         by_suffix(output, {"html": "html"})
         check_target(output)
         model = load_model(model_path, inputs)
-        wanted = Columns(
-            column,
-            id=id_column,
-            ids=tuple(ids or ()),
-            text=text_column,
-            texts=tuple(texts or ()),
-        )
+        wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
         data = open_for(model, inputs, wanted, bad_rows)
         refuse_overwriting(output, data, model_path)
 

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from dinkcli.assigning.shards import launched
-from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli import options as shared
+from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.options import (
-    BadRows,
-    CarriedColumns,
-    Column,
-    Compression,
-    CsvSafe,
-    Device,
-    Dim,
-    IdColumn,
-    Ids,
-    Inputs,
-    JobMemory,
-    JobShard,
-    Json,
-    JsonFile,
-    ModelPath,
-    OutputFormat,
-    Quiet,
-    RowsPerFile,
-    SampleWeight,
-    TablePath,
-    WorkResume,
-    option,
-)
+from dinkcli.cli.opening import columns_of
+from dinkcli.cli.options import option
 from dinkcli.cli.shares import one_voice, share_of
 
 
 def sample(
-    model_path: ModelPath,
-    inputs: Inputs,
+    model_path: shared.ModelPath,
+    inputs: shared.Inputs,
     number: Annotated[
-        int | None,
-        option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have."),
+        int | None, option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have.")
     ] = None,
-    output: TablePath = None,
+    output: shared.TablePath = None,
     by: Annotated[
         Literal["balanced", "proportional", "prototypes", "diverse"],
         option(
@@ -74,24 +52,24 @@ def sample(
     seed: Annotated[
         int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same rows.")
     ] = 0,
-    sample_weight: SampleWeight = None,
-    format: OutputFormat = None,
-    compression: Compression = None,
-    rows_per_file: RowsPerFile = None,
-    shard: JobShard = None,
-    resume: WorkResume = False,
-    id_column: IdColumn = None,
-    ids: Ids = None,
-    columns: CarriedColumns = None,
-    csv_safe: CsvSafe = False,
-    memory: JobMemory = None,
-    device: Device = "auto",
-    column: Column = None,
-    dim: Dim = None,
-    bad_rows: BadRows = "stop",
-    json_summary: Json = False,
-    json_file: JsonFile = None,
-    quiet: Quiet = False,
+    sample_weight: shared.SampleWeight = None,
+    format: shared.OutputFormat = None,
+    compression: shared.Compression = None,
+    rows_per_file: shared.RowsPerFile = None,
+    shard: shared.JobShard = None,
+    resume: shared.WorkResume = False,
+    id_column: shared.IdColumn = None,
+    ids: shared.Ids = None,
+    columns: shared.CarriedColumns = None,
+    csv_safe: shared.CsvSafe = False,
+    memory: shared.JobMemory = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
+    dim: shared.Dim = None,
+    bad_rows: shared.BadRows = "stop",
+    json_summary: shared.Json = False,
+    json_file: shared.JsonFile = None,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw a sample in which all clusters have their share.
 
@@ -104,36 +82,31 @@ def sample(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
-        from dinkcli.cli.assign_run import levels_of
+        from dinkcli.cli.assign_run import Destination, levels_of
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
         share = share_of(shard, launched())
-        run = JobRun.of(
-            output, format, compression, csv_safe, rows_per_file, share, resume, json_file, memory
-        )
+        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
+        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
         quiet = quiet or run.silent
-        opened = run.open(
-            model_path, inputs, run.columns(column, id_column, ids, columns, dim), bad_rows, quiet
-        )
+        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
+        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
 
-        from dinkcli.jobs.sample import COLUMNS, SampleJob, wanted_rows, write_sample
+        from dinkcli.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows
         from dinkcli.jobs.sample import sample as draw
 
-        job = SampleJob(opened.model, opened.data, options, model_path)
-        n_rows = wanted_rows(options, opened.model.n_clusters)
-        run.check(opened, COLUMNS, job.identity, n_rows)
+        job = SampleJob(model, data, options, model_path)
+        n_rows = wanted_rows(options, model.n_clusters)
+        run.check(job, COLUMNS, n_rows)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
             found = draw(job, work, run.device(device), run.memory, show)
-            target, _ = run.destination.open(opened.data, n_rows)
-            table = run.table(opened, COLUMNS, len(found.rows))
-            written = write_sample(
-                target, table, run.identity(opened, job.identity), opened.data, found
-            )
+            rows_of = partial(sampled_rows, data, found)
+            written = run.write(job, COLUMNS, n_rows, n_rows, rows_of)
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(opened, written),
+            **run.about(job, written),
             "rows": int(found.sizes.sum()),
             "sample": len(found.rows),
             "by": by,
@@ -141,16 +114,10 @@ def sample(
             "shares": found.shares.tolist(),
             "seconds": round(time.monotonic() - started, 3),
         }
-        run.save(summary)
-        if run.silent:
-            return
-        if json_summary:
-            say(json.dumps(summary))
-        elif not quiet and output is not None:
-            taken = found.shares[found.shares > 0]
-            each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
-            say(
-                f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
-                f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
-                + run.ending(written)
-            )
+        taken = found.shares[found.shares > 0]
+        each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
+        sentence = (
+            f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
+            f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
+        )
+        run.tell(summary, json_summary, "" if quiet or output is None else sentence)

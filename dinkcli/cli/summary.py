@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from dinkcli.cli.progress import ProgressLines
 from dinkcli.training.step import PHASES
 
 if TYPE_CHECKING:
-    from dinkcli.cli.train_run import TrainRun
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
@@ -120,28 +118,15 @@ def explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def show_json(
-    model: Model,
-    run: TrainRun,
-    data: DataSet,
-    matching: Matching | None,
-    seconds: float,
-    verbose: bool,
-) -> None:
-    """The summary as one line of JSON."""
-    found = summary(model, run.target, seconds, verbose)
-    say(json.dumps(found | ({"match": matching.as_dict()} if matching else {})), whole=True)
-
-
 def show_summary(
     model: Model,
-    run: TrainRun,
     data: DataSet,
     matching: Matching | None,
+    match: str | None,
     seconds: float,
     verbose: bool,
 ) -> None:
-    """The summary for people, and what became of the clusters of an older model."""
+    """The summary for people, and what became of the clusters of the older model ``match``."""
     metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
@@ -171,5 +156,5 @@ def show_summary(
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
-    if matching is not None and run.match is not None:
-        show_drift(matching, run.match)
+    if matching is not None and match is not None:
+        show_drift(matching, match)

@@ -5,24 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
+from dinkcli.cli import options as shared
 from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import open_twice
-from dinkcli.cli.options import (
-    BadRows,
-    Bits,
-    Column,
-    Device,
-    Inputs,
-    JsonData,
-    Metric,
-    Quiet,
-    SampleWeight,
-    Seed,
-    TextColumn,
-    Texts,
-    option,
-)
+from dinkcli.cli.opening import columns_of, open_twice
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
 
@@ -41,7 +28,7 @@ _NAMED = 20  # clusters in a table
 
 
 def sweep(
-    inputs: Inputs,
+    inputs: shared.Inputs,
     numbers: Annotated[
         str,
         option(
@@ -53,17 +40,17 @@ def sweep(
             "(every fifth), or a list such as 5,10,20.",
         ),
     ] = "2:100",
-    metric: Metric = "euclidean",
-    sample_weight: SampleWeight = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    column: Column = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    as_json: JsonData = False,
-    quiet: Quiet = False,
+    metric: shared.Metric = "euclidean",
+    sample_weight: shared.SampleWeight = None,
+    seed: shared.Seed = 0,
+    device: shared.Device = "auto",
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    column: shared.Column = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    as_json: shared.JsonData = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Try many numbers of clusters, and say which one is clear.
 
@@ -75,21 +62,15 @@ def sweep(
     with error_boundary():
         from dinkcli.insight.ranges import parse_numbers
 
-        wanted, between = parse_numbers(numbers)  # a wrong range is told before files are opened
+        tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-        from dinkcli.data.base import Columns
         from dinkcli.data.weights import read_weights, weight_column
 
-        columns = Columns(
-            column,
-            bits=bits,
-            weight=weight_column(sample_weight),
-            text=text_column,
-            texts=tuple(texts or ()),
-        )
-        data = open_twice(inputs, columns, bad_rows)
+        weight = weight_column(sample_weight)
+        wanted = columns_of(column, bits=bits, weight=weight, text=text_column, texts=texts)
+        data = open_twice(inputs, wanted, bad_rows)
         most = data.known_rows // 2
-        if wanted[-1] > most and not (quiet or as_json):
+        if tried[-1] > most and not (quiet or as_json):
             say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
         weights = None if sample_weight is None else read_weights(sample_weight, data)
 

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Annotated, Any
 
 import typer
 
-from dinkcli.cli.console import error_boundary
+from dinkcli.cli import options as shared
+from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
-from dinkcli.cli.options import (
-    BadRows,
-    BatchSize,
-    Bits,
-    Column,
-    Device,
-    Dim,
-    Epochs,
-    Inputs,
-    Json,
-    Match,
-    Memory,
-    Metric,
-    Quiet,
-    Refine,
-    SampleWeight,
-    Seed,
-    Starts,
-    TextColumn,
-    Texts,
-    Verbose,
-    option,
-)
+from dinkcli.cli.opening import columns_of
+from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import stopping
-from dinkcli.cli.summary import TrainProgress, show_json, show_summary
+from dinkcli.cli.summary import TrainProgress, show_summary, summary
 from dinkcli.cli.together import together
 
 
 def train(
-    inputs: Inputs,
+    inputs: shared.Inputs,
     n_clusters: Annotated[
         str,
         option(
@@ -65,8 +46,8 @@ def train(
             ".dink.safetensors.",
         ),
     ] = None,
-    device: Device = "auto",
-    column: Column = None,
+    device: shared.Device = "auto",
+    column: shared.Column = None,
     init: Annotated[
         str,
         option(
@@ -76,7 +57,7 @@ def train(
             choices="kmeans++ random xavier",
         ),
     ] = "kmeans++",
-    metric: Metric = "euclidean",
+    metric: shared.Metric = "euclidean",
     temperature: Annotated[
         str,
         option(
@@ -91,20 +72,19 @@ def train(
     dilation: Annotated[
         float | None,
         option(
-            EXPERT,
-            help="The weight of the dilation loss. By default 0, or 1 at temperature inf.",
+            EXPERT, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
         ),
     ] = None,
-    refine: Refine = True,
-    n_init: Starts = None,
-    sample_weight: SampleWeight = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
+    refine: shared.Refine = True,
+    n_init: shared.Starts = None,
+    sample_weight: shared.SampleWeight = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = None,
     tol: Annotated[
         float,
         option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
     ] = 1e-4,
-    seed: Seed = 0,
+    seed: shared.Seed = 0,
     max_size: Annotated[
         str | None,
         option(
@@ -117,13 +97,13 @@ def train(
     balance: Annotated[
         bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
     ] = False,
-    match_path: Match = None,
-    text_column: TextColumn = None,
-    texts: Texts = None,
-    dim: Dim = None,
-    bits: Bits = False,
-    bad_rows: BadRows = "stop",
-    memory: Memory = None,
+    match_path: shared.Match = None,
+    text_column: shared.TextColumn = None,
+    texts: shared.Texts = None,
+    dim: shared.Dim = None,
+    bits: shared.Bits = False,
+    bad_rows: shared.BadRows = "stop",
+    memory: shared.Memory = None,
     checkpoint_every: Annotated[
         str,
         option(
@@ -146,9 +126,9 @@ def train(
     force: Annotated[
         bool, option(RUN, "--force", help="Resume even if inputs or options have changed.")
     ] = False,
-    json_summary: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    json_summary: shared.Json = False,
+    verbose: shared.Verbose = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
@@ -163,12 +143,12 @@ def train(
         started = time.monotonic()
         from dinkcli.cli.paths import default_model_path
         from dinkcli.cli.train_run import TrainRun, number_or_text
-        from dinkcli.data.base import Columns
         from dinkcli.data.weights import weight_column
         from dinkcli.errors import UsageError
 
         if balance and max_size is not None:
             raise UsageError("--balance is --max-size 1x: give one of them")
+        weight = weight_column(sample_weight)
         options: dict[str, Any] = {
             "metric": metric,
             "temperature": number_or_text(temperature),
@@ -187,13 +167,8 @@ def train(
             named=output is not None,
             n_clusters=n_clusters,
             options=options,
-            columns=Columns(
-                column,
-                dim=dim,
-                bits=bits,
-                weight=weight_column(sample_weight),
-                text=text_column,
-                texts=tuple(texts or ()),
+            columns=columns_of(
+                column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
             ),
             init=init,
             device=device,
@@ -217,8 +192,11 @@ def train(
         if not speaks:
             return
         model, matching = prepared.save(prepared.named(model, silent))
-        if not quiet or json_summary:
-            seconds = time.monotonic() - started
-            report = show_json if json_summary else show_summary
-            report(model, run, prepared.data, matching, seconds, verbose)
+        seconds = time.monotonic() - started
+        if json_summary:
+            matched = {"match": matching.as_dict()} if matching else {}
+            found = summary(model, run.target, seconds, verbose) | matched
+            say(json.dumps(found), whole=True)
+        elif not quiet:
+            show_summary(model, prepared.data, matching, match_path, seconds, verbose)
         typer.echo(os.fsencode(run.target))

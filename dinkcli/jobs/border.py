@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.jobs.shelves import Shelves
+from dinkcli.jobs.survey import Survey
 from dinkcli.nearest.device import wide
 from dinkcli.nearest.products import products
 
@@ -69,3 +71,17 @@ class Border:
             with products(centers.device):
                 self._table = torch.cdist(exact, exact).float()
         return self._table[own]
+
+
+def visitors(shelves: Shelves, seen: Survey, alone: np.ndarray) -> list[np.ndarray]:
+    """Of each cluster, the positions of the rows that visit it to be compared with its rows.
+
+    Args:
+        seen: with the visits that ``Border`` finds.
+        alone: (M,) bool by position, rows that repeat no other exactly; the others do not visit.
+    """
+    places, visited = shelves.places[seen.more["visits"]], seen.more["visited"]
+    places, visited = places[alone[places]], visited[alone[places]]
+    order = np.argsort(visited, kind="stable")
+    n_clusters = len(shelves.starts) - 1
+    return np.split(places[order], np.searchsorted(visited[order], np.arange(1, n_clusters)))

@@ -25,13 +25,12 @@ from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
 from dinkcli.jobs.asked import DedupOptions
-from dinkcli.jobs.border import Border
+from dinkcli.jobs.border import Border, visitors
 from dinkcli.jobs.closeness import Axes, Closeness
 from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
 from dinkcli.jobs.pairs import Pairs
 from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, survey
-from dinkcli.jobs.visitors import Visitors
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 
@@ -81,7 +80,6 @@ class Duplicates:
         n_exact: rows of all that have the same numbers as another one before them.
         compared: pairs that were compared, on the axes at least; by this run.
         visits: rows that were compared with those of one more cluster.
-        axes: numbers of a row in most comparisons.
     """
 
     labels: np.ndarray
@@ -92,7 +90,6 @@ class Duplicates:
     n_exact: int
     compared: int
     visits: int
-    axes: int
 
     @property
     def n_groups(self) -> int:
@@ -178,18 +175,18 @@ class _Search:
         axes = Axes(self.data, self.seen.labels, self.closeness)
         path = self.work.file("axes.bin", Pairs.prepare(shelves, axes))
         pairs = Pairs(shelves, self.closeness, path, self.memory // 4)
-        visitors = Visitors(shelves, self.seen, alone)
+        visiting = visitors(shelves, self.seen, alone)
         makes = {}
         for first, stop in self._units():
 
             def make(first: int = first, stop: int = stop) -> dict[str, np.ndarray]:
-                return {"pairs": self._compare(first, stop, pairs, visitors, alone)}
+                return {"pairs": self._compare(first, stop, pairs, visiting, alone)}
 
             makes[f"pairs-{first:06d}"] = make
         for found in self.work.all_arrays(makes):
             groups.join(found["pairs"])
         n_visits = len(self.seen.more["visits"])
-        return self._judged(groups, len(exact), pairs.compared, n_visits, pairs.width)
+        return self._judged(groups, len(exact), pairs.compared, n_visits)
 
     def _repeats(self) -> np.ndarray:
         """Pairs (P, 2) of positions: a row, and a later one with the same numbers."""
@@ -217,14 +214,14 @@ class _Search:
             first = stop
 
     def _compare(
-        self, first: int, stop: int, pairs: Pairs, visitors: Visitors, alone: np.ndarray
+        self, first: int, stop: int, pairs: Pairs, visits: list[np.ndarray], alone: np.ndarray
     ) -> np.ndarray:
         """What belongs together through the clusters [first, stop), (P, 2) positions."""
         shelves, found = self.shelves, [np.empty((0, 2), np.int64)]
         for label in range(first, stop):
             where = shelves.cluster(label)
             residents = where.start + np.flatnonzero(alone[where])
-            visiting = visitors.of(label)
+            visiting = visits[label]
             if self.n_old:
                 is_old = shelves.rows[residents] < self.n_old
                 old, residents = residents[is_old], residents[~is_old]
@@ -237,9 +234,7 @@ class _Search:
             self.on_step("compare", where.stop, len(shelves))
         return np.concatenate(found)
 
-    def _judged(
-        self, groups: Groups, n_exact: int, compared: int, n_visits: int, width: int
-    ) -> Duplicates:
+    def _judged(self, groups: Groups, n_exact: int, compared: int, n_visits: int) -> Duplicates:
         shelves, seen, n_old = self.shelves, self.seen, self.n_old
         n_rows = len(seen.labels)
         roots = np.arange(n_rows)  # a bad row is alone
@@ -259,7 +254,6 @@ class _Search:
             n_exact=n_exact,
             compared=compared,
             visits=n_visits,
-            axes=width,
         )
 
     def _scores(self) -> np.ndarray:
@@ -288,7 +282,7 @@ class _Search:
         return found
 
 
-def columns_of(options: DedupOptions, against: bool) -> pa.Schema:
+def schema_of(options: DedupOptions, against: bool) -> pa.Schema:
     """What is written about each row."""
     kind = "similarity" if options.threshold is not None else "distance"
     columns = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), kind: pa.float32()}

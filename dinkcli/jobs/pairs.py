@@ -30,13 +30,7 @@ class Pairs:
         memory: bytes that rows on the axes may take at once.
     """
 
-    def __init__(
-        self,
-        shelves: Shelves,
-        closeness: Closeness,
-        path: str,
-        memory: int,
-    ):
+    def __init__(self, shelves: Shelves, closeness: Closeness, path: str, memory: int):
         self.shelves, self.closeness = shelves, closeness
         self._memory = memory
         # The file of a stopped run may have another number of axes than would be chosen now.

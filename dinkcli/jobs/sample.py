@@ -17,9 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from dinkcli.assigning.pipeline import Output, open_output
 from dinkcli.assigning.with_torch import prepared
-from dinkcli.assigning.writers import PartsWriter
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
@@ -28,7 +26,7 @@ from dinkcli.jobs import choose, quotas
 from dinkcli.jobs.asked import SampleOptions
 from dinkcli.jobs.shelves import Shelves
 from dinkcli.jobs.survey import OnStep, Survey, mixed, survey
-from dinkcli.jobs.table import Found, Table, Written
+from dinkcli.jobs.table import Found
 from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 from dinkcli.models.tree import parents
@@ -201,12 +199,7 @@ def _chosen(
 
 
 def _diverse(
-    job: SampleJob,
-    seen: Survey,
-    members: np.ndarray,
-    number: int,
-    shelves: Shelves,
-    memory: int,
+    job: SampleJob, seen: Survey, members: np.ndarray, number: int, shelves: Shelves, memory: int
 ) -> np.ndarray:
     """Of a cluster that does not fit in memory, among as many of its rows as do."""
     fit = max(number, memory // 2 // (8 * job.data.n_features))
@@ -236,31 +229,20 @@ def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
     return np.concatenate(found)
 
 
-def write_sample(
-    output: Output, table: Table, run: dict[str, Any], data: DataSet, found: Sample
-) -> Written:
-    """Writes the rows of a sample, reading the inputs once more for columns that travel along.
+def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> Iterator[Found]:
+    """The rows of the places [first, stop) in a sample, reading the inputs once more for columns
+    that travel along.
 
     Args:
-        run: plain JSON that says what the output depends on.
+        stop: None for all the others.
     """
-    n_rows, rows = len(found.rows), 0
-    with open_output(output, table, run, n_rows) as writer:
-        missing: list[tuple[int, int | None]] = [(0, None)]
-        if isinstance(writer, PartsWriter):
-            missing = writer.missing
-        for first, stop in missing:
-            here = slice(first, n_rows if stop is None else stop)
-            columns = {name: values[here] for name, values in found.columns.items()}
-            carried = _carried(data, found.rows[here]) if data.carried.names else None
-            # Parts go by the place in the sample.
-            whole = Found(np.arange(n_rows)[here], columns, carried, found.rows[here])
-            for start in range(0, len(whole), _ROWS):
-                writer.write(whole[start : start + _ROWS])
-            rows += len(whole)
-    if isinstance(writer, PartsWriter):
-        return Written(rows, writer.n_parts, writer.complete)
-    return Written(rows)
+    numbers = found.rows[first:stop]
+    columns = {name: values[first:stop] for name, values in found.columns.items()}
+    carried = _carried(data, numbers) if data.carried.names else None
+    # Parts go by the place in the sample.
+    whole = Found(np.arange(first, first + len(numbers)), columns, carried, numbers)
+    for start in range(0, len(whole), _ROWS):
+        yield whole[start : start + _ROWS]
 
 
 def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:

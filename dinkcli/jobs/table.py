@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.pipeline import Output, open_output
-from dinkcli.assigning.writers import Layout, PartsWriter
+from dinkcli.assigning.writers.base import Layout, rows_at
 from dinkcli.data.dataset import DataSet
-from dinkcli.jobs.survey import OnStep
 
 _ROWS = 1 << 18
 
@@ -40,29 +38,11 @@ class Found:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, where: slice) -> Found:
-        start, stop, _ = where.indices(len(self))
-        carried = None if self.carried is None else self.carried.slice(start, stop - start)
+    def __getitem__(self, where: slice | np.ndarray) -> Found:
+        """The rows of a slice, or at positions."""
         columns = {name: values[where] for name, values in self.columns.items()}
-        numbers = None if self.numbers is None else self.numbers[where]
-        return Found(self.rows[where], columns, carried, numbers)
-
-    def at(self, where: np.ndarray) -> Found:
-        """The rows of these positions, or of this mask (B,)."""
-        where = np.flatnonzero(where) if where.dtype == bool else where
-        carried = None if self.carried is None else self.carried.take(pa.array(where))
-        columns = {name: values[where] for name, values in self.columns.items()}
-        numbers = None if self.numbers is None else self.numbers[where]
-        return Found(self.rows[where], columns, carried, numbers)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What was written by this run; see ``assigning.pipeline.Counts``."""
-
-    rows: int
-    parts: int | None = None
-    complete: bool | None = None
+        others = (rows_at(values, where) for values in (self.carried, self.numbers))
+        return Found(self.rows[where], columns, *others)
 
 
 @dataclass(frozen=True)
@@ -75,23 +55,14 @@ class Table(Layout):
 
     found: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
-    def schema(self, flat: bool = False) -> pa.Schema:
-        row = pa.field("row", pa.int64(), nullable=False)
-        ids = self.carried.field(self.id_name) if self.id_name else row
-        fields = [f.with_metadata(self.metadata) if self.metadata else f for f in self.found]
-        others = [f for f in self.carried if f.name != self.id_name]
-        return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
+    def _fields(self, flat: bool) -> list[pa.Field]:
+        return list(self.found)
 
-    def record_batch(self, rows: Found, schema: pa.Schema) -> pa.RecordBatch:
-        carried = rows.carried
-        columns = [
-            rows.shown if self.id_name is None or carried is None else carried.column(self.id_name)
-        ]
-        columns += [rows.columns[f.name] for f in self.found]
-        if carried is not None:
-            columns += [carried.column(f.name) for f in carried.schema if f.name != self.id_name]
-        arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    def _numbers(self, rows: Found) -> np.ndarray:
+        return rows.shown
+
+    def _columns(self, rows: Found, schema: pa.Schema) -> list[Any]:
+        return [pa.array(rows.columns[name]) for name in self.found.names]
 
     @property
     def array_type(self) -> np.dtype:
@@ -109,44 +80,23 @@ class Table(Layout):
         return [pa.field("row", pa.int64()), *self.found]
 
 
-def write_table(
-    output: Output,
-    table: Table,
-    run: dict[str, Any],
-    data: DataSet,
-    columns: dict[str, np.ndarray],
-    keep: np.ndarray,
-    on_step: OnStep,
-) -> Written:
-    """Writes what was found about the rows of ``data``, in their order.
+def kept_rows(
+    data: DataSet, columns: dict[str, np.ndarray], keep: np.ndarray, first: int, stop: int | None
+) -> Iterator[Found]:
+    """What was found about the rows [first, stop) of ``data`` that are kept, in their order; inputs
+    are read once more only for columns that travel along.
 
     Args:
-        run: plain JSON that says what the output depends on.
         columns: (N,) each, by name.
         keep: (N,) bool, rows to be written.
+        stop: None for N.
     """
-    rows = 0
-    with open_output(output, table, run, len(keep)) as writer:
-        missing: list[tuple[int, int | None]] = [(0, None)]
-        if isinstance(writer, PartsWriter):
-            missing = writer.missing
-        for first, stop in missing:
-            for found in _found(data, columns, first, len(keep) if stop is None else stop):
-                found = found.at(keep[found.rows])
-                writer.write(found)
-                rows += len(found)
-                on_step("write", first + rows, len(keep))
-    if isinstance(writer, PartsWriter):
-        return Written(rows, writer.n_parts, writer.complete)
-    return Written(rows)
-
-
-def _found(data: DataSet, columns: dict[str, np.ndarray], first: int, stop: int) -> Iterator[Found]:
-    """The rows [first, stop); inputs are read once more only for columns that travel along."""
+    stop = len(keep) if stop is None else stop
 
     def at(start: int, end: int, carried: pa.RecordBatch | None) -> Found:
         values = {name: column[start:end] for name, column in columns.items()}
-        return Found(np.arange(start, end), values, carried)
+        whole = Found(np.arange(start, end), values, carried)
+        return whole[np.flatnonzero(keep[start:end])]
 
     if not data.carried.names:
         for start in range(first, stop, _ROWS):

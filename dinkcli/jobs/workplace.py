@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dinkcli.assigning.writers.parts import refuse_another
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import InputError, OutputError, UsageError
 
@@ -145,12 +146,7 @@ class Workplace:
             raise OutputError(
                 f"{manifest}: cannot be read ({error}); remove the folder and start again"
             ) from error
-        for name in sorted({*run, *self._run}):
-            if run.get(name) != self._run.get(name):
-                raise UsageError(
-                    f"--resume {self.folder}: another run: {name} was {run.get(name)!r}, now it "
-                    f"is {self._run.get(name)!r}; give the same, or remove the folder"
-                )
+        refuse_another(run, self._run, f"--resume {self.folder}", "remove the folder")
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)

@@ -14,13 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.models.model import (
-    FORMAT_VERSION,
-    METADATA_KEY,
-    STATE_PREFIX,
-    Model,
-    TrainingState,
-)
+from dinkcli.models.model import FORMAT_VERSION, METADATA_KEY, STATE_PREFIX, Model, TrainingState
 from dinkcli.options import LEARNED, METRICS
 
 # A header is parsed as a whole, so it has to be small. The longest history that fits is kept.

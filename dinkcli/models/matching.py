@@ -10,7 +10,7 @@ cluster is gone is not reported as a cluster that moved far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,13 +42,7 @@ class Drift:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {
-            "id": self.id,
-            "fate": self.fate,
-            "moved": self.moved,
-            "relative": self.relative,
-            "parts": list(self.parts),
-        }
+        return asdict(self) | {"parts": list(self.parts)}
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,14 @@ class Matching:
             if entry.fate in ("kept", "split") and entry.id < len(self.old_names):
                 names[entry.id] = self.old_names[entry.id] or names[entry.id]
         return names
+
+
+def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]:
+    """(K,) the ids of the clusters, and how many ids there are; without a matching, a cluster's
+    position is its id."""
+    if matching is None:
+        return np.arange(n_clusters), n_clusters
+    return matching.ids, matching.n_ids
 
 
 def check_matchable(

@@ -8,12 +8,11 @@ from typing import TypeVar
 
 import torch
 
-from dinkcli.errors import RunError, UsageError
+from dinkcli.errors import FULL_DEVICE, RunError, UsageError
 
 T = TypeVar("T")
 
 _LEAST_ROWS = 64
-_NO_MEMORY = ("out of memory", "ALLOC_FAILED")
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -117,4 +116,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had no memory left. cuBLAS, Triton and MPS do not know torch's own error."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL_DEVICE)

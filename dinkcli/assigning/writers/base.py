@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import NOTHING_CARRIED
+from dinkcli.data.formats.types import is_bytes
 from dinkcli.errors import UsageError
 from dinkcli.options import HARD, AssignOptions
 
@@ -73,6 +74,13 @@ class Layout:
         ``flat`` gives each element of a list a column of its own, for formats without lists.
         """
         ids = self.carried.field(self.id_name) if self.id_name else _field("row", pa.int64())
+        found = self._fields(flat)
+        fields = [f.with_metadata(self.metadata) for f in found] if self.metadata else found
+        others = [field for field in self.carried if field.name != self.id_name]
+        return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
+
+    def _fields(self, flat: bool) -> list[pa.Field]:
+        """What is found out about a row."""
         fields = [_field("cluster", pa.int32())]
         if self.names is not None:
             fields.append(_field("name", pa.string()))
@@ -84,11 +92,7 @@ class Layout:
             fields += self._many("clusters", pa.int32(), flat)
         if self.n_probabilities:
             fields += self._many("probabilities", kind, flat)
-        fields = (
-            [field.with_metadata(self.metadata) for field in fields] if self.metadata else fields
-        )
-        others = [field for field in self.carried if field.name != self.id_name]
-        return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
+        return fields
 
     def _many(self, name: str, type_: pa.DataType, flat: bool) -> list[pa.Field]:
         if not flat:
@@ -102,14 +106,26 @@ class Layout:
 
     def record_batch(self, rows: Any, schema: pa.Schema) -> pa.RecordBatch:
         """``rows`` (``Assignments``) as a record batch of ``schema``."""
-        carried = rows.carried
-        columns = [
-            rows.rows if self.id_name is None or carried is None else carried.column(self.id_name),
-            rows.labels,
-        ]
+        named: dict[str | None, Any] = {}
+        if rows.carried is not None:
+            named |= zip(rows.carried.schema.names, rows.carried.columns, strict=True)
+        ids = named.pop(self.id_name, self._numbers(rows))
+        columns = [ids, *self._columns(rows, schema), *named.values()]
+        arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _numbers(self, rows: Any) -> np.ndarray:
+        """What stands for rows without an id."""
+        return rows.rows
+
+    def _columns(self, rows: Any, schema: pa.Schema) -> list[Any]:
+        """The values of ``_fields``."""
+        columns: list[Any] = [rows.labels]
         if self.names is not None:
             # The label -1 takes the last one.
-            columns.append(pa.array([*self.names, ""]).take(as_arrow(rows.labels % self._n_names)))
+            columns.append(
+                pa.array([*self.names, ""]).take(as_arrow(rows.labels % (len(self.names) + 1)))
+            )
         columns += self._above(rows.labels).values()
         if rows.distances is not None:
             columns.append(rows.distances)
@@ -121,20 +137,13 @@ class Layout:
                 columns.append(pa.FixedSizeListArray.from_arrays(flat, type=type_))
             else:
                 columns += list(values.T)
-        if carried is not None:
-            columns += [carried.column(f.name) for f in carried.schema if f.name != self.id_name]
-        arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        return columns
 
     def _above(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """(B,) int32 groups of each level; the label -1 takes the last one."""
         return {
             name: np.append(group, np.int32(-1))[labels] for name, group in self.parents.items()
         }
-
-    @property
-    def _n_names(self) -> int:
-        return len(self.names or ()) + 1
 
     @property
     def array_type(self) -> np.dtype:
@@ -196,6 +205,14 @@ def as_arrow(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
 
 
+def rows_at(values: Any, where: slice | np.ndarray) -> Any:
+    """The rows of an array or a record batch in a slice, without a copy, or at positions; None
+    stays."""
+    if isinstance(values, pa.RecordBatch) and isinstance(where, np.ndarray):
+        return values.take(as_arrow(where))
+    return None if values is None else values[where]
+
+
 class Writer(Protocol):
     """Takes rows in order; ``close`` completes what was written."""
 
@@ -208,26 +225,11 @@ def _field(name: str, type_: pa.DataType) -> pa.Field:
     return pa.field(name, type_, nullable=False)
 
 
-def is_text(type_: pa.DataType) -> bool:
-    """Texts of any representation."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or type_ == "string_view"
-
-
 def is_binary(type_: pa.DataType) -> bool:
     """Bytes of any representation."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    return any(
-        check(type_)
-        for check in (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-        )
-    )
+    return is_bytes(type_) or pa.types.is_binary_view(type_)
 
 
 def refuse_types(layout: Layout, refused: Callable[[pa.DataType], bool], why: str) -> None:

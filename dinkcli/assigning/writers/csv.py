@@ -9,7 +9,8 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.csv
 
-from dinkcli.assigning.writers.base import Layout, Rows, is_binary, is_text, refuse_types
+from dinkcli.assigning.writers.base import Layout, Rows, is_binary, refuse_types
+from dinkcli.data.formats.types import is_text
 
 # What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
 _FORMULA = r"^([=+\-@\t\r\n])"

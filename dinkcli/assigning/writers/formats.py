@@ -1,8 +1,10 @@
-"""The formats of assignments: suffixes, compression, and which of them a pipe can take."""
+"""The formats of assignments: suffixes, compression, which of them a pipe can take; and writers of
+them on a file that appears whole, or on an open stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -14,6 +16,7 @@ from dinkcli.assigning.writers.csv import CsvWriter
 from dinkcli.assigning.writers.jsonl import JsonlWriter
 from dinkcli.assigning.writers.npy import NpyWriter
 from dinkcli.assigning.writers.parquet import ParquetWriter
+from dinkcli.data.atomic import atomic_path
 from dinkcli.data.suffix import by_suffix
 from dinkcli.errors import UsageError
 
@@ -166,3 +169,27 @@ def encoding_of(
     if csv_safe and format != "csv":
         raise UsageError(f"--csv-safe is about csv, and the output is {format}; leave it out")
     return Encoding(format, compression, csv_safe)
+
+
+@contextmanager
+def open_writer(path: str, layout: Layout, encoding: Encoding) -> Iterator[Writer]:
+    """A writer whose file appears under ``path`` when the block ends well, or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "w+b") as file:
+        writer = encoding.writer(file, layout)
+        try:
+            yield writer
+        except BaseException:
+            # The file goes, but a parquet writer would complain about it when it is collected.
+            with suppress(Exception):
+                writer.close()
+            raise
+        writer.close()
+
+
+@contextmanager
+def stream_writer(file: IO[bytes], layout: Layout, encoding: Encoding) -> Iterator[Writer]:
+    """A writer on an open stream such as standard output."""
+    writer = encoding.writer(file, layout)
+    yield writer
+    writer.close()
+    file.flush()

@@ -23,8 +23,7 @@ import numpy as np
 
 from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Rows, Writer
-from dinkcli.assigning.writers.files import open_writer
-from dinkcli.assigning.writers.formats import Encoding
+from dinkcli.assigning.writers.formats import Encoding, open_writer
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import OutputError, UsageError
 
@@ -256,11 +255,16 @@ class PartsWriter:
             raise OutputError(
                 f"{self._manifest}: cannot be read ({error}); start in a new folder"
             ) from error
-        for name in sorted({*run, *self._run}):
-            if run.get(name) != self._run.get(name):
-                option = "--resume " if self._resume else ""
-                raise UsageError(
-                    f"{option}{self.folder}: another run: {name} was {run.get(name)!r}, now it is "
-                    f"{self._run.get(name)!r}; give the same, or choose another folder"
-                )
+        option = "--resume " if self._resume else ""
+        refuse_another(run, self._run, f"{option}{self.folder}", "choose another folder")
         self.complete = complete
+
+
+def refuse_another(run: dict[str, Any], wanted: dict[str, Any], where: str, advice: str) -> None:
+    """Raises UsageError for a run that is not the wanted one."""
+    for name in sorted({*run, *wanted}):
+        if run.get(name) != wanted.get(name):
+            raise UsageError(
+                f"{where}: another run: {name} was {run.get(name)!r}, now it is "
+                f"{wanted.get(name)!r}; give the same, or {advice}"
+            )

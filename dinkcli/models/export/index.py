@@ -21,9 +21,7 @@ def write(model: Model, path: str) -> None:
     Raises:
         ExtraError: faiss is not installed.
     """
-    faiss = require("faiss", "faiss", "faiss export")
-    index = faiss.IndexFlatL2(model.n_features)
-    index.add(np.ascontiguousarray(model.cluster_centers))
+    faiss, index = _flat(model)
     faiss.write_index(_scaled(faiss, model, index), path)
 
 
@@ -33,12 +31,18 @@ def write_ivf(model: Model, path: str) -> None:
     Raises:
         ExtraError: faiss is not installed.
     """
-    faiss = require("faiss", "faiss", "faiss export")
-    quantizer = faiss.IndexFlatL2(model.n_features)
-    quantizer.add(np.ascontiguousarray(model.cluster_centers))
+    faiss, quantizer = _flat(model)
     index = faiss.IndexIVFFlat(quantizer, model.n_features, model.n_clusters, faiss.METRIC_L2)
     index.is_trained = True
     faiss.write_index(_scaled(faiss, model, index), path)
+
+
+def _flat(model: Model) -> tuple[Any, Any]:
+    """The package, and an index of the centres."""
+    faiss = require("faiss", "faiss", "faiss export")
+    index = faiss.IndexFlatL2(model.n_features)
+    index.add(np.ascontiguousarray(model.cluster_centers))
+    return faiss, index
 
 
 def _scaled(faiss: Any, model: Model, index: Any) -> Any:
