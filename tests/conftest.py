@@ -8,13 +8,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import simulated
+from preloaded import Preloaded
 from typer.testing import CliRunner
 
 from dinkcli.cli import app
@@ -41,15 +42,35 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in drop}
 
 
-@pytest.fixture
-def dink(tmp_path: Path) -> Dink:
-    """``dink(*args, code=0)`` runs the command in an empty folder and checks the exit code."""
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded | None]:
+    """A process that has loaded torch and the like, where those can be forked."""
+    if sys.platform != "linux":
+        yield None
+        return
+    server = Preloaded(environment())
+    yield server
+    server.close()
 
-    def run(*args: object, code: int = 0, **options: object) -> subprocess.CompletedProcess:
+
+@pytest.fixture
+def dink(tmp_path: Path, preloaded: Preloaded | None) -> Dink:
+    """``dink(*args, code=0)`` runs the command in an empty folder and checks the exit code.
+
+    ``fresh=True`` for a process that loads its libraries itself, as those have to whose environment
+    says how, and that has its own seed of Python's hashes.
+    """
+
+    def run(
+        *args: object, code: int = 0, fresh: bool = False, **options: Any
+    ) -> subprocess.CompletedProcess:
         options = {"cwd": tmp_path, "text": True, "env": environment(), **options}
-        result = subprocess.run(
-            [sys.executable, "-m", "dinkcli", *map(str, args)], capture_output=True, **options
-        )
+        arguments = list(map(str, args))
+        if preloaded is None or fresh or not preloaded.takes(options):
+            command = [sys.executable, "-m", "dinkcli", *arguments]
+            result = subprocess.run(command, capture_output=True, **options)
+        else:
+            result = preloaded.run(arguments, **options)
         assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
         assert "Traceback" not in str(result.stderr)
         return result

@@ -110,6 +110,7 @@ def test_wrong_parameters_are_value_errors(blobs):
         DinkClustering(3, metric="l1").fit(blobs[0])
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_one_line_says_what_to_install():
     code = "import sys; sys.modules['sklearn.base'] = None; import dinkcli; dinkcli.DinkClustering"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

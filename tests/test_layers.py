@@ -17,6 +17,7 @@ def modules_after(statement):
     return set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_core_modules_leave_the_terminal_alone():
     imports = "; ".join(f"import dinkcli.{name}" for name in CORE)
     assert not {"typer", "rich", "dinkcli.cli"} & modules_after(imports)
@@ -51,6 +52,7 @@ def test_readers_and_models_need_no_torch():
     assert "torch" not in modules_after(f"import {modules}")
 
 
+@pytest.mark.slow
 def test_the_core_needs_no_extra():
     extras = {"sklearn", "bokeh", "umap", "pandas", "onnx", "faiss", "skops"}
     names = [name for name in CORE if name not in ("estimator", "insight.report.plots")]

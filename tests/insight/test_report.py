@@ -148,6 +148,7 @@ def test_it_opens_from_disk_with_no_request_and_no_error(open_page, hostile):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_hover_click_search_and_keyboard(open_page, hostile):
     path, material = hostile
     driver = open_page(path)
@@ -205,6 +206,7 @@ def dimmed(driver) -> set[int]:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
     """Names do not overlap; hover dims the others; a card zooms in, lists its rows by distance, and
     what is listed can be copied and saved."""
@@ -272,6 +274,7 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_lasso_picks_rows(open_page, hostile):
     path, _ = hostile
     driver = open_page(path)
@@ -299,6 +302,7 @@ def test_a_lasso_picks_rows(open_page, hostile):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
     path, material = stdlib_page
     driver = open_page(path, width=400)

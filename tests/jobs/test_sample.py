@@ -150,6 +150,7 @@ def test_diverse_rows_are_farther_apart_than_others(invoke, tmp_path):
     assert scores["diverse"] > 1.1 * max(scores["random"], scores["balanced"])
 
 
+@pytest.mark.slow
 def test_weights_decide_how_often_a_row_is_drawn(invoke, data, tmp_path):
     counts, stated, n_seeds = np.zeros(400), np.zeros(400), 60
     for seed in range(n_seeds):

@@ -109,6 +109,7 @@ def test_assign_with_fewer_clusters_keeps_the_ids_and_leaves_gaps(invoke, retrai
     assert "3 vanished, 0 new" in result.stderr
 
 
+@pytest.mark.slow
 def test_train_stores_the_old_ids(invoke, retrained, tmp_path):
     old, _, z = retrained
     arguments = ["train", "x.npy", "--match", "old.safetensors", "--seed", 7, "-o", "n.safetensors"]

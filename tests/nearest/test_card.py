@@ -66,6 +66,7 @@ def test_labels_by_tf32_are_those_of_float64(there):
     assert (rough.argmin(1).cpu() != expected).any()
 
 
+@pytest.mark.slow
 def test_tf32_of_the_program_around_changes_nothing(there):
     """Containers of a vendor switch it on in the environment; so do many programs."""
     z, centers = rows_and_centers(d=24)  # too small for short products of dink's own

@@ -36,6 +36,7 @@ def nasty(seed):
 
 
 @pytest.mark.parametrize("short", ["1", "0"])
+@pytest.mark.slow
 def test_labels_are_those_of_mapped_rows(short, monkeypatch):
     monkeypatch.setenv("DINK_SHORT_PRODUCTS", short)
     for seed in range(60):

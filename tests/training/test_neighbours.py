@@ -66,6 +66,7 @@ def test_it_agrees_better_with_the_digits_than_any_kmeans(model, digits):
     assert normalized_mutual_info_score(labels, dinkcli.assign(model, rows)) > 0.81
 
 
+@pytest.mark.slow
 def test_stretched_blobs_are_found():
     rows, labels = make_blobs(2000, n_features=16, centers=8, random_state=3, center_box=(-3, 3))
     rng = np.random.default_rng(0)
@@ -115,6 +116,7 @@ def test_the_file_holds_it_all(model, digits, tmp_path):
 
 
 @pytest.mark.parametrize("memory", [None, 100_000])
+@pytest.mark.slow
 def test_rows_read_anew_and_narrow_rows(digits, tmp_path, memory):
     rows, labels = digits
     np.save(tmp_path / "x.npy", rows.astype(np.float16))
@@ -142,6 +144,7 @@ def test_only_annealed():
         dinkcli.train(np.eye(9, dtype=np.float32), 2, metric="learned", temperature=1.0)
 
 
+@pytest.mark.slow
 def test_every_command_takes_such_a_model(invoke, digits, tmp_path):
     np.save(tmp_path / "x.npy", digits[0])
     np.save(tmp_path / "y.npy", digits[1])
@@ -188,6 +191,7 @@ def test_exports_compute_its_labels(model, digits, tmp_path, name):
     assert (found != dinkcli.assign(model, rows)).mean() < 0.001
 
 
+@pytest.mark.slow
 def test_the_estimator(digits):
     from dinkcli import DinkClustering
 
