@@ -126,10 +126,8 @@ def _serve(requests: socket.socket) -> None:
         request, descriptors, *_ = socket.recv_fds(requests, _LONGEST, 3)
         if not request:
             os._exit(0)
-        with (
-            warnings.catch_warnings()
-        ):  # newer Pythons warn of jemalloc's thread, which knows forks
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of jemalloc's thread, which knows forks
             child = os.fork()
         if child == 0:
             requests.close()
