@@ -26,8 +26,11 @@ import threading
 import warnings
 from typing import IO, Any
 
-# What a command looks up when it runs. All other variables are read when libraries load.
-HONOURED = {"COLUMNS", "PYTHONIOENCODING", "SHELL", "PYTEST_CURRENT_TEST"}
+# Variables of these families are read when libraries load; all others when a command runs.
+_WHEN_LOADED = (
+    *("ARROW", "ATEN", "BLIS", "CUDA", "DINK", "DNNL", "GOMP", "KMP", "LANG", "LC", "LD", "MALLOC"),
+    *("MKL", "NUMEXPR", "OMP", "ONEDNN", "OPENBLAS", "PYTHON", "PYTORCH", "THP", "TORCH"),
+)
 # The command line comes first: it sets how the threads of OpenMP wait.
 LIBRARIES = (
     *("dinkcli.cli", "numpy", "torch", "pyarrow", "pyarrow.parquet", "pyarrow.csv"),
@@ -41,20 +44,20 @@ class Preloaded:
     """The tests' side: starts the server with that environment and asks it for commands."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        self._env = {key: value for key, value in env.items() if key not in HONOURED}
+        self._loaded_with = _when_loaded(env)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.server = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
-                env=self._env,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
 
     def takes(self, options: dict[str, Any]) -> bool:
         """Whether a fork gives what ``subprocess.run`` gives with these options."""
-        env = {key: value for key, value in options["env"].items() if key not in HONOURED}
-        return env == self._env and options.keys() <= {"cwd", "env", "input", "stdin", "text"}
+        same = _when_loaded(options["env"]) == self._loaded_with
+        return same and options.keys() <= {"cwd", "env", "input", "stdin", "text"}
 
     def run(
         self,
@@ -96,6 +99,14 @@ class Preloaded:
     def close(self) -> None:
         self._socket.close()
         self.server.wait()
+
+
+def _when_loaded(env: dict[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(_WHEN_LOADED) and name != "PYTHONIOENCODING"
+    }
 
 
 def _read(end: int, found: dict[int, bytes]) -> None:
