@@ -128,6 +128,7 @@ def assign(
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
         from dinkcli.cli import assign_run
+        from dinkcli.cli.destination import Destination, save_summary
         from dinkcli.options import AssignOptions
 
         share = share_of(shard, launched())
@@ -136,7 +137,7 @@ def assign(
         options = AssignOptions(
             soft, top, distance, temperature, dtype, min_prob, max_distance, max_size
         )
-        destination = assign_run.Destination.of(
+        destination = Destination.of(
             output, format, compression, csv_safe, rows_per_file, share, resume, json_file
         )
         wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim, bits=bits)
@@ -166,7 +167,7 @@ def assign(
                 counts, written = run(job, target, device, show)
         summary = assign_run.summary_of(job, target, counts, written, time.monotonic() - started)
         if destination.json_file is not None:
-            assign_run.save_summary(summary, destination.json_file)
+            save_summary(summary, destination.json_file)
         if silent:
             return
         if not quiet:

@@ -86,7 +86,7 @@ def dedup(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
-        from dinkcli.cli.assign_run import Destination
+        from dinkcli.cli.destination import Destination
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import DedupOptions
 

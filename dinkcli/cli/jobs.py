@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.cli.assign_run import Destination, save_summary
 from dinkcli.cli.console import printable, say, show_notes
+from dinkcli.cli.destination import Destination, save_summary
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.errors import UsageError
 

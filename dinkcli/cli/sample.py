@@ -82,7 +82,8 @@ def sample(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
-        from dinkcli.cli.assign_run import Destination, levels_of
+        from dinkcli.cli.assign_run import levels_of
+        from dinkcli.cli.destination import Destination
         from dinkcli.cli.jobs import JobRun
         from dinkcli.jobs.asked import SampleOptions
 
