@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # A fixed torch, so that every machine tests the same one. dink itself takes any from 2.2 on.
 TORCH ?= torch==2.13.0
+# Two workers of two threads each would wait for one another on two cores.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 BIN := .venv/bin
 
 .PHONY: demo test test-quick fuzz check bench clean
@@ -14,10 +16,10 @@ demo: .venv/installed
 	@echo "Next: $(BIN)/dink inspect .venv/stdlib.dink.safetensors --tree"
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-quick: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 fuzz: .venv/tests
 	$(BIN)/python tests/fuzz/campaign.py --inputs 10000
