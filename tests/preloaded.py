@@ -28,7 +28,7 @@ from typing import IO, Any
 
 # Variables of these families are read when libraries load; all others when a command runs.
 _WHEN_LOADED = (
-    *("ARROW", "ATEN", "BLIS", "CUDA", "DINK", "DNNL", "GOMP", "KMP", "LANG", "LC", "LD", "MALLOC"),
+    *("ARROW", "ATEN", "BLIS", "CUDA", "DINK", "DNNL", "GOMP", "LANG", "LC", "LD", "MALLOC"),
     *("MKL", "NUMEXPR", "OMP", "ONEDNN", "OPENBLAS", "PYTHON", "PYTORCH", "THP", "TORCH"),
 )
 # The command line comes first: it sets how the threads of OpenMP wait.
