@@ -117,14 +117,16 @@ def test_how_it_ends(other, tmp_path):
         assert forked.stderr.splitlines()[-1:] == fresh.stderr.splitlines()[-1:]
 
 
-def test_what_it_cannot_honour_starts_afresh(preloaded):
-    env = environment()
+def test_what_it_cannot_honour_starts_afresh():
+    env = environment()  # libraries that other tests use may have added to it since
+    preloaded = Preloaded(env)
     assert preloaded.takes({"env": env, "cwd": ".", "text": True, "input": ""})
     for name in ("COLUMNS", "PYTHONIOENCODING", "SHELL", "TRITON_INTERPRET"):
         assert preloaded.takes({"env": env | {name: "1"}})
     for name in ("OMP_NUM_THREADS", "PYTHONHASHSEED", "LC_ALL", "DINK_DEBUG"):
         assert not preloaded.takes({"env": env | {name: "7"}})
     assert not preloaded.takes({"env": env, "preexec_fn": os.getpid})
+    preloaded.close()
 
 
 def test_nothing_was_computed_before(preloaded, tmp_path):
