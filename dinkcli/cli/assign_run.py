@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.destination import Destination
+from dinkcli.cli.destination import Destination, about, still_missing
 from dinkcli.cli.shares import is_silent
 from dinkcli.errors import UsageError
 
@@ -101,13 +101,10 @@ def summary_of(
     job: Job, target: Output, counts: Counts, written: Written, seconds: float
 ) -> dict[str, Any]:
     """The summary as plain JSON."""
+    output, format = None if target.stream else target.path, target.encoding.format
     summary = {
         "rows": written.rows,
-        "output": None if target.stream else printable(target.path),
-        "format": target.encoding.format,
-        "model": printable(job.model_name),
-        "fingerprint": job.model.fingerprint,
-        "n_clusters": job.model.n_clusters,
+        **about(output, format, job.model, job.model_name),
         "cluster_sizes": counts.sizes.tolist(),
         "outliers": counts.outliers,
         "bad_rows": counts.bad,
@@ -156,6 +153,5 @@ def show_summary(summary: dict[str, Any]) -> None:
         bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
         say(
             f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
-            f"in {summary['seconds']:.1f} s"
-            + ("" if summary.get("complete", True) else "; parts of other shares are missing yet")
+            f"in {summary['seconds']:.1f} s{still_missing(summary)}"
         )

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dinkcli.cli.console import printable
 from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream, warn_if_unfinished
 from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
@@ -151,6 +152,22 @@ class Destination:
         stream = sys.stdout.buffer if self.output is None else None
         name = self.output or "standard output"
         return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream), n_rows
+
+
+def about(output: str | None, format: str, model: Model, name: str) -> dict[str, Any]:
+    """What each summary says of the output, None for standard output, and of the model."""
+    return {
+        "output": None if output is None else printable(output),
+        "format": format,
+        "model": printable(name),
+        "fingerprint": model.fingerprint,
+        "n_clusters": model.n_clusters,
+    }
+
+
+def still_missing(summary: dict[str, Any]) -> str:
+    """What a sentence about the output ends with."""
+    return "" if summary.get("complete", True) else "; parts of other shares are missing yet"
 
 
 def save_summary(summary: dict[str, Any], path: str) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.destination import Destination, save_summary
+from dinkcli.cli.console import say, show_notes
+from dinkcli.cli.destination import Destination, about, save_summary, still_missing
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.errors import UsageError
 
@@ -172,15 +172,9 @@ class JobRun:
 
     def about(self, job: Job, written: Written) -> dict[str, Any]:
         """The part of a summary that jobs share."""
-        output = self.destination.output
-        found = {
-            "output": None if output is None else printable(output),
-            "format": self.destination.encoding.format,
-            "model": printable(job.model_name),
-            "fingerprint": job.model.fingerprint,
-            "n_clusters": job.model.n_clusters,
-            "written_rows": written.rows,
-        }
+        output, format = self.destination.output, self.destination.encoding.format
+        found = about(output, format, job.model, job.model_name)
+        found["written_rows"] = written.rows
         if written.parts is not None:
             found["parts"] = written.parts
         if self.destination.share is not None:
@@ -196,8 +190,7 @@ class JobRun:
         if as_json:
             say(json.dumps(summary), whole=True)
         elif sentence:
-            missing = summary.get("complete", True) is False
-            say(sentence + ("; parts of other shares are missing yet" if missing else ""))
+            say(sentence + still_missing(summary))
 
 
 def _identity(job: Job) -> dict[str, Any]:
