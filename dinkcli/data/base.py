@@ -183,6 +183,11 @@ class Reader:
         raise NotImplementedError
 
 
+def and_more(name: str, number: int) -> str:
+    """What several inputs are called: the first of them, and how many more there are."""
+    return name + (f" and {number - 1} more" if number > 1 else "")
+
+
 def total(counts: Iterable[int | None]) -> int | None:
     """The sum of numbers of rows; None where one is not known."""
     known = list(counts)

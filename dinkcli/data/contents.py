@@ -44,7 +44,12 @@ def open_contents(source: Source, columns: Columns, head: bytes) -> Reader:
         head = source.head(HEAD_BYTES)
         if not head:
             raise InputError(f"{source.name}: nothing is in this {codec} file")
-    elif not source.n_bytes and source.path is None and head and not _is_streamable(head):
+    elif (
+        not source.n_bytes
+        and source.path is None
+        and head
+        and not head.startswith(arrow.STREAM_MAGIC)  # which comes in order, like npy
+    ):
         source = Kept(source)
     return (
         _open_binary(source, columns, head)
@@ -142,10 +147,6 @@ def _is_binary(head: bytes) -> bool:
     """Whether something has to be read from anywhere in the file."""
     known = (npy.MAGIC, b"PK\x03\x04", *TABLES, hdf5.MAGIC)
     return head.startswith(known) or words.binary_layout(head) is not None
-
-
-def _is_streamable(head: bytes) -> bool:
-    return head.startswith((npy.MAGIC, arrow.STREAM_MAGIC))
 
 
 def _found(head: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, total
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, and_more, total
 from dinkcli.data.sidecars import Sidecars
 from dinkcli.data.usable import checked
 from dinkcli.errors import InputError, UsageError
@@ -124,8 +124,7 @@ class DataSet:
 
     @property
     def name(self) -> str:
-        more = len(self.readers) - 1
-        return self.readers[0].path + (f" and {more} more" if more else "")
+        return and_more(self.readers[0].path, len(self.readers))
 
     def blocks(
         self,

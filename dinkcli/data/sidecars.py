@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Reader, total
+from dinkcli.data.base import Block, Reader, and_more, total
 from dinkcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Sidecar:
                 "one file for the rows of all of them, or one for each"
             )
         if len(self.given) == 1:
-            inputs = [(_and_more(inputs[0][0], len(inputs)), total(rows for _, rows in inputs))]
+            inputs = [(and_more(inputs[0][0], len(inputs)), total(rows for _, rows in inputs))]
         for given, count, (name, n_rows) in zip(self.given, self.counts, inputs, strict=True):
             if n_rows is not None and n_rows != count:
                 what = _many(count, self.option.removeprefix("--").removesuffix("s"))
@@ -117,7 +117,7 @@ class Sidecars:
         inputs, at = [], 0
         for number in self.parts:
             rows = total(counts[at : at + number])
-            inputs.append((_and_more(readers[at].path, number), rows))
+            inputs.append((and_more(readers[at].path, number), rows))
             at += number
         for each in self.columns:
             each.check(inputs)
@@ -151,10 +151,6 @@ def attached(data: DataSet, **values: Any) -> DataSet:
     beside = Sidecars(tuple(found), (len(data.readers),))
     beside.check(data.readers, [reader.n_rows for reader in data.readers])
     return replace(data, columns=replace(data.columns, **named), beside=beside)
-
-
-def _and_more(name: str, number: int) -> str:
-    return name + (f" and {number - 1} more" if number > 1 else "")
 
 
 def _many(number: int, what: str) -> str:
