@@ -21,6 +21,9 @@ from dinkcli.models.model import Model
 if TYPE_CHECKING:
     import torch
 
+_ENOUGH = 0.8  # of the rows of a cluster, for its name
+_MOST = 3  # labels in it
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -53,10 +56,6 @@ class Evaluation:
                 "counts": self.table.tolist(),
             },
         }
-
-
-_ENOUGH = 0.8  # of the rows of a cluster, for its name
-_MOST = 3  # labels in it
 
 
 def evaluate(

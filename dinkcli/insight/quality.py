@@ -18,6 +18,8 @@ from dinkcli.models.model import Model
 if TYPE_CHECKING:
     import torch
 
+OnRows = Callable[[str, int], None]
+
 _CLOSE = 1.05  # second distance over first
 
 
@@ -106,9 +108,6 @@ class SecondPass:
         squares = squares_to(self.means, view.z, view.labels)
         self.squares += np.bincount(view.labels, squares, k)
         self.distances += np.bincount(view.labels, np.sqrt(squares), k)
-
-
-OnRows = Callable[[str, int], None]
 
 
 def measured(
