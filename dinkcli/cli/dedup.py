@@ -86,9 +86,9 @@ def dedup(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
+        from dinkcli.assigning.jobs.asked import DedupOptions
         from dinkcli.cli.destination import Destination
         from dinkcli.cli.jobs import JobRun
-        from dinkcli.jobs.asked import DedupOptions
 
         if threshold is None and distance is None:
             threshold = 0.95
@@ -106,9 +106,9 @@ def dedup(
 
         import numpy as np
 
-        from dinkcli.jobs.dedup import DedupJob, schema_of
-        from dinkcli.jobs.dedup import dedup as find
-        from dinkcli.jobs.table import kept_rows
+        from dinkcli.assigning.jobs.dedup import DedupJob, schema_of
+        from dinkcli.assigning.jobs.dedup import dedup as find
+        from dinkcli.assigning.jobs.table import kept_rows
 
         job = DedupJob(model, data, options, old, model_path)
         shown = schema_of(options, old is not None)

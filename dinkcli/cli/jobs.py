@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from dinkcli.assigning.jobs.dedup import DedupJob
+    from dinkcli.assigning.jobs.sample import SampleJob
+    from dinkcli.assigning.jobs.survey import OnStep
+    from dinkcli.assigning.jobs.table import Found, Table
+    from dinkcli.assigning.jobs.workplace import Workplace
     from dinkcli.assigning.pipeline import Written
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
-    from dinkcli.jobs.dedup import DedupJob
-    from dinkcli.jobs.sample import SampleJob
-    from dinkcli.jobs.survey import OnStep
-    from dinkcli.jobs.table import Found, Table
-    from dinkcli.jobs.workplace import Workplace
     from dinkcli.models.model import Model
 
     Job = DedupJob | SampleJob
@@ -80,7 +80,7 @@ class JobRun:
     @contextmanager
     def work(self, run: dict[str, Any]) -> Iterator[Workplace]:
         """The folder for what is done, beside the output; elsewhere for standard output."""
-        from dinkcli.jobs.workplace import Workplace
+        from dinkcli.assigning.jobs.workplace import Workplace
 
         output = self.destination.output
         if output is None:
@@ -119,8 +119,8 @@ class JobRun:
 
     def _table(self, job: Job, columns: pa.Schema, n_rows: int | None) -> Table:
         """The layout of the output."""
+        from dinkcli.assigning.jobs.table import Table
         from dinkcli.assigning.pipeline import metadata_of
-        from dinkcli.jobs.table import Table
 
         data = job.data
         return Table(

@@ -82,10 +82,10 @@ def sample(
     """
     with error_boundary(), one_voice(launched()):
         started = time.monotonic()
+        from dinkcli.assigning.jobs.asked import SampleOptions
         from dinkcli.cli.assign_run import levels_of
         from dinkcli.cli.destination import Destination
         from dinkcli.cli.jobs import JobRun
-        from dinkcli.jobs.asked import SampleOptions
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
         share = share_of(shard, launched())
@@ -95,8 +95,8 @@ def sample(
         wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
         model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
 
-        from dinkcli.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows
-        from dinkcli.jobs.sample import sample as draw
+        from dinkcli.assigning.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows
+        from dinkcli.assigning.jobs.sample import sample as draw
 
         job = SampleJob(model, data, options, model_path)
         n_rows = wanted_rows(options, model.n_clusters)

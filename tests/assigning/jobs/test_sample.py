@@ -11,8 +11,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 import dinkcli
-from dinkcli.jobs.choose import by_weight, inclusion
-from dinkcli.jobs.quotas import balanced, on_levels, proportional
+from dinkcli.assigning.jobs.choose import by_weight, inclusion
+from dinkcli.assigning.jobs.quotas import balanced, on_levels, proportional
 from dinkcli.models.tree import parents, ward
 
 SHARES = [200, 100, 60, 30, 7, 3]

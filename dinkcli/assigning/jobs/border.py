@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
-from dinkcli.jobs.shelves import Shelves
-from dinkcli.jobs.survey import Survey
+from dinkcli.assigning.jobs.shelves import Shelves
+from dinkcli.assigning.jobs.survey import Survey
 from dinkcli.nearest.device import wide
 from dinkcli.nearest.products import products
 

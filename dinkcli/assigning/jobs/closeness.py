@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.assigning.jobs.asked import DedupOptions
 from dinkcli.assigning.with_torch import scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
-from dinkcli.jobs.asked import DedupOptions
 
 _STEP = 32  # axes are taken by so many
 _LOOKED_AT = 4096  # rows, to find the axes and how many are worth their products

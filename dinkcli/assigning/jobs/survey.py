@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner, block_rows
+from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
-from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 

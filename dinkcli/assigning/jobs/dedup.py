@@ -20,18 +20,18 @@ import pyarrow as pa
 import torch
 
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.assigning.jobs.asked import DedupOptions
+from dinkcli.assigning.jobs.border import Border, visitors
+from dinkcli.assigning.jobs.closeness import Axes, Closeness
+from dinkcli.assigning.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
+from dinkcli.assigning.jobs.pairs import Pairs
+from dinkcli.assigning.jobs.shelves import Shelves
+from dinkcli.assigning.jobs.survey import OnStep, Survey, survey
+from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
-from dinkcli.jobs.asked import DedupOptions
-from dinkcli.jobs.border import Border, visitors
-from dinkcli.jobs.closeness import Axes, Closeness
-from dinkcli.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
-from dinkcli.jobs.pairs import Pairs
-from dinkcli.jobs.shelves import Shelves
-from dinkcli.jobs.survey import OnStep, Survey, survey
-from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 
 _UNIT_ROWS = 1 << 16  # of clusters compared between two saves

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.jobs.border import SLACK
-from dinkcli.jobs.closeness import Axes, Closeness
-from dinkcli.jobs.groups import Groups
-from dinkcli.jobs.shelves import Shelves
+from dinkcli.assigning.jobs.border import SLACK
+from dinkcli.assigning.jobs.closeness import Axes, Closeness
+from dinkcli.assigning.jobs.groups import Groups
+from dinkcli.assigning.jobs.shelves import Shelves
 
 _BLOCK = 1024  # rows compared with as many at once: scores that a core keeps close
 _FILL_BYTES = 32 << 20

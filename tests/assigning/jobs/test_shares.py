@@ -20,8 +20,7 @@ JOBS = {
 # Units of so few rows that there are some for every process.
 SCRIPT = """
 import os, sys
-import dinkcli.jobs.survey as survey, dinkcli.jobs.dedup as dedup, dinkcli.jobs.workplace as work
-import dinkcli.jobs.shelves as shelves
+from dinkcli.assigning.jobs import dedup, shelves, survey, workplace as work
 survey._UNIT_ROWS = dedup._UNIT_ROWS = shelves._PIECE_ROWS = 256
 made = open(os.environ["MADE"], "a") if "MADE" in os.environ else None
 from contextlib import contextmanager

@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from dinkcli.assigning.jobs import choose, quotas
+from dinkcli.assigning.jobs.asked import SampleOptions
+from dinkcli.assigning.jobs.shelves import Shelves
+from dinkcli.assigning.jobs.survey import OnStep, Survey, mixed, survey
+from dinkcli.assigning.jobs.table import Found
+from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.with_torch import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
 from dinkcli.errors import UsageError
-from dinkcli.jobs import choose, quotas
-from dinkcli.jobs.asked import SampleOptions
-from dinkcli.jobs.shelves import Shelves
-from dinkcli.jobs.survey import OnStep, Survey, mixed, survey
-from dinkcli.jobs.table import Found
-from dinkcli.jobs.workplace import Workplace
 from dinkcli.models.model import Model
 from dinkcli.models.tree import parents
 

@@ -16,7 +16,7 @@ from conftest import environment
 from scipy.sparse.csgraph import connected_components
 
 import dinkcli
-from dinkcli.jobs.groups import Groups, kept_of
+from dinkcli.assigning.jobs.groups import Groups, kept_of
 
 LEVELS = (0.999, 0.97, 0.951, 0.949, 1.0)
 
@@ -185,8 +185,8 @@ def test_little_memory_and_many_repeats(invoke, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", rng.permutation(z))
     z = np.load(tmp_path / "x.npy")
     dinkcli.Model(z[:1].copy(), np.ones(1), "cosine").save(tmp_path / "m.safetensors")
-    monkeypatch.setattr("dinkcli.jobs.pairs._BLOCK", 64)
-    monkeypatch.setattr("dinkcli.jobs.dedup._UNIT_ROWS", 10)
+    monkeypatch.setattr("dinkcli.assigning.jobs.pairs._BLOCK", 64)
+    monkeypatch.setattr("dinkcli.assigning.jobs.dedup._UNIT_ROWS", 10)
     invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--memory", "10kB")
     np.testing.assert_array_equal(read("d.parquet", "group")[0], groups_of(similarities(z) >= 0.95))
 
@@ -215,7 +215,7 @@ def test_bad_rows(invoke, cosine, tmp_path):
 def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, parts):
     invoke("dedup", "m.safetensors", "x.npy", "-o", "whole", "--format", "csv", *parts)
     script = (
-        "import os, dinkcli.data.atomic as atomic, dinkcli.jobs.workplace as workplace\n"
+        "import os, dinkcli.data.atomic as atomic, dinkcli.assigning.jobs.workplace as workplace\n"
         "from contextlib import contextmanager\n"
         "@contextmanager\n"
         "def dying(target, replace=True):\n"

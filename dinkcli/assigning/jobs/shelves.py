@@ -10,9 +10,9 @@ import os
 
 import numpy as np
 
+from dinkcli.assigning.jobs.survey import OnStep
+from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.data.dataset import DataSet
-from dinkcli.jobs.survey import OnStep
-from dinkcli.jobs.workplace import Workplace
 
 _PIECE_ROWS = 1 << 18  # between two saves: a second or so of reading and writing
 
