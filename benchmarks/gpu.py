@@ -40,7 +40,7 @@ from dinkcli.training import held
 from dinkcli.training.rows import open_rows
 
 SHAPES = (10**6, 128, 1000), (10**6, 384, 1000), (200_000, 768, 4096), (10**7, 64, 100)
-SMALL = ((3_000, 16, 20), (2_000, 24, 60))
+SMALL = ((2_000, 16, 10), (1_000, 24, 30))
 WAYS = {
     "as it comes": {},
     "without the kernel": {"DINK_TRITON": "0"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,35 +44,35 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in drop}
 
 
-@pytest.fixture(scope="session")
-def preloaded() -> Iterator[Preloaded | None]:
-    """A process that has loaded torch and the like, where those can be forked."""
-    if sys.platform != "linux":
-        yield None
-        return
+@functools.cache
+def preloaded() -> Preloaded:
+    """A process that has loaded torch and the like, to be forked; Linux only."""
     server = Preloaded(environment())
-    yield server
-    server.close()
+    atexit.register(server.close)
+    return server
+
+
+def python() -> str:
+    """The path of a Python that has loaded its libraries already, where such can be forked.
+
+    For tests of whole processes: what it starts sees limits of the server, and a hash seed of its.
+    """
+    return preloaded().python if sys.platform == "linux" else sys.executable
 
 
 @pytest.fixture
-def dink(tmp_path: Path, preloaded: Preloaded | None) -> Dink:
+def dink(tmp_path: Path) -> Dink:
     """``dink(*args, code=0)`` runs the command in an empty folder and checks the exit code.
 
-    ``fresh=True`` for a process that loads its libraries itself, as those have to whose environment
-    says how, and that has its own seed of Python's hashes.
+    ``fresh=True`` for a process that loads its libraries itself, with its own seed of hashes.
     """
 
     def run(
         *args: object, code: int = 0, fresh: bool = False, **options: Any
     ) -> subprocess.CompletedProcess:
         options = {"cwd": tmp_path, "text": True, "env": environment(), **options}
-        arguments = list(map(str, args))
-        if preloaded is None or fresh or not preloaded.takes(options):
-            command = [sys.executable, "-m", "dinkcli", *arguments]
-            result = subprocess.run(command, capture_output=True, **options)
-        else:
-            result = preloaded.run(arguments, **options)
+        command = [sys.executable if fresh else python(), "-m", "dinkcli", *map(str, args)]
+        result = subprocess.run(command, capture_output=True, **options)
         assert result.returncode == code, (result.returncode, result.stdout, result.stderr)
         assert "Traceback" not in str(result.stderr)
         return result
@@ -177,7 +179,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bin").mkdir()
     for name, arguments in (("dink", "-m dinkcli"), ("python", "")):
         script = folder / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(python())} {arguments} "$@"\n')
         script.chmod(0o755)
     return folder
 

@@ -1,13 +1,16 @@
-"""The command in a process of its own that need not load its libraries.
+"""Python that need not load its libraries: for tests that start the command hundreds of times.
 
 Most of what a short command does is to import torch and pyarrow. Here one process, the server, has
-imported them, and each command is a fork of it, with its own arguments, folder, environment and
-pipes. What a fork cannot honour (``Preloaded.takes``) is for a process that starts afresh.
+imported them, and what is started with ``python`` becomes a fork of it, with its own arguments,
+folder, environment and standard streams: ``-m module`` or ``-c code``. Anything that a fork cannot
+honour (another flag, more open files, variables that libraries read when they load) is started
+afresh. Exit codes, signals in both directions and pipes are those of a process of its own.
 
 The modules of dinkcli themselves are loaded by each command, in the order that it chooses. Nothing
 may be computed before the fork: the threads that OpenMP would start for it do not survive one.
 
-Run as a script this file is the server; its argument is the descriptor of a socket.
+Run as a script this file is the server; its arguments are the path of its socket and a descriptor
+that is closed when it is to end.
 """
 
 from __future__ import annotations
@@ -15,151 +18,163 @@ from __future__ import annotations
 import gc
 import importlib
 import io
-import json
-import locale
 import os
 import runpy
+import selectors
+import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
+import types
 import warnings
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 # Variables of these families are read when libraries load; all others when a command runs.
 _WHEN_LOADED = (
     *("ARROW", "ATEN", "BLIS", "CUDA", "DINK", "DNNL", "GOMP", "LANG", "LC", "LD", "MALLOC"),
     *("MKL", "NUMEXPR", "OMP", "ONEDNN", "OPENBLAS", "PYTHON", "PYTORCH", "THP", "TORCH"),
 )
+_NOT_WHEN_LOADED = ("PYTHONIOENCODING", "TORCHELASTIC_", "TORCH_NCCL_")
 # The command line comes first: it sets how the threads of OpenMP wait.
 LIBRARIES = (
     *("dinkcli.cli", "numpy", "torch", "pyarrow", "pyarrow.parquet", "pyarrow.csv"),
     *("pyarrow.json", "pyarrow.compute", "safetensors.numpy", "rich.console", "rich.table"),
     *("rich.progress", "scipy.optimize", "scipy.sparse.csgraph", "bokeh.embed", "bokeh.plotting"),
+    "torch.distributed.run",
 )
 _LONGEST = 1 << 17  # bytes of a request
 
 
 class Preloaded:
-    """The tests' side: starts the server with that environment and asks it for commands."""
+    """The server, and the path of a ``python`` whose processes are forks of it."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        self._loaded_with = _when_loaded(env)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.server = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-
-    def takes(self, options: dict[str, Any]) -> bool:
-        """Whether a fork gives what ``subprocess.run`` gives with these options."""
-        same = _when_loaded(options["env"]) == self._loaded_with
-        return same and options.keys() <= {"cwd", "env", "input", "stdin", "text"}
-
-    def run(
-        self,
-        arguments: list[str],
-        *,
-        cwd: str | os.PathLike[str],
-        env: dict[str, str],
-        text: bool = False,
-        stdin: IO[Any] | None = None,
-        input: str | bytes | None = None,
-    ) -> subprocess.CompletedProcess:
-        """As ``subprocess.run`` of ``python -m dinkcli`` with its output captured."""
-        pipes = [os.pipe() for _ in range(3 if input is not None else 2)]
-        (out, out_end), (err, err_end) = pipes[:2]
-        source, *feed = pipes[2] if input is not None else (stdin.fileno() if stdin else 0,)
-        request = json.dumps([arguments, os.fspath(cwd), env]).encode()
-        assert len(request) < _LONGEST
-        socket.send_fds(self._socket, [request], [source, out_end, err_end])
-        for end in (out_end, err_end, *([source] if feed else [])):
-            os.close(end)
-
-        found: dict[int, bytes] = {}
-        jobs = [threading.Thread(target=_read, args=(end, found)) for end in (out, err)]
-        if input is not None:
-            data = input.encode(locale.getpreferredencoding()) if isinstance(input, str) else input
-            jobs.append(threading.Thread(target=_write, args=(feed[0], data)))
-        for job in jobs:
-            job.start()
-        for job in jobs:
-            job.join()
-        answer = self._socket.recv(64)
-        if not answer:
-            raise RuntimeError("the process with loaded libraries is gone")
-        output = [found[end] for end in (out, err)]
-        return subprocess.CompletedProcess(
-            ["dink", *arguments], int(answer), *(map(_decoded, output) if text else output)
+        self._folder = Path(tempfile.mkdtemp(prefix="dink-"))
+        path, python = self._folder / "socket", self._folder / "python"
+        client = Path(__file__).with_name("forked.py")
+        words = map(shlex.quote, [sys.executable, "-S", "-E", str(client), str(path)])
+        python.write_text(f'#!/bin/sh\nexec {" ".join(words)} {shlex.quote(sys.executable)} "$@"\n')
+        python.chmod(0o755)
+        self.python = str(python)
+        theirs, self._life = os.pipe()
+        self.server = subprocess.Popen(
+            [sys.executable, __file__, str(path), str(theirs)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs],
         )
+        os.close(theirs)
+        assert self.server.stdout is not None and self.server.stdout.readline() == b"ready\n"
 
     def close(self) -> None:
-        self._socket.close()
-        self.server.wait()
+        os.close(self._life)
+        self.server.communicate()
+        shutil.rmtree(self._folder)
+
+
+class _Server:
+    def __init__(self, path: str, life: int) -> None:
+        self._loaded_with = _when_loaded(dict(os.environ))
+        self._running: dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(path)
+        self._listener.listen(64)
+        self._life = life
+        self._selector.register(life, selectors.EVENT_READ, self._end)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._begin)
+
+    def serve(self) -> tuple:
+        """Returns in the forks only, what they have to become."""
+        while True:
+            for key, _ in self._selector.select():
+                asked = key.data()
+                if asked:
+                    return asked
+
+    def _end(self) -> None:
+        for child in self._running:
+            os.kill(child, signal.SIGKILL)
+        os._exit(0)
+
+    def _begin(self) -> tuple | None:
+        client, _ = self._listener.accept()
+        request, descriptors, *_ = socket.recv_fds(client, _LONGEST, 3)
+        if not request:
+            client.close()
+            return None
+        cwd, n_arguments, *words = request.decode("utf-8", "surrogateescape").split("\0")
+        arguments, variables = words[: int(n_arguments)], words[int(n_arguments) :]
+        env = dict(variable.split("=", 1) for variable in variables)
+        if len(descriptors) == 3 and _when_loaded(env) == self._loaded_with:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of jemalloc's thread, which knows forks
+                child = os.fork()
+            if child == 0:
+                self._leave(client)
+                return arguments, cwd, env, descriptors
+            self._watch(child, client)
+        else:
+            client.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+
+    def _leave(self, client: socket.socket) -> None:
+        """Closes in a fork what belongs to the server."""
+        self._selector.close()
+        for each in (self._listener, client, *self._running.values()):
+            each.close()
+        os.close(self._life)
+
+    def _watch(self, child: int, client: socket.socket) -> None:
+        """Tells the client how the child ends; ends the child if the client is killed before."""
+        process = os.pidfd_open(child)
+        self._running[child] = client
+
+        def ended() -> None:
+            _, status = os.waitpid(child, 0)
+            try:
+                client.send(str(os.waitstatus_to_exitcode(status)).encode())
+            except BrokenPipeError:
+                pass
+            for each in (process, client):
+                if each in self._selector.get_map():
+                    self._selector.unregister(each)
+            os.close(process)
+            client.close()
+            del self._running[child]
+
+        def gone() -> None:
+            self._selector.unregister(client)
+            os.kill(child, signal.SIGKILL)
+
+        self._selector.register(process, selectors.EVENT_READ, ended)
+        self._selector.register(client, selectors.EVENT_READ, gone)
+        client.send(str(child).encode())
 
 
 def _when_loaded(env: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in env.items()
-        if name.startswith(_WHEN_LOADED) and name != "PYTHONIOENCODING"
+        if name.startswith(_WHEN_LOADED) and not name.startswith(_NOT_WHEN_LOADED)
     }
 
 
-def _read(end: int, found: dict[int, bytes]) -> None:
-    with open(end, "rb") as stream:
-        found[end] = stream.read()
-
-
-def _write(end: int, data: bytes) -> None:
-    try:
-        with open(end, "wb", buffering=0) as stream:
-            view = memoryview(data)
-            while view:
-                view = view[stream.write(view) :]
-    except BrokenPipeError:
-        pass  # the command wants no more
-
-
-def _decoded(data: bytes) -> str:
-    return io.TextIOWrapper(io.BytesIO(data)).read()
-
-
-def _serve(requests: socket.socket) -> None:
-    """Returns in the forks only, which have become the process that was asked for."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    gc.freeze()  # what is loaded is not looked through, and so not copied, by each fork
-    while True:
-        request, descriptors, *_ = socket.recv_fds(requests, _LONGEST, 3)
-        if not request:
-            os._exit(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of jemalloc's thread, which knows forks
-            child = os.fork()
-        if child == 0:
-            requests.close()
-            _become(*json.loads(request), descriptors)
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
-        _, status = os.waitpid(child, 0)
-        requests.send(str(os.waitstatus_to_exitcode(status)).encode())
-
-
 def _become(arguments: list[str], cwd: str, env: dict[str, str], descriptors: list[int]) -> None:
-    """Gives this process what ``python -m dinkcli`` finds when it starts."""
+    """Gives this process what Python finds when it starts, and runs what was asked for."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = ["dinkcli", *arguments]
-    sys.path[0] = os.getcwd()
     encoding, _, errors = env.get("PYTHONIOENCODING", "").partition(":")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         buffer: Any = os.fdopen(number, "wb" if number else "rb", closefd=False)
@@ -169,16 +184,31 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str], descriptors: li
             encoding or getattr(sys, name).encoding,
             "backslashreplace" if name == "stderr" else errors or getattr(sys, name).errors,
             newline="\n" if number else None,
-            line_buffering=name == "stderr",
+            line_buffering=name == "stderr" or buffer.isatty(),
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    kind, what, *rest = arguments
+    if kind == "-m":
+        sys.argv, sys.path[0] = [what, *rest], os.getcwd()
+        if what != "dinkcli":
+            sys.modules.pop(what, None)  # Python warns of modules that are run a second time
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = ["-c", *rest], ""
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), main.__dict__)
 
 
 if __name__ == "__main__":
+    server = _Server(sys.argv[1], int(sys.argv[2]))
     try:
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        gc.freeze()  # what is loaded is not looked through, and so not copied, by each fork
+        print("ready", flush=True)
+        asked = server.serve()
     except KeyboardInterrupt:
         os._exit(130)  # pytest has been stopped as well
-    # Out of here, so that Python itself ends the process with its exit code and its last words.
-    runpy.run_module("dinkcli", run_name="__main__", alter_sys=True)
+    # Out of there, so that Python itself ends the process with its exit code and last words.
+    _become(*asked)

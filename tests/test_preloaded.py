@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, environment
+from conftest import SAMPLES, environment, preloaded, python
 from preloaded import Preloaded
 
 DIGITS = str(SAMPLES / "digits.npy")
@@ -20,9 +20,19 @@ pytestmark = [
 ]
 
 
-def afresh(arguments, **options):
-    command = [sys.executable, "-m", "dinkcli", *arguments]
+def run(program, arguments, **options):
+    command = [program, "-m", "dinkcli", *arguments]
     return subprocess.run(command, capture_output=True, **options)
+
+
+def afresh(arguments, **options):
+    return run(sys.executable, arguments, **options)
+
+
+def is_forked(program, **options):
+    """Whether that is a process which has loaded torch before it began."""
+    command = [program, "-c", "import sys; print('torch' in sys.modules)"]
+    return subprocess.run(command, capture_output=True, **options).stdout == b"True\n"
 
 
 @pytest.fixture(scope="module")
@@ -49,31 +59,32 @@ def model(tmp_path_factory):
         (["--version"], 0, {}),
     ],
 )
-def test_it_is_as_a_fresh_process(preloaded, model, tmp_path, arguments, code, options):
+def test_it_is_as_a_fresh_process(model, tmp_path, arguments, code, options):
     arguments = [model if argument == "MODEL" else argument for argument in arguments]
     results = []
-    for name, run in (("forked", preloaded.run), ("afresh", afresh)):
+    for name, program in (("forked", python()), ("afresh", sys.executable)):
         (tmp_path / name).mkdir()
-        found = run(arguments, **{"cwd": tmp_path / name, "env": environment(), **options})
+        found = run(program, arguments, **{"cwd": tmp_path / name, "env": environment(), **options})
         files = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         results.append((found.returncode, found.stdout, found.stderr, files))
     assert results[0] == results[1]
     assert results[0][0] == code
 
 
-def test_standard_input_from_a_file(preloaded, model, tmp_path):
+def test_standard_input_from_a_file(model, tmp_path):
     results = []
-    for run in (preloaded.run, afresh):
+    for program in (python(), sys.executable):
         with open(DIGITS, "rb") as stdin:
-            results.append(
-                run(["assign", model, "-"], cwd=tmp_path, env=environment(), stdin=stdin)
+            found = run(
+                program, ["assign", model, "-"], cwd=tmp_path, env=environment(), stdin=stdin
             )
+        results.append(found)
     assert results[0].stdout == results[1].stdout != b""
     assert results[0].returncode == 0
 
 
-def test_more_input_than_is_read(preloaded, tmp_path):
-    found = preloaded.run(["info", "-"], cwd=tmp_path, env=environment(), input=bytes(1 << 22))
+def test_more_input_than_is_read(tmp_path):
+    found = run(python(), ["info", "-"], cwd=tmp_path, env=environment(), input=bytes(1 << 22))
     assert found.returncode == 1
 
 
@@ -110,7 +121,7 @@ def test_how_it_ends(other, tmp_path):
         ("sys.stdout.close(); os.close(1)", 0),
         ("import atexit; atexit.register(print, 'end')", 0),
     ):
-        forked = other.run([line], cwd=tmp_path, env=env)
+        forked = run(other.python, [line], cwd=tmp_path, env=env)
         fresh = afresh([line], cwd=tmp_path, env=env)
         assert forked.returncode == fresh.returncode == code, line
         assert forked.stdout == fresh.stdout, line
@@ -118,20 +129,45 @@ def test_how_it_ends(other, tmp_path):
 
 
 def test_what_it_cannot_honour_starts_afresh():
-    env = environment()  # libraries that other tests use may have added to it since
-    preloaded = Preloaded(env)
-    assert preloaded.takes({"env": env, "cwd": ".", "text": True, "input": ""})
-    for name in ("COLUMNS", "PYTHONIOENCODING", "SHELL", "TRITON_INTERPRET"):
-        assert preloaded.takes({"env": env | {name: "1"}})
-    for name in ("OMP_NUM_THREADS", "PYTHONHASHSEED", "LC_ALL", "DINK_DEBUG"):
-        assert not preloaded.takes({"env": env | {name: "7"}})
-    assert not preloaded.takes({"env": env, "preexec_fn": os.getpid})
-    preloaded.close()
+    env = environment()
+    assert is_forked(python(), env=env)
+    for name in ("COLUMNS", "PYTHONIOENCODING", "SHELL", "TRITON_INTERPRET", "TORCHELASTIC_X"):
+        assert is_forked(python(), env=env | {name: "ascii"})
+    for name in ("OMP_NUM_THREADS", "PYTHONHASHSEED", "DINK_DEBUG", "TORCH_X"):
+        assert not is_forked(python(), env=env | {name: "7"})
+    with open(os.devnull) as file:
+        assert not is_forked(python(), env=env, pass_fds=[file.fileno()])
+    for arguments in (["-V"], ["-W", "error", "-c", "print(1)"]):
+        found = subprocess.run([python(), *arguments], capture_output=True, env=env)
+        expected = subprocess.run([sys.executable, *arguments], capture_output=True, env=env)
+        assert found.stdout == expected.stdout != b""
 
 
-def test_nothing_was_computed_before(preloaded, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_signals_reach_it(number):
+    """And what is killed in its place takes it along."""
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [python(), "-c", code], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert int(process.stdout.readline()) != process.pid
+        process.send_signal(number)
+        assert process.stdout.read() == b""  # the end, which comes when nobody can write any more
+    assert process.returncode == -number
+
+
+def test_several_at_once():
+    """A pipe of two, and what one says when nobody reads."""
+    program = python()
+    line = f"yes | {program} -c 'import sys; [print(x) for x in sys.stdin]' 2> /dev/null | "
+    line += f"{program} -c 'print(input())'; echo ${{PIPESTATUS[1]}}"
+    found = subprocess.run(["bash", "-c", line], capture_output=True, env=environment())
+    assert found.stdout == b"y\n1\n"
+
+
+def test_nothing_was_computed_before(tmp_path):
     """No thread of torch, which a fork would lack."""
-    preloaded.run(["--version"], cwd=tmp_path, env=environment())
-    tasks = Path(f"/proc/{preloaded.server.pid}/task").iterdir()
+    run(python(), ["--version"], cwd=tmp_path, env=environment())
+    tasks = Path(f"/proc/{preloaded().server.pid}/task").iterdir()
     names = [(task / "comm").read_text().strip() for task in tasks]
     assert [name for name in names if name != "jemalloc_bg_thd"] == ["python"]

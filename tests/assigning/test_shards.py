@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import duckdb
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from conftest import environment, nearest_float64
+from conftest import environment, nearest_float64, python
 
 import dinkcli
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
@@ -45,7 +44,7 @@ def contents(folder):
 
 def started(tmp_path, *command, **variables):
     return subprocess.Popen(
-        [sys.executable, "-m", "dinkcli", *command],
+        [python(), "-m", "dinkcli", *command],
         cwd=tmp_path,
         env=environment() | variables,
         stderr=subprocess.PIPE,
@@ -54,9 +53,9 @@ def started(tmp_path, *command, **variables):
 
 
 def torchrun(tmp_path, *command):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     return subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "dinkcli", *command],
+        [python(), "-m", *launcher, python(), "-m", "dinkcli", *command],
         cwd=tmp_path,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

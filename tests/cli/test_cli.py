@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import time
 
 import duckdb
@@ -23,6 +22,7 @@ from conftest import (
     environment,
     inertia_float64,
     nearest_float64,
+    python,
     usual_softmax,
 )
 from safetensors.numpy import load_file
@@ -276,7 +276,7 @@ def test_export_to_every_format(dink, tmp_path, model):
 
 def test_a_closed_pipe_ends_quietly(dink, tmp_path, model, blobs):
     np.save(tmp_path / "big.npy", np.repeat(blobs[0], 2000, 0))
-    command = f"{sys.executable} -m dinkcli assign m.safetensors big.npy | head -n 2"
+    command = f"{python()} -m dinkcli assign m.safetensors big.npy | head -n 2"
     script = f"{command}; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment()

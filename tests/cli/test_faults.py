@@ -7,15 +7,13 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, python
 
 import dinkcli
 from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import InputError, OutputError, UsageError
-
-DINK = [sys.executable, "-m", "dinkcli"]
 
 
 @pytest.fixture
@@ -27,7 +25,9 @@ def folder(tmp_path, blobs):
 
 def shell(folder, script, **variables):
     """The exit code and standard error of a script in which ``dink`` is this code."""
-    dink = f'dink() {{ "{sys.executable}" -m dinkcli "$@"; }}\n'
+    # Limits are those of a process itself, which forks would not see.
+    program = sys.executable if "ulimit" in script else python()
+    dink = f'dink() {{ "{program}" -m dinkcli "$@"; }}\n'
     result = subprocess.run(
         ["bash", "-c", dink + script],
         cwd=folder,

@@ -7,7 +7,7 @@ import sys
 from typing import get_args
 
 import pytest
-from conftest import environment, loads_torch
+from conftest import environment, loads_torch, python
 
 from dinkcli.assigning.writers import FORMATS
 from dinkcli.cli import assign, export, options
@@ -57,7 +57,7 @@ def complete(*words):
         "COMP_WORDS": " ".join(("dink", *words)),
         "COMP_CWORD": str(len(words)),
     }
-    command = [sys.executable, "-c", "from dinkcli.cli import main; main()"]
+    command = [python(), "-c", "from dinkcli.cli import main; main()"]
     return subprocess.run(command, env=env, capture_output=True, text=True).stdout.split()
 
 

@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from conftest import environment
+from conftest import environment, python
 
 import dinkcli
 
 pytestmark = pytest.mark.slow
 
 N_ROWS = 5_000_000
-DINK = [sys.executable, "-m", "dinkcli", "assign", "m.safetensors"]
+
+
+def assign(*arguments, program=None):
+    return [program or python(), "-m", "dinkcli", "assign", "m.safetensors", *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def bash(script, folder):
 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_head_ends_a_run_that_reads_a_pipe(big, format):
-    command = f"cat big.npy | {' '.join(DINK)} - --format {format}"
+    command = f"cat big.npy | {' '.join(assign())} - --format {format}"
     result = bash(f'{command} | head -n 3; echo "${{PIPESTATUS[@]}}"', big)
     lines = result.stdout.splitlines()
     assert len(lines) == 4
@@ -63,7 +66,7 @@ def test_standard_input_to_standard_output(big):
             writer.write_batch(batch.slice(start, 300))
 
     def run(data, *options):
-        command = [*DINK, "-", *options]
+        command = assign("-", *options)
         return subprocess.run(
             command, input=data, cwd=big, env=environment(), capture_output=True, check=True
         ).stdout
@@ -86,7 +89,7 @@ def test_standard_input_to_standard_output(big):
 def test_ctrl_c_while_the_input_stalls(big):
     with open(big / "big.npy", "rb") as file, open(big / "out.csv", "wb") as output:
         process = subprocess.Popen(
-            [*DINK, "-"],
+            assign("-"),
             cwd=big,
             env=environment(),
             stdin=subprocess.PIPE,
@@ -113,7 +116,9 @@ def wait_for(process, condition):
 
 def peak(folder, *arguments):
     """Peak resident memory of a run in MB."""
-    process = subprocess.Popen([*DINK, *arguments, "-q"], cwd=folder, env=environment())
+    process = subprocess.Popen(
+        assign(*arguments, "-q", program=sys.executable), cwd=folder, env=environment()
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -130,9 +135,7 @@ def test_memory_is_flat_over_five_million_rows(big):
 
 def test_a_killed_run_leaves_the_old_file(big):
     (big / "old.csv").write_text("old")
-    process = subprocess.Popen(
-        [*DINK, "big.npy", "-o", "old.csv", "-q"], cwd=big, env=environment()
-    )
+    process = subprocess.Popen(assign("big.npy", "-o", "old.csv", "-q"), cwd=big, env=environment())
     wait_for(process, lambda: any(p.stat().st_size > 1 << 20 for p in big.glob(".old.csv.*.tmp")))
     process.kill()
     process.wait()

@@ -2,10 +2,9 @@
 
 import re
 import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, assert_shows, environment, shell
+from conftest import ROOT, assert_shows, environment, python, shell
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
@@ -36,7 +35,7 @@ def test_console_blocks(block, folder):
 @pytest.mark.parametrize("snippet", PYTHON)
 def test_python_snippets(snippet, folder):
     result = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=folder, env=environment(), capture_output=True
+        [python(), "-c", snippet], cwd=folder, env=environment(), capture_output=True
     )
     assert result.returncode == 0, result.stderr
 

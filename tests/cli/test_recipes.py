@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import duckdb
 import pytest
-from conftest import ROOT, assert_shows, environment, shell
+from conftest import ROOT, assert_shows, environment, python, shell
 
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(console|python|sql)\n(.*?)```", RECIPES, re.DOTALL)
@@ -37,7 +37,7 @@ def test_recipe(kind, block, folder, monkeypatch):
                 pytest.skip(f"{package} is not installed")
         if "pyspark" in block and shutil.which("java") is None:
             pytest.skip("there is no Java for Spark")
-        command = [sys.executable, "-c", block]
+        command = [python(), "-c", block]
         env = environment() | ENGINES
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

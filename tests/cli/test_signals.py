@@ -12,13 +12,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, python
 
 import dinkcli
 
 pytestmark = pytest.mark.slow
-
-DINK = [sys.executable, "-m", "dinkcli"]
 
 
 @pytest.fixture
@@ -28,9 +26,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(folder, *arguments):
+def start(folder, *arguments, program=None):
     return subprocess.Popen(
-        [*DINK, *arguments],
+        [program or python(), "-m", "dinkcli", *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -39,7 +37,7 @@ def start(folder, *arguments):
     )
 
 
-TRAIN = ("train", "x.npy", "-k", "300", "--device", "cpu")
+TRAIN = ("train", "x.npy", "-k", "100", "--device", "cpu")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -83,7 +81,7 @@ sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "1steps"
 main()
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [python(), "-c", script],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,7 +101,7 @@ main()
 
 
 def test_a_signal_before_the_first_step_writes_nothing(folder):
-    process = start(folder, *TRAIN)
+    process = start(folder, *TRAIN, program=sys.executable)
     time.sleep(0.5)  # still importing
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
@@ -149,7 +147,11 @@ def test_kills_at_random_moments(tmp_path, digits):
     """The real thing in small; benchmarks/kill.py does it a hundred times."""
     np.save(tmp_path / "x.npy", digits[0])
     command = ["train", "x.npy", "-k", "40", "--device", "cpu", "-q", "--n-init", "4"]
-    whole = subprocess.run([*DINK, *command, "-o", "whole.safetensors"], cwd=tmp_path)
+    whole = subprocess.run(
+        [python(), "-m", "dinkcli", *command, "-o", "whole.safetensors"],
+        cwd=tmp_path,
+        env=environment(),
+    )
     assert whole.returncode == 0
     command += ["--checkpoint-every", "1steps", "--resume", "auto"]
     left = tmp_path / "x.dink.checkpoint.safetensors"

@@ -7,14 +7,13 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SAMPLES, environment
+from conftest import SAMPLES, environment, python
 
 import dinkcli
 
@@ -40,7 +39,7 @@ def on_a_terminal(folder, columns, *arguments):
     """Every state of every line that a terminal of that width was given, as plain text."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    command = [sys.executable, "-m", "dinkcli", *map(str, arguments)]
+    command = [python(), "-m", "dinkcli", *map(str, arguments)]
     env = environment() | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
@@ -92,7 +91,7 @@ def test_no_number_is_cut(folder, command):
 def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
     document = json.loads(
         subprocess.run(
-            [sys.executable, "-m", "dinkcli", "inspect", "m.safetensors", "--json"],
+            [python(), "-m", "dinkcli", "inspect", "m.safetensors", "--json"],
             cwd=folder, env=environment(), capture_output=True, text=True,
         ).stdout
     )  # fmt: skip
@@ -115,7 +114,7 @@ def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
 
 
 def test_sweep_keeps_its_k_and_its_figures(folder):
-    command = [sys.executable, "-m", "dinkcli", "sweep", "d.npy", "-k", "2,4,8,10", "--json"]
+    command = [python(), "-m", "dinkcli", "sweep", "d.npy", "-k", "2,4,8,10", "--json"]
     found = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     candidates = json.loads(found.stdout)["candidates"]
     shown = "\n".join(on_a_terminal(folder, 60, "sweep", "d.npy", "-k", "2,4,8,10", "-q"))

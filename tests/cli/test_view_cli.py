@@ -3,13 +3,12 @@
 import json
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import SAMPLES, environment, loads_torch
+from conftest import SAMPLES, environment, loads_torch, python
 from sklearn.metrics import adjusted_rand_score
 
 import dinkcli
@@ -32,7 +31,7 @@ def folder(tmp_path_factory):
     }
     pq.write_table(pa.table(table), folder / "x.parquet")
     np.save(folder / "y.npy", truth)
-    np.save(folder / "noise.npy", rng.random((1000, 4)).astype(np.float32))
+    np.save(folder / "noise.npy", rng.random((300, 4)).astype(np.float32))
     dinkcli.train(folder / "x.parquet", 3, device="cpu").save(folder / "m")
     return folder
 
@@ -81,9 +80,7 @@ def test_output_survives_a_narrow_encoding_and_a_closed_pipe(dink, folder):
     env = {**environment(), "PYTHONIOENCODING": "ascii"}
     shown = dink("inspect", folder / "m", env=env).stdout
     assert shown.isascii() and "####" in shown
-    line = (
-        f"{sys.executable} -m dinkcli inspect {folder / 'm'} | head -n 1; echo ${{PIPESTATUS[0]}}"
-    )
+    line = f"{python()} -m dinkcli inspect {folder / 'm'} | head -n 1; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     assert result.stdout.splitlines()[-1] in ("0", "141")
@@ -126,7 +123,7 @@ def test_sweep_and_auto(dink, folder):
     document = json.loads(dink("sweep", folder / "noise.npy", "-k", "2,4,8", "--json").stdout)
     assert document["n_clusters"] is None
     assert [c["n_clusters"] for c in document["candidates"]] == [2, 4, 8]
-    shown = dink("sweep", folder / "noise.npy", "-k", "2:60", "-q").stdout
+    shown = dink("sweep", folder / "noise.npy", "-k", "2:20", "-q").stdout
     (k,) = re.findall(r"K = (\d+) will do: no number is better", shown)
     assert re.search(rf"^ +~ {k} ", shown, re.MULTILINE)
     for word in ("above noise: how much better rows fit", "stability: how alike the clusters of"):
@@ -186,9 +183,7 @@ def test_a_missing_package_is_named_before_anything_is_read(folder, line, module
         f"sys.argv = ['dink', *{arguments!r}]\n"
         "main()"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
-    )
+    result = subprocess.run([python(), "-c", code], cwd=folder, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
     assert result.stderr.endswith(f"needs the package {module}: pip install {line}\n")
 

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -18,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import environment
+from conftest import environment, python
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
@@ -326,7 +325,7 @@ def test_standard_input(vectors, blobs, name):
     for command in commands:
         with open(name, "rb") as file:
             process = subprocess.run(
-                [sys.executable, "-m", "dinkcli", *command],
+                [python(), "-m", "dinkcli", *command],
                 stdin=file,
                 capture_output=True,
                 env=environment(),

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import duckdb
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import environment
+from conftest import environment, python
 from scipy.sparse.csgraph import connected_components
 
 import dinkcli
@@ -227,9 +226,7 @@ def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, part
     )
     arguments = ["dedup", "m.safetensors", "x.npy", "-o", "out", "--format", "csv"]
     arguments += [*map(str, parts), "--resume"]
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True
-    )
+    killed = subprocess.run([python(), "-c", script, *arguments], cwd=tmp_path, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists() and (tmp_path / "out.work").exists()
     (tmp_path / "out.work" / ".rows.bin.abc.tmp").write_text("of the killed run")
@@ -252,7 +249,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     z = rng.normal(size=(60_000, 32)).astype(np.float32)
     np.save(tmp_path / "x.npy", z)
     dinkcli.Model(z[:2].copy(), np.ones(2), "cosine").save(tmp_path / "m.safetensors")
-    command = [sys.executable, "-m", "dinkcli", "dedup", "m.safetensors", "x.npy", "-o", "d.npy"]
+    command = [python(), "-m", "dinkcli", "dedup", "m.safetensors", "x.npy", "-o", "d.npy"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     )

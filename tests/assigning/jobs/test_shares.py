@@ -4,11 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, python
 
 import dinkcli
 
@@ -54,7 +53,7 @@ def command(job, output, *more):
 def start(tmp_path, arguments, **variables):
     environment_ = {**environment(), **variables}
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [python(), "-c", SCRIPT, *arguments],
         cwd=tmp_path,
         env=environment_,
         stdout=subprocess.PIPE,
