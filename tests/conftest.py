@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,16 @@ def python() -> str:
     For tests of whole processes: what it starts sees limits of the server, and a hash seed of its.
     """
     return preloaded().python if sys.platform == "linux" else sys.executable
+
+
+def torchrun(processes: int, *options: str) -> list[str]:
+    """The start of a command line whose processes train together, on a port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [python(), "-m", "torch.distributed.run", "--master-addr", "127.0.0.1"]
+    launcher += ["--master-port", str(port), "--nproc-per-node", str(processes), *options]
+    return [*launcher, "--no-python", python(), "-m", "dinkcli"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from conftest import environment, nearest_float64, python
+from conftest import environment, nearest_float64, python, torchrun
 
 import dinkcli
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
@@ -52,10 +52,9 @@ def started(tmp_path, *command, **variables):
     )
 
 
-def torchrun(tmp_path, *command):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+def launched_two(tmp_path, *command):
     return subprocess.run(
-        [python(), "-m", *launcher, python(), "-m", "dinkcli", *command],
+        [*torchrun(2), *command],
         cwd=tmp_path,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -265,7 +264,7 @@ def test_shares_of_a_launcher_from_the_environment():
 def test_torchrun_writes_one_folder(invoke, data, tmp_path):
     invoke(*arguments("whole", "--rows-per-file", 100, "-q"))
     more = ("--rows-per-file", 100, "--json-file", "run.json")
-    result = torchrun(tmp_path, *arguments("parts", *more))
+    result = launched_two(tmp_path, *arguments("parts", *more))
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("rows assigned") == 1
     assert "parts: 500 rows assigned, 5 parts of share 1/2" in result.stderr
@@ -281,13 +280,13 @@ def test_one_process_of_torchrun_fails(data, tmp_path):
     bad[900, 3] = np.nan
     np.save(tmp_path / "x.npy", bad)
     command = arguments("parts", "--rows-per-file", 100, inputs=["x.npy"])
-    result = torchrun(tmp_path, *command)
+    result = launched_two(tmp_path, *command)
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and "x.npy: row 900 holds nan" in errors[0]
     assert not json.loads((tmp_path / "parts" / "_dink.json").read_text())["complete"]
     np.save(tmp_path / "x.npy", rows)
-    result = torchrun(tmp_path, *command, "--resume")
+    result = launched_two(tmp_path, *command, "--resume")
     assert result.returncode == 0, result.stderr
     labels = pq.read_table(tmp_path / "parts")["cluster"].to_numpy()
     centers = dinkcli.load(tmp_path / "m.safetensors").cluster_centers

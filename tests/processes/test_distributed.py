@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import PROGRESS, environment, python
+from conftest import PROGRESS, environment, torchrun
 
 import dinkcli
 from dinkcli.nearest.tempered import TemperedSums
@@ -29,11 +29,8 @@ pytestmark = [
 
 def launch(processes, *args, folder, launcher=(), **options):
     env = {**environment(), "OMP_NUM_THREADS": "1"}
-    start = [python(), "-m", "torch.distributed.run", "--standalone", *launcher]
-    start += ["--nproc-per-node", str(processes), "--no-python", python()]
-    command = [*start, "-m", "dinkcli", *map(str, args)]
     return subprocess.Popen(
-        command,
+        [*torchrun(processes, *launcher), *map(str, args)],
         cwd=folder,
         env=env,
         text=True,
