@@ -39,10 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+# Whatever the developer's terminal sets must not change what is tested, nor what libraries add to
+# the environment of this process later.
+_ENVIRONMENT = dict(os.environ)
+for _name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "DINK_DEBUG"):
+    _ENVIRONMENT.pop(_name, None)
+
+
 def environment() -> dict[str, str]:
-    # Whatever the developer's terminal sets must not change what is tested.
-    drop = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "DINK_DEBUG")
-    return {key: value for key, value in os.environ.items() if key not in drop}
+    return dict(_ENVIRONMENT)
 
 
 @functools.cache

@@ -81,7 +81,7 @@ def test_output_survives_a_narrow_encoding_and_a_closed_pipe(dink, folder):
     shown = dink("inspect", folder / "m", env=env).stdout
     assert shown.isascii() and "####" in shown
     line = f"{python()} -m dinkcli inspect {folder / 'm'} | head -n 1; echo ${{PIPESTATUS[0]}}"
-    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    result = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     assert result.stdout.splitlines()[-1] in ("0", "141")
 
@@ -183,7 +183,9 @@ def test_a_missing_package_is_named_before_anything_is_read(folder, line, module
         f"sys.argv = ['dink', *{arguments!r}]\n"
         "main()"
     )
-    result = subprocess.run([python(), "-c", code], cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(
+        [python(), "-c", code], cwd=folder, env=environment(), capture_output=True, text=True
+    )
     assert result.returncode == 2, result.stderr
     assert result.stderr.endswith(f"needs the package {module}: pip install {line}\n")
 

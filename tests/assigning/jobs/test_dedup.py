@@ -226,7 +226,9 @@ def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, part
     )
     arguments = ["dedup", "m.safetensors", "x.npy", "-o", "out", "--format", "csv"]
     arguments += [*map(str, parts), "--resume"]
-    killed = subprocess.run([python(), "-c", script, *arguments], cwd=tmp_path, capture_output=True)
+    killed = subprocess.run(
+        [python(), "-c", script, *arguments], cwd=tmp_path, env=environment(), capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists() and (tmp_path / "out.work").exists()
     (tmp_path / "out.work" / ".rows.bin.abc.tmp").write_text("of the killed run")
