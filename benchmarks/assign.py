@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import torch
 
 import dinkcli
-from dinkcli.assigning.pipeline import Job, Output, run
+from dinkcli.assigning.job import Job
+from dinkcli.assigning.pipeline import Output, run
 from dinkcli.assigning.writers import encoding_of
 from dinkcli.data.inputs import open_inputs
 from dinkcli.options import AssignOptions

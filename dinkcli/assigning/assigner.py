@@ -83,10 +83,11 @@ class Assigner:
 
     Args:
         matching: gives clusters the ids of an older model.
-        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
         small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
 
     Attributes:
+        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres, or
+            None.
         places: what finds rows among the centres, and takes them ahead of that.
     """
 
@@ -96,13 +97,12 @@ class Assigner:
         device: torch.device | str = "cpu",
         options: AssignOptions = HARD,
         matching: Matching | None = None,
-        chosen: np.ndarray | None = None,
         small: bool = False,
     ):
         self.model = model
         self.device = device
         self.options = options
-        self.chosen = chosen
+        self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
         self.places = _places(model, device, options, temperature, small)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
@@ -205,15 +205,10 @@ def block_rows(
 
 
 def assign(
-    model: Model,
+    assigner: Assigner,
     data: DataSet,
-    device: torch.device | str = "cpu",
-    options: AssignOptions = HARD,
-    matching: Matching | None = None,
     first: int = 0,
     on_bad: Callable[[int], None] = lambda n_bad: None,
-    chosen: np.ndarray | None = None,
-    small: bool = False,
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
@@ -223,24 +218,21 @@ def assign(
         first: number of the first row to give; the rows before it are skipped.
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
             which leaves them out, or "label", which gives them the label -1.
-        chosen: (N,) int32 labels of all rows, in place of the nearest centres.
-        small: see ``Assigner``.
 
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
         UsageError: more clusters are asked for than the model has.
     """
+    model, options, places = assigner.model, assigner.options, assigner.places
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
-    assigner = Assigner(model, device, options, matching, chosen, small)
     written = assigner.n_ids if options.soft else options.top or 1
-    rows = block_rows(model.n_clusters, model.n_features, written, device)
-    needs_direction = model.metric == "cosine"
+    rows = block_rows(model.n_clusters, model.n_features, written, assigner.device)
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
-    places = assigner.places
     kind = data.dtype if places.takes_short else np.float32
-    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=needs_direction)
+    direction = model.metric == "cosine"
+    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction)
     sent = ((block, places.send(block.vectors)) for block in blocks)
     for block, vectors in read_ahead(sent) if places.has_core_to_spare else sent:
         assigner.check_range(block.vectors, data.name, block.start)

@@ -28,6 +28,7 @@ from dinkcli.assigning.jobs.pairs import Pairs
 from dinkcli.assigning.jobs.shelves import Shelves
 from dinkcli.assigning.jobs.survey import OnStep, Survey, survey
 from dinkcli.assigning.jobs.workplace import Workplace
+from dinkcli.assigning.writers.base import without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
@@ -288,4 +289,4 @@ def schema_of(options: DedupOptions, against: bool) -> pa.Schema:
     columns = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), kind: pa.float32()}
     if against:
         columns["old_row"] = pa.int64()
-    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in columns.items()])
+    return without_nulls(columns)

@@ -21,9 +21,9 @@ from dinkcli.assigning.jobs import choose, quotas
 from dinkcli.assigning.jobs.asked import SampleOptions
 from dinkcli.assigning.jobs.shelves import Shelves
 from dinkcli.assigning.jobs.survey import OnStep, Survey, mixed, survey
-from dinkcli.assigning.jobs.table import Found
 from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.with_torch import prepared
+from dinkcli.assigning.writers.base import Rows, without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
@@ -33,13 +33,13 @@ from dinkcli.models.tree import parents
 
 _MOST_BYTES = 64 << 20
 _ROWS = 1 << 16
-COLUMNS = pa.schema(
-    [
-        pa.field("cluster", pa.int32(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
-        pa.field("probability", pa.float64(), nullable=False),
-        pa.field("distance", pa.float32(), nullable=False),
-    ]
+COLUMNS = without_nulls(
+    {
+        "cluster": pa.int32(),
+        "rank": pa.int64(),
+        "probability": pa.float64(),
+        "distance": pa.float32(),
+    }
 )
 
 
@@ -229,7 +229,7 @@ def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
     return np.concatenate(found)
 
 
-def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> Iterator[Found]:
+def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> Iterator[Rows]:
     """The rows of the places [first, stop) in a sample, reading the inputs once more for columns
     that travel along.
 
@@ -240,7 +240,7 @@ def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> 
     columns = {name: values[first:stop] for name, values in found.columns.items()}
     carried = _carried(data, numbers) if data.carried.names else None
     # Parts go by the place in the sample.
-    whole = Found(np.arange(first, first + len(numbers)), columns, carried, numbers)
+    whole = Rows(np.arange(first, first + len(numbers)), columns, carried, numbers)
     for start in range(0, len(whole), _ROWS):
         yield whole[start : start + _ROWS]
 

@@ -1,6 +1,6 @@
 """Writers of assignments: to one file, to a stream, or to a folder of parts."""
 
-from dinkcli.assigning.writers.base import Layout, Writer
+from dinkcli.assigning.writers.base import Layout, Rows, Writer
 from dinkcli.assigning.writers.formats import (
     FORMATS,
     Encoding,
@@ -16,6 +16,7 @@ __all__ = [
     "Encoding",
     "Layout",
     "PartsWriter",
+    "Rows",
     "Writer",
     "encoding_of",
     "names_a_file",

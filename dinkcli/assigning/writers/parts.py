@@ -16,6 +16,7 @@ import glob
 import json
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -174,9 +175,9 @@ class PartsWriter:
             n_rows = self._layout.n_rows
             if n_rows is not None:
                 n_rows = max(0, min(self._size, n_rows - self._at * self._size))
-            self._writer = self._stack.enter_context(
-                open_writer(self.path(self._at), self._layout.with_rows(n_rows), self._encoding)
-            )
+            layout = replace(self._layout, n_rows=n_rows)
+            writer = open_writer(self.path(self._at), layout, self._encoding)
+            self._writer = self._stack.enter_context(writer)
         return self._writer
 
     def _commit(self) -> None:
