@@ -23,6 +23,7 @@ from dinkcli import __version__
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.names import name_of
+from dinkcli.insight.overview import curve, nearest_pairs
 from dinkcli.insight.report.gather import Material
 from dinkcli.insight.report.outline import outline
 from dinkcli.models.model import Model
@@ -175,8 +176,6 @@ def _short(text: str, most: int = 160) -> str:
 def _heat(model: Model) -> str:
     if model.n_clusters < 2:
         return "<p>One cluster has no neighbours.</p>"
-    from dinkcli.insight.overview import nearest_pairs
-
     pairs = nearest_pairs(model, 5)
     text = "; ".join(f"{p.first} and {p.second} ({p.distance:.3g})" for p in pairs)
     return (
@@ -188,8 +187,6 @@ def _heat(model: Model) -> str:
 def _curve(known: bool, model: Model) -> str:
     if not known:
         return "<p>The model has no history.</p>"
-    from dinkcli.insight.overview import curve
-
     values = curve(model, "inertia")
     label = f"Inertia by step of training: from {values[0]:.6g} to {values[-1]:.6g}"
     return (
