@@ -24,9 +24,6 @@ from dinkcli.options import HARD, AssignOptions
 if TYPE_CHECKING:
     import torch
 
-    from dinkcli.assigning.with_torch import TorchPlaces
-    from dinkcli.nearest.index import CenterIndex
-
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
 _BLOCK_ELEMENTS = {"cpu": 2 << 20, "cuda": 16 << 20, "mps": 8 << 20}
@@ -104,32 +101,28 @@ class Assigner:
         self.options = options
         self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
-        self.places = _places(model, device, options, temperature, small)
+        self.places: Places
+        if small:
+            from dinkcli.assigning.with_numpy import NumpyPlaces
+
+            self.places = NumpyPlaces(model, options, temperature)
+        else:
+            from dinkcli.assigning.with_torch import TorchPlaces
+
+            self.places = TorchPlaces(model, device, options, temperature)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
         self._ids, self.n_ids = ids_of(matching, model.n_clusters)
-
-    @property
-    def index(self) -> CenterIndex:
-        """The centres on the device, for whoever asks more about rows than where they belong."""
-        return self._with_torch.index
-
-    @property
-    def _with_torch(self) -> TorchPlaces:
-        """Raises TypeError where NumPy computes."""
-        from dinkcli.assigning.with_torch import TorchPlaces
-
-        if not isinstance(self.places, TorchPlaces):
-            raise TypeError("an assigner of small work has no CenterIndex")
-        return self.places
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
         """The assignments of ``vectors`` (B, D) float32, or of what ``places.send`` has made of
         such, with the numbers ``rows`` (B,)."""
-        found, options = self._found(vectors, rows), self.options
+        # Of bad rows, which have no label, nothing is kept in the end.
+        chosen = None if self.chosen is None else self.chosen[rows].clip(0)
+        found, options = self.places(vectors, chosen), self.options
         labels = self._ids[found.labels].astype(np.int32)
         if options.max_distance is not None and found.distances is not None:
             labels[found.distances > options.max_distance] = -1
@@ -144,12 +137,6 @@ class Assigner:
             self._by_id(found),
             carried,
         )
-
-    def _found(self, vectors: Any, rows: np.ndarray) -> Found:
-        if self.chosen is None:
-            return self.places(vectors)
-        # Of bad rows nothing is kept in the end.
-        return self._with_torch.of(vectors, self.chosen[rows].clip(0))
 
     def _by_id(self, found: Found) -> np.ndarray | None:
         """The probabilities as they are kept."""
@@ -172,22 +159,6 @@ class Assigner:
             from dinkcli.assigning.with_torch import refuse_far_rows
 
             refuse_far_rows(self.model, vectors, name, start)
-
-
-def _places(
-    model: Model,
-    device: torch.device | str,
-    options: AssignOptions,
-    temperature: float,
-    small: bool,
-) -> Places:
-    if small:
-        from dinkcli.assigning.with_numpy import NumpyPlaces
-
-        return NumpyPlaces(model, options, temperature)
-    from dinkcli.assigning.with_torch import TorchPlaces
-
-    return TorchPlaces(model, device, options, temperature)
 
 
 def block_rows(

@@ -56,4 +56,5 @@ class Places(Protocol):
         """Begins to move ``vectors`` to where they are looked at, on a thread that reads ahead;
         gives what ``__call__`` then takes."""
 
-    def __call__(self, vectors: Any) -> Found: ...
+    def __call__(self, vectors: Any, chosen: np.ndarray | None = None) -> Found:
+        """``chosen`` (B,): labels in place of the nearest centres, by torch only."""

@@ -53,11 +53,7 @@ class TorchPlaces:
                 raise
             return vectors.astype(np.float32, copy=False)  # then in pieces
 
-    def __call__(self, vectors: np.ndarray | Sent) -> Found:
-        return self.of(vectors, None)
-
-    def of(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None) -> Found:
-        """The same for rows whose labels are the ``chosen`` ones (B,), the nearest or not."""
+    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> Found:
         rows = self._copies.receive(vectors) if isinstance(vectors, Sent) else vectors
 
         def work(where: slice) -> Found:
@@ -65,7 +61,7 @@ class TorchPlaces:
 
         return Found.joined(list(in_pieces(work, len(rows))))
 
-    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None = None) -> Found:
+    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> Found:
         options = self._options
         z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:

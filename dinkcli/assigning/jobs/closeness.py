@@ -117,21 +117,13 @@ class Axes:
         self._basis = self._main(rows - self._shift)
         self._basis = self._basis[:, : self._enough(rows, np.concatenate(own), closeness)]
 
-    @property
-    def width(self) -> int:
-        """Numbers of a row on the axes: Q and the norm of the rest."""
-        return self._basis.shape[1] + 1
-
     def on(self, vectors: np.ndarray) -> np.ndarray:
-        """Rows (B, D) as the inputs give them on the axes, (B, Q + 1) float32."""
-        z = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-        return self._on(scaled(z.numpy(), self._metric, "cpu")).numpy()
-
-    def _on(self, z: Tensor) -> Tensor:
-        z = z - self._shift
+        """Rows (B, D) as the inputs give them on the axes, with the norm of what lies outside of
+        them: (B, Q + 1) float32."""
+        z = scaled(np.ascontiguousarray(vectors, np.float32), self._metric, "cpu") - self._shift
         inside = z @ self._basis
         rest = z.square().sum(1) - inside.square().sum(1)
-        return torch.cat([inside, rest.clamp_(min=0).sqrt_()[:, None]], 1)
+        return torch.cat([inside, rest.clamp_(min=0).sqrt_()[:, None]], 1).numpy()
 
     @staticmethod
     def _main(z: Tensor) -> Tensor:
@@ -152,8 +144,7 @@ class Axes:
         apart = (x - y).square().sum(1) > limit
         x, y = x[apart], y[apart]
         between = (x - y).square().cumsum(1)
-        rests = (each.square().flip(1).cumsum(1).flip(1).sqrt_() for each in (x, y))
-        rest_x, rest_y = rests
+        rest_x, rest_y = (each.square().flip(1).cumsum(1).flip(1).sqrt_() for each in (x, y))
         numbers = range(_STEP, x.shape[1], _STEP)
         costs = {x.shape[1]: float(x.shape[1])}
         for number in numbers if len(x) else ():

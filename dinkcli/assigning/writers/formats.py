@@ -96,17 +96,13 @@ class Encoding:
     def writer(self, file: IO[bytes], layout: Layout) -> Writer:
         """A writer on an open file, which stays open when the writer is closed."""
         found = FORMATS[self.format]
-        if self.csv_safe:
-            return self._compressed(file, lambda sink: found.writer(sink, layout, safe=True))
         if found.inside:
             return found.writer(file, layout, self.compression)
-        return self._compressed(file, lambda sink: found.writer(sink, layout))
-
-    def _compressed(self, file: IO[bytes], make: Callable[[IO[bytes]], Writer]) -> Writer:
+        options = {"safe": True} if self.csv_safe else {}
         if self.compression == "none":
-            return make(file)
+            return found.writer(file, layout, **options)
         sink = pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), "w"), self.compression)
-        return _Closing(make(sink), sink)
+        return _Closing(found.writer(sink, layout, **options), sink)
 
 
 class _Closing:
