@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.places import Found, Places
+from dinkcli.assigning.places import Found, Places, Two
+from dinkcli.assigning.with_numpy import NumpyPlaces, is_small
 from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
@@ -103,8 +104,6 @@ class Assigner:
         temperature = model.temperature if options.temperature is None else options.temperature
         self.places: Places
         if small:
-            from dinkcli.assigning.with_numpy import NumpyPlaces
-
             self.places = NumpyPlaces(model, options, temperature)
         else:
             from dinkcli.assigning.with_torch import TorchPlaces
@@ -159,6 +158,25 @@ class Assigner:
             from dinkcli.assigning.with_torch import refuse_far_rows
 
             refuse_far_rows(self.model, vectors, name, start)
+
+
+def two_nearest(
+    model: Model, data: DataSet, device: torch.device | str
+) -> Callable[[np.ndarray], Two]:
+    """What finds the two nearest centres for blocks (B, D) float32 of the rows of ``data``.
+
+    Args:
+        device: with "auto" small work is done by NumPy, and torch is not loaded.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    small = device == "auto" and is_small(model, data)
+    if isinstance(device, str) and not small:
+        from dinkcli.processes.device import resolve_device
+
+        device = resolve_device(device)
+    return Assigner(model, device, small=small).places.two
 
 
 def block_rows(

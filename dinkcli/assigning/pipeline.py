@@ -12,15 +12,9 @@ import numpy as np
 from dinkcli.assigning.assigner import Assigner, Assignments, assign
 from dinkcli.assigning.job import Job
 from dinkcli.assigning.shards import Shard
-from dinkcli.assigning.writers import (
-    Encoding,
-    Layout,
-    PartsWriter,
-    Writer,
-    open_writer,
-    stream_writer,
-)
-from dinkcli.assigning.writers.base import Rows
+from dinkcli.assigning.writers.base import Layout, Rows, Writer
+from dinkcli.assigning.writers.formats import Encoding, open_writer, stream_writer
+from dinkcli.assigning.writers.parts import PartsWriter
 from dinkcli.data.dataset import LABEL
 
 

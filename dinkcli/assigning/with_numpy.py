@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from dinkcli.assigning.places import Found
+from dinkcli.assigning.places import Found, Two
 from dinkcli.data.base import Reader
 from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
@@ -50,6 +50,13 @@ class NumpyPlaces:
     def __call__(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
         assert chosen is None, "labels of all rows at once are no small work"
         return Found.joined([self._found(seen) for seen in self._index.look(vectors)])
+
+    def two(self, vectors: np.ndarray) -> Two:
+        parts = [
+            (seen.rows.astype(np.float32), seen.labels, self._index.seconds(seen))
+            for seen in self._index.look(vectors)
+        ]
+        return Two(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _found(self, seen: Seen) -> Found:
         options, distances = self._options, None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.places import Found
+from dinkcli.assigning.places import Found, Two
 from dinkcli.models.model import Model
 from dinkcli.nearest.copies import Copies, Sent
 from dinkcli.nearest.index import CenterIndex
@@ -60,6 +60,11 @@ class TorchPlaces:
             return self._found(rows[where], None if chosen is None else chosen[where])
 
         return Found.joined(list(in_pieces(work, len(rows))))
+
+    def two(self, vectors: np.ndarray) -> Two:
+        z = prepared(vectors, self._model, self._device)
+        near = self.index.nearest_two(z)
+        return Two(*(each.cpu().numpy() for each in (z, near.labels, near.second_labels)))
 
     def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> Found:
         options = self._options

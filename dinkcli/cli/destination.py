@@ -15,7 +15,7 @@ from dinkcli.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from dinkcli.assigning.pipeline import Output
     from dinkcli.assigning.shards import Shard
-    from dinkcli.assigning.writers import Encoding
+    from dinkcli.assigning.writers.formats import Encoding
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -62,7 +62,7 @@ class Destination:
         Raises:
             DinkError: what is wrong with them.
         """
-        from dinkcli.assigning.writers import encoding_of
+        from dinkcli.assigning.writers.formats import encoding_of
         from dinkcli.data.atomic import check_target
 
         output = None if output == "-" else output

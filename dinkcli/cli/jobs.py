@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dinkcli.assigning.jobs.survey import OnStep
     from dinkcli.assigning.jobs.workplace import Workplace
     from dinkcli.assigning.pipeline import Written
-    from dinkcli.assigning.writers import Layout, Rows
+    from dinkcli.assigning.writers.base import Layout, Rows
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -120,7 +120,7 @@ class JobRun:
     def _table(self, job: Job, columns: pa.Schema, n_rows: int | None) -> Layout:
         """The layout of the output."""
         from dinkcli.assigning.job import metadata_of
-        from dinkcli.assigning.writers import Layout
+        from dinkcli.assigning.writers.base import Layout
 
         data = job.data
         metadata = metadata_of(job.model, job.model_name)

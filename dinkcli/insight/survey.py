@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.two import two_nearest
+from dinkcli.assigning.assigner import two_nearest
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model

@@ -19,7 +19,8 @@ from conftest import distances_float64, softmax_float64, usual_softmax
 
 import dinkcli
 from dinkcli.assigning.assigner import Assigner, assign, block_rows
-from dinkcli.assigning.writers import Layout, Rows, encoding_of, open_writer
+from dinkcli.assigning.writers.base import Layout, Rows
+from dinkcli.assigning.writers.formats import encoding_of, open_writer
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.nearest.device import chunk_rows

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dinkcli.assigning.writers.parts import refuse_another
+from dinkcli.assigning.writers.parts import read_manifest, refuse_another
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import InputError, OutputError, UsageError
 
@@ -139,13 +139,7 @@ class Workplace:
                 f"{self.folder}: holds a run that was stopped; go on with it by --resume, or "
                 "remove the folder"
             )
-        try:
-            with open(manifest, encoding="utf-8") as file:
-                run = json.load(file)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{manifest}: cannot be read ({error}); remove the folder and start again"
-            ) from error
+        run = read_manifest(manifest, (), "remove the folder and start again")
         refuse_another(run, self._run, f"--resume {self.folder}", "remove the folder")
 
     def path(self, name: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -248,17 +249,25 @@ class PartsWriter:
                 f"{self.folder}: holds the parts of a run; go on with it by --resume, or choose "
                 "another folder"
             )
-        try:
-            with open(self._manifest, encoding="utf-8") as file:
-                manifest = json.load(file)
-            run, complete = manifest["run"], manifest["complete"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{self._manifest}: cannot be read ({error}); start in a new folder"
-            ) from error
+        manifest = read_manifest(self._manifest, ("run", "complete"), "start in a new folder")
         option = "--resume " if self._resume else ""
-        refuse_another(run, self._run, f"{option}{self.folder}", "choose another folder")
-        self.complete = complete
+        where = f"{option}{self.folder}"
+        refuse_another(manifest["run"], self._run, where, "choose another folder")
+        self.complete = manifest["complete"]
+
+
+def read_manifest(path: str, keys: Iterable[str], advice: str) -> dict[str, Any]:
+    """The JSON object in a file that a run keeps.
+
+    Raises:
+        OutputError: it cannot be read, or one of the ``keys`` is missing.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        return found | {key: found[key] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
 def refuse_another(run: dict[str, Any], wanted: dict[str, Any], where: str, advice: str) -> None:
