@@ -27,8 +27,8 @@ import torch
 
 import dinkcli
 from dinkcli.assigning.job import Job
-from dinkcli.assigning.pipeline import Output, run
-from dinkcli.assigning.writers.formats import encoding_of
+from dinkcli.assigning.pipeline import run
+from dinkcli.assigning.writers.formats import Output, encoding_of
 from dinkcli.data.inputs import open_inputs
 from dinkcli.options import AssignOptions
 

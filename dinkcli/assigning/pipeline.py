@@ -5,38 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from dinkcli.assigning.assigner import Assigner, Assignments, assign
 from dinkcli.assigning.job import Job
-from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Rows, Writer
-from dinkcli.assigning.writers.formats import Encoding, open_writer, stream_writer
+from dinkcli.assigning.writers.formats import Output, open_writer, stream_writer
 from dinkcli.assigning.writers.parts import PartsWriter
 from dinkcli.data.dataset import LABEL
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where assignments go.
-
-    Attributes:
-        path: a file, or a folder for parts.
-        encoding: how they are written.
-        rows_per_file: of the parts, or None for one file.
-        resume: go on with the parts that are missing.
-        shard: write only the parts of this share.
-        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
-    """
-
-    path: str
-    encoding: Encoding
-    rows_per_file: int | None = None
-    resume: bool = False
-    shard: Shard | None = None
-    stream: IO[bytes] | None = None
 
 
 @dataclass
@@ -170,5 +148,4 @@ def open_output(
         return stream_writer(output.stream, layout, output.encoding)
     if output.rows_per_file is None:
         return open_writer(output.path, layout, output.encoding)
-    size, resume, shard = output.rows_per_file, output.resume, output.shard
-    return PartsWriter(output.path, layout, output.encoding, size, run, resume, n_rows, shard)
+    return PartsWriter(output, layout, run, n_rows)

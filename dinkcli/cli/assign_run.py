@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dinkcli.assigning.job import Job
-    from dinkcli.assigning.pipeline import Counts, Output, Written
+    from dinkcli.assigning.pipeline import Counts, Written
+    from dinkcli.assigning.writers.formats import Output
     from dinkcli.data.base import Columns
     from dinkcli.options import AssignOptions
 

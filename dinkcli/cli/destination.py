@@ -13,9 +13,8 @@ from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.assigning.pipeline import Output
     from dinkcli.assigning.shards import Shard
-    from dinkcli.assigning.writers.formats import Encoding
+    from dinkcli.assigning.writers.formats import Encoding, Output
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -139,8 +138,8 @@ class Destination:
         Raises:
             OutputError: standard output is closed.
         """
-        from dinkcli.assigning.pipeline import Output
         from dinkcli.assigning.shards import usual_part_rows
+        from dinkcli.assigning.writers.formats import Output
 
         rows_per_file, n_rows = self.rows_per_file, data.n_rows
         if self.share is not None:

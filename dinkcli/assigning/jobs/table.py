@@ -1,4 +1,4 @@
-"""Tables of what a job finds, for the writers of ``assigning``."""
+"""What a job has found about each row, for the writers."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import IO
 
 import pyarrow as pa
 
+from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Unclosed, Writer
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.suffix import by_suffix
@@ -163,6 +164,27 @@ def encoding_of(
     if csv_safe and format != "csv":
         raise UsageError(f"--csv-safe is about csv, and the output is {format}; leave it out")
     return Encoding(format, compression, csv_safe)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where rows go.
+
+    Attributes:
+        path: a file, or a folder for parts.
+        encoding: how they are written.
+        rows_per_file: of the parts, or None for one file.
+        resume: go on with the parts that are missing.
+        shard: write only the parts of this share.
+        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
+    """
+
+    path: str
+    encoding: Encoding
+    rows_per_file: int | None = None
+    resume: bool = False
+    shard: Shard | None = None
+    stream: IO[bytes] | None = None
 
 
 @contextmanager

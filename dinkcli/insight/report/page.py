@@ -218,9 +218,8 @@ def _making(model: Model, material: Material) -> list[tuple[str, str]]:
     if model.column:
         facts.append(("column", model.column))
     trained = training.get("input", {})
-    facts += [
-        ("trained on", f"{trained.get('rows', 0):,} rows of {', '.join(trained.get('files', []))}")
-    ]
+    files = ", ".join(trained.get("files", []))
+    facts.append(("trained on", f"{trained.get('rows', 0):,} rows of {files}"))
     options = training.get("options", {})
     facts += [(name.replace("_", " "), str(v)) for name, v in options.items() if v is not None]
     facts += [(f"{name} version", str(v)) for name, v in training.get("versions", {}).items()]
