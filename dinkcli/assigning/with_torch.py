@@ -96,18 +96,14 @@ class TorchPlaces:
             exponents = self._soften.exponents(rows, label)
             probabilities = torch.softmax(exponents, dim=1)
             part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
-            part |= self._kept(exponents, probabilities)
+            if self._options.top is not None:
+                # By exponents, which tell apart what is too improbable to be more than 0.
+                part["ranked"] = exponents.topk(self._options.top).indices
+                probabilities = probabilities.gather(1, part["ranked"])
+            if self._options.top is not None or self._options.soft:
+                part["probabilities"] = probabilities.to(self._kind)
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _kept(self, exponents: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
-        if self._options.soft:
-            return {"probabilities": probabilities.to(self._kind)}
-        if self._options.top is None:
-            return {}
-        # By exponents, which tell apart what is too improbable to be more than 0.
-        ranked = exponents.topk(self._options.top).indices
-        return {"ranked": ranked, "probabilities": probabilities.gather(1, ranked).to(self._kind)}
 
 
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:

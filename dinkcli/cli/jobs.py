@@ -91,8 +91,7 @@ class JobRun:
                 yield work
             return
         share, resume = self.destination.share, self.destination.resume
-        own = None if share is None else (share.number - 1, share.count)
-        with Workplace(os.path.normpath(output) + ".work", run, resume, own) as work:
+        with Workplace(os.path.normpath(output) + ".work", run, resume, share) as work:
             try:
                 yield work
             except KeyboardInterrupt as error:

@@ -47,8 +47,11 @@ class Closeness:
     @classmethod
     def asked(cls, metric: str, options: DedupOptions) -> Closeness:
         """What the options ask for."""
-        distance = options.reach
-        if options.threshold is not None and metric != "cosine":
+        if options.threshold is None:
+            assert options.distance is not None
+            return cls(metric, None, options.distance)
+        distance = math.sqrt(2 - 2 * options.threshold)
+        if metric != "cosine":
             # Two rows as similar as that are farther apart where their norms are not just 1.
             distance = math.hypot(distance * (1 + _UNIT_NORM), 2 * _UNIT_NORM)
         return cls(metric, options.threshold, distance)

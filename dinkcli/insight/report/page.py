@@ -60,11 +60,12 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     document = {"drawings": drawings, "labels": labels}
     library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
     library = library.replace("</script", "<\\/script")
-    parts = files("dinkcli.insight.report")
-    own = parts.joinpath("page.js").read_text(encoding="utf-8")
-    return Template(parts.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    folder = files("dinkcli.insight.report")
+    names = ("page.html", "page.css", "page.js")
+    template, style, own = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return Template(template).substitute(
         policy=_policy([library, own]),
-        style=parts.joinpath("page.css").read_text(encoding="utf-8"),
+        style=style,
         title=escape(title or f"Clusters of {os.path.basename(material.name)}"),
         summary=_summary(model, material),
         map_note=escape(_map_note(material)),
