@@ -12,17 +12,15 @@ from dinkcli.data.base import Reader
 from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
 from dinkcli.nearest.small import Seen, SmallIndex
-from dinkcli.options import AssignOptions
+from dinkcli.options import LEARNED, AssignOptions
 
 # Multiplications: NumPy takes half of the time for them that loading torch does.
 _MOST_WORK = 4 * 10**9
-# Metrics under which rows are compared as they come, or scaled.
-_METRICS = ("euclidean", "cosine")
 
 
 def is_small(model: Model, data: DataSet) -> bool:
     """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
-    if model.metric not in _METRICS:
+    if model.metric == LEARNED:
         return False
     numbers = sum(_numbers_in(reader) for reader in data.readers)
     return numbers * model.n_clusters <= _MOST_WORK

@@ -103,8 +103,8 @@ def sample(
     seen = survey(model, data, device, work, on_step=on_step)
     keys = seen.keys
     if job.data.columns.id is not None:
-        ids = work.arrays("ids", lambda: {"keys": _keys_of_ids(job.data, on_step)})["keys"]
-        keys = mixed(keys ^ ids)
+        ids = work.all_arrays({"ids": lambda: {"keys": _keys_of_ids(job.data, on_step)}})
+        keys = mixed(keys ^ ids[0]["keys"])
     keys = mixed(keys, options.seed)
     eligible = seen.labels >= 0
     if weights is not None:
@@ -120,12 +120,12 @@ def sample(
     # By cluster, and in each by key: nothing below knows in what order the rows came.
     order = np.lexsort((keys, labels))
     members = np.split(order[len(order) - sizes.sum() :], sizes.cumsum()[:-1])
-    rows, probabilities = [np.empty(0, np.int64)], [np.empty(0)]
+    rows, probabilities, done = [np.empty(0, np.int64)], [np.empty(0)], shares.cumsum()
     for label in np.flatnonzero(shares).tolist():
         found, sure = pool.chosen(label, members[label], int(shares[label]))
         rows.append(members[label][found])
         probabilities.append(sure)
-        on_step("choose", sum(map(len, rows)), int(shares.sum()))
+        on_step("choose", int(done[label]), int(done[-1]))
     chosen = np.concatenate(rows)
     columns = {
         "cluster": labels[chosen],

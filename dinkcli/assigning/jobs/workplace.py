@@ -144,12 +144,9 @@ class Workplace:
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def arrays(self, name: str, make: Make) -> dict[str, np.ndarray]:
-        """What ``make`` gives, from the file of an earlier run where there is one."""
-        return self.all_arrays({name: make})[0]
-
     def all_arrays(self, makes: Mapping[str, Make]) -> list[dict[str, np.ndarray]]:
-        """The same of several, of which other processes may make some."""
+        """What each makes, from the file of an earlier run where there is one; other processes may
+        make some."""
         paths = self.all_files({f"{name}.npz": _saving(make) for name, make in makes.items()})
         found = []
         for path in paths:

@@ -100,7 +100,7 @@ def gather(
         _umap()
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     rng, n_rows = np.random.default_rng(seed), data.known_rows
-    chosen = np.sort(rng.choice(n_rows, min(n_rows, n_points), replace=False))
+    chosen = rng.choice(n_rows, min(n_rows, n_points), replace=False)
     drawn: list[View] = []
 
     def look(view: View) -> None:
@@ -109,19 +109,16 @@ def gather(
         drawn.append(view.at(np.flatnonzero(np.isin(view.rows, chosen, assume_unique=True))))
 
     found = measured(model, data, device, on_rows, look)
-    names = ("z", "labels", "distances", "rows")
-    z, labels, distances, rows = (
-        np.concatenate([getattr(view, name) for view in drawn]) for name in names
-    )
+    z = np.concatenate([view.z for view in drawn])
+    labels = np.concatenate([view.labels for view in drawn])
     explained = None
-    if projection == "neighbours":
-        points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
+    if projection == "pca":
+        points, explained = _principal_plane(z)
     elif projection == "umap":
         near = min(15, max(2, len(labels) - 1))
         points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
-        points = points.astype(np.float32)
     else:
-        points, explained = _principal_plane(z)
+        points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
     columns, terms = data.columns, None
     if (words := _texts(drawn, columns.text or columns.id)) is not None:
         terms = distinctive_terms(words, labels.tolist(), model.n_clusters)
@@ -132,10 +129,10 @@ def gather(
         exemplars=exemplars.of_clusters(),
         terms=terms,
         projection=projection,
-        points=points,
+        points=points.astype(np.float32),
         labels=labels.astype(np.int32),
-        distances=distances.astype(np.float32),
-        rows=rows,
+        distances=np.concatenate([view.distances for view in drawn]).astype(np.float32),
+        rows=np.concatenate([view.rows for view in drawn]),
         names=_texts(drawn, columns.id, _NAME_BYTES),
         texts=_texts(drawn, columns.text, _TEXT_BYTES),
         anchors=_middles(points, labels, model.n_clusters),
