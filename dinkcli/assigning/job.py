@@ -103,7 +103,7 @@ class Job:
         # The label -1 takes the last one.
         if self.names is not None:
             at = as_arrow(labels % (len(self.names) + 1))
-            columns["name"] = pa.array([*self.names, ""]).take(at)
+            columns["name"] = pa.DictionaryArray.from_arrays(at, [*self.names, ""])
         for name, groups in self.parents.items():
             columns[name] = np.append(groups, np.int32(-1))[labels]
         return Rows(found.rows, columns, found.carried)

@@ -29,7 +29,7 @@ class Rows:
     Attributes:
         rows: (B,) int64, numbers of the rows, ascending where parts are written, to which they go
             by them.
-        columns: (B,) or, for lists, (B, M) values by name.
+        columns: (B,) or, for lists, (B, M) values by name; texts as an Arrow dictionary.
         carried: the B values of each carried column, or None without such columns.
         shown: (B,) int64, what is written as their numbers, where that is something else.
     """
@@ -114,6 +114,8 @@ class Layout:
         columns = [named.pop(self.id_name, rows.numbers)]
         for f in self.found:
             values = rows.columns[f.name]
+            if isinstance(values, pa.DictionaryArray):
+                values = values.dictionary_decode()
             if not pa.types.is_fixed_size_list(f.type):
                 columns.append(values)
             elif f.name in schema.names:
@@ -136,7 +138,10 @@ class Layout:
             return rows.columns[self.found.names[-1]]
         values = np.empty(len(rows), kind)
         for name in kind.names:
-            values[name] = rows.columns.get(name, rows.numbers)
+            column = rows.columns.get(name, rows.numbers)
+            if isinstance(column, pa.DictionaryArray):
+                column = np.array(column.dictionary.to_pylist())[column.indices.to_numpy()]
+            values[name] = column
         return values
 
 
