@@ -27,8 +27,7 @@ class Rows:
     """What was found out about some rows.
 
     Attributes:
-        rows: (B,) int64, numbers of the rows, ascending where parts are written, to which they go
-            by them.
+        rows: (B,) int64, the numbers by which rows go to parts, ascending there.
         columns: (B,) or, for lists, (B, M) values by name; texts as an Arrow dictionary.
         carried: the B values of each carried column, or None without such columns.
         shown: (B,) int64, what is written as their numbers, where that is something else.

@@ -91,7 +91,7 @@ def gather(
         on_map: called with the steps of the map that are done, and their number.
 
     Raises:
-        UsageError: UMAP is not installed, or the projection is neither.
+        UsageError: UMAP is not installed, or there is no such projection.
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
@@ -115,8 +115,7 @@ def gather(
     if projection == "pca":
         points, explained = _principal_plane(z)
     elif projection == "umap":
-        near = min(15, max(2, len(labels) - 1))
-        points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
+        points = _by_umap(z, seed)
     else:
         points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
     columns, terms = data.columns, None
@@ -129,7 +128,7 @@ def gather(
         exemplars=exemplars.of_clusters(),
         terms=terms,
         projection=projection,
-        points=points.astype(np.float32),
+        points=points,
         labels=labels.astype(np.int32),
         distances=np.concatenate([view.distances for view in drawn]).astype(np.float32),
         rows=np.concatenate([view.rows for view in drawn]),
@@ -183,6 +182,13 @@ def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndar
             apart = ((part - np.median(part, axis=0)) ** 2).sum(1)
             middles[j] = part[apart.argmin()]
     return middles
+
+
+def _by_umap(z: np.ndarray, seed: int) -> np.ndarray:
+    """The rows (P, 2) float32 where UMAP puts them."""
+    near = min(15, max(2, len(z) - 1))
+    points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
+    return points.astype(np.float32)
 
 
 def _umap() -> type:
