@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 import torch
 
 import dinkcli
-from dinkcli.assigning.pipeline import Job, Output, run
-from dinkcli.assigning.writers import encoding_of
+from dinkcli.assigning.job import Job
+from dinkcli.assigning.pipeline import run
+from dinkcli.assigning.writers.formats import Output, encoding_of
 from dinkcli.data.inputs import open_inputs
 from dinkcli.options import AssignOptions
 

@@ -156,10 +156,10 @@ def assign(
     data = open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
-    where, labels = resolve_device(device), None
+    assigner = Assigner(model, resolve_device(device), chosen)
     if chosen.max_size is not None:
-        labels = labels_of_all(Assigner(model, where), data, chosen.max_size)
-    for part in assign_blocks(model, data, where, chosen, chosen=labels):
+        assigner.chosen = labels_of_all(assigner, data)
+    for part in assign_blocks(assigner, data):
         parts.append(part.labels if part.probabilities is None else part.probabilities)
     return np.concatenate(parts)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.places import Found, Places
+from dinkcli.assigning.places import Found, Places, Two
+from dinkcli.assigning.with_numpy import NumpyPlaces, is_small
 from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import SKIP, DataSet
@@ -23,9 +24,6 @@ from dinkcli.options import HARD, AssignOptions
 
 if TYPE_CHECKING:
     import torch
-
-    from dinkcli.assigning.with_torch import TorchPlaces
-    from dinkcli.nearest.index import CenterIndex
 
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
@@ -83,10 +81,11 @@ class Assigner:
 
     Args:
         matching: gives clusters the ids of an older model.
-        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres.
         small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
 
     Attributes:
+        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres, or
+            None.
         places: what finds rows among the centres, and takes them ahead of that.
     """
 
@@ -96,40 +95,33 @@ class Assigner:
         device: torch.device | str = "cpu",
         options: AssignOptions = HARD,
         matching: Matching | None = None,
-        chosen: np.ndarray | None = None,
         small: bool = False,
     ):
         self.model = model
         self.device = device
         self.options = options
-        self.chosen = chosen
+        self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
-        self.places = _places(model, device, options, temperature, small)
+        self.places: Places
+        if small:
+            self.places = NumpyPlaces(model, options, temperature)
+        else:
+            from dinkcli.assigning.with_torch import TorchPlaces
+
+            self.places = TorchPlaces(model, device, options, temperature)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
         self._ids, self.n_ids = ids_of(matching, model.n_clusters)
-
-    @property
-    def index(self) -> CenterIndex:
-        """The centres on the device, for whoever asks more about rows than where they belong."""
-        return self._with_torch.index
-
-    @property
-    def _with_torch(self) -> TorchPlaces:
-        """Raises TypeError where NumPy computes."""
-        from dinkcli.assigning.with_torch import TorchPlaces
-
-        if not isinstance(self.places, TorchPlaces):
-            raise TypeError("an assigner of small work has no CenterIndex")
-        return self.places
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
         """The assignments of ``vectors`` (B, D) float32, or of what ``places.send`` has made of
         such, with the numbers ``rows`` (B,)."""
-        found, options = self._found(vectors, rows), self.options
+        # Of bad rows, which have no label, nothing is kept in the end.
+        chosen = None if self.chosen is None else self.chosen[rows].clip(0)
+        found, options = self.places(vectors, chosen), self.options
         labels = self._ids[found.labels].astype(np.int32)
         if options.max_distance is not None and found.distances is not None:
             labels[found.distances > options.max_distance] = -1
@@ -144,12 +136,6 @@ class Assigner:
             self._by_id(found),
             carried,
         )
-
-    def _found(self, vectors: Any, rows: np.ndarray) -> Found:
-        if self.chosen is None:
-            return self.places(vectors)
-        # Of bad rows nothing is kept in the end.
-        return self._with_torch.of(vectors, self.chosen[rows].clip(0))
 
     def _by_id(self, found: Found) -> np.ndarray | None:
         """The probabilities as they are kept."""
@@ -174,20 +160,23 @@ class Assigner:
             refuse_far_rows(self.model, vectors, name, start)
 
 
-def _places(
-    model: Model,
-    device: torch.device | str,
-    options: AssignOptions,
-    temperature: float,
-    small: bool,
-) -> Places:
-    if small:
-        from dinkcli.assigning.with_numpy import NumpyPlaces
+def two_nearest(
+    model: Model, data: DataSet, device: torch.device | str
+) -> Callable[[np.ndarray], Two]:
+    """What finds the two nearest centres for blocks (B, D) float32 of the rows of ``data``.
 
-        return NumpyPlaces(model, options, temperature)
-    from dinkcli.assigning.with_torch import TorchPlaces
+    Args:
+        device: with "auto" small work is done by NumPy, and torch is not loaded.
 
-    return TorchPlaces(model, device, options, temperature)
+    Raises:
+        UsageError: there is no such device.
+    """
+    small = device == "auto" and is_small(model, data)
+    if isinstance(device, str) and not small:
+        from dinkcli.processes.device import resolve_device
+
+        device = resolve_device(device)
+    return Assigner(model, device, small=small).places.two
 
 
 def block_rows(
@@ -205,15 +194,10 @@ def block_rows(
 
 
 def assign(
-    model: Model,
+    assigner: Assigner,
     data: DataSet,
-    device: torch.device | str = "cpu",
-    options: AssignOptions = HARD,
-    matching: Matching | None = None,
     first: int = 0,
     on_bad: Callable[[int], None] = lambda n_bad: None,
-    chosen: np.ndarray | None = None,
-    small: bool = False,
 ) -> Iterator[Assignments]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
@@ -223,24 +207,21 @@ def assign(
         first: number of the first row to give; the rows before it are skipped.
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
             which leaves them out, or "label", which gives them the label -1.
-        chosen: (N,) int32 labels of all rows, in place of the nearest centres.
-        small: see ``Assigner``.
 
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
         UsageError: more clusters are asked for than the model has.
     """
+    model, options, places = assigner.model, assigner.options, assigner.places
     model.check_features(data.n_features, data.name)
     options.check_clusters(model.n_clusters)
-    assigner = Assigner(model, device, options, matching, chosen, small)
     written = assigner.n_ids if options.soft else options.top or 1
-    rows = block_rows(model.n_clusters, model.n_features, written, device)
-    needs_direction = model.metric == "cosine"
+    rows = block_rows(model.n_clusters, model.n_features, written, assigner.device)
     # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
     first = max(first, data.first)
-    places = assigner.places
     kind = data.dtype if places.takes_short else np.float32
-    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=needs_direction)
+    direction = model.metric == "cosine"
+    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction)
     sent = ((block, places.send(block.vectors)) for block in blocks)
     for block, vectors in read_ahead(sent) if places.has_core_to_spare else sent:
         assigner.check_range(block.vectors, data.name, block.start)

@@ -41,9 +41,9 @@ class _Rows:
         self.good = np.concatenate(good)
 
 
-def labels_of_all(assigner: Assigner, data: DataSet, max_size: str | int) -> np.ndarray:
-    """(N,) int32: the labels of least inertia of which none is there more often than allowed; -1
-    for bad rows.
+def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
+    """(N,) int32: the labels of least inertia of which none is there more often than the assigner's
+    ``max_size`` allows; -1 for bad rows.
 
     Raises:
         UsageError: an input that can be read only once, or a limit that is too low.
@@ -57,7 +57,8 @@ def labels_of_all(assigner: Assigner, data: DataSet, max_size: str | int) -> np.
     rows = _Rows(assigner, data)
     n_rows = sum(len(z) for z in rows)
     labels = np.full(len(rows.good), -1, np.int32)
-    if n_rows:
+    max_size = assigner.options.max_size
+    if n_rows and max_size is not None:
         limit = most_rows(max_size, n_rows, assigner.model.n_clusters)
         centers = torch.from_numpy(assigner.model.cluster_centers).to(assigner.device)
         labels[rows.good] = labels_within(rows, centers, limit)

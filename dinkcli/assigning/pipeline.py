@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dinkcli.assigning.assigner import Assigner, Assignments, assign
-from dinkcli.assigning.shards import Shard
-from dinkcli.assigning.with_numpy import is_small
-from dinkcli.assigning.writers import (
-    Encoding,
-    Layout,
-    PartsWriter,
-    Writer,
-    open_writer,
-    stream_writer,
-)
-from dinkcli.assigning.writers.base import Rows
-from dinkcli.data.dataset import LABEL, SKIP, DataSet
-from dinkcli.data.spool import is_stream
-from dinkcli.models.matching import Matching, ids_of
-from dinkcli.models.model import Model
-from dinkcli.options import AssignOptions
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where assignments go.
-
-    Attributes:
-        path: a file, or a folder for parts.
-        encoding: how they are written.
-        rows_per_file: of the parts, or None for one file.
-        resume: go on with the parts that are missing.
-        shard: write only the parts of this share.
-        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
-    """
-
-    path: str
-    encoding: Encoding
-    rows_per_file: int | None = None
-    resume: bool = False
-    shard: Shard | None = None
-    stream: IO[bytes] | None = None
+from dinkcli.assigning.job import Job
+from dinkcli.assigning.writers.base import Layout, Rows, Writer
+from dinkcli.assigning.writers.formats import Output, open_writer, stream_writer
+from dinkcli.assigning.writers.parts import PartsWriter
+from dinkcli.data.dataset import LABEL
 
 
 @dataclass
@@ -98,88 +65,6 @@ class Counts:
         self.sizes += found[1:]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A model, the data it is put to, and what is asked about each row.
-
-    Attributes:
-        model_name: what the output's metadata call the model.
-        matching: ids of an older model for the clusters.
-        names: of the n_ids ids, to be written beside them; None where they are not.
-        parents: (n_ids,) int32 groups of the ids, by the column that each level goes to.
-    """
-
-    model: Model
-    data: DataSet
-    options: AssignOptions
-    model_name: str = "model"
-    matching: Matching | None = None
-    names: tuple[str, ...] | None = None
-    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def temperature(self) -> float:
-        """Of the probabilities."""
-        asked = self.options.temperature
-        return self.model.temperature if asked is None else asked
-
-    @property
-    def n_ids(self) -> int:
-        return ids_of(self.matching, self.model.n_clusters)[1]
-
-    @property
-    def layout(self) -> Layout:
-        metadata = metadata_of(self.model, self.model_name)
-        if self.matching is not None:
-            metadata["dink.match"] = self.matching.old
-        return Layout(
-            None if self.data.bad_rows == SKIP else self.data.n_rows,
-            self.n_ids,
-            self.options,
-            self.data.columns.id,
-            self.data.carried,
-            metadata,
-            self.names,
-            self.parents,
-        )
-
-    @property
-    def countable_rows(self) -> int | None:
-        """N, bad rows included, of inputs that can be read from where one likes."""
-        if any(is_stream(reader) for reader in self.data.readers):
-            return None
-        return self.data.n_rows
-
-    @property
-    def is_small(self) -> bool:
-        """Whether NumPy is done before torch would be loaded; the same for all shares of a job."""
-        return self.options.max_size is None and is_small(self.model, self.data)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the output depends on, as plain JSON: a run goes on only where it is the same."""
-        return {
-            "model": self.model.fingerprint,
-            "match": None if self.matching is None else self.matching.old,
-            "input": self.data.fingerprint(),
-            "bad_rows": self.data.bad_rows,
-            "columns": self.data.carried.names,
-            "id_column": self.data.columns.id,
-            **asdict(self.options),
-            "temperature": self.temperature,
-            **({} if self.names is None else {"names": list(self.names)}),
-            **{name: groups.tolist() for name, groups in self.parents.items()},
-            **self.data.beside_identity(),
-        }
-
-
-def metadata_of(model: Model, name: str) -> dict[str, str]:
-    """What an output says of the model that it was made by."""
-    # A name need not be text; metadata have to be.
-    text = os.fsencode(os.path.basename(name)).decode("utf-8", "replace")
-    return {"dink.model": text, "dink.fingerprint": model.fingerprint}
-
-
 def run(
     job: Job,
     output: Output,
@@ -199,22 +84,21 @@ def run(
     counts = Counts(np.zeros(job.n_ids, np.int64))
     small = device == "auto" and job.is_small
     where: Any = "cpu"
-    chosen = None
     if not small:
         from dinkcli.processes.device import resolve_device
 
         where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
+    assigner = Assigner(job.model, where, job.options, job.matching, small)
     if job.options.max_size is not None:
         from dinkcli.assigning.limited import labels_of_all
 
-        chosen = labels_of_all(Assigner(job.model, where), job.data, job.options.max_size)
+        assigner.chosen = labels_of_all(assigner, job.data)
 
-    def rows_of(first: int, stop: int | None) -> Iterator[Assignments]:
+    def rows_of(first: int, stop: int | None) -> Iterator[Rows]:
         data = job.data if stop is None else job.data.part(first, stop)
-        options, matching, on_bad = job.options, job.matching, counts.add_bad
-        for rows in assign(job.model, data, where, options, matching, first, on_bad, chosen, small):
-            counts.add(rows)
-            yield rows
+        for found in assign(assigner, data, first, counts.add_bad):
+            counts.add(found)
+            yield job.written(found)
 
     written = write_missing(output, job.layout, job.identity, job.countable_rows, rows_of, on_rows)
     if job.data.bad_rows == LABEL:
@@ -264,5 +148,4 @@ def open_output(
         return stream_writer(output.stream, layout, output.encoding)
     if output.rows_per_file is None:
         return open_writer(output.path, layout, output.encoding)
-    size, resume, shard = output.rows_per_file, output.resume, output.shard
-    return PartsWriter(output.path, layout, output.encoding, size, run, resume, n_rows, shard)
+    return PartsWriter(output, layout, run, n_rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +40,15 @@ class Found:
         return cls(**found)
 
 
+class Two(NamedTuple):
+    """Rows (B, D) float32 as the model compares them, and the numbers (B,) int64 of the nearest and
+    of the second-nearest centre of each; with one centre, that is both."""
+
+    z: np.ndarray
+    labels: np.ndarray
+    seconds: np.ndarray
+
+
 class Places(Protocol):
     """Finds the places of ``vectors`` (B, D) float32, which it leaves as they are."""
 
@@ -56,4 +65,8 @@ class Places(Protocol):
         """Begins to move ``vectors`` to where they are looked at, on a thread that reads ahead;
         gives what ``__call__`` then takes."""
 
-    def __call__(self, vectors: Any) -> Found: ...
+    def __call__(self, vectors: Any, chosen: np.ndarray | None = None) -> Found:
+        """``chosen`` (B,): labels in place of the nearest centres, by torch only."""
+
+    def two(self, vectors: np.ndarray) -> Two:
+        """The two nearest centres, whatever the options ask for."""

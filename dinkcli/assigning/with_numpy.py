@@ -7,22 +7,20 @@ import os
 
 import numpy as np
 
-from dinkcli.assigning.places import Found
+from dinkcli.assigning.places import Found, Two
 from dinkcli.data.base import Reader
 from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
 from dinkcli.nearest.small import Seen, SmallIndex
-from dinkcli.options import AssignOptions
+from dinkcli.options import LEARNED, AssignOptions
 
 # Multiplications: NumPy takes half of the time for them that loading torch does.
 _MOST_WORK = 4 * 10**9
-# Metrics under which rows are compared as they come, or scaled.
-_METRICS = ("euclidean", "cosine")
 
 
 def is_small(model: Model, data: DataSet) -> bool:
     """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
-    if model.metric not in _METRICS:
+    if model.metric == LEARNED:
         return False
     numbers = sum(_numbers_in(reader) for reader in data.readers)
     return numbers * model.n_clusters <= _MOST_WORK
@@ -47,8 +45,16 @@ class NumpyPlaces:
     def send(self, vectors: np.ndarray) -> np.ndarray:
         return vectors
 
-    def __call__(self, vectors: np.ndarray) -> Found:
+    def __call__(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Found:
+        assert chosen is None, "labels of all rows at once are no small work"
         return Found.joined([self._found(seen) for seen in self._index.look(vectors)])
+
+    def two(self, vectors: np.ndarray) -> Two:
+        parts = [
+            (seen.rows.astype(np.float32), seen.labels, self._index.seconds(seen))
+            for seen in self._index.look(vectors)
+        ]
+        return Two(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _found(self, seen: Seen) -> Found:
         options, distances = self._options, None

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.places import Found
+from dinkcli.assigning.places import Found, Two
 from dinkcli.models.model import Model
 from dinkcli.nearest.copies import Copies, Sent
 from dinkcli.nearest.index import CenterIndex
@@ -53,11 +53,7 @@ class TorchPlaces:
                 raise
             return vectors.astype(np.float32, copy=False)  # then in pieces
 
-    def __call__(self, vectors: np.ndarray | Sent) -> Found:
-        return self.of(vectors, None)
-
-    def of(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None) -> Found:
-        """The same for rows whose labels are the ``chosen`` ones (B,), the nearest or not."""
+    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> Found:
         rows = self._copies.receive(vectors) if isinstance(vectors, Sent) else vectors
 
         def work(where: slice) -> Found:
@@ -65,7 +61,12 @@ class TorchPlaces:
 
         return Found.joined(list(in_pieces(work, len(rows))))
 
-    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None = None) -> Found:
+    def two(self, vectors: np.ndarray) -> Two:
+        z = prepared(vectors, self._model, self._device)
+        near = self.index.nearest_two(z)
+        return Two(*(each.cpu().numpy() for each in (z, near.labels, near.second_labels)))
+
+    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> Found:
         options = self._options
         z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:
@@ -95,18 +96,14 @@ class TorchPlaces:
             exponents = self._soften.exponents(rows, label)
             probabilities = torch.softmax(exponents, dim=1)
             part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
-            part |= self._kept(exponents, probabilities)
+            if self._options.top is not None:
+                # By exponents, which tell apart what is too improbable to be more than 0.
+                part["ranked"] = exponents.topk(self._options.top).indices
+                probabilities = probabilities.gather(1, part["ranked"])
+            if self._options.top is not None or self._options.soft:
+                part["probabilities"] = probabilities.to(self._kind)
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _kept(self, exponents: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
-        if self._options.soft:
-            return {"probabilities": probabilities.to(self._kind)}
-        if self._options.top is None:
-            return {}
-        # By exponents, which tell apart what is too improbable to be more than 0.
-        ranked = exponents.topk(self._options.top).indices
-        return {"ranked": ranked, "probabilities": probabilities.gather(1, ranked).to(self._kind)}
 
 
 def as_tensor(vectors: np.ndarray) -> torch.Tensor:

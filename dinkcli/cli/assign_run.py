@@ -19,7 +19,9 @@ _UNCERTAIN = 0.1
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinkcli.assigning.pipeline import Counts, Job, Output, Written
+    from dinkcli.assigning.job import Job
+    from dinkcli.assigning.pipeline import Counts, Written
+    from dinkcli.assigning.writers.formats import Output
     from dinkcli.data.base import Columns
     from dinkcli.options import AssignOptions
 
@@ -49,7 +51,7 @@ def open_job(
     data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
     show_notes(data, quiet)
 
-    from dinkcli.assigning.pipeline import Job
+    from dinkcli.assigning.job import Job
     from dinkcli.models.matching import ids_of, match
     from dinkcli.models.tree import parents_by_id
 

@@ -13,9 +13,8 @@ from dinkcli.cli.shares import check_folder_name, is_silent
 from dinkcli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.assigning.pipeline import Output
     from dinkcli.assigning.shards import Shard
-    from dinkcli.assigning.writers import Encoding
+    from dinkcli.assigning.writers.formats import Encoding, Output
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -62,7 +61,7 @@ class Destination:
         Raises:
             DinkError: what is wrong with them.
         """
-        from dinkcli.assigning.writers import encoding_of
+        from dinkcli.assigning.writers.formats import encoding_of
         from dinkcli.data.atomic import check_target
 
         output = None if output == "-" else output
@@ -139,8 +138,8 @@ class Destination:
         Raises:
             OutputError: standard output is closed.
         """
-        from dinkcli.assigning.pipeline import Output
         from dinkcli.assigning.shards import usual_part_rows
+        from dinkcli.assigning.writers.formats import Output
 
         rows_per_file, n_rows = self.rows_per_file, data.n_rows
         if self.share is not None:

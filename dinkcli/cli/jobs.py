@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from dinkcli.assigning.jobs.dedup import DedupJob
     from dinkcli.assigning.jobs.sample import SampleJob
     from dinkcli.assigning.jobs.survey import OnStep
-    from dinkcli.assigning.jobs.table import Found, Table
     from dinkcli.assigning.jobs.workplace import Workplace
     from dinkcli.assigning.pipeline import Written
+    from dinkcli.assigning.writers.base import Layout, Rows
     from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -91,8 +91,7 @@ class JobRun:
                 yield work
             return
         share, resume = self.destination.share, self.destination.resume
-        own = None if share is None else (share.number - 1, share.count)
-        with Workplace(os.path.normpath(output) + ".work", run, resume, own) as work:
+        with Workplace(os.path.normpath(output) + ".work", run, resume, share) as work:
             try:
                 yield work
             except KeyboardInterrupt as error:
@@ -117,20 +116,14 @@ class JobRun:
         share = self.destination.share
         return resolve_device(name, 0 if share is None else share.local_rank)
 
-    def _table(self, job: Job, columns: pa.Schema, n_rows: int | None) -> Table:
+    def _table(self, job: Job, columns: pa.Schema, n_rows: int | None) -> Layout:
         """The layout of the output."""
-        from dinkcli.assigning.jobs.table import Table
-        from dinkcli.assigning.pipeline import metadata_of
+        from dinkcli.assigning.job import metadata_of
+        from dinkcli.assigning.writers.base import Layout
 
         data = job.data
-        return Table(
-            n_rows,
-            job.model.n_clusters,
-            id_name=data.columns.id,
-            carried=data.carried,
-            metadata=metadata_of(job.model, job.model_name),
-            found=columns,
-        )
+        metadata = metadata_of(job.model, job.model_name)
+        return Layout(n_rows, columns, data.columns.id, data.carried, metadata)
 
     def check(self, job: Job, columns: pa.Schema, n_rows: int | None = None) -> None:
         """Raises DinkError, before any work, for an output that could not be written after it.
@@ -153,7 +146,7 @@ class JobRun:
         columns: pa.Schema,
         n_rows: int,
         n_kept: int,
-        rows_of: Callable[[int, int | None], Iterator[Found]],
+        rows_of: Callable[[int, int | None], Iterator[Rows]],
         on_rows: Callable[[int], None] = lambda done: None,
     ) -> Written:
         """Writes the rows of a table.

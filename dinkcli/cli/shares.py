@@ -31,7 +31,7 @@ def share_of(text: str | None, here: Shard | None) -> Shard | None:
 
 def check_folder_name(output: str | None, shard: Shard, rows_per_file: int | None) -> None:
     """Raises UsageError where the shares would have no folder to go to."""
-    from dinkcli.assigning.writers import names_a_file
+    from dinkcli.assigning.writers.formats import names_a_file
 
     who = f"{shard.count} processes write" if shard.launched else f"--shard {shard} writes"
     if output is None:

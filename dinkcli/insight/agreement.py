@@ -99,7 +99,7 @@ def agreement(table: np.ndarray) -> Agreement:
     return Agreement(
         accuracy=float(hits.sum() / table.sum()),
         macro_f1=float(f1.mean()),
-        normalized_mutual_information=_normalized_mutual_information(table),
+        normalized_mutual_information=min(1.0, v_measure),
         adjusted_rand_index=adjusted_rand_index(table),
         homogeneity=homogeneity,
         completeness=completeness,
@@ -148,17 +148,10 @@ def _mutual_information(table: np.ndarray) -> float:
 
 
 def _entropies(table: np.ndarray) -> tuple[float, float, float]:
-    """(homogeneity, completeness, V-measure)."""
+    """(homogeneity, completeness, V-measure, which is the normalised mutual information)."""
     of_classes, of_clusters = _entropy(table.sum(1)), _entropy(table.sum(0))
     mutual = _mutual_information(table)
     homogeneity = mutual / of_classes if of_classes else 1.0
     completeness = mutual / of_clusters if of_clusters else 1.0
     total = homogeneity + completeness
     return homogeneity, completeness, 2 * homogeneity * completeness / total if total else 0.0
-
-
-def _normalized_mutual_information(table: np.ndarray) -> float:
-    if min(np.count_nonzero(table.sum(0)), np.count_nonzero(table.sum(1))) == 1:
-        return float(np.count_nonzero(table) == 1)
-    mean = (_entropy(table.sum(1)) + _entropy(table.sum(0))) / 2
-    return min(1.0, _mutual_information(table) / mean)

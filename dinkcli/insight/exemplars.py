@@ -35,39 +35,28 @@ class Exemplars:
     def __init__(self, n_clusters: int, number: int, farthest: bool = False):
         self._n_clusters, self._number = n_clusters, number
         self._sign = -1 if farthest else 1
-        self._labels = np.empty(0, np.int64)
-        self._distances = np.empty(0)
-        self._rows = np.empty(0, np.int64)
+        # Labels, distances and numbers of the rows.
+        self._held = [np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64)]
         self._carried: pa.Table | None = None
 
     def add(self, view: View) -> None:
-        labels, distances = view.labels, view.distances
-        keep = self._nearest(labels, distances, np.arange(len(labels)))
-        rows = view.rows[keep]
+        new = [view.labels, view.distances, view.rows]
+        keep = self._nearest(*new)  # before columns of all rows are copied
+        held = [np.append(old, values[keep]) for old, values in zip(self._held, new, strict=True)]
+        best = self._nearest(*held)
+        self._held = [values[best] for values in held]
         if view.carried is not None:
-            new = pa.Table.from_batches([view.carried]).take(pa.array(keep))
-            old = self._carried
-            self._carried = new if old is None else pa.concat_tables([old, new])
-        self._labels = np.append(self._labels, labels[keep])
-        self._distances = np.append(self._distances, distances[keep])
-        self._rows = np.append(self._rows, rows)
-        best = self._nearest(self._labels, self._distances, self._rows)
-        self._labels, self._distances = self._labels[best], self._distances[best]
-        self._rows = self._rows[best]
-        if self._carried is not None:
-            self._carried = self._carried.take(pa.array(best)).combine_chunks()
+            carried = pa.Table.from_batches([view.carried]).take(pa.array(keep))
+            if self._carried is not None:
+                carried = pa.concat_tables([self._carried, carried])
+            self._carried = carried.take(pa.array(best)).combine_chunks()
 
     def of_clusters(self) -> list[list[Exemplar]]:
         """K lists, each nearest (or farthest) first and shorter for a cluster of few rows."""
-        values = [{} for _ in self._rows] if self._carried is None else self._carried.to_pylist()
+        labels, distances, rows = (values.tolist() for values in self._held)
+        values = [{} for _ in rows] if self._carried is None else self._carried.to_pylist()
         result: list[list[Exemplar]] = [[] for _ in range(self._n_clusters)]
-        for label, distance, row, carried in zip(
-            self._labels.tolist(),
-            self._distances.tolist(),
-            self._rows.tolist(),
-            values,
-            strict=True,
-        ):
+        for label, row, distance, carried in zip(labels, rows, distances, values, strict=True):
             result[label].append(Exemplar(row, distance, carried))
         return result
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from dinkcli.assigning.jobs.groups import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.exemplars import Exemplar, Exemplars
 from dinkcli.insight.names import TERMS, Terms
@@ -78,17 +77,19 @@ def look_inside(
         InputError: rows that the model cannot take.
     """
     first = FirstPass(model.n_clusters, model.n_features)
-    nearest, farthest = Exemplars(1, number), Exemplars(1, number, farthest=True)
-    kept, vectors, n_kept = Exemplars(1, _MOST_COMPARED), [], 0
+    k = model.n_clusters
+    nearest, farthest = Exemplars(k, number), Exemplars(k, number, farthest=True)
+    kept, vectors, n_kept = Exemplars(k, _MOST_COMPARED), [], 0
     terms, text = Terms(model.n_clusters), data.columns.text
     for view in survey(model, data, device):
         first.add(view)
         if text is not None and view.carried is not None:
             terms.see(view.carried.column(text), view.labels.tolist())
-        here = view.of_cluster(cluster)
-        nearest.add(here)
-        farthest.add(here)
-        some = here.first(_MOST_COMPARED - n_kept)
+        here = np.flatnonzero(view.labels == cluster)
+        members = view.at(here)
+        nearest.add(members)
+        farthest.add(members)
+        some = view.at(here[: _MOST_COMPARED - n_kept])
         kept.add(some)
         vectors.append(some.z)
         n_kept += len(some)
@@ -96,13 +97,13 @@ def look_inside(
     sizes, inertia = first.sizes, first.inertia
     near = math.sqrt(_NEAR * inertia.sum() / sizes.sum())
     z = np.concatenate(vectors) - model.cluster_centers[cluster]
-    by_row = sorted(kept.of_clusters()[0], key=lambda each: each.row)
+    by_row = sorted(kept.of_clusters()[cluster], key=lambda each: each.row)
     return Inside(
         cluster=cluster,
         sizes=sizes,
         inertia=inertia,
-        nearest=nearest.of_clusters()[0],
-        farthest=farthest.of_clusters()[0],
+        nearest=nearest.of_clusters()[cluster],
+        farthest=farthest.of_clusters()[cluster],
         near=near,
         compared=len(z),
         groups=[[by_row[i] for i in group] for group in groups_within(z, near)],
@@ -115,16 +116,15 @@ def groups_within(z: np.ndarray, near: float) -> list[list[int]]:
     """Rows of ``z`` (M, D) that pairs at a distance of at most ``near`` connect; the largest group
     first, then the one with the first row. Rows alone are left out."""
     m = len(z)
-    roots = np.arange(m)
+    found = Groups(m)
     squares = np.einsum("ij,ij->i", z, z, dtype=np.float64)
     for start in range(0, m, _COMPARED_AT_ONCE):
         part = z[start : start + _COMPARED_AT_ONCE]
         apart = squares[start : start + len(part), None] + squares[start:] - 2 * part @ z[start:].T
-        left, right = np.nonzero(apart <= near**2)
-        edges = (roots[left + start], roots[right + start])
-        graph = coo_matrix((np.ones(len(left), bool), edges), (m, m))
-        roots = connected_components(graph, directed=False)[1][roots]
+        pairs = np.argwhere(apart <= near**2) + start
+        found.join(pairs[found.apart(pairs)])
+    roots = found.roots(np.arange(m))
     order = np.argsort(roots, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(roots[order])) + 1) if m else []
-    found = [group.tolist() for group in groups if len(group) > 1]
-    return sorted(found, key=lambda group: (-len(group), group[0]))
+    groups = np.split(order, np.flatnonzero(np.diff(roots[order])) + 1)
+    several = [group.tolist() for group in groups if len(group) > 1]
+    return sorted(several, key=lambda group: (-len(group), group[0]))

@@ -95,21 +95,6 @@ def _sums(z: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     return one_hot.T @ z.astype(np.float64)
 
 
-class SecondPass:
-    """Distances to the means that the first pass found."""
-
-    def __init__(self, first: FirstPass):
-        self.means = first.means
-        self.distances = np.zeros_like(first.sizes)
-        self.squares = np.zeros_like(first.sizes)
-
-    def add(self, view: View) -> None:
-        k = len(self.distances)
-        squares = squares_to(self.means, view.z, view.labels)
-        self.squares += np.bincount(view.labels, squares, k)
-        self.distances += np.bincount(view.labels, np.sqrt(squares), k)
-
-
 def measured(
     model: Model,
     data: DataSet,
@@ -131,17 +116,21 @@ def measured(
         first.add(view)
         look(view)
         on_rows("assign", view.end)
-    second = SecondPass(first)
+    means, k = first.means, model.n_clusters
+    distances, squares = np.zeros(k), np.zeros(k)  # from the means, summed by cluster
     for view in survey(model, data, device):
-        second.add(view)
+        found = squares_to(means, view.z, view.labels)
+        squares += np.bincount(view.labels, found, k)
+        distances += np.bincount(view.labels, np.sqrt(found), k)
         on_rows("spread", view.end)
-    return _quality(first, second)
+    return _quality(first, *_scatter(first.sizes, means, distances, squares))
 
 
-def _quality(first: FirstPass, second: SecondPass) -> Quality:
+def _quality(
+    first: FirstPass, davies_bouldin: float | None, calinski_harabasz: float | None
+) -> Quality:
     sizes, inertia, silhouette = first.sizes, first.inertia, first.silhouette
     rows = sizes.sum()
-    davies_bouldin, calinski_harabasz = _scatter(sizes, second)
     several = len(sizes) > 1
     return Quality(
         rows=int(rows),
@@ -158,16 +147,17 @@ def _quality(first: FirstPass, second: SecondPass) -> Quality:
     )
 
 
-def _scatter(sizes: np.ndarray, second: SecondPass) -> tuple[float | None, float | None]:
+def _scatter(
+    sizes: np.ndarray, means: np.ndarray, distances: np.ndarray, squares: np.ndarray
+) -> tuple[float | None, float | None]:
     """(Davies-Bouldin, Calinski-Harabasz) over the clusters that are not empty."""
     full = sizes > 0
-    sizes = sizes[full]
+    sizes, means = sizes[full], means[full]
     rows, n_clusters = sizes.sum(), len(sizes)
     if n_clusters < 2 or n_clusters >= rows:
         return None, None
-    means = second.means[full]
-    spread = second.distances[full] / sizes
-    within = second.squares[full].sum()
+    spread = distances[full] / sizes
+    within = squares.sum()
     between = (sizes[:, None] * (means - sizes @ means / rows) ** 2).sum()
     worst = np.zeros(n_clusters)
     for j, mean in enumerate(means):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.two import two_nearest
+from dinkcli.assigning.assigner import two_nearest
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
@@ -32,9 +33,8 @@ class View:
         rows: (B,) int64, their numbers, ascending.
         n_bad: bad rows among them that are left out.
         z: (B, D) float32 as the model compares them, of norm 1 under cosine.
-        labels: (B,) int64, the nearest centre.
-        distances: (B,) float64, to the nearest centre.
-        second_distances: (B,) float64, to the second nearest; infinite with one centre.
+        labels, seconds: (B,) int64, the nearest centre and the second nearest.
+        centers: (K, D) float64.
         carried: the B values of each carried column, or None.
     """
 
@@ -43,33 +43,32 @@ class View:
     n_bad: int
     z: np.ndarray
     labels: np.ndarray
-    distances: np.ndarray
-    second_distances: np.ndarray
+    seconds: np.ndarray
+    centers: np.ndarray
     carried: pa.RecordBatch | None
 
     def __len__(self) -> int:
         return len(self.z)
 
-    def first(self, number: int) -> View:
-        """At most so many of the rows."""
-        return self if number >= len(self) else self.at(np.arange(number))
+    # In float64: figures must not depend on how the rows were batched.
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """(B,) float64, to the nearest centre."""
+        return np.sqrt(squares_to(self.centers, self.z, self.labels))
 
-    def of_cluster(self, cluster: int) -> View:
-        """The rows of one cluster alone, with labels of 0."""
-        found = self.at(np.flatnonzero(self.labels == cluster))
-        return replace(found, labels=np.zeros_like(found.labels))
+    @cached_property
+    def second_distances(self) -> np.ndarray:
+        """(B,) float64, to the second-nearest centre; infinite with one centre."""
+        if len(self.centers) == 1:
+            return np.full(len(self), np.inf)
+        seconds = np.sqrt(squares_to(self.centers, self.z, self.seconds))
+        return np.maximum(seconds, self.distances)
 
     def at(self, places: np.ndarray) -> View:
         """The rows at these places (M,)."""
-        return replace(
-            self,
-            rows=self.rows[places],
-            z=self.z[places],
-            labels=self.labels[places],
-            distances=self.distances[places],
-            second_distances=self.second_distances[places],
-            carried=None if self.carried is None else self.carried.take(pa.array(places)),
-        )
+        arrays = {name: getattr(self, name)[places] for name in ("rows", "z", "labels", "seconds")}
+        carried = None if self.carried is None else self.carried.take(pa.array(places))
+        return replace(self, **arrays, carried=carried)
 
 
 def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
@@ -84,7 +83,6 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
     """
     model.check_features(data.n_features, data.name)
     find = two_nearest(model, data, device)
-    # In float64: the figures below must not depend on how the rows were batched.
     centers = model.cluster_centers.astype(np.float64)
     n_rows = n_bad = 0
     for block in data.blocks(nonzero=model.metric == "cosine"):
@@ -97,13 +95,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         n_bad += len(block) - len(rows)
         if not len(rows):
             continue  # the next view counts them
-        z, labels, seconds = find(vectors)
-        distances = np.sqrt(squares_to(centers, z, labels))
-        if len(centers) == 1:
-            second = np.full(len(rows), np.inf)
-        else:
-            second = np.maximum(np.sqrt(squares_to(centers, z, seconds)), distances)
-        yield View(block.start + len(block), rows, n_bad, z, labels, distances, second, carried)
+        yield View(block.start + len(block), rows, n_bad, *find(vectors), centers, carried)
         n_rows, n_bad = n_rows + len(rows), 0
     if not n_rows:
         raise InputError(f"{data.name}: all {n_bad} rows are bad; nothing to look at")

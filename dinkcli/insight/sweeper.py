@@ -190,14 +190,9 @@ def _around(best: int, tried: list[int]) -> list[int]:
 
 def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
     """Inertia of each K over all rows, after one update on them; each row is read twice."""
-    for last in (False, True):
-        totals = _one_pass(rows, all_centers)
-        if not last:
-            all_centers = [
-                rows.project(total.means(centers))
-                for total, centers in zip(totals, all_centers, strict=True)
-            ]
-    return [total.inertia for total in totals]
+    totals = zip(_one_pass(rows, all_centers), all_centers, strict=True)
+    moved = [rows.project(total.means(centers)) for total, centers in totals]
+    return [total.inertia for total in _one_pass(rows, moved)]
 
 
 def _one_pass(rows: RowSource, all_centers: list[Tensor]) -> list[Statistics]:

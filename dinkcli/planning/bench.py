@@ -171,16 +171,14 @@ class Bench:
         return full_pass([block], self.centers)
 
     def full_pass(self) -> float:
-        rows = min(len(self.sample), self.work.rows)
-        seconds = self._seconds(
-            lambda part: lambda: self.pass_over((part.z, None)), rows, self.sample
-        )
-        return seconds / rows * self.work.rows
+        return self._on_all(lambda part: lambda: self.pass_over((part.z, None)))
 
     def labels(self) -> float:
+        return self._on_all(lambda part: lambda: part.labels(self.centers))
+
+    def _on_all(self, prepare: Callable[[Sample], Call]) -> float:
         rows = min(len(self.sample), self.work.rows)
-        seconds = self._seconds(lambda part: lambda: part.labels(self.centers), rows, self.sample)
-        return seconds / rows * self.work.rows
+        return self._seconds(prepare, rows, self.sample) / rows * self.work.rows
 
 
 def _centers(sample: Sample, n_clusters: int, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dinkcli.assigning.assigner import assign
+from dinkcli.assigning.assigner import Assigner, assign
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import BLOCK_BYTES, DataSet
 from dinkcli.models.model import Model
@@ -86,7 +86,7 @@ def calibrate(data: DataSet, work: Work, metric: str, device: torch.device) -> M
     if labels * share < _READING_SECONDS:
         centers = bench.centers.cpu().numpy() + source.shift.numpy()
         model = Model(centers, np.ones(len(centers)), metric, data.column)
-        parts = ((part, None) for part in assign(model, data, device))
+        parts = ((part, None) for part in assign(Assigner(model, device), data))
         labels = _each(parts, lambda part: None, device) * work.rows
     else:
         labels += reading * work.rows

@@ -212,9 +212,10 @@ def _warnings(
             f"{size_text(plan.device_total)}; use float16 input, fewer clusters, or more processes"
         )
     if not plan.held:
+        times = f"{plan.readings.low:g} to {plan.readings.high:g} times"
         text = (
             f"the rows take {size_text(plan.held_bytes / plan.processes)} and may take "
-            f"{size_text(memory)} (--memory): they are read {_times(plan.readings)} times"
+            f"{size_text(memory)} (--memory): they are read {times}"
         )
         if needs.if_held <= plan.machine * 0.9:
             text += f"; --memory {size_option(plan.held_bytes / plan.processes)} would hold them"
@@ -245,10 +246,6 @@ def _remedy(plan: Plan, needs: Footprint) -> str:
     more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
     ways.append(f"or share the rows among more machines (--processes {more})")
     return ", ".join(ways)
-
-
-def _times(count: Range) -> str:
-    return f"{count.low:g} to {count.high:g}"
 
 
 def size_text(n_bytes: float) -> str:

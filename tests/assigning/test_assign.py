@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -18,7 +19,8 @@ from conftest import distances_float64, softmax_float64, usual_softmax
 
 import dinkcli
 from dinkcli.assigning.assigner import Assigner, assign, block_rows
-from dinkcli.assigning.writers import Layout, encoding_of, open_writer
+from dinkcli.assigning.writers.base import Layout, Rows
+from dinkcli.assigning.writers.formats import encoding_of, open_writer
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.nearest.device import chunk_rows
@@ -395,7 +397,7 @@ def test_assignments_since_a_row_are_those_of_a_whole_run(monkeypatch):
     soft = AssignOptions(soft=True)
 
     def rows(first):
-        parts = list(assign(model, data, "cpu", soft, None, first))
+        parts = list(assign(Assigner(model, "cpu", soft), data, first))
         return (np.concatenate([getattr(p, n) for p in parts]) for n in ("rows", "probabilities"))
 
     numbers, whole = rows(0)
@@ -406,13 +408,16 @@ def test_assignments_since_a_row_are_those_of_a_whole_run(monkeypatch):
         np.testing.assert_array_equal(part, whole[first:])
 
 
-def batches(n_rows, size=64):
-    """Assignments of a known pattern."""
-    from dinkcli.assigning.assigner import Assignments
+LABELS = Layout(
+    None, pa.schema([pa.field("cluster", pa.int32(), nullable=False)]), row_type=np.dtype("<i4")
+)
 
+
+def batches(n_rows, size=64):
+    """Labels of a known pattern."""
     for start in range(0, n_rows, size):
         rows = np.arange(start, min(start + size, n_rows))
-        yield Assignments(rows, (rows % 7).astype(np.int32))
+        yield Rows(rows, {"cluster": (rows % 7).astype(np.int32)})
 
 
 def test_blocks_are_bounded_by_what_is_read_and_written():
@@ -426,7 +431,7 @@ def test_blocks_are_bounded_by_what_is_read_and_written():
 
 
 def test_npy_of_an_unknown_number_of_rows(tmp_path):
-    layout = Layout(None, 7)
+    layout = LABELS
     for n_rows in (0, 1, 1000):
         path = str(tmp_path / "y.npy")
         with open_writer(path, layout, encoding_of(path)) as writer:
@@ -442,7 +447,7 @@ def test_npy_of_an_unknown_number_of_rows(tmp_path):
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "arrow", "arrows"])
 def test_other_formats_do_not_ask_for_the_number_of_rows(tmp_path, format):
     path = str(tmp_path / f"y.{format}")
-    with open_writer(path, Layout(None, 7), encoding_of(path)) as writer:
+    with open_writer(path, LABELS, encoding_of(path)) as writer:
         for rows in batches(100):
             writer.write(rows)
     found = READERS[format][next(iter(READERS[format]))](path)
@@ -451,7 +456,7 @@ def test_other_formats_do_not_ask_for_the_number_of_rows(tmp_path, format):
 
 def test_a_parquet_file_of_many_rows_has_large_row_groups(tmp_path):
     path = str(tmp_path / "y.parquet")
-    with open_writer(path, Layout(2_500_000, 7), encoding_of(path)) as writer:
+    with open_writer(path, replace(LABELS, n_rows=2_500_000), encoding_of(path)) as writer:
         for rows in batches(2_500_000, 100_000):
             writer.write(rows)
     metadata = pq.ParquetFile(path).metadata

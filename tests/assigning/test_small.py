@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 import dinkcli
 from dinkcli.api import open_data
-from dinkcli.assigning.assigner import Assigner
-from dinkcli.assigning.two import two_nearest
+from dinkcli.assigning.assigner import Assigner, two_nearest
 from dinkcli.cli import app
 from dinkcli.options import AssignOptions
 

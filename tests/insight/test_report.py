@@ -52,8 +52,8 @@ def hostile(tmp_path_factory):
     ids = [HOSTILE[i % len(HOSTILE)] + str(i) for i in range(300)]
     pq.write_table(pa.table({"id": ids, "text": texts, "v": vectors}), folder / "x.parquet")
     model = dinkcli.train(folder / "x.parquet", 3, device="cpu")
-    data = open_inputs([str(folder / "x.parquet")], Columns(others=("id", "text")))
-    material = gather(model, data, id_column="id", text_column="text")
+    data = open_inputs([str(folder / "x.parquet")], Columns(id="id", text="text"))
+    material = gather(model, data)
     html = page(model, material, "A & B </title><script>window.pwned = 1</script>")
     (folder / "x.html").write_text(html, encoding="utf-8")
     return folder / "x.html", material
@@ -64,8 +64,8 @@ def stdlib_page(tmp_path_factory):
     """The page of the sample data and what it shows."""
     folder = tmp_path_factory.mktemp("stdlib")
     model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
-    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(others=("id",)))
-    material = gather(model, data, id_column="id")
+    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(id="id"))
+    material = gather(model, data)
     (folder / "x.html").write_text(page(model, material), encoding="utf-8")
     return folder / "x.html", material
 

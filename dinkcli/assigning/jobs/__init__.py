@@ -4,5 +4,5 @@ Each job asks about rows in relation to each other, where the rest of the room a
 at a time. Read ``survey`` (one pass over all rows: label, distance, key), ``shelves`` (the rows
 again, by cluster, in a file), then a job: ``dedup`` (with ``border``, ``pairs``, ``groups``) or
 ``sample`` (with ``quotas``, ``choose``). ``workplace`` keeps what is done for a run that goes on,
-``table`` gives the writers other columns, ``asked`` checks the options.
+``table`` hands the rows to the writers, ``asked`` checks the options.
 """

@@ -40,14 +40,6 @@ class DedupOptions:
         if self.distance is not None and not 0 <= self.distance < math.inf:
             raise UsageError(f"--distance {self.distance}: expected a number of at least 0")
 
-    @property
-    def reach(self) -> float:
-        """The Euclidean distance between prepared rows that is just near enough."""
-        if self.distance is not None:
-            return self.distance
-        assert self.threshold is not None
-        return math.sqrt(max(0.0, 2 - 2 * self.threshold))
-
 
 @dataclass(frozen=True)
 class SampleOptions:

@@ -11,14 +11,16 @@ Shapes: B rows, K clusters, D features.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.jobs.shelves import Shelves
 from dinkcli.assigning.jobs.survey import Survey
 from dinkcli.nearest.device import wide
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import products
 
 # Of squared norms: float32 distances are off by a hundredth of this.
@@ -30,47 +32,45 @@ class Border:
     """Finds the clusters whose border a row is near.
 
     Args:
+        index: the centres of all clusters.
         distance: t, the Euclidean distance up to which rows are near-duplicates.
     """
 
-    def __init__(self, distance: float):
-        self.distance = distance
-        self._table: Tensor | None = None
+    def __init__(self, index: CenterIndex, distance: float):
+        self.index, self.distance = index, distance
 
-    def __call__(
-        self, assigner: Assigner, z: Tensor, labels: Tensor, numbers: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, z: Tensor, labels: Tensor, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """The visits of prepared rows ``z`` (B, D): numbers of rows and of clusters."""
-        index = assigner.index
-        rows, clusters = [], []
+        index = self.index
+        rows, clusters = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         start = 0
         for part, own in zip(index.chunks(z), index.chunks(labels), strict=True):
             squared = index.squared_distances(part)
             mine = squared.gather(1, own[:, None])
             seen = part if index.shift is None else part - index.shift
             slack = SLACK * (seen.square().sum(1, keepdim=True) + index.largest**2)
-            near = squared - (mine + slack) <= self.distance * self._between(index.centers, own)
+            near = squared - (mine + slack) <= self.distance * self._between(own)
             near.scatter_(1, own[:, None], False)
             row, cluster = near.nonzero().cpu().numpy().T
             rows.append(numbers[start + row])
             clusters.append(cluster.astype(np.int32))
             start += len(part)
-        empty = np.empty(0, np.int64), np.empty(0, np.int32)
-        return {
-            "visits": np.concatenate(rows or [empty[0]]),
-            "visited": np.concatenate(clusters or [empty[1]]),
-        }
+        return {"visits": np.concatenate(rows), "visited": np.concatenate(clusters)}
 
-    def _between(self, centers: Tensor, own: Tensor) -> Tensor:
+    def _between(self, own: Tensor) -> Tensor:
         """Distances from the centre of each row to all centres, (B, K)."""
-        if len(centers) ** 2 > _TABLE_NUMBERS:
-            with products(centers.device):
-                return torch.cdist(centers[own], centers)
-        if self._table is None:
-            exact = centers.to(wide(centers.device))
-            with products(centers.device):
-                self._table = torch.cdist(exact, exact).float()
-        return self._table[own]
+        centers = self.index.centers
+        if len(centers) ** 2 <= _TABLE_NUMBERS:
+            return self._table[own]
+        with products(centers.device):
+            return torch.cdist(centers[own], centers)
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """Distances between all centres, (K, K)."""
+        exact = self.index.centers.to(wide(self.index.centers.device))
+        with products(exact.device):
+            return torch.cdist(exact, exact).float()
 
 
 def visitors(shelves: Shelves, seen: Survey, alone: np.ndarray) -> list[np.ndarray]:

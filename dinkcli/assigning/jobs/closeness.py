@@ -47,8 +47,11 @@ class Closeness:
     @classmethod
     def asked(cls, metric: str, options: DedupOptions) -> Closeness:
         """What the options ask for."""
-        distance = options.reach
-        if options.threshold is not None and metric != "cosine":
+        if options.threshold is None:
+            assert options.distance is not None
+            return cls(metric, None, options.distance)
+        distance = math.sqrt(2 - 2 * options.threshold)
+        if metric != "cosine":
             # Two rows as similar as that are farther apart where their norms are not just 1.
             distance = math.hypot(distance * (1 + _UNIT_NORM), 2 * _UNIT_NORM)
         return cls(metric, options.threshold, distance)
@@ -117,21 +120,13 @@ class Axes:
         self._basis = self._main(rows - self._shift)
         self._basis = self._basis[:, : self._enough(rows, np.concatenate(own), closeness)]
 
-    @property
-    def width(self) -> int:
-        """Numbers of a row on the axes: Q and the norm of the rest."""
-        return self._basis.shape[1] + 1
-
     def on(self, vectors: np.ndarray) -> np.ndarray:
-        """Rows (B, D) as the inputs give them on the axes, (B, Q + 1) float32."""
-        z = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
-        return self._on(scaled(z.numpy(), self._metric, "cpu")).numpy()
-
-    def _on(self, z: Tensor) -> Tensor:
-        z = z - self._shift
+        """Rows (B, D) as the inputs give them on the axes, with the norm of what lies outside of
+        them: (B, Q + 1) float32."""
+        z = scaled(np.ascontiguousarray(vectors, np.float32), self._metric, "cpu") - self._shift
         inside = z @ self._basis
         rest = z.square().sum(1) - inside.square().sum(1)
-        return torch.cat([inside, rest.clamp_(min=0).sqrt_()[:, None]], 1)
+        return torch.cat([inside, rest.clamp_(min=0).sqrt_()[:, None]], 1).numpy()
 
     @staticmethod
     def _main(z: Tensor) -> Tensor:
@@ -152,8 +147,7 @@ class Axes:
         apart = (x - y).square().sum(1) > limit
         x, y = x[apart], y[apart]
         between = (x - y).square().cumsum(1)
-        rests = (each.square().flip(1).cumsum(1).flip(1).sqrt_() for each in (x, y))
-        rest_x, rest_y = rests
+        rest_x, rest_y = (each.square().flip(1).cumsum(1).flip(1).sqrt_() for each in (x, y))
         numbers = range(_STEP, x.shape[1], _STEP)
         costs = {x.shape[1]: float(x.shape[1])}
         for number in numbers if len(x) else ():

@@ -12,27 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.jobs.asked import DedupOptions
 from dinkcli.assigning.jobs.border import Border, visitors
 from dinkcli.assigning.jobs.closeness import Axes, Closeness
 from dinkcli.assigning.jobs.groups import FARTHEST, FIRST, KEEPS, NEAREST, Groups, kept_of
-from dinkcli.assigning.jobs.pairs import Pairs
+from dinkcli.assigning.jobs.pairs import Pairs, write_on_axes
 from dinkcli.assigning.jobs.shelves import Shelves
 from dinkcli.assigning.jobs.survey import OnStep, Survey, survey
 from dinkcli.assigning.jobs.workplace import Workplace
+from dinkcli.assigning.writers.base import without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.model import Model
+from dinkcli.nearest.index import CenterIndex
 
 _UNIT_ROWS = 1 << 16  # of clusters compared between two saves
 _MOST_BYTES = 64 << 20
@@ -115,16 +117,16 @@ def dedup(
     return _Search(job, work, device, memory, on_step).found()
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        job: DedupJob,
-        work: Workplace,
-        device: torch.device | str,
-        memory: int,
-        on_step: OnStep,
-    ):
-        self.job, self.work, self.memory, self.on_step = job, work, memory, on_step
+    job: DedupJob
+    work: Workplace
+    device: torch.device | str
+    memory: int
+    on_step: OnStep
+
+    def __post_init__(self) -> None:
+        job = self.job
         if job.model.map is not None:
             raise UsageError(
                 "the model has a learned metric, under which rows that follow each other are near "
@@ -139,26 +141,24 @@ class _Search:
         self.data = replace(new, beside=None)
         if old is not None:
             self.data = replace(self.data, readers=[*old.readers, *new.readers])
-        self.device = device
 
     @cached_property
     def seen(self) -> Survey:
-        border = Border(self.closeness.distance)
+        model = self.job.model
+        index = CenterIndex(torch.from_numpy(model.cluster_centers).to(self.device))
+        border = Border(index, self.closeness.distance)
 
-        def look(
-            assigner: Assigner, z: torch.Tensor, labels: torch.Tensor, numbers: np.ndarray
-        ) -> dict[str, np.ndarray]:
+        def look(z: Tensor, labels: Tensor, numbers: np.ndarray) -> dict[str, np.ndarray]:
             if len(numbers):  # a block can be all bad
                 self.closeness.check(z.cpu().numpy(), self.data.name, int(numbers[0]))
-            return border(assigner, z, labels, numbers)
+            return border(z, labels, numbers)
 
-        return survey(self.job.model, self.data, self.device, self.work, look, self.on_step)
+        return survey(model, self.data, self.device, self.work, look, self.on_step)
 
     @cached_property
     def shelves(self) -> Shelves:
-        sizes = self.seen.sizes(self.job.model.n_clusters)
-        limit = min(self.memory // 4, _MOST_BYTES)
-        return Shelves(self.data, self.seen.labels, sizes, self.work, limit, self.on_step)
+        n_clusters, limit = self.job.model.n_clusters, min(self.memory // 4, _MOST_BYTES)
+        return Shelves(self.data, self.seen.labels, n_clusters, self.work, limit, self.on_step)
 
     def found(self) -> Duplicates:
         if not (self.seen.labels >= 0).any():
@@ -173,16 +173,13 @@ class _Search:
         is_old = shelves.rows[exact] < self.n_old
         alone[exact[is_old[:, 0] == is_old[:, 1], 1]] = False
         axes = Axes(self.data, self.seen.labels, self.closeness)
-        path = self.work.file("axes.bin", Pairs.prepare(shelves, axes))
+        path = self.work.file("axes.bin", partial(write_on_axes, shelves, axes))
         pairs = Pairs(shelves, self.closeness, path, self.memory // 4)
         visiting = visitors(shelves, self.seen, alone)
-        makes = {}
-        for first, stop in self._units():
-
-            def make(first: int = first, stop: int = stop) -> dict[str, np.ndarray]:
-                return {"pairs": self._compare(first, stop, pairs, visiting, alone)}
-
-            makes[f"pairs-{first:06d}"] = make
+        makes = {
+            f"pairs-{first:06d}": partial(self._compare, first, stop, pairs, visiting, alone)
+            for first, stop in self._units()
+        }
         for found in self.work.all_arrays(makes):
             groups.join(found["pairs"])
         n_visits = len(self.seen.more["visits"])
@@ -215,7 +212,7 @@ class _Search:
 
     def _compare(
         self, first: int, stop: int, pairs: Pairs, visits: list[np.ndarray], alone: np.ndarray
-    ) -> np.ndarray:
+    ) -> dict[str, np.ndarray]:
         """What belongs together through the clusters [first, stop), (P, 2) positions."""
         shelves, found = self.shelves, [np.empty((0, 2), np.int64)]
         for label in range(first, stop):
@@ -232,7 +229,7 @@ class _Search:
             if len(residents):
                 found.append(pairs.within(residents, visiting))
             self.on_step("compare", where.stop, len(shelves))
-        return np.concatenate(found)
+        return {"pairs": np.concatenate(found)}
 
     def _judged(self, groups: Groups, n_exact: int, compared: int, n_visits: int) -> Duplicates:
         shelves, seen, n_old = self.shelves, self.seen, self.n_old
@@ -288,4 +285,4 @@ def schema_of(options: DedupOptions, against: bool) -> pa.Schema:
     columns = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), kind: pa.float32()}
     if against:
         columns["old_row"] = pa.int64()
-    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in columns.items()])
+    return without_nulls(columns)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ class Pairs:
     """Compares rows exactly; what cannot be close on the axes is left out first.
 
     Args:
-        path: a file for all rows on the axes, made by ``prepare``.
+        path: of the file that ``write_on_axes`` writes.
         memory: bytes that rows on the axes may take at once.
     """
 
@@ -34,25 +33,12 @@ class Pairs:
         self.shelves, self.closeness = shelves, closeness
         self._memory = memory
         # The file of a stopped run may have another number of axes than would be chosen now.
-        self.width = os.path.getsize(path) // (4 * len(shelves))
-        self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), self.width))
+        width = os.path.getsize(path) // (4 * len(shelves))
+        self._on = np.memmap(path, np.float32, "r", shape=(len(shelves), width))
         self._map: mmap.mmap = self._on._mmap  # type: ignore[attr-defined]
         # Of a pair at once; both rows, in float64, and once more to scale them.
-        features = shelves.at(slice(0, 1)).shape[1]
-        self._pairs = max(64, memory // 4 // (32 * features))
+        self._pairs = max(64, memory // 4 // (32 * shelves.n_features))
         self.compared = 0
-
-    @staticmethod
-    def prepare(shelves: Shelves, axes: Axes) -> Callable[[str], None]:
-        """What writes the file of all rows on the axes to a path."""
-
-        def make(path: str) -> None:
-            with open(path, "wb") as file:
-                step = max(1, _FILL_BYTES // (4 * shelves.at(slice(0, 1)).shape[1]))
-                for start in range(0, len(shelves), step):
-                    file.write(axes.on(shelves.at(slice(start, start + step))).data)
-
-        return make
 
     def within(self, residents: np.ndarray, visitors: np.ndarray) -> np.ndarray:
         """Which rows belong together through near-duplicates among the residents, or between
@@ -96,6 +82,14 @@ class Pairs:
             if len(some):
                 x, y = (self.shelves.at(positions[side]) for side in some.T)
                 found.join(some[self.closeness.close(self.closeness.of(x, y))])
+
+
+def write_on_axes(shelves: Shelves, axes: Axes, path: str) -> None:
+    """Writes all rows on the axes to a file, float32."""
+    step = max(1, _FILL_BYTES // (4 * shelves.n_features))
+    with open(path, "wb") as file:
+        for start in range(0, len(shelves), step):
+            file.write(axes.on(shelves.at(slice(start, start + step))).data)
 
 
 def _near(a: Tensor, b: Tensor, distance: float) -> Tensor:

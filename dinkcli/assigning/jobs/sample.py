@@ -20,10 +20,10 @@ import torch
 from dinkcli.assigning.jobs import choose, quotas
 from dinkcli.assigning.jobs.asked import SampleOptions
 from dinkcli.assigning.jobs.shelves import Shelves
-from dinkcli.assigning.jobs.survey import OnStep, Survey, mixed, survey
-from dinkcli.assigning.jobs.table import Found
+from dinkcli.assigning.jobs.survey import OnStep, mixed, rows_by_cluster, survey
 from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.with_torch import prepared
+from dinkcli.assigning.writers.base import Rows, without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
@@ -33,13 +33,13 @@ from dinkcli.models.tree import parents
 
 _MOST_BYTES = 64 << 20
 _ROWS = 1 << 16
-COLUMNS = pa.schema(
-    [
-        pa.field("cluster", pa.int32(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
-        pa.field("probability", pa.float64(), nullable=False),
-        pa.field("distance", pa.float32(), nullable=False),
-    ]
+COLUMNS = without_nulls(
+    {
+        "cluster": pa.int32(),
+        "rank": pa.int64(),
+        "probability": pa.float64(),
+        "distance": pa.float32(),
+    }
 )
 
 
@@ -103,20 +103,37 @@ def sample(
     seen = survey(model, data, device, work, on_step=on_step)
     keys = seen.keys
     if job.data.columns.id is not None:
-        ids = work.arrays("ids", lambda: {"keys": _keys_of_ids(job.data, on_step)})["keys"]
-        keys = mixed(keys ^ ids)
+        ids = work.all_arrays({"ids": lambda: {"keys": _keys_of_ids(job.data, on_step)}})
+        keys = mixed(keys ^ ids[0]["keys"])
     keys = mixed(keys, options.seed)
     eligible = seen.labels >= 0
     if weights is not None:
         eligible &= weights > 0
     labels = np.where(eligible, seen.labels, -1).astype(np.int32)
-    sizes = np.bincount(labels + 1, minlength=model.n_clusters + 1)[1:]
+    sizes = rows_by_cluster(labels, model.n_clusters)
     shares = _shares(job, sizes, labels, weights)
     shelves = None
     if options.by == "diverse":
         limit = min(memory // 4, _MOST_BYTES)
-        shelves = Shelves(data, labels, sizes, work, limit, on_step)
-    return _chosen(job, seen, labels, keys, weights, shares, shelves, memory, on_step)
+        shelves = Shelves(data, labels, model.n_clusters, work, limit, on_step)
+    pool = _Pool(job, seen.distances, keys, weights, shelves, memory)
+    # By cluster, and in each by key: nothing below knows in what order the rows came.
+    order = np.lexsort((keys, labels))
+    members = np.split(order[len(order) - sizes.sum() :], sizes.cumsum()[:-1])
+    rows, probabilities, done = [np.empty(0, np.int64)], [np.empty(0)], shares.cumsum()
+    for label in np.flatnonzero(shares).tolist():
+        found, sure = pool.chosen(label, members[label], int(shares[label]))
+        rows.append(members[label][found])
+        probabilities.append(sure)
+        on_step("choose", int(done[label]), int(done[-1]))
+    chosen = np.concatenate(rows)
+    columns = {
+        "cluster": labels[chosen],
+        "rank": np.concatenate([np.arange(share) for share in shares]),
+        "probability": np.concatenate(probabilities),
+        "distance": seen.distances[chosen],
+    }
+    return Sample(chosen, columns, sizes, shares)
 
 
 def wanted_rows(options: SampleOptions, n_clusters: int) -> int:
@@ -155,61 +172,39 @@ def _shares(
     return quotas.balanced(sizes, number)
 
 
-def _chosen(
-    job: SampleJob,
-    seen: Survey,
-    labels: np.ndarray,
-    keys: np.ndarray,
-    weights: np.ndarray | None,
-    shares: np.ndarray,
-    shelves: Shelves | None,
-    memory: int,
-    on_step: OnStep,
-) -> Sample:
-    # By cluster, and in each by key: nothing below knows in what order the rows came.
-    order = np.lexsort((keys, labels))
-    sizes = np.bincount(labels + 1, minlength=len(shares) + 1)
-    ends = sizes.cumsum()
-    rows, probabilities = [np.empty(0, np.int64)], [np.empty(0)]
-    for label in np.flatnonzero(shares):
-        members, number = order[ends[label] : ends[label + 1]], int(shares[label])
-        sure = np.ones(number)
-        if job.options.by == "prototypes":
-            found = choose.prototypes(keys[members], seen.distances[members], number)
-        elif shelves is not None:
-            found = _diverse(job, seen, members, number, shelves, memory)
-        elif weights is not None:
-            start = float(choose.unit(mixed(np.array([label], np.uint64), job.options.seed))[0])
-            found, sure = choose.by_weight(keys[members], weights[members], number, start)
-        else:
-            found, sure = choose.by_chance(keys[members], number)
-        rows.append(members[found])
-        probabilities.append(sure)
-        on_step("choose", sum(map(len, rows)), int(shares.sum()))
-    chosen = np.concatenate(rows)
-    counts = shares[shares > 0]
-    ranks = np.arange(len(chosen)) - np.repeat(counts.cumsum() - counts, counts)
-    columns = {
-        "cluster": labels[chosen],
-        "rank": ranks,
-        "probability": np.concatenate(probabilities),
-        "distance": seen.distances[chosen],
-    }
-    return Sample(chosen, columns, sizes[1:], shares)
+@dataclass(frozen=True)
+class _Pool:
+    """The rows that a sample is taken from, each with its distance, key and perhaps weight (N,)."""
 
+    job: SampleJob
+    distances: np.ndarray
+    keys: np.ndarray
+    weights: np.ndarray | None
+    shelves: Shelves | None
+    memory: int
 
-def _diverse(
-    job: SampleJob, seen: Survey, members: np.ndarray, number: int, shelves: Shelves, memory: int
-) -> np.ndarray:
-    """Of a cluster that does not fit in memory, among as many of its rows as do."""
-    fit = max(number, memory // 2 // (8 * job.data.n_features))
-    some = members[:fit]
-    places = shelves.places[some]
-    vectors = shelves.at(np.sort(places))  # from the file in its order
-    back = np.empty(len(places), np.int64)
-    back[np.argsort(places)] = np.arange(len(places))
-    z = prepared(np.ascontiguousarray(vectors[back], np.float32), job.model, "cpu")
-    return choose.diverse(z, int(seen.distances[some].argmin()), number)
+    def chosen(self, label: int, members: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """``number`` q of the rows of a cluster: positions among its ``members``, and the
+        probabilities with which they are chosen (q,)."""
+        options, keys = self.job.options, self.keys[members]
+        if options.by == "prototypes":
+            return choose.prototypes(keys, self.distances[members], number), np.ones(number)
+        if self.shelves is not None:
+            return self._diverse(self.shelves, members, number), np.ones(number)
+        if self.weights is not None:
+            start = float(choose.unit(mixed(np.array([label], np.uint64), options.seed))[0])
+            return choose.by_weight(keys, self.weights[members], number, start)
+        return choose.by_chance(keys, number)
+
+    def _diverse(self, shelves: Shelves, members: np.ndarray, number: int) -> np.ndarray:
+        """Of a cluster that does not fit in memory, among as many of its rows as do."""
+        fit = max(number, self.memory // 2 // (8 * self.job.data.n_features))
+        some = members[:fit]
+        places = shelves.places[some]
+        order = np.argsort(places)  # from the file in its order
+        vectors = shelves.at(places[order])[np.argsort(order)].astype(np.float32)
+        z = prepared(vectors, self.job.model, "cpu")
+        return choose.diverse(z, int(self.distances[some].argmin()), number)
 
 
 def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
@@ -229,7 +224,7 @@ def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
     return np.concatenate(found)
 
 
-def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> Iterator[Found]:
+def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> Iterator[Rows]:
     """The rows of the places [first, stop) in a sample, reading the inputs once more for columns
     that travel along.
 
@@ -240,23 +235,21 @@ def sampled_rows(data: DataSet, found: Sample, first: int, stop: int | None) -> 
     columns = {name: values[first:stop] for name, values in found.columns.items()}
     carried = _carried(data, numbers) if data.carried.names else None
     # Parts go by the place in the sample.
-    whole = Found(np.arange(first, first + len(numbers)), columns, carried, numbers)
+    whole = Rows(np.arange(first, first + len(numbers)), columns, carried, numbers)
     for start in range(0, len(whole), _ROWS):
         yield whole[start : start + _ROWS]
 
 
 def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:
     """The columns that travel along of the rows of these numbers (n,), in their order."""
-    ascending = np.sort(rows)
-    batches: list[pa.RecordBatch] = list(_batches(data, ascending))
-    table = pa.Table.from_batches(batches, data.carried).combine_chunks()
-    back = table.take(pa.array(np.searchsorted(ascending, rows))).combine_chunks()
-    return back.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], data.carried)
-
-
-def _batches(data: DataSet, ascending: np.ndarray) -> Iterator[pa.RecordBatch]:
+    order = np.argsort(rows)
+    ascending, batches = rows[order], []
     for block in data.blocks():
         first, stop = np.searchsorted(ascending, [block.start, block.start + len(block)])
         if first < stop:
             assert block.carried is not None
-            yield block.carried.take(pa.array(ascending[first:stop] - block.start))
+            batches.append(block.carried.take(pa.array(ascending[first:stop] - block.start)))
+    if not batches:
+        return pa.RecordBatch.from_pylist([], data.carried)
+    table = pa.Table.from_batches(batches, data.carried).combine_chunks()
+    return table.take(pa.array(np.argsort(order))).combine_chunks().to_batches()[0]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import mmap
 import os
+from functools import partial
 
 import numpy as np
 
-from dinkcli.assigning.jobs.survey import OnStep
+from dinkcli.assigning.jobs.survey import OnStep, rows_by_cluster
 from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.data.dataset import DataSet
 
@@ -22,7 +23,6 @@ class Shelves:
 
     Args:
         labels: (N,) int32, -1 for rows to leave out.
-        sizes: (K,) rows of each cluster.
         memory: bytes that rows on their way may take.
 
     Attributes:
@@ -35,40 +35,37 @@ class Shelves:
         self,
         data: DataSet,
         labels: np.ndarray,
-        sizes: np.ndarray,
+        n_clusters: int,
         work: Workplace,
         memory: int,
         on_step: OnStep,
     ):
+        sizes = rows_by_cluster(labels, n_clusters)
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self.rows = np.argsort(labels, kind="stable")[len(labels) - int(self.starts[-1]) :]
         self.places = np.full(len(labels), -1, np.int64)
         self.places[self.rows] = np.arange(len(self.rows))
-        self._shape = len(self.rows), data.n_features
-        self._dtype = data.dtype
-
-        width = data.n_features * self._dtype.itemsize
-
-        def make(path: str) -> None:
-            os.truncate(path, len(self.rows) * width)
-
-        path = work.file("rows.bin", make)
+        self._dtype, self._width = data.dtype, data.n_features * data.dtype.itemsize
+        n_bytes = len(self.rows) * self._width
+        path = work.file("rows.bin", lambda path: os.truncate(path, n_bytes))
         # Several processes put rows into the file at once; what one puts there again is the same.
-        pieces = {}
-        for start in range(0, len(labels), _PIECE_ROWS):
-            stop = min(len(labels), start + _PIECE_ROWS)
-
-            def fill(_: str, start: int = start, stop: int = stop) -> None:
-                self._fill(path, data.part(start, stop), len(labels), memory, on_step)
-
+        n_rows, pieces = len(labels), {}
+        for start in range(0, n_rows, _PIECE_ROWS):
+            part = data.part(start, min(n_rows, start + _PIECE_ROWS))
+            fill = partial(self._fill, path, part, n_rows, memory, on_step)
             pieces[f"sorted-{start // _PIECE_ROWS:05d}"] = fill
         work.all_files(pieces)
-        self._all = np.memmap(path, self._dtype, "r", shape=self._shape)
+        shape = len(self.rows), data.n_features
+        self._all = np.memmap(path, self._dtype, "r", shape=shape)
         self._map: mmap.mmap = self._all._mmap  # type: ignore[attr-defined]
         self._map.madvise(mmap.MADV_RANDOM)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def n_features(self) -> int:
+        return self._all.shape[1]
 
     def cluster(self, label: int) -> slice:
         """The positions of a cluster."""
@@ -81,8 +78,10 @@ class Shelves:
         self._map.madvise(mmap.MADV_DONTNEED)
         return found
 
-    def _fill(self, path: str, data: DataSet, n_rows: int, memory: int, on_step: OnStep) -> None:
-        width = data.n_features * self._dtype.itemsize
+    def _fill(
+        self, path: str, data: DataSet, n_rows: int, memory: int, on_step: OnStep, _: str
+    ) -> None:
+        """Puts a part of the rows into the file."""
         held: list[np.ndarray] = []
         where: list[np.ndarray] = []
         with open(path, "r+b") as file:
@@ -90,11 +89,11 @@ class Shelves:
                 held.append(np.array(block.vectors))  # the reader's own memory would add up
                 where.append(self.places[block.start : block.start + len(block)])
                 if sum(part.nbytes for part in held) >= memory:
-                    _put(file.fileno(), held, where, width)
+                    _put(file.fileno(), held, where, self._width)
                     held, where = [], []
                 on_step("sort", block.start + len(block), n_rows)
             if held:
-                _put(file.fileno(), held, where, width)
+                _put(file.fileno(), held, where, self._width)
 
 
 def _put(number: int, held: list[np.ndarray], where: list[np.ndarray], width: int) -> None:

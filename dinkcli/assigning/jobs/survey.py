@@ -5,8 +5,9 @@ Shapes: N rows, B rows in a block, K clusters, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions
 
 _UNIT_ROWS = 1 << 16  # between two saves: a second of work, and a file of 1 or 2 MB
-Look = Callable[[Assigner, Tensor, Tensor, np.ndarray], dict[str, np.ndarray]]
+Look = Callable[[Tensor, Tensor, np.ndarray], dict[str, np.ndarray]]
 OnStep = Callable[[str, int, int], None]
 
 
@@ -40,10 +41,6 @@ class Survey:
     keys: np.ndarray
     more: dict[str, np.ndarray]
 
-    def sizes(self, n_clusters: int) -> np.ndarray:
-        """(K,) int64, rows of each cluster; bad ones are in none."""
-        return np.bincount(self.labels + 1, minlength=n_clusters + 1)[1:]
-
 
 def survey(
     model: Model,
@@ -56,8 +53,8 @@ def survey(
     """Looks at all rows of repeatable inputs once.
 
     Args:
-        look: called with the assigner, prepared rows (B, D), their labels (B,) and their numbers
-            (B,) for more to be found out about them.
+        look: called with prepared rows (B, D), their labels (B,) and their numbers (B,) for more
+            to be found out about them.
 
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
@@ -67,16 +64,8 @@ def survey(
     n_rows = data.known_rows
     makes = {}
     for start in range(0, n_rows, _UNIT_ROWS):
-        stop = min(n_rows, start + _UNIT_ROWS)
-
-        def make(start: int = start, stop: int = stop) -> dict[str, np.ndarray]:
-            blocks = []
-            for found in _blocks(assigner, data.part(start, stop), look):
-                blocks.append(found)
-                done = start + sum(len(block["labels"]) for block in blocks)
-                on_step("assign", done, n_rows)
-            return {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-
+        part = data.part(start, min(n_rows, start + _UNIT_ROWS))
+        make = partial(_part, assigner, part, look, n_rows, on_step)
         makes[f"survey-{start // _UNIT_ROWS:05d}"] = make
     units = work.all_arrays(makes)
     whole = {name: np.concatenate([unit[name] for unit in units]) for name in units[0]}
@@ -84,10 +73,11 @@ def survey(
     return Survey(labels, distances, keys, whole)
 
 
-def _blocks(
-    assigner: Assigner, data: DataSet, look: Look | None
-) -> Iterator[dict[str, np.ndarray]]:
-    model = assigner.model
+def _part(
+    assigner: Assigner, data: DataSet, look: Look | None, n_rows: int, on_step: OnStep
+) -> dict[str, np.ndarray]:
+    """The fields of ``Survey`` for a part of all rows."""
+    model, parts = assigner.model, []
     rows = block_rows(model.n_clusters, model.n_features, 1, assigner.device)
     direction = model.metric == "cosine"
     for block in data.blocks(rows, nonzero=direction):
@@ -105,8 +95,15 @@ def _blocks(
             some = block.vectors if good.all() else block.vectors[good]
             z = prepared(some, model, assigner.device)
             labels = torch.from_numpy(found["labels"][good].astype(np.int64))
-            found |= look(assigner, z, labels.to(assigner.device), numbers[good])
-        yield found
+            found |= look(z, labels.to(assigner.device), numbers[good])
+        parts.append(found)
+        on_step("assign", block.start + len(block), n_rows)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def rows_by_cluster(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K,) int64, how many of the labels are of each cluster; -1 is none."""
+    return np.bincount(labels + 1, minlength=n_clusters + 1)[1:]
 
 
 def keys_of(vectors: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from dinkcli.assigning.writers.parts import refuse_another
+from dinkcli.assigning.shards import Shard
+from dinkcli.assigning.writers.parts import read_manifest, refuse_another
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import InputError, OutputError, UsageError
 
@@ -36,7 +37,7 @@ class Workplace:
         folder: made when it is not there.
         run: plain JSON that says what the work depends on.
         resume: go on with what is there of a stopped run.
-        share: the number of this process from 0, and how many there are; None when it is alone.
+        share: of this process in the work; None when it is alone.
 
     Attributes:
         complete: whether the output is, when the block ends well.
@@ -47,9 +48,7 @@ class Workplace:
         OutputError: the folder cannot be made, or its manifest not be read.
     """
 
-    def __init__(
-        self, folder: str, run: dict[str, Any], resume: bool, share: tuple[int, int] | None = None
-    ):
+    def __init__(self, folder: str, run: dict[str, Any], resume: bool, share: Shard | None = None):
         self.folder = folder
         self.complete = True
         self._run = json.loads(json.dumps(run))
@@ -115,7 +114,7 @@ class Workplace:
         """Whoever is the last takes the folder along."""
         for trial in range(1 if self._share is None else 3):
             if trial:  # two that leave at the same time keep each other from it
-                time.sleep(0.05 * (1 + self._share[0] % 8) if self._share else 0)
+                time.sleep(0.05 * (1 + self._share.number % 8) if self._share else 0)
             if _lock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if self._is_here(self._in_use):
                     shutil.rmtree(self.folder, ignore_errors=True)
@@ -139,24 +138,15 @@ class Workplace:
                 f"{self.folder}: holds a run that was stopped; go on with it by --resume, or "
                 "remove the folder"
             )
-        try:
-            with open(manifest, encoding="utf-8") as file:
-                run = json.load(file)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{manifest}: cannot be read ({error}); remove the folder and start again"
-            ) from error
+        run = read_manifest(manifest, (), "remove the folder and start again")
         refuse_another(run, self._run, f"--resume {self.folder}", "remove the folder")
 
     def path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
-    def arrays(self, name: str, make: Make) -> dict[str, np.ndarray]:
-        """What ``make`` gives, from the file of an earlier run where there is one."""
-        return self.all_arrays({name: make})[0]
-
     def all_arrays(self, makes: Mapping[str, Make]) -> list[dict[str, np.ndarray]]:
-        """The same of several, of which other processes may make some."""
+        """What each makes, from the file of an earlier run where there is one; other processes may
+        make some."""
         paths = self.all_files({f"{name}.npz": _saving(make) for name, make in makes.items()})
         found = []
         for path in paths:
@@ -168,8 +158,7 @@ class Workplace:
         """The same as ``file`` of several, of which other processes may make some."""
         names = list(makes)
         if self._share is not None:
-            number, count = self._share
-            first = len(names) * number // count
+            first, _ = self._share.of(len(names))
             for name in names[first:] + names[:first]:
                 self.file(name, makes[name], wait=False)
         return [self.file(name, makes[name]) for name in names]

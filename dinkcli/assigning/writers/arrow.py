@@ -9,15 +9,17 @@ import pyarrow as pa
 from dinkcli.assigning.writers.base import Layout, Rows
 
 
-class _ArrowWriter:
+class ArrowFileWriter:
+    """Can be mapped into memory: uncompressed, it is read without a copy."""
+
+    _open = staticmethod(pa.ipc.new_file)
+
     def __init__(self, file: IO[bytes], layout: Layout, compression: str = "none"):
         self._layout = layout
         self._schema = layout.schema()
         codec = None if compression == "none" else compression
         options = pa.ipc.IpcWriteOptions(compression=codec)
         self._arrow = self._open(file, self._schema, options=options)
-
-    _open = staticmethod(pa.ipc.new_file)
 
     def write(self, rows: Rows) -> None:
         self._arrow.write_batch(self._layout.record_batch(rows, self._schema))
@@ -26,11 +28,7 @@ class _ArrowWriter:
         self._arrow.close()
 
 
-class ArrowFileWriter(_ArrowWriter):
-    """Can be mapped into memory: uncompressed, it is read without a copy."""
-
-
-class ArrowStreamWriter(_ArrowWriter):
+class ArrowStreamWriter(ArrowFileWriter):
     """Can be read while it is written."""
 
     _open = staticmethod(pa.ipc.new_stream)

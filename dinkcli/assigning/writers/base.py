@@ -1,6 +1,6 @@
-"""What every writer of assignments offers, and the table that all of them share.
+"""What every writer offers, and the table that all of them share.
 
-Shapes: B rows in a batch, K clusters, M = ``AssignOptions.top``.
+Shapes: B rows in a batch, K clusters, M clusters of a list.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -17,9 +17,39 @@ import pyarrow as pa
 from dinkcli.data.base import NOTHING_CARRIED
 from dinkcli.data.formats.types import is_bytes
 from dinkcli.errors import UsageError
-from dinkcli.options import HARD, AssignOptions
 
-_LISTS = ("clusters", "probabilities")
+# In formats without lists each element has a column of its own, of this name and its number.
+_SINGLE = {"clusters": "cluster", "probabilities": "probability"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was found out about some rows.
+
+    Attributes:
+        rows: (B,) int64, the numbers by which rows go to parts, ascending there.
+        columns: (B,) or, for lists, (B, M) values by name; texts as an Arrow dictionary.
+        carried: the B values of each carried column, or None without such columns.
+        shown: (B,) int64, what is written as their numbers, where that is something else.
+    """
+
+    rows: np.ndarray
+    columns: Mapping[str, Any]
+    carried: pa.RecordBatch | None = None
+    shown: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, where: slice | np.ndarray) -> Rows:
+        """The rows of a slice, or at positions."""
+        columns = {name: rows_at(values, where) for name, values in self.columns.items()}
+        others = (rows_at(values, where) for values in (self.carried, self.shown))
+        return Rows(self.rows[where], columns, *others)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return self.rows if self.shown is None else self.shown
 
 
 @dataclass(frozen=True)
@@ -28,27 +58,23 @@ class Layout:
 
     Attributes:
         n_rows: rows that will be written, or None where only the end of the input tells.
-        n_clusters: K, the length of soft assignments.
-        options: what is found out about each row.
+        found: names and types of what is found out about each row.
         id_name: name of the id column; without one the row number is written as ``row``.
         carried: columns of the input that travel along, the id column among them.
-        metadata: of the schema and of the columns about clusters: the model and its fingerprint.
-        names: of the clusters, to be written in a column ``name``; outliers have an empty one.
-        parents: (K,) int32 groups of the clusters, by the column that they are written to; outliers
-            have -1.
+        metadata: of the schema and of the columns that were found: the model and its fingerprint.
+        row_type: of a row in an array, where it is not the number and all that was found; without
+            names it is the last of that alone.
 
     Raises:
         UsageError: two columns would have one name.
     """
 
     n_rows: int | None
-    n_clusters: int
-    options: AssignOptions = HARD
+    found: pa.Schema
     id_name: str | None = None
     carried: pa.Schema = NOTHING_CARRIED
     metadata: dict[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] | None = None
-    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
+    row_type: np.dtype | None = None
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(self.schema().names).items() if count > 1]
@@ -58,157 +84,104 @@ class Layout:
                 "of that name itself; leave it out or rename it"
             )
 
-    def with_rows(self, n_rows: int | None) -> Layout:
-        """The same for another number of rows."""
-        return replace(self, n_rows=n_rows)
-
-    @property
-    def n_probabilities(self) -> int:
-        """Probabilities per row: K, M or 0."""
-        return self.n_clusters if self.options.soft else self.options.top or 0
-
     def schema(self, flat: bool = False) -> pa.Schema:
-        """Columns: id or row, cluster, name, levels, distance, clusters, probabilities, then those
-        that travel along.
+        """Columns: id or row, what was found, then those that travel along.
 
         ``flat`` gives each element of a list a column of its own, for formats without lists.
         """
-        ids = self.carried.field(self.id_name) if self.id_name else _field("row", pa.int64())
-        found = self._fields(flat)
+        ids = self.carried.field(self.id_name) if self.id_name else _ROW
+        found = [part for f in self.found for part in (self._elements(f) if flat else [f])]
         fields = [f.with_metadata(self.metadata) for f in found] if self.metadata else found
         others = [field for field in self.carried if field.name != self.id_name]
         return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
 
-    def _fields(self, flat: bool) -> list[pa.Field]:
-        """What is found out about a row."""
-        fields = [_field("cluster", pa.int32())]
-        if self.names is not None:
-            fields.append(_field("name", pa.string()))
-        fields += [_field(name, pa.int32()) for name in self.parents]
-        if self.options.distance:
-            fields.append(_field("distance", pa.float32()))
-        kind = pa.float16() if self.options.probability_type == "float16" else pa.float32()
-        if self.options.top is not None:
-            fields += self._many("clusters", pa.int32(), flat)
-        if self.n_probabilities:
-            fields += self._many("probabilities", kind, flat)
-        return fields
+    def _elements(self, column: pa.Field) -> list[pa.Field]:
+        """A column for each element of a list: of all clusters by their numbers, from 0; of the
+        best ones by rank, from 1."""
+        if not pa.types.is_fixed_size_list(column.type):
+            return [column]
+        first = 1 if "clusters" in self.found.names else 0
+        numbers = range(first, first + column.type.list_size)
+        name, type_ = _SINGLE[column.name], column.type.value_type
+        return [pa.field(f"{name}_{j}", type_, nullable=False) for j in numbers]
 
-    def _many(self, name: str, type_: pa.DataType, flat: bool) -> list[pa.Field]:
-        if not flat:
-            element = pa.field("element", type_, nullable=False)
-            return [_field(name, pa.list_(element, self.n_probabilities))]
-        # Soft assignments are numbered by cluster, from 0; the best M by rank, from 1.
-        first = 0 if self.options.soft else 1
-        single = {"clusters": "cluster", "probabilities": "probability"}[name]
-        numbers = range(first, first + self.n_probabilities)
-        return [_field(f"{single}_{j}", type_) for j in numbers]
-
-    def record_batch(self, rows: Any, schema: pa.Schema) -> pa.RecordBatch:
-        """``rows`` (``Assignments``) as a record batch of ``schema``."""
+    def record_batch(self, rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
+        """``rows`` as a record batch of ``schema``."""
         named: dict[str | None, Any] = {}
         if rows.carried is not None:
             named |= zip(rows.carried.schema.names, rows.carried.columns, strict=True)
-        ids = named.pop(self.id_name, self._numbers(rows))
-        columns = [ids, *self._columns(rows, schema), *named.values()]
-        arrays = [c if isinstance(c, pa.Array) else as_arrow(c) for c in columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    def _numbers(self, rows: Any) -> np.ndarray:
-        """What stands for rows without an id."""
-        return rows.rows
-
-    def _columns(self, rows: Any, schema: pa.Schema) -> list[Any]:
-        """The values of ``_fields``."""
-        columns: list[Any] = [rows.labels]
-        if self.names is not None:
-            # The label -1 takes the last one.
-            columns.append(
-                pa.array([*self.names, ""]).take(as_arrow(rows.labels % (len(self.names) + 1)))
-            )
-        columns += self._above(rows.labels).values()
-        if rows.distances is not None:
-            columns.append(rows.distances)
-        for name, values in zip(_LISTS, (rows.clusters, rows.probabilities), strict=True):
-            if values is None:
-                continue
-            if name in schema.names:
-                type_, flat = schema.field(name).type, as_arrow(values.reshape(-1))
-                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=type_))
+        columns = [named.pop(self.id_name, rows.numbers)]
+        for f in self.found:
+            values = rows.columns[f.name]
+            if isinstance(values, pa.DictionaryArray):
+                values = values.dictionary_decode()
+            if not pa.types.is_fixed_size_list(f.type):
+                columns.append(values)
+            elif f.name in schema.names:
+                flat = as_arrow(values.reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=f.type))
             else:
                 columns += list(values.T)
-        return columns
-
-    def _above(self, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """(B,) int32 groups of each level; the label -1 takes the last one."""
-        return {
-            name: np.append(group, np.int32(-1))[labels] for name, group in self.parents.items()
-        }
+        arrays = [as_arrow(values) for values in (*columns, *named.values())]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     @property
     def array_type(self) -> np.dtype:
-        """Of one row in an array. Outliers show in the labels only, so that soft assignments keep
-        them then."""
-        options = self.options
-        kind = {"float32": "<f4", "float16": "<f2"}[options.probability_type]
-        plain = not (options.distance or options.top or self.names is not None or self.parents)
-        if plain and not (options.soft and options.marks_outliers):
-            return np.dtype(kind if options.soft else "<i4")
-        fields: list[tuple] = [("cluster", "<i4")]
-        if self.names is not None:
-            fields.append(("name", f"<U{max(1, *map(len, self.names))}"))
-        fields += [(name, "<i4") for name in self.parents]
-        if options.distance:
-            fields.append(("distance", "<f4"))
-        if options.top:
-            fields.append(("clusters", "<i4", (options.top,)))
-        if self.n_probabilities:
-            fields.append(("probabilities", kind, (self.n_probabilities,)))
-        return np.dtype(fields)
+        """Of one row in an array."""
+        return row_type([_ROW, *self.found]) if self.row_type is None else self.row_type
 
-    def array(self, rows: Any) -> np.ndarray:
+    def array(self, rows: Rows) -> np.ndarray:
         """``rows`` as an array of that type."""
-        if not self.array_type.names:
-            return rows.labels if rows.probabilities is None else rows.probabilities
-        values = np.empty(len(rows), self.array_type)
-        values["cluster"] = rows.labels
-        if self.names is not None:
-            values["name"] = np.array([*self.names, ""])[rows.labels]
-        for name, group in self._above(rows.labels).items():
-            values[name] = group
-        for name in ("distance", *_LISTS):
-            if name in values.dtype.fields:
-                values[name] = getattr(rows, "distances" if name == "distance" else name)
+        kind = self.array_type
+        if not kind.names:
+            return rows.columns[self.found.names[-1]]
+        values = np.empty(len(rows), kind)
+        for name in kind.names:
+            column = rows.columns.get(name, rows.numbers)
+            if isinstance(column, pa.DictionaryArray):
+                column = np.array(column.dictionary.to_pylist())[column.indices.to_numpy()]
+            values[name] = column
         return values
 
 
-class Rows(Protocol):
-    """What a writer is given: assignments, or what else a layout knows to make a table of.
-
-    Attributes:
-        rows: (B,) int64, numbers of the rows, ascending where parts are written.
-    """
-
-    @property
-    def rows(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, where: slice) -> Any: ...
+def without_nulls(types: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Columns of these names and types."""
+    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
-def as_arrow(values: np.ndarray) -> pa.Array:
+_ROW = without_nulls({"row": pa.int64()}).field(0)
+
+
+def row_type(columns: list[pa.Field] | pa.Schema, characters: int = 1) -> np.dtype:
+    """Of one row in an array with these columns, whose texts have so many characters at most."""
+    fields: list[tuple] = []
+    for column in columns:
+        if pa.types.is_fixed_size_list(column.type):
+            element = column.type.value_type.to_pandas_dtype()
+            fields.append((column.name, element, (column.type.list_size,)))
+        elif pa.types.is_string(column.type):
+            fields.append((column.name, f"<U{characters}"))
+        else:
+            fields.append((column.name, column.type.to_pandas_dtype()))
+    return np.dtype(fields)
+
+
+def as_arrow(values: np.ndarray | pa.Array) -> pa.Array:
     """Numbers (B,) without nulls. ``pa.array`` would load pandas where that is installed, which
     takes longer than all of a small run."""
+    if isinstance(values, pa.Array):
+        return values
+    if values.dtype == bool:  # Arrow has a bit for each
+        return pa.array(values)
     values = np.ascontiguousarray(values)
     type_ = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
 
 
 def rows_at(values: Any, where: slice | np.ndarray) -> Any:
-    """The rows of an array or a record batch in a slice, without a copy, or at positions; None
-    stays."""
-    if isinstance(values, pa.RecordBatch) and isinstance(where, np.ndarray):
+    """The rows of an array, of NumPy or Arrow, or of a record batch: in a slice, without a copy, or
+    at positions; None stays."""
+    if isinstance(values, (pa.Array, pa.RecordBatch)) and isinstance(where, np.ndarray):
         return values.take(as_arrow(where))
     return None if values is None else values[where]
 
@@ -219,10 +192,6 @@ class Writer(Protocol):
     def write(self, rows: Rows) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _field(name: str, type_: pa.DataType) -> pa.Field:
-    return pa.field(name, type_, nullable=False)
 
 
 def is_binary(type_: pa.DataType) -> bool:

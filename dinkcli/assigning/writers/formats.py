@@ -3,14 +3,15 @@ them on a file that appears whole, or on an open stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import IO, Any
+from typing import IO
 
 import pyarrow as pa
 
+from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Unclosed, Writer
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.suffix import by_suffix
@@ -24,51 +25,39 @@ class Format:
     """One kind of output.
 
     Attributes:
-        writer: makes a writer of it.
+        writer: module and class, loaded for the first writer: all of them take 80 ms.
         suffixes: of its files; the first is what parts are named with.
         compressions: the first is the default.
         inside: the format compresses its own content; others are compressed as a whole.
         no_pipe: why it cannot be written to standard output.
     """
 
-    writer: Callable[..., Writer]
+    writer: str
     suffixes: tuple[str, ...]
     compressions: tuple[str, ...] = ("none",)
     inside: bool = False
     no_pipe: str | None = None
 
 
-def _writer(module: str, name: str) -> Callable[..., Writer]:
-    """A class of that module, which is loaded for the first writer: all take 80 ms."""
-
-    def make(*arguments: Any, **options: Any) -> Writer:
-        found = import_module(f"dinkcli.assigning.writers.{module}")
-        return getattr(found, name)(*arguments, **options)
-
-    return make
-
-
 FORMATS = {
-    "csv": Format(_writer("csv", "CsvWriter"), ("csv",), ("none", "gzip", "zstd")),
-    "jsonl": Format(_writer("jsonl", "JsonlWriter"), ("jsonl", "ndjson"), ("none", "gzip", "zstd")),
-    "npy": Format(_writer("npy", "NpyWriter"), ("npy",)),
+    "csv": Format("csv.CsvWriter", ("csv",), ("none", "gzip", "zstd")),
+    "jsonl": Format("jsonl.JsonlWriter", ("jsonl", "ndjson"), ("none", "gzip", "zstd")),
+    "npy": Format("npy.NpyWriter", ("npy",)),
     "parquet": Format(
-        _writer("parquet", "ParquetWriter"),
+        "parquet.ParquetWriter",
         ("parquet",),
         ("zstd", "snappy", "gzip", "lz4", "brotli", "none"),
         inside=True,
         no_pipe="a parquet file is read from its end, which a pipe does not have",
     ),
     "arrow": Format(
-        _writer("arrow", "ArrowFileWriter"),
+        "arrow.ArrowFileWriter",
         ("arrow", "feather"),
         ("none", "lz4", "zstd"),
         inside=True,
         no_pipe="an Arrow file is read from its end, which a pipe does not have",
     ),
-    "arrows": Format(
-        _writer("arrow", "ArrowStreamWriter"), ("arrows",), ("none", "lz4", "zstd"), inside=True
-    ),
+    "arrows": Format("arrow.ArrowStreamWriter", ("arrows",), ("none", "lz4", "zstd"), inside=True),
 }
 
 
@@ -96,17 +85,15 @@ class Encoding:
     def writer(self, file: IO[bytes], layout: Layout) -> Writer:
         """A writer on an open file, which stays open when the writer is closed."""
         found = FORMATS[self.format]
-        if self.csv_safe:
-            return self._compressed(file, lambda sink: found.writer(sink, layout, safe=True))
+        module, name = found.writer.split(".")
+        make = getattr(import_module(f"dinkcli.assigning.writers.{module}"), name)
         if found.inside:
-            return found.writer(file, layout, self.compression)
-        return self._compressed(file, lambda sink: found.writer(sink, layout))
-
-    def _compressed(self, file: IO[bytes], make: Callable[[IO[bytes]], Writer]) -> Writer:
+            return make(file, layout, self.compression)
+        options = {"safe": True} if self.csv_safe else {}
         if self.compression == "none":
-            return make(file)
+            return make(file, layout, **options)
         sink = pa.CompressedOutputStream(pa.PythonFile(Unclosed(file), "w"), self.compression)
-        return _Closing(make(sink), sink)
+        return _Closing(make(sink, layout, **options), sink)
 
 
 class _Closing:
@@ -177,6 +164,27 @@ def encoding_of(
     if csv_safe and format != "csv":
         raise UsageError(f"--csv-safe is about csv, and the output is {format}; leave it out")
     return Encoding(format, compression, csv_safe)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where rows go.
+
+    Attributes:
+        path: a file, or a folder for parts.
+        encoding: how they are written.
+        rows_per_file: of the parts, or None for one file.
+        resume: go on with the parts that are missing.
+        shard: write only the parts of this share.
+        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
+    """
+
+    path: str
+    encoding: Encoding
+    rows_per_file: int | None = None
+    resume: bool = False
+    shard: Shard | None = None
+    stream: IO[bytes] | None = None
 
 
 @contextmanager

@@ -52,11 +52,10 @@ class NpyWriter:
         self._file.flush()
 
     def _header(self, n_rows: int) -> bytes:
-        soft = not self._dtype.names and self._layout.options.soft
         header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "descr": np.lib.format.dtype_to_descr(self._dtype.base),
             "fortran_order": False,
-            "shape": (n_rows, self._layout.n_clusters) if soft else (n_rows,),
+            "shape": (n_rows, *self._dtype.shape),
         }
         buffer = io.BytesIO()
         np.lib.format.write_array_header_1_0(buffer, header)

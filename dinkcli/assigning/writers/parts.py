@@ -15,15 +15,16 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Rows, Writer
-from dinkcli.assigning.writers.formats import Encoding, open_writer
+from dinkcli.assigning.writers.formats import Output, open_writer
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import OutputError, UsageError
 
@@ -34,12 +35,9 @@ class PartsWriter:
     """A context manager that writes parts of R rows into a folder, each when it is complete.
 
     Args:
-        folder: made when it is not there.
-        rows_per_file: R.
+        output: with R; its folder is made when it is not there. A share needs ``n_rows``.
         run: plain JSON that says what the parts depend on.
-        resume: go on with what is missing of a stopped run, if there is one.
         n_rows: N of the input, bad rows included, or None where only the end of the input tells.
-        shard: write the parts of this share; others may write theirs. Needs ``n_rows``.
 
     Attributes:
         complete: the folder has all parts of the run.
@@ -50,26 +48,19 @@ class PartsWriter:
     """
 
     def __init__(
-        self,
-        folder: str,
-        layout: Layout,
-        encoding: Encoding,
-        rows_per_file: int,
-        run: dict[str, Any],
-        resume: bool = False,
-        n_rows: int | None = None,
-        shard: Shard | None = None,
+        self, output: Output, layout: Layout, run: dict[str, Any], n_rows: int | None = None
     ):
-        if rows_per_file < 1:
-            raise UsageError(f"--rows-per-file {rows_per_file}: expected at least 1")
+        size = output.rows_per_file or 0
+        if size < 1:
+            raise UsageError(f"--rows-per-file {size}: expected at least 1")
+        folder, shard = output.path, output.shard
         self.folder = folder
         self.complete = False
-        self._layout, self._encoding, self._size = layout, encoding, rows_per_file
-        self._run = {**run, "format": encoding.format, "compression": encoding.compression}
-        self._run |= {"csv_safe": encoding.csv_safe, "rows_per_file": rows_per_file}
+        self._layout, self._encoding, self._size = layout, output.encoding, size
+        self._run = run | asdict(output.encoding) | {"rows_per_file": size}
         self._run = json.loads(json.dumps(self._run))  # as it will be read again
-        self._n_rows, self._shard, self._resume = n_rows, shard, resume
-        self._total = None if n_rows is None else -(-n_rows // rows_per_file)
+        self._n_rows, self._shard, self._resume = n_rows, shard, output.resume
+        self._total = None if n_rows is None else -(-n_rows // size)
         # Parts to be written: [_at, _end), without those that are there.
         self._at, self._end = 0, self._total
         if shard is not None and self._total is not None:
@@ -83,7 +74,7 @@ class PartsWriter:
         if not self._fresh:
             self._check_run()
         self._there = self._present()
-        if shard is not None and self._there and not resume:
+        if shard is not None and self._there and not self._resume:
             raise UsageError(
                 f"{folder}: holds parts of share {shard} already; go on with it by --resume, or "
                 "choose another folder"
@@ -174,9 +165,9 @@ class PartsWriter:
             n_rows = self._layout.n_rows
             if n_rows is not None:
                 n_rows = max(0, min(self._size, n_rows - self._at * self._size))
-            self._writer = self._stack.enter_context(
-                open_writer(self.path(self._at), self._layout.with_rows(n_rows), self._encoding)
-            )
+            layout = replace(self._layout, n_rows=n_rows)
+            writer = open_writer(self.path(self._at), layout, self._encoding)
+            self._writer = self._stack.enter_context(writer)
         return self._writer
 
     def _commit(self) -> None:
@@ -247,17 +238,25 @@ class PartsWriter:
                 f"{self.folder}: holds the parts of a run; go on with it by --resume, or choose "
                 "another folder"
             )
-        try:
-            with open(self._manifest, encoding="utf-8") as file:
-                manifest = json.load(file)
-            run, complete = manifest["run"], manifest["complete"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{self._manifest}: cannot be read ({error}); start in a new folder"
-            ) from error
+        manifest = read_manifest(self._manifest, ("run", "complete"), "start in a new folder")
         option = "--resume " if self._resume else ""
-        refuse_another(run, self._run, f"{option}{self.folder}", "choose another folder")
-        self.complete = complete
+        where = f"{option}{self.folder}"
+        refuse_another(manifest["run"], self._run, where, "choose another folder")
+        self.complete = manifest["complete"]
+
+
+def read_manifest(path: str, keys: Iterable[str], advice: str) -> dict[str, Any]:
+    """The JSON object in a file that a run keeps.
+
+    Raises:
+        OutputError: it cannot be read, or one of the ``keys`` is missing.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        return found | {key: found[key] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
 def refuse_another(run: dict[str, Any], wanted: dict[str, Any], where: str, advice: str) -> None:

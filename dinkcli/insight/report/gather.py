@@ -5,6 +5,7 @@ Shapes: N rows, P of them on the map, K clusters, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,8 +74,6 @@ def gather(
     data: DataSet,
     device: torch.device | str = "cpu",
     *,
-    id_column: str | None = None,
-    text_column: str | None = None,
     n_points: int = 50_000,
     n_exemplars: int = 6,
     projection: str = "neighbours",
@@ -85,7 +84,6 @@ def gather(
     """Looks at every row twice.
 
     Args:
-        id_column, text_column: columns that ``data`` carries.
         n_points: most rows on the map.
         projection: "neighbours", "pca", or "umap", which needs umap-learn and minutes for many
             rows.
@@ -93,7 +91,7 @@ def gather(
         on_map: called with the steps of the map that are done, and their number.
 
     Raises:
-        UsageError: UMAP is not installed, or the projection is neither.
+        UsageError: UMAP is not installed, or there is no such projection.
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
@@ -101,26 +99,28 @@ def gather(
     if projection == "umap":
         _umap()
     exemplars = Exemplars(model.n_clusters, n_exemplars)
-    drawn = _Drawn(data.known_rows, n_points, seed)
+    rng, n_rows = np.random.default_rng(seed), data.known_rows
+    chosen = rng.choice(n_rows, min(n_rows, n_points), replace=False)
+    drawn: list[View] = []
 
     def look(view: View) -> None:
         exemplars.add(view)
-        drawn.add(view)
+        # Bad rows may have been chosen; they are in no view.
+        drawn.append(view.at(np.flatnonzero(np.isin(view.rows, chosen, assume_unique=True))))
 
     found = measured(model, data, device, on_rows, look)
-    labels, explained = drawn.labels, None
-    if projection == "neighbours":
-        points = map_of_rows(drawn.z, labels, model.cluster_centers, seed, on_map)
+    z = np.concatenate([view.z for view in drawn])
+    labels = np.concatenate([view.labels for view in drawn])
+    explained = None
+    if projection == "pca":
+        points, explained = _principal_plane(z)
     elif projection == "umap":
-        near = min(15, max(2, len(labels) - 1))
-        points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(drawn.z)
-        points = points.astype(np.float32)
+        points = _by_umap(z, seed)
     else:
-        points, explained = _principal_plane(drawn.z)
-    terms = None
-    if text_column is not None or id_column is not None:
-        words = drawn.column(text_column or id_column, 1 << 40)
-        terms = distinctive_terms(words or [], labels.tolist(), model.n_clusters)
+        points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
+    columns, terms = data.columns, None
+    if (words := _texts(drawn, columns.text or columns.id)) is not None:
+        terms = distinctive_terms(words, labels.tolist(), model.n_clusters)
     return Material(
         name=data.name,
         quality=found,
@@ -130,58 +130,30 @@ def gather(
         projection=projection,
         points=points,
         labels=labels.astype(np.int32),
-        distances=drawn.distances,
-        rows=drawn.rows,
-        names=drawn.column(id_column, _NAME_BYTES),
-        texts=drawn.column(text_column, _TEXT_BYTES),
+        distances=np.concatenate([view.distances for view in drawn]).astype(np.float32),
+        rows=np.concatenate([view.rows for view in drawn]),
+        names=_texts(drawn, columns.id, _NAME_BYTES),
+        texts=_texts(drawn, columns.text, _TEXT_BYTES),
         anchors=_middles(points, labels, model.n_clusters),
         explained=explained,
     )
 
 
-class _Drawn:
-    """Rows drawn evenly from all N, with their carried columns."""
-
-    def __init__(self, n_rows: int, most: int, seed: int):
-        chosen = np.random.default_rng(seed).choice(n_rows, min(n_rows, most), replace=False)
-        self._chosen = np.sort(chosen)
-        self._views: list[View] = []
-
-    def add(self, view: View) -> None:
-        # Bad rows may have been drawn; they are in no view.
-        here = np.intersect1d(view.rows, self._chosen, True, return_indices=True)[1]
-        self._views.append(view.at(here))
-
-    @property
-    def rows(self) -> np.ndarray:
-        return np.concatenate([view.rows for view in self._views])
-
-    @property
-    def z(self) -> np.ndarray:
-        return np.concatenate([view.z for view in self._views])
-
-    @property
-    def labels(self) -> np.ndarray:
-        return np.concatenate([view.labels for view in self._views])
-
-    @property
-    def distances(self) -> np.ndarray:
-        return np.concatenate([view.distances for view in self._views]).astype(np.float32)
-
-    def column(self, name: str | None, budget: int) -> list[str] | None:
-        """The column's values as text, each cut so that all are at most ``budget`` bytes."""
-        carried = [view.carried for view in self._views if view.carried is not None]
-        if name is None or not carried:
-            return None
-        limit = min(_LONGEST, budget // max(1, len(self.rows))) if budget < 1 << 40 else 1 << 40
-        values = [value for part in carried for value in part.column(name).to_pylist()]
-        return ["" if value is None else _cut(str(value), limit) for value in values]
+def _texts(views: list[View], name: str | None, budget: float = math.inf) -> list[str] | None:
+    """The values of a carried column as text, each cut so that all are at most ``budget`` bytes."""
+    carried = [view.carried for view in views if view.carried is not None]
+    if name is None or not carried:
+        return None
+    n_rows = max(1, sum(map(len, views)))
+    limit = None if budget == math.inf else min(_LONGEST, int(budget) // n_rows)
+    values = [value for part in carried for value in part.column(name).to_pylist()]
+    return ["" if value is None else _cut(str(value), limit) for value in values]
 
 
-def _cut(text: str, n_bytes: int) -> str:
+def _cut(text: str, n_bytes: int | None) -> str:
     # Lone surrogates have no place in a page.
     encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= n_bytes:
+    if n_bytes is None or len(encoded) <= n_bytes:
         return encoded.decode()
     return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
 
@@ -210,6 +182,13 @@ def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndar
             apart = ((part - np.median(part, axis=0)) ** 2).sum(1)
             middles[j] = part[apart.argmin()]
     return middles
+
+
+def _by_umap(z: np.ndarray, seed: int) -> np.ndarray:
+    """The rows (P, 2) float32 where UMAP puts them."""
+    near = min(15, max(2, len(z) - 1))
+    points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
+    return points.astype(np.float32)
 
 
 def _umap() -> type:

@@ -23,6 +23,7 @@ from dinkcli import __version__
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
 from dinkcli.insight.names import name_of
+from dinkcli.insight.overview import curve, nearest_pairs
 from dinkcli.insight.report.gather import Material
 from dinkcli.insight.report.outline import outline
 from dinkcli.models.model import Model
@@ -59,11 +60,12 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     document = {"drawings": drawings, "labels": labels}
     library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
     library = library.replace("</script", "<\\/script")
-    parts = files("dinkcli.insight.report")
-    own = parts.joinpath("page.js").read_text(encoding="utf-8")
-    return Template(parts.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    folder = files("dinkcli.insight.report")
+    names = ("page.html", "page.css", "page.js")
+    template, style, own = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return Template(template).substitute(
         policy=_policy([library, own]),
-        style=parts.joinpath("page.css").read_text(encoding="utf-8"),
+        style=style,
         title=escape(title or f"Clusters of {os.path.basename(material.name)}"),
         summary=_summary(model, material),
         map_note=escape(_map_note(material)),
@@ -175,8 +177,6 @@ def _short(text: str, most: int = 160) -> str:
 def _heat(model: Model) -> str:
     if model.n_clusters < 2:
         return "<p>One cluster has no neighbours.</p>"
-    from dinkcli.insight.overview import nearest_pairs
-
     pairs = nearest_pairs(model, 5)
     text = "; ".join(f"{p.first} and {p.second} ({p.distance:.3g})" for p in pairs)
     return (
@@ -188,8 +188,6 @@ def _heat(model: Model) -> str:
 def _curve(known: bool, model: Model) -> str:
     if not known:
         return "<p>The model has no history.</p>"
-    from dinkcli.insight.overview import curve
-
     values = curve(model, "inertia")
     label = f"Inertia by step of training: from {values[0]:.6g} to {values[-1]:.6g}"
     return (
@@ -221,9 +219,8 @@ def _making(model: Model, material: Material) -> list[tuple[str, str]]:
     if model.column:
         facts.append(("column", model.column))
     trained = training.get("input", {})
-    facts += [
-        ("trained on", f"{trained.get('rows', 0):,} rows of {', '.join(trained.get('files', []))}")
-    ]
+    files = ", ".join(trained.get("files", []))
+    facts.append(("trained on", f"{trained.get('rows', 0):,} rows of {files}"))
     options = training.get("options", {})
     facts += [(name.replace("_", " "), str(v)) for name, v in options.items() if v is not None]
     facts += [(f"{name} version", str(v)) for name, v in training.get("versions", {}).items()]

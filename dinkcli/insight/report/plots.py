@@ -16,6 +16,7 @@ from bokeh.models import (
     Range1d,
     WheelZoomTool,
 )
+from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
 from dinkcli.insight.overview import distances_between, history
@@ -95,8 +96,9 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
     source = ColumnDataSource({"image": [distances], "across": [across], "down": [down]})
     apart = distances[~np.eye(k, dtype=bool)]
     low, high = (float(apart.min()), float(apart.max())) if k > 1 else (0.0, 1.0)
+    # From strong to faint: near centres stand out, on white and on black.
     mapper = LinearColorMapper(
-        palette=_ramp(), low=low, high=high if high > low else low + 1, low_color="#808080"
+        palette=Viridis256, low=low, high=high if high > low else low + 1, low_color="#808080"
     )
     plot = figure(
         tools="reset,save",
@@ -173,10 +175,3 @@ def _item(plot: figure) -> dict[str, Any]:
     plot.outline_line_color = None
     plot.grid.grid_line_alpha = 0.25
     return json_item(plot, target=plot.name)
-
-
-def _ramp() -> list[str]:
-    """From strong to faint: near centres stand out, on white and on black."""
-    from bokeh.palettes import Viridis256
-
-    return list(Viridis256)
