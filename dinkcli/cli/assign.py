@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Literal
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
 from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.opening import columns_of
+from dinkcli.cli.opening import columns_of, levels_of
 from dinkcli.cli.options import option
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.shares import is_silent, one_voice, share_of
+from dinkcli.cli.together import one_voice
+from dinkcli.options import AssignOptions
 
 
 def assign(
@@ -125,56 +123,44 @@ def assign(
         dink assign emb.dink.safetensors new.parquet --id-column id --soft -o clusters.parquet
         cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
-        from dinkcli.cli import assign_run
-        from dinkcli.cli.destination import Destination, save_summary
-        from dinkcli.options import AssignOptions
-
-        share = share_of(shard, launched())
-        silent = is_silent(share)
-        quiet = quiet or silent
         options = AssignOptions(
             soft, top, distance, temperature, dtype, min_prob, max_distance, max_size
         )
-        destination = Destination.of(
-            output, format, compression, csv_safe, rows_per_file, share, resume, json_file
+        from dinkcli.assigning.pipeline import run
+        from dinkcli.cli import assign_run
+        from dinkcli.cli.destination import Destination
+
+        destination = Destination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
         )
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim, bits=bits)
+        quiet = quiet or destination.silent
         job = assign_run.open_job(
+            destination,
             model_path,
             inputs,
-            wanted,
+            columns_of(column, columns, id=id_column, ids=ids, dim=dim, bits=bits),
             bad_rows,
             options,
-            destination,
             match_path,
-            quiet,
             names,
-            assign_run.levels_of(levels),
+            levels_of(levels),
+            quiet,
         )
         target, n_rows = destination.open(job.data)
-
-        from dinkcli.assigning.pipeline import run
-
         with ProgressLines(quiet or json_summary or destination.output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
-            with assign_run.interruption(target):
+            with assign_run.interruption(destination):
                 counts, written = run(job, target, device, show)
-        summary = assign_run.summary_of(job, target, counts, written, time.monotonic() - started)
-        if destination.json_file is not None:
-            save_summary(summary, destination.json_file)
-        if silent:
-            return
+        seconds = time.monotonic() - started
+        summary = assign_run.summary_of(destination, job, counts, written, seconds)
         if not quiet:
             assign_run.warn_of_uncertainty(summary)
-        if json_summary:
-            say(json.dumps(summary), whole=True)
-        elif not quiet:
-            assign_run.show_summary(summary)
-            if job.matching is not None and match_path is not None:
-                show_drift(job.matching, match_path)
+        destination.tell(summary, assign_run.sentence_of(summary), quiet, json_summary)
+        if job.matching is not None and match_path is not None and not (quiet or json_summary):
+            show_drift(job.matching, match_path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
+from dinkcli.cli.signals import NOTHING_WRITTEN, exit_code, interruptible
 from dinkcli.errors import FULL_DEVICE, DinkError
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def show_notes(data: DataSet, quiet: bool) -> None:
         say(f"Note: {note}")
 
 
+def say_bad_rows(number: int, quiet: bool) -> None:
+    if number and not quiet:
+        say(f"bad rows left out: {number}")
+
+
 @contextmanager
 def error_boundary() -> Iterator[None]:
     """Turns every failure into one clear line and the right exit code.
@@ -99,7 +104,7 @@ def error_boundary() -> Iterator[None]:
         raise typer.Exit(141) from None
     except KeyboardInterrupt as error:
         say(NOTHING_WRITTEN)
-        raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from None
+        raise typer.Exit(exit_code(error)) from None
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):
             raise

@@ -6,13 +6,11 @@ import time
 from functools import partial
 from typing import Annotated, Any
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
 from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
-from dinkcli.cli.shares import one_voice, share_of
+from dinkcli.cli.together import one_voice
 
 
 def dedup(
@@ -84,25 +82,25 @@ def dedup(
         dink dedup emb.dink.safetensors emb.parquet --threshold 0.9 --keep-only -o unique.parquet
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
         from dinkcli.assigning.jobs.asked import DedupOptions
-        from dinkcli.cli.destination import Destination
-        from dinkcli.cli.jobs import JobRun
+        from dinkcli.cli.jobs import JobDestination, memory_limit
 
         if threshold is None and distance is None:
             threshold = 0.95
         options = DedupOptions(threshold, distance, keep, keep_only)
-        share = share_of(shard, launched())
-        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
-        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
+        run = JobDestination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+        )
+        limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
-        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
         old = None
         if against is not None:
             wanted = columns_of(column, dim=dim)
-            old = run.destination.open_inputs(model, against, wanted, bad_rows)
+            old = run.open_inputs(model, against, wanted, bad_rows)
 
         import numpy as np
 
@@ -114,7 +112,7 @@ def dedup(
         shown = schema_of(options, old is not None)
         run.check(job, shown)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
-            found = find(job, work, run.device(device), run.memory, show)
+            found = find(job, work, run.device(device), limit, show)
             likeness = "similarity" if threshold is not None else "distance"
             values = {
                 "cluster": found.labels,
@@ -136,7 +134,7 @@ def dedup(
             )
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(job, written),
+            **run.about_job(job, written),
             "rows": len(found.labels),
             "kept": int(found.kept.sum()),
             "removed": int((~found.kept).sum()),
@@ -153,4 +151,4 @@ def dedup(
             f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
             f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
         )
-        run.tell(summary, json_summary, "" if quiet or output is None else sentence)
+        run.tell(summary, sentence, quiet, json_summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.console import say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
@@ -50,17 +50,16 @@ def export(
         dink export emb.dink.safetensors -o centers.npy
         dink export emb.dink.safetensors -o model.onnx
     """
-    with error_boundary():
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.suffix import by_suffix
-        from dinkcli.models.export import SUFFIXES
-        from dinkcli.models.export import export as export_model
+    from dinkcli.data.atomic import check_target
+    from dinkcli.data.suffix import by_suffix
+    from dinkcli.models.export import SUFFIXES
+    from dinkcli.models.export import export as export_model
 
-        refuse_stream(output, "an export")
-        chosen = format or by_suffix(output, SUFFIXES)
-        check_target(output)
-        model = load_model(model_path)
-        warn_if_unfinished(model, model_path)
-        export_model(model, output, chosen)
-        if not quiet:
-            say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")
+    refuse_stream(output, "an export")
+    chosen = format or by_suffix(output, SUFFIXES)
+    check_target(output)
+    model = load_model(model_path)
+    warn_if_unfinished(model, model_path)
+    export_model(model, output, chosen)
+    if not quiet:
+        say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

@@ -13,6 +13,8 @@ import typer
 from typer import completion
 from typer.core import TyperCommand, TyperGroup
 
+from dinkcli.cli.console import error_boundary
+
 # The groups, in their order; an option without one stands in the last.
 INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = "Input", "Clusters", "Output", "Expert", "Run"
 SETTINGS: dict[Any, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -79,7 +81,11 @@ class _Readable:
 
 
 class Command(_Readable, TyperCommand):
-    """A command whose help groups its options."""
+    """A command whose help groups its options, and whose failures are one clear line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with error_boundary():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, printable, say
+from dinkcli.cli.console import printable, say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, add_row, new_table, print_json, show
+from dinkcli.cli.tables import Field, Sheet, print_json, show
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,59 +78,57 @@ def name(
         dink name emb.dink.safetensors emb.parquet --label-column topic
         dink name emb.dink.safetensors --names answers.txt
     """
-    with error_boundary():
-        from dinkcli.data.atomic import check_target
+    from dinkcli.data.atomic import check_target
 
-        by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
-        if bool(inputs) != (by_texts or by_labels):
-            raise UsageError(
-                "names come from texts or labels of rows: give an INPUT, and --text-column, "
-                "--texts, --label-column or --labels"
-            )
-        if not inputs and names is None:
-            raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
-        if prompt and not by_texts:
-            raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
-        if prompt and names is not None:
-            raise UsageError("--prompt asks for names and --names gives them: use one at a time")
-        model = load_model(model_path, inputs or ())
-        if output is not None:
-            check_model_path(output)
-        check_target(output or model_path)
-        given = {} if names is None else read_names(names, model.n_clusters)
-        if inputs:
-            wanted = columns_of(
-                column, label=label_column, labels=labels, text=text_column, texts=texts
-            )
-            data = open_for(model, inputs, wanted, bad_rows)
-            if by_texts:
-                found = find(model, data, device, quiet or as_json)
-                if prompt:
-                    from dinkcli.insight.names import packet
+    by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
+    if bool(inputs) != (by_texts or by_labels):
+        raise UsageError(
+            "names come from texts or labels of rows: give an INPUT, and --text-column, "
+            "--texts, --label-column or --labels"
+        )
+    if not inputs and names is None:
+        raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
+    if prompt and not by_texts:
+        raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
+    if prompt and names is not None:
+        raise UsageError("--prompt asks for names and --names gives them: use one at a time")
+    model = load_model(model_path, inputs or ())
+    if output is not None:
+        check_model_path(output)
+    check_target(output or model_path)
+    given = {} if names is None else read_names(names, model.n_clusters)
+    if inputs:
+        wanted = columns_of(
+            column, label=label_column, labels=labels, text=text_column, texts=texts
+        )
+        data = open_for(model, inputs, wanted, bad_rows)
+        if by_texts:
+            found = find(model, data, device, quiet or as_json)
+            if prompt:
+                from dinkcli.insight.names import packet
 
-                    sys.stdout.write(packet(found))
-                    return
-                model.names, model.terms = found.names, found.terms
-            if by_labels:
-                from dinkcli.insight.evaluate import names_by_labels
+                sys.stdout.write(packet(found))
+                return
+            model.names, model.terms = found.names, found.terms
+        if by_labels:
+            from dinkcli.insight.evaluate import names_by_labels
 
-                model.names = _named_by(names_by_labels, model, data, device, quiet or as_json)
-        known = model.names or [""] * model.n_clusters
-        model.names = [given.get(j, text) for j, text in enumerate(known)]
-        target = output or model_path
-        model.save(target)
-        if as_json:
-            print_json(
-                [
-                    {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
-                    for j, text in enumerate(model.names)
-                ]
-            )
-            return
-        show_names(model)
-        if not quiet:
-            named = sum(map(bool, model.names))
-            say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
+            model.names = _named_by(names_by_labels, model, data, device, quiet or as_json)
+    model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
+    target = output or model_path
+    model.save(target)
+    if as_json:
+        print_json(
+            [
+                {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
+                for j, text in enumerate(model.names)
+            ]
+        )
+        return
+    show_names(model)
+    if not quiet:
+        named = sum(map(bool, model.names))
+        say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
 def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
@@ -174,12 +172,11 @@ def read_names(path: str, n_clusters: int) -> dict[int, str]:
 
 def show_names(model: Model) -> None:
     """A table of names, the largest clusters first."""
-    terms = bool(model.terms)
-    more = [Field("terms", drop=1, text=True)] if terms else []
-    table = new_table(
-        [Field("cluster", "right"), Field("rows", "right"), Field("name", text=True), *more]
+    terms = Field("terms", drop=1, text=True) if model.terms else None
+    table = Sheet(
+        Field("cluster", "right"), Field("rows", "right"), Field("name", text=True), terms
     )
     for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
-        cells = [str(j), f"{model.cluster_sizes[j]:g}", printable(model.names[j]) or "-"]
-        add_row(table, *cells, *([printable(", ".join(model.terms[j]))] if terms else []))
+        words = ", ".join(model.terms[j]) if model.terms else ""
+        table.add(j, f"{model.cluster_sizes[j]:g}", model.names[j] or "-", words)
     show("clusters by size", table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -11,34 +12,37 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
 
 
-def columns_of(
-    column: str | None,
-    *,
-    ids: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
-    texts: Sequence[str] | None = None,
-    columns: str | None = None,
-    **more: Any,
-) -> Columns:
+def columns_of(column: str | None, columns: str | None = None, **options: Any) -> Columns:
     """The columns to read, from options as they stand on the command line.
 
     Args:
-        column, ids, labels, texts, columns: the options of these names.
-        more: the other fields of ``Columns``.
+        columns: those to carry along, separated by commas.
+        options: the other fields of ``Columns``; of files for each row, None where none are named.
 
     Raises:
         UsageError: a column and files for the same.
     """
     from dinkcli.data.base import Columns
 
-    return Columns(
-        column,
-        ids=tuple(ids or ()),
-        labels=tuple(labels or ()),
-        texts=tuple(texts or ()),
-        others=tuple(name.strip() for name in columns.split(",")) if columns else (),
-        **more,
-    )
+    named = {name: options.pop(name, None) or () for name in ("ids", "labels", "texts")}
+    files: dict[str, Any] = {name: tuple(paths) for name, paths in named.items()}
+    others = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    return Columns(column, others=others, **files, **options)
+
+
+def levels_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--levels``.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--levels {text}: one of them is given twice")
+    return found
 
 
 def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, printable, show_notes, warn, wrapped
+from dinkcli.cli.console import printable, show_notes, warn, wrapped
 from dinkcli.cli.help import CLUSTERS, RUN
 from dinkcli.cli.options import option
 from dinkcli.cli.tables import width
@@ -65,39 +65,38 @@ def plan(
         dink plan emb.npy -k 1000
         dink plan embeddings/ -k 10000 --processes 8 --memory 16GB
     """
-    with error_boundary():
-        begun = time.process_time(), time.monotonic()
-        from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.options import TrainOptions
+    begun = time.process_time(), time.monotonic()
+    from dinkcli.data.base import Columns
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.memory import parse_size
+    from dinkcli.options import TrainOptions
 
-        options = TrainOptions(
-            n_clusters,
-            metric=metric,
-            refine=refine,
-            n_init=n_init,
-            epochs=epochs,
-            batch_size=batch_size,
-        )
-        limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
-        show_notes(data, as_json)
+    options = TrainOptions(
+        n_clusters,
+        metric=metric,
+        refine=refine,
+        n_init=n_init,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    limit = None if memory is None else parse_size(memory)
+    data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
+    show_notes(data, as_json)
 
-        from dinkcli.planning import plan as core
+    from dinkcli.planning import plan as core
 
-        # What it takes to come here is what it takes a training.
-        startup = begun[0] + time.monotonic() - begun[1]
-        found = core.plan(
-            data, options, device=device, memory=limit, processes=processes, startup=startup
-        )
-        if as_json:
-            typer.echo(json.dumps(found.as_dict()))
-            return
-        for line in _lines(found):
-            typer.echo(wrapped(line, width(), " " * 9))
-        for warning in found.warnings:
-            warn(warning)
+    # What it takes to come here is what it takes a training.
+    startup = begun[0] + time.monotonic() - begun[1]
+    found = core.plan(
+        data, options, device=device, memory=limit, processes=processes, startup=startup
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+        return
+    for line in _lines(found):
+        typer.echo(wrapped(line, width(), " " * 9))
+    for warning in found.warnings:
+        warn(warning)
 
 
 def _lines(plan: Plan) -> list[str]:

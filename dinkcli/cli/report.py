@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.console import say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
@@ -53,47 +53,48 @@ def report(
         dink report emb.dink.safetensors emb.npy -o report.html
         dink report emb.dink.safetensors emb.parquet --text-column text -o report.html
     """
-    with error_boundary():
-        started = time.monotonic()
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.extras import check_installed
-        from dinkcli.data.suffix import by_suffix
+    started = time.monotonic()
+    from dinkcli.data.atomic import check_target
+    from dinkcli.data.extras import check_installed
+    from dinkcli.data.suffix import by_suffix
 
-        refuse_stream(output, "a page")
-        check_installed("bokeh", "report", "a report")
-        if projection == "umap":
-            check_installed("umap", "umap", "--map umap")
-        by_suffix(output, {"html": "html"})
-        check_target(output)
-        model = load_model(model_path, inputs)
-        wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
-        data = open_for(model, inputs, wanted, bad_rows)
-        refuse_overwriting(output, data, model_path)
+    refuse_stream(output, "a page")
+    check_installed("bokeh", "report", "a report")
+    if projection == "umap":
+        check_installed("umap", "umap", "--map umap")
+    by_suffix(output, {"html": "html"})
+    check_target(output)
+    model = load_model(model_path, inputs)
+    wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
+    data = open_for(model, inputs, wanted, bad_rows)
+    refuse_overwriting(output, data, model_path)
 
-        from dinkcli.data.atomic import atomic_path
-        from dinkcli.insight.report import gather, page
+    from dinkcli.data.atomic import atomic_path
+    from dinkcli.insight.report import gather, page
 
-        with ProgressLines(quiet) as progress:
-            material = gather(
-                model,
-                data,
-                device,
-                n_points=points,
-                n_exemplars=exemplars,
-                projection=projection,
-                seed=seed,
-                on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
-                on_map=lambda done, total: progress.update("map", done, total, "steps"),
-            )
-        text = page(model, material, title)
-        with (
-            atomic_path(output) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="") as file,
-        ):
-            file.write(text)
-        if not quiet:
-            seconds = time.monotonic() - started
-            size = len(text.encode()) / 1e6
-            left_out = material.quality.bad_rows
-            bad = f", {left_out} bad rows left out" if left_out else ""
-            say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")
+    with ProgressLines(quiet) as progress:
+        material = gather(
+            model,
+            data,
+            device,
+            id_column=data.columns.id,
+            text_column=data.columns.text,
+            n_points=points,
+            n_exemplars=exemplars,
+            projection=projection,
+            seed=seed,
+            on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
+            on_map=lambda done, total: progress.update("map", done, total, "steps"),
+        )
+    text = page(model, material, title)
+    with (
+        atomic_path(output) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(text)
+    if not quiet:
+        seconds = time.monotonic() - started
+        size = len(text.encode()) / 1e6
+        left_out = material.quality.bad_rows
+        bad = f", {left_out} bad rows left out" if left_out else ""
+        say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")

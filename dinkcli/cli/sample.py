@@ -6,13 +6,11 @@ import time
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import columns_of
+from dinkcli.cli.opening import columns_of, levels_of
 from dinkcli.cli.options import option
-from dinkcli.cli.shares import one_voice, share_of
+from dinkcli.cli.together import one_voice
 
 
 def sample(
@@ -80,20 +78,19 @@ def sample(
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
         dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --id-column id
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
         from dinkcli.assigning.jobs.asked import SampleOptions
-        from dinkcli.cli.assign_run import levels_of
-        from dinkcli.cli.destination import Destination
-        from dinkcli.cli.jobs import JobRun
+        from dinkcli.cli.jobs import JobDestination, memory_limit
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
-        share = share_of(shard, launched())
-        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
-        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
+        run = JobDestination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+        )
+        limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
-        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
 
         from dinkcli.assigning.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows
         from dinkcli.assigning.jobs.sample import sample as draw
@@ -102,12 +99,12 @@ def sample(
         n_rows = wanted_rows(options, model.n_clusters)
         run.check(job, COLUMNS, n_rows)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
-            found = draw(job, work, run.device(device), run.memory, show)
+            found = draw(job, work, run.device(device), limit, show)
             rows_of = partial(sampled_rows, data, found)
             written = run.write(job, COLUMNS, n_rows, n_rows, rows_of)
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(job, written),
+            **run.about_job(job, written),
             "rows": int(found.sizes.sum()),
             "sample": len(found.rows),
             "by": by,
@@ -121,4 +118,4 @@ def sample(
             f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
             f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
         )
-        run.tell(summary, json_summary, "" if quiet or output is None else sentence)
+        run.tell(summary, sentence, quiet, json_summary)

@@ -25,6 +25,11 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
 
 
+def exit_code(error: BaseException) -> int:
+    """That of a command which ``error`` has interrupted; 130, as for Ctrl-C, unless it says."""
+    return getattr(error, "exit_code", 130)
+
+
 def ignore_signals() -> None:
     """From here on nothing interrupts the end of the command."""
     for name in _NAMES:

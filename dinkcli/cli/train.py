@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
+from dinkcli.cli.console import say
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
@@ -139,64 +139,63 @@ def train(
         dink train embeddings/*.parquet --column embedding -k auto -o topics.safetensors
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
-    with error_boundary():
-        started = time.monotonic()
-        from dinkcli.cli.paths import default_model_path
-        from dinkcli.cli.train_run import TrainRun, number_or_text
-        from dinkcli.data.weights import weight_column
-        from dinkcli.errors import UsageError
+    started = time.monotonic()
+    from dinkcli.cli.paths import default_model_path
+    from dinkcli.cli.train_run import TrainRun, number_or_text
+    from dinkcli.data.weights import weight_column
+    from dinkcli.errors import UsageError
 
-        if balance and max_size is not None:
-            raise UsageError("--balance is --max-size 1x: give one of them")
-        weight = weight_column(sample_weight)
-        options: dict[str, Any] = {
-            "metric": metric,
-            "temperature": number_or_text(temperature),
-            "dilation": dilation,
-            "refine": refine,
-            "n_init": n_init,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "tol": tol,
-            "seed": seed,
-            "max_size": "1x" if balance else max_size,
-        }
-        run = TrainRun(
-            inputs=inputs,
-            target=output or default_model_path(inputs[0]),
-            named=output is not None,
-            n_clusters=n_clusters,
-            options=options,
-            columns=columns_of(
-                column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
-            ),
-            init=init,
-            device=device,
-            sample_weight=sample_weight,
-            bad_rows=bad_rows,
-            memory=memory,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            force=force,
-            match=match_path,
-        )
-        with together(device, run.advice) as group:
-            speaks = group.rank == 0
-            prepared = run.prepare(group, quiet or not speaks, json_summary)
-            silent = quiet or json_summary or not speaks
-            with stopping(prepared.checkpoints), ProgressLines(silent) as lines:
-                k = prepared.number(
-                    lambda _, done, total: lines.update("choosing K", done, total, "tried")
-                )
-                model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
-        if not speaks:
-            return
-        model, matching = prepared.save(prepared.named(model, silent))
-        seconds = time.monotonic() - started
-        if json_summary:
-            matched = {"match": matching.as_dict()} if matching else {}
-            found = summary(model, run.target, seconds, verbose) | matched
-            say(json.dumps(found), whole=True)
-        elif not quiet:
-            show_summary(model, prepared.data, matching, match_path, seconds, verbose)
-        typer.echo(os.fsencode(run.target))
+    if balance and max_size is not None:
+        raise UsageError("--balance is --max-size 1x: give one of them")
+    weight = weight_column(sample_weight)
+    options: dict[str, Any] = {
+        "metric": metric,
+        "temperature": number_or_text(temperature),
+        "dilation": dilation,
+        "refine": refine,
+        "n_init": n_init,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "tol": tol,
+        "seed": seed,
+        "max_size": "1x" if balance else max_size,
+    }
+    run = TrainRun(
+        inputs=inputs,
+        target=output or default_model_path(inputs[0]),
+        named=output is not None,
+        n_clusters=n_clusters,
+        options=options,
+        columns=columns_of(
+            column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
+        ),
+        init=init,
+        device=device,
+        sample_weight=sample_weight,
+        bad_rows=bad_rows,
+        memory=memory,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        force=force,
+        match=match_path,
+    )
+    with together(device, run.advice) as group:
+        speaks = group.rank == 0
+        prepared = run.prepare(group, quiet or not speaks, json_summary)
+        silent = quiet or json_summary or not speaks
+        with stopping(prepared.checkpoints), ProgressLines(silent) as lines:
+            k = prepared.number(
+                lambda _, done, total: lines.update("choosing K", done, total, "tried")
+            )
+            model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
+    if not speaks:
+        return
+    model, matching = prepared.save(prepared.named(model, silent))
+    seconds = time.monotonic() - started
+    if json_summary:
+        matched = {"match": matching.as_dict()} if matching else {}
+        found = summary(model, run.target, seconds, verbose) | matched
+        say(json.dumps(found), whole=True)
+    elif not quiet:
+        show_summary(model, prepared.data, matching, match_path, seconds, verbose)
+    typer.echo(os.fsencode(run.target))

@@ -88,6 +88,11 @@ class Model:
         return self.cluster_centers.shape[1]
 
     @property
+    def all_names(self) -> list[str]:
+        """K names, "" for each cluster without one."""
+        return self.names or [""] * self.n_clusters
+
+    @property
     def means(self) -> np.ndarray:
         """(K, D) float32, the centres in the coordinates of the rows as they are given."""
         if self.map is None or self.origin is None:
