@@ -45,8 +45,11 @@ def stopping(checkpoints: Checkpoints) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
 
 
-def how_to_go_on(checkpoint: str) -> str:
-    """What to do after another process of the job was lost."""
+def how_to_go_on(target: str) -> str:
+    """What to do after another process of the training of a model was lost."""
+    from dinkcli.models.model import checkpoint_path
+
+    checkpoint = checkpoint_path(target)
     if not os.path.exists(checkpoint):
         return "; there is no checkpoint yet: start again"
     return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"

@@ -6,13 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import printable, say
-from dinkcli.cli.drift import show_drift
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.training.step import PHASES
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
-    from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
     from dinkcli.training.step import Step
 
@@ -118,15 +116,8 @@ def explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def show_summary(
-    model: Model,
-    data: DataSet,
-    matching: Matching | None,
-    match: str | None,
-    seconds: float,
-    verbose: bool,
-) -> None:
-    """The summary for people, and what became of the clusters of the older model ``match``."""
+def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
+    """The summary for people."""
     metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
@@ -156,5 +147,3 @@ def show_summary(
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
-    if matching is not None and match is not None:
-        show_drift(matching, match)

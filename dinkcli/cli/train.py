@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
+from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
 from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
+from dinkcli.cli.paths import default_model_path
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.resuming import stopping
+from dinkcli.cli.resuming import how_to_go_on, stopping
 from dinkcli.cli.summary import TrainProgress, show_summary, summary
 from dinkcli.cli.together import together
+from dinkcli.errors import UsageError
 
 
 def train(
@@ -140,13 +144,11 @@ def train(
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     started = time.monotonic()
-    from dinkcli.cli.paths import default_model_path
-    from dinkcli.cli.train_run import TrainRun, number_or_text
-    from dinkcli.data.weights import weight_column
-    from dinkcli.errors import UsageError
-
     if balance and max_size is not None:
         raise UsageError("--balance is --max-size 1x: give one of them")
+    from dinkcli.cli.train_run import Training, number_or_text
+    from dinkcli.data.weights import weight_column
+
     weight = weight_column(sample_weight)
     options: dict[str, Any] = {
         "metric": metric,
@@ -160,7 +162,7 @@ def train(
         "seed": seed,
         "max_size": "1x" if balance else max_size,
     }
-    run = TrainRun(
+    run = Training(
         inputs=inputs,
         target=output or default_model_path(inputs[0]),
         named=output is not None,
@@ -179,23 +181,25 @@ def train(
         force=force,
         match=match_path,
     )
-    with together(device, run.advice) as group:
+    with together(device, partial(how_to_go_on, run.target)) as group:
         speaks = group.rank == 0
-        prepared = run.prepare(group, quiet or not speaks, json_summary)
         silent = quiet or json_summary or not speaks
-        with stopping(prepared.checkpoints), ProgressLines(silent) as lines:
-            k = prepared.number(
-                lambda _, done, total: lines.update("choosing K", done, total, "tried")
+        run.prepare(group, quiet or not speaks, json_summary)
+        with stopping(run.checkpoints), ProgressLines(silent) as lines:
+            model = run.train(
+                lambda _, done, total: lines.update("choosing K", done, total, "tried"),
+                TrainProgress(lines, run.data.known_rows, verbose),
             )
-            model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
     if not speaks:
         return
-    model, matching = prepared.save(prepared.named(model, silent))
+    model, matching = run.save(model, silent)
     seconds = time.monotonic() - started
     if json_summary:
         matched = {"match": matching.as_dict()} if matching else {}
         found = summary(model, run.target, seconds, verbose) | matched
         say(json.dumps(found), whole=True)
     elif not quiet:
-        show_summary(model, prepared.data, matching, match_path, seconds, verbose)
+        show_summary(model, run.data, seconds, verbose)
+        if matching is not None and match_path is not None:
+            show_drift(matching, match_path)
     typer.echo(os.fsencode(run.target))

@@ -8,22 +8,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dinkcli.cli.console import show_notes, warn
-from dinkcli.cli.resuming import how_to_go_on
+from dinkcli.cli.name import find
+from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
 from dinkcli.cli.together import refuse_streams
+from dinkcli.data.atomic import check_target
+from dinkcli.data.base import Columns
+from dinkcli.data.inputs import open_inputs
+from dinkcli.data.memory import parse_size
+from dinkcli.data.spool import repeatable
+from dinkcli.data.weights import read_weights
 from dinkcli.errors import UsageError
+from dinkcli.models.file import load
+from dinkcli.models.matching import Matching, check_matchable, match
+from dinkcli.models.model import Model, checkpoint_path
+from dinkcli.options import SEEDINGS, Interval, TrainOptions
 
 if TYPE_CHECKING:
-    from dinkcli.data.base import Columns
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.models.matching import Matching
-    from dinkcli.models.model import Model
     from dinkcli.processes.group import Group
-    from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.step import Step
 
 
-@dataclass(frozen=True)
-class TrainRun:
+@dataclass
+class Training:
     """One training as it was asked for on the command line.
 
     Attributes:
@@ -54,147 +60,99 @@ class TrainRun:
     force: bool
     match: str | None
 
-    @property
-    def checkpoint(self) -> str:
-        from dinkcli.models.model import checkpoint_path
-
-        return checkpoint_path(self.target)
-
-    def advice(self) -> str:
-        """What to do when another process of the job was lost."""
-        return how_to_go_on(self.checkpoint)
-
-    def prepare(self, group: Group, quiet: bool, as_json: bool) -> Prepared:
+    def prepare(self, group: Group, quiet: bool, as_json: bool) -> None:
         """Checks what can be checked before torch is loaded, and opens the inputs.
 
         Raises:
             DinkError: what is wrong with options, inputs or output.
         """
-        from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.data.spool import repeatable
-        from dinkcli.data.weights import read_weights
-        from dinkcli.models.file import load
-        from dinkcli.models.matching import check_matchable
-        from dinkcli.options import Interval, TrainOptions
-
-        k = number_of_clusters(self.n_clusters)
-        known = k if isinstance(k, int) else None
+        self.group, self.k = group, number_of_clusters(self.n_clusters)
+        known = self.k if isinstance(self.k, int) else None
         checked = TrainOptions(known or 2, **self.options)
         every = Interval.parse(self.checkpoint_every)
         if group.rank == 0:
             check_model_path(self.target)
             check_target(self.target)
-        limit = None if self.memory is None else parse_size(self.memory)
+        self.limit = None if self.memory is None else parse_size(self.memory)
         if not group.alone:
             refuse_streams([*self.inputs, *self.columns.texts])
         data = open_inputs(self.inputs, self.columns, self.bad_rows)
-        for path in (self.target, self.checkpoint):
+        checkpoint = checkpoint_path(self.target)
+        for path in (self.target, checkpoint):
             refuse_overwriting(path, data)
         if group.rank == 0 and not self.named:
             keep_other_models(self.target, data, quiet or as_json)
         show_notes(data, quiet)
-        data = repeatable(data)
-        old = None if self.match is None else load(self.match)
-        if old is not None:
-            check_matchable(old, data.n_features, checked.metric, known)
+        self.data = data = repeatable(data)
+        self.old = None if self.match is None else load(self.match)
+        if self.old is not None:
+            check_matchable(self.old, data.n_features, checked.metric, known)
         if known is not None:
             checked.check_rows(data.known_rows, data.name)
-        weights = None if self.sample_weight is None else read_weights(self.sample_weight, data)
+        weight = self.sample_weight
+        self.weights = None if weight is None else read_weights(weight, data)
 
         from dinkcli.training.checkpoint import Checkpoints
 
         notify = warn if group.rank == 0 else _say_nothing
-        checkpoints = Checkpoints(self.checkpoint, every, notify, group)
+        self.checkpoints = Checkpoints(checkpoint, every, notify, group)
         if checked.literal and group.alone and not quiet:
             warn(
                 "at temperature inf the losses see fixed embeddings only through their mean; "
                 "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
                 "to reproduce the paper."
             )
-        return Prepared(self, k, data, weights, limit, old, checkpoints, group)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A training whose options and inputs are in order."""
-
-    run: TrainRun
-    n_clusters: int | Literal["auto", "clear"]
-    data: DataSet
-    weights: Any
-    memory: int | None
-    old: Model | None
-    checkpoints: Checkpoints
-    group: Group
-
-    def number(self, on_try: Callable[[str, int, int], None]) -> int | Literal["auto", "clear"]:
-        """K; for "auto" the one that a sweep finds clear, or a workable one with a warning.
-
-        What several processes or given centres rule out is left to ``train`` to refuse.
-        """
-        if isinstance(self.n_clusters, int):
-            return self.n_clusters
-        from dinkcli import api
-        from dinkcli.insight.recommend import number_of
-        from dinkcli.options import SEEDINGS
-
-        if not self.group.alone or self.run.init not in SEEDINGS:
-            return self.n_clusters
-        found = api.choose_n_clusters(
-            self.data,
-            device=self.run.device,
-            sample_weight=self.weights,
-            memory=self.memory,
-            on_step=on_try,
-            **self.run.options,
-        )
-        return number_of(found, self.n_clusters, self.data.name, warn)
 
     def train(
-        self, n_clusters: int | Literal["auto", "clear"], on_step: Callable[[Step], None]
+        self, on_try: Callable[[str, int, int], None], on_step: Callable[[Step], None]
     ) -> Model:
-        """Trains; calls ``on_step`` after every update of the centres."""
-        from dinkcli import api
+        """Trains; for K "auto" with the one that a sweep finds clear, or a workable one with a
+        warning.
 
-        run, resume = self.run, self.run.resume
+        What several processes or given centres rule out is left to ``train`` to refuse.
+
+        Args:
+            on_try: called for each K that is tried.
+            on_step: called after every update of the centres.
+        """
+        from dinkcli import api
+        from dinkcli.insight.recommend import number_of
+
+        k, resume = self.k, self.resume
+        shared: dict[str, Any] = {
+            "device": self.device,
+            "sample_weight": self.weights,
+            "memory": self.limit,
+            **self.options,
+        }
+        if isinstance(k, str) and self.group.alone and self.init in SEEDINGS:
+            found = api.choose_n_clusters(self.data, on_step=on_try, **shared)
+            k = number_of(found, k, self.data.name, warn)
         if resume == "auto":
             here = self.group.rank == 0 and os.path.exists(self.checkpoints.path)
             resume = self.checkpoints.path if self.group.any(here) else None
         return api.train(
             self.data,
-            n_clusters,
-            init=run.init,
-            device=run.device,
-            sample_weight=self.weights,
-            memory=self.memory,
+            k,
+            init=self.init,
             on_step=on_step,
             checkpoints=self.checkpoints,
             resume=resume,
-            force=run.force,
+            force=self.force,
             group=self.group,
-            **run.options,
+            **shared,
         )
 
-    def named(self, model: Model, quiet: bool) -> Model:
-        """The model with names for its clusters where there is a column of texts."""
+    def save(self, model: Model, quiet: bool) -> tuple[Model, Matching | None]:
+        """Writes the model, with names where there is a column of texts and with the ids of the
+        older one if there is one; returns both."""
         if self.data.columns.text is not None:
-            from dinkcli.cli.name import find
-
-            found = find(model, self.data, self.run.device, quiet)
+            found = find(model, self.data, self.device, quiet)
             model.names, model.terms = found.names, found.terms
-        return model
-
-    def save(self, model: Model) -> tuple[Model, Matching | None]:
-        """Writes the model, with the ids of the older one if there is one; returns both."""
-        from dinkcli.models.matching import match
-
         matching = None if self.old is None else match(self.old, model)
         if matching is not None:
             model = matching.renumber(model)
-        model.save(self.run.target)
+        model.save(self.target)
         self.checkpoints.discard()
         return model, matching
 
