@@ -36,11 +36,7 @@ def open_job(
     levels: tuple[int, ...],
     quiet: bool,
 ) -> Job:
-    """Loads the models and opens the inputs; torch waits until all is in order.
-
-    Raises:
-        DinkError: they cannot be read, or do not fit each other.
-    """
+    """Loads the models and opens the inputs; torch waits until all is in order."""
     model = destination.load_model(model_path, inputs)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -40,8 +40,9 @@ def say(text: str, whole: bool = False) -> None:
     ``whole`` as a command to copy does."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    lines = safe if whole else wrapped(safe, terminal_columns(sys.stderr))
     try:
-        print(safe if whole else wrapped(safe, _columns()), file=sys.stderr, flush=True)
+        print(lines, file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is there to read it, which is no reason to stop working
 
@@ -61,10 +62,10 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     )
 
 
-def _columns() -> int | None:
-    """Of the terminal that standard error is, or None."""
+def terminal_columns(stream: Any) -> int | None:
+    """Of the terminal that an output stream is, or None."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     except (AttributeError, OSError, ValueError):
         return None
 

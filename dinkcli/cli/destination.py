@@ -21,18 +21,15 @@ from dinkcli.models.model import Model
 
 
 class Destination:
-    """Where the rows are to go, as it was asked for.
-
-    The options of the output are checked against each other and against the file system.
+    """Where the rows are to go, the options for it checked against each other and the file system.
 
     Attributes:
         output: a file, a folder for parts, or None for standard output.
         encoding: how they are written.
         share: of the rows, when other processes write the others.
+        in_parts: whether the output is a folder.
+        silent: another process speaks for this one.
         keeps_work: beside the output, so that not only a folder of parts can be gone on with.
-
-    Raises:
-        DinkError: what is wrong with the options.
     """
 
     keeps_work = False
@@ -64,7 +61,7 @@ class Destination:
         self.encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
         self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
         self.share, self.resume = share, resume
-        self.silent = is_silent(share)  # another process speaks for this one
+        self.silent = is_silent(share)
         self._json_file = None if self.silent else json_file
         self._files = [path for path in (None if parts else output, self._json_file) if path]
         for path in self._files:
@@ -80,14 +77,7 @@ class Destination:
     def open_inputs(
         self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None
     ) -> DataSet:
-        """Inputs that fit the model and this output.
-
-        Args:
-            others: more files that must not be overwritten.
-
-        Raises:
-            DinkError: they cannot be read, or do not fit.
-        """
+        """Inputs that fit the model, and none of which, nor of the ``others``, is overwritten."""
         data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
         model.check_features(data.n_features, data.name)
         for path in self._files:
@@ -101,9 +91,6 @@ class Destination:
 
         Args:
             known_rows: of the output, where they are not those of the input.
-
-        Raises:
-            OutputError: standard output is closed.
         """
         rows_per_file, n_rows = self.rows_per_file, data.n_rows
         if self.share is not None:
@@ -147,11 +134,7 @@ class Destination:
 
 
 def _share_of(text: str | None) -> Shard | None:
-    """The share that --shard names, or that of this process of a launcher.
-
-    Raises:
-        UsageError: no share, or one beside a launcher, whose processes would all take it.
-    """
+    """The share that --shard names, or that of this process of a launcher."""
     here = launched()
     if text is None:
         return here

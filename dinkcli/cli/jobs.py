@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -52,11 +52,7 @@ class JobDestination(Destination):
     def open_all(
         self, model_path: str, inputs: list[str], wanted: Columns, bad_rows: str, quiet: bool
     ) -> tuple[Model, DataSet]:
-        """Loads the model and opens the inputs.
-
-        Raises:
-            DinkError: they cannot be read, or do not fit each other.
-        """
+        """The model, and inputs that fit it."""
         model = self.load_model(model_path, inputs)
         data = self.open_inputs(model, inputs, wanted, bad_rows, model_path)
         for reader in data.readers:
@@ -72,10 +68,7 @@ class JobDestination(Destination):
     def work(self, run: dict[str, Any]) -> Iterator[Workplace]:
         """The folder for what is done, beside the output; elsewhere for standard output."""
         if self.output is None:
-            with (
-                tempfile.TemporaryDirectory(prefix="dink-") as folder,
-                Workplace(folder, run, False) as work,
-            ):
+            with TemporaryDirectory(prefix="dink-") as home, Workplace(home, run, False) as work:
                 yield work
             return
         own = None if self.share is None else (self.share.number - 1, self.share.count)
@@ -104,11 +97,8 @@ class JobDestination(Destination):
         return resolve_device(name, 0 if self.share is None else self.share.local_rank)
 
     def check(self, job: Job, columns: pa.Schema, n_rows: int | None = None) -> None:
-        """Raises DinkError, before any work, for an output that could not be written after it.
-
-        Args:
-            n_rows: of the output, where they are not those of the input.
-        """
+        """Raises DinkError, before any work, for an output that could not be written after it;
+        ``n_rows`` are its rows, where they are not those of the input."""
         table = _table(job, columns, None)
         self.encoding.writer(io.BytesIO(), table).close()
         output, _ = self.open(job.data, n_rows)

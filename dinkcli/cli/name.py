@@ -151,11 +151,7 @@ def _named_by(
 
 
 def read_names(path: str, n_clusters: int) -> dict[int, str]:
-    """The names in a file, by cluster.
-
-    Raises:
-        UsageError: no such file, or no names in it.
-    """
+    """The names in a file, by cluster."""
     from dinkcli.insight.names import parse_names
 
     try:

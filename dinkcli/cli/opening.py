@@ -18,9 +18,6 @@ def columns_of(column: str | None, columns: str | None = None, **options: Any) -
     Args:
         columns: those to carry along, separated by commas.
         options: the other fields of ``Columns``; of files for each row, None where none are named.
-
-    Raises:
-        UsageError: a column and files for the same.
     """
     from dinkcli.data.base import Columns
 
@@ -31,11 +28,7 @@ def columns_of(column: str | None, columns: str | None = None, **options: Any) -
 
 
 def levels_of(text: str | None) -> tuple[int, ...]:
-    """The numbers of ``--levels``.
-
-    Raises:
-        UsageError: something else.
-    """
+    """The numbers of ``--levels``."""
     try:
         found = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
@@ -46,11 +39,7 @@ def levels_of(text: str | None) -> tuple[int, ...]:
 
 
 def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-    """Inputs that can be read more than once; a stream is spooled.
-
-    Raises:
-        DinkError: no such input, or none that can be read.
-    """
+    """Inputs that can be read more than once; a stream is spooled."""
     from dinkcli.data.inputs import open_inputs
     from dinkcli.data.spool import repeatable
 
@@ -58,11 +47,7 @@ def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
 
 
 def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-    """The same, of the dimensions that a model was trained on.
-
-    Raises:
-        DinkError: also when the dimensions differ.
-    """
+    """The same, of the dimensions that a model was trained on."""
     data = open_twice(inputs, model.as_trained(wanted), bad_rows)
     model.check_features(data.n_features, data.name)
     return data

@@ -38,9 +38,9 @@ def default_model_path(first_input: str) -> str:
 def check_model_path(path: str) -> None:
     """Raises UsageError for a name that no model should have."""
     refuse_stream(path, "a model")
-    suffix = os.path.splitext(path)[1].removeprefix(".").lower()
+    stem, end = os.path.splitext(path)
+    suffix = end.removeprefix(".").lower()
     if suffix in _OTHERS:
-        stem = os.path.splitext(path)[0]
         raise UsageError(
             f"-o {path}: a model is a .safetensors file, and .{suffix} stands for something else; "
             f"write -o {stem}.safetensors (dink export makes other formats)"
@@ -54,11 +54,8 @@ def refuse_stream(path: str, what: str) -> None:
 
 
 def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
-    """Nobody named this output, so it replaces no model but an earlier one of the same data.
-
-    Raises:
-        UsageError: something else is there.
-    """
+    """Raises UsageError where ``target``, which nobody named, would replace anything but an earlier
+    model of the same data."""
     from dinkcli.models.file import load
 
     if not os.path.exists(target):
@@ -78,12 +75,7 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
 
 
 def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
-    """The model that a command names before its inputs.
-
-    Raises:
-        UsageError: no such file, or data in the place of the model.
-        ModelError: not a dink model, or damaged.
-    """
+    """The model that a command names before its inputs; an error says where they are swapped."""
     from dinkcli.models.file import load
 
     try:
@@ -91,16 +83,15 @@ def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
     except (UsageError, ModelError):
         kind = _kind_of_data(path)
         swapped = next((other for other in inputs if _is_model(other)), None)
-        if kind is None and swapped is None:
-            raise
-        if swapped is None:
+        if swapped is not None:
             raise UsageError(
-                f"{path}: {kind}, expected a model made by dink train, which comes before the "
-                "inputs"
+                f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
+                f"inputs: {swapped} {path}"
             ) from None
+        if kind is None:
+            raise
         raise UsageError(
-            f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
-            f"inputs: {swapped} {path}"
+            f"{path}: {kind}, expected a model made by dink train, which comes before the inputs"
         ) from None
 
 
@@ -130,7 +121,6 @@ def _kind_of_data(path: str) -> str | None:
 
 
 def warn_if_unfinished(model: Model, path: str) -> None:
-    """Says so when a model is a checkpoint."""
     if model.state is not None:
         warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
 

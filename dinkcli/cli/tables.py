@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
-from dinkcli.cli.console import printable
+from dinkcli.cli.console import printable, terminal_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,10 +37,7 @@ def width() -> int:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or UNLIMITED
-    except (AttributeError, OSError, ValueError):
-        return UNLIMITED
+    return terminal_columns(sys.stdout) or UNLIMITED
 
 
 def console() -> Console:

@@ -21,7 +21,7 @@ from dinkcli.errors import UsageError
 from dinkcli.models.file import load
 from dinkcli.models.matching import Matching, check_matchable, match
 from dinkcli.models.model import Model, checkpoint_path
-from dinkcli.options import SEEDINGS, Interval, TrainOptions
+from dinkcli.options import Interval, TrainOptions
 
 if TYPE_CHECKING:
     from dinkcli.processes.group import Group
@@ -61,11 +61,7 @@ class Training:
     match: str | None
 
     def prepare(self, group: Group, quiet: bool, as_json: bool) -> None:
-        """Checks what can be checked before torch is loaded, and opens the inputs.
-
-        Raises:
-            DinkError: what is wrong with options, inputs or output.
-        """
+        """Checks what can be checked before torch is loaded, and opens the inputs."""
         self.group, self.k = group, number_of_clusters(self.n_clusters)
         known = self.k if isinstance(self.k, int) else None
         checked = TrainOptions(known or 2, **self.options)
@@ -106,41 +102,27 @@ class Training:
     def train(
         self, on_try: Callable[[str, int, int], None], on_step: Callable[[Step], None]
     ) -> Model:
-        """Trains; for K "auto" with the one that a sweep finds clear, or a workable one with a
-        warning.
-
-        What several processes or given centres rule out is left to ``train`` to refuse.
-
-        Args:
-            on_try: called for each K that is tried.
-            on_step: called after every update of the centres.
-        """
+        """Trains, and shows how far it is by these functions of ``api.train``."""
         from dinkcli import api
-        from dinkcli.insight.recommend import number_of
 
-        k, resume = self.k, self.resume
-        shared: dict[str, Any] = {
-            "device": self.device,
-            "sample_weight": self.weights,
-            "memory": self.limit,
-            **self.options,
-        }
-        if isinstance(k, str) and self.group.alone and self.init in SEEDINGS:
-            found = api.choose_n_clusters(self.data, on_step=on_try, **shared)
-            k = number_of(found, k, self.data.name, warn)
+        resume = self.resume
         if resume == "auto":
             here = self.group.rank == 0 and os.path.exists(self.checkpoints.path)
             resume = self.checkpoints.path if self.group.any(here) else None
         return api.train(
             self.data,
-            k,
+            self.k,
             init=self.init,
+            device=self.device,
+            sample_weight=self.weights,
+            memory=self.limit,
+            on_try=on_try,
             on_step=on_step,
             checkpoints=self.checkpoints,
             resume=resume,
             force=self.force,
             group=self.group,
-            **shared,
+            **self.options,
         )
 
     def save(self, model: Model, quiet: bool) -> tuple[Model, Matching | None]:
@@ -158,11 +140,7 @@ class Training:
 
 
 def number_of_clusters(text: str) -> int | Literal["auto", "clear"]:
-    """K of ``-k``.
-
-    Raises:
-        UsageError: neither a number nor auto nor clear.
-    """
+    """K of ``-k``."""
     if text == "auto":
         return "auto"
     if text == "clear":

@@ -38,7 +38,7 @@ class Drift:
     fate: str
     moved: float | None
     relative: float | None
-    parts: list[int]
+    parts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,11 @@ def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, .
     for id_, scale in enumerate(apart.min(1).tolist()):
         new = np.flatnonzero(ids == id_)
         moved = float(distances[new[0], id_]) if len(new) else None
-        parts = sorted(ids[nearest_old == id_].tolist())
+        parts = tuple(sorted(ids[nearest_old == id_].tolist()))
         fate = "vanished" if id_ not in parts else "split" if len(parts) > 1 else "kept"
         relative = None if moved is None or not 0 < scale < np.inf else moved / scale
         found.append(Drift(id_, fate, moved, relative, parts))
-    added = (Drift(id_, "new", None, None, [id_]) for id_ in range(n_old, n_new))
+    added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, n_new))
     return (*found, *added)
 
 
