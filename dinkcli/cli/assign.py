@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.opening import columns_of, levels_of
 from dinkcli.cli.options import option
+from dinkcli.cli.paths import columns_of, levels_of
 from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.summary import show_drift
 from dinkcli.cli.together import one_voice
 from dinkcli.options import AssignOptions
 
@@ -21,85 +21,69 @@ def assign(
     output: shared.TablePath = None,
     format: shared.OutputFormat = None,
     compression: shared.Compression = None,
-    rows_per_file: Annotated[
-        int | None,
-        option(
-            OUTPUT,
-            help="Write a folder of parts, each with this many rows of the input. With --shard, by "
-            "default as many parts as shares, or a million rows each.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        option(
-            RUN,
-            metavar="I/N",
-            help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
-            "processes write the other shares to. Under torchrun this happens by itself.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, option(RUN, "--resume", help="Write only the parts that are missing in the folder.")
-    ] = False,
-    soft: Annotated[
-        bool, option(CLUSTERS, "--soft", help="Also write the probability of every cluster.")
-    ] = False,
-    top: Annotated[
-        int | None,
-        option(
-            CLUSTERS,
-            metavar="M",
-            help="Also write the M most probable clusters and their probabilities.",
-        ),
-    ] = None,
-    distance: Annotated[
-        bool, option(CLUSTERS, "--distance", help="Also write the distance to the nearest centre.")
-    ] = False,
-    temperature: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="How soft probabilities are: they are the softmax of minus the squared distance "
-            "over the temperature, so lower is sharper. By default the model has one.",
-            show_default=False,
-        ),
-    ] = None,
-    dtype: Annotated[
-        Literal["float32", "float16"], option(OUTPUT, help="The type of the probabilities.")
-    ] = "float32",
-    min_prob: Annotated[
-        float | None,
-        option(CLUSTERS, help="Rows whose cluster is less probable than this get the cluster -1."),
-    ] = None,
-    max_distance: Annotated[
-        float | None,
-        option(
-            CLUSTERS, help="Rows that are farther than this from every centre get the cluster -1."
-        ),
-    ] = None,
-    names: Annotated[
-        bool, option(CLUSTERS, "--names", help="Also write the name of the cluster (dink name).")
-    ] = False,
-    levels: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="A,B,...",
-            help="Also write the group that the cluster is in where all of them make A, B, ... "
-            "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
-            "its lowest cluster.",
-        ),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="NUMBER|1.2x",
-            help="The most rows that a cluster may get in this run, or how many times the mean; "
-            "rows for which the nearest has no room go where it costs the least. Labels then "
-            "depend on all rows of the run.",
-        ),
-    ] = None,
+    rows_per_file: int | None = option(
+        OUTPUT,
+        None,
+        help="Write a folder of parts, each with this many rows of the input. With --shard, by "
+        "default as many parts as shares, or a million rows each.",
+    ),
+    shard: str | None = option(
+        RUN,
+        None,
+        metavar="I/N",
+        help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
+        "processes write the other shares to. Under torchrun this happens by itself.",
+    ),
+    resume: bool = option(
+        RUN, False, "--resume", help="Write only the parts that are missing in the folder."
+    ),
+    soft: bool = option(
+        CLUSTERS, False, "--soft", help="Also write the probability of every cluster."
+    ),
+    top: int | None = option(
+        CLUSTERS,
+        None,
+        metavar="M",
+        help="Also write the M most probable clusters and their probabilities.",
+    ),
+    distance: bool = option(
+        CLUSTERS, False, "--distance", help="Also write the distance to the nearest centre."
+    ),
+    temperature: float | None = option(
+        CLUSTERS,
+        None,
+        help="How soft probabilities are: they are the softmax of minus the squared distance "
+        "over the temperature, so lower is sharper. By default the model has one.",
+        show_default=False,
+    ),
+    dtype: Literal["float32", "float16"] = option(
+        OUTPUT, "float32", help="The type of the probabilities."
+    ),
+    min_prob: float | None = option(
+        CLUSTERS, None, help="Rows whose cluster is less probable than this get the cluster -1."
+    ),
+    max_distance: float | None = option(
+        CLUSTERS, None, help="Rows that are farther than this from every centre get the cluster -1."
+    ),
+    names: bool = option(
+        CLUSTERS, False, "--names", help="Also write the name of the cluster (dink name)."
+    ),
+    levels: str | None = option(
+        CLUSTERS,
+        None,
+        metavar="A,B,...",
+        help="Also write the group that the cluster is in where all of them make A, B, ... "
+        "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
+        "its lowest cluster.",
+    ),
+    max_size: str | None = option(
+        CLUSTERS,
+        None,
+        metavar="NUMBER|1.2x",
+        help="The most rows that a cluster may get in this run, or how many times the mean; "
+        "rows for which the nearest has no room go where it costs the least. Labels then "
+        "depend on all rows of the run.",
+    ),
     id_column: shared.IdColumn = None,
     ids: shared.Ids = None,
     columns: shared.CarriedColumns = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
-from dinkcli.cli.opening import columns_of
+from dinkcli.cli.help import CLUSTERS, OUTPUT
 from dinkcli.cli.options import option
+from dinkcli.cli.paths import columns_of
 from dinkcli.cli.together import one_voice
 
 
@@ -17,43 +17,27 @@ def dedup(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
     output: shared.TablePath = None,
-    threshold: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
-            "is a --distance.",
-        ),
-    ] = None,
-    distance: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="In place of the similarity, the largest Euclidean distance; between rows of norm "
-            "1 where the metric of the model is cosine.",
-        ),
-    ] = None,
-    keep: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            help="Which row of a group stays: the one nearest to its centre, the farthest, the "
-            "first, or the one with the largest number in a column of that name.",
-            choices="nearest farthest first",
-        ),
-    ] = "nearest",
-    keep_only: Annotated[
-        bool, option(OUTPUT, "--keep-only", help="Write only the rows that stay.")
-    ] = False,
-    against: Annotated[
-        list[str] | None,
-        option(
-            INPUT,
-            metavar="OLD",
-            help="Files of rows that are there already: rows that repeat one of them do not stay. "
-            "May be given more than once.",
-        ),
-    ] = None,
+    threshold: float | None = option(
+        CLUSTERS,
+        None,
+        help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
+        "is a --distance.",
+    ),
+    distance: float | None = option(
+        CLUSTERS,
+        None,
+        help="In place of the similarity, the largest Euclidean distance; between rows of norm "
+        "1 where the metric of the model is cosine.",
+    ),
+    keep: str = option(
+        CLUSTERS,
+        "nearest",
+        help="Which row of a group stays: the one nearest to its centre, the farthest, the "
+        "first, or the one with the largest number in a column of that name.",
+        choices="nearest farthest first",
+    ),
+    keep_only: bool = option(OUTPUT, False, "--keep-only", help="Write only the rows that stay."),
+    against: shared.Against = None,
     format: shared.OutputFormat = None,
     compression: shared.Compression = None,
     rows_per_file: shared.RowsPerFile = None,

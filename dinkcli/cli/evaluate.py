@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say, say_bad_rows
-from dinkcli.cli.opening import columns_of, open_for
-from dinkcli.cli.paths import load_model
+from dinkcli.cli.paths import columns_of, load_model, open_for
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, Sheet, print_json, show, width
 

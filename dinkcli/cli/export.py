@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
@@ -13,33 +13,28 @@ from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
 
 def export(
     model_path: shared.ModelPath,
-    output: Annotated[
-        str,
-        option(
-            OUTPUT, "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
-        ),
-    ],
-    format: Annotated[
-        Literal[
-            "npy",
-            "parquet",
-            "csv",
-            "json",
-            "safetensors",
-            "onnx",
-            "pt2",
-            "faiss",
-            "faiss-ivf",
-            "sklearn",
-        ]
-        | None,
-        option(
-            OUTPUT,
-            help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
-            "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
-            "lists. By default the format follows from the suffix.",
-        ),
-    ] = None,
+    output: str = option(
+        OUTPUT, ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
+    ),
+    format: Literal[
+        "npy",
+        "parquet",
+        "csv",
+        "json",
+        "safetensors",
+        "onnx",
+        "pt2",
+        "faiss",
+        "faiss-ivf",
+        "sklearn",
+    ]
+    | None = option(
+        OUTPUT,
+        None,
+        help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
+        "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
+        "lists. By default the format follows from the suffix.",
+    ),
     quiet: shared.Quiet = False,
 ) -> None:
     """Write a model for other tools.

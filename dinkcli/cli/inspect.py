@@ -8,9 +8,8 @@ import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
-from dinkcli.cli.paths import load_model
+from dinkcli.cli.paths import columns_of, load_model, open_for
 from dinkcli.errors import UsageError
 
 
@@ -30,22 +29,20 @@ def inspect(
     text_column: shared.TextColumn = None,
     texts: shared.Texts = None,
     exemplars: shared.Exemplars = 5,
-    clusters: Annotated[
-        int, option(OUTPUT, "--clusters", help="How many clusters to list, largest first.", min=1)
-    ] = 40,
-    cluster: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "--cluster",
-            metavar="NUMBER|NAME",
-            help="Look into one cluster: its terms and neighbours, and with inputs its nearest and "
-            "farthest rows and its near-duplicates.",
-        ),
-    ] = None,
-    tree: Annotated[
-        bool, option(OUTPUT, "--tree", help="Show which clusters lie together, as a tree.")
-    ] = False,
+    clusters: int = option(
+        OUTPUT, 40, "--clusters", help="How many clusters to list, largest first.", min=1
+    ),
+    cluster: str | None = option(
+        OUTPUT,
+        None,
+        "--cluster",
+        metavar="NUMBER|NAME",
+        help="Look into one cluster: its terms and neighbours, and with inputs its nearest and "
+        "farthest rows and its near-duplicates.",
+    ),
+    tree: bool = option(
+        OUTPUT, False, "--tree", help="Show which clusters lie together, as a tree."
+    ),
     device: shared.Device = "auto",
     column: shared.Column = None,
     bad_rows: shared.BadRows = "stop",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
-from dinkcli.cli.paths import check_model_path, load_model
+from dinkcli.cli.paths import check_model_path, columns_of, load_model, open_for
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, Sheet, print_json, show
 from dinkcli.errors import UsageError
@@ -31,35 +30,29 @@ def name(
     texts: shared.Texts = None,
     label_column: shared.LabelColumn = None,
     labels: shared.Labels = None,
-    names: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "--names",
-            metavar="FILE",
-            help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
-            "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
-        ),
-    ] = None,
-    prompt: Annotated[
-        bool,
-        option(
-            OUTPUT,
-            "--prompt",
-            help="Write on standard output what a language model needs to name the clusters: "
-            "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
-        ),
-    ] = False,
-    output: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Write the named model here; by default the model itself gets the names.",
-        ),
-    ] = None,
+    names: str | None = option(
+        OUTPUT,
+        None,
+        "--names",
+        metavar="FILE",
+        help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
+        "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
+    ),
+    prompt: bool = option(
+        OUTPUT,
+        False,
+        "--prompt",
+        help="Write on standard output what a language model needs to name the clusters: "
+        "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
+    ),
+    output: str | None = option(
+        OUTPUT,
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the named model here; by default the model itself gets the names.",
+    ),
     device: shared.Device = "auto",
     column: shared.Column = None,
     bad_rows: shared.BadRows = "stop",

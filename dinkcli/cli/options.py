@@ -9,11 +9,12 @@ import typer
 from dinkcli.cli.help import CLUSTERS, EXPERT, INPUT, OUTPUT, RUN
 
 
-def option(group: str, *names: str, help: str, choices: str = "", **more: Any) -> Any:
+def option(group: str, *names: Any, help: str, choices: str = "", **more: Any) -> Any:
     """An option in one of the groups of ``help``.
 
     Args:
-        names: by default that of the parameter.
+        names: by default that of the parameter; in a signature its default value stands before
+            them, which for one that has to be given is an ellipsis.
         choices: what completes on TAB, separated by spaces, where other values do as well.
     """
     if choices:
@@ -93,6 +94,15 @@ Labels = Annotated[
 Texts = Annotated[
     list[str] | None, option(INPUT, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}")
 ]
+Against = Annotated[
+    list[str] | None,
+    option(
+        INPUT,
+        metavar="OLD",
+        help="Files of rows that are there already: rows that repeat one of them do not stay. "
+        "May be given more than once.",
+    ),
+]
 LabelColumn = Annotated[str | None, option(INPUT, help="The column of the true classes.")]
 TextColumn = Annotated[str | None, option(INPUT, help="A column of texts to show the rows by.")]
 
@@ -171,14 +181,6 @@ Memory = Annotated[
     ),
 ]
 Quiet = Annotated[bool, option(RUN, "--quiet", "-q", help="Show no progress and no summary.")]
-Verbose = Annotated[
-    bool,
-    option(
-        RUN,
-        "--verbose",
-        help="Also show every step with its losses and temperature; with --json, the history.",
-    ),
-]
 TablePath = Annotated[
     str | None,
     option(

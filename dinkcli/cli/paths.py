@@ -1,16 +1,18 @@
-"""Models and outputs by name: what may stand where, and what must not be lost."""
+"""Models, inputs and outputs as commands name them: what may stand where, and what must not be
+lost."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
 from dinkcli.errors import DinkError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -125,9 +127,50 @@ def warn_if_unfinished(model: Model, path: str) -> None:
         warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
 
 
+def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
+    """Inputs that can be read more than once; a stream is spooled."""
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.spool import repeatable
+
+    return repeatable(open_inputs(inputs, wanted, bad_rows))
+
+
+def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
+    """The same, of the dimensions that a model was trained on."""
+    data = open_twice(inputs, model.as_trained(wanted), bad_rows)
+    model.check_features(data.n_features, data.name)
+    return data
+
+
 def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
     """Raises UsageError when the output is one of the inputs."""
     beside = [] if data.beside is None else data.beside.paths
     for path in (*(reader.path for reader in data.readers), *beside, *others):
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
             raise UsageError(f"{target}: is an input of this run; choose another output")
+
+
+def columns_of(column: str | None, columns: str | None = None, **options: Any) -> Columns:
+    """The columns to read, from options as they stand on the command line.
+
+    Args:
+        columns: those to carry along, separated by commas.
+        options: the other fields of ``Columns``; of files for each row, None where none are named.
+    """
+    from dinkcli.data.base import Columns
+
+    named = {name: options.pop(name, None) or () for name in ("ids", "labels", "texts")}
+    files: dict[str, Any] = {name: tuple(paths) for name, paths in named.items()}
+    others = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    return Columns(column, others=others, **files, **options)
+
+
+def levels_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--levels``."""
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--levels {text}: one of them is given twice")
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -32,18 +32,15 @@ _WHAT = {
 
 def plan(
     inputs: shared.Inputs,
-    n_clusters: Annotated[
-        int, option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False)
-    ],
+    n_clusters: int = option(
+        CLUSTERS, ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
+    ),
     device: shared.Device = "auto",
-    processes: Annotated[
-        int,
-        option(
-            RUN,
-            help="How many processes share the rows, each with the power and memory of this "
-            "machine.",
-        ),
-    ] = 1,
+    processes: int = option(
+        RUN,
+        1,
+        help="How many processes share the rows, each with the power and memory of this machine.",
+    ),
     memory: shared.Memory = None,
     column: shared.Column = None,
     dim: shared.Dim = None,

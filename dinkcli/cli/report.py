@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
 from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import columns_of, open_for
 from dinkcli.cli.options import option
-from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
+from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
 
 def report(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
-    output: Annotated[
-        str,
-        option(
-            OUTPUT, "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
-        ),
-    ],
+    output: str = option(
+        OUTPUT, ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
+    ),
     id_column: shared.IdColumn = None,
     ids: shared.Ids = None,
     text_column: shared.TextColumn = None,
     texts: shared.Texts = None,
-    points: Annotated[
-        int, option(OUTPUT, help="How many rows the map shows at most.", min=1)
-    ] = 50_000,
+    points: int = option(OUTPUT, 50_000, help="How many rows the map shows at most.", min=1),
     exemplars: shared.Exemplars = 6,
-    projection: Annotated[
-        Literal["neighbours", "pca", "umap"],
-        option(
-            OUTPUT,
-            "--map",
-            help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
-            "the package umap-learn, which takes minutes.",
-        ),
-    ] = "neighbours",
-    title: Annotated[str | None, option(OUTPUT, help="The title of the page.")] = None,
-    seed: Annotated[int, option(OUTPUT, help="The seed by which rows are drawn for the map.")] = 0,
+    projection: Literal["neighbours", "pca", "umap"] = option(
+        OUTPUT,
+        "neighbours",
+        "--map",
+        help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
+        "the package umap-learn, which takes minutes.",
+    ),
+    title: str | None = option(OUTPUT, None, help="The title of the page."),
+    seed: int = option(OUTPUT, 0, help="The seed by which rows are drawn for the map."),
     device: shared.Device = "auto",
     column: shared.Column = None,
     bad_rows: shared.BadRows = "stop",

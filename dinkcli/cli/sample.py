@@ -4,52 +4,46 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import columns_of, levels_of
 from dinkcli.cli.options import option
+from dinkcli.cli.paths import columns_of, levels_of
 from dinkcli.cli.together import one_voice
 
 
 def sample(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
-    number: Annotated[
-        int | None, option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have.")
-    ] = None,
+    number: int | None = option(
+        CLUSTERS, None, "-n", "--number", help="How many rows the sample is to have."
+    ),
     output: shared.TablePath = None,
-    by: Annotated[
-        Literal["balanced", "proportional", "prototypes", "diverse"],
-        option(
-            CLUSTERS,
-            help="Equal shares of all clusters, shares in proportion to their sizes, or equal "
-            "shares of the rows nearest to their centre, or of rows as unlike each other as they "
-            "come.",
-        ),
-    ] = "balanced",
-    quota: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="FILE",
-            help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
-            'rows, or JSON such as {"0": 10, "7": 5}.',
-        ),
-    ] = None,
-    levels: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="A,B,...",
-            help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
-            "each among its part of 100, and then among clusters.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same rows.")
-    ] = 0,
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = option(
+        CLUSTERS,
+        "balanced",
+        help="Equal shares of all clusters, shares in proportion to their sizes, or equal "
+        "shares of the rows nearest to their centre, or of rows as unlike each other as they "
+        "come.",
+    ),
+    quota: str | None = option(
+        CLUSTERS,
+        None,
+        metavar="FILE",
+        help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
+        'rows, or JSON such as {"0": 10, "7": 5}.',
+    ),
+    levels: str | None = option(
+        CLUSTERS,
+        None,
+        metavar="A,B,...",
+        help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
+        "each among its part of 100, and then among clusters.",
+    ),
+    seed: int = option(
+        CLUSTERS, 0, help="The seed of all random draws: the same seed, the same rows."
+    ),
     sample_weight: shared.SampleWeight = None,
     format: shared.OutputFormat = None,
     compression: shared.Compression = None,

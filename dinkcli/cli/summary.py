@@ -1,8 +1,9 @@
-"""What ``dink train`` shows: how far it is, and what it found."""
+"""What ``dink train`` shows: how far it is, what it found, and how that differs from before."""
 
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import printable, say
@@ -11,6 +12,7 @@ from dinkcli.training.step import PHASES
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
+    from dinkcli.models.matching import Drift, Matching
     from dinkcli.models.model import Model
     from dinkcli.training.step import Step
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _IN_START = {"anneal": (0.0, 0.7), "refine": (0.7, 1.0)}
 _USUAL_PASSES = 4
 _WORTH_SAYING = 5e-4  # of the inertia
+_MOST_LINES = 20  # of clusters that moved
 
 
 class TrainProgress:
@@ -147,3 +150,31 @@ def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> 
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
+
+
+def show_drift(matching: Matching, old_path: str) -> None:
+    """Says how many ids were kept, split, vanished and are new, and lists what moved most."""
+    counts = matching.counts()
+    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
+    line = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+    if moved:
+        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
+    say(f"ids of {old_path}: {line}")
+    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
+    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
+    kept.sort(key=lambda d: -(d.relative or 0))
+    shown = [*news, *kept][:_MOST_LINES]
+    if not shown:
+        return
+    say("   id  fate         moved  of gap  continued by")
+    for drift in shown:
+        say(_line(drift))
+    if len(news) + len(kept) > len(shown):
+        say(f"and {len(news) + len(kept) - len(shown)} more; --json lists all")
+
+
+def _line(drift: Drift) -> str:
+    moved = "-" if drift.moved is None else f"{drift.moved:.3g}"
+    relative = "-" if drift.relative is None else f"{drift.relative:.0%}"
+    parts = ", ".join(map(str, drift.parts)) or "-"
+    return f"{drift.id:>5}  {drift.fate:<8}  {moved:>8}  {relative:>6}  {parts}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say, say_bad_rows
 from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import columns_of, open_twice
 from dinkcli.cli.options import option
+from dinkcli.cli.paths import columns_of, open_twice
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, Sheet, bar, print_json, say_result, show
 
@@ -29,17 +29,15 @@ _NAMED = 20  # clusters in a table
 
 def sweep(
     inputs: shared.Inputs,
-    numbers: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            "-k",
-            "--n-clusters",
-            metavar="RANGE",
-            help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
-            "(every fifth), or a list such as 5,10,20.",
-        ),
-    ] = "2:100",
+    numbers: str = option(
+        CLUSTERS,
+        "2:100",
+        "-k",
+        "--n-clusters",
+        metavar="RANGE",
+        help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
+        "(every fifth), or a list such as 5,10,20.",
+    ),
     metric: shared.Metric = "euclidean",
     sample_weight: shared.SampleWeight = None,
     seed: shared.Seed = 0,

@@ -6,101 +6,85 @@ import json
 import os
 import time
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.drift import show_drift
 from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
-from dinkcli.cli.opening import columns_of
 from dinkcli.cli.options import option
-from dinkcli.cli.paths import default_model_path
+from dinkcli.cli.paths import columns_of, default_model_path
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.resuming import how_to_go_on, stopping
-from dinkcli.cli.summary import TrainProgress, show_summary, summary
+from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
 from dinkcli.cli.together import together
 from dinkcli.errors import UsageError
 
 
 def train(
     inputs: shared.Inputs,
-    n_clusters: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            "-k",
-            "--n-clusters",
-            metavar="INTEGER|auto|clear",
-            help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
-            "if the data speak for one number (dink sweep shows what each is like).",
-            choices="auto clear",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="The model to write. By default it has the name of the first input, and ends in "
-            ".dink.safetensors.",
-        ),
-    ] = None,
+    n_clusters: str = option(
+        CLUSTERS,
+        ...,
+        "-k",
+        "--n-clusters",
+        metavar="INTEGER|auto|clear",
+        help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
+        "if the data speak for one number (dink sweep shows what each is like).",
+        choices="auto clear",
+        show_default=False,
+    ),
+    output: str | None = option(
+        OUTPUT,
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The model to write. By default it has the name of the first input, and ends in "
+        ".dink.safetensors.",
+    ),
     device: shared.Device = "auto",
     column: shared.Column = None,
-    init: Annotated[
-        str,
-        option(
-            EXPERT,
-            help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
-            "parquet, a model, a faiss index, or scikit-learn through skops.",
-            choices="kmeans++ random xavier",
-        ),
-    ] = "kmeans++",
+    init: str = option(
+        EXPERT,
+        "kmeans++",
+        help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
+        "parquet, a model, a faiss index, or scikit-learn through skops.",
+        choices="kmeans++ random xavier",
+    ),
     metric: shared.Metric = "euclidean",
-    temperature: Annotated[
-        str,
-        option(
-            EXPERT,
-            metavar="NUMBER|auto|inf",
-            help="How softly rows belong to clusters while training. auto cools down to 0; a "
-            "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
-            "literal objective, which loses clusters on fixed embeddings.",
-            choices="auto inf 0",
-        ),
-    ] = "auto",
-    dilation: Annotated[
-        float | None,
-        option(
-            EXPERT, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
-        ),
-    ] = None,
+    temperature: str = option(
+        EXPERT,
+        "auto",
+        metavar="NUMBER|auto|inf",
+        help="How softly rows belong to clusters while training. auto cools down to 0; a "
+        "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
+        "literal objective, which loses clusters on fixed embeddings.",
+        choices="auto inf 0",
+    ),
+    dilation: float | None = option(
+        EXPERT, None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
+    ),
     refine: shared.Refine = True,
     n_init: shared.Starts = None,
     sample_weight: shared.SampleWeight = None,
     epochs: shared.Epochs = None,
     batch_size: shared.BatchSize = None,
-    tol: Annotated[
-        float,
-        option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
-    ] = 1e-4,
+    tol: float = option(
+        EXPERT, 1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
+    ),
     seed: shared.Seed = 0,
-    max_size: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="NUMBER|1.2x",
-            help="The most rows that a cluster may have, or how many times the mean. What it costs "
-            "in inertia is said; assign respects it with --max-size too.",
-        ),
-    ] = None,
-    balance: Annotated[
-        bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
-    ] = False,
+    max_size: str | None = option(
+        CLUSTERS,
+        None,
+        metavar="NUMBER|1.2x",
+        help="The most rows that a cluster may have, or how many times the mean. What it costs "
+        "in inertia is said; assign respects it with --max-size too.",
+    ),
+    balance: bool = option(
+        CLUSTERS, False, "--balance", help="Clusters of equal size; short for --max-size 1x."
+    ),
     match_path: shared.Match = None,
     text_column: shared.TextColumn = None,
     texts: shared.Texts = None,
@@ -108,30 +92,31 @@ def train(
     bits: shared.Bits = False,
     bad_rows: shared.BadRows = "stop",
     memory: shared.Memory = None,
-    checkpoint_every: Annotated[
-        str,
-        option(
-            RUN,
-            metavar="INTERVAL",
-            help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
-            "100steps or 2epochs.",
-        ),
-    ] = "5m",
-    resume: Annotated[
-        str | None,
-        option(
-            RUN,
-            metavar="MODEL|auto",
-            help="Go on exactly where the run that was to make this model stopped, with the same "
-            "inputs and options. auto does so if there is a checkpoint of the output.",
-            choices="auto",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, option(RUN, "--force", help="Resume even if inputs or options have changed.")
-    ] = False,
+    checkpoint_every: str = option(
+        RUN,
+        "5m",
+        metavar="INTERVAL",
+        help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
+        "100steps or 2epochs.",
+    ),
+    resume: str | None = option(
+        RUN,
+        None,
+        metavar="MODEL|auto",
+        help="Go on exactly where the run that was to make this model stopped, with the same "
+        "inputs and options. auto does so if there is a checkpoint of the output.",
+        choices="auto",
+    ),
+    force: bool = option(
+        RUN, False, "--force", help="Resume even if inputs or options have changed."
+    ),
     json_summary: shared.Json = False,
-    verbose: shared.Verbose = False,
+    verbose: bool = option(
+        RUN,
+        False,
+        "--verbose",
+        help="Also show every step with its losses and temperature; with --json, the history.",
+    ),
     quiet: shared.Quiet = False,
 ) -> None:
     """Find clusters, write a model file, and print its path.
