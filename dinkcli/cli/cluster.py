@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dinkcli.cli.console import printable, say_bad_rows
-from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import (
     UNLIMITED,
     Field,
@@ -46,15 +47,9 @@ def show_cluster(
     if data is not None:
         from dinkcli.insight.inside import look_inside
 
-        with ProgressLines(quiet or as_json) as progress:
-            inside = look_inside(
-                model,
-                data,
-                cluster,
-                number,
-                device,
-                lambda done: progress.update("inspect", done, data.known_rows, "rows"),
-            )
+        with rows_shown(data, quiet or as_json) as shown:
+            on_rows = partial(shown, "inspect")
+            inside = look_inside(model, data, cluster, number, device, on_rows)
     document = _document(model, cluster, inside)
     if as_json:
         print_json(document)
@@ -142,9 +137,7 @@ def _show_neighbours(found: dict[str, Any]) -> None:
     if not found["neighbours"]:
         return
     named = Field("name", text=True) if found["name"] is not None else None
-    table = Sheet(
-        Field("cluster", "right"), named, Field("rows", "right"), Field("distance", "right")
-    )
+    table = Sheet("cluster", named, "rows", "distance")
     for other in found["neighbours"]:
         name = other["name"] or "-"
         table.add(other["cluster"], name, f"{other['size']:g}", f"{other['distance']:.4g}")
@@ -155,7 +148,7 @@ def _show_rows(title: str, rows: list[Exemplar]) -> None:
     if not rows:
         return
     texts = Field(text=True) if rows[0].carried else None
-    table = Sheet(Field("row", "right"), Field("distance", "right"), texts)
+    table = Sheet("row", "distance", texts)
     for row in rows:
         table.add(row.row, f"{row.distance:.4g}", whole_text(row))
     show(title, table)
@@ -168,7 +161,7 @@ def _show_groups(inside: Inside) -> None:
     if not inside.groups:
         say_result(f"{title}: none{of}")
         return
-    table = Sheet(Field("rows", "right"), Field("which", text=True))
+    table = Sheet("rows", Field("which", text=True))
     for group in inside.groups[:_GROUPS]:
         table.add(len(group), ", ".join(map(row_text, group[:_MEMBERS])))
     hidden = len(inside.groups) - _GROUPS

@@ -8,7 +8,7 @@ import numpy as np
 
 from dinkcli.cli.cluster import plain_cluster, plain_row, row_text
 from dinkcli.cli.console import printable, say_bad_rows
-from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import Field, Sheet, bar, print_json, show, sparkline, width
 from dinkcli.insight.overview import curve, nearest_pairs, spreads
 from dinkcli.insight.tree import drawn
@@ -69,11 +69,11 @@ def _look(
 
     first = FirstPass(model.n_clusters, model.n_features)
     nearest = Exemplars(model.n_clusters, number)
-    with ProgressLines(quiet) as progress:
+    with rows_shown(data, quiet) as shown:
         for view in survey(model, data, device):
             first.add(view)
             nearest.add(view)
-            progress.update("inspect", view.end, data.known_rows, "rows")
+            shown("inspect", view.end)
     spread = root_mean(first.inertia, first.sizes)
     return first.sizes, spread, nearest.of_clusters(), first.bad_rows
 
@@ -122,7 +122,7 @@ def _is_literal(model: Model) -> bool:
 def _show_training(model: Model) -> None:
     if not model.training.get("history"):
         return
-    table = Sheet(Field(), Field(drop=1), Field(justify="right"), headings=False)
+    table = Sheet(Field(), Field(drop=1), "", headings=False)
     losses = ("shrink_loss", "dilation_loss") if _is_literal(model) else ()
     for name in ("inertia", *losses, "largest"):
         values = curve(model, name)
@@ -145,9 +145,9 @@ def _show_sizes(
     named = bool(model.names)
     last = 4 if named else 0  # where names say what is inside, rows may go
     table = Sheet(
-        Field("cluster", "right"),
+        "cluster",
         Field("name", text=True) if named else None,
-        Field("rows", "right"),
+        "rows",
         Field("share", "right", drop=1),
         Field("spread", "right", drop=2),
         Field(drop=3),
@@ -194,7 +194,7 @@ def _show_pairs(model: Model) -> None:
     if not pairs:
         return
     named = Field("names", text=True, drop=1) if model.names else None
-    table = Sheet(Field("clusters"), Field("distance", "right"), named)
+    table = Sheet(Field("clusters"), "distance", named)
     for i, j, distance in pairs:
         names = f"{model.all_names[i]} / {model.all_names[j]}"
         table.add(f"{i} and {j}", f"{distance:.4g}", names)

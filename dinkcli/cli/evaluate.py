@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say, say_bad_rows
 from dinkcli.cli.paths import columns_of, load_model, open_for
-from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import Field, Sheet, print_json, show, width
 
 if TYPE_CHECKING:
@@ -50,13 +50,8 @@ def evaluate(
 
     from dinkcli.insight.evaluate import evaluate as measure
 
-    with ProgressLines(quiet or as_json) as progress:
-        found = measure(
-            model,
-            data,
-            device,
-            lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
-        )
+    with rows_shown(data, quiet or as_json) as on_rows:
+        found = measure(model, data, device, on_rows)
     if as_json:
         print_json(found.as_dict() | ({"names": model.names} if model.names else {}))
         return
@@ -68,7 +63,7 @@ def evaluate(
 
 def _show(found: Evaluation, model: Model) -> None:
     quality = found.quality
-    table = Sheet(Field(), Field(justify="right"), Field(drop=1), headings=False)
+    table = Sheet(Field(), "", Field(drop=1), headings=False)
     for name, value, meaning in (
         ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
         ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
@@ -89,7 +84,7 @@ def _show(found: Evaluation, model: Model) -> None:
 
 
 def _show_agreement(agreement: Agreement, n_classes: int) -> None:
-    table = Sheet(Field(), Field(justify="right"), headings=False)
+    table = Sheet(Field(), "", headings=False)
     for name, value in (
         ("accuracy (ACC)", agreement.accuracy),
         ("mutual information (NMI)", agreement.normalized_mutual_information),
@@ -110,9 +105,7 @@ def _show_weakest(quality: Quality, model: Model) -> None:
     if len(order) < _LEAST_CLUSTERS:
         return
     named = Field("name", text=True) if model.names else None
-    table = Sheet(
-        Field("cluster", "right"), named, Field("rows", "right"), Field("silhouette", "right")
-    )
+    table = Sheet("cluster", named, "rows", "silhouette")
     for j in order[:_WEAKEST]:
         table.add(j, model.all_names[j] or "-", sizes[j], f"{silhouette[j]:.3f}")
     show("clusters that are least apart from others", table)
@@ -128,8 +121,8 @@ def _show_confusion(
     table = Sheet(
         Field("class", text=True),
         Field("its cluster", text=True, drop=1) if model.names else None,
-        Field("rows", "right"),
-        *(Field(str(j), "right") for j in shown),
+        "rows",
+        *map(str, shown),
     )
     for label, mine, row in zip(classes, matching.tolist(), counts, strict=True):
         table.add(label, _called(mine, model), row.sum(), *(row[j] or "." for j in shown))
@@ -156,7 +149,7 @@ def _show_confused_pairs(
     own, other = (
         Field(head, "left" if text else "right", text=text) for head in ("its cluster", "in")
     )
-    table = Sheet(Field("rows", "right"), Field("of class", text=True), own, other)
+    table = Sheet("rows", Field("of class", text=True), own, other)
     for i, j in (divmod(cell, counts.shape[1]) for cell in order):
         if wrong[i, j]:
             table.add(wrong[i, j], classes[i], _called(matching[i], model), _called(j, model))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.help import OUTPUT
 from dinkcli.cli.options import option
 from dinkcli.cli.paths import check_model_path, columns_of, load_model, open_for
-from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import Field, Sheet, print_json, show
 from dinkcli.errors import UsageError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.insight.names import Named
     from dinkcli.models.model import Model
-
-Result = TypeVar("Result")
 
 
 def name(
@@ -106,7 +104,8 @@ def name(
         if by_labels:
             from dinkcli.insight.evaluate import names_by_labels
 
-            model.names = _named_by(names_by_labels, model, data, device, quiet or as_json)
+            with rows_shown(data, quiet or as_json) as shown:
+                model.names = names_by_labels(model, data, device, partial(shown, "naming"))
     model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
     target = output or model_path
     model.save(target)
@@ -128,19 +127,8 @@ def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
 
-    return _named_by(find_names, model, data, device, quiet)
-
-
-def _named_by(
-    rows: Callable[..., Result], model: Model, data: DataSet, device: str, quiet: bool
-) -> Result:
-    with ProgressLines(quiet) as progress:
-        return rows(
-            model,
-            data,
-            device,
-            on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
-        )
+    with rows_shown(data, quiet) as shown:
+        return find_names(model, data, device, on_rows=partial(shown, "naming"))
 
 
 def read_names(path: str, n_clusters: int) -> dict[int, str]:
@@ -162,9 +150,7 @@ def read_names(path: str, n_clusters: int) -> dict[int, str]:
 def show_names(model: Model) -> None:
     """A table of names, the largest clusters first."""
     terms = Field("terms", drop=1, text=True) if model.terms else None
-    table = Sheet(
-        Field("cluster", "right"), Field("rows", "right"), Field("name", text=True), terms
-    )
+    table = Sheet("cluster", "rows", Field("name", text=True), terms)
     for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
         words = ", ".join(model.terms[j]) if model.terms else ""
         table.add(j, f"{model.cluster_sizes[j]:g}", model.names[j] or "-", words)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from dinkcli.data.dataset import DataSet
 
 _LINE_SECONDS = 1.0  # between two plain lines, at least
 _LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
@@ -85,6 +89,13 @@ class ProgressLines:
         elif not self._quiet and now >= self._next:
             self._next = now + max(_LINE_SECONDS, _LINE_SHARE * (now - self._started))
             say(", ".join(parts))
+
+
+@contextmanager
+def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None]]:
+    """Shows how many of the rows are behind us, by phase, as the function it yields is told."""
+    with ProgressLines(quiet) as lines:
+        yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
 
 
 def _time_left(share: float, started: float) -> str:

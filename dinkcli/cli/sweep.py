@@ -120,7 +120,7 @@ def _clusters(named: Named) -> list[dict[str, Any]]:
 
 def _show_names(named: Named) -> None:
     clusters = _clusters(named)
-    table = Sheet(Field("rows", "right"), Field("share", "right"), Field("about", text=True))
+    table = Sheet("rows", "share", Field("about", text=True))
     total = max(1, sum(named.sizes))
     for cluster in clusters[:_NAMED]:
         share = f"{cluster['size'] / total:.1%}"
@@ -138,10 +138,10 @@ def _show(found: Sweep, name: str, between: bool) -> None:
     from dinkcli.insight.recommend import LEAST_EXCESS, LEAST_STABILITY
 
     table = Sheet(
-        Field("K", "right"),
-        Field("above noise", "right"),
+        "K",
+        "above noise",
         Field(drop=9),
-        Field("stability", "right"),
+        "stability",
         Field(drop=8),
         Field("silhouette", "right", drop=3),
         Field("noise", "right", drop=4),

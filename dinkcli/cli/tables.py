@@ -73,13 +73,17 @@ class Sheet:
     """A table before it is known how wide it may be.
 
     Args:
-        columns: None for one that is left out, with its cells.
+        columns: a heading alone is one of numbers; None is left out, with its cells.
         headings: whether they are shown.
     """
 
-    def __init__(self, *columns: Field | None, headings: bool = True):
+    def __init__(self, *columns: Field | str | None, headings: bool = True):
         self._shown = [column is not None for column in columns]
-        self._columns = [column for column in columns if column is not None]
+        self._columns = [
+            Field(column, "right") if isinstance(column, str) else column
+            for column in columns
+            if column is not None
+        ]
         self._headings = headings
         self._rows: list[list[str]] = []
 
