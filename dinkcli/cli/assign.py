@@ -6,8 +6,7 @@ import time
 from typing import Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, levels_of
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.summary import show_drift
@@ -21,63 +20,55 @@ def assign(
     output: shared.TablePath = None,
     format: shared.OutputFormat = None,
     compression: shared.Compression = None,
-    rows_per_file: int | None = option(
-        OUTPUT,
+    rows_per_file: int | None = output_option(
         None,
         help="Write a folder of parts, each with this many rows of the input. With --shard, by "
         "default as many parts as shares, or a million rows each.",
     ),
-    shard: str | None = option(
-        RUN,
+    shard: str | None = run_option(
         None,
         metavar="I/N",
         help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
         "processes write the other shares to. Under torchrun this happens by itself.",
     ),
-    resume: bool = option(
-        RUN, False, "--resume", help="Write only the parts that are missing in the folder."
+    resume: bool = run_option(
+        False, "--resume", help="Write only the parts that are missing in the folder."
     ),
-    soft: bool = option(
-        CLUSTERS, False, "--soft", help="Also write the probability of every cluster."
+    soft: bool = clusters_option(
+        False, "--soft", help="Also write the probability of every cluster."
     ),
-    top: int | None = option(
-        CLUSTERS,
-        None,
-        metavar="M",
-        help="Also write the M most probable clusters and their probabilities.",
+    top: int | None = clusters_option(
+        None, metavar="M", help="Also write the M most probable clusters and their probabilities."
     ),
-    distance: bool = option(
-        CLUSTERS, False, "--distance", help="Also write the distance to the nearest centre."
+    distance: bool = clusters_option(
+        False, "--distance", help="Also write the distance to the nearest centre."
     ),
-    temperature: float | None = option(
-        CLUSTERS,
+    temperature: float | None = clusters_option(
         None,
         help="How soft probabilities are: they are the softmax of minus the squared distance "
         "over the temperature, so lower is sharper. By default the model has one.",
         show_default=False,
     ),
-    dtype: Literal["float32", "float16"] = option(
-        OUTPUT, "float32", help="The type of the probabilities."
+    dtype: Literal["float32", "float16"] = output_option(
+        "float32", help="The type of the probabilities."
     ),
-    min_prob: float | None = option(
-        CLUSTERS, None, help="Rows whose cluster is less probable than this get the cluster -1."
+    min_prob: float | None = clusters_option(
+        None, help="Rows whose cluster is less probable than this get the cluster -1."
     ),
-    max_distance: float | None = option(
-        CLUSTERS, None, help="Rows that are farther than this from every centre get the cluster -1."
+    max_distance: float | None = clusters_option(
+        None, help="Rows that are farther than this from every centre get the cluster -1."
     ),
-    names: bool = option(
-        CLUSTERS, False, "--names", help="Also write the name of the cluster (dink name)."
+    names: bool = clusters_option(
+        False, "--names", help="Also write the name of the cluster (dink name)."
     ),
-    levels: str | None = option(
-        CLUSTERS,
+    levels: str | None = clusters_option(
         None,
         metavar="A,B,...",
         help="Also write the group that the cluster is in where all of them make A, B, ... "
         "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
         "its lowest cluster.",
     ),
-    max_size: str | None = option(
-        CLUSTERS,
+    max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
         help="The most rows that a cluster may get in this run, or how many times the mean; "

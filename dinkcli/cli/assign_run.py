@@ -12,6 +12,7 @@ import typer
 from dinkcli.assigning.pipeline import Counts, Job, Written
 from dinkcli.cli.console import printable, say, show_notes, warn
 from dinkcli.cli.destination import Destination
+from dinkcli.cli.paths import load_model
 from dinkcli.cli.signals import exit_code
 from dinkcli.data.base import Columns
 from dinkcli.errors import UsageError
@@ -37,7 +38,7 @@ def open_job(
     quiet: bool,
 ) -> Job:
     """Loads the models and opens the inputs; torch waits until all is in order."""
-    model = destination.load_model(model_path, inputs)
+    model = load_model(model_path, inputs, warns=not destination.silent)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
     data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)

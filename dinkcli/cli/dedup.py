@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.help import CLUSTERS, OUTPUT
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option, output_option
 from dinkcli.cli.paths import columns_of
 from dinkcli.cli.together import one_voice
 
@@ -17,26 +16,23 @@ def dedup(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
     output: shared.TablePath = None,
-    threshold: float | None = option(
-        CLUSTERS,
+    threshold: float | None = clusters_option(
         None,
         help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
         "is a --distance.",
     ),
-    distance: float | None = option(
-        CLUSTERS,
+    distance: float | None = clusters_option(
         None,
         help="In place of the similarity, the largest Euclidean distance; between rows of norm "
         "1 where the metric of the model is cosine.",
     ),
-    keep: str = option(
-        CLUSTERS,
+    keep: str = clusters_option(
         "nearest",
         help="Which row of a group stays: the one nearest to its centre, the farthest, the "
         "first, or the one with the largest number in a column of that name.",
         choices="nearest farthest first",
     ),
-    keep_only: bool = option(OUTPUT, False, "--keep-only", help="Write only the rows that stay."),
+    keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
     against: shared.Against = None,
     format: shared.OutputFormat = None,
     compression: shared.Compression = None,

@@ -10,7 +10,7 @@ from dinkcli.assigning.pipeline import Output, Written
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.assigning.writers import encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
-from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream, warn_if_unfinished
+from dinkcli.cli.paths import refuse_overwriting, refuse_stream
 from dinkcli.cli.together import is_silent
 from dinkcli.data.atomic import atomic_path, check_target
 from dinkcli.data.base import Columns
@@ -66,13 +66,6 @@ class Destination:
         self._files = [path for path in (None if parts else output, self._json_file) if path]
         for path in self._files:
             check_target(path)
-
-    def load_model(self, path: str, inputs: list[str]) -> Model:
-        """The model, with a warning where it is a checkpoint."""
-        model = load_model(path, inputs)
-        if not self.silent:
-            warn_if_unfinished(model, path)
-        return model
 
     def open_inputs(
         self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None

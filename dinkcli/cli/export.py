@@ -6,15 +6,14 @@ from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import option
-from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
+from dinkcli.cli.options import output_option
+from dinkcli.cli.paths import load_model, refuse_stream
 
 
 def export(
     model_path: shared.ModelPath,
-    output: str = option(
-        OUTPUT, ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
+    output: str = output_option(
+        ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
     ),
     format: Literal[
         "npy",
@@ -28,8 +27,7 @@ def export(
         "faiss-ivf",
         "sklearn",
     ]
-    | None = option(
-        OUTPUT,
+    | None = output_option(
         None,
         help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
         "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
@@ -53,8 +51,7 @@ def export(
     refuse_stream(output, "an export")
     chosen = format or by_suffix(output, SUFFIXES)
     check_target(output)
-    model = load_model(model_path)
-    warn_if_unfinished(model, model_path)
+    model = load_model(model_path, warns=True)
     export_model(model, output, chosen)
     if not quiet:
         say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

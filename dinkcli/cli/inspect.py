@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import option
+from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import columns_of, load_model, open_for
 from dinkcli.errors import UsageError
 
@@ -29,19 +28,18 @@ def inspect(
     text_column: shared.TextColumn = None,
     texts: shared.Texts = None,
     exemplars: shared.Exemplars = 5,
-    clusters: int = option(
-        OUTPUT, 40, "--clusters", help="How many clusters to list, largest first.", min=1
+    clusters: int = output_option(
+        40, "--clusters", help="How many clusters to list, largest first.", min=1
     ),
-    cluster: str | None = option(
-        OUTPUT,
+    cluster: str | None = output_option(
         None,
         "--cluster",
         metavar="NUMBER|NAME",
         help="Look into one cluster: its terms and neighbours, and with inputs its nearest and "
         "farthest rows and its near-duplicates.",
     ),
-    tree: bool = option(
-        OUTPUT, False, "--tree", help="Show which clusters lie together, as a tree."
+    tree: bool = output_option(
+        False, "--tree", help="Show which clusters lie together, as a tree."
     ),
     device: shared.Device = "auto",
     column: shared.Column = None,

@@ -17,6 +17,7 @@ from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.pipeline import Written, metadata_of, open_output, write_missing
 from dinkcli.cli.console import say, show_notes
 from dinkcli.cli.destination import Destination
+from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.signals import exit_code
 from dinkcli.data.base import Columns
@@ -53,7 +54,7 @@ class JobDestination(Destination):
         self, model_path: str, inputs: list[str], wanted: Columns, bad_rows: str, quiet: bool
     ) -> tuple[Model, DataSet]:
         """The model, and inputs that fit it."""
-        model = self.load_model(model_path, inputs)
+        model = load_model(model_path, inputs, warns=not self.silent)
         data = self.open_inputs(model, inputs, wanted, bad_rows, model_path)
         for reader in data.readers:
             if is_stream(reader) and data.carried.names:
@@ -85,11 +86,7 @@ class JobDestination(Destination):
     def progress(self, quiet: bool) -> Iterator[OnStep]:
         """Shows the steps that the function it yields is called with."""
         with ProgressLines(quiet or self.output is None) as lines:
-
-            def show(phase: str, done: int, total: int) -> None:
-                lines.update(_PHASES.get(phase, phase), done, total, "rows", "")
-
-            yield show
+            yield lambda phase, *done: lines.update(_PHASES.get(phase, phase), *done, "rows")
 
     def device(self, name: str) -> torch.device:
         from dinkcli.processes.device import resolve_device

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import printable, say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import option
+from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import check_model_path, columns_of, load_model, open_for
 from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import Field, Sheet, print_json, show
@@ -28,23 +27,20 @@ def name(
     texts: shared.Texts = None,
     label_column: shared.LabelColumn = None,
     labels: shared.Labels = None,
-    names: str | None = option(
-        OUTPUT,
+    names: str | None = output_option(
         None,
         "--names",
         metavar="FILE",
         help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
         "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
     ),
-    prompt: bool = option(
-        OUTPUT,
+    prompt: bool = output_option(
         False,
         "--prompt",
         help="Write on standard output what a language model needs to name the clusters: "
         "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
     ),
-    output: str | None = option(
-        OUTPUT,
+    output: str | None = output_option(
         None,
         "-o",
         "--output",

@@ -76,12 +76,16 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
         say(f"Note: {target} replaces an earlier model of the same inputs")
 
 
-def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
-    """The model that a command names before its inputs; an error says where they are swapped."""
+def load_model(path: str, inputs: Sequence[str] = (), warns: bool = False) -> Model:
+    """The model that a command names before its inputs; an error says where they are swapped.
+
+    Args:
+        warns: of a checkpoint in the place of a model.
+    """
     from dinkcli.models.file import load
 
     try:
-        return load(path)
+        model = load(path)
     except (UsageError, ModelError):
         kind = _kind_of_data(path)
         swapped = next((other for other in inputs if _is_model(other)), None)
@@ -95,6 +99,9 @@ def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
         raise UsageError(
             f"{path}: {kind}, expected a model made by dink train, which comes before the inputs"
         ) from None
+    if warns and model.state is not None:
+        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
+    return model
 
 
 def _is_model(path: str) -> bool:
@@ -120,11 +127,6 @@ def _kind_of_data(path: str) -> str | None:
     except DinkError:
         return None
     return None if reader.format == "safetensors" else f"{reader.format} data"
-
-
-def warn_if_unfinished(model: Model, path: str) -> None:
-    if model.state is not None:
-        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
 
 
 def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,7 @@ import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import printable, show_notes, warn, wrapped
-from dinkcli.cli.help import CLUSTERS, RUN
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option, run_option
 from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
@@ -32,14 +32,12 @@ _WHAT = {
 
 def plan(
     inputs: shared.Inputs,
-    n_clusters: int = option(
-        CLUSTERS, ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
+    n_clusters: int = clusters_option(
+        ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
     ),
     device: shared.Device = "auto",
-    processes: int = option(
-        RUN,
-        1,
-        help="How many processes share the rows, each with the power and memory of this machine.",
+    processes: int = run_option(
+        1, help="How many processes share the rows, each with the power and memory of this machine."
     ),
     memory: shared.Memory = None,
     column: shared.Column = None,
@@ -99,7 +97,7 @@ def plan(
 def _lines(plan: Plan) -> list[str]:
     from dinkcli.planning.plan import size_text
 
-    how = "held in memory" if plan.held else f"read {_count(plan.readings)} times"
+    how = "held in memory" if plan.held else f"read {_between(plan.readings)} times"
     each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"
     lines = [
         f"input    {printable(plan.name)}: {plan.rows} rows x {plan.features} features",
@@ -109,11 +107,11 @@ def _lines(plan: Plan) -> list[str]:
     ]
     for phase in plan.phases:
         if phase.rounds.high:
-            what = _WHAT[phase.name].format(rounds=_count(phase.rounds), rows=phase.rows)
-            lines.append(f"{phase.name:8} {_seconds(phase.seconds):22} {what}")
+            what = _WHAT[phase.name].format(rounds=_between(phase.rounds), rows=phase.rows)
+            lines.append(f"{phase.name:8} {_between(phase.seconds, _time):22} {what}")
     lines += [
         "",
-        f"train    {_seconds(plan.seconds):22} {size_text(plan.memory)} of memory{each}",
+        f"train    {_between(plan.seconds, _time):22} {size_text(plan.memory)} of memory{each}",
         f"assign   {_time(plan.assign_seconds):22} {size_text(plan.assign_memory)} of memory{each}",
     ]
     if plan.device_memory is not None:
@@ -126,13 +124,8 @@ def _lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _count(found: Range) -> str:
-    low, typical, high = (f"{value:g}" for value in astuple(found))
-    return typical if low == high else f"{typical} ({low} to {high})"
-
-
-def _seconds(found: Range) -> str:
-    low, typical, high = map(_time, astuple(found))
+def _between(found: Range, text: Callable[[float], str] = "{:g}".format) -> str:
+    low, typical, high = map(text, astuple(found))
     return typical if low == high else f"{typical} ({low} to {high})"
 
 

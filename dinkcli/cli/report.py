@@ -7,8 +7,7 @@ from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import option
+from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
@@ -16,24 +15,23 @@ from dinkcli.cli.progress import ProgressLines
 def report(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
-    output: str = option(
-        OUTPUT, ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
+    output: str = output_option(
+        ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
     ),
     id_column: shared.IdColumn = None,
     ids: shared.Ids = None,
     text_column: shared.TextColumn = None,
     texts: shared.Texts = None,
-    points: int = option(OUTPUT, 50_000, help="How many rows the map shows at most.", min=1),
+    points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
     exemplars: shared.Exemplars = 6,
-    projection: Literal["neighbours", "pca", "umap"] = option(
-        OUTPUT,
+    projection: Literal["neighbours", "pca", "umap"] = output_option(
         "neighbours",
         "--map",
         help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
         "the package umap-learn, which takes minutes.",
     ),
-    title: str | None = option(OUTPUT, None, help="The title of the page."),
-    seed: int = option(OUTPUT, 0, help="The seed by which rows are drawn for the map."),
+    title: str | None = output_option(None, help="The title of the page."),
+    seed: int = output_option(0, help="The seed by which rows are drawn for the map."),
     device: shared.Device = "auto",
     column: shared.Column = None,
     bad_rows: shared.BadRows = "stop",

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option
 from dinkcli.cli.paths import columns_of, levels_of
 from dinkcli.cli.together import one_voice
 
@@ -16,33 +15,29 @@ from dinkcli.cli.together import one_voice
 def sample(
     model_path: shared.ModelPath,
     inputs: shared.Inputs,
-    number: int | None = option(
-        CLUSTERS, None, "-n", "--number", help="How many rows the sample is to have."
+    number: int | None = clusters_option(
+        None, "-n", "--number", help="How many rows the sample is to have."
     ),
     output: shared.TablePath = None,
-    by: Literal["balanced", "proportional", "prototypes", "diverse"] = option(
-        CLUSTERS,
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option(
         "balanced",
-        help="Equal shares of all clusters, shares in proportion to their sizes, or equal "
-        "shares of the rows nearest to their centre, or of rows as unlike each other as they "
-        "come.",
+        help="Equal shares of all clusters, shares in proportion to their sizes, or equal shares "
+        "of the rows nearest to their centre, or of rows as unlike each other as they come.",
     ),
-    quota: str | None = option(
-        CLUSTERS,
+    quota: str | None = clusters_option(
         None,
         metavar="FILE",
         help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
         'rows, or JSON such as {"0": 10, "7": 5}.',
     ),
-    levels: str | None = option(
-        CLUSTERS,
+    levels: str | None = clusters_option(
         None,
         metavar="A,B,...",
         help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
         "each among its part of 100, and then among clusters.",
     ),
-    seed: int = option(
-        CLUSTERS, 0, help="The seed of all random draws: the same seed, the same rows."
+    seed: int = clusters_option(
+        0, help="The seed of all random draws: the same seed, the same rows."
     ),
     sample_weight: shared.SampleWeight = None,
     format: shared.OutputFormat = None,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say, say_bad_rows
-from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option
 from dinkcli.cli.paths import columns_of, open_twice
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.tables import Field, Sheet, bar, print_json, say_result, show
@@ -29,8 +28,7 @@ _NAMED = 20  # clusters in a table
 
 def sweep(
     inputs: shared.Inputs,
-    numbers: str = option(
-        CLUSTERS,
+    numbers: str = clusters_option(
         "2:100",
         "-k",
         "--n-clusters",

@@ -12,11 +12,9 @@ import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
-from dinkcli.cli.options import option
+from dinkcli.cli.options import clusters_option, expert_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, default_model_path
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.resuming import how_to_go_on, stopping
 from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
 from dinkcli.cli.together import together
 from dinkcli.errors import UsageError
@@ -24,8 +22,7 @@ from dinkcli.errors import UsageError
 
 def train(
     inputs: shared.Inputs,
-    n_clusters: str = option(
-        CLUSTERS,
+    n_clusters: str = clusters_option(
         ...,
         "-k",
         "--n-clusters",
@@ -35,8 +32,7 @@ def train(
         choices="auto clear",
         show_default=False,
     ),
-    output: str | None = option(
-        OUTPUT,
+    output: str | None = output_option(
         None,
         "-o",
         "--output",
@@ -46,16 +42,14 @@ def train(
     ),
     device: shared.Device = "auto",
     column: shared.Column = None,
-    init: str = option(
-        EXPERT,
+    init: str = expert_option(
         "kmeans++",
         help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
         "parquet, a model, a faiss index, or scikit-learn through skops.",
         choices="kmeans++ random xavier",
     ),
     metric: shared.Metric = "euclidean",
-    temperature: str = option(
-        EXPERT,
+    temperature: str = expert_option(
         "auto",
         metavar="NUMBER|auto|inf",
         help="How softly rows belong to clusters while training. auto cools down to 0; a "
@@ -63,27 +57,26 @@ def train(
         "literal objective, which loses clusters on fixed embeddings.",
         choices="auto inf 0",
     ),
-    dilation: float | None = option(
-        EXPERT, None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
+    dilation: float | None = expert_option(
+        None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
     ),
     refine: shared.Refine = True,
     n_init: shared.Starts = None,
     sample_weight: shared.SampleWeight = None,
     epochs: shared.Epochs = None,
     batch_size: shared.BatchSize = None,
-    tol: float = option(
-        EXPERT, 1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
+    tol: float = expert_option(
+        1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
     ),
     seed: shared.Seed = 0,
-    max_size: str | None = option(
-        CLUSTERS,
+    max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
         help="The most rows that a cluster may have, or how many times the mean. What it costs "
         "in inertia is said; assign respects it with --max-size too.",
     ),
-    balance: bool = option(
-        CLUSTERS, False, "--balance", help="Clusters of equal size; short for --max-size 1x."
+    balance: bool = clusters_option(
+        False, "--balance", help="Clusters of equal size; short for --max-size 1x."
     ),
     match_path: shared.Match = None,
     text_column: shared.TextColumn = None,
@@ -92,27 +85,24 @@ def train(
     bits: shared.Bits = False,
     bad_rows: shared.BadRows = "stop",
     memory: shared.Memory = None,
-    checkpoint_every: str = option(
-        RUN,
+    checkpoint_every: str = run_option(
         "5m",
         metavar="INTERVAL",
         help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
         "100steps or 2epochs.",
     ),
-    resume: str | None = option(
-        RUN,
+    resume: str | None = run_option(
         None,
         metavar="MODEL|auto",
         help="Go on exactly where the run that was to make this model stopped, with the same "
         "inputs and options. auto does so if there is a checkpoint of the output.",
         choices="auto",
     ),
-    force: bool = option(
-        RUN, False, "--force", help="Resume even if inputs or options have changed."
+    force: bool = run_option(
+        False, "--force", help="Resume even if inputs or options have changed."
     ),
     json_summary: shared.Json = False,
-    verbose: bool = option(
-        RUN,
+    verbose: bool = run_option(
         False,
         "--verbose",
         help="Also show every step with its losses and temperature; with --json, the history.",
@@ -131,7 +121,7 @@ def train(
     started = time.monotonic()
     if balance and max_size is not None:
         raise UsageError("--balance is --max-size 1x: give one of them")
-    from dinkcli.cli.train_run import Training, number_or_text
+    from dinkcli.cli.train_run import Training, how_to_go_on, number_or_text, stopping
     from dinkcli.data.weights import weight_column
 
     weight = weight_column(sample_weight)

@@ -1,30 +1,40 @@
-"""What ``dink train`` does between reading its options and showing the model."""
+"""What ``dink train`` does between reading its options and showing the model, and how a training
+that stops early is gone on with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dinkcli.cli.console import show_notes, warn
+import typer
+
+from dinkcli.cli.console import say, show_notes, warn
 from dinkcli.cli.name import find
 from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
-from dinkcli.cli.together import refuse_streams
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
+from dinkcli.cli.together import leave, refuse_streams
 from dinkcli.data.atomic import check_target
 from dinkcli.data.base import Columns
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.memory import parse_size
 from dinkcli.data.spool import repeatable
 from dinkcli.data.weights import read_weights
-from dinkcli.errors import UsageError
+from dinkcli.errors import StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.matching import Matching, check_matchable, match
 from dinkcli.models.model import Model, checkpoint_path
 from dinkcli.options import Interval, TrainOptions
+from dinkcli.processes.launcher import world
 
 if TYPE_CHECKING:
     from dinkcli.processes.group import Group
+    from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.step import Step
 
 
@@ -161,3 +171,49 @@ def number_or_text(text: str) -> float | str:
 
 def _say_nothing(text: str) -> None:
     """For all processes but the first."""
+
+
+@contextmanager
+def stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """The first signal ends the training with a checkpoint, a second one at once."""
+    try:
+        with interruptible(checkpoints.ask_to_stop) as signals:
+            yield
+    except StoppedError as stopped:
+        code = 128 + (signals[0] if signals else signal.SIGTERM)
+        if checkpoints.group.rank > 0:
+            leave(code)
+        if stopped.checkpoint is None:
+            say(NOTHING_WRITTEN)
+        else:
+            say_how_to_resume(stopped.checkpoint)
+        raise typer.Exit(code) from None
+    except Interrupted as error:
+        if not checkpoints.written:
+            raise
+        say_how_to_resume(checkpoints.path)
+        raise typer.Exit(error.exit_code) from None
+
+
+def how_to_go_on(target: str) -> str:
+    """What to do after another process of the training of a model was lost."""
+    checkpoint = checkpoint_path(target)
+    if not os.path.exists(checkpoint):
+        return "; there is no checkpoint yet: start again"
+    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
+
+
+def say_how_to_resume(checkpoint: str) -> None:
+    """The command that goes on, as the shell takes it."""
+    command = sys.argv[1:]
+    if "--resume" in command:
+        where = command.index("--resume")
+        del command[where : where + 2]
+    command = [part for part in command if not part.startswith("--resume=")]
+    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
+    here = world()
+    start = ["dink"]
+    if here.size > 1:
+        several = ["--nproc-per-node", str(here.local_size)]
+        start = ["torchrun", *several, "-m", "dinkcli"]
+    say("  " + shlex.join([*start, *command, "--resume", checkpoint]), whole=True)

@@ -42,10 +42,7 @@ def export(model: Model, path: str, format: str) -> None:
     """Writes a model to ``path``, whole or not at all.
 
     Args:
-        format: a key of ``EXPORTERS``: npy, parquet, csv and json hold the centres, safetensors
-            the head's state dict; onnx (see ``onnx`` here), pt2 (``torch.export``), faiss (an
-            index) and sklearn (a KMeans, through skops) also compute labels; faiss-ivf is an index
-            with the centres as its lists, for rows to be added to.
+        format: a key of ``EXPORTERS``; the functions there say what each holds.
 
     Raises:
         UsageError: an unknown format, or a place that cannot be written.
