@@ -6,8 +6,9 @@ import time
 from typing import Literal
 
 from dinkcli.cli import options as shared
+from dinkcli.cli.console import show_notes
 from dinkcli.cli.options import clusters_option, output_option, run_option
-from dinkcli.cli.paths import columns_of, levels_of
+from dinkcli.cli.paths import columns_of, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.summary import show_drift
 from dinkcli.cli.together import one_voice
@@ -106,24 +107,21 @@ def assign(
         from dinkcli.assigning.pipeline import run
         from dinkcli.cli import assign_run
         from dinkcli.cli.destination import Destination
+        from dinkcli.models.file import load
 
         destination = Destination(
             output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
         )
         quiet = quiet or destination.silent
-        job = assign_run.open_job(
-            destination,
-            model_path,
-            inputs,
-            columns_of(column, columns, id=id_column, ids=ids, dim=dim, bits=bits),
-            bad_rows,
-            options,
-            match_path,
-            names,
-            levels_of(levels),
-            quiet,
-        )
-        target, n_rows = destination.open(job.data)
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim, bits=bits)
+        above = levels_of(levels)
+        model = load_model(model_path, inputs, warns=not destination.silent)
+        old = None if match_path is None else load(match_path)
+        options.check_clusters(model.n_clusters)
+        data = destination.open_inputs(model, inputs, wanted, bad_rows, model_path, match_path)
+        show_notes(data, quiet)
+        job = assign_run.job_of(model, data, options, model_path, old, names, above)
+        target, n_rows = destination.open(data)
         with ProgressLines(quiet or json_summary or destination.output is None) as progress:
 
             def show(done: int) -> None:

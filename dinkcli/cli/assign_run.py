@@ -10,14 +10,13 @@ import numpy as np
 import typer
 
 from dinkcli.assigning.pipeline import Counts, Job, Written
-from dinkcli.cli.console import printable, say, show_notes, warn
+from dinkcli.cli.console import printable, say, warn
 from dinkcli.cli.destination import Destination
-from dinkcli.cli.paths import load_model
 from dinkcli.cli.signals import exit_code
-from dinkcli.data.base import Columns
+from dinkcli.data.dataset import DataSet
 from dinkcli.errors import UsageError
-from dinkcli.models.file import load
 from dinkcli.models.matching import ids_of, match
+from dinkcli.models.model import Model
 from dinkcli.models.tree import parents_by_id
 from dinkcli.options import AssignOptions
 
@@ -25,34 +24,25 @@ from dinkcli.options import AssignOptions
 _UNCERTAIN = 0.1
 
 
-def open_job(
-    destination: Destination,
-    model_path: str,
-    inputs: list[str],
-    columns: Columns,
-    bad_rows: str,
+def job_of(
+    model: Model,
+    data: DataSet,
     options: AssignOptions,
-    match_path: str | None,
+    path: str,
+    old: Model | None,
     named: bool,
     levels: tuple[int, ...],
-    quiet: bool,
 ) -> Job:
-    """Loads the models and opens the inputs; torch waits until all is in order."""
-    model = load_model(model_path, inputs, warns=not destination.silent)
-    old = None if match_path is None else load(match_path)
-    options.check_clusters(model.n_clusters)
-    data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
-    show_notes(data, quiet)
+    """A job of the model at ``path``, with the ids of the ``old`` one where there is one."""
     matching = None if old is None else match(old, model)
     names = model.names if matching is None else matching.names(model)
     if named and not names:
-        path = printable(model_path)
         raise UsageError(
-            f"--names: the clusters of {path} have no names; dink name gives them some"
+            f"--names: the clusters of {printable(path)} have no names; dink name gives them some"
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
     above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
-    return Job(model, data, options, model_path, matching, tuple(names) if named else None, above)
+    return Job(model, data, options, path, matching, tuple(names) if named else None, above)
 
 
 @contextmanager

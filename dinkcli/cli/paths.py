@@ -77,11 +77,8 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
 
 
 def load_model(path: str, inputs: Sequence[str] = (), warns: bool = False) -> Model:
-    """The model that a command names before its inputs; an error says where they are swapped.
-
-    Args:
-        warns: of a checkpoint in the place of a model.
-    """
+    """The model that a command names before its inputs; an error says where they are swapped, and
+    where it ``warns``, a line says that the model is a checkpoint."""
     from dinkcli.models.file import load
 
     try:

@@ -41,12 +41,8 @@ def refuse_several(command: str | None) -> None:
 
 @contextmanager
 def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
-    """The group of this process. When one of them fails, it alone says why and all end.
-
-    Args:
-        device: name of the compute device.
-        advice: how to go on after a process was lost, or an empty text.
-    """
+    """The group of this process. When one of them fails, it alone says why, with ``advice`` on how
+    to go on after a process was lost, and all end."""
 
     def lost(sentence: str | None) -> NoReturn:
         """Runs on the thread that watches, while the command waits for what will never come."""

@@ -15,11 +15,7 @@ from dinkcli.models.model import Model
 
 def write(model: Model, path: str, inverted: bool = False) -> None:
     """Writes an IndexFlatL2, or an ``inverted`` IndexIVFFlat without rows, behind what the metric
-    does to rows.
-
-    Raises:
-        ExtraError: faiss is not installed.
-    """
+    does to rows."""
     faiss = require("faiss", "faiss", "faiss export")
     k, d = model.n_clusters, model.n_features
     index = flat = faiss.IndexFlatL2(d)

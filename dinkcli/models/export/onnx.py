@@ -25,12 +25,7 @@ _MOST_BYTES = 1 << 31  # of one protobuf message
 
 
 def write(model: Model, path: str) -> None:
-    """Writes the graph, checked by onnx.
-
-    Raises:
-        ExtraError: onnx is not installed.
-        OutputError: the centres are too large for one ONNX file.
-    """
+    """Writes the graph, checked by onnx."""
     onnx = require("onnx", "onnx", "ONNX export")
     if model.cluster_centers.nbytes + (1 << 20) > _MOST_BYTES:
         raise OutputError(

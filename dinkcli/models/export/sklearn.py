@@ -16,11 +16,7 @@ from dinkcli.models.model import Model
 
 
 def write(model: Model, path: str) -> None:
-    """Writes the estimator; ``skops.io.load(path)`` reads it.
-
-    Raises:
-        ExtraError: scikit-learn or skops is not installed.
-    """
+    """Writes the estimator; ``skops.io.load(path)`` reads it."""
     skops = require("skops.io", "sklearn", "scikit-learn export")
     centers = np.ascontiguousarray(model.cluster_centers)
     estimator = _part("cluster").KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
