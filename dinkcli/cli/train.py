@@ -11,13 +11,14 @@ from typing import Any
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say
+from dinkcli.cli.console import say, warn
 from dinkcli.cli.options import clusters_option, expert_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, default_model_path
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
 from dinkcli.cli.together import together
 from dinkcli.errors import UsageError
+from dinkcli.options import Interval, TrainOptions
 
 
 def train(
@@ -121,13 +122,14 @@ def train(
     started = time.monotonic()
     if balance and max_size is not None:
         raise UsageError("--balance is --max-size 1x: give one of them")
-    from dinkcli.cli.train_run import Training, how_to_go_on, number_or_text, stopping
-    from dinkcli.data.weights import weight_column
+    from dinkcli.cli import train_run as run
+    from dinkcli.data.memory import parse_size
+    from dinkcli.data.weights import read_weights, weight_column
+    from dinkcli.models.model import checkpoint_path
 
-    weight = weight_column(sample_weight)
     options: dict[str, Any] = {
         "metric": metric,
-        "temperature": number_or_text(temperature),
+        "temperature": run.number_or_text(temperature),
         "dilation": dilation,
         "refine": refine,
         "n_init": n_init,
@@ -137,44 +139,55 @@ def train(
         "seed": seed,
         "max_size": "1x" if balance else max_size,
     }
-    run = Training(
-        inputs=inputs,
-        target=output or default_model_path(inputs[0]),
-        named=output is not None,
-        n_clusters=n_clusters,
-        options=options,
-        columns=columns_of(
-            column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
-        ),
-        init=init,
-        device=device,
-        sample_weight=sample_weight,
-        bad_rows=bad_rows,
-        memory=memory,
-        checkpoint_every=checkpoint_every,
-        resume=resume,
-        force=force,
-        match=match_path,
-    )
-    with together(device, partial(how_to_go_on, run.target)) as group:
+    weight = weight_column(sample_weight)
+    wanted = columns_of(column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts)
+    target = output or default_model_path(inputs[0])
+    checkpoint = checkpoint_path(target)
+    with together(device, partial(run.how_to_go_on, checkpoint)) as group:
         speaks = group.rank == 0
-        silent = quiet or json_summary or not speaks
-        run.prepare(group, quiet or not speaks, json_summary)
-        with stopping(run.checkpoints), ProgressLines(silent) as lines:
-            model = run.train(
-                lambda _, done, total: lines.update("choosing K", done, total, "tried"),
-                TrainProgress(lines, run.data.known_rows, verbose),
+        quiet = quiet or not speaks
+        silent = quiet or json_summary
+        k = run.number_of_clusters(n_clusters)
+        checked = TrainOptions(k if isinstance(k, int) else 2, **options)
+        every = Interval.parse(checkpoint_every)
+        limit = None if memory is None else parse_size(memory)
+        named = output is not None
+        data = run.open_data(group, target, named, inputs, wanted, bad_rows, quiet, json_summary)
+        old = run.fitting(match_path, data, checked, k)
+        weights = None if sample_weight is None else read_weights(sample_weight, data)
+
+        from dinkcli import api
+        from dinkcli.training.checkpoint import Checkpoints
+
+        checkpoints = Checkpoints(checkpoint, every, warn if speaks else (lambda text: None), group)
+        if group.alone and not quiet:
+            run.warn_of_literal(checked)
+        with run.stopping(checkpoints), ProgressLines(silent) as lines:
+            model = api.train(
+                data,
+                k,
+                init=init,
+                device=device,
+                sample_weight=weights,
+                memory=limit,
+                on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
+                on_step=TrainProgress(lines, data.known_rows, verbose),
+                checkpoints=checkpoints,
+                resume=run.checkpoint_to_resume(resume, checkpoints),
+                force=force,
+                group=group,
+                **options,
             )
     if not speaks:
         return
-    model, matching = run.save(model, silent)
+    model, matching = run.save(model, data, old, target, device, silent)
+    checkpoints.discard()
     seconds = time.monotonic() - started
     if json_summary:
         matched = {"match": matching.as_dict()} if matching else {}
-        found = summary(model, run.target, seconds, verbose) | matched
-        say(json.dumps(found), whole=True)
+        say(json.dumps(summary(model, target, seconds, verbose) | matched), whole=True)
     elif not quiet:
-        show_summary(model, run.data, seconds, verbose)
+        show_summary(model, data, seconds, verbose)
         if matching is not None and match_path is not None:
             show_drift(matching, match_path)
-    typer.echo(os.fsencode(run.target))
+    typer.echo(os.fsencode(target))

@@ -7,10 +7,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -21,135 +20,80 @@ from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.cli.together import leave, refuse_streams
 from dinkcli.data.atomic import check_target
 from dinkcli.data.base import Columns
+from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.memory import parse_size
 from dinkcli.data.spool import repeatable
-from dinkcli.data.weights import read_weights
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.matching import Matching, check_matchable, match
 from dinkcli.models.model import Model, checkpoint_path
-from dinkcli.options import Interval, TrainOptions
+from dinkcli.options import TrainOptions
 from dinkcli.processes.launcher import world
 
 if TYPE_CHECKING:
     from dinkcli.processes.group import Group
     from dinkcli.training.checkpoint import Checkpoints
-    from dinkcli.training.step import Step
 
 
-@dataclass
-class Training:
-    """One training as it was asked for on the command line.
+Number = int | Literal["auto", "clear"]
 
-    Attributes:
-        target: the model file to write.
+
+def open_data(
+    group: Group,
+    target: str,
+    named: bool,
+    inputs: list[str],
+    wanted: Columns,
+    bad_rows: str,
+    quiet: bool,
+    as_json: bool,
+) -> DataSet:
+    """The rows to train on, and whether the model can be written to ``target`` after it.
+
+    Args:
         named: whether the target was named, or follows from the inputs.
-        n_clusters: K, "auto" or "clear", as text.
-        options: the fields of ``TrainOptions`` but K and init.
-        init: a way of seeding, or a file of centres.
-        checkpoint_every: an ``Interval`` as text.
-        resume: a checkpoint to go on from, "auto" for that of the target if there is one.
-        match: an older model whose ids the clusters take.
-        memory: bytes for the rows, as text.
     """
-
-    inputs: list[str]
-    target: str
-    named: bool
-    n_clusters: str
-    options: dict[str, Any]
-    columns: Columns
-    init: str
-    device: str
-    sample_weight: str | None
-    bad_rows: str
-    memory: str | None
-    checkpoint_every: str
-    resume: str | None
-    force: bool
-    match: str | None
-
-    def prepare(self, group: Group, quiet: bool, as_json: bool) -> None:
-        """Checks what can be checked before torch is loaded, and opens the inputs."""
-        self.group, self.k = group, number_of_clusters(self.n_clusters)
-        known = self.k if isinstance(self.k, int) else None
-        checked = TrainOptions(known or 2, **self.options)
-        every = Interval.parse(self.checkpoint_every)
-        if group.rank == 0:
-            check_model_path(self.target)
-            check_target(self.target)
-        self.limit = None if self.memory is None else parse_size(self.memory)
-        if not group.alone:
-            refuse_streams([*self.inputs, *self.columns.texts])
-        data = open_inputs(self.inputs, self.columns, self.bad_rows)
-        checkpoint = checkpoint_path(self.target)
-        for path in (self.target, checkpoint):
-            refuse_overwriting(path, data)
-        if group.rank == 0 and not self.named:
-            keep_other_models(self.target, data, quiet or as_json)
-        show_notes(data, quiet)
-        self.data = data = repeatable(data)
-        self.old = None if self.match is None else load(self.match)
-        if self.old is not None:
-            check_matchable(self.old, data.n_features, checked.metric, known)
-        if known is not None:
-            checked.check_rows(data.known_rows, data.name)
-        weight = self.sample_weight
-        self.weights = None if weight is None else read_weights(weight, data)
-
-        from dinkcli.training.checkpoint import Checkpoints
-
-        notify = warn if group.rank == 0 else _say_nothing
-        self.checkpoints = Checkpoints(checkpoint, every, notify, group)
-        if checked.literal and group.alone and not quiet:
-            warn(
-                "at temperature inf the losses see fixed embeddings only through their mean; "
-                "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
-                "to reproduce the paper."
-            )
-
-    def train(
-        self, on_try: Callable[[str, int, int], None], on_step: Callable[[Step], None]
-    ) -> Model:
-        """Trains, and shows how far it is by these functions of ``api.train``."""
-        from dinkcli import api
-
-        resume = self.resume
-        if resume == "auto":
-            here = self.group.rank == 0 and os.path.exists(self.checkpoints.path)
-            resume = self.checkpoints.path if self.group.any(here) else None
-        return api.train(
-            self.data,
-            self.k,
-            init=self.init,
-            device=self.device,
-            sample_weight=self.weights,
-            memory=self.limit,
-            on_try=on_try,
-            on_step=on_step,
-            checkpoints=self.checkpoints,
-            resume=resume,
-            force=self.force,
-            group=self.group,
-            **self.options,
-        )
-
-    def save(self, model: Model, quiet: bool) -> tuple[Model, Matching | None]:
-        """Writes the model, with names where there is a column of texts and with the ids of the
-        older one if there is one; returns both."""
-        if self.data.columns.text is not None:
-            found = find(model, self.data, self.device, quiet)
-            model.names, model.terms = found.names, found.terms
-        matching = None if self.old is None else match(self.old, model)
-        if matching is not None:
-            model = matching.renumber(model)
-        model.save(self.target)
-        self.checkpoints.discard()
-        return model, matching
+    if group.rank == 0:
+        check_model_path(target)
+        check_target(target)
+    if not group.alone:
+        refuse_streams([*inputs, *wanted.texts])
+    data = open_inputs(inputs, wanted, bad_rows)
+    for path in (target, checkpoint_path(target)):
+        refuse_overwriting(path, data)
+    if group.rank == 0 and not named:
+        keep_other_models(target, data, quiet or as_json)
+    show_notes(data, quiet)
+    return repeatable(data)
 
 
-def number_of_clusters(text: str) -> int | Literal["auto", "clear"]:
+def fitting(path: str | None, data: DataSet, options: TrainOptions, k: Number) -> Model | None:
+    """The older model at ``path``, whose ids the clusters of a training can take."""
+    known = k if isinstance(k, int) else None
+    old = None if path is None else load(path)
+    if old is not None:
+        check_matchable(old, data.n_features, options.metric, known)
+    if known is not None:
+        options.check_rows(data.known_rows, data.name)
+    return old
+
+
+def save(
+    model: Model, data: DataSet, old: Model | None, target: str, device: str, quiet: bool
+) -> tuple[Model, Matching | None]:
+    """Writes the model, with names where there is a column of texts and with the ids of the older
+    one if there is one; returns both."""
+    if data.columns.text is not None:
+        found = find(model, data, device, quiet)
+        model.names, model.terms = found.names, found.terms
+    matching = None if old is None else match(old, model)
+    if matching is not None:
+        model = matching.renumber(model)
+    model.save(target)
+    return model, matching
+
+
+def number_of_clusters(text: str) -> Number:
     """K of ``-k``."""
     if text == "auto":
         return "auto"
@@ -169,8 +113,21 @@ def number_or_text(text: str) -> float | str:
         return text
 
 
-def _say_nothing(text: str) -> None:
-    """For all processes but the first."""
+def checkpoint_to_resume(asked: str | None, checkpoints: Checkpoints) -> str | None:
+    """The checkpoint of ``--resume``; for "auto" that of the target, if there is one."""
+    if asked != "auto":
+        return asked
+    here = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
+    return checkpoints.path if checkpoints.group.any(here) else None
+
+
+def warn_of_literal(options: TrainOptions) -> None:
+    if options.literal:
+        warn(
+            "at temperature inf the losses see fixed embeddings only through their mean; "
+            "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
+            "to reproduce the paper."
+        )
 
 
 @contextmanager
@@ -195,9 +152,8 @@ def stopping(checkpoints: Checkpoints) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
 
 
-def how_to_go_on(target: str) -> str:
-    """What to do after another process of the training of a model was lost."""
-    checkpoint = checkpoint_path(target)
+def how_to_go_on(checkpoint: str) -> str:
+    """What to do after another process of the training was lost."""
     if not os.path.exists(checkpoint):
         return "; there is no checkpoint yet: start again"
     return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
