@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dinkcli.cli.cluster import plain_cluster, plain_row, row_text
-from dinkcli.cli.console import printable, say_bad_rows
+from dinkcli.cli.console import printable
 from dinkcli.cli.progress import rows_shown
-from dinkcli.cli.tables import Field, Sheet, bar, print_json, show, sparkline, width
-from dinkcli.insight.overview import curve, nearest_pairs, spreads
+from dinkcli.cli.tables import Field, Sheet, bar, show, sparkline, width
+from dinkcli.insight.overview import curve, nearest_pairs
 from dinkcli.insight.tree import drawn
 
 if TYPE_CHECKING:
@@ -23,42 +23,7 @@ _EXTREMES = 5
 _NUMBERS = 46  # characters beside a sparkline
 
 
-def show_clusters(
-    model: Model,
-    path: str,
-    data: DataSet | None,
-    number: int,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-    most: int,
-    tree: bool,
-) -> None:
-    """Shows all clusters, where there are data with the ``number`` rows nearest to each centre.
-
-    Args:
-        most: how many clusters the table lists.
-        tree: show how they lie together.
-    """
-    sizes, spread, nearest, n_bad = model.cluster_sizes, spreads(model), None, 0
-    if data is not None:
-        sizes, spread, nearest, n_bad = _look(model, data, number, device, quiet or as_json)
-    if as_json:
-        seen = {"bad_rows": n_bad} if data is not None else {}
-        more = {"tree": model.tree} if tree else {}
-        print_json(_document(model, sizes, spread, nearest) | seen | more)
-        return
-    _show_model(path, model)
-    _show_training(model)
-    _show_sizes(model, sizes, spread, nearest, most)
-    if tree:
-        _show_tree(model)
-    _show_extremes(spread)
-    _show_pairs(model)
-    say_bad_rows(n_bad, quiet)
-
-
-def _look(
+def look(
     model: Model, data: DataSet, number: int, device: str, quiet: bool
 ) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
     """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
@@ -78,7 +43,7 @@ def _look(
     return first.sizes, spread, nearest.of_clusters(), first.bad_rows
 
 
-def _document(
+def document(
     model: Model, sizes: np.ndarray, spread: np.ndarray, nearest: list[list[Exemplar]] | None
 ) -> dict[str, Any]:
     clusters = [
@@ -97,7 +62,7 @@ def _document(
     }
 
 
-def _show_model(path: str, model: Model) -> None:
+def show_model(path: str, model: Model) -> None:
     training = model.training
     data, options = training.get("input", {}), training.get("options", {})
     table = Sheet(Field(), Field(), headings=False)
@@ -119,7 +84,7 @@ def _is_literal(model: Model) -> bool:
     return bool(model.training.get("options", {}).get("temperature") == "inf")
 
 
-def _show_training(model: Model) -> None:
+def show_training(model: Model) -> None:
     if not model.training.get("history"):
         return
     table = Sheet(Field(), Field(drop=1), "", headings=False)
@@ -132,7 +97,7 @@ def _show_training(model: Model) -> None:
     show("training, step by step", table)
 
 
-def _show_sizes(
+def show_sizes(
     model: Model,
     sizes: np.ndarray,
     spread: np.ndarray,
@@ -167,7 +132,7 @@ def _show_sizes(
     show("clusters by size", table, note)
 
 
-def _show_tree(model: Model) -> None:
+def show_tree(model: Model) -> None:
     labels = [f"{j} {printable(name)}".rstrip() for j, name in enumerate(model.all_names)]
     table = Sheet(Field(text=True), headings=False)
     for line in drawn(model.tree, labels):
@@ -175,7 +140,7 @@ def _show_tree(model: Model) -> None:
     show("tree of the clusters (Ward, by rows)", table)
 
 
-def _show_extremes(spread: np.ndarray) -> None:
+def show_extremes(spread: np.ndarray) -> None:
     known = [j for j in spread.argsort(kind="stable").tolist() if not np.isnan(spread[j])]
     if not known or len(spread) < 2:
         return
@@ -189,7 +154,7 @@ def _show_extremes(spread: np.ndarray) -> None:
     show("tightest and loosest (spread: root mean squared distance to the centre)", table)
 
 
-def _show_pairs(model: Model) -> None:
+def show_pairs(model: Model) -> None:
     pairs = nearest_pairs(model, _PAIRS)
     if not pairs:
         return

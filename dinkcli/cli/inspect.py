@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from dinkcli.cli import options as shared
+from dinkcli.cli.console import say_bad_rows
 from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import columns_of, load_model, open_for
+from dinkcli.cli.tables import print_json
 from dinkcli.errors import UsageError
 
 
@@ -54,9 +56,9 @@ def inspect(
         dink inspect emb.dink.safetensors emb.parquet --id-column id
         dink inspect emb.dink.safetensors emb.npy --texts texts.txt --cluster 17
     """
+    from dinkcli.cli import clusters as view
     from dinkcli.cli.cluster import show_cluster
-    from dinkcli.cli.clusters import show_clusters
-    from dinkcli.insight.overview import cluster_of
+    from dinkcli.insight.overview import cluster_of, spreads
 
     if not inputs and (id_column or text_column or column or ids or texts):
         raise UsageError(
@@ -74,5 +76,20 @@ def inspect(
         data = open_for(model, inputs, wanted, bad_rows)
     if number is not None:
         show_cluster(model, number, data, exemplars, device, as_json, quiet)
-    else:
-        show_clusters(model, model_path, data, exemplars, device, as_json, quiet, clusters, tree)
+        return
+    sizes, spread, nearest, n_bad = model.cluster_sizes, spreads(model), None, 0
+    if data is not None:
+        sizes, spread, nearest, n_bad = view.look(model, data, exemplars, device, quiet or as_json)
+    if as_json:
+        seen = {} if data is None else {"bad_rows": n_bad}
+        more = {"tree": model.tree} if tree else {}
+        print_json(view.document(model, sizes, spread, nearest) | seen | more)
+        return
+    view.show_model(model_path, model)
+    view.show_training(model)
+    view.show_sizes(model, sizes, spread, nearest, clusters)
+    if tree:
+        view.show_tree(model)
+    view.show_extremes(spread)
+    view.show_pairs(model)
+    say_bad_rows(n_bad, quiet)
