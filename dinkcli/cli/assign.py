@@ -16,11 +16,11 @@ from dinkcli.options import AssignOptions
 
 
 def assign(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    output: shared.TablePath = None,
-    format: shared.OutputFormat = None,
-    compression: shared.Compression = None,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str | None = shared.TABLE_PATH,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    compression: shared.Compression = shared.COMPRESSION,
     rows_per_file: int | None = output_option(
         None,
         help="Write a folder of parts, each with this many rows of the input. With --shard, by "
@@ -76,19 +76,19 @@ def assign(
         "rows for which the nearest has no room go where it costs the least. Labels then "
         "depend on all rows of the run.",
     ),
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    columns: shared.CarriedColumns = None,
-    csv_safe: shared.CsvSafe = False,
-    match_path: shared.Match = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    json_summary: shared.Json = False,
-    json_file: shared.JsonFile = None,
-    quiet: shared.Quiet = False,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    match_path: str | None = shared.MATCH,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Give every row the cluster of its nearest centre.
 

@@ -25,15 +25,15 @@ _LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 def evaluate(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    labels: shared.Labels = None,
-    label_column: shared.LabelColumn = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    labels: list[str] | None = shared.LABELS,
+    label_column: str | None = shared.LABEL_COLUMN,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Measure the clusters, alone or against known classes.
 

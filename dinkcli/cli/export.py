@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
 from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import load_model, refuse_stream
 
-_Names = Literal[
+Format = Literal[
     "npy", "parquet", "csv", "json", "safetensors", "onnx", "pt2", "faiss", "faiss-ivf", "sklearn"
 ]
-Format = Annotated[
-    _Names | None,
-    output_option(
-        help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
-        "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
-        "lists. By default the format follows from the suffix.",
-    ),
-]
+_FORMAT = output_option(
+    None,
+    help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
+    "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
+    "lists. By default the format follows from the suffix.",
+)
 
 
 def export(
-    model_path: shared.ModelPath,
+    model_path: str = shared.MODEL_PATH,
     output: str = output_option(
         ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
     ),
-    format: Format = None,
-    quiet: shared.Quiet = False,
+    format: Format | None = _FORMAT,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Write a model for other tools.
 

@@ -18,12 +18,12 @@ _SHOWN_COLUMNS = 12
 
 
 def info(
-    inputs: shared.Inputs,
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    memory: shared.Memory = None,
-    as_json: shared.JsonLine = False,
+    inputs: list[str] = shared.INPUTS,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    memory: str | None = shared.MEMORY,
+    as_json: bool = shared.JSON_LINE,
 ) -> None:
     """Show what the inputs are and how training would read them.
 

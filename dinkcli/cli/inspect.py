@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from dinkcli.cli import options as shared
@@ -13,23 +11,22 @@ from dinkcli.cli.paths import columns_of, load_model, open_for
 from dinkcli.cli.tables import print_json
 from dinkcli.errors import UsageError
 
+_INPUTS = typer.Argument(
+    None,
+    metavar="[INPUT]...",
+    help="Files or folders, to show what is in each cluster: the rows nearest to its centre.",
+    show_default=False,
+)
+
 
 def inspect(
-    model_path: shared.ModelPath,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[INPUT]...",
-            help="Files or folders, to show what is in each cluster: the rows nearest to its "
-            "centre.",
-            show_default=False,
-        ),
-    ] = None,
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    exemplars: shared.Exemplars = 5,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] | None = _INPUTS,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    exemplars: int = shared.exemplars_option(5),
     clusters: int = output_option(
         40, "--clusters", help="How many clusters to list, largest first.", min=1
     ),
@@ -43,11 +40,11 @@ def inspect(
     tree: bool = output_option(
         False, "--tree", help="Show which clusters lie together, as a tree."
     ),
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Show a model, and with inputs what is in each cluster.
 

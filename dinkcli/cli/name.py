@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def name(
-    model_path: shared.ModelPath,
-    inputs: shared.OptionalInputs = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    label_column: shared.LabelColumn = None,
-    labels: shared.Labels = None,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] | None = shared.OPTIONAL_INPUTS,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    label_column: str | None = shared.LABEL_COLUMN,
+    labels: list[str] | None = shared.LABELS,
     names: str | None = output_option(
         None,
         "--names",
@@ -47,11 +47,11 @@ def name(
         metavar="FILE",
         help="Write the named model here; by default the model itself gets the names.",
     ),
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
 

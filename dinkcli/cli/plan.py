@@ -31,25 +31,25 @@ _WHAT = {
 
 
 def plan(
-    inputs: shared.Inputs,
+    inputs: list[str] = shared.INPUTS,
     n_clusters: int = clusters_option(
         ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
     ),
-    device: shared.Device = "auto",
+    device: str = shared.DEVICE,
     processes: int = run_option(
         1, help="How many processes share the rows, each with the power and memory of this machine."
     ),
-    memory: shared.Memory = None,
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    metric: shared.Metric = "euclidean",
-    refine: shared.Refine = True,
-    n_init: shared.Starts = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = None,
-    as_json: shared.JsonLine = False,
+    memory: str | None = shared.MEMORY,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    metric: shared.Metric = shared.METRIC,
+    refine: bool = shared.REFINE,
+    n_init: int | None = shared.STARTS,
+    epochs: int | None = shared.EPOCHS,
+    batch_size: int | None = shared.BATCH_SIZE,
+    as_json: bool = shared.JSON_LINE,
 ) -> None:
     """Show what training would take: time, memory, passes.
 

@@ -13,17 +13,17 @@ from dinkcli.cli.progress import ProgressLines
 
 
 def report(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
     output: str = output_option(
         ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
     ),
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
     points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
-    exemplars: shared.Exemplars = 6,
+    exemplars: int = shared.exemplars_option(6),
     projection: Literal["neighbours", "pca", "umap"] = output_option(
         "neighbours",
         "--map",
@@ -32,10 +32,10 @@ def report(
     ),
     title: str | None = output_option(None, help="The title of the page."),
     seed: int = output_option(0, help="The seed by which rows are drawn for the map."),
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    quiet: shared.Quiet = False,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Write a page to look at the clusters, which works offline.
 

@@ -13,12 +13,12 @@ from dinkcli.cli.together import one_voice
 
 
 def sample(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
     number: int | None = clusters_option(
         None, "-n", "--number", help="How many rows the sample is to have."
     ),
-    output: shared.TablePath = None,
+    output: str | None = shared.TABLE_PATH,
     by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option(
         "balanced",
         help="Equal shares of all clusters, shares in proportion to their sizes, or equal shares "
@@ -39,24 +39,24 @@ def sample(
     seed: int = clusters_option(
         0, help="The seed of all random draws: the same seed, the same rows."
     ),
-    sample_weight: shared.SampleWeight = None,
-    format: shared.OutputFormat = None,
-    compression: shared.Compression = None,
-    rows_per_file: shared.RowsPerFile = None,
-    shard: shared.JobShard = None,
-    resume: shared.WorkResume = False,
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    columns: shared.CarriedColumns = None,
-    csv_safe: shared.CsvSafe = False,
-    memory: shared.JobMemory = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bad_rows: shared.BadRows = "stop",
-    json_summary: shared.Json = False,
-    json_file: shared.JsonFile = None,
-    quiet: shared.Quiet = False,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    compression: shared.Compression = shared.COMPRESSION,
+    rows_per_file: int | None = shared.ROWS_PER_FILE,
+    shard: str | None = shared.JOB_SHARD,
+    resume: bool = shared.WORK_RESUME,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    memory: str | None = shared.JOB_MEMORY,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Draw a sample in which all clusters have their share.
 

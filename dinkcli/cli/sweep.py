@@ -27,7 +27,7 @@ _NAMED = 20  # clusters in a table
 
 
 def sweep(
-    inputs: shared.Inputs,
+    inputs: list[str] = shared.INPUTS,
     numbers: str = clusters_option(
         "2:100",
         "-k",
@@ -36,17 +36,17 @@ def sweep(
         help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
         "(every fifth), or a list such as 5,10,20.",
     ),
-    metric: shared.Metric = "euclidean",
-    sample_weight: shared.SampleWeight = None,
-    seed: shared.Seed = 0,
-    device: shared.Device = "auto",
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    column: shared.Column = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    metric: shared.Metric = shared.METRIC,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    seed: int = shared.SEED,
+    device: str = shared.DEVICE,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    column: str | None = shared.COLUMN,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Try many numbers of clusters, and say which one is clear.
 

@@ -22,7 +22,7 @@ from dinkcli.options import Interval, TrainOptions
 
 
 def train(
-    inputs: shared.Inputs,
+    inputs: list[str] = shared.INPUTS,
     n_clusters: str = clusters_option(
         ...,
         "-k",
@@ -41,15 +41,15 @@ def train(
         help="The model to write. By default it has the name of the first input, and ends in "
         ".dink.safetensors.",
     ),
-    device: shared.Device = "auto",
-    column: shared.Column = None,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
     init: str = expert_option(
         "kmeans++",
         help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
         "parquet, a model, a faiss index, or scikit-learn through skops.",
         choices="kmeans++ random xavier",
     ),
-    metric: shared.Metric = "euclidean",
+    metric: shared.Metric = shared.METRIC,
     temperature: str = expert_option(
         "auto",
         metavar="NUMBER|auto|inf",
@@ -61,15 +61,15 @@ def train(
     dilation: float | None = expert_option(
         None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
     ),
-    refine: shared.Refine = True,
-    n_init: shared.Starts = None,
-    sample_weight: shared.SampleWeight = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = None,
+    refine: bool = shared.REFINE,
+    n_init: int | None = shared.STARTS,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    epochs: int | None = shared.EPOCHS,
+    batch_size: int | None = shared.BATCH_SIZE,
     tol: float = expert_option(
         1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
     ),
-    seed: shared.Seed = 0,
+    seed: int = shared.SEED,
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
@@ -79,13 +79,13 @@ def train(
     balance: bool = clusters_option(
         False, "--balance", help="Clusters of equal size; short for --max-size 1x."
     ),
-    match_path: shared.Match = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    memory: shared.Memory = None,
+    match_path: str | None = shared.MATCH,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    memory: str | None = shared.MEMORY,
     checkpoint_every: str = run_option(
         "5m",
         metavar="INTERVAL",
@@ -102,13 +102,13 @@ def train(
     force: bool = run_option(
         False, "--force", help="Resume even if inputs or options have changed."
     ),
-    json_summary: shared.Json = False,
+    json_summary: bool = shared.JSON,
     verbose: bool = run_option(
         False,
         "--verbose",
         help="Also show every step with its losses and temperature; with --json, the history.",
     ),
-    quiet: shared.Quiet = False,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
