@@ -136,9 +136,8 @@ TABLE_PATH = output_option(
     "-o",
     "--output",
     metavar="FILE",
-    help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and "
-    "the like are compressed), or a folder with --rows-per-file. By default, and for -, "
-    "standard output.",
+    help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and the like "
+    "are compressed), or a folder with --rows-per-file. By default, and for -, standard output.",
 )
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
 OUTPUT_FORMAT = output_option(

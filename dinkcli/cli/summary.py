@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from dinkcli.cli.console import printable, say
+from dinkcli.cli.console import printable, say, say_bad_rows
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.training.step import PHASES
 
@@ -23,6 +24,7 @@ _WORTH_SAYING = 5e-4  # of the inertia
 _MOST_LINES = 20  # of clusters that moved
 
 
+@dataclass
 class TrainProgress:
     """Shows the steps that it is called with.
 
@@ -31,16 +33,15 @@ class TrainProgress:
         verbose: also show each step with the figures of the algorithm.
     """
 
-    def __init__(self, lines: ProgressLines, n_rows: int, verbose: bool):
-        self.lines = lines
-        self.n_rows = n_rows
-        self.verbose = verbose
-        self._started = time.monotonic()
-        self._rows = 0
-        self._search = 0.0  # part of the starts in the whole
-        self._at: tuple[str, int, int] = ("", 0, 0)
-        self._first = 0.0
-        self._furthest = 0.0
+    lines: ProgressLines
+    n_rows: int
+    verbose: bool
+    _started: float = field(default_factory=time.monotonic)
+    _rows: int = 0
+    _search: float = 0.0  # part of the starts in the whole
+    _at: tuple[str, int, int] = ("", 0, 0)
+    _first: float = 0.0
+    _furthest: float = 0.0
 
     def __call__(self, step: Step) -> None:
         at = step.phase, step.start, step.search
@@ -125,8 +126,7 @@ def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> 
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    if n_bad := model.training["input"]["bad_rows"]:
-        say(f"bad rows left out: {n_bad}")
+    say_bad_rows(model.training["input"]["bad_rows"], False)
     explained = explained_variance(model)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     say(
