@@ -55,7 +55,6 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
         text,
         columns,
         subsequent_indent=indent,
-        drop_whitespace=True,
         replace_whitespace=False,
         break_long_words=False,
         break_on_hyphens=False,
