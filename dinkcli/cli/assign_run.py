@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import typer
 
-from dinkcli.assigning.pipeline import Counts, Job, Written
+from dinkcli.assigning.job import Job
+from dinkcli.assigning.pipeline import Counts, Written
 from dinkcli.cli.console import printable, say, warn
 from dinkcli.cli.destination import Destination
 from dinkcli.cli.signals import exit_code

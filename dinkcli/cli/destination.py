@@ -6,9 +6,9 @@ import json
 import sys
 from typing import Any
 
-from dinkcli.assigning.pipeline import Output, Written
+from dinkcli.assigning.pipeline import Written
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
-from dinkcli.assigning.writers import encoding_of, names_a_file
+from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.paths import refuse_overwriting, refuse_stream
 from dinkcli.cli.together import is_silent

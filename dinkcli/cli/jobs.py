@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import typer
 
-from dinkcli.assigning.jobs.table import Found, Table
+from dinkcli.assigning.job import metadata_of
 from dinkcli.assigning.jobs.workplace import Workplace
-from dinkcli.assigning.pipeline import Written, metadata_of, open_output, write_missing
+from dinkcli.assigning.pipeline import Written, open_output, write_missing
+from dinkcli.assigning.writers.base import Layout, Rows
 from dinkcli.cli.console import say, show_notes
 from dinkcli.cli.destination import Destination
 from dinkcli.cli.paths import load_model
@@ -72,8 +73,8 @@ class JobDestination(Destination):
             with TemporaryDirectory(prefix="dink-") as home, Workplace(home, run, False) as work:
                 yield work
             return
-        own = None if self.share is None else (self.share.number - 1, self.share.count)
-        with Workplace(os.path.normpath(self.output) + ".work", run, self.resume, own) as work:
+        folder = os.path.normpath(self.output) + ".work"
+        with Workplace(folder, run, self.resume, self.share) as work:
             try:
                 yield work
             except KeyboardInterrupt as error:
@@ -128,16 +129,10 @@ class JobDestination(Destination):
         return found | self.parts(written)
 
 
-def _table(job: Job, columns: pa.Schema, n_rows: int | None) -> Table:
+def _table(job: Job, columns: pa.Schema, n_rows: int | None) -> Layout:
     """The layout of the output."""
-    return Table(
-        n_rows,
-        job.model.n_clusters,
-        id_name=job.data.columns.id,
-        carried=job.data.carried,
-        metadata=metadata_of(job.model, job.model_name),
-        found=columns,
-    )
+    metadata = metadata_of(job.model, job.model_name)
+    return Layout(n_rows, columns, job.data.columns.id, job.data.carried, metadata)
 
 
 def _identity(job: Job) -> dict[str, Any]:

@@ -67,8 +67,6 @@ def report(
             model,
             data,
             device,
-            id_column=data.columns.id,
-            text_column=data.columns.text,
             n_points=points,
             n_exemplars=exemplars,
             projection=projection,
