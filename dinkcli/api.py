@@ -55,6 +55,7 @@ def train(
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
     bad_rows: str = "stop",
+    on_try: Callable[[str, int, int], None] = lambda phase, done, total: None,
     on_step: Callable[[Step], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Path | None = None,
@@ -76,6 +77,7 @@ def train(
             they are read anew for each pass.
         bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
             under cosine; "skip" and "label" leave such rows out.
+        on_try: as ``on_step`` of ``sweep``, while K is chosen.
         on_step: called after every update of the centres.
         checkpoints: where to save the training on its way, and how often.
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
@@ -88,6 +90,7 @@ def train(
     Raises:
         DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number is.
     """
+    notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init)
     options["init"] = str(init) if initial is None else GIVEN
@@ -98,10 +101,9 @@ def train(
     if isinstance(n_clusters, str):
         if initial is not None:
             raise UsageError(f"-k {n_clusters}: cannot start from given centres; give their number")
-        found = choose_n_clusters(
-            data, device=device, sample_weight=sample_weight, memory=memory, **options
-        )
-        n_clusters = number_of(found, n_clusters, data.name, warnings.warn)
+        given = {"device": device, "sample_weight": sample_weight, "memory": memory, **options}
+        found = choose_n_clusters(data, on_step=on_try, **given)
+        n_clusters = number_of(found, n_clusters, data.name, notify)
     chosen = TrainOptions(n_clusters, **options)
     chosen.check_rows(data.known_rows, data.name)
     if initial is not None:
@@ -113,7 +115,6 @@ def train(
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
     if saved is not None:
-        notify = warnings.warn if checkpoints is None else checkpoints.notify
         for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
             notify(f"the result may differ in its last digits: {difference}")
         history = list(saved.training.get("history", []))

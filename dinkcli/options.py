@@ -79,6 +79,16 @@ def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
     return found
 
 
+def _expect(fine: bool, option: str, value: object, expected: str) -> None:
+    """Raises UsageError for a value that is not fine."""
+    if not fine:
+        raise UsageError(f"{option} {value}: expected {expected}")
+
+
+def _expect_one(value: str, option: str, choices: tuple[str, ...]) -> None:
+    _expect(value in choices, option, value, f"one of {', '.join(choices)}")
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What the result depends on, besides the data and the device.
@@ -119,45 +129,31 @@ class TrainOptions:
     max_size: str | int | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("n_clusters", 1),
-            ("n_init", 1),
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("seed", 0),
-        ):
+        for name in ("n_clusters", "n_init", "epochs", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < low:
-                option = "-k" if name == "n_clusters" else "--" + name.replace("_", "-")
-                raise UsageError(f"{option} {value}: expected at least {low}")
-        if self.metric not in METRICS:
-            raise UsageError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")
+            option = "-k" if name == "n_clusters" else "--" + name.replace("_", "-")
+            _expect(value is None or value >= 1, option, value, "at least 1")
+        _expect(self.seed >= 0, "--seed", self.seed, "at least 0")
+        _expect_one(self.metric, "--metric", METRICS)
         if self.metric == LEARNED and self.temperature != "auto":
             raise UsageError(
                 f"--metric learned: goes with --temperature auto, not {self.temperature}"
             )
-        if self.init not in (*SEEDINGS, GIVEN):
-            raise UsageError(f"--init {self.init}: expected one of {', '.join(SEEDINGS)}")
-        if self.temperature != "auto" and not (
-            isinstance(self.temperature, (int, float)) and self.temperature >= 0
-        ):
-            raise UsageError(
-                f"--temperature {self.temperature}: expected auto, inf, or a number of at least 0"
-            )
-        if self.dilation is not None and not 0 <= self.dilation <= _LARGEST_DILATION:
-            raise UsageError(
-                f"--dilation {self.dilation}: expected a number from 0 to {_LARGEST_DILATION:.0e}"
-            )
-        if self.seed >= 1 << 63:
-            raise UsageError(f"--seed {self.seed}: expected less than 2^63")
+        if self.init != GIVEN:
+            _expect_one(self.init, "--init", SEEDINGS)
+        heat, weight = self.temperature, self.dilation
+        fine = heat == "auto" or (isinstance(heat, (int, float)) and heat >= 0)
+        _expect(fine, "--temperature", heat, "auto, inf, or a number of at least 0")
+        fine = weight is None or 0 <= weight <= _LARGEST_DILATION
+        _expect(fine, "--dilation", weight, f"a number from 0 to {_LARGEST_DILATION:.0e}")
+        _expect(self.seed < 1 << 63, "--seed", self.seed, "less than 2^63")
         if self.max_size is not None:
             most_rows(self.max_size, 1, 1)
-            if self.temperature not in ("auto", 0):
+            if heat not in ("auto", 0):
                 raise UsageError(
-                    f"--max-size goes with --temperature auto or 0, and not with {self.temperature}"
+                    f"--max-size goes with --temperature auto or 0, and not with {heat}"
                 )
-        if not 0 <= self.tol < 1:
-            raise UsageError(f"--tol {self.tol}: expected a number from 0 to below 1")
+        _expect(0 <= self.tol < 1, "--tol", self.tol, "a number from 0 to below 1")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: an infinite temperature becomes the string "inf"."""
@@ -221,18 +217,12 @@ class AssignOptions:
                 )
         if self.soft and self.top is not None:
             raise UsageError("--soft gives all probabilities, --top only some: choose one of them")
-        if self.top is not None and self.top < 1:
-            raise UsageError(f"--top {self.top}: expected at least 1")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise UsageError(f"--temperature {self.temperature}: expected a number above 0")
-        if self.probability_type not in PROBABILITY_TYPES:
-            raise UsageError(
-                f"--dtype {self.probability_type}: expected one of {', '.join(PROBABILITY_TYPES)}"
-            )
-        if self.min_prob is not None and not 0 <= self.min_prob <= 1:
-            raise UsageError(f"--min-prob {self.min_prob}: expected a number from 0 to 1")
-        if self.max_distance is not None and not self.max_distance >= 0:
-            raise UsageError(f"--max-distance {self.max_distance}: expected at least 0")
+        top, heat, least, most = self.top, self.temperature, self.min_prob, self.max_distance
+        _expect(top is None or top >= 1, "--top", top, "at least 1")
+        _expect(heat is None or 0 < heat < math.inf, "--temperature", heat, "a number above 0")
+        _expect_one(self.probability_type, "--dtype", PROBABILITY_TYPES)
+        _expect(least is None or 0 <= least <= 1, "--min-prob", least, "a number from 0 to 1")
+        _expect(most is None or most >= 0, "--max-distance", most, "at least 0")
 
     def check_clusters(self, n_clusters: int) -> None:
         """Raises UsageError when more clusters are asked for than there are."""

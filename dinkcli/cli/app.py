@@ -7,10 +7,9 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -30,21 +29,6 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-class _Commands(Mapping[str, Any]):
-    """The commands by name. Each is loaded when it is asked for: all take a tenth of a second."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
-        return _load(name)
-
-
 @cache
 def _load(name: str) -> Any:
     alone = typer.Typer(add_completion=False, context_settings=SETTINGS, **_PLAIN)
@@ -53,9 +37,14 @@ def _load(name: str) -> Any:
 
 
 class _Dink(Group):
+    """Each command is loaded when it is asked for: all take a tenth of a second."""
+
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        self.commands = _Commands()  # type: ignore[assignment]
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _load(cmd_name) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(name="dink", cls=_Dink, context_settings=SETTINGS, no_args_is_help=True, **_PLAIN)
@@ -70,9 +59,9 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Cluster embedding files: train once, assign new batches for years.
 

@@ -2,119 +2,93 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.drift import show_drift
-from dinkcli.cli.help import CLUSTERS, OUTPUT, RUN
-from dinkcli.cli.opening import columns_of
-from dinkcli.cli.options import option
+from dinkcli.cli.console import show_notes
+from dinkcli.cli.options import clusters_option, output_option, run_option
+from dinkcli.cli.paths import columns_of, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.shares import is_silent, one_voice, share_of
+from dinkcli.cli.summary import show_drift
+from dinkcli.cli.together import one_voice
+from dinkcli.options import AssignOptions
 
 
 def assign(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    output: shared.TablePath = None,
-    format: shared.OutputFormat = None,
-    compression: shared.Compression = None,
-    rows_per_file: Annotated[
-        int | None,
-        option(
-            OUTPUT,
-            help="Write a folder of parts, each with this many rows of the input. With --shard, by "
-            "default as many parts as shares, or a million rows each.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        option(
-            RUN,
-            metavar="I/N",
-            help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
-            "processes write the other shares to. Under torchrun this happens by itself.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, option(RUN, "--resume", help="Write only the parts that are missing in the folder.")
-    ] = False,
-    soft: Annotated[
-        bool, option(CLUSTERS, "--soft", help="Also write the probability of every cluster.")
-    ] = False,
-    top: Annotated[
-        int | None,
-        option(
-            CLUSTERS,
-            metavar="M",
-            help="Also write the M most probable clusters and their probabilities.",
-        ),
-    ] = None,
-    distance: Annotated[
-        bool, option(CLUSTERS, "--distance", help="Also write the distance to the nearest centre.")
-    ] = False,
-    temperature: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="How soft probabilities are: they are the softmax of minus the squared distance "
-            "over the temperature, so lower is sharper. By default the model has one.",
-            show_default=False,
-        ),
-    ] = None,
-    dtype: Annotated[
-        Literal["float32", "float16"], option(OUTPUT, help="The type of the probabilities.")
-    ] = "float32",
-    min_prob: Annotated[
-        float | None,
-        option(CLUSTERS, help="Rows whose cluster is less probable than this get the cluster -1."),
-    ] = None,
-    max_distance: Annotated[
-        float | None,
-        option(
-            CLUSTERS, help="Rows that are farther than this from every centre get the cluster -1."
-        ),
-    ] = None,
-    names: Annotated[
-        bool, option(CLUSTERS, "--names", help="Also write the name of the cluster (dink name).")
-    ] = False,
-    levels: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="A,B,...",
-            help="Also write the group that the cluster is in where all of them make A, B, ... "
-            "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
-            "its lowest cluster.",
-        ),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="NUMBER|1.2x",
-            help="The most rows that a cluster may get in this run, or how many times the mean; "
-            "rows for which the nearest has no room go where it costs the least. Labels then "
-            "depend on all rows of the run.",
-        ),
-    ] = None,
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    columns: shared.CarriedColumns = None,
-    csv_safe: shared.CsvSafe = False,
-    match_path: shared.Match = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    json_summary: shared.Json = False,
-    json_file: shared.JsonFile = None,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str | None = shared.TABLE_PATH,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    compression: shared.Compression = shared.COMPRESSION,
+    rows_per_file: int | None = output_option(
+        None,
+        help="Write a folder of parts, each with this many rows of the input. With --shard, by "
+        "default as many parts as shares, or a million rows each.",
+    ),
+    shard: str | None = run_option(
+        None,
+        metavar="I/N",
+        help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
+        "processes write the other shares to. Under torchrun this happens by itself.",
+    ),
+    resume: bool = run_option(
+        False, "--resume", help="Write only the parts that are missing in the folder."
+    ),
+    soft: bool = clusters_option(
+        False, "--soft", help="Also write the probability of every cluster."
+    ),
+    top: int | None = clusters_option(
+        None, metavar="M", help="Also write the M most probable clusters and their probabilities."
+    ),
+    distance: bool = clusters_option(
+        False, "--distance", help="Also write the distance to the nearest centre."
+    ),
+    temperature: float | None = clusters_option(
+        None,
+        help="How soft probabilities are: they are the softmax of minus the squared distance "
+        "over the temperature, so lower is sharper. By default the model has one.",
+        show_default=False,
+    ),
+    dtype: Literal["float32", "float16"] = output_option(
+        "float32", help="The type of the probabilities."
+    ),
+    min_prob: float | None = clusters_option(
+        None, help="Rows whose cluster is less probable than this get the cluster -1."
+    ),
+    max_distance: float | None = clusters_option(
+        None, help="Rows that are farther than this from every centre get the cluster -1."
+    ),
+    names: bool = clusters_option(
+        False, "--names", help="Also write the name of the cluster (dink name)."
+    ),
+    levels: str | None = clusters_option(
+        None,
+        metavar="A,B,...",
+        help="Also write the group that the cluster is in where all of them make A, B, ... "
+        "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
+        "its lowest cluster.",
+    ),
+    max_size: str | None = clusters_option(
+        None,
+        metavar="NUMBER|1.2x",
+        help="The most rows that a cluster may get in this run, or how many times the mean; "
+        "rows for which the nearest has no room go where it costs the least. Labels then "
+        "depend on all rows of the run.",
+    ),
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    match_path: str | None = shared.MATCH,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Give every row the cluster of its nearest centre.
 
@@ -125,56 +99,41 @@ def assign(
         dink assign emb.dink.safetensors new.parquet --id-column id --soft -o clusters.parquet
         cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
-        from dinkcli.cli import assign_run
-        from dinkcli.cli.destination import Destination, save_summary
-        from dinkcli.options import AssignOptions
-
-        share = share_of(shard, launched())
-        silent = is_silent(share)
-        quiet = quiet or silent
         options = AssignOptions(
             soft, top, distance, temperature, dtype, min_prob, max_distance, max_size
         )
-        destination = Destination.of(
-            output, format, compression, csv_safe, rows_per_file, share, resume, json_file
-        )
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim, bits=bits)
-        job = assign_run.open_job(
-            model_path,
-            inputs,
-            wanted,
-            bad_rows,
-            options,
-            destination,
-            match_path,
-            quiet,
-            names,
-            assign_run.levels_of(levels),
-        )
-        target, n_rows = destination.open(job.data)
-
         from dinkcli.assigning.pipeline import run
+        from dinkcli.cli import assign_run
+        from dinkcli.cli.destination import Destination
+        from dinkcli.models.file import load
 
+        destination = Destination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+        )
+        quiet = quiet or destination.silent
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim, bits=bits)
+        above = levels_of(levels)
+        model = load_model(model_path, inputs, warns=not destination.silent)
+        old = None if match_path is None else load(match_path)
+        options.check_clusters(model.n_clusters)
+        data = destination.open_inputs(model, inputs, wanted, bad_rows, model_path, match_path)
+        show_notes(data, quiet)
+        job = assign_run.job_of(model, data, options, model_path, old, names, above)
+        target, n_rows = destination.open(data)
         with ProgressLines(quiet or json_summary or destination.output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
-            with assign_run.interruption(target):
+            with assign_run.interruption(destination):
                 counts, written = run(job, target, device, show)
-        summary = assign_run.summary_of(job, target, counts, written, time.monotonic() - started)
-        if destination.json_file is not None:
-            save_summary(summary, destination.json_file)
-        if silent:
-            return
+        seconds = time.monotonic() - started
+        summary = assign_run.summary_of(destination, job, counts, written, seconds)
         if not quiet:
             assign_run.warn_of_uncertainty(summary)
-        if json_summary:
-            say(json.dumps(summary), whole=True)
-        elif not quiet:
-            assign_run.show_summary(summary)
-            if job.matching is not None and match_path is not None:
-                show_drift(job.matching, match_path)
+        destination.tell(summary, assign_run.sentence_of(summary), quiet, json_summary)
+        if job.matching is not None and match_path is not None and not (quiet or json_summary):
+            show_drift(job.matching, match_path)

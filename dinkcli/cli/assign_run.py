@@ -4,109 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import typer
 
-from dinkcli.cli.console import printable, say, show_notes
-from dinkcli.cli.destination import Destination, about, still_missing
-from dinkcli.cli.shares import is_silent
+from dinkcli.assigning.job import Job
+from dinkcli.assigning.pipeline import Counts, Written
+from dinkcli.cli.console import printable, say, warn
+from dinkcli.cli.destination import Destination
+from dinkcli.cli.signals import exit_code
+from dinkcli.data.dataset import DataSet
 from dinkcli.errors import UsageError
+from dinkcli.models.matching import ids_of, match
+from dinkcli.models.model import Model
+from dinkcli.models.tree import parents_by_id
+from dinkcli.options import AssignOptions
 
 # Of the way from chance to certainty: where the mean probability is below, it says nothing.
 _UNCERTAIN = 0.1
 
-if TYPE_CHECKING:
-    import numpy as np
 
-    from dinkcli.assigning.job import Job
-    from dinkcli.assigning.pipeline import Counts, Written
-    from dinkcli.assigning.writers.formats import Output
-    from dinkcli.data.base import Columns
-    from dinkcli.options import AssignOptions
-
-
-def open_job(
-    model_path: str,
-    inputs: list[str],
-    columns: Columns,
-    bad_rows: str,
+def job_of(
+    model: Model,
+    data: DataSet,
     options: AssignOptions,
-    destination: Destination,
-    match_path: str | None,
-    quiet: bool,
-    named: bool = False,
-    levels: tuple[int, ...] = (),
+    path: str,
+    old: Model | None,
+    named: bool,
+    levels: tuple[int, ...],
 ) -> Job:
-    """Loads the models and opens the inputs; torch waits until all is in order.
-
-    Raises:
-        DinkError: they cannot be read, or do not fit each other.
-    """
-    from dinkcli.models.file import load
-
-    model = destination.load_model(model_path, inputs)
-    old = None if match_path is None else load(match_path)
-    options.check_clusters(model.n_clusters)
-    data = destination.open_inputs(model, inputs, columns, bad_rows, model_path, match_path)
-    show_notes(data, quiet)
-
-    from dinkcli.assigning.job import Job
-    from dinkcli.models.matching import ids_of, match
-    from dinkcli.models.tree import parents_by_id
-
+    """A job of the model at ``path``, with the ids of the ``old`` one where there is one."""
     matching = None if old is None else match(old, model)
     names = model.names if matching is None else matching.names(model)
     if named and not names:
-        path = printable(model_path)
         raise UsageError(
-            f"--names: the clusters of {path} have no names; dink name gives them some"
+            f"--names: the clusters of {printable(path)} have no names; dink name gives them some"
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
     above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
-    return Job(model, data, options, model_path, matching, tuple(names) if named else None, above)
-
-
-def levels_of(text: str | None) -> tuple[int, ...]:
-    """The numbers of ``--levels``.
-
-    Raises:
-        UsageError: something else.
-    """
-    try:
-        found = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
-    if len(set(found)) < len(found):
-        raise UsageError(f"--levels {text}: one of them is given twice")
-    return found
+    return Job(model, data, options, path, matching, tuple(names) if named else None, above)
 
 
 @contextmanager
-def interruption(target: Output) -> Iterator[None]:
+def interruption(destination: Destination) -> Iterator[None]:
     """Ctrl-C says what is kept, which for parts and streams is not nothing."""
     try:
         yield
-    except KeyboardInterrupt:
-        if is_silent(target.shard):
+    except KeyboardInterrupt as error:
+        if destination.silent:
             raise
-        if target.rows_per_file is not None:
-            say(f"Interrupted; the complete parts in {target.path} stay, --resume goes on.")
-        elif target.stream is not None:
+        if destination.in_parts:
+            say(f"Interrupted; the complete parts in {destination.output} stay, --resume goes on.")
+        elif destination.output is None:
             say("Interrupted; the output is incomplete.")
         else:
             raise
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code(error)) from None
 
 
 def summary_of(
-    job: Job, target: Output, counts: Counts, written: Written, seconds: float
+    destination: Destination, job: Job, counts: Counts, written: Written, seconds: float
 ) -> dict[str, Any]:
     """The summary as plain JSON."""
-    output, format = None if target.stream else target.path, target.encoding.format
     summary = {
         "rows": written.rows,
-        **about(output, format, job.model, job.model_name),
+        **destination.about(job.model, job.model_name),
         "cluster_sizes": counts.sizes.tolist(),
         "outliers": counts.outliers,
         "bad_rows": counts.bad,
@@ -115,10 +78,7 @@ def summary_of(
     if counts.judged:
         summary["temperature"] = job.temperature
         summary["mean_probability"] = counts.certainty / counts.judged
-    if written.parts is not None:
-        summary |= {"parts": written.parts, "rows_before": written.rows_before}
-    if target.shard is not None:
-        summary |= {"shard": str(target.shard), "complete": written.complete}
+    summary |= destination.parts(written, rows_before=written.rows_before)
     if job.parents:
         summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
     if job.matching is not None:
@@ -136,24 +96,23 @@ def warn_of_uncertainty(summary: dict[str, Any]) -> None:
     """One line where probabilities say next to nothing."""
     mean, chance = summary.get("mean_probability", 1.0), 1 / summary["n_clusters"]
     if mean < chance + _UNCERTAIN * (1 - chance):
-        say(
-            f"Warning: the cluster of a row has a probability of {mean:.3g} on average, where "
+        warn(
+            f"the cluster of a row has a probability of {mean:.3g} on average, where "
             f"chance alone gives {chance:.3g}: give a lower --temperature than "
             f"{summary['temperature']:.3g}"
         )
 
 
-def show_summary(summary: dict[str, Any]) -> None:
-    """One line for people, when the output is a file or a folder."""
-    if summary["output"] is not None:
-        before = summary.get("rows_before")
-        more = f" after {before} by an earlier run" if before else ""
-        if "parts" in summary:
-            more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
-        more += f" of share {summary['shard']}" if "shard" in summary else ""
-        outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
-        bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
-        say(
-            f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
-            f"in {summary['seconds']:.1f} s{still_missing(summary)}"
-        )
+def sentence_of(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    before = summary.get("rows_before")
+    more = f" after {before} by an earlier run" if before else ""
+    if "parts" in summary:
+        more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
+    more += f" of share {summary['shard']}" if "shard" in summary else ""
+    outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+    bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
+    return (
+        f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
+        f"in {summary['seconds']:.1f} s"
+    )

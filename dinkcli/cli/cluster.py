@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dinkcli.cli.console import printable, say
-from dinkcli.cli.inspect_tables import row_text
-from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, add_row, new_table, print_json, say_result, show
-from dinkcli.insight.overview import cluster_of, neighbours, root_mean, spreads
+import numpy as np
+
+from dinkcli.cli.console import printable, say_bad_rows
+from dinkcli.cli.progress import rows_shown
+from dinkcli.cli.tables import (
+    UNLIMITED,
+    Field,
+    Sheet,
+    print_json,
+    say_result,
+    shortened,
+    show,
+    width,
+)
+from dinkcli.insight.overview import neighbours, root_mean, spreads
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -19,36 +30,26 @@ if TYPE_CHECKING:
 _NEIGHBOURS = 8
 _GROUPS = 10
 _MEMBERS = 20  # of a group in a table
+_TEXT = 60  # characters of one row in a list
 
 
 def show_cluster(
     model: Model,
-    wanted: str,
+    cluster: int,
     data: DataSet | None,
     number: int,
     device: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Shows the cluster of a number or name, with its rows where there are data.
-
-    Raises:
-        UsageError: no such cluster.
-    """
-    cluster = cluster_of(model, wanted)
+    """Shows a cluster, where there are data with ``number`` of its nearest and farthest rows."""
     inside = None
     if data is not None:
         from dinkcli.insight.inside import look_inside
 
-        with ProgressLines(quiet or as_json) as progress:
-            inside = look_inside(
-                model,
-                data,
-                cluster,
-                number,
-                device,
-                lambda done: progress.update("inspect", done, data.known_rows, "rows"),
-            )
+        with rows_shown(data, quiet or as_json) as shown:
+            on_rows = partial(shown, "inspect")
+            inside = look_inside(model, data, cluster, number, device, on_rows)
     document = _document(model, cluster, inside)
     if as_json:
         print_json(document)
@@ -60,33 +61,25 @@ def show_cluster(
     for title, rows in (("nearest rows", inside.nearest), ("farthest rows", inside.farthest)):
         _show_rows(title, rows)
     _show_groups(inside)
-    if inside.bad_rows and not quiet:
-        say(f"bad rows left out: {inside.bad_rows}")
+    say_bad_rows(inside.bad_rows, quiet)
 
 
 def _document(model: Model, cluster: int, inside: Inside | None) -> dict[str, Any]:
-    spread, sizes, terms = spreads(model), model.cluster_sizes, model.terms
+    sizes, spread, terms = model.cluster_sizes, spreads(model), model.terms
     if inside is not None:
         sizes, spread = inside.sizes, root_mean(inside.inertia, inside.sizes)
         terms = terms or inside.terms
-    known = spread is not None and spread[cluster] == spread[cluster]
-    found = {
-        "cluster": cluster,
-        "name": model.names[cluster] if model.names else None,
-        "terms": terms[cluster] if terms else None,
-        "size": float(sizes[cluster]),
-        "share": float(sizes[cluster] / sizes.sum()),
-        "spread": float(spread[cluster]) if spread is not None and known else None,
-        "neighbours": [
-            {
-                "cluster": j,
-                "name": model.names[j] if model.names else None,
-                "size": float(sizes[j]),
-                "distance": distance,
-            }
-            for j, distance in neighbours(model, cluster, _NEIGHBOURS)
-        ],
-    }
+    share = float(sizes[cluster] / sizes.sum())
+    found = plain_cluster(model, cluster, sizes, spread, terms, share=share)
+    found["neighbours"] = [
+        {
+            "cluster": j,
+            "name": model.names[j] if model.names else None,
+            "size": float(sizes[j]),
+            "distance": distance,
+        }
+        for j, distance in neighbours(model, cluster, _NEIGHBOURS)
+    ]
     if inside is None:
         return found
     return found | {
@@ -101,6 +94,25 @@ def _document(model: Model, cluster: int, inside: Inside | None) -> dict[str, An
     }
 
 
+def plain_cluster(
+    model: Model,
+    cluster: int,
+    sizes: np.ndarray,
+    spread: np.ndarray,
+    terms: list[list[str]],
+    **more: Any,
+) -> dict[str, Any]:
+    """A cluster as plain JSON."""
+    return {
+        "cluster": cluster,
+        "name": model.names[cluster] if model.names else None,
+        "terms": terms[cluster] if terms else None,
+        "size": float(sizes[cluster]),
+        **more,
+        "spread": None if np.isnan(spread[cluster]) else float(spread[cluster]),
+    }
+
+
 def plain_row(row: Exemplar) -> dict[str, Any]:
     """A row as plain JSON."""
     carried = {
@@ -111,12 +123,12 @@ def plain_row(row: Exemplar) -> dict[str, Any]:
 
 
 def _show_facts(found: dict[str, Any]) -> None:
-    table = new_table([Field(""), Field("")], headings=False)
-    add_row(table, "rows", f"{found['size']:g}, {found['share']:.1%} of all")
+    table = Sheet(Field(), Field(), headings=False)
+    table.add("rows", f"{found['size']:g}, {found['share']:.1%} of all")
     if found["spread"] is not None:
-        add_row(table, "spread", f"{found['spread']:.3g} (root mean squared distance)")
+        table.add("spread", f"{found['spread']:.3g} (root mean squared distance)")
     if found["terms"]:
-        add_row(table, "terms", ", ".join(found["terms"]))
+        table.add("terms", ", ".join(found["terms"]))
     name = f": {found['name']}" if found["name"] else ""
     show(f"cluster {found['cluster']}{name}", table)
 
@@ -124,25 +136,21 @@ def _show_facts(found: dict[str, Any]) -> None:
 def _show_neighbours(found: dict[str, Any]) -> None:
     if not found["neighbours"]:
         return
-    named = found["name"] is not None
-    title = [Field("name", text=True)] if named else []
-    table = new_table(
-        [Field("cluster", "right"), *title, Field("rows", "right"), Field("distance", "right")]
-    )
+    named = Field("name", text=True) if found["name"] is not None else None
+    table = Sheet("cluster", named, "rows", "distance")
     for other in found["neighbours"]:
-        cells = [other["cluster"], *([printable(other["name"]) or "-"] if named else [])]
-        add_row(table, *cells, f"{other['size']:g}", f"{other['distance']:.4g}")
+        name = other["name"] or "-"
+        table.add(other["cluster"], name, f"{other['size']:g}", f"{other['distance']:.4g}")
     show("nearest clusters, by their centres", table)
 
 
 def _show_rows(title: str, rows: list[Exemplar]) -> None:
     if not rows:
         return
-    texts = [Field("", text=True)] if rows[0].carried else []
-    table = new_table([Field("row", "right"), Field("distance", "right"), *texts])
+    texts = Field(text=True) if rows[0].carried else None
+    table = Sheet("row", "distance", texts)
     for row in rows:
-        cells = [whole_text(row)] if texts else []
-        add_row(table, row.row, f"{row.distance:.4g}", *cells)
+        table.add(row.row, f"{row.distance:.4g}", whole_text(row))
     show(title, table)
 
 
@@ -153,9 +161,9 @@ def _show_groups(inside: Inside) -> None:
     if not inside.groups:
         say_result(f"{title}: none{of}")
         return
-    table = new_table([Field("rows", "right"), Field("which", text=True)])
+    table = Sheet("rows", Field("which", text=True))
     for group in inside.groups[:_GROUPS]:
-        add_row(table, len(group), ", ".join(map(row_text, group[:_MEMBERS])))
+        table.add(len(group), ", ".join(map(row_text, group[:_MEMBERS])))
     hidden = len(inside.groups) - _GROUPS
     more = f"{hidden} more in --json. " if hidden > 0 else ""
     members = sum(map(len, inside.groups))
@@ -170,3 +178,9 @@ def _show_groups(inside: Inside) -> None:
 def whole_text(row: Exemplar) -> str:
     """What a row is called, as long as it is: tables shorten it."""
     return ": ".join(printable(value) for value in row.carried.values() if value is not None)
+
+
+def row_text(row: Exemplar) -> str:
+    """What a row is called, or its number, short enough for a list of rows."""
+    text = whole_text(row) or f"row {row.row}"
+    return text if width() == UNLIMITED else shortened(text, _TEXT)

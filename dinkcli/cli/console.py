@@ -7,11 +7,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
+from dinkcli.cli.signals import NOTHING_WRITTEN, exit_code, interruptible
 from dinkcli.errors import FULL_DEVICE, DinkError
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def say(text: str, whole: bool = False) -> None:
     ``whole`` as a command to copy does."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    lines = safe if whole else wrapped(safe, terminal_columns(sys.stderr))
     try:
-        print(safe if whole else wrapped(safe, _columns()), file=sys.stderr, flush=True)
+        print(lines, file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is there to read it, which is no reason to stop working
 
@@ -54,17 +55,16 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
         text,
         columns,
         subsequent_indent=indent,
-        drop_whitespace=True,
         replace_whitespace=False,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
-def _columns() -> int | None:
-    """Of the terminal that standard error is, or None."""
+def terminal_columns(stream: Any) -> int | None:
+    """Of the terminal that an output stream is, or None."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     except (AttributeError, OSError, ValueError):
         return None
 
@@ -77,6 +77,11 @@ def show_notes(data: DataSet, quiet: bool) -> None:
     """What there is to know about the inputs."""
     for note in () if quiet else data.notes:
         say(f"Note: {note}")
+
+
+def say_bad_rows(number: int, quiet: bool) -> None:
+    if number and not quiet:
+        say(f"bad rows left out: {number}")
 
 
 @contextmanager
@@ -99,7 +104,7 @@ def error_boundary() -> Iterator[None]:
         raise typer.Exit(141) from None
     except KeyboardInterrupt as error:
         say(NOTHING_WRITTEN)
-        raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from None
+        raise typer.Exit(exit_code(error)) from None
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):
             raise

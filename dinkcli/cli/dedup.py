@@ -4,75 +4,53 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary
-from dinkcli.cli.help import CLUSTERS, INPUT, OUTPUT
-from dinkcli.cli.opening import columns_of
-from dinkcli.cli.options import option
-from dinkcli.cli.shares import one_voice, share_of
+from dinkcli.cli.options import clusters_option, output_option
+from dinkcli.cli.paths import columns_of
+from dinkcli.cli.together import one_voice
 
 
 def dedup(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    output: shared.TablePath = None,
-    threshold: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
-            "is a --distance.",
-        ),
-    ] = None,
-    distance: Annotated[
-        float | None,
-        option(
-            CLUSTERS,
-            help="In place of the similarity, the largest Euclidean distance; between rows of norm "
-            "1 where the metric of the model is cosine.",
-        ),
-    ] = None,
-    keep: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            help="Which row of a group stays: the one nearest to its centre, the farthest, the "
-            "first, or the one with the largest number in a column of that name.",
-            choices="nearest farthest first",
-        ),
-    ] = "nearest",
-    keep_only: Annotated[
-        bool, option(OUTPUT, "--keep-only", help="Write only the rows that stay.")
-    ] = False,
-    against: Annotated[
-        list[str] | None,
-        option(
-            INPUT,
-            metavar="OLD",
-            help="Files of rows that are there already: rows that repeat one of them do not stay. "
-            "May be given more than once.",
-        ),
-    ] = None,
-    format: shared.OutputFormat = None,
-    compression: shared.Compression = None,
-    rows_per_file: shared.RowsPerFile = None,
-    shard: shared.JobShard = None,
-    resume: shared.WorkResume = False,
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    columns: shared.CarriedColumns = None,
-    csv_safe: shared.CsvSafe = False,
-    memory: shared.JobMemory = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bad_rows: shared.BadRows = "stop",
-    json_summary: shared.Json = False,
-    json_file: shared.JsonFile = None,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str | None = shared.TABLE_PATH,
+    threshold: float | None = clusters_option(
+        None,
+        help="The least cosine similarity of near-duplicates. By default 0.95, unless there "
+        "is a --distance.",
+    ),
+    distance: float | None = clusters_option(
+        None,
+        help="In place of the similarity, the largest Euclidean distance; between rows of norm "
+        "1 where the metric of the model is cosine.",
+    ),
+    keep: str = clusters_option(
+        "nearest",
+        help="Which row of a group stays: the one nearest to its centre, the farthest, the "
+        "first, or the one with the largest number in a column of that name.",
+        choices="nearest farthest first",
+    ),
+    keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
+    against: list[str] | None = shared.AGAINST,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    compression: shared.Compression = shared.COMPRESSION,
+    rows_per_file: int | None = shared.ROWS_PER_FILE,
+    shard: str | None = shared.JOB_SHARD,
+    resume: bool = shared.WORK_RESUME,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    memory: str | None = shared.JOB_MEMORY,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Find near-duplicates, and choose which rows stay.
 
@@ -84,25 +62,25 @@ def dedup(
         dink dedup emb.dink.safetensors emb.parquet --threshold 0.9 --keep-only -o unique.parquet
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
         from dinkcli.assigning.jobs.asked import DedupOptions
-        from dinkcli.cli.destination import Destination
-        from dinkcli.cli.jobs import JobRun
+        from dinkcli.cli.jobs import JobDestination, memory_limit
 
         if threshold is None and distance is None:
             threshold = 0.95
         options = DedupOptions(threshold, distance, keep, keep_only)
-        share = share_of(shard, launched())
-        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
-        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
+        run = JobDestination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+        )
+        limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
-        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
         old = None
         if against is not None:
             wanted = columns_of(column, dim=dim)
-            old = run.destination.open_inputs(model, against, wanted, bad_rows)
+            old = run.open_inputs(model, against, wanted, bad_rows)
 
         import numpy as np
 
@@ -114,7 +92,7 @@ def dedup(
         shown = schema_of(options, old is not None)
         run.check(job, shown)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
-            found = find(job, work, run.device(device), run.memory, show)
+            found = find(job, work, run.device(device), limit, show)
             likeness = "similarity" if threshold is not None else "distance"
             values = {
                 "cluster": found.labels,
@@ -136,7 +114,7 @@ def dedup(
             )
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(job, written),
+            **run.about_job(job, written),
             "rows": len(found.labels),
             "kept": int(found.kept.sum()),
             "removed": int((~found.kept).sum()),
@@ -153,4 +131,4 @@ def dedup(
             f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
             f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
         )
-        run.tell(summary, json_summary, "" if quiet or output is None else sentence)
+        run.tell(summary, sentence, quiet, json_summary)

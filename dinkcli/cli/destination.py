@@ -4,126 +4,76 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dinkcli.cli.console import printable
-from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream, warn_if_unfinished
-from dinkcli.cli.shares import check_folder_name, is_silent
+from dinkcli.assigning.pipeline import Written
+from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
+from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
+from dinkcli.cli.console import printable, say
+from dinkcli.cli.paths import refuse_overwriting, refuse_stream
+from dinkcli.cli.together import is_silent
+from dinkcli.data.atomic import atomic_path, check_target
+from dinkcli.data.base import Columns
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from dinkcli.assigning.shards import Shard
-    from dinkcli.assigning.writers.formats import Encoding, Output
-    from dinkcli.data.base import Columns
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.models.model import Model
+from dinkcli.models.model import Model
 
 
-@dataclass(frozen=True)
 class Destination:
-    """Where the clusters are to go, as it was asked for.
+    """Where the rows are to go, the options for it checked against each other and the file system.
 
     Attributes:
         output: a file, a folder for parts, or None for standard output.
         encoding: how they are written.
-        rows_per_file: of the parts.
         share: of the rows, when other processes write the others.
-        resume: go on with the parts that are missing.
-        json_file: where the summary goes.
+        in_parts: whether the output is a folder.
+        silent: another process speaks for this one.
+        keeps_work: beside the output, so that not only a folder of parts can be gone on with.
     """
 
-    output: str | None
-    encoding: Encoding
-    rows_per_file: int | None
-    share: Shard | None
-    resume: bool
-    json_file: str | None
+    keeps_work = False
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         output: str | None,
         format: str | None,
         compression: str | None,
         csv_safe: bool,
         rows_per_file: int | None,
-        share: Shard | None,
+        shard: str | None,
         resume: bool,
         json_file: str | None,
-        keeps_work: bool = False,
-    ) -> Destination:
-        """Checks the options of the output against each other and against the file system.
-
-        Args:
-            keeps_work: beside the output, so that not only a folder of parts can be gone on with.
-
-        Raises:
-            DinkError: what is wrong with them.
-        """
-        from dinkcli.assigning.writers.formats import encoding_of
-        from dinkcli.data.atomic import check_target
-
+    ):
+        share = _share_of(shard)
         output = None if output == "-" else output
         if json_file is not None:
             refuse_stream(json_file, "the summary of --json-file")
         if share is not None:
-            check_folder_name(output, share, rows_per_file)
+            _check_folder_name(output, share, rows_per_file)
         parts = rows_per_file is not None or share is not None
         if parts and output is None:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
-        if resume and keeps_work and output is None:
+        if resume and self.keeps_work and output is None:
             raise UsageError("--resume goes on with an output that is named with -o")
-        if resume and not (keeps_work or parts):
+        if resume and not (self.keeps_work or parts):
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
-        encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
-        json_file = None if is_silent(share) else json_file
-        found = cls(output, encoding, rows_per_file, share, resume, json_file)
-        for path in found.files:
+        self.encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
+        self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
+        self.share, self.resume = share, resume
+        self.silent = is_silent(share)
+        self._json_file = None if self.silent else json_file
+        self._files = [path for path in (None if parts else output, self._json_file) if path]
+        for path in self._files:
             check_target(path)
-        return found
-
-    @property
-    def in_parts(self) -> bool:
-        return self.rows_per_file is not None or self.share is not None
-
-    @property
-    def files(self) -> list[str]:
-        output = None if self.in_parts else self.output
-        return [path for path in (output, self.json_file) if path]
-
-    @property
-    def silent(self) -> bool:
-        """Whether another process speaks for this one."""
-        return is_silent(self.share)
-
-    def load_model(self, path: str, inputs: list[str]) -> Model:
-        """The model, with a warning where it is a checkpoint.
-
-        Raises:
-            DinkError: it cannot be read.
-        """
-        model = load_model(path, inputs)
-        if not self.silent:
-            warn_if_unfinished(model, path)
-        return model
 
     def open_inputs(
         self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None
     ) -> DataSet:
-        """Inputs that fit the model and this output.
-
-        Args:
-            others: more files that must not be overwritten.
-
-        Raises:
-            DinkError: they cannot be read, or do not fit.
-        """
-        from dinkcli.data.inputs import open_inputs
-
+        """Inputs that fit the model, and none of which, nor of the ``others``, is overwritten."""
         data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
         model.check_features(data.n_features, data.name)
-        for path in self.files:
+        for path in self._files:
             refuse_overwriting(path, data, *filter(None, others))
         if self.share is not None:
             self.share.check(data)
@@ -134,13 +84,7 @@ class Destination:
 
         Args:
             known_rows: of the output, where they are not those of the input.
-
-        Raises:
-            OutputError: standard output is closed.
         """
-        from dinkcli.assigning.shards import usual_part_rows
-        from dinkcli.assigning.writers.formats import Output
-
         rows_per_file, n_rows = self.rows_per_file, data.n_rows
         if self.share is not None:
             known_rows = data.known_rows if known_rows is None else known_rows
@@ -152,25 +96,55 @@ class Destination:
         name = self.output or "standard output"
         return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream), n_rows
 
+    def about(self, model: Model, name: str) -> dict[str, Any]:
+        """What a summary says of the output, None for standard output, and of the model."""
+        return {
+            "output": None if self.output is None else printable(self.output),
+            "format": self.encoding.format,
+            "model": printable(name),
+            "fingerprint": model.fingerprint,
+            "n_clusters": model.n_clusters,
+        }
 
-def about(output: str | None, format: str, model: Model, name: str) -> dict[str, Any]:
-    """What each summary says of the output, None for standard output, and of the model."""
-    return {
-        "output": None if output is None else printable(output),
-        "format": format,
-        "model": printable(name),
-        "fingerprint": model.fingerprint,
-        "n_clusters": model.n_clusters,
-    }
+    def parts(self, written: Written, **more: int) -> dict[str, Any]:
+        """What a summary says of parts, and ``more`` of them, and of the share."""
+        parts = {} if written.parts is None else {"parts": written.parts, **more}
+        if self.share is None:
+            return parts
+        return {**parts, "shard": str(self.share), "complete": written.complete}
+
+    def tell(self, summary: dict[str, Any], sentence: str, quiet: bool, as_json: bool) -> None:
+        """Saves the summary, and says it as JSON or, of a file or a folder, as a sentence."""
+        text = json.dumps(summary)
+        if self._json_file is not None:
+            with atomic_path(self._json_file) as path, open(path, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+        if as_json and not self.silent:
+            say(text, whole=True)
+        elif not quiet and self.output is not None:
+            whole = summary.get("complete", True)
+            say(sentence + ("" if whole else "; parts of other shares are missing yet"))
 
 
-def still_missing(summary: dict[str, Any]) -> str:
-    """What a sentence about the output ends with."""
-    return "" if summary.get("complete", True) else "; parts of other shares are missing yet"
+def _share_of(text: str | None) -> Shard | None:
+    """The share that --shard names, or that of this process of a launcher."""
+    here = launched()
+    if text is None:
+        return here
+    if here is not None:
+        raise UsageError(
+            f"--shard {text}: a launcher has started {here.count} processes (WORLD_SIZE), which "
+            "take a share each by themselves; leave --shard out, or the launcher"
+        )
+    return parse_shard(text)
 
 
-def save_summary(summary: dict[str, Any], path: str) -> None:
-    from dinkcli.data.atomic import atomic_path
-
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(summary) + "\n")
+def _check_folder_name(output: str | None, share: Shard, rows_per_file: int | None) -> None:
+    """Raises UsageError where the shares would have no folder to go to."""
+    who = f"{share.count} processes write" if share.launched else f"--shard {share} writes"
+    if output is None:
+        raise UsageError(f"{who} into a folder of parts: name it with -o")
+    if rows_per_file is None and names_a_file(output):
+        raise UsageError(
+            f"-o {output}: {who} into a folder of parts, not into one file; name a folder"
+        )

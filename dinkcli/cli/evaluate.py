@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.opening import columns_of, open_for
-from dinkcli.cli.paths import load_model
-from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, add_row, new_table, print_json, show, width
+from dinkcli.cli.console import say, say_bad_rows
+from dinkcli.cli.paths import columns_of, load_model, open_for
+from dinkcli.cli.progress import rows_shown
+from dinkcli.cli.tables import Field, Sheet, print_json, show, width
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from dinkcli.insight.agreement import Agreement
     from dinkcli.insight.evaluate import Evaluation
+    from dinkcli.insight.quality import Quality
+    from dinkcli.models.model import Model
 
 _MOST_COLUMNS = 12  # of the confusion table
 _MOST_ROWS = 40
@@ -21,15 +25,15 @@ _LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 def evaluate(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    labels: shared.Labels = None,
-    label_column: shared.LabelColumn = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    labels: list[str] | None = shared.LABELS,
+    label_column: str | None = shared.LABEL_COLUMN,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Measure the clusters, alone or against known classes.
 
@@ -40,33 +44,26 @@ def evaluate(
         dink evaluate emb.dink.safetensors emb.parquet --label-column topic
         dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
-    with error_boundary():
-        wanted = columns_of(column, label=label_column, labels=labels)
-        model = load_model(model_path, inputs)
-        data = open_for(model, inputs, wanted, bad_rows)
+    wanted = columns_of(column, label=label_column, labels=labels)
+    model = load_model(model_path, inputs)
+    data = open_for(model, inputs, wanted, bad_rows)
 
-        from dinkcli.insight.evaluate import evaluate as measure
+    from dinkcli.insight.evaluate import evaluate as measure
 
-        with ProgressLines(quiet or as_json) as progress:
-            found = measure(
-                model,
-                data,
-                device,
-                lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
-            )
-        if as_json:
-            print_json(found.as_dict() | ({"names": model.names} if model.names else {}))
-        else:
-            _show(found, model.names)
-            if found.quality.bad_rows and not quiet:
-                say(f"bad rows left out: {found.quality.bad_rows}")
-            if found.unlabelled and not quiet:
-                say(f"{found.unlabelled} rows without a label are left out of the agreement")
+    with rows_shown(data, quiet or as_json) as on_rows:
+        found = measure(model, data, device, on_rows)
+    if as_json:
+        print_json(found.as_dict() | ({"names": model.names} if model.names else {}))
+        return
+    _show(found, model)
+    say_bad_rows(found.quality.bad_rows, quiet)
+    if found.unlabelled and not quiet:
+        say(f"{found.unlabelled} rows without a label are left out of the agreement")
 
 
-def _show(found: Evaluation, names: list[str]) -> None:
+def _show(found: Evaluation, model: Model) -> None:
     quality = found.quality
-    table = new_table([Field(""), Field("", "right"), Field("", drop=1)], headings=False)
+    table = Sheet(Field(), "", Field(drop=1), headings=False)
     for name, value, meaning in (
         ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
         ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
@@ -74,95 +71,86 @@ def _show(found: Evaluation, names: list[str]) -> None:
         ("Calinski-Harabasz", quality.calinski_harabasz, "higher is better"),
         ("imbalance", quality.imbalance, "1 is equal sizes"),
     ):
-        add_row(table, name, "-" if value is None else f"{value:.6g}", meaning)
+        table.add(name, "-" if value is None else f"{value:.6g}", meaning)
     if quality.ambiguous is not None:
         share = f"{quality.ambiguous:.2%}"
-        add_row(table, "ambiguous rows", share, "second centre within 5 % of the first")
+        table.add("ambiguous rows", share, "second centre within 5 % of the first")
     show(f"{quality.rows:,} rows in {len(quality.sizes)} clusters", table)
-    if found.agreement is not None:
-        _show_agreement(found)
-        _show_confusion(found, names)
-    _show_weakest(found, names)
+    if found.agreement is not None and found.table is not None:
+        classes = found.classes or []
+        _show_agreement(found.agreement, len(classes))
+        _show_confusion(found.table, found.agreement.matching, classes, model)
+    _show_weakest(quality, model)
 
 
-def _show_agreement(found: Evaluation) -> None:
-    assert found.agreement is not None
-    table = new_table([("", "left"), ("", "right")], headings=False)
+def _show_agreement(agreement: Agreement, n_classes: int) -> None:
+    table = Sheet(Field(), "", headings=False)
     for name, value in (
-        ("accuracy (ACC)", found.agreement.accuracy),
-        ("mutual information (NMI)", found.agreement.normalized_mutual_information),
-        ("adjusted Rand index (ARI)", found.agreement.adjusted_rand_index),
-        ("macro-F1", found.agreement.macro_f1),
-        ("homogeneity", found.agreement.homogeneity),
-        ("completeness", found.agreement.completeness),
-        ("V-measure", found.agreement.v_measure),
+        ("accuracy (ACC)", agreement.accuracy),
+        ("mutual information (NMI)", agreement.normalized_mutual_information),
+        ("adjusted Rand index (ARI)", agreement.adjusted_rand_index),
+        ("macro-F1", agreement.macro_f1),
+        ("homogeneity", agreement.homogeneity),
+        ("completeness", agreement.completeness),
+        ("V-measure", agreement.v_measure),
     ):
-        add_row(table, name, f"{value:.4f}")
-    show(f"against {len(found.classes or ())} classes", table)
+        table.add(name, f"{value:.4f}")
+    show(f"against {n_classes} classes", table)
 
 
-def _show_weakest(found: Evaluation, names: list[str]) -> None:
+def _show_weakest(quality: Quality, model: Model) -> None:
     """The clusters whose rows are hardly nearer to their centre than to another."""
-    sizes, silhouette = found.quality.sizes, found.quality.cluster_silhouette
+    sizes, silhouette = quality.sizes, quality.cluster_silhouette
     order = [j for j in silhouette.argsort(kind="stable").tolist() if sizes[j]]
     if len(order) < _LEAST_CLUSTERS:
         return
-    title = [Field("name", text=True)] if names else []
-    table = new_table(
-        [Field("cluster", "right"), *title, Field("rows", "right"), Field("silhouette", "right")]
-    )
+    named = Field("name", text=True) if model.names else None
+    table = Sheet("cluster", named, "rows", "silhouette")
     for j in order[:_WEAKEST]:
-        cells = [names[j] or "-"] if names else []
-        add_row(table, j, *cells, sizes[j], f"{silhouette[j]:.3f}")
+        table.add(j, model.all_names[j] or "-", sizes[j], f"{silhouette[j]:.3f}")
     show("clusters that are least apart from others", table)
 
 
-def _show_confusion(found: Evaluation, names: list[str]) -> None:
+def _show_confusion(
+    counts: np.ndarray, matching: np.ndarray, classes: list[Any], model: Model
+) -> None:
     """Classes by their own cluster and the clusters that take most of the rest."""
-    assert found.table is not None and found.agreement is not None
-    counts, matching = found.table, found.agreement.matching.tolist()
+    own = [j for j in matching.tolist() if j >= 0]
     rest = counts.sum(0).argsort(kind="stable")[::-1].tolist()
-    own = [j for j in matching if j >= 0]
     shown = [*own, *(j for j in rest if j not in set(own) and counts[:, j].any())]
-    title = [Field("its cluster", text=True, drop=1)] if names else []
-    numbers = [Field("rows", "right"), *(Field(str(j), "right") for j in shown)]
-    table = new_table([Field("class", text=True), *title, *numbers])
-    for label, mine, row in zip(found.classes or (), matching, counts, strict=True):
-        cells = [f"{row[j]}" if row[j] else "." for j in shown]
-        add_row(table, label, *([_called(mine, names)] if names else []), f"{row.sum()}", *cells)
+    table = Sheet(
+        Field("class", text=True),
+        Field("its cluster", text=True, drop=1) if model.names else None,
+        "rows",
+        *map(str, shown),
+    )
+    for label, mine, row in zip(classes, matching.tolist(), counts, strict=True):
+        table.add(label, _called(mine, model), row.sum(), *(row[j] or "." for j in shown))
     if len(shown) > _MOST_COLUMNS or len(counts) > _MOST_ROWS or table.least() > width():
-        _show_confused_pairs(found, names)
-        return
-    show("rows of each class (down) in each cluster (across)", table)
+        _show_confused_pairs(counts, matching, classes, model)
+    else:
+        show("rows of each class (down) in each cluster (across)", table)
 
 
-def _called(cluster: int, names: list[str]) -> str:
+def _called(cluster: int, model: Model) -> str:
     """A cluster by its number and name."""
-    if cluster < 0:
-        return "none"
-    return f"{cluster} {names[cluster]}".rstrip() if names else str(cluster)
+    return "none" if cluster < 0 else f"{cluster} {model.all_names[cluster]}".rstrip()
 
 
-def _show_confused_pairs(found: Evaluation, names: list[str]) -> None:
+def _show_confused_pairs(
+    counts: np.ndarray, matching: np.ndarray, classes: list[Any], model: Model
+) -> None:
     """What a table too large for a terminal comes down to."""
-    assert found.table is not None and found.agreement is not None
-    counts, matching = found.table, found.agreement.matching
     wrong = counts.copy()
     matched = (matching >= 0).nonzero()[0]
     wrong[matched, matching[matched]] = 0
     order = wrong.ravel().argsort(kind="stable")[::-1][:20].tolist()
-    side = "left" if names else "right"
-    table = new_table(
-        [
-            Field("rows", "right"),
-            Field("of class", text=True),
-            Field("its cluster", side, text=bool(names)),
-            Field("in", side, text=bool(names)),
-        ]
+    text = bool(model.names)
+    own, other = (
+        Field(head, "left" if text else "right", text=text) for head in ("its cluster", "in")
     )
-    for cell in order:
-        i, j = divmod(cell, counts.shape[1])
+    table = Sheet("rows", Field("of class", text=True), own, other)
+    for i, j in (divmod(cell, counts.shape[1]) for cell in order):
         if wrong[i, j]:
-            own = _called(int(matching[i]), names)
-            add_row(table, wrong[i, j], (found.classes or [])[i], own, _called(j, names))
+            table.add(wrong[i, j], classes[i], _called(matching[i], model), _called(j, model))
     show("largest groups outside their class's cluster (--json has the whole table)", table)

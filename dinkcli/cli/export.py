@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.options import option
-from dinkcli.cli.paths import load_model, refuse_stream, warn_if_unfinished
+from dinkcli.cli.console import say
+from dinkcli.cli.options import output_option
+from dinkcli.cli.paths import load_model, refuse_stream
+
+Format = Literal[
+    "npy", "parquet", "csv", "json", "safetensors", "onnx", "pt2", "faiss", "faiss-ivf", "sklearn"
+]
+_FORMAT = output_option(
+    None,
+    help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
+    "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
+    "lists. By default the format follows from the suffix.",
+)
 
 
 def export(
-    model_path: shared.ModelPath,
-    output: Annotated[
-        str,
-        option(
-            OUTPUT, "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
-        ),
-    ],
-    format: Annotated[
-        Literal[
-            "npy",
-            "parquet",
-            "csv",
-            "json",
-            "safetensors",
-            "onnx",
-            "pt2",
-            "faiss",
-            "faiss-ivf",
-            "sklearn",
-        ]
-        | None,
-        option(
-            OUTPUT,
-            help="The first five hold the centres; onnx, pt2 (torch.export), faiss and sklearn "
-            "(skops) compute labels; faiss-ivf is an index to add rows to, with the centres as its "
-            "lists. By default the format follows from the suffix.",
-        ),
-    ] = None,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    output: str = output_option(
+        ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
+    ),
+    format: Format | None = _FORMAT,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Write a model for other tools.
 
@@ -50,17 +36,15 @@ def export(
         dink export emb.dink.safetensors -o centers.npy
         dink export emb.dink.safetensors -o model.onnx
     """
-    with error_boundary():
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.suffix import by_suffix
-        from dinkcli.models.export import SUFFIXES
-        from dinkcli.models.export import export as export_model
+    from dinkcli.data.atomic import check_target
+    from dinkcli.data.suffix import by_suffix
+    from dinkcli.models.export import SUFFIXES
+    from dinkcli.models.export import export as export_model
 
-        refuse_stream(output, "an export")
-        chosen = format or by_suffix(output, SUFFIXES)
-        check_target(output)
-        model = load_model(model_path)
-        warn_if_unfinished(model, model_path)
-        export_model(model, output, chosen)
-        if not quiet:
-            say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")
+    refuse_stream(output, "an export")
+    chosen = format or by_suffix(output, SUFFIXES)
+    check_target(output)
+    model = load_model(model_path, warns=True)
+    export_model(model, output, chosen)
+    if not quiet:
+        say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

@@ -13,6 +13,8 @@ import typer
 from typer import completion
 from typer.core import TyperCommand, TyperGroup
 
+from dinkcli.cli.console import error_boundary
+
 # The groups, in their order; an option without one stands in the last.
 INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = "Input", "Clusters", "Output", "Expert", "Run"
 SETTINGS: dict[Any, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -54,20 +56,18 @@ class _Readable:
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         groups |= {name: [] for name in (INPUT, CLUSTERS, OUTPUT, EXPERT, RUN)}
         for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is not None:
-                is_argument = parameter.param_type_name == "argument"
-                group = getattr(parameter, "rich_help_panel", None) or RUN
-                groups["Arguments" if is_argument else group].append(record)
+            names, text = parameter.get_help_record(context) or ("", "")
+            is_argument = parameter.param_type_name == "argument"
+            for kind, word in _TYPES.items():
+                names = names.replace(kind, "" if is_argument else word)
+            group = "Arguments" if is_argument else parameter.rich_help_panel or RUN
+            if names:
+                groups[group].append((names.rstrip(), text))
         width = _COLUMN if formatter.width >= _WIDE else _NARROW_COLUMN
         filled = {name: records for name, records in groups.items() if records}
         for name, records in filled.items():
             with formatter.section(name if len(filled) > 1 else "Options"):
-                types = {} if name == "Arguments" else _TYPES
-                rows = [
-                    _row(_plain(names, types), text, width, formatter.width)
-                    for names, text in records
-                ]
+                rows = [_row(*record, width, formatter.width) for record in records]
                 formatter.write_dl(rows, col_max=width)
 
     def format_epilog(self, context: Any, formatter: Any) -> None:
@@ -79,7 +79,11 @@ class _Readable:
 
 
 class Command(_Readable, TyperCommand):
-    """A command whose help groups its options."""
+    """A command whose help groups its options, and whose failures are one clear line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with error_boundary():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -116,13 +120,6 @@ def _row(names: str, text: str, column: int, most: int) -> tuple[str, str]:
         names = names.replace(found[0], "CHOICE")
         text = f"One of {found[1].replace('|', ', ')}. {text}"
     return names.ljust(column), text
-
-
-def _plain(names: str, types: dict[str, str]) -> str:
-    """Names of a parameter with a word for its type, where there is one."""
-    for found in _TYPES:
-        names = names.replace(found, types.get(found, ""))
-    return names.rstrip()
 
 
 def _split(text: str | None) -> tuple[str, str]:

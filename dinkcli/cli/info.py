@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, printable, show_notes, wrapped
+from dinkcli.cli.console import printable, show_notes, wrapped
 from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ _SHOWN_COLUMNS = 12
 
 
 def info(
-    inputs: shared.Inputs,
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    memory: shared.Memory = None,
-    as_json: shared.JsonLine = False,
+    inputs: list[str] = shared.INPUTS,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    memory: str | None = shared.MEMORY,
+    as_json: bool = shared.JSON_LINE,
 ) -> None:
     """Show what the inputs are and how training would read them.
 
@@ -31,21 +31,20 @@ def info(
         dink info emb.parquet
         dink info hf://datasets/NAME/embeddings.parquet
     """
-    with error_boundary():
-        from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.insight.info import describe
+    from dinkcli.data.base import Columns
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.memory import parse_size
+    from dinkcli.insight.info import describe
 
-        limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim, bits=bits))
-        show_notes(data, as_json)
-        found = describe(data, limit)
-        if as_json:
-            typer.echo(json.dumps(found.as_dict()))
-        else:
-            for name, value in _lines(found):
-                typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
+    limit = None if memory is None else parse_size(memory)
+    data = open_inputs(inputs, Columns(column, dim=dim, bits=bits))
+    show_notes(data, as_json)
+    found = describe(data, limit)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+    else:
+        for name, value in _lines(found):
+            typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
 
 
 def _lines(found: Info) -> list[tuple[str, str]]:

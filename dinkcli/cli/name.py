@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, printable, say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import columns_of, open_for
-from dinkcli.cli.options import option
-from dinkcli.cli.paths import check_model_path, load_model
-from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, add_row, new_table, print_json, show
+from dinkcli.cli.console import printable, say
+from dinkcli.cli.options import output_option
+from dinkcli.cli.paths import check_model_path, columns_of, load_model, open_for
+from dinkcli.cli.progress import rows_shown
+from dinkcli.cli.tables import Field, Sheet, print_json, show
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,50 +19,39 @@ if TYPE_CHECKING:
     from dinkcli.insight.names import Named
     from dinkcli.models.model import Model
 
-Result = TypeVar("Result")
-
 
 def name(
-    model_path: shared.ModelPath,
-    inputs: shared.OptionalInputs = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    label_column: shared.LabelColumn = None,
-    labels: shared.Labels = None,
-    names: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "--names",
-            metavar="FILE",
-            help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
-            "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
-        ),
-    ] = None,
-    prompt: Annotated[
-        bool,
-        option(
-            OUTPUT,
-            "--prompt",
-            help="Write on standard output what a language model needs to name the clusters: "
-            "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
-        ),
-    ] = False,
-    output: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Write the named model here; by default the model itself gets the names.",
-        ),
-    ] = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] | None = shared.OPTIONAL_INPUTS,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    label_column: str | None = shared.LABEL_COLUMN,
+    labels: list[str] | None = shared.LABELS,
+    names: str | None = output_option(
+        None,
+        "--names",
+        metavar="FILE",
+        help="Take the names from a file: lines such as '17: name' or '17,name', a name on "
+        "each line, or JSON. - is standard input. Clusters that are not in it keep theirs.",
+    ),
+    prompt: bool = output_option(
+        False,
+        "--prompt",
+        help="Write on standard output what a language model needs to name the clusters: "
+        "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
+    ),
+    output: str | None = output_option(
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the named model here; by default the model itself gets the names.",
+    ),
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
 
@@ -78,86 +65,70 @@ def name(
         dink name emb.dink.safetensors emb.parquet --label-column topic
         dink name emb.dink.safetensors --names answers.txt
     """
-    with error_boundary():
-        from dinkcli.data.atomic import check_target
+    from dinkcli.data.atomic import check_target
 
-        by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
-        if bool(inputs) != (by_texts or by_labels):
-            raise UsageError(
-                "names come from texts or labels of rows: give an INPUT, and --text-column, "
-                "--texts, --label-column or --labels"
-            )
-        if not inputs and names is None:
-            raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
-        if prompt and not by_texts:
-            raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
-        if prompt and names is not None:
-            raise UsageError("--prompt asks for names and --names gives them: use one at a time")
-        model = load_model(model_path, inputs or ())
-        if output is not None:
-            check_model_path(output)
-        check_target(output or model_path)
-        given = {} if names is None else read_names(names, model.n_clusters)
-        if inputs:
-            wanted = columns_of(
-                column, label=label_column, labels=labels, text=text_column, texts=texts
-            )
-            data = open_for(model, inputs, wanted, bad_rows)
-            if by_texts:
-                found = find(model, data, device, quiet or as_json)
-                if prompt:
-                    from dinkcli.insight.names import packet
+    by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
+    if bool(inputs) != (by_texts or by_labels):
+        raise UsageError(
+            "names come from texts or labels of rows: give an INPUT, and --text-column, "
+            "--texts, --label-column or --labels"
+        )
+    if not inputs and names is None:
+        raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
+    if prompt and not by_texts:
+        raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
+    if prompt and names is not None:
+        raise UsageError("--prompt asks for names and --names gives them: use one at a time")
+    model = load_model(model_path, inputs or ())
+    if output is not None:
+        check_model_path(output)
+    check_target(output or model_path)
+    given = {} if names is None else read_names(names, model.n_clusters)
+    if inputs:
+        wanted = columns_of(
+            column, label=label_column, labels=labels, text=text_column, texts=texts
+        )
+        data = open_for(model, inputs, wanted, bad_rows)
+        if by_texts:
+            found = find(model, data, device, quiet or as_json)
+            if prompt:
+                from dinkcli.insight.names import packet
 
-                    sys.stdout.write(packet(found))
-                    return
-                model.names, model.terms = found.names, found.terms
-            if by_labels:
-                from dinkcli.insight.evaluate import names_by_labels
+                sys.stdout.write(packet(found))
+                return
+            model.names, model.terms = found.names, found.terms
+        if by_labels:
+            from dinkcli.insight.evaluate import names_by_labels
 
-                model.names = _named_by(names_by_labels, model, data, device, quiet or as_json)
-        known = model.names or [""] * model.n_clusters
-        model.names = [given.get(j, text) for j, text in enumerate(known)]
-        target = output or model_path
-        model.save(target)
-        if as_json:
-            print_json(
-                [
-                    {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
-                    for j, text in enumerate(model.names)
-                ]
-            )
-            return
-        show_names(model)
-        if not quiet:
-            named = sum(map(bool, model.names))
-            say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
+            with rows_shown(data, quiet or as_json) as shown:
+                model.names = names_by_labels(model, data, device, partial(shown, "naming"))
+    model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
+    target = output or model_path
+    model.save(target)
+    if as_json:
+        print_json(
+            [
+                {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
+                for j, text in enumerate(model.names)
+            ]
+        )
+        return
+    show_names(model)
+    if not quiet:
+        named = sum(map(bool, model.names))
+        say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
 def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.names import find_names
 
-    return _named_by(find_names, model, data, device, quiet)
-
-
-def _named_by(
-    rows: Callable[..., Result], model: Model, data: DataSet, device: str, quiet: bool
-) -> Result:
-    with ProgressLines(quiet) as progress:
-        return rows(
-            model,
-            data,
-            device,
-            on_rows=lambda done: progress.update("naming", done, data.known_rows, "rows"),
-        )
+    with rows_shown(data, quiet) as shown:
+        return find_names(model, data, device, on_rows=partial(shown, "naming"))
 
 
 def read_names(path: str, n_clusters: int) -> dict[int, str]:
-    """The names in a file, by cluster.
-
-    Raises:
-        UsageError: no such file, or no names in it.
-    """
+    """The names in a file, by cluster."""
     from dinkcli.insight.names import parse_names
 
     try:
@@ -174,12 +145,9 @@ def read_names(path: str, n_clusters: int) -> dict[int, str]:
 
 def show_names(model: Model) -> None:
     """A table of names, the largest clusters first."""
-    terms = bool(model.terms)
-    more = [Field("terms", drop=1, text=True)] if terms else []
-    table = new_table(
-        [Field("cluster", "right"), Field("rows", "right"), Field("name", text=True), *more]
-    )
+    terms = Field("terms", drop=1, text=True) if model.terms else None
+    table = Sheet("cluster", "rows", Field("name", text=True), terms)
     for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
-        cells = [str(j), f"{model.cluster_sizes[j]:g}", printable(model.names[j]) or "-"]
-        add_row(table, *cells, *([printable(", ".join(model.terms[j]))] if terms else []))
+        words = ", ".join(model.terms[j]) if model.terms else ""
+        table.add(j, f"{model.cluster_sizes[j]:g}", model.names[j] or "-", words)
     show("clusters by size", table)

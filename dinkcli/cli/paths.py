@@ -1,16 +1,18 @@
-"""Models and outputs by name: what may stand where, and what must not be lost."""
+"""Models, inputs and outputs as commands name them: what may stand where, and what must not be
+lost."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
 from dinkcli.errors import DinkError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -38,9 +40,9 @@ def default_model_path(first_input: str) -> str:
 def check_model_path(path: str) -> None:
     """Raises UsageError for a name that no model should have."""
     refuse_stream(path, "a model")
-    suffix = os.path.splitext(path)[1].removeprefix(".").lower()
+    stem, end = os.path.splitext(path)
+    suffix = end.removeprefix(".").lower()
     if suffix in _OTHERS:
-        stem = os.path.splitext(path)[0]
         raise UsageError(
             f"-o {path}: a model is a .safetensors file, and .{suffix} stands for something else; "
             f"write -o {stem}.safetensors (dink export makes other formats)"
@@ -54,11 +56,8 @@ def refuse_stream(path: str, what: str) -> None:
 
 
 def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
-    """Nobody named this output, so it replaces no model but an earlier one of the same data.
-
-    Raises:
-        UsageError: something else is there.
-    """
+    """Raises UsageError where ``target``, which nobody named, would replace anything but an earlier
+    model of the same data."""
     from dinkcli.models.file import load
 
     if not os.path.exists(target):
@@ -77,31 +76,29 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
         say(f"Note: {target} replaces an earlier model of the same inputs")
 
 
-def load_model(path: str, inputs: Sequence[str] = ()) -> Model:
-    """The model that a command names before its inputs.
-
-    Raises:
-        UsageError: no such file, or data in the place of the model.
-        ModelError: not a dink model, or damaged.
-    """
+def load_model(path: str, inputs: Sequence[str] = (), warns: bool = False) -> Model:
+    """The model that a command names before its inputs; an error says where they are swapped, and
+    where it ``warns``, a line says that the model is a checkpoint."""
     from dinkcli.models.file import load
 
     try:
-        return load(path)
+        model = load(path)
     except (UsageError, ModelError):
         kind = _kind_of_data(path)
         swapped = next((other for other in inputs if _is_model(other)), None)
-        if kind is None and swapped is None:
-            raise
-        if swapped is None:
+        if swapped is not None:
             raise UsageError(
-                f"{path}: {kind}, expected a model made by dink train, which comes before the "
-                "inputs"
+                f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
+                f"inputs: {swapped} {path}"
             ) from None
+        if kind is None:
+            raise
         raise UsageError(
-            f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
-            f"inputs: {swapped} {path}"
+            f"{path}: {kind}, expected a model made by dink train, which comes before the inputs"
         ) from None
+    if warns and model.state is not None:
+        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
+    return model
 
 
 def _is_model(path: str) -> bool:
@@ -129,10 +126,19 @@ def _kind_of_data(path: str) -> str | None:
     return None if reader.format == "safetensors" else f"{reader.format} data"
 
 
-def warn_if_unfinished(model: Model, path: str) -> None:
-    """Says so when a model is a checkpoint."""
-    if model.state is not None:
-        warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
+def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
+    """Inputs that can be read more than once; a stream is spooled."""
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.spool import repeatable
+
+    return repeatable(open_inputs(inputs, wanted, bad_rows))
+
+
+def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
+    """The same, of the dimensions that a model was trained on."""
+    data = open_twice(inputs, model.as_trained(wanted), bad_rows)
+    model.check_features(data.n_features, data.name)
+    return data
 
 
 def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
@@ -141,3 +147,29 @@ def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
     for path in (*(reader.path for reader in data.readers), *beside, *others):
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
             raise UsageError(f"{target}: is an input of this run; choose another output")
+
+
+def columns_of(column: str | None, columns: str | None = None, **options: Any) -> Columns:
+    """The columns to read, from options as they stand on the command line.
+
+    Args:
+        columns: those to carry along, separated by commas.
+        options: the other fields of ``Columns``; of files for each row, None where none are named.
+    """
+    from dinkcli.data.base import Columns
+
+    named = {name: options.pop(name, None) or () for name in ("ids", "labels", "texts")}
+    files: dict[str, Any] = {name: tuple(paths) for name, paths in named.items()}
+    others = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    return Columns(column, others=others, **files, **options)
+
+
+def levels_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--levels``."""
+    try:
+        found = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--levels {text}: one of them is given twice")
+    return found

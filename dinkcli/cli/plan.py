@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, printable, show_notes, warn, wrapped
-from dinkcli.cli.help import CLUSTERS, RUN
-from dinkcli.cli.options import option
+from dinkcli.cli.console import printable, show_notes, warn, wrapped
+from dinkcli.cli.options import clusters_option, run_option
 from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
@@ -31,30 +31,25 @@ _WHAT = {
 
 
 def plan(
-    inputs: shared.Inputs,
-    n_clusters: Annotated[
-        int, option(CLUSTERS, "-k", "--n-clusters", help="How many clusters.", show_default=False)
-    ],
-    device: shared.Device = "auto",
-    processes: Annotated[
-        int,
-        option(
-            RUN,
-            help="How many processes share the rows, each with the power and memory of this "
-            "machine.",
-        ),
-    ] = 1,
-    memory: shared.Memory = None,
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    metric: shared.Metric = "euclidean",
-    refine: shared.Refine = True,
-    n_init: shared.Starts = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = None,
-    as_json: shared.JsonLine = False,
+    inputs: list[str] = shared.INPUTS,
+    n_clusters: int = clusters_option(
+        ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
+    ),
+    device: str = shared.DEVICE,
+    processes: int = run_option(
+        1, help="How many processes share the rows, each with the power and memory of this machine."
+    ),
+    memory: str | None = shared.MEMORY,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    metric: shared.Metric = shared.METRIC,
+    refine: bool = shared.REFINE,
+    n_init: int | None = shared.STARTS,
+    epochs: int | None = shared.EPOCHS,
+    batch_size: int | None = shared.BATCH_SIZE,
+    as_json: bool = shared.JSON_LINE,
 ) -> None:
     """Show what training would take: time, memory, passes.
 
@@ -65,45 +60,44 @@ def plan(
         dink plan emb.npy -k 1000
         dink plan embeddings/ -k 10000 --processes 8 --memory 16GB
     """
-    with error_boundary():
-        begun = time.process_time(), time.monotonic()
-        from dinkcli.data.base import Columns
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.options import TrainOptions
+    begun = time.process_time(), time.monotonic()
+    from dinkcli.data.base import Columns
+    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.memory import parse_size
+    from dinkcli.options import TrainOptions
 
-        options = TrainOptions(
-            n_clusters,
-            metric=metric,
-            refine=refine,
-            n_init=n_init,
-            epochs=epochs,
-            batch_size=batch_size,
-        )
-        limit = None if memory is None else parse_size(memory)
-        data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
-        show_notes(data, as_json)
+    options = TrainOptions(
+        n_clusters,
+        metric=metric,
+        refine=refine,
+        n_init=n_init,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    limit = None if memory is None else parse_size(memory)
+    data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
+    show_notes(data, as_json)
 
-        from dinkcli.planning import plan as core
+    from dinkcli.planning import plan as core
 
-        # What it takes to come here is what it takes a training.
-        startup = begun[0] + time.monotonic() - begun[1]
-        found = core.plan(
-            data, options, device=device, memory=limit, processes=processes, startup=startup
-        )
-        if as_json:
-            typer.echo(json.dumps(found.as_dict()))
-            return
-        for line in _lines(found):
-            typer.echo(wrapped(line, width(), " " * 9))
-        for warning in found.warnings:
-            warn(warning)
+    # What it takes to come here is what it takes a training.
+    startup = begun[0] + time.monotonic() - begun[1]
+    found = core.plan(
+        data, options, device=device, memory=limit, processes=processes, startup=startup
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+        return
+    for line in _lines(found):
+        typer.echo(wrapped(line, width(), " " * 9))
+    for warning in found.warnings:
+        warn(warning)
 
 
 def _lines(plan: Plan) -> list[str]:
     from dinkcli.planning.plan import size_text
 
-    how = "held in memory" if plan.held else f"read {_count(plan.readings)} times"
+    how = "held in memory" if plan.held else f"read {_between(plan.readings)} times"
     each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"
     lines = [
         f"input    {printable(plan.name)}: {plan.rows} rows x {plan.features} features",
@@ -113,11 +107,11 @@ def _lines(plan: Plan) -> list[str]:
     ]
     for phase in plan.phases:
         if phase.rounds.high:
-            what = _WHAT[phase.name].format(rounds=_count(phase.rounds), rows=phase.rows)
-            lines.append(f"{phase.name:8} {_seconds(phase.seconds):22} {what}")
+            what = _WHAT[phase.name].format(rounds=_between(phase.rounds), rows=phase.rows)
+            lines.append(f"{phase.name:8} {_between(phase.seconds, _time):22} {what}")
     lines += [
         "",
-        f"train    {_seconds(plan.seconds):22} {size_text(plan.memory)} of memory{each}",
+        f"train    {_between(plan.seconds, _time):22} {size_text(plan.memory)} of memory{each}",
         f"assign   {_time(plan.assign_seconds):22} {size_text(plan.assign_memory)} of memory{each}",
     ]
     if plan.device_memory is not None:
@@ -130,13 +124,8 @@ def _lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _count(found: Range) -> str:
-    low, typical, high = (f"{value:g}" for value in astuple(found))
-    return typical if low == high else f"{typical} ({low} to {high})"
-
-
-def _seconds(found: Range) -> str:
-    low, typical, high = map(_time, astuple(found))
+def _between(found: Range, text: Callable[[float], str] = "{:g}".format) -> str:
+    low, typical, high = map(text, astuple(found))
     return typical if low == high else f"{typical} ({low} to {high})"
 
 

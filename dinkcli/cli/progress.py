@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from dinkcli.data.dataset import DataSet
 
 _LINE_SECONDS = 1.0  # between two plain lines, at least
 _LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
@@ -27,7 +31,7 @@ class ProgressLines:
         self._task: Any = None
         self._started = self._phase_started = time.monotonic()
         self._phase = ""
-        self._last = 0.0
+        self._next = 0.0  # when a plain line is due
         self._room = 0  # columns for the text
 
     def __enter__(self) -> ProgressLines:
@@ -56,44 +60,42 @@ class ProgressLines:
 
     def update(self, phase: str, done: int, total: int, unit: str, *more: str) -> None:
         """``done`` of ``total`` things are behind us in ``phase``; 0 for a total nobody knows."""
-        if self._quiet:
-            return
         if phase != self._phase:
-            self._phase_started = time.monotonic()
+            self._phase, self._phase_started = phase, time.monotonic()
         share = done / total if total else 0.0
         whole = f" of {total:,}" if total else ""
         left = _time_left(share, self._phase_started)
-        self._show(phase, f"{phase}: {done:,}{whole} {unit}", share, left, *more)
+        self._show(share, f"{phase}: {done:,}{whole} {unit}", left, *more)
 
     def update_share(self, phase: str, share: float, *more: str) -> None:
         """``share`` of the whole command is behind us, all phases together."""
-        if self._quiet:
-            return
-        left = _time_left(share, self._started)
-        self._show(phase, f"{phase}, {share:.0%}", share, left, *more)
+        self._show(share, f"{phase}, {share:.0%}", _time_left(share, self._started), *more)
 
     def details(self, line: str) -> None:
         """A line that stays, above the live one."""
-        if self._quiet:
-            return
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
+        elif not self._quiet:
             say(line)
 
-    def _show(self, phase: str, text: str, share: float, *more: str) -> None:
-        self._phase = phase
-        parts = [part for part in (text, *more) if part]
+    def _show(self, share: float, *texts: str) -> None:
+        parts = [text for text in texts if text]
+        now = time.monotonic()
         if self._bar is not None:
             # What comes last goes first, whole: half a number is worse than none.
             while len(parts) > 1 and len(", ".join(parts)) > self._room:
                 parts.pop()
             self._bar.update(self._task, completed=share, description=", ".join(parts))
-            return
-        now = time.monotonic()
-        if now - self._last >= max(_LINE_SECONDS, _LINE_SHARE * (now - self._started)):
-            self._last = now
+        elif not self._quiet and now >= self._next:
+            self._next = now + max(_LINE_SECONDS, _LINE_SHARE * (now - self._started))
             say(", ".join(parts))
+
+
+@contextmanager
+def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None]]:
+    """Shows how many of the rows are behind us, by phase, as the function it yields is told."""
+    with ProgressLines(quiet) as lines:
+        yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
 
 
 def _time_left(share: float, started: float) -> str:

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import OUTPUT
-from dinkcli.cli.opening import columns_of, open_for
-from dinkcli.cli.options import option
-from dinkcli.cli.paths import load_model, refuse_overwriting, refuse_stream
+from dinkcli.cli.console import say
+from dinkcli.cli.options import output_option
+from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_overwriting, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
 
 def report(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    output: Annotated[
-        str,
-        option(
-            OUTPUT, "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
-        ),
-    ],
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    points: Annotated[
-        int, option(OUTPUT, help="How many rows the map shows at most.", min=1)
-    ] = 50_000,
-    exemplars: shared.Exemplars = 6,
-    projection: Annotated[
-        Literal["neighbours", "pca", "umap"],
-        option(
-            OUTPUT,
-            "--map",
-            help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
-            "the package umap-learn, which takes minutes.",
-        ),
-    ] = "neighbours",
-    title: Annotated[str | None, option(OUTPUT, help="The title of the page.")] = None,
-    seed: Annotated[int, option(OUTPUT, help="The seed by which rows are drawn for the map.")] = 0,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    bad_rows: shared.BadRows = "stop",
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str = output_option(
+        ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
+    ),
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
+    exemplars: int = shared.exemplars_option(6),
+    projection: Literal["neighbours", "pca", "umap"] = output_option(
+        "neighbours",
+        "--map",
+        help="How to draw the map: neighbours near each other, the two main axes (pca), or by "
+        "the package umap-learn, which takes minutes.",
+    ),
+    title: str | None = output_option(None, help="The title of the page."),
+    seed: int = output_option(0, help="The seed by which rows are drawn for the map."),
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Write a page to look at the clusters, which works offline.
 
@@ -53,47 +43,46 @@ def report(
         dink report emb.dink.safetensors emb.npy -o report.html
         dink report emb.dink.safetensors emb.parquet --text-column text -o report.html
     """
-    with error_boundary():
-        started = time.monotonic()
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.extras import check_installed
-        from dinkcli.data.suffix import by_suffix
+    started = time.monotonic()
+    from dinkcli.data.atomic import check_target
+    from dinkcli.data.extras import check_installed
+    from dinkcli.data.suffix import by_suffix
 
-        refuse_stream(output, "a page")
-        check_installed("bokeh", "report", "a report")
-        if projection == "umap":
-            check_installed("umap", "umap", "--map umap")
-        by_suffix(output, {"html": "html"})
-        check_target(output)
-        model = load_model(model_path, inputs)
-        wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
-        data = open_for(model, inputs, wanted, bad_rows)
-        refuse_overwriting(output, data, model_path)
+    refuse_stream(output, "a page")
+    check_installed("bokeh", "report", "a report")
+    if projection == "umap":
+        check_installed("umap", "umap", "--map umap")
+    by_suffix(output, {"html": "html"})
+    check_target(output)
+    model = load_model(model_path, inputs)
+    wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
+    data = open_for(model, inputs, wanted, bad_rows)
+    refuse_overwriting(output, data, model_path)
 
-        from dinkcli.data.atomic import atomic_path
-        from dinkcli.insight.report import gather, page
+    from dinkcli.data.atomic import atomic_path
+    from dinkcli.insight.report import gather, page
 
-        with ProgressLines(quiet) as progress:
-            material = gather(
-                model,
-                data,
-                device,
-                n_points=points,
-                n_exemplars=exemplars,
-                projection=projection,
-                seed=seed,
-                on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
-                on_map=lambda done, total: progress.update("map", done, total, "steps"),
-            )
-        text = page(model, material, title)
-        with (
-            atomic_path(output) as temporary,
-            open(temporary, "w", encoding="utf-8", newline="") as file,
-        ):
-            file.write(text)
-        if not quiet:
-            seconds = time.monotonic() - started
-            size = len(text.encode()) / 1e6
-            left_out = material.quality.bad_rows
-            bad = f", {left_out} bad rows left out" if left_out else ""
-            say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")
+    with ProgressLines(quiet) as progress:
+        material = gather(
+            model,
+            data,
+            device,
+            n_points=points,
+            n_exemplars=exemplars,
+            projection=projection,
+            seed=seed,
+            on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
+            on_map=lambda done, total: progress.update("map", done, total, "steps"),
+        )
+    text = page(model, material, title)
+    with (
+        atomic_path(output) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(text)
+    if not quiet:
+        seconds = time.monotonic() - started
+        size = len(text.encode()) / 1e6
+        left_out = material.quality.bad_rows
+        bad = f", {left_out} bad rows left out" if left_out else ""
+        say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")

@@ -4,72 +4,59 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from dinkcli.assigning.shards import launched
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary
-from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import columns_of
-from dinkcli.cli.options import option
-from dinkcli.cli.shares import one_voice, share_of
+from dinkcli.cli.options import clusters_option
+from dinkcli.cli.paths import columns_of, levels_of
+from dinkcli.cli.together import one_voice
 
 
 def sample(
-    model_path: shared.ModelPath,
-    inputs: shared.Inputs,
-    number: Annotated[
-        int | None, option(CLUSTERS, "-n", "--number", help="How many rows the sample is to have.")
-    ] = None,
-    output: shared.TablePath = None,
-    by: Annotated[
-        Literal["balanced", "proportional", "prototypes", "diverse"],
-        option(
-            CLUSTERS,
-            help="Equal shares of all clusters, shares in proportion to their sizes, or equal "
-            "shares of the rows nearest to their centre, or of rows as unlike each other as they "
-            "come.",
-        ),
-    ] = "balanced",
-    quota: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="FILE",
-            help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
-            'rows, or JSON such as {"0": 10, "7": 5}.',
-        ),
-    ] = None,
-    levels: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="A,B,...",
-            help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
-            "each among its part of 100, and then among clusters.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, option(CLUSTERS, help="The seed of all random draws: the same seed, the same rows.")
-    ] = 0,
-    sample_weight: shared.SampleWeight = None,
-    format: shared.OutputFormat = None,
-    compression: shared.Compression = None,
-    rows_per_file: shared.RowsPerFile = None,
-    shard: shared.JobShard = None,
-    resume: shared.WorkResume = False,
-    id_column: shared.IdColumn = None,
-    ids: shared.Ids = None,
-    columns: shared.CarriedColumns = None,
-    csv_safe: shared.CsvSafe = False,
-    memory: shared.JobMemory = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    dim: shared.Dim = None,
-    bad_rows: shared.BadRows = "stop",
-    json_summary: shared.Json = False,
-    json_file: shared.JsonFile = None,
-    quiet: shared.Quiet = False,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    number: int | None = clusters_option(
+        None, "-n", "--number", help="How many rows the sample is to have."
+    ),
+    output: str | None = shared.TABLE_PATH,
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option(
+        "balanced",
+        help="Equal shares of all clusters, shares in proportion to their sizes, or equal shares "
+        "of the rows nearest to their centre, or of rows as unlike each other as they come.",
+    ),
+    quota: str | None = clusters_option(
+        None,
+        metavar="FILE",
+        help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
+        'rows, or JSON such as {"0": 10, "7": 5}.',
+    ),
+    levels: str | None = clusters_option(
+        None,
+        metavar="A,B,...",
+        help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
+        "each among its part of 100, and then among clusters.",
+    ),
+    seed: int = clusters_option(
+        0, help="The seed of all random draws: the same seed, the same rows."
+    ),
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    compression: shared.Compression = shared.COMPRESSION,
+    rows_per_file: int | None = shared.ROWS_PER_FILE,
+    shard: str | None = shared.JOB_SHARD,
+    resume: bool = shared.WORK_RESUME,
+    id_column: str | None = shared.ID_COLUMN,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    memory: str | None = shared.JOB_MEMORY,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Draw a sample in which all clusters have their share.
 
@@ -80,20 +67,19 @@ def sample(
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
         dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --id-column id
     """
-    with error_boundary(), one_voice(launched()):
+    with one_voice():
         started = time.monotonic()
         from dinkcli.assigning.jobs.asked import SampleOptions
-        from dinkcli.cli.assign_run import levels_of
-        from dinkcli.cli.destination import Destination
-        from dinkcli.cli.jobs import JobRun
+        from dinkcli.cli.jobs import JobDestination, memory_limit
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
-        share = share_of(shard, launched())
-        where = (output, format, compression, csv_safe, rows_per_file, share, resume, json_file)
-        run = JobRun.of(Destination.of(*where, keeps_work=True), memory)
+        run = JobDestination(
+            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+        )
+        limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, id=id_column, ids=ids, columns=columns, dim=dim)
-        model, data = run.open(model_path, inputs, wanted, bad_rows, quiet)
+        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
 
         from dinkcli.assigning.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows
         from dinkcli.assigning.jobs.sample import sample as draw
@@ -102,12 +88,12 @@ def sample(
         n_rows = wanted_rows(options, model.n_clusters)
         run.check(job, COLUMNS, n_rows)
         with run.work(job.identity) as work, run.progress(quiet or json_summary) as show:
-            found = draw(job, work, run.device(device), run.memory, show)
+            found = draw(job, work, run.device(device), limit, show)
             rows_of = partial(sampled_rows, data, found)
             written = run.write(job, COLUMNS, n_rows, n_rows, rows_of)
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
-            **run.about(job, written),
+            **run.about_job(job, written),
             "rows": int(found.sizes.sum()),
             "sample": len(found.rows),
             "by": by,
@@ -121,4 +107,4 @@ def sample(
             f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
             f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
         )
-        run.tell(summary, json_summary, "" if quiet or output is None else sentence)
+        run.tell(summary, sentence, quiet, json_summary)

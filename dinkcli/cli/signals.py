@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 NOTHING_WRITTEN = "Interrupted; nothing was written."
 
 
@@ -25,11 +26,15 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
 
 
+def exit_code(error: BaseException) -> int:
+    """That of a command which ``error`` has interrupted; 130, as for Ctrl-C, unless it says."""
+    return getattr(error, "exit_code", 130)
+
+
 def ignore_signals() -> None:
     """From here on nothing interrupts the end of the command."""
-    for name in _NAMES:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -52,9 +57,8 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
         if ask is None or not ask():
             raise Interrupted(number)
 
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     # A signal that is ignored (SIGHUP under nohup) stays so. Only the main thread may ask for it.
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    before = {n: signal.getsignal(n) for n in _NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
     if threading.current_thread() is not threading.main_thread():
         before = {}
     for number in before:

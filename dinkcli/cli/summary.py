@@ -1,18 +1,19 @@
-"""What ``dink train`` shows: how far it is, and what it found."""
+"""What ``dink train`` shows: how far it is, what it found, and how that differs from before."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from dinkcli.cli.console import printable, say
-from dinkcli.cli.drift import show_drift
+from dinkcli.cli.console import printable, say, say_bad_rows
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.training.step import PHASES
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
-    from dinkcli.models.matching import Matching
+    from dinkcli.models.matching import Drift, Matching
     from dinkcli.models.model import Model
     from dinkcli.training.step import Step
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 _IN_START = {"anneal": (0.0, 0.7), "refine": (0.7, 1.0)}
 _USUAL_PASSES = 4
 _WORTH_SAYING = 5e-4  # of the inertia
+_MOST_LINES = 20  # of clusters that moved
 
 
+@dataclass
 class TrainProgress:
     """Shows the steps that it is called with.
 
@@ -30,16 +33,15 @@ class TrainProgress:
         verbose: also show each step with the figures of the algorithm.
     """
 
-    def __init__(self, lines: ProgressLines, n_rows: int, verbose: bool):
-        self.lines = lines
-        self.n_rows = n_rows
-        self.verbose = verbose
-        self._started = time.monotonic()
-        self._rows = 0
-        self._search = 0.0  # part of the starts in the whole
-        self._at: tuple[str, int, int] = ("", 0, 0)
-        self._first = 0.0
-        self._furthest = 0.0
+    lines: ProgressLines
+    n_rows: int
+    verbose: bool
+    _started: float = field(default_factory=time.monotonic)
+    _rows: int = 0
+    _search: float = 0.0  # part of the starts in the whole
+    _at: tuple[str, int, int] = ("", 0, 0)
+    _first: float = 0.0
+    _furthest: float = 0.0
 
     def __call__(self, step: Step) -> None:
         at = step.phase, step.start, step.search
@@ -118,21 +120,13 @@ def explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def show_summary(
-    model: Model,
-    data: DataSet,
-    matching: Matching | None,
-    match: str | None,
-    seconds: float,
-    verbose: bool,
-) -> None:
-    """The summary for people, and what became of the clusters of the older model ``match``."""
+def show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
+    """The summary for people."""
     metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    if n_bad := model.training["input"]["bad_rows"]:
-        say(f"bad rows left out: {n_bad}")
+    say_bad_rows(model.training["input"]["bad_rows"], False)
     explained = explained_variance(model)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     say(
@@ -156,5 +150,31 @@ def show_summary(
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
-    if matching is not None and match is not None:
-        show_drift(matching, match)
+
+
+def show_drift(matching: Matching, old_path: str) -> None:
+    """Says how many ids were kept, split, vanished and are new, and lists what moved most."""
+    counts = matching.counts()
+    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
+    line = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+    if moved:
+        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
+    say(f"ids of {old_path}: {line}")
+    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
+    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
+    kept.sort(key=lambda d: -(d.relative or 0))
+    shown = [*news, *kept][:_MOST_LINES]
+    if not shown:
+        return
+    say("   id  fate         moved  of gap  continued by")
+    for drift in shown:
+        say(_line(drift))
+    if len(news) + len(kept) > len(shown):
+        say(f"and {len(news) + len(kept) - len(shown)} more; --json lists all")
+
+
+def _line(drift: Drift) -> str:
+    moved = "-" if drift.moved is None else f"{drift.moved:.3g}"
+    relative = "-" if drift.relative is None else f"{drift.relative:.0%}"
+    parts = ", ".join(map(str, drift.parts)) or "-"
+    return f"{drift.id:>5}  {drift.fate:<8}  {moved:>8}  {relative:>6}  {parts}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import CLUSTERS
-from dinkcli.cli.opening import columns_of, open_twice
-from dinkcli.cli.options import option
+from dinkcli.cli.console import say, say_bad_rows
+from dinkcli.cli.options import clusters_option
+from dinkcli.cli.paths import columns_of, open_twice
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, add_row, bar, new_table, print_json, say_result, show
+from dinkcli.cli.tables import Field, Sheet, bar, print_json, say_result, show
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -28,29 +27,26 @@ _NAMED = 20  # clusters in a table
 
 
 def sweep(
-    inputs: shared.Inputs,
-    numbers: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            "-k",
-            "--n-clusters",
-            metavar="RANGE",
-            help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
-            "(every fifth), or a list such as 5,10,20.",
-        ),
-    ] = "2:100",
-    metric: shared.Metric = "euclidean",
-    sample_weight: shared.SampleWeight = None,
-    seed: shared.Seed = 0,
-    device: shared.Device = "auto",
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    column: shared.Column = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    as_json: shared.JsonData = False,
-    quiet: shared.Quiet = False,
+    inputs: list[str] = shared.INPUTS,
+    numbers: str = clusters_option(
+        "2:100",
+        "-k",
+        "--n-clusters",
+        metavar="RANGE",
+        help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
+        "(every fifth), or a list such as 5,10,20.",
+    ),
+    metric: shared.Metric = shared.METRIC,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    seed: int = shared.SEED,
+    device: str = shared.DEVICE,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    column: str | None = shared.COLUMN,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    as_json: bool = shared.JSON_DATA,
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Try many numbers of clusters, and say which one is clear.
 
@@ -59,47 +55,45 @@ def sweep(
         dink sweep emb.parquet -k 10:400 --metric cosine
         dink sweep emb.npy --texts texts.txt
     """
-    with error_boundary():
-        from dinkcli.insight.ranges import parse_numbers
+    from dinkcli.insight.ranges import parse_numbers
 
-        tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
+    tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-        from dinkcli.data.weights import read_weights, weight_column
+    from dinkcli.data.weights import read_weights, weight_column
 
-        weight = weight_column(sample_weight)
-        wanted = columns_of(column, bits=bits, weight=weight, text=text_column, texts=texts)
-        data = open_twice(inputs, wanted, bad_rows)
-        most = data.known_rows // 2
-        if tried[-1] > most and not (quiet or as_json):
-            say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
-        weights = None if sample_weight is None else read_weights(sample_weight, data)
+    weight = weight_column(sample_weight)
+    wanted = columns_of(column, bits=bits, weight=weight, text=text_column, texts=texts)
+    data = open_twice(inputs, wanted, bad_rows)
+    most = data.known_rows // 2
+    if tried[-1] > most and not (quiet or as_json):
+        say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
+    weights = None if sample_weight is None else read_weights(sample_weight, data)
 
-        from dinkcli import api
+    from dinkcli import api
 
-        with ProgressLines(quiet or as_json) as progress:
-            found = api.sweep(
-                data,
-                numbers,
-                metric=metric,
-                seed=seed,
-                device=device,
-                sample_weight=weights,
-                on_step=lambda _, done, total: progress.update(
-                    "trying numbers of clusters", done, total, "tried"
-                ),
-            )
-        named = None
-        if data.columns.text is not None:
-            named = _named(found, data, metric, device, quiet or as_json)
-        if as_json:
-            clusters = {} if named is None else {"clusters": _clusters(named)}
-            print_json(found.as_dict() | clusters)
-        else:
-            _show(found, data.name, between)
-            if named is not None:
-                _show_names(named)
-            if found.bad_rows and not quiet:
-                say(f"bad rows left out: {found.bad_rows}")
+    with ProgressLines(quiet or as_json) as progress:
+        found = api.sweep(
+            data,
+            numbers,
+            metric=metric,
+            seed=seed,
+            device=device,
+            sample_weight=weights,
+            on_step=lambda _, done, total: progress.update(
+                "trying numbers of clusters", done, total, "tried"
+            ),
+        )
+    named = None
+    if data.columns.text is not None:
+        named = _named(found, data, metric, device, quiet or as_json)
+    if as_json:
+        clusters = {} if named is None else {"clusters": _clusters(named)}
+        print_json(found.as_dict() | clusters)
+    else:
+        _show(found, data.name, between)
+        if named is not None:
+            _show_names(named)
+        say_bad_rows(found.bad_rows, quiet)
 
 
 def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Named:
@@ -124,11 +118,11 @@ def _clusters(named: Named) -> list[dict[str, Any]]:
 
 def _show_names(named: Named) -> None:
     clusters = _clusters(named)
-    table = new_table([Field("rows", "right"), Field("share", "right"), Field("about", text=True)])
+    table = Sheet("rows", "share", Field("about", text=True))
     total = max(1, sum(named.sizes))
     for cluster in clusters[:_NAMED]:
         share = f"{cluster['size'] / total:.1%}"
-        add_row(table, cluster["size"], share, cluster["name"] or "-")
+        table.add(cluster["size"], share, cluster["name"] or "-")
     hidden = len(clusters) - _NAMED
     show(
         f"what {len(clusters)} clusters would be about",
@@ -141,28 +135,25 @@ def _show_names(named: Named) -> None:
 def _show(found: Sweep, name: str, between: bool) -> None:
     from dinkcli.insight.recommend import LEAST_EXCESS, LEAST_STABILITY
 
-    table = new_table(
-        [
-            Field("K", "right"),
-            Field("above noise", "right"),
-            Field("", drop=9),
-            Field("stability", "right"),
-            Field("", drop=8),
-            Field("silhouette", "right", drop=3),
-            Field("noise", "right", drop=4),
-            Field("inertia", "right", drop=1),
-        ]
+    table = Sheet(
+        "K",
+        "above noise",
+        Field(drop=9),
+        "stability",
+        Field(drop=8),
+        Field("silhouette", "right", drop=3),
+        Field("noise", "right", drop=4),
+        Field("inertia", "right", drop=1),
     )
     most = max(1e-9, *(c.excess for c in found.candidates))
     shown = _worth_a_row(found) if between else list(found.candidates)
     for c in shown:
         if c is None:
-            add_row(table, "...", *[""] * 7)
+            table.add("...", *[""] * 7)
             continue
         mark = "> " if c.n_clusters == found.n_clusters else ""
         mark = "~ " if not mark and c.n_clusters == found.workable else mark
-        add_row(
-            table,
+        table.add(
             f"{mark}{c.n_clusters}",
             f"{c.excess:.3f}",
             bar(max(0.0, c.excess) / most, _BAR),

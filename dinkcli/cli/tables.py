@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Literal
 
-from dinkcli.cli.console import printable
+from dinkcli.cli.console import printable, terminal_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,10 +37,7 @@ def width() -> int:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or UNLIMITED
-    except (AttributeError, OSError, ValueError):
-        return UNLIMITED
+    return terminal_columns(sys.stdout) or UNLIMITED
 
 
 def console() -> Console:
@@ -59,92 +57,87 @@ class Field:
 
     Attributes:
         heading: above it, or an empty text.
-        justify: "left" or "right".
+        justify: of its cells.
         drop: 0 for a column that always stays; of the others those with the highest number go
             first where a terminal is narrow.
         text: its cells may be shortened.
     """
 
-    heading: str
-    justify: str = "left"
+    heading: str = ""
+    justify: Literal["left", "right"] = "left"
     drop: int = 0
     text: bool = False
 
 
-@dataclass
 class Sheet:
-    """A table before it is known how wide it may be."""
+    """A table before it is known how wide it may be.
 
-    columns: list[Field]
-    headings: bool = True
-    rows: list[list[str]] = field(default_factory=list)
+    Args:
+        columns: a heading alone is one of numbers; None is left out, with its cells.
+        headings: whether they are shown.
+    """
 
-    def fitted(self, room: int) -> Sheet:
+    def __init__(self, *columns: Field | str | None, headings: bool = True):
+        self._shown = [column is not None for column in columns]
+        self._columns = [
+            Field(column, "right") if isinstance(column, str) else column
+            for column in columns
+            if column is not None
+        ]
+        self._headings = headings
+        self._rows: list[list[str]] = []
+
+    def add(self, *cells: object) -> None:
+        """A row of plain text: what comes from files is neither markup nor control codes."""
+        self._rows.append([printable(cell) for cell in compress(cells, self._shown)])
+
+    def fitted(self, room: int) -> Table:
         """The columns that fit, with texts shortened before anything is left out."""
-        columns, needs = list(enumerate(self.columns)), self._needs()
-        while sum(needs[i] for i, _ in columns) + _frame(len(columns)) > room:
-            last = max(columns, key=lambda each: each[1].drop)
-            if last[1].drop == 0:
-                break
-            columns.remove(last)
-        kept = [i for i, _ in columns]
-        spare = room - _frame(len(kept)) - sum(needs[i] for i in kept)
-        limits = {}
-        for i, column in columns:
-            if column.text:
-                more = min(max(0, spare), self._widths()[i] - needs[i])
-                limits[i], spare = needs[i] + more, spare - more
-        rows = [[shortened(row[i], limits.get(i, UNLIMITED)) for i in kept] for row in self.rows]
-        return Sheet([column for _, column in columns], self.headings, rows)
-
-    def least(self) -> int:
-        """Columns of a terminal that it needs at the least, with all of its own."""
-        return sum(self._needs().values()) + _frame(len(self.columns))
-
-    def _needs(self) -> dict[int, int]:
-        """Width of each column, texts as short as they may be."""
-        least = [_LEAST_TEXT if column.text else UNLIMITED for column in self.columns]
-        return {i: min(width, least[i]) for i, width in self._widths().items()}
-
-    def _widths(self) -> dict[int, int]:
-        from rich.cells import cell_len
-
-        heads = [column.heading if self.headings else "" for column in self.columns]
-        return {
-            i: max(map(cell_len, (head, *(row[i] for row in self.rows))))
-            for i, head in enumerate(heads)
-        }
-
-    def table(self) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
+        needs, kept = self._needs(), list(range(len(self._columns)))
+        while (spare := room - _frame(len(kept)) - sum(needs[i] for i in kept)) < 0:
+            last = max(kept, key=lambda i: self._columns[i].drop)
+            if self._columns[last].drop == 0:
+                break
+            kept.remove(last)
         table = Table(
             box=box.SIMPLE_HEAD if _unicode() else box.ASCII2,
-            show_header=self.headings,
+            show_header=self._headings,
             pad_edge=False,
         )
-        for column in self.columns:
+        limits = {}
+        for i in kept:
+            column = self._columns[i]
             # Longer than the terminal after all: on to the next line with it, uncut.
-            table.add_column(column.heading, justify=column.justify, overflow="fold")  # type: ignore[arg-type]
-        for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_column(column.heading, justify=column.justify, overflow="fold")
+            if column.text:
+                more = min(max(0, spare), self._widths()[i] - needs[i])
+                limits[i], spare = needs[i] + more, spare - more
+        for row in self._rows:
+            table.add_row(*(Text(shortened(row[i], limits.get(i, UNLIMITED))) for i in kept))
         return table
+
+    def least(self) -> int:
+        """Columns of a terminal that it needs at the least, with all of its own."""
+        return sum(self._needs()) + _frame(len(self._columns))
+
+    def _needs(self) -> list[int]:
+        """Width of each column, texts as short as they may be."""
+        least = [_LEAST_TEXT if column.text else UNLIMITED for column in self._columns]
+        return list(map(min, least, self._widths()))
+
+    def _widths(self) -> list[int]:
+        from rich.cells import cell_len
+
+        heads = [column.heading if self._headings else "" for column in self._columns]
+        return [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
 
 
 def _frame(n_columns: int) -> int:
     return 3 * n_columns - 1  # edges, and a space on either side of each gap
-
-
-def new_table(columns: Iterable[Field | tuple[str, str]], headings: bool = True) -> Sheet:
-    """An open table; a column may be given as (heading, "left" or "right")."""
-    return Sheet([c if isinstance(c, Field) else Field(*c) for c in columns], headings)
-
-
-def add_row(table: Sheet, *cells: object) -> None:
-    """A row of plain text: what comes from files is neither markup nor control codes."""
-    table.rows.append([printable(cell) for cell in cells])
 
 
 def show(title: str, table: Sheet, *notes: str) -> None:
@@ -153,7 +146,7 @@ def show(title: str, table: Sheet, *notes: str) -> None:
 
     out = console()
     out.print(Text(printable(title), style="bold"))
-    out.print(table.fitted(out.width).table())
+    out.print(table.fitted(out.width))
     for note in filter(None, notes):
         out.print(Text(printable(note)))
     if any(notes):

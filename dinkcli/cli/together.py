@@ -13,16 +13,17 @@ from typing import NoReturn
 
 import typer
 
+from dinkcli.assigning.shards import Shard, launched
 from dinkcli.cli.console import say
-from dinkcli.cli.signals import Interrupted, ignore_signals
-from dinkcli.errors import LostError, UsageError
+from dinkcli.cli.signals import exit_code, ignore_signals
+from dinkcli.errors import DinkError, LostError, UsageError
 from dinkcli.processes.group import Group
 from dinkcli.processes.join import join
 from dinkcli.processes.launcher import world
 
-_SEVERAL = ("train", "assign")
+_SEVERAL = ("train", "assign", "dedup", "sample")
 # For the one that speaks, before the others end; busy machines took more than one.
-GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 3.0
 
 
 def refuse_several(command: str | None) -> None:
@@ -40,12 +41,8 @@ def refuse_several(command: str | None) -> None:
 
 @contextmanager
 def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
-    """The group of this process. When one of them fails, it alone says why and all end.
-
-    Args:
-        device: name of the compute device.
-        advice: how to go on after a process was lost, or an empty text.
-    """
+    """The group of this process. When one of them fails, it alone says why, with ``advice`` on how
+    to go on after a process was lost, and all end."""
 
     def lost(sentence: str | None) -> NoReturn:
         """Runs on the thread that watches, while the command waits for what will never come."""
@@ -70,8 +67,7 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
     except (Exception, KeyboardInterrupt) as error:
         # Whoever started the processes ends all of them by a signal as soon as one has failed.
         ignore_signals()
-        terminated = isinstance(error, Interrupted) and error.exit_code == 128 + signal.SIGTERM
-        if isinstance(error, LostError) or terminated:
+        if isinstance(error, LostError) or exit_code(error) == 128 + signal.SIGTERM:
             sentence = group.explain()
             if sentence is not None:
                 error = LostError(sentence + advice())
@@ -80,10 +76,35 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
         raise error from None
 
 
+def is_silent(share: Shard | None) -> bool:
+    """Whether another process of a launcher speaks for the one that has this share."""
+    return share is not None and share.launched and share.number > 1
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """What is wrong in all processes of a launcher, the first one says alone.
+
+    The others give it the time to do so: a launcher ends all as soon as one has failed. One that
+    is still there after that is alone with its trouble, and says it.
+    """
+    if not is_silent(launched()):
+        yield
+        return
+    try:
+        try:
+            yield
+        except DinkError:
+            time.sleep(_GRACE_SECONDS)
+            raise
+    except KeyboardInterrupt as error:
+        raise typer.Exit(exit_code(error)) from None
+
+
 def leave(code: int) -> NoReturn:
     """Ends this process in silence, a moment after the one that speaks."""
     ignore_signals()
-    time.sleep(GRACE_SECONDS)
+    time.sleep(_GRACE_SECONDS)
     sys.stderr.flush()
     os._exit(code)
 

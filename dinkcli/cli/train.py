@@ -5,130 +5,110 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import error_boundary, say
-from dinkcli.cli.help import CLUSTERS, EXPERT, OUTPUT, RUN
-from dinkcli.cli.opening import columns_of
-from dinkcli.cli.options import option
+from dinkcli.cli.console import say, warn
+from dinkcli.cli.options import clusters_option, expert_option, output_option, run_option
+from dinkcli.cli.paths import columns_of, default_model_path
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.resuming import stopping
-from dinkcli.cli.summary import TrainProgress, show_summary, summary
+from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
 from dinkcli.cli.together import together
+from dinkcli.errors import UsageError
+from dinkcli.options import Interval, TrainOptions
 
 
 def train(
-    inputs: shared.Inputs,
-    n_clusters: Annotated[
-        str,
-        option(
-            CLUSTERS,
-            "-k",
-            "--n-clusters",
-            metavar="INTEGER|auto|clear",
-            help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
-            "if the data speak for one number (dink sweep shows what each is like).",
-            choices="auto clear",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        option(
-            OUTPUT,
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="The model to write. By default it has the name of the first input, and ends in "
-            ".dink.safetensors.",
-        ),
-    ] = None,
-    device: shared.Device = "auto",
-    column: shared.Column = None,
-    init: Annotated[
-        str,
-        option(
-            EXPERT,
-            help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
-            "parquet, a model, a faiss index, or scikit-learn through skops.",
-            choices="kmeans++ random xavier",
-        ),
-    ] = "kmeans++",
-    metric: shared.Metric = "euclidean",
-    temperature: Annotated[
-        str,
-        option(
-            EXPERT,
-            metavar="NUMBER|auto|inf",
-            help="How softly rows belong to clusters while training. auto cools down to 0; a "
-            "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
-            "literal objective, which loses clusters on fixed embeddings.",
-            choices="auto inf 0",
-        ),
-    ] = "auto",
-    dilation: Annotated[
-        float | None,
-        option(
-            EXPERT, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
-        ),
-    ] = None,
-    refine: shared.Refine = True,
-    n_init: shared.Starts = None,
-    sample_weight: shared.SampleWeight = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = None,
-    tol: Annotated[
-        float,
-        option(EXPERT, help="Stop when a pass lowers the inertia by less than this share of it."),
-    ] = 1e-4,
-    seed: shared.Seed = 0,
-    max_size: Annotated[
-        str | None,
-        option(
-            CLUSTERS,
-            metavar="NUMBER|1.2x",
-            help="The most rows that a cluster may have, or how many times the mean. What it costs "
-            "in inertia is said; assign respects it with --max-size too.",
-        ),
-    ] = None,
-    balance: Annotated[
-        bool, option(CLUSTERS, "--balance", help="Clusters of equal size; short for --max-size 1x.")
-    ] = False,
-    match_path: shared.Match = None,
-    text_column: shared.TextColumn = None,
-    texts: shared.Texts = None,
-    dim: shared.Dim = None,
-    bits: shared.Bits = False,
-    bad_rows: shared.BadRows = "stop",
-    memory: shared.Memory = None,
-    checkpoint_every: Annotated[
-        str,
-        option(
-            RUN,
-            metavar="INTERVAL",
-            help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
-            "100steps or 2epochs.",
-        ),
-    ] = "5m",
-    resume: Annotated[
-        str | None,
-        option(
-            RUN,
-            metavar="MODEL|auto",
-            help="Go on exactly where the run that was to make this model stopped, with the same "
-            "inputs and options. auto does so if there is a checkpoint of the output.",
-            choices="auto",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, option(RUN, "--force", help="Resume even if inputs or options have changed.")
-    ] = False,
-    json_summary: shared.Json = False,
-    verbose: shared.Verbose = False,
-    quiet: shared.Quiet = False,
+    inputs: list[str] = shared.INPUTS,
+    n_clusters: str = clusters_option(
+        ...,
+        "-k",
+        "--n-clusters",
+        metavar="INTEGER|auto|clear",
+        help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
+        "if the data speak for one number (dink sweep shows what each is like).",
+        choices="auto clear",
+        show_default=False,
+    ),
+    output: str | None = output_option(
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The model to write. By default it has the name of the first input, and ends in "
+        ".dink.safetensors.",
+    ),
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    init: str = expert_option(
+        "kmeans++",
+        help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
+        "parquet, a model, a faiss index, or scikit-learn through skops.",
+        choices="kmeans++ random xavier",
+    ),
+    metric: shared.Metric = shared.METRIC,
+    temperature: str = expert_option(
+        "auto",
+        metavar="NUMBER|auto|inf",
+        help="How softly rows belong to clusters while training. auto cools down to 0; a "
+        "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
+        "literal objective, which loses clusters on fixed embeddings.",
+        choices="auto inf 0",
+    ),
+    dilation: float | None = expert_option(
+        None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
+    ),
+    refine: bool = shared.REFINE,
+    n_init: int | None = shared.STARTS,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    epochs: int | None = shared.EPOCHS,
+    batch_size: int | None = shared.BATCH_SIZE,
+    tol: float = expert_option(
+        1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
+    ),
+    seed: int = shared.SEED,
+    max_size: str | None = clusters_option(
+        None,
+        metavar="NUMBER|1.2x",
+        help="The most rows that a cluster may have, or how many times the mean. What it costs "
+        "in inertia is said; assign respects it with --max-size too.",
+    ),
+    balance: bool = clusters_option(
+        False, "--balance", help="Clusters of equal size; short for --max-size 1x."
+    ),
+    match_path: str | None = shared.MATCH,
+    text_column: str | None = shared.TEXT_COLUMN,
+    texts: list[str] | None = shared.TEXTS,
+    dim: int | None = shared.DIM,
+    bits: bool = shared.BITS,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    memory: str | None = shared.MEMORY,
+    checkpoint_every: str = run_option(
+        "5m",
+        metavar="INTERVAL",
+        help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
+        "100steps or 2epochs.",
+    ),
+    resume: str | None = run_option(
+        None,
+        metavar="MODEL|auto",
+        help="Go on exactly where the run that was to make this model stopped, with the same "
+        "inputs and options. auto does so if there is a checkpoint of the output.",
+        choices="auto",
+    ),
+    force: bool = run_option(
+        False, "--force", help="Resume even if inputs or options have changed."
+    ),
+    json_summary: bool = shared.JSON,
+    verbose: bool = run_option(
+        False,
+        "--verbose",
+        help="Also show every step with its losses and temperature; with --json, the history.",
+    ),
+    quiet: bool = shared.QUIET,
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
@@ -139,64 +119,75 @@ def train(
         dink train embeddings/*.parquet --column embedding -k auto -o topics.safetensors
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
-    with error_boundary():
-        started = time.monotonic()
-        from dinkcli.cli.paths import default_model_path
-        from dinkcli.cli.train_run import TrainRun, number_or_text
-        from dinkcli.data.weights import weight_column
-        from dinkcli.errors import UsageError
+    started = time.monotonic()
+    if balance and max_size is not None:
+        raise UsageError("--balance is --max-size 1x: give one of them")
+    from dinkcli.cli import train_run as run
+    from dinkcli.data.memory import parse_size
+    from dinkcli.data.weights import read_weights, weight_column
+    from dinkcli.models.model import checkpoint_path
 
-        if balance and max_size is not None:
-            raise UsageError("--balance is --max-size 1x: give one of them")
-        weight = weight_column(sample_weight)
-        options: dict[str, Any] = {
-            "metric": metric,
-            "temperature": number_or_text(temperature),
-            "dilation": dilation,
-            "refine": refine,
-            "n_init": n_init,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "tol": tol,
-            "seed": seed,
-            "max_size": "1x" if balance else max_size,
-        }
-        run = TrainRun(
-            inputs=inputs,
-            target=output or default_model_path(inputs[0]),
-            named=output is not None,
-            n_clusters=n_clusters,
-            options=options,
-            columns=columns_of(
-                column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts
-            ),
-            init=init,
-            device=device,
-            sample_weight=sample_weight,
-            bad_rows=bad_rows,
-            memory=memory,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            force=force,
-            match=match_path,
-        )
-        with together(device, run.advice) as group:
-            speaks = group.rank == 0
-            prepared = run.prepare(group, quiet or not speaks, json_summary)
-            silent = quiet or json_summary or not speaks
-            with stopping(prepared.checkpoints), ProgressLines(silent) as lines:
-                k = prepared.number(
-                    lambda _, done, total: lines.update("choosing K", done, total, "tried")
-                )
-                model = prepared.train(k, TrainProgress(lines, prepared.data.known_rows, verbose))
-        if not speaks:
-            return
-        model, matching = prepared.save(prepared.named(model, silent))
-        seconds = time.monotonic() - started
-        if json_summary:
-            matched = {"match": matching.as_dict()} if matching else {}
-            found = summary(model, run.target, seconds, verbose) | matched
-            say(json.dumps(found), whole=True)
-        elif not quiet:
-            show_summary(model, prepared.data, matching, match_path, seconds, verbose)
-        typer.echo(os.fsencode(run.target))
+    options: dict[str, Any] = {
+        "metric": metric,
+        "temperature": run.number_or_text(temperature),
+        "dilation": dilation,
+        "refine": refine,
+        "n_init": n_init,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "tol": tol,
+        "seed": seed,
+        "max_size": "1x" if balance else max_size,
+    }
+    weight = weight_column(sample_weight)
+    wanted = columns_of(column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts)
+    target = output or default_model_path(inputs[0])
+    checkpoint = checkpoint_path(target)
+    with together(device, partial(run.how_to_go_on, checkpoint)) as group:
+        speaks = group.rank == 0
+        quiet = quiet or not speaks
+        silent = quiet or json_summary
+        k = run.number_of_clusters(n_clusters)
+        checked = TrainOptions(k if isinstance(k, int) else 2, **options)
+        every = Interval.parse(checkpoint_every)
+        limit = None if memory is None else parse_size(memory)
+        named = output is not None
+        data = run.open_data(group, target, named, inputs, wanted, bad_rows, quiet, json_summary)
+        old = run.fitting(match_path, data, checked, k)
+        weights = None if sample_weight is None else read_weights(sample_weight, data)
+
+        from dinkcli import api
+        from dinkcli.training.checkpoint import Checkpoints
+
+        checkpoints = Checkpoints(checkpoint, every, warn if speaks else (lambda text: None), group)
+        if group.alone and not quiet:
+            run.warn_of_literal(checked)
+        with run.stopping(checkpoints), ProgressLines(silent) as lines:
+            model = api.train(
+                data,
+                k,
+                init=init,
+                device=device,
+                sample_weight=weights,
+                memory=limit,
+                on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
+                on_step=TrainProgress(lines, data.known_rows, verbose),
+                checkpoints=checkpoints,
+                resume=run.checkpoint_to_resume(resume, checkpoints),
+                force=force,
+                group=group,
+                **options,
+            )
+    if not speaks:
+        return
+    model, matching = run.save(model, data, old, target, device, silent)
+    checkpoints.discard()
+    seconds = time.monotonic() - started
+    if json_summary:
+        matched = {"match": matching.as_dict()} if matching else {}
+        say(json.dumps(summary(model, target, seconds, verbose) | matched), whole=True)
+    elif not quiet:
+        show_summary(model, data, seconds, verbose)
+        if matching is not None and match_path is not None:
+            show_drift(matching, match_path)
+    typer.echo(os.fsencode(target))

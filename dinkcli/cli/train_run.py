@@ -1,210 +1,100 @@
-"""What ``dink train`` does between reading its options and showing the model."""
+"""What ``dink train`` does between reading its options and showing the model, and how a training
+that stops early is gone on with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
-from dinkcli.cli.console import show_notes, warn
-from dinkcli.cli.resuming import how_to_go_on
-from dinkcli.cli.together import refuse_streams
-from dinkcli.errors import UsageError
+import typer
+
+from dinkcli.cli.console import say, show_notes, warn
+from dinkcli.cli.name import find
+from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
+from dinkcli.cli.together import leave, refuse_streams
+from dinkcli.data.atomic import check_target
+from dinkcli.data.base import Columns
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_inputs
+from dinkcli.data.spool import repeatable
+from dinkcli.errors import StoppedError, UsageError
+from dinkcli.models.file import load
+from dinkcli.models.matching import Matching, check_matchable, match
+from dinkcli.models.model import Model, checkpoint_path
+from dinkcli.options import TrainOptions
+from dinkcli.processes.launcher import world
 
 if TYPE_CHECKING:
-    from dinkcli.data.base import Columns
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.models.matching import Matching
-    from dinkcli.models.model import Model
     from dinkcli.processes.group import Group
     from dinkcli.training.checkpoint import Checkpoints
-    from dinkcli.training.step import Step
 
 
-@dataclass(frozen=True)
-class TrainRun:
-    """One training as it was asked for on the command line.
+Number = int | Literal["auto", "clear"]
 
-    Attributes:
-        target: the model file to write.
+
+def open_data(
+    group: Group,
+    target: str,
+    named: bool,
+    inputs: list[str],
+    wanted: Columns,
+    bad_rows: str,
+    quiet: bool,
+    as_json: bool,
+) -> DataSet:
+    """The rows to train on, and whether the model can be written to ``target`` after it.
+
+    Args:
         named: whether the target was named, or follows from the inputs.
-        n_clusters: K, "auto" or "clear", as text.
-        options: the fields of ``TrainOptions`` but K and init.
-        init: a way of seeding, or a file of centres.
-        checkpoint_every: an ``Interval`` as text.
-        resume: a checkpoint to go on from, "auto" for that of the target if there is one.
-        match: an older model whose ids the clusters take.
-        memory: bytes for the rows, as text.
     """
-
-    inputs: list[str]
-    target: str
-    named: bool
-    n_clusters: str
-    options: dict[str, Any]
-    columns: Columns
-    init: str
-    device: str
-    sample_weight: str | None
-    bad_rows: str
-    memory: str | None
-    checkpoint_every: str
-    resume: str | None
-    force: bool
-    match: str | None
-
-    @property
-    def checkpoint(self) -> str:
-        from dinkcli.models.model import checkpoint_path
-
-        return checkpoint_path(self.target)
-
-    def advice(self) -> str:
-        """What to do when another process of the job was lost."""
-        return how_to_go_on(self.checkpoint)
-
-    def prepare(self, group: Group, quiet: bool, as_json: bool) -> Prepared:
-        """Checks what can be checked before torch is loaded, and opens the inputs.
-
-        Raises:
-            DinkError: what is wrong with options, inputs or output.
-        """
-        from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
-        from dinkcli.data.atomic import check_target
-        from dinkcli.data.inputs import open_inputs
-        from dinkcli.data.memory import parse_size
-        from dinkcli.data.spool import repeatable
-        from dinkcli.data.weights import read_weights
-        from dinkcli.models.file import load
-        from dinkcli.models.matching import check_matchable
-        from dinkcli.options import Interval, TrainOptions
-
-        k = number_of_clusters(self.n_clusters)
-        known = k if isinstance(k, int) else None
-        checked = TrainOptions(known or 2, **self.options)
-        every = Interval.parse(self.checkpoint_every)
-        if group.rank == 0:
-            check_model_path(self.target)
-            check_target(self.target)
-        limit = None if self.memory is None else parse_size(self.memory)
-        if not group.alone:
-            refuse_streams([*self.inputs, *self.columns.texts])
-        data = open_inputs(self.inputs, self.columns, self.bad_rows)
-        for path in (self.target, self.checkpoint):
-            refuse_overwriting(path, data)
-        if group.rank == 0 and not self.named:
-            keep_other_models(self.target, data, quiet or as_json)
-        show_notes(data, quiet)
-        data = repeatable(data)
-        old = None if self.match is None else load(self.match)
-        if old is not None:
-            check_matchable(old, data.n_features, checked.metric, known)
-        if known is not None:
-            checked.check_rows(data.known_rows, data.name)
-        weights = None if self.sample_weight is None else read_weights(self.sample_weight, data)
-
-        from dinkcli.training.checkpoint import Checkpoints
-
-        notify = warn if group.rank == 0 else _say_nothing
-        checkpoints = Checkpoints(self.checkpoint, every, notify, group)
-        if checked.literal and group.alone and not quiet:
-            warn(
-                "at temperature inf the losses see fixed embeddings only through their mean; "
-                "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
-                "to reproduce the paper."
-            )
-        return Prepared(self, k, data, weights, limit, old, checkpoints, group)
+    if group.rank == 0:
+        check_model_path(target)
+        check_target(target)
+    if not group.alone:
+        refuse_streams([*inputs, *wanted.texts])
+    data = open_inputs(inputs, wanted, bad_rows)
+    for path in (target, checkpoint_path(target)):
+        refuse_overwriting(path, data)
+    if group.rank == 0 and not named:
+        keep_other_models(target, data, quiet or as_json)
+    show_notes(data, quiet)
+    return repeatable(data)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A training whose options and inputs are in order."""
-
-    run: TrainRun
-    n_clusters: int | Literal["auto", "clear"]
-    data: DataSet
-    weights: Any
-    memory: int | None
-    old: Model | None
-    checkpoints: Checkpoints
-    group: Group
-
-    def number(self, on_try: Callable[[str, int, int], None]) -> int | Literal["auto", "clear"]:
-        """K; for "auto" the one that a sweep finds clear, or a workable one with a warning.
-
-        What several processes or given centres rule out is left to ``train`` to refuse.
-        """
-        if isinstance(self.n_clusters, int):
-            return self.n_clusters
-        from dinkcli import api
-        from dinkcli.insight.recommend import number_of
-        from dinkcli.options import SEEDINGS
-
-        if not self.group.alone or self.run.init not in SEEDINGS:
-            return self.n_clusters
-        found = api.choose_n_clusters(
-            self.data,
-            device=self.run.device,
-            sample_weight=self.weights,
-            memory=self.memory,
-            on_step=on_try,
-            **self.run.options,
-        )
-        return number_of(found, self.n_clusters, self.data.name, warn)
-
-    def train(
-        self, n_clusters: int | Literal["auto", "clear"], on_step: Callable[[Step], None]
-    ) -> Model:
-        """Trains; calls ``on_step`` after every update of the centres."""
-        from dinkcli import api
-
-        run, resume = self.run, self.run.resume
-        if resume == "auto":
-            here = self.group.rank == 0 and os.path.exists(self.checkpoints.path)
-            resume = self.checkpoints.path if self.group.any(here) else None
-        return api.train(
-            self.data,
-            n_clusters,
-            init=run.init,
-            device=run.device,
-            sample_weight=self.weights,
-            memory=self.memory,
-            on_step=on_step,
-            checkpoints=self.checkpoints,
-            resume=resume,
-            force=run.force,
-            group=self.group,
-            **run.options,
-        )
-
-    def named(self, model: Model, quiet: bool) -> Model:
-        """The model with names for its clusters where there is a column of texts."""
-        if self.data.columns.text is not None:
-            from dinkcli.cli.name import find
-
-            found = find(model, self.data, self.run.device, quiet)
-            model.names, model.terms = found.names, found.terms
-        return model
-
-    def save(self, model: Model) -> tuple[Model, Matching | None]:
-        """Writes the model, with the ids of the older one if there is one; returns both."""
-        from dinkcli.models.matching import match
-
-        matching = None if self.old is None else match(self.old, model)
-        if matching is not None:
-            model = matching.renumber(model)
-        model.save(self.run.target)
-        self.checkpoints.discard()
-        return model, matching
+def fitting(path: str | None, data: DataSet, options: TrainOptions, k: Number) -> Model | None:
+    """The older model at ``path``, whose ids the clusters of a training can take."""
+    known = k if isinstance(k, int) else None
+    old = None if path is None else load(path)
+    if old is not None:
+        check_matchable(old, data.n_features, options.metric, known)
+    if known is not None:
+        options.check_rows(data.known_rows, data.name)
+    return old
 
 
-def number_of_clusters(text: str) -> int | Literal["auto", "clear"]:
-    """K of ``-k``.
+def save(
+    model: Model, data: DataSet, old: Model | None, target: str, device: str, quiet: bool
+) -> tuple[Model, Matching | None]:
+    """Writes the model, with names where there is a column of texts and with the ids of the older
+    one if there is one; returns both."""
+    if data.columns.text is not None:
+        found = find(model, data, device, quiet)
+        model.names, model.terms = found.names, found.terms
+    matching = None if old is None else match(old, model)
+    if matching is not None:
+        model = matching.renumber(model)
+    model.save(target)
+    return model, matching
 
-    Raises:
-        UsageError: neither a number nor auto nor clear.
-    """
+
+def number_of_clusters(text: str) -> Number:
+    """K of ``-k``."""
     if text == "auto":
         return "auto"
     if text == "clear":
@@ -223,5 +113,63 @@ def number_or_text(text: str) -> float | str:
         return text
 
 
-def _say_nothing(text: str) -> None:
-    """For all processes but the first."""
+def checkpoint_to_resume(asked: str | None, checkpoints: Checkpoints) -> str | None:
+    """The checkpoint of ``--resume``; for "auto" that of the target, if there is one."""
+    if asked != "auto":
+        return asked
+    here = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
+    return checkpoints.path if checkpoints.group.any(here) else None
+
+
+def warn_of_literal(options: TrainOptions) -> None:
+    if options.literal:
+        warn(
+            "at temperature inf the losses see fixed embeddings only through their mean; "
+            "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
+            "to reproduce the paper."
+        )
+
+
+@contextmanager
+def stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """The first signal ends the training with a checkpoint, a second one at once."""
+    try:
+        with interruptible(checkpoints.ask_to_stop) as signals:
+            yield
+    except StoppedError as stopped:
+        code = 128 + (signals[0] if signals else signal.SIGTERM)
+        if checkpoints.group.rank > 0:
+            leave(code)
+        if stopped.checkpoint is None:
+            say(NOTHING_WRITTEN)
+        else:
+            say_how_to_resume(stopped.checkpoint)
+        raise typer.Exit(code) from None
+    except Interrupted as error:
+        if not checkpoints.written:
+            raise
+        say_how_to_resume(checkpoints.path)
+        raise typer.Exit(error.exit_code) from None
+
+
+def how_to_go_on(checkpoint: str) -> str:
+    """What to do after another process of the training was lost."""
+    if not os.path.exists(checkpoint):
+        return "; there is no checkpoint yet: start again"
+    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
+
+
+def say_how_to_resume(checkpoint: str) -> None:
+    """The command that goes on, as the shell takes it."""
+    command = sys.argv[1:]
+    if "--resume" in command:
+        where = command.index("--resume")
+        del command[where : where + 2]
+    command = [part for part in command if not part.startswith("--resume=")]
+    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
+    here = world()
+    start = ["dink"]
+    if here.size > 1:
+        several = ["--nproc-per-node", str(here.local_size)]
+        start = ["torchrun", *several, "-m", "dinkcli"]
+    say("  " + shlex.join([*start, *command, "--resume", checkpoint]), whole=True)

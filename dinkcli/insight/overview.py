@@ -84,12 +84,12 @@ def cluster_of(model: Model, text: str) -> int:
     raise UsageError(f"--cluster {text}: may be {some}{more}; give the number")
 
 
-def spreads(model: Model) -> np.ndarray | None:
+def spreads(model: Model) -> np.ndarray:
     """(K,) root mean squared distance of the training rows to their centre; NaN for a cluster
-    without rows. None for a model that does not know it."""
+    without rows, and where the model does not know it."""
     inertia = model.training.get("metrics", {}).get("cluster_inertia")
     if inertia is None or len(inertia) != model.n_clusters:
-        return None
+        return np.full(model.n_clusters, np.nan)
     return root_mean(np.asarray(inertia, np.float64), model.cluster_sizes)
 
 

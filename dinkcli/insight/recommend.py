@@ -91,7 +91,7 @@ def recommend(candidates: Sequence[Candidate], bad_rows: int = 0) -> Sweep:
     return Sweep(list(candidates), None, reason, *workable_number(candidates), bad_rows)
 
 
-def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], None]) -> int:
+def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], object]) -> int:
     """The clear K; where there is none, for "auto" a workable one with a warning.
 
     Raises:

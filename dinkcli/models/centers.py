@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,15 +38,21 @@ def read_centers(path: str) -> np.ndarray:
         raise UsageError(f"{path}: no such file of centres")
     with open(path, "rb") as file:
         start = file.read(9)
-    for is_format, read in _FORMATS:
-        if is_format(start, path):
-            return np.ascontiguousarray(read(path), np.float32)
-    if start[:1] == b"\x80":
+    # Eight bytes of header length, then a JSON object.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
+        found = _safetensors(path)
+    elif start[:2] in (b"Ix", b"Iw"):  # the first of four letters that name the kind of index
+        found = _faiss(path)
+    elif start[:2] == b"PK" and _is_skops(path):
+        found = _skops(path)
+    elif start[:1] == b"\x80":
         raise InputError(
             f"{path}: a pickle, which dink never loads; save the estimator by skops.io.dump, or "
             "its cluster_centers_ by numpy.save"
         )
-    return open_inputs([path]).load()
+    else:
+        return open_inputs([path]).load()
+    return np.ascontiguousarray(found, np.float32)
 
 
 def _safetensors(path: str) -> np.ndarray:
@@ -96,9 +101,9 @@ def _skops(path: str) -> np.ndarray:
                 "save its cluster_centers_ by numpy.save"
             )
         found: Any = skops.load(path)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: cannot be read by skops ({error})") from error
     if hasattr(found, "steps"):
         if any(hasattr(step, "components_") for _, step in found.steps):
@@ -109,25 +114,9 @@ def _skops(path: str) -> np.ndarray:
     return found.cluster_centers_
 
 
-def _is_safetensors(start: bytes, path: str) -> bool:
-    # Eight bytes of header length, then a JSON object.
-    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path)
-
-
-def _is_faiss(start: bytes, path: str) -> bool:
-    return start[:2] in (b"Ix", b"Iw")  # the first of four letters that name the kind of index
-
-
-def _is_skops(start: bytes, path: str) -> bool:
-    # A zip file, as npz is one.
-    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
+def _is_skops(path: str) -> bool:
+    """Whether a file that begins like a zip file, as npz does too, is one of skops."""
+    if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return "schema.json" in archive.namelist()
-
-
-_FORMATS: tuple[tuple[Callable[[bytes, str], bool], Callable[[str], np.ndarray]], ...] = (
-    (_is_safetensors, _safetensors),
-    (_is_faiss, _faiss),
-    (_is_skops, _skops),
-)

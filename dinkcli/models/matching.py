@@ -40,10 +40,6 @@ class Drift:
     relative: float | None
     parts: tuple[int, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self) | {"parts": list(self.parts)}
-
 
 @dataclass(frozen=True)
 class Matching:
@@ -71,7 +67,7 @@ class Matching:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        drift = [entry.as_dict() for entry in self.drift]
+        drift = list(map(asdict, self.drift))
         return {"fingerprint": self.old, **self.counts(), "drift": drift}
 
     def renumber(self, model: Model) -> Model:
@@ -84,10 +80,10 @@ class Matching:
             raise UsageError(f"{self.n_ids} ids for the {model.n_clusters} clusters of the model")
         order = np.argsort(self.ids)
         training = model.training | {"match": {"fingerprint": self.old, **self.counts()}}
-        metrics = dict(training.get("metrics", {}))
+        metrics = training.get("metrics", {})
         if "cluster_inertia" in metrics:
-            metrics["cluster_inertia"] = [metrics["cluster_inertia"][j] for j in order]
-            training["metrics"] = metrics
+            inertia = [metrics["cluster_inertia"][j] for j in order]
+            training["metrics"] = metrics | {"cluster_inertia": inertia}
         return replace(
             model,
             cluster_centers=model.cluster_centers[order],
@@ -103,8 +99,8 @@ class Matching:
         if not (self.old_names or model.names):
             return []
         names = [""] * self.n_ids
-        for j, id_ in enumerate(self.ids.tolist()):
-            names[id_] = model.names[j] if model.names else ""
+        for id_, name in zip(self.ids.tolist(), model.all_names, strict=True):
+            names[id_] = name
         for entry in self.drift:
             if entry.fate in ("kept", "split") and entry.id < len(self.old_names):
                 names[entry.id] = self.old_names[entry.id] or names[entry.id]
@@ -174,18 +170,15 @@ def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, .
     apart = _distances(old.means, old.means)
     np.fill_diagonal(apart, np.inf)
     found = []
-    for id_ in range(max(n_old, n_new)):
+    for id_, scale in enumerate(apart.min(1).tolist()):
         new = np.flatnonzero(ids == id_)
-        if id_ >= n_old:
-            found.append(Drift(id_, "new", None, None, (id_,)))
-            continue
         moved = float(distances[new[0], id_]) if len(new) else None
         parts = tuple(sorted(ids[nearest_old == id_].tolist()))
         fate = "vanished" if id_ not in parts else "split" if len(parts) > 1 else "kept"
-        scale = float(apart[id_].min())
         relative = None if moved is None or not 0 < scale < np.inf else moved / scale
         found.append(Drift(id_, fate, moved, relative, parts))
-    return tuple(found)
+    added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, n_new))
+    return (*found, *added)
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -88,11 +88,21 @@ class Model:
         return self.cluster_centers.shape[1]
 
     @property
+    def all_names(self) -> list[str]:
+        """K names, "" for each cluster without one."""
+        return self.names or [""] * self.n_clusters
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """``map`` and ``origin`` by name, where the metric is "learned"."""
+        if self.map is None or self.origin is None:
+            return {}
+        return {"map": self.map, "origin": self.origin}
+
+    @property
     def means(self) -> np.ndarray:
         """(K, D) float32, the centres in the coordinates of the rows as they are given."""
-        if self.map is None or self.origin is None:
-            return self.cluster_centers
-        return unmapped(self.cluster_centers, self.map, self.origin)
+        return unmapped(self.cluster_centers, **self.maps) if self.maps else self.cluster_centers
 
     @property
     def tree(self) -> list[tuple[int, int, float]]:
@@ -105,11 +115,10 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
-        centers = np.ascontiguousarray(self.cluster_centers, "<f4")
-        text = f"{self.metric} {centers.shape[0]} {centers.shape[1]} ".encode()
-        maps = (part for part in (self.map, self.origin) if part is not None)
-        more = b"".join(np.ascontiguousarray(part, "<f4").tobytes() for part in maps)
-        return hashlib.sha256(text + centers.tobytes() + more).hexdigest()[:16]
+        text = f"{self.metric} {self.n_clusters} {self.n_features} ".encode()
+        numbers = [self.cluster_centers, *self.maps.values()]
+        parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in numbers)
+        return hashlib.sha256(text + b"".join(parts)).hexdigest()[:16]
 
     def head(self) -> DinkClusterHead:
         """A new head with these centres, on the CPU."""
@@ -146,17 +155,11 @@ class Model:
             "temperature": self.temperature,
             "training": self.training | _thinned(self.training.get("history", [])),
         }
-        if self.names:
-            document["names"] = self.names
-        if self.terms:
-            document["terms"] = self.terms
-        tensors: dict[str, np.ndarray] = {
-            "cluster_centers": np.ascontiguousarray(self.cluster_centers, np.float32),
-            "cluster_sizes": np.ascontiguousarray(self.cluster_sizes, np.float64),
-        }
-        if self.map is not None and self.origin is not None:
-            tensors["map"] = np.ascontiguousarray(self.map, np.float32)
-            tensors["origin"] = np.ascontiguousarray(self.origin, np.float32)
+        more = {"names": self.names, "terms": self.terms}
+        document |= {name: texts for name, texts in more.items() if texts}
+        arrays = {"cluster_centers": self.cluster_centers, **self.maps}
+        tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        tensors["cluster_sizes"] = np.ascontiguousarray(self.cluster_sizes, np.float64)
         if self.state is not None:
             document["state"] = self.state.values
             tensors |= {STATE_PREFIX + name: values for name, values in self.state.tensors.items()}

@@ -70,15 +70,8 @@ def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
 def parents_by_id(
     merges: list[Merge], levels: Sequence[int], ids: np.ndarray, n_ids: int
 ) -> dict[str, np.ndarray]:
-    """``level_10`` and the like, with (n_ids,) int32 groups of the ids; -1 for one that no cluster
-    has.
-
-    Args:
-        ids: (K,) of the clusters.
-
-    Raises:
-        UsageError: not 1 to K groups.
-    """
+    """``level_10`` and the like, with (n_ids,) int32 groups of the ids, as ``parents`` gives them
+    for clusters with the ids (K,); -1 for one that no cluster has."""
     found = {}
     for level in levels:
         group = np.full(n_ids, -1, np.int32)

@@ -180,7 +180,7 @@ def test_kills_at_random_moments(tmp_path, digits):
 
 
 def test_the_command_to_go_on_replaces_an_earlier_resume(monkeypatch, capsys):
-    from dinkcli.cli.resuming import say_how_to_resume
+    from dinkcli.cli.train_run import say_how_to_resume
 
     monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "old", "-k", "3"])
     say_how_to_resume("new one")

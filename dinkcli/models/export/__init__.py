@@ -7,6 +7,7 @@ does to them first is inside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import UsageError
@@ -29,7 +30,7 @@ EXPORTERS: dict[str, Callable[[Model, str], None]] = {
     "onnx": onnx.write,
     "pt2": _pt2,
     "faiss": index.write,
-    "faiss-ivf": index.write_ivf,
+    "faiss-ivf": partial(index.write, inverted=True),
     "sklearn": sklearn.write,
 }
 _CENTERS_ALONE = ("npy", "parquet", "csv")
@@ -41,10 +42,7 @@ def export(model: Model, path: str, format: str) -> None:
     """Writes a model to ``path``, whole or not at all.
 
     Args:
-        format: a key of ``EXPORTERS``: npy, parquet, csv and json hold the centres, safetensors
-            the head's state dict; onnx (see ``onnx`` here), pt2 (``torch.export``), faiss (an
-            index) and sklearn (a KMeans, through skops) also compute labels; faiss-ivf is an index
-            with the centres as its lists, for rows to be added to.
+        format: a key of ``EXPORTERS``; the functions there say what each holds.
 
     Raises:
         UsageError: an unknown format, or a place that cannot be written.
@@ -53,7 +51,7 @@ def export(model: Model, path: str, format: str) -> None:
     """
     if format not in EXPORTERS:
         raise UsageError(f"format {format!r}: expected one of {', '.join(EXPORTERS)}")
-    if model.map is not None and format in _CENTERS_ALONE:
+    if model.maps and format in _CENTERS_ALONE:
         raise UsageError(
             f"format {format}: holds centres alone, and the centres of a model with --metric "
             "learned go with its map; export to safetensors or json, which hold both"

@@ -25,12 +25,7 @@ _MOST_BYTES = 1 << 31  # of one protobuf message
 
 
 def write(model: Model, path: str) -> None:
-    """Writes the graph, checked by onnx.
-
-    Raises:
-        ExtraError: onnx is not installed.
-        OutputError: the centres are too large for one ONNX file.
-    """
+    """Writes the graph, checked by onnx."""
     onnx = require("onnx", "onnx", "ONNX export")
     if model.cluster_centers.nbytes + (1 << 20) > _MOST_BYTES:
         raise OutputError(
@@ -64,7 +59,7 @@ def _graph(model: Model, onnx: Any) -> Any:
             node("Div", [rows, "safe_norm"], ["directions"]),
         ]
         rows = "directions"
-    if model.map is not None:
+    if model.maps:
         nodes += [
             node("Sub", [rows, "origin"], ["around"]),
             node("MatMul", ["around", "map"], ["mapped"]),
@@ -116,6 +111,4 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
     }
     if model.metric == "cosine":
         constants["smallest_norm"] = np.float32(1e-12)
-    if model.map is not None and model.origin is not None:
-        constants |= {"map": model.map, "origin": model.origin}
-    return {name: np.asarray(array) for name, array in constants.items()}
+    return {name: np.asarray(array) for name, array in (constants | model.maps).items()}

@@ -48,7 +48,7 @@ def json(model: Model, path: str) -> None:
         "fingerprint": model.fingerprint,
         "cluster_centers": model.cluster_centers.astype(float).tolist(),
     }
-    document |= {name: values.astype(float).tolist() for name, values in _maps(model).items()}
+    document |= {name: values.astype(float).tolist() for name, values in model.maps.items()}
     with open(path, "w", encoding="utf-8") as file:
         json_text.dump(document, file, allow_nan=False)
         file.write("\n")
@@ -56,13 +56,7 @@ def json(model: Model, path: str) -> None:
 
 def safetensors(model: Model, path: str) -> None:
     """The head's state dict alone: loads into any module with a ``cluster_centers`` parameter."""
-    save_file({"cluster_centers": model.cluster_centers, **_maps(model)}, path)
-
-
-def _maps(model: Model) -> dict[str, np.ndarray]:
-    """Of the metric "learned": centres are those of (rows - origin) @ map."""
-    maps = {"map": model.map, "origin": model.origin}
-    return {name: values for name, values in maps.items() if values is not None}
+    save_file({"cluster_centers": model.cluster_centers, **model.maps}, path)
 
 
 def _clusters(model: Model) -> pa.Array:

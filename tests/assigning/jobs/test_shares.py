@@ -83,7 +83,9 @@ def test_launched_processes_share_the_work(rows, tmp_path, job):
             tmp_path,
             command(job, "out", "--json"),
             RANK=str(rank),
+            LOCAL_RANK=str(rank),
             WORLD_SIZE="3",
+            MASTER_ADDR="localhost",
             MADE=str(tmp_path / "made"),
         )
         for rank in range(3)
