@@ -214,9 +214,7 @@ def wrong(data, tmp_path_factory):
     np.save(folder / "same.npy", np.repeat(np.eye(3, 4, dtype=np.float32), 20, axis=0))
 
     def said(arguments):
-        started = time.monotonic()
-        stdout, stderr = several(2, *arguments.split(), folder=folder, code=1)
-        return stdout, stderr, time.monotonic() - started
+        return several(2, *arguments.split(), folder=folder, code=1)
 
     with ThreadPoolExecutor(3) as pool:
         return dict(zip(ERRORS, pool.map(said, ERRORS), strict=True))
@@ -224,8 +222,7 @@ def wrong(data, tmp_path_factory):
 
 @pytest.mark.parametrize("arguments", ERRORS)
 def test_errors_are_told_once(wrong, arguments):
-    stdout, stderr, seconds = wrong[arguments]
-    assert seconds < 30
+    stdout, stderr = wrong[arguments]
     assert stdout == ""
     assert re.match(ERRORS[arguments], stderr), stderr
     assert len(stderr.splitlines()) == 1
