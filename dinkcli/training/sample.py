@@ -31,11 +31,9 @@ from dinkcli.processes.group import SINGLE, Group
 def center_projection(metric: str) -> Callable[[Tensor], Tensor]:
     """What maps means to allowed centres: under cosine those of norm 1 (spherical k-means), where
     a zero mean stays zero."""
-    return partial(torch.nn.functional.normalize, dim=1) if metric == "cosine" else _as_they_are
-
-
-def _as_they_are(centers: Tensor) -> Tensor:
-    return centers
+    if metric == "cosine":
+        return partial(torch.nn.functional.normalize, dim=1)
+    return lambda centers: centers
 
 
 @dataclass
