@@ -75,8 +75,8 @@ class StreamedRows(RowSource):
         return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """All rows are read once, when the bad ones are found, and a shift that was not given is
-        set to the sample's mean. The sample is smaller by the bad rows in it."""
+        """All rows are read once. The first time, the bad ones are counted, and a shift that was
+        not given is set to the sample's mean. The sample is smaller by the bad rows in it."""
         n_rows = self.data.known_rows
         size = min(size, n_rows)
         positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
@@ -96,8 +96,9 @@ class StreamedRows(RowSource):
                 if self.weights is not None:
                     self.weights[start : start + len(rows)][bad] = 0
         if self.group.any(n_bad > 0):
-            self._leave_out(n_bad)
-            self._count()
+            if not self.n_bad:
+                self._leave_out(n_bad)
+                self._count()
             lost = self.group.gather(positions[~good]).sort().values
             size -= len(lost)
             result, weights = result[good], None if weights is None else weights[good]
@@ -108,6 +109,7 @@ class StreamedRows(RowSource):
             self.group.sum_(total)
             mean = (total / size).float()
             self.shift += mean
+            self._finds_shift = False
             result -= mean
         return self._shared(result.to(self.device), weights, positions, size)
 
