@@ -50,12 +50,8 @@ class NearestTwo(NamedTuple):
     second_squared_distances: Tensor
 
 
-class _Ties(NamedTuple):
-    """Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,)."""
-
-    rows: Tensor
-    scores: Tensor
-    limit: Tensor
+# Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,).
+_Ties = tuple[Tensor, Tensor, Tensor]
 
 
 class CenterIndex:
@@ -199,9 +195,9 @@ class CenterIndex:
                 near, limit = self.scorer.two(shifted)
                 tied = ties_of(near, limit)
                 if len(tied):
-                    ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
+                    ties.append((tied + where.start, near.of(tied), limit[tied]))
             self._put(found, where, rows, near.labels, near.seconds)
-            if sum(some.scores.numel() for some in ties) > scores_at_once(z.device):
+            if sum(scores.numel() for _, scores, _ in ties) > scores_at_once(z.device):
                 self._settle(z, ties, found)
                 ties = []
         if ties:

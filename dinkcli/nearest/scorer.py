@@ -93,14 +93,12 @@ class Scorer:
         return near, limit_of(near, self._error(norms))
 
     def short_two(self, rows: Tensor) -> tuple[Two, Tensor]:
-        """The same by a short product; only where there are some to be had."""
+        """The same by a short product, on a CPU that has them."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        if self._on_cpu:
-            product, factors = self._short_product(rows, norms)
-            near = self._best.short_two(product, self._signed)
-            error = self._short_error(rows, norms, factors)
-            return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
-        return self.device_two(rows, True)
+        product, factors = self._short_product(rows, norms)
+        near = self._best.short_two(product, self._signed)
+        error = self._short_error(rows, norms, factors)
+        return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
 
     def device_two(self, rows: Tensor, short: bool) -> tuple[Two, Tensor]:
         """The same away from the CPU, where nothing makes the host wait."""
