@@ -209,22 +209,17 @@ class DinkClustering(
         n_clusters: int,
         seed: int,
     ) -> Model:
+        options = self.get_params(deep=False)
+        del options["n_clusters"], options["random_state"]
+        if not isinstance(self.init, str):
+            options["init"] = np.asarray(self.init, np.float32)
         uniform = (sample_weight == 1).all()
         return api.train(
             np.asarray(X, np.float32),
             n_clusters,
-            init=self.init if isinstance(self.init, str) else np.asarray(self.init, np.float32),
-            device=self.device,
             sample_weight=None if uniform else sample_weight,
-            metric=self.metric,
-            temperature=self.temperature,
-            dilation=self.dilation,
-            refine=self.refine,
-            n_init=self.n_init,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            tol=self.tol,
             seed=seed,
+            **options,
         )
 
     def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:  # noqa: N803

@@ -61,5 +61,5 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
     if n_rows and max_size is not None:
         limit = most_rows(max_size, n_rows, assigner.model.n_clusters)
         centers = torch.from_numpy(assigner.model.cluster_centers).to(assigner.device)
-        labels[rows.good] = labels_within(rows, centers, limit)
+        labels[rows.good] = labels_within(lambda: rows, centers, limit)
     return labels

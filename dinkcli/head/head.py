@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dinkcli.head.objective import dilation_loss, shrink_loss, tempered_shrink_loss
+from dinkcli.head.objective import dilation_loss, tempered_shrink_loss
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.probabilities import Probabilities
 
@@ -77,10 +77,7 @@ class DinkClusterHead(nn.Module):
             raise ValueError("z has no rows; the losses are means over at least one")
         if not temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {temperature}")
-        if math.isinf(temperature):
-            shrink = shrink_loss(z, self.cluster_centers)
-        else:
-            shrink = tempered_shrink_loss(z, self.cluster_centers, temperature)
+        shrink = tempered_shrink_loss(z, self.cluster_centers, temperature)
         return dilation_loss(self.cluster_centers), shrink
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ Shapes: B rows of a chunk, K clusters.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from math import frexp, prod
 from typing import NamedTuple
 
@@ -26,24 +27,23 @@ _SHORT_BITS = 16
 _MOST_SHORT_NUMBERS = 1 << _SHORT_BITS
 
 
-class Scratch:
-    """Memory that chunks use one after the other: fresh pages cost more than what is written to
-    them. On CPUs each thread keeps its own; elsewhere torch does."""
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    _of_thread = threading.local()
 
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
-        if device.type == "cpu":
-            self._kept = self._of_thread.__dict__.setdefault("kept", self._kept)
+_kept = _Kept()
 
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        size = prod(shape)
-        kept = self._kept.get((name, dtype))
-        if kept is None or len(kept) < size:
-            kept = self._kept[name, dtype] = torch.empty(size, dtype=dtype, device=self._device)
-        return kept[:size].view(shape)
+
+def scratch(name: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory on the device of ``like`` that chunks use one after the other: fresh pages cost more
+    than what is written to them. On CPUs each thread keeps its own; elsewhere torch does."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape, dtype=dtype)
+    size, buffers = prod(shape), _kept.buffers
+    if (name, dtype) not in buffers or len(buffers[name, dtype]) < size:
+        buffers[name, dtype] = torch.empty(size, dtype=dtype)
+    return buffers[name, dtype][:size].view(*shape)
 
 
 class Two(NamedTuple):
@@ -94,14 +94,14 @@ class Best:
         seconds.clamp_(max=self.n_clusters - 1)
         return Two(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
 
-    def short_two(self, product: Tensor, scratch: Scratch, signed: bool = False) -> Two:
+    def short_two(self, product: Tensor, signed: bool = False) -> Two:
         """``two`` of bfloat16 scores (K, B), in their memory where they are ``signed``; else they
         are not negative but for rounding."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
             return self.two(product.float(), torch.inf)
         if signed:
-            _turn_negative(product.view(torch.int16), scratch)
-        keys = self._short_keys(product, scratch)
+            _turn_negative(product.view(torch.int16))
+        keys = self._short_keys(product)
         best, labels = _take_lowest(keys, _SHORT_BITS)
         second, seconds = _lowest(keys, _SHORT_BITS)
         if signed:
@@ -121,11 +121,11 @@ class Best:
         keys.bitwise_and_(-1 << self._bits).bitwise_or_(self._numbers)
         return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
 
-    def short_few(self, product: Tensor, number: int, scratch: Scratch) -> Tensor:
+    def short_few(self, product: Tensor, number: int) -> Tensor:
         """The ``number`` M lowest of such scores, the lowest first; centres (M, B)."""
         if self.n_clusters > _MOST_SHORT_NUMBERS:
             return product.topk(number, dim=0, largest=False).indices
-        keys = self._short_keys(product, scratch)
+        keys = self._short_keys(product)
         return torch.stack([_take_lowest(keys, _SHORT_BITS)[1] for _ in range(number)])
 
     def _fits(self, reach: float) -> bool:
@@ -139,9 +139,10 @@ class Best:
         keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
         return torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys), quantum
 
-    def _short_keys(self, product: Tensor, scratch: Scratch) -> Tensor:
+    def _short_keys(self, product: Tensor) -> Tensor:
         """The bits of the scores, which ascend as they do, and below them the numbers."""
-        keys = scratch("keys", tuple(product.shape), torch.int32).copy_(product.view(torch.int16))
+        keys = scratch("keys", product, product.shape, torch.int32)
+        keys.copy_(product.view(torch.int16))
         return torch.add(self._numbers, keys, alpha=1 << _SHORT_BITS, out=keys)
 
 
@@ -158,9 +159,9 @@ def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return best, labels
 
 
-def _turn_negative(bits: Tensor, scratch: Scratch) -> None:
+def _turn_negative(bits: Tensor) -> None:
     """Makes the bits (K, B) int16 of negative numbers ascend as these do, in place."""
-    signs = scratch("signs", tuple(bits.shape), torch.int16)
+    signs = scratch("signs", bits, bits.shape, torch.int16)
     torch.bitwise_right_shift(bits, 15, out=signs)
     bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
 

@@ -20,13 +20,17 @@ def nearest_listed(z: Tensor, centers: Tensor, candidates: Tensor, counts: Tenso
     center = candidates[row, position]
     # Few: where the device has no float64, the CPU has.
     there = z.device if has_float64(z.device) else CPU
-    rows, points = z.to(there), centers.to(there)
     row, center = row.to(there), center.to(there)
-    pairs = max(1, pairs_at_once(there) // z.shape[1])
-    parts = zip(row.split(pairs), center.split(pairs), strict=True)
-    distances = torch.cat([squares_between(rows[r].double(), points[c].double()) for r, c in parts])
+    distances = squares_of_pairs(z.to(there), centers.to(there), row, center)
     least = distances.new_full((len(z),), torch.inf)
     least.scatter_reduce_(0, row, distances, "amin")
     label = torch.where(distances == least[row], center, len(centers))
     result = torch.full((len(z),), len(centers), dtype=torch.int64, device=there)
     return result.scatter_reduce_(0, row, label, "amin").to(z.device)
+
+
+def squares_of_pairs(z: Tensor, centers: Tensor, row: Tensor, center: Tensor) -> Tensor:
+    """Squared distances (P,) float64 of P pairs of a ``row`` of ``z`` and a ``center``."""
+    pairs = max(1, pairs_at_once(z.device) // z.shape[1])
+    parts = zip(row.split(pairs), center.split(pairs), strict=True)
+    return torch.cat([squares_between(z[r].double(), centers[c].double()) for r, c in parts])

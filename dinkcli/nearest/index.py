@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.best import Scratch, ties_of
+from dinkcli.nearest.best import ties_of
 from dinkcli.nearest.device import chunk_rows, scores_at_once
 from dinkcli.nearest.exact import nearest_listed
 from dinkcli.nearest.folded import FoldedScorer
@@ -50,12 +50,8 @@ class NearestTwo(NamedTuple):
     second_squared_distances: Tensor
 
 
-class _Ties(NamedTuple):
-    """Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,)."""
-
-    rows: Tensor
-    scores: Tensor
-    limit: Tensor
+# Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,).
+_Ties = tuple[Tensor, Tensor, Tensor]
 
 
 class CenterIndex:
@@ -65,6 +61,10 @@ class CenterIndex:
         cluster_centers: (K, D), of any floating dtype.
         row_map: where it is given, the centres are among rows under it, and ``labels`` takes rows
             (N, D) as they are. The other methods do not serve then.
+
+    Attributes:
+        shift: (D,) what is subtracted from rows and centres before anything else, or None.
+        largest: the norm of the longest centre as it is computed with.
     """
 
     def __init__(self, cluster_centers: Tensor, row_map: RowMap | None = None):
@@ -75,22 +75,13 @@ class CenterIndex:
             self.scorer = FoldedScorer(cluster_centers, row_map)
         self.centers = self.scorer.centers
         self.dtype = self.scorer.dtype
+        self.shift, self.largest = self.scorer.shift, self.scorer.largest
         self._on_cpu = self.centers.device.type == "cpu"
         self._short_serves = self.scorer.has_short
 
     @property
     def n_clusters(self) -> int:
         return len(self.centers)
-
-    @property
-    def shift(self) -> Tensor | None:
-        """(D,) what is subtracted from rows and centres before anything else."""
-        return self.scorer.shift
-
-    @property
-    def largest(self) -> Tensor:
-        """The norm of the longest centre as it is computed with."""
-        return self.scorer.largest
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
@@ -130,12 +121,11 @@ class CenterIndex:
         taken, and distances are off by the rounding of short products, but for those near 0."""
         if not (self.scorer.has_rough and self.scorer.has_short):
             return self.nearest(z)
-        scratch = Scratch(z.device)
         labels = torch.empty(len(z), dtype=torch.int64)
         distances = torch.empty(len(z), dtype=self.dtype)
         close = [torch.empty(0, dtype=torch.int64)]
-        for where, _, rows in self._shifted(z, scratch):
-            labels[where], distances[where], noise = self.scorer.rough(rows, scratch)
+        for where, _, rows in self._shifted(z):
+            labels[where], distances[where], noise = self.scorer.rough(rows)
             close.append((distances[where] <= noise).nonzero()[:, 0] + where.start)
         again = torch.cat(close)
         labels[again], distances[again] = self.nearest(z[again])
@@ -149,37 +139,31 @@ class CenterIndex:
         ``rough`` where a CPU has them) and, of distances, to 2**-13 or so of them; those that are
         given are exact to float32.
         """
-        find = self.scorer.few
-        if rough and self.scorer.has_rough:
-            find = self.scorer.short_few
-        scratch = Scratch(z.device)
+        find = self.scorer.short_few if rough and self.scorer.has_rough else self.scorer.few
         labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
         distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
-        for where, rows, shifted in self._shifted(z, scratch):
-            labels[:, where] = find(shifted, number, scratch)
+        for where, rows, shifted in self._shifted(z):
+            labels[:, where] = find(shifted, number)
             for label, found in zip(labels[:, where], distances[:, where], strict=True):
-                found[:] = self.scorer.squared_distances_to(rows, label, scratch)
+                found[:] = self.scorer.squared_distances_to(rows, label)
         return labels, distances
 
     def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
         """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
-        scratch = Scratch(z.device)
         found = torch.empty(len(z), dtype=self.dtype, device=z.device)
-        done = 0
         # Away from the CPU memory counts, and this takes none for other centres.
         n_clusters = self.n_clusters if self._on_cpu else 1
         size = chunk_rows(n_clusters, z.shape[1], device=z.device)
-        for rows in z.split(size) if len(z) else ():
-            where = slice(done, done + len(rows))
-            found[where] = self.scorer.squared_distances_to(rows, labels[where], scratch)
-            done = where.stop
+        for start in range(0, len(z), size):
+            where = slice(start, start + size)
+            found[where] = self.scorer.squared_distances_to(z[where], labels[where])
         return found
 
-    def _shifted(self, z: Tensor, scratch: Scratch) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def _shifted(self, z: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Where each chunk of ``z`` (N, D) is, its rows, and these as products want them."""
         start = 0
         for chunk in self.chunks(z) if len(z) else ():
-            yield slice(start, start + len(chunk)), chunk, self.scorer.shifted(chunk, scratch)
+            yield slice(start, start + len(chunk)), chunk, self.scorer.shifted(chunk)
             start += len(chunk)
 
     def _search(
@@ -190,7 +174,6 @@ class CenterIndex:
         if not (self._on_cpu or exact) and len(z):
             return self._search_at_once(z, distances, two, self._short_serves)
         short = self.scorer.has_short and not exact and len(z) >= _SHORT_ROWS
-        scratch = Scratch(z.device)
         found = [
             torch.empty(len(z) if asked else 0, dtype=dtype, device=z.device)
             for asked, dtype in (
@@ -202,19 +185,19 @@ class CenterIndex:
         ]
         doubtful: list[Tensor] = []
         ties: list[_Ties] = []
-        for where, rows, shifted in self._shifted(z, scratch):
+        for where, rows, shifted in self._shifted(z):
             if short:
-                near, limit = self.scorer.short_two(shifted, scratch)
+                near, limit = self.scorer.short_two(shifted)
                 tied = ties_of(near, limit)
                 short = len(tied) <= _MANY * len(rows)
                 doubtful.append(tied + where.start)
             else:
-                near, limit = self.scorer.two(shifted, scratch)
+                near, limit = self.scorer.two(shifted)
                 tied = ties_of(near, limit)
                 if len(tied):
-                    ties.append(_Ties(tied + where.start, near.of(tied), limit[tied]))
+                    ties.append((tied + where.start, near.of(tied), limit[tied]))
             self._put(found, where, rows, near.labels, near.seconds)
-            if sum(some.scores.numel() for some in ties) > scores_at_once(z.device):
+            if sum(scores.numel() for _, scores, _ in ties) > scores_at_once(z.device):
                 self._settle(z, ties, found)
                 ties = []
         if ties:
@@ -226,10 +209,9 @@ class CenterIndex:
     def _search_at_once(self, z: Tensor, distances: bool, two: bool, short: bool) -> list[Tensor]:
         """``_search`` away from the CPU: the host waits once, to learn how many rows are doubtful,
         and again only for these: first without short products, then as a CPU does."""
-        scratch = Scratch(z.device)
         parts = []
         for rows in z.split(self.scorer.rows_at_once(z)):
-            near, limit = self.scorer.device_two(self.scorer.shifted(rows, scratch), short, scratch)
+            near, limit = self.scorer.device_two(self.scorer.shifted(rows), short)
             parts.append((near.labels, near.seconds, near.second <= limit))
         labels, seconds, doubtful = (torch.cat(part) for part in zip(*parts, strict=True))
         found = [labels, seconds[: len(z) if two else 0]]
@@ -239,20 +221,20 @@ class CenterIndex:
         if short and len(where) > _MANY * len(z):
             self._short_serves = False
         if len(where):
-            some = z[where]
-            if short:
-                again = self._search_at_once(some, distances, two, False)
-            else:
-                again = self._search(some, distances, two, exact=True)
-            for values, right in zip(found, again, strict=True):
-                if len(values):
-                    values[where] = right
+            self._look_again(z, where, found, exact=not short)
         return found
 
-    def _look_again(self, z: Tensor, where: Tensor, found: list[Tensor]) -> None:
-        """Replaces what short products have found about the rows ``where``."""
+    def _look_again(
+        self, z: Tensor, where: Tensor, found: list[Tensor], exact: bool = True
+    ) -> None:
+        """Replaces what has been ``found`` about the rows ``where``, from products that are not
+        short, and without ``exact`` away from the CPU."""
         _, second, distances, _ = found
-        again = self._search(z[where], len(distances) > 0, len(second) > 0, exact=True)
+        asked = len(distances) > 0, len(second) > 0
+        if exact:
+            again = self._search(z[where], *asked, exact=True)
+        else:
+            again = self._search_at_once(z[where], *asked, short=False)
         for values, right in zip(found, again, strict=True):
             if len(values):
                 values[where] = right
@@ -266,12 +248,11 @@ class CenterIndex:
         seconds: Tensor,
     ) -> None:
         """Writes what ``_search`` gives about the ``rows`` (B, D)."""
-        scratch = Scratch(rows.device)
         for numbers, target, distances in zip((labels, seconds), found[:2], found[2:], strict=True):
             if len(target):
                 target[where] = numbers
             if len(distances):
-                distances[where] = self.scorer.squared_distances_to(rows, numbers, scratch)
+                distances[where] = self.scorer.squared_distances_to(rows, numbers)
 
     def _settle(self, z: Tensor, ties: list[_Ties], found: list[Tensor]) -> None:
         """Puts labels right, by float64 distances to all centres that may be the nearest."""

@@ -11,7 +11,7 @@ Shapes: N rows, M candidates of each, K clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -28,18 +28,20 @@ _MOST_ROUNDS = 2000  # then more candidates may make it easier
 _HEMMED_IN = 0.01  # of the rows; a centre that is none of their candidates might be better for them
 
 
-def labels_within(blocks: Iterable[Tensor], centers: Tensor, limit: int) -> np.ndarray:
+def labels_within(
+    blocks: Callable[[], Iterable[Tensor]], centers: Tensor, limit: int
+) -> np.ndarray:
     """(N,) int32, the labels of least inertia of which none is there more than ``limit`` times.
 
     Args:
-        blocks: the rows, prepared for the metric; they are iterated over again when more
-            candidates are wanted. N (4 + 8 M) bytes stay in memory.
+        blocks: gives the rows, prepared for the metric; called again when more candidates are
+            wanted. N (4 + 8 M) bytes stay in memory.
         centers: (K, D).
     """
     index, n_clusters = CenterIndex(centers), len(centers)
     number = min(_CANDIDATES, n_clusters)
     while True:
-        found = [index.nearest_few(z, number, rough=False) for z in blocks]
+        found = [index.nearest_few(z, number, rough=False) for z in blocks()]
         candidates = torch.cat([labels.int().cpu() for labels, _ in found], 1).T
         distances = torch.cat([d.float().cpu() for _, d in found], 1).T
         del found

@@ -37,7 +37,9 @@ def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
 
 def largest_value(rows: Tensor) -> float:
     """The largest absolute value in ``rows`` (B, D); 0 without any."""
-    return max(map(abs, _range(rows)))
+    if not rows.numel():
+        return 0.0
+    return max(map(abs, torch.stack(torch.aminmax(rows)).tolist()))  # a GPU is asked once
 
 
 def refuse_underflow(largest: float, name: str) -> None:
@@ -69,10 +71,3 @@ def normalize_(rows: Tensor) -> Tensor:
     exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(dtype), dim=1, keepdim=True)
     rows.copy_(rows.to(dtype) / exact.masked_fill(exact == 0, 1.0))
     return exact
-
-
-def _range(rows: Tensor) -> tuple[float, float]:
-    if not rows.numel():
-        return 0.0, 0.0
-    low, high = torch.stack(torch.aminmax(rows)).tolist()  # a GPU is asked once
-    return low, high

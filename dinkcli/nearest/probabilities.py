@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.common import BELOW, LEAST_TEMPERATURE, TOLERANCE
-from dinkcli.nearest.device import has_float64, pairs_at_once
+from dinkcli.nearest.device import has_float64
+from dinkcli.nearest.exact import squares_of_pairs
 from dinkcli.nearest.index import CenterIndex
 
 # A centre whose exponent lies farther below the best has a probability below 1e-6.
@@ -112,16 +113,6 @@ class Probabilities:
         matters = found[doubtful] > reach[:, None]
         matters.scatter_(1, own[doubtful], True)
         row, center = matters.nonzero().unbind(1)
-        again[row, center] = self._from_coordinates(z[doubtful], row, center)
+        again[row, center] = squares_of_pairs(z[doubtful], self._index.centers, row, center)
         found[doubtful] = self._relative(again, own[doubtful])
         return found
-
-    def _from_coordinates(self, z: Tensor, row: Tensor, center: Tensor) -> Tensor:
-        """Squared distances (M,) float64 of M pairs of a row and a centre."""
-        pairs = max(1, pairs_at_once(z.device) // z.shape[1])
-        centers = self._index.centers
-        parts = [
-            (z[r].double() - centers[c].double()).square().sum(1)
-            for r, c in zip(row.split(pairs), center.split(pairs), strict=True)
-        ]
-        return torch.cat(parts)

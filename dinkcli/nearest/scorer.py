@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.best import Best, Scratch, Two, limit_of
+from dinkcli.nearest.best import Best, Two, limit_of, scratch
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.fused import fused_two, why_not
 from dinkcli.nearest.products import (
@@ -79,30 +79,28 @@ class Scorer:
         self._fused = not self._on_cpu and why_not(device, self.dtype) is None
         self.has_rough = available and self._on_cpu
 
-    def shifted(self, z: Tensor, scratch: Scratch) -> Tensor:
+    def shifted(self, z: Tensor) -> Tensor:
         """Rows (B, D) as the other methods want them."""
         z = z.to(self.dtype)
         if self.shift is None:
             return z
-        return torch.sub(z, self.shift, out=scratch("shifted", z.shape, self.dtype))
+        return torch.sub(z, self.shift, out=scratch("shifted", z, z.shape, self.dtype))
 
-    def two(self, rows: Tensor, scratch: Scratch) -> tuple[Two, Tensor]:
+    def two(self, rows: Tensor) -> tuple[Two, Tensor]:
         """The two best centres of each row, and what the score of the nearest is at most (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        near = self._best.two(self._scores(rows, scratch), self._reach(norms))
+        near = self._best.two(self._scores(rows), self._reach(norms))
         return near, limit_of(near, self._error(norms))
 
-    def short_two(self, rows: Tensor, scratch: Scratch) -> tuple[Two, Tensor]:
-        """The same by a short product; only where there are some to be had."""
+    def short_two(self, rows: Tensor) -> tuple[Two, Tensor]:
+        """The same by a short product, on a CPU that has them."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        if self._on_cpu:
-            product, factors = self._short_product(rows, norms, scratch)
-            near = self._best.short_two(product, scratch, self._signed)
-            error = self._short_error(rows, norms, factors, scratch)
-            return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
-        return self.device_two(rows, True, scratch)
+        product, factors = self._short_product(rows, norms)
+        near = self._best.short_two(product, self._signed)
+        error = self._short_error(rows, norms, factors)
+        return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
 
-    def device_two(self, rows: Tensor, short: bool, scratch: Scratch) -> tuple[Two, Tensor]:
+    def device_two(self, rows: Tensor, short: bool) -> tuple[Two, Tensor]:
         """The same away from the CPU, where nothing makes the host wait."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         error = self._error(norms)
@@ -115,7 +113,7 @@ class Scorer:
                 return found, limit_of(found, error)
             self._fused = False  # and so many scores do not fit
         parts = [
-            self._best.two(self._scores(part, scratch, short), math.inf)[:4]
+            self._best.two(self._scores(part, short), math.inf)[:4]
             for part in rows.split(self.rows_at_once(rows))
         ]
         best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
@@ -127,44 +125,44 @@ class Scorer:
         n_clusters = 1 if self._fused else len(self.centers)
         return chunk_rows(n_clusters, z.shape[1], device=z.device)
 
-    def rough(self, rows: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor, Tensor]:
+    def rough(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest centre of each row and its squared distance, from the scores of a short
         product on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._short_product(rows, norms, scratch)
-        near = self._best.short_two(product, scratch)
+        product, _ = self._short_product(rows, norms)
+        near = self._best.short_two(product)
         return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
-    def few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
+    def few(self, rows: Tensor, number: int) -> Tensor:
         """The ``number`` nearest centres (M, B), the nearest first, but for rounding; the same ones
         whatever the other rows."""
         half_norms = torch.linalg.vecdot(rows, rows).div_(2)
-        return self._best.few(self._scores(rows, scratch), half_norms, number)
+        return self._best.few(self._scores(rows), half_norms, number)
 
-    def short_few(self, rows: Tensor, number: int, scratch: Scratch) -> Tensor:
+    def short_few(self, rows: Tensor, number: int) -> Tensor:
         """The same by a short product on a CPU."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._short_product(rows, norms, scratch)
-        return self._best.short_few(product, number, scratch)
+        product, _ = self._short_product(rows, norms)
+        return self._best.short_few(product, number)
 
     def squared_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """||z_i - c_j||^2, (B, K), in one piece, never negative; and the squared norms of the rows
         as they are computed with, (B,)."""
-        rows = self.shifted(z, Scratch(z.device))
+        rows = self.shifted(z)
         squares = torch.linalg.vecdot(rows, rows)
         with products(rows.device):
             scores = torch.addmm(self._half_norms, rows, self._shifted.T, alpha=-1)
         return scores.mul_(2).add_(squares[:, None]).clamp_(min=0), squares
 
-    def squared_distances_to(self, rows: Tensor, labels: Tensor, scratch: Scratch) -> Tensor:
+    def squared_distances_to(self, rows: Tensor, labels: Tensor) -> Tensor:
         """From ``rows`` (B, D) to the centres ``labels`` (B,), from the coordinates as they came:
         no digits are lost to cancellation, as in scores they can be, nor to a shift."""
-        chosen = scratch("rows", rows.shape, self.dtype)
+        chosen = scratch("rows", rows, rows.shape, self.dtype)
         torch.index_select(self.centers, 0, labels, out=chosen)
         return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
 
-    def _scores(self, rows: Tensor, scratch: Scratch, short: bool = False) -> Tensor:
-        out = scratch("scores", (len(self.centers), len(rows)), self.dtype)
+    def _scores(self, rows: Tensor, short: bool = False) -> Tensor:
+        out = scratch("scores", rows, (len(self.centers), len(rows)), self.dtype)
         with products(rows.device, short):
             half_norms = self._half_norms[:, None]
             return torch.addmm(half_norms, self._shifted, rows.T, alpha=-1, out=out)
@@ -188,30 +186,26 @@ class Scorer:
         eps = torch.finfo(self.dtype).eps * (self.centers.shape[1] + 2)
         return (norms + self.largest).mul_(eps * self.largest)
 
-    def _short_product(
-        self, rows: Tensor, norms: Tensor, scratch: Scratch
-    ) -> tuple[Tensor, Tensor]:
+    def _short_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
 
         Half the squared norms go in as two more columns each, so that it is half the squared
         distance: near centres, for which it is small, lose least by the last rounding.
         """
         n_rows, n_features = rows.shape
-        factors = scratch("factors", (n_rows, n_features + 4), torch.bfloat16)
+        factors = scratch("factors", rows, (n_rows, n_features + 4), torch.bfloat16)
         factors[:, :n_features].copy_(rows)
         half = self._short_offset(norms)
         factors[:, n_features] = half
         factors[:, n_features + 1] = half - factors[:, n_features]
         factors[:, n_features + 2 :] = 1.0
-        product = scratch("product", (len(self.centers), n_rows), torch.bfloat16)
+        product = scratch("product", rows, (len(self.centers), n_rows), torch.bfloat16)
         return torch.mm(self._short_centers, factors.T, out=product), factors
 
-    def _short_error(
-        self, rows: Tensor, norms: Tensor, factors: Tensor, scratch: Scratch
-    ) -> Tensor:
+    def _short_error(self, rows: Tensor, norms: Tensor, factors: Tensor) -> Tensor:
         """Bound (B,) of the error of such scores before the last rounding."""
         n_features = rows.shape[1]
-        rounded = scratch("rows", rows.shape, self.dtype).copy_(factors[:, :n_features])
+        rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, :n_features])
         # 1.01: the rounded centre may be longer than the centre.
         error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
         # Two columns hold a norm to 2**-16.

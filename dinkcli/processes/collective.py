@@ -83,9 +83,6 @@ class Processes(Group):
     def before(self, number: int) -> int:
         return int(self.gather(torch.tensor([number]))[: self.rank].sum())
 
-    def any(self, flag: bool) -> bool:
-        return self.largest(float(flag))[0] > 0
-
     def gather(self, tensor: Tensor) -> Tensor:
         lengths = torch.zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(tensor)

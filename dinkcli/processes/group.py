@@ -56,7 +56,7 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is raised in any process."""
-        return flag
+        return self.largest(float(flag))[0] > 0
 
     def claim(self) -> bool:
         """Whether this process is the one to say why the job fails. The others then end."""

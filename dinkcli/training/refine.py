@@ -154,27 +154,23 @@ def _pair(
     """
     gains, splits = gain.tolist(), candidates.tolist()
     costs, receivers = cost.tolist(), receiver.tolist()
-    cheapest = cost.argsort(stable=True).tolist()
+    cheapest = iter(cost.argsort(stable=True).tolist())
     busy: set[int] = set()
     gone: set[int] = set()
     pairs: list[tuple[int, int]] = []
-    next_cheapest = 0
     for position in gain.argsort(descending=True, stable=True).tolist():
         center = splits[position]
         if len(pairs) == most:
             break
-        if center in busy or center in gone:
+        if center in busy:
             continue
         busy.add(center)
-        while next_cheapest < len(cheapest):
-            removed = cheapest[next_cheapest]
-            if removed not in busy and removed not in gone and receivers[removed] not in gone:
-                break
-            next_cheapest += 1
-        if next_cheapest == len(cheapest) or gains[position] <= costs[removed]:
+        # Who is busy, or counts on a centre that is gone, stays so: nobody is looked at twice.
+        removed = next((c for c in cheapest if c not in busy and receivers[c] not in gone), None)
+        if removed is None or gains[position] <= costs[removed]:
             break
         gone.add(removed)
-        busy.add(receivers[removed])
+        busy |= {removed, receivers[removed]}
         pairs.append((position, removed))
     return pairs
 

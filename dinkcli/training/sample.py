@@ -31,11 +31,9 @@ from dinkcli.processes.group import SINGLE, Group
 def center_projection(metric: str) -> Callable[[Tensor], Tensor]:
     """What maps means to allowed centres: under cosine those of norm 1 (spherical k-means), where
     a zero mean stays zero."""
-    return partial(torch.nn.functional.normalize, dim=1) if metric == "cosine" else _as_they_are
-
-
-def _as_they_are(centers: Tensor) -> Tensor:
-    return centers
+    if metric == "cosine":
+        return partial(torch.nn.functional.normalize, dim=1)
+    return lambda centers: centers
 
 
 @dataclass
@@ -89,15 +87,14 @@ class Sample:
     def __getitem__(self, rows: slice) -> Sample:
         """The rows at consecutive positions; theirs begin at 0."""
         start, stop, _ = rows.indices(self.size)
-        if self.positions is None:
-            weights = None if self.weights is None else self.weights[rows]
-            return Sample(self.z[rows], weights, self.project)
-        ends = torch.tensor([start, stop], device=self.positions.device)
-        first, last = torch.searchsorted(self.positions, ends).tolist()
-        weights = None if self.weights is None else self.weights[first:last]
-        positions = self.positions[first:last] - start
-        z, size = self.z[first:last], stop - start
-        return Sample(z, weights, self.project, self.group, positions, size)
+        positions = None
+        if self.positions is not None:
+            ends = torch.tensor([start, stop], device=self.positions.device)
+            rows = slice(*torch.searchsorted(self.positions, ends).tolist())
+            positions = self.positions[rows] - start
+        weights = None if self.weights is None else self.weights[rows]
+        size = stop - start
+        return Sample(self.z[rows], weights, self.project, self.group, positions, size)
 
     def shuffled(self, order: Tensor) -> Sample:
         """The rows in another order (S,); only where all of them are here."""

@@ -94,15 +94,12 @@ def _draw_up_to(
     copies of them; and the nearest one of each row here (N,)."""
     z = sample.z
     norms = z.square().sum(1)
-    mass = torch.ones_like(norms)
-    labels, distances = (
-        torch.zeros_like(norms, dtype=torch.int64),
-        torch.full_like(norms, torch.inf),
-    )
+    labels = torch.zeros_like(norms, dtype=torch.int64)
+    distances = torch.full_like(norms, torch.inf)
     if len(chosen):
         labels, distances = nearest_seeds(z, norms, sample.at(chosen, z))
-        mass = distances
     while len(chosen) < min(n_clusters, len(sample)):
+        mass = distances if len(chosen) else torch.ones_like(norms)
         cumulative = running_sums(sample.everywhere(sample.weigh(mass)))
         if not cumulative[-1] > 0:
             break
@@ -114,7 +111,6 @@ def _draw_up_to(
         labels = torch.where(nearer, near.labels + len(chosen), labels)
         distances[sample.here(drawn)[1]] = 0.0
         chosen = torch.cat([chosen, drawn])
-        mass = distances
     return chosen, labels
 
 

@@ -82,7 +82,8 @@ class RowSource(ABC):
             self.weights = self.weights[self._first : self._stop]
         self.memory = memory
         self.shift = torch.zeros(self.n_features) if shift is None else shift
-        self._given = shift is not None
+        self._needs_direction = metric == "cosine"  # rows of norm 0 are bad ones
+        self._finds_shift = metric != "cosine" and shift is None
         self.map: RowMap | None = None
         self.n_bad = 0
         self._count()
@@ -128,15 +129,6 @@ class RowSource(ABC):
     def learn(self, matrix: Tensor) -> None:
         """From here on rows are those under the map ``matrix`` (D, D)."""
         self.map = RowMap(torch.zeros_like(matrix[:, 0]), matrix)
-
-    @property
-    def _needs_direction(self) -> bool:
-        """Rows of norm 0 are bad ones."""
-        return self.metric == "cosine"
-
-    @property
-    def _finds_shift(self) -> bool:
-        return self.metric != "cosine" and not self._given
 
     def _draw(
         self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator

@@ -66,27 +66,17 @@ def split(
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
     farthest = sample.farthest(squares, owner, part, m, rows)
-    best: Split | None = None
-    for upper in (
-        _along_axis(part, owner, weight, m, generator, group),
-        row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner],
-    ):
-        found = _two_means(part, owner, weight, total, upper, group)
-        if best is None:
-            best = found
-        else:
-            better = found.gain > best.gain
-            best = Split(
-                torch.where(better, found.gain, best.gain),
-                torch.where(better[:, None], found.low, best.low),
-                torch.where(better[:, None], found.high, best.high),
-            )
-    assert best is not None
-    return Split(
-        best.gain * sizes[candidates] / total,
-        sample.project(mean + best.low),
-        sample.project(mean + best.high),
+    upper = _along_axis(part, owner, weight, m, generator, group)
+    along = _two_means(part, owner, weight, total, upper, group)
+    upper = row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
+    apart = _two_means(part, owner, weight, total, upper, group)
+    better = apart.gain > along.gain
+    low, high = (
+        sample.project(mean + torch.where(better[:, None], second, first))
+        for first, second in ((along.low, apart.low), (along.high, apart.high))
     )
+    gain = torch.where(better, apart.gain, along.gain)
+    return Split(gain * sizes[candidates] / total, low, high)
 
 
 def _judges(

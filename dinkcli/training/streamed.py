@@ -28,7 +28,7 @@ class StreamedRows(RowSource):
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         copies = Copies(self.device)
-        items = self._stored() if self._prepares_there else self._prepared()
+        items = self._read(prepare=not self._prepares_there)
         sent = ((start, copies.send(rows), bad) for start, rows, bad in items)
         ready = read_ahead(sent, depth=1 if copies.overlaps else 2)
         for start, part, bad in islice(ready, first, None):
@@ -46,14 +46,6 @@ class StreamedRows(RowSource):
         """A GPU prepares rows faster, and short ones are sent faster."""
         return self.device.type != "cpu"
 
-    def _stored(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """Like ``_prepared``, but as they are stored, in blocks for a device."""
-        dtype, size = self.data.dtype, sent_rows(self.n_features)
-        for block in self._here.blocks(size, dtype=dtype, nonzero=self._needs_direction):
-            rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
-            bad = None if block.bad is None else torch.from_numpy(block.bad)
-            yield block.start - self._first, rows, bad
-
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
         """Shuffled on two levels (see ``shuffled_windows``)."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -66,13 +58,13 @@ class StreamedRows(RowSource):
         for vectors, numbers in read_ahead(windows, depth=1):
             order = torch.randperm(len(vectors), generator=generator)
             rows, where = torch.from_numpy(vectors), torch.from_numpy(numbers)
-            for part in _split(order, size - held, size):
+            for part in (order[: size - held], *order[size - held :].split(size)):
                 rest.append((rows.index_select(0, part), where[part]))
                 held += len(part)
                 if held == size:
                     yield self._batch(rest)
                     rest, held = [], 0
-        if rest:
+        if held:
             yield self._batch(rest)
 
     def _batch(self, parts: list[tuple[Tensor, Tensor]]) -> Block:
@@ -83,8 +75,8 @@ class StreamedRows(RowSource):
         return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """All rows are read once, when the bad ones are found, and a shift that was not given is
-        set to the sample's mean. The sample is smaller by the bad rows in it."""
+        """All rows are read once. The first time, the bad ones are counted, and a shift that was
+        not given is set to the sample's mean. The sample is smaller by the bad rows in it."""
         n_rows = self.data.known_rows
         size = min(size, n_rows)
         positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
@@ -94,7 +86,7 @@ class StreamedRows(RowSource):
         result = torch.empty(len(chosen), self.n_features)
         good = torch.ones(len(chosen), dtype=torch.bool)
         n_bad = 0
-        for start, rows, bad in read_ahead(self._prepared()):
+        for start, rows, bad in read_ahead(self._read(prepare=True)):
             first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
             here = ascending[first:last] - start
             result[order[first:last]] = rows[here]
@@ -104,8 +96,9 @@ class StreamedRows(RowSource):
                 if self.weights is not None:
                     self.weights[start : start + len(rows)][bad] = 0
         if self.group.any(n_bad > 0):
-            self._leave_out(n_bad)
-            self._count()
+            if not self.n_bad:
+                self._leave_out(n_bad)
+                self._count()
             lost = self.group.gather(positions[~good]).sort().values
             size -= len(lost)
             result, weights = result[good], None if weights is None else weights[good]
@@ -116,22 +109,23 @@ class StreamedRows(RowSource):
             self.group.sum_(total)
             mean = (total / size).float()
             self.shift += mean
+            self._finds_shift = False
             result -= mean
         return self._shared(result.to(self.device), weights, positions, size)
 
-    def _prepared(self) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU."""
-        for block in self._here.blocks(nonzero=self._needs_direction):
-            rows = self._prepare_(_aligned(block.vectors), block.start)
-            start = block.start - self._first
-            yield start, rows, None if block.bad is None else torch.from_numpy(block.bad)
-
-
-def _split(order: Tensor, first: int, size: int) -> Iterator[Tensor]:
-    """``order`` in parts of ``size``, but for the first one."""
-    yield order[:first]
-    for start in range(first, len(order), size):
-        yield order[start : start + size]
+    def _read(self, prepare: bool) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU; rows
+        that are not prepared are as they are stored, in blocks for a device."""
+        size, dtype = None, np.dtype(np.float32)
+        if not prepare:
+            size, dtype = sent_rows(self.n_features), self.data.dtype
+        for block in self._here.blocks(size, dtype=dtype, nonzero=self._needs_direction):
+            if prepare:
+                rows = self._prepare_(_aligned(block.vectors), block.start)
+            else:
+                rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
+            bad = None if block.bad is None else torch.from_numpy(block.bad)
+            yield block.start - self._first, rows, bad
 
 
 def _aligned(vectors: np.ndarray) -> Tensor:

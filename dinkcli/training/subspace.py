@@ -10,7 +10,7 @@ Shapes: N rows, K clusters, D features, Q axes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,8 +51,7 @@ class Subspace:
         axes = axes[:, :number].contiguous()
         with products(axes.device):
             z = whole.z @ axes
-        parts = whole.weights, whole.project, whole.group, whole.positions, whole.size
-        return cls(whole, Sample(z, *parts), axes)
+        return cls(whole, replace(whole, z=z), axes)
 
     @property
     def left(self) -> float:

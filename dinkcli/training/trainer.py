@@ -14,6 +14,7 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from torch import Tensor
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
 from dinkcli.nearest.products import products
-from dinkcli.nearest.sums import Statistics
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.limited import MOST_PASSES, limited_passes, limited_start
@@ -93,24 +93,23 @@ class Trainer:
         options, at = self.options, self.at
         if options.temperature == "auto":
             if not isinstance(at.loop, Passing):
-                if options.metric == LEARNED:
-                    yield from self._follow_neighbours(self.sample)
-                else:
-                    yield from self._best_start(self.sample)
+                search = self._follow_neighbours if options.metric == LEARNED else self._best_start
+                yield from search(self.sample)
                 at.loop = Passing.begin(at.centers)
-            self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
-            yield from self._lloyd(at.loop, 0.0)
-            return
-        if at.loop is None:
+        elif not isinstance(at.loop, Passing | Descending):
             self._seed(self.sample)
             literal = options.literal
             at.loop = Descending.begin(at.centers) if literal else Passing.begin(at.centers)
-        self.__dict__.pop("sample", None)
+        self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
+        temperature = 0.0 if options.temperature == "auto" else float(options.temperature)
         if isinstance(at.loop, Descending):
-            descent = descend(self.rows, options, at, at.loop)
-            yield from self._passes(descent, math.inf)
-        elif isinstance(at.loop, Passing):
-            yield from self._lloyd(at.loop, float(options.temperature))
+            passes = descend(self.rows, options, at, at.loop)
+        else:
+            assert isinstance(at.loop, Passing)
+            passes = Passes(self.rows, options, at, temperature).run(at.loop)
+        for done in passes:
+            yield None if done is None else self._pass_step("pass", done, temperature)
+        yield from self._limit_sizes()
 
     def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
         """Learns the map of the rows from a part of the sample, clustered as it is and averaged
@@ -196,11 +195,12 @@ class Trainer:
             at.centers = space.out_of(loop.centers)
             yield self._step(
                 "anneal",
-                (loop.done, steps),
-                updates_per_report(steps) * size,
-                loop.temperature,
                 mean_inertia + space.left,
-                sample.paper_shrink_loss(at.centers),
+                done=loop.done,
+                total=steps,
+                rows=updates_per_report(steps) * size,
+                temperature=loop.temperature,
+                shrink_loss=sample.paper_shrink_loss(at.centers),
             )
 
     def _refine(self, space: Subspace, loop: Refining) -> Generator[Step, None, Tensor | None]:
@@ -214,27 +214,15 @@ class Trainer:
             at.counts = sizes * (self.rows.total_weight / part.total_weight)
             yield self._step(
                 "refine",
-                (loop.largest - moved, loop.largest),
-                best.rows,
-                0.0,
                 best.inertia / part.total_weight + space.left,
-                space.whole.paper_shrink_loss(at.centers),
+                done=loop.largest - moved,
+                total=loop.largest,
+                rows=best.rows,
+                temperature=0.0,
+                shrink_loss=space.whole.paper_shrink_loss(at.centers),
             )
             labels = best.near.labels if best.rows == len(space.sample) else None
         return labels
-
-    def _passes(self, passes: Iterator[Pass | None], temperature: float) -> Iterator[Step | None]:
-        for done in passes:
-            if done is None:
-                yield None
-                continue
-            position = done.number, done.limit
-            yield self._pass_step(position, temperature, done.found, done.reseeded)
-
-    def _lloyd(self, loop: Passing, temperature: float) -> Iterator[Step | None]:
-        passes = Passes(self.rows, self.options, self.at, temperature)
-        yield from self._passes(passes.run(loop), temperature)
-        yield from self._limit_sizes()
 
     def _limit_sizes(self) -> Iterator[Step]:
         """Passes under the limit of sizes, if there is one. A training that is saved on its way
@@ -248,49 +236,39 @@ class Trainer:
         at = self.at = replace(at)
         if rows.weights is not None or float(at.counts.max()) > limit:
             at.centers = limited_start(rows, at.centers, limit, options.seed, options.tol)
-        passes = limited_passes(rows, at.centers, limit, options.tol)
+        passes = limited_passes(rows.blocks, rows.project, at.centers, limit, options.tol)
         for number, (centers, found) in enumerate(passes):
             at.centers = centers
             at.measured(found)
-            step = self._pass_step((number, MOST_PASSES), 0.0, found)
-            yield replace(step, phase="limit")
+            yield self._pass_step("limit", Pass(number, MOST_PASSES, found), 0.0)
 
-    def _pass_step(
-        self, position: tuple[int, int], temperature: float, found: Statistics, reseeded: int = 0
-    ) -> Step:
-        mean_inertia = found.inertia / self.rows.total_weight
-        shrink = found.paper_shrink_loss(self.at.centers)
-        rows = self.rows.n_rows
-        return self._step("pass", position, rows, temperature, mean_inertia, shrink, reseeded)
+    def _pass_step(self, phase: str, done: Pass, temperature: float) -> Step:
+        return self._step(
+            phase,
+            done.found.inertia / self.rows.total_weight,
+            done=done.number,
+            total=done.limit,
+            rows=self.rows.n_rows,
+            temperature=temperature,
+            shrink_loss=done.found.paper_shrink_loss(self.at.centers),
+            reseeded=done.reseeded,
+        )
 
-    def _step(
-        self,
-        phase: str,
-        position: tuple[int, int],
-        rows: int,
-        temperature: float,
-        mean_inertia: float,
-        shrink: float,
-        reseeded: int = 0,
-    ) -> Step:
+    def _step(self, phase: str, mean_inertia: float, **known: Any) -> Step:
+        """With what is ``known`` about the step, by the names of its fields, and about all."""
         shares = self.at.counts / self.rows.total_weight
         dilation = dilation_loss(self.at.centers).to(shares)
         # All at once: a GPU takes as long for three answers as for thirty.
         dilation_now, smallest, largest = torch.stack([dilation, *shares.aminmax()]).tolist()
         return Step(
             phase=phase,
-            done=position[0],
-            total=position[1],
-            rows=rows,
-            temperature=temperature,
             inertia=mean_inertia * self.rows.total_weight,
             dilation_loss=dilation_now,
-            shrink_loss=shrink,
             smallest=smallest,
             largest=largest,
             start=self.at.start,
-            reseeded=reseeded,
             starts=self._starts,
             search=1 if self.at.plain is None else 2,
             searches=2 if self.options.metric == LEARNED else 1,
+            **known,
         )

@@ -92,6 +92,19 @@ def test_bad_rows_take_no_room(invoke, tmp_path):
     assert json.loads(result.stderr)["cluster_sizes"] == [54] * 4
 
 
+def test_bad_rows_of_a_stream_count_once():
+    # The limit takes a second sample: rows left out for the first one are not left out again.
+    z, _ = uneven()
+    z = np.concatenate([z + 3 + i / 100 for i in range(30)])
+    z[::10] = np.nan
+    for memory in (None, z.nbytes // 4):
+        model = dinkcli.train(z, 4, max_size="1x", memory=memory, bad_rows="skip")
+        assert model.training["input"]["bad_rows"] == len(z) // 10
+        last = model.training["history"][-1]
+        assert last["phase"] == "limit"
+        assert last["largest"] == pytest.approx(0.25)
+
+
 def test_wrong_limits(invoke, tmp_path):
     z, _ = uneven()
     np.save(tmp_path / "x.npy", z)
