@@ -3,8 +3,9 @@ PYTHON ?= python3
 # A fixed torch, so that every machine tests the same one. dink itself takes any from 2.2 on.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# Two workers of two threads each would wait for one another on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two workers of two threads each would wait for one another on two cores. Bytecode is kept even where
+# the environment says otherwise: hundreds of commands are started.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-quick fuzz check bench clean
 

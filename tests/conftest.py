@@ -33,9 +33,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the real command are slow: torch takes a second or two to load in each process."""
+    """Tests of the real command are slow, and so are those of a browser."""
     for item in items:
-        if {"dink", "folder"} & set(getattr(item, "fixturenames", ())):
+        if {"dink", "folder", "open_page"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

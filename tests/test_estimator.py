@@ -93,6 +93,7 @@ def test_partial_fit_weighs_rows():
     assert estimator.cluster_centers_[0, 0] == pytest.approx((1.5 * 4 + 10 * 4) / 8)
 
 
+@pytest.mark.slow
 def test_it_works_in_pipelines_and_searches(blobs):
     z, truth = blobs
     pipeline = make_pipeline(StandardScaler(), DinkClustering(3, random_state=0, device="cpu"))

@@ -11,6 +11,7 @@ SNIPPETS = re.findall(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_snippet(snippet, tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ def complete(*words):
     return subprocess.run(command, env=env, capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_values_complete():
     assert complete("train", "--metric", "") == list(METRICS)
     assert complete("train", "--bad-rows", "s") == ["stop", "skip"]

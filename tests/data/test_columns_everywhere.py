@@ -131,6 +131,7 @@ def test_evaluate(run):
     assert sorted(found["confusion"]["classes"]) == ["topic 0", "topic 1", "topic 2"]
 
 
+@pytest.mark.slow
 def test_report(run, files):
     run("report", "--id-column", "id", "--text-column", "text", "-o", "r.html", "-q", "m")
     page = (files / "r.html").read_text()

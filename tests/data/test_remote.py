@@ -73,6 +73,7 @@ def web(tmp_path, vectors):
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("name", ["x.npy", "x.parquet", "x.csv"])
 def test_http(web, vectors, name):
@@ -129,6 +130,7 @@ def bucket(vectors):
     server.stop()
 
 
+@pytest.mark.slow
 def test_s3(bucket, vectors):
     np.testing.assert_array_equal(open_inputs([bucket("x.npy")]).load(), vectors)
     data = open_inputs([bucket("hive")], Columns(id="part"))

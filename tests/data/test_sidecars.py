@@ -110,6 +110,7 @@ def test_a_file_stands_in_for_a_column(invoke, here, command, options, columns):
     assert found == expected and len(found) > 100
 
 
+@pytest.mark.slow
 def test_train_and_report_take_them(invoke, here):
     for name, arguments in (
         ("a", ("x.parquet", "--text-column", "text")),

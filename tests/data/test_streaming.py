@@ -96,6 +96,7 @@ def clustered(n_clusters=40, per_cluster=500, n_features=16):
     return rows, rng.permutation(rows)
 
 
+@pytest.mark.slow
 def test_a_file_sorted_by_cluster_trains_like_a_shuffled_one(tmp_path):
     found = []
     for rows in clustered():

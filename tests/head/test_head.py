@@ -195,6 +195,7 @@ def test_centres_learn_behind_an_encoder():
     assert head.cluster_centers.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_head_gives_the_same_losses():
     z, _, head = make(16, 3, 4)

@@ -67,6 +67,7 @@ def test_centers_in_the_plane_keep_their_distances():
     assert stress[0] < 0.5 * stress[1]
 
 
+@pytest.mark.slow
 def test_neighbours_stay_near_on_the_map(digits):
     z, _ = digits
     model = dinkcli.train(z, 10, device="cpu", n_init=1)

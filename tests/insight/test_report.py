@@ -392,6 +392,7 @@ def test_fifty_thousand_points(open_page, tmp_path, dink):
     assert errors(driver) == []
 
 
+@pytest.mark.slow
 def test_the_sample_data_are_readable(stdlib_page):
     path, material = stdlib_page
     named = [set(terms) for terms in material.terms]

@@ -22,13 +22,18 @@ def clusters(k, features, rows, seed=0):
     return (centers[labels] + rng.normal(size=(rows, features))).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("k", "features", "rows"), [(3, 8, 600), (10, 16, 2000), (50, 32, 6000)])
+@pytest.mark.parametrize(
+    ("k", "features", "rows"),
+    [(3, 8, 600), (10, 16, 2000), (50, 32, 6000)],
+)
 def test_the_true_number_is_recommended(k, features, rows, seed):
     found = dinkcli.sweep(clusters(k, features, rows, seed), "2:100", seed=seed, device="cpu")
     assert found.n_clusters == k, found.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [2, 10])
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_has_no_clear_number(features, seed):
@@ -87,6 +92,7 @@ def test_cosine_sees_directions():
     assert found.n_clusters == 8
 
 
+@pytest.mark.slow
 def test_train_chooses_by_itself_or_says_that_it_cannot():
     model = dinkcli.train(clusters(10, 16, 1000), "auto", device="cpu")
     assert model.n_clusters == model.training["options"]["n_clusters"] == 10

@@ -48,6 +48,7 @@ def test_labels_are_those_of_float64(short, offset, spread, k):
     np.testing.assert_allclose(near.squared_distances.numpy(), d, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("short", "rtol"), [(False, 2.0**-12), (True, 0.01)])
 def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
     rng = np.random.default_rng(5)
@@ -93,6 +94,7 @@ def test_more_centers_than_numbers_beside_short_scores(k):
     np.testing.assert_allclose(distances[0], exact, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_rough_distances_are_exact_where_they_are_zero():
     rng = np.random.default_rng(6)
     centers = rng.normal(size=(400, 96)).astype(np.float32)

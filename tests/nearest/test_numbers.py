@@ -36,6 +36,7 @@ def fit(z, k=3, **options):
     return dinkcli.train(z, k, device="cpu", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "temperature"),
     [(1e-14, "auto"), (4e16, "auto"), (1e-14, math.inf), (4e16, 0.0), (1, 1e-300), (1, 1e300)],

@@ -59,16 +59,20 @@ def saved(model, path):
     return path.read_bytes()
 
 
+SLOW = pytest.mark.slow
+LITERAL = {"temperature": np.inf, "memory": 1000, "batch_size": 300}
+
+
 @pytest.mark.parametrize(
     ("longest", "options"),
     [
         (90, {}),
-        (90, {"n_init": 3, "metric": "cosine"}),
-        (190, {"n_init": 1, "metric": "learned"}),
-        (190, {"n_init": 1, "metric": "learned", "memory": 1000}),
-        (60, {"memory": 1000, "init": "random", "dilation": 0.1}),
+        pytest.param(90, {"n_init": 3, "metric": "cosine"}, marks=SLOW),
+        pytest.param(190, {"n_init": 1, "metric": "learned"}, marks=SLOW),
+        pytest.param(190, {"n_init": 1, "metric": "learned", "memory": 1000}, marks=SLOW),
+        pytest.param(60, {"memory": 1000, "init": "random", "dilation": 0.1}, marks=SLOW),
         (3, {"temperature": 50.0, "epochs": 5}),
-        (4, {"temperature": np.inf, "epochs": 2, "memory": 1000, "batch_size": 300}),
+        pytest.param(4, LITERAL | {"epochs": 2}, marks=SLOW),
     ],
 )
 def test_resuming_is_exact(digits, tmp_path, longest, options):
@@ -257,6 +261,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(tmp_path,
     assert told and all("no checkpoint" in text and "no such folder" in text for text in told)
 
 
+@pytest.mark.slow
 def test_the_history_in_a_file_is_bounded(tmp_path, blobs):
     model = dinkcli.train(SAMPLES / "digits.npy", 10, device="cpu")
     step = model.training["history"][-1]

@@ -60,6 +60,7 @@ def test_the_map_whitens_what_is_within_clusters():
     np.testing.assert_allclose(found @ found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_it_agrees_better_with_the_digits_than_any_kmeans(model, digits):
     """74 is what the optimum of k-means reaches."""
     rows, labels = digits
@@ -75,6 +76,7 @@ def test_stretched_blobs_are_found():
     assert normalized_mutual_info_score(labels, dinkcli.assign(found, rows)) > 0.95
 
 
+@pytest.mark.slow
 def test_rare_clusters_stay():
     rows, labels = make_blobs(
         [2000, 20, 2000, 20, 200], n_features=8, random_state=5, center_box=(-6, 6)
@@ -84,6 +86,7 @@ def test_rare_clusters_stay():
     assert normalized_mutual_info_score(labels, dinkcli.assign(found, rows)) > 0.99
 
 
+@pytest.mark.slow
 def test_labels_distances_and_probabilities_are_those_under_the_map(model, digits):
     rows, _ = digits
     distances = distances_float64(under_map(model, rows), model.cluster_centers)
@@ -125,6 +128,7 @@ def test_rows_read_anew_and_narrow_rows(digits, tmp_path, memory):
     assert agreement > 0.78
 
 
+@pytest.mark.slow
 def test_weights_count_like_copies(digits):
     rows = digits[0][:600]
     double = np.concatenate([rows, rows[:300]])

@@ -131,6 +131,7 @@ def test_training_on_axes_is_as_good(metric, monkeypatch):
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"refine": False, "n_init": 2}, {"n_init": 3}])
 def test_a_training_on_axes_resumes_exactly(tmp_path, options):
     z = wide(n_rows=800)

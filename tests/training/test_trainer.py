@@ -30,12 +30,14 @@ def labels_of(model, z):
     return dinkcli.assign(model, z, device="cpu")
 
 
+@pytest.mark.slow
 def test_blobs_are_found(blobs):
     z, truth = blobs
     for seed in range(5):
         assert adjusted_rand_score(truth, labels_of(fit(z, 3, seed=seed), z)) == 1
 
 
+@pytest.mark.slow
 def test_it_beats_ten_restarts_of_kmeans_on_digits(digits):
     z, _ = digits
     peer = KMeans(10, n_init=10, random_state=0).fit(z).inertia_
@@ -140,6 +142,7 @@ def test_bad_weights_are_refused(blobs, weights, message):
         fit(blobs[0], 3, sample_weight=weights)
 
 
+@pytest.mark.slow
 def test_the_best_of_several_starts_is_kept(blobs):
     z = blobs[0]
     history = fit(z, 9, n_init=5).training["history"]
@@ -151,6 +154,7 @@ def test_the_best_of_several_starts_is_kept(blobs):
     assert history[-1]["inertia"] <= min(ends) * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_two_starts_that_end_alike_are_enough(blobs):
     """Clusters that any start finds; and rows without any, where more starts are worth while."""
     separated, noise = blobs[0], np.random.default_rng(0).normal(size=(300, 8)).astype("f4")
@@ -211,6 +215,7 @@ def test_tempered_statistics_equal_float64_loops(blobs):
         assert found.inertia == pytest.approx(weights @ d.min(1), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_means_with_dilation_have_a_zero_gradient():
     torch.manual_seed(0)
     z, w = torch.randn(60, 3, dtype=torch.float64), 0.05
@@ -227,6 +232,7 @@ def test_means_with_dilation_have_a_zero_gradient():
     torch.testing.assert_close(c.grad, torch.zeros_like(c), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_no_dilation_weight_makes_centres_fly_away(digits):
     z, _ = digits
     model = fit(z, 10, dilation=1e6)
@@ -235,6 +241,7 @@ def test_no_dilation_weight_makes_centres_fly_away(digits):
     )
 
 
+@pytest.mark.slow
 def test_rows_out_of_memory_give_the_same_quality(digits, tmp_path):
     z, _ = digits
     data = DataSet([ArrayReader(z)])
@@ -258,6 +265,7 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
         np.testing.assert_allclose(sample.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_features", "wide"), [(2, False), (64, True)])
 def test_short_products_serve_where_clusters_are_wide(n_features, wide):
     z = np.random.default_rng(0).uniform(-1, 1, (6000, n_features)).astype(np.float32)

@@ -209,6 +209,7 @@ def test_bad_rows(invoke, cosine, tmp_path):
     assert np.isnan(similarity[[3, 7, 50]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [[], ["--rows-per-file", 300]])
 @pytest.mark.parametrize("stage", ["survey-00000.npz", "rows.bin", "axes.bin", "pairs-000000.npz"])
 def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, parts):
@@ -246,6 +247,7 @@ def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, part
     assert not (tmp_path / "out.work").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(60_000, 32)).astype(np.float32)

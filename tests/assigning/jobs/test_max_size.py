@@ -50,6 +50,7 @@ def test_rows_that_are_the_same_part(one_thread):
     assert np.bincount(labels).tolist() == [25, 25, 25, 25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("options", [["--max-size", "1.2x"], ["--max-size", 44], ["--balance"]])
 def test_train_and_assign(invoke, tmp_path, metric, options):
@@ -92,6 +93,7 @@ def test_bad_rows_take_no_room(invoke, tmp_path):
     assert json.loads(result.stderr)["cluster_sizes"] == [54] * 4
 
 
+@pytest.mark.slow
 def test_bad_rows_of_a_stream_count_once():
     # The limit takes a second sample: rows left out for the first one are not left out again.
     z, _ = uneven()
@@ -122,6 +124,7 @@ def test_wrong_limits(invoke, tmp_path):
         assert message in invoke(*arguments, code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_training_beats_exact_passes_from_the_free_centres(one_thread, seed):
     """Lloyd's algorithm with the Hungarian method in place of nearest centres."""

@@ -127,6 +127,7 @@ def test_prototypes_are_the_nearest(invoke, data):
     assert (found["probability"] == 1).all()
 
 
+@pytest.mark.slow
 def test_diverse_rows_are_farther_apart_than_others(invoke, tmp_path):
     from sklearn.cluster import kmeans_plusplus
 
