@@ -108,7 +108,7 @@ class DinkClustering(
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:  # noqa: N803
+    def fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:
         """Trains on ``X`` (N, D); ``y`` is ignored, ``sample_weight`` is (N,).
 
         Raises:
@@ -118,7 +118,7 @@ class DinkClustering(
         self._fit(X, sample_weight)
         return self
 
-    def partial_fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:  # noqa: N803
+    def partial_fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:
         """Moves the centres by one batch ``X`` (B, D); the first call trains on its batch.
 
         Each centre stays the mean of all the rows that it was given so far. After ``fit`` it
@@ -148,18 +148,18 @@ class DinkClustering(
         self.n_iter_ += 1
         return self
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray:
         """The nearest centre of each row of ``X`` (N, D): (N,) int32."""
         return self._nearest(self._new_rows(X)).labels.cpu().numpy().astype(np.int32)
 
-    def transform(self, X: Any) -> np.ndarray:  # noqa: N803
+    def transform(self, X: Any) -> np.ndarray:
         """Distances of the rows of ``X`` (N, D) to all centres: (N, K), in the dtype of ``X``."""
         z = self._new_rows(X)
         index = self._index(z)
         parts = [index.squared_distances(rows).sqrt_() for rows in index.chunks(z)]
         return torch.cat(parts).cpu().numpy()
 
-    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
         """Minus the inertia of ``X`` (N, D): higher is better."""
         z = self._new_rows(X)
         weights = _check_sample_weight(sample_weight, X, dtype=z.cpu().numpy().dtype)
@@ -170,7 +170,7 @@ class DinkClustering(
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
 
-    def _fit(self, X: np.ndarray, sample_weight: np.ndarray) -> None:  # noqa: N803
+    def _fit(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
         # The Trainer compares options with numbers; a clear error for a wrong type comes first.
         for name, kind in (("n_clusters", Integral), ("tol", Real)):
             if not isinstance(getattr(self, name), kind):
@@ -204,7 +204,7 @@ class DinkClustering(
 
     def _train(
         self,
-        X: np.ndarray,  # noqa: N803
+        X: np.ndarray,
         sample_weight: np.ndarray,
         n_clusters: int,
         seed: int,
@@ -222,7 +222,7 @@ class DinkClustering(
             **options,
         )
 
-    def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:  # noqa: N803
+    def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
         near = self._nearest(self._prepared(X))
         self.labels_ = near.labels.cpu().numpy().astype(np.int32)
         distances = near.squared_distances.cpu().numpy().astype(np.float64)
@@ -230,18 +230,18 @@ class DinkClustering(
 
     def _rows(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         sample_weight: Any,
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         X = validate_data(self, X, dtype=_DTYPES, order="C", reset=reset)  # noqa: N806
         return X, _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
 
-    def _new_rows(self, X: Any) -> torch.Tensor:  # noqa: N803
+    def _new_rows(self, X: Any) -> torch.Tensor:
         check_is_fitted(self)
         return self._prepared(validate_data(self, X, dtype=_DTYPES, order="C", reset=False))
 
-    def _prepared(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+    def _prepared(self, X: np.ndarray) -> torch.Tensor:
         device = resolve_device(self.device)
         z = torch.from_numpy(np.array(X, X.dtype if has_float64(device) else np.float32))
         z = z.to(device)
