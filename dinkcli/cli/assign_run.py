@@ -12,7 +12,7 @@ import typer
 from dinkcli.assigning.job import Job
 from dinkcli.assigning.pipeline import Counts, Written
 from dinkcli.cli.console import printable, say, warn
-from dinkcli.cli.destination import Destination
+from dinkcli.cli.destination import Destination, bad_rows_in
 from dinkcli.cli.signals import exit_code
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import UsageError
@@ -111,8 +111,7 @@ def sentence_of(summary: dict[str, Any]) -> str:
         more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
     more += f" of share {summary['shard']}" if "shard" in summary else ""
     outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
-    bad = f", {summary['bad_rows']} bad rows" if summary["bad_rows"] else ""
     return (
-        f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}{bad} "
-        f"in {summary['seconds']:.1f} s"
+        f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}"
+        f"{bad_rows_in(summary)} in {summary['seconds']:.1f} s"
     )

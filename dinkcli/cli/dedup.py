@@ -65,6 +65,7 @@ def dedup(
     with one_voice():
         started = time.monotonic()
         from dinkcli.assigning.jobs.asked import DedupOptions
+        from dinkcli.cli.destination import bad_rows_in
         from dinkcli.cli.jobs import JobDestination, memory_limit
 
         if threshold is None and distance is None:
@@ -101,9 +102,10 @@ def dedup(
                 likeness: found.likeness,
                 "old_row": found.old,
             }
-            rows = found.kept if keep_only else np.ones(len(found.kept), bool)
-            if bad_rows == "skip":
-                rows = rows & (found.labels >= 0)
+            bad = found.labels < 0
+            seen = ~bad if bad_rows == "skip" else np.ones(len(bad), bool)
+            stay = found.kept & seen
+            rows = stay if keep_only else seen
             written = run.write(
                 job,
                 shown,
@@ -115,8 +117,8 @@ def dedup(
             work.complete = written.complete is not False
         summary: dict[str, Any] = {
             **run.about_job(job, written),
-            "rows": len(found.labels),
-            "kept": int(found.kept.sum()),
+            "rows": int(seen.sum()),
+            "kept": int(stay.sum()),
             "removed": int((~found.kept).sum()),
             "groups": found.n_groups,
             "exact_repeats": found.n_exact,
@@ -124,11 +126,13 @@ def dedup(
             "recall": 1.0,
             "compared_pairs": found.compared,
             "border_visits": found.visits,
+            "bad_rows": int(bad.sum()),
             "seconds": round(time.monotonic() - started, 3),
         }
         sentence = (
             f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
             f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
-            f"({summary['exact_repeats']} exact repeats) in {summary['seconds']:.1f} s"
+            f"({summary['exact_repeats']} exact repeats){bad_rows_in(summary)} "
+            f"in {summary['seconds']:.1f} s"
         )
         run.tell(summary, sentence, quiet, json_summary)

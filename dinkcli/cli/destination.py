@@ -126,6 +126,12 @@ class Destination:
             say(sentence + ("" if whole else "; parts of other shares are missing yet"))
 
 
+def bad_rows_in(summary: dict[str, Any]) -> str:
+    """How many they are, as the end of a sentence; an empty text where there are none."""
+    number = summary["bad_rows"]
+    return f", {number} bad row{'s' * (number > 1)}" if number else ""
+
+
 def _share_of(text: str | None) -> Shard | None:
     """The share that --shard names, or that of this process of a launcher."""
     here = launched()

@@ -198,9 +198,13 @@ def test_bad_rows(invoke, cosine, tmp_path):
     assert "row 3" in invoke("dedup", "m.safetensors", "x.npy", code=1).stderr
     good = np.setdiff1d(np.arange(len(z)), [3, 7, 50])
     truth = good[groups_of(similarities(z[good]) >= 0.95)]
-    invoke("dedup", "m.safetensors", "x.npy", "-o", "s.parquet", "--bad-rows", "skip")
-    row, group = read("s.parquet", "row", "group")
+    options = ["--bad-rows", "skip", "--json"]
+    result = invoke("dedup", "m.safetensors", "x.npy", "-o", "s.parquet", *options)
+    row, group, kept = read("s.parquet", "row", "group", "kept")
     np.testing.assert_array_equal(row, good)
+    summary = json.loads(result.stderr.splitlines()[-1])
+    assert (summary["rows"], summary["bad_rows"]) == (len(good), 3)
+    assert (summary["kept"], summary["removed"]) == (kept.sum(), len(good) - kept.sum())
     np.testing.assert_array_equal(group, truth)
     invoke("dedup", "m.safetensors", "x.npy", "-o", "l.parquet", "--bad-rows", "label")
     cluster, group, kept, similarity = read("l.parquet", "cluster", "group", "kept", "similarity")
