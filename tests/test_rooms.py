@@ -29,7 +29,7 @@ MAY_IMPORT = {
 # What makes it fast stays inside: others see these modules of the room alone.
 OPEN = {
     "nearest": {
-        *("index", "bounds", "sums", "soft", "probabilities", "limited", "seeds", "tempered"),
+        *("index", "sums", "soft", "probabilities", "limited", "seeds", "tempered"),
         *("limits", "common", "small", "device", "maps", "products", "runs", "copies"),
     },
 }

@@ -21,7 +21,6 @@ _WORKING = 20 << 20
 _BLOCKS = 6  # of float32 rows that are read ahead, used, and on their way
 _CHUNKS = 3  # of (rows, K) scores at once
 _LABELS = 48  # bytes a row: two labels and two distances of two states
-_BOUNDS = 12  # bytes a row, from pass to pass over rows in memory
 _PAIRS = 24  # bytes a row while pairs of clusters are counted
 _COPIES = 11  # of (K, D) float32: centres, sums of them in float64, and steps in between
 
@@ -52,9 +51,7 @@ class Footprint:
     @property
     def device(self) -> int:
         """Of rows, sample and centres, wherever they live."""
-        bounds = _BOUNDS * self.work.rows if self.work.held and not self.on_device else 0
-        most = max(self._on_sample, bounds)
-        return self.work.held_bytes + self.centers + self._scratch + most
+        return self.work.held_bytes + self.centers + self._scratch + self._on_sample
 
     @property
     def assigning(self) -> int:

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dinkcli.nearest.bounds import Bounds
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import (
     Statistics,
     farthest_rows,
     full_pass,
-    hard_statistics,
     tempered_statistics,
 )
 from dinkcli.options import TrainOptions
@@ -47,8 +45,6 @@ class Passes:
 
     def __init__(self, rows: RowSource, options: TrainOptions, at: Progress, temperature: float):
         self.rows, self.options, self.at, self.temperature = rows, options, at, temperature
-        bounded = temperature == 0 and rows.in_memory and rows.device.type == "cpu"
-        self.bounds = Bounds() if bounded else None
 
     def run(self, loop: Passing) -> Iterator[Pass | None]:
         """Yields after each pass, and None where the training could rest as well."""
@@ -82,14 +78,12 @@ class Passes:
         on from, so a pass that they stop in begins once more.
         """
         index, group = CenterIndex(self.at.centers), self.rows.group
-        if self.bounds is not None:
-            self.bounds.begin(index)
         found = loop.statistics if group.alone else Statistics.zeros(self.at.centers)
         number = loop.blocks
         blocks = self.rows.blocks(number)
         while group.any((block := next(blocks, None)) is not None):
             if block is not None:
-                for part in self._statistics(number, *block, index):
+                for part in self._statistics(*block, index):
                     found.add(part)
             number += 1
             if group.alone:
@@ -98,12 +92,9 @@ class Passes:
         loop.statistics = found.over(group)
 
     def _statistics(
-        self, number: int, z: Tensor, weights: Tensor | None, index: CenterIndex
+        self, z: Tensor, weights: Tensor | None, index: CenterIndex
     ) -> Iterator[Statistics]:
-        """Of block ``number``, in parts where the device is short of memory."""
-        if self.bounds is not None:
-            yield hard_statistics(z, weights, self.bounds.nearest(number, z), index.n_clusters)
-            return
+        """Of a block, in parts where the device is short of memory."""
 
         def of(where: slice) -> Statistics:
             part = None if weights is None else weights[where]

@@ -75,7 +75,7 @@ def forever(*arguments):
     print("now", file=sys.stderr, flush=True)
     while True:
         time.sleep(0.01)
-module.hard_statistics = forever
+module.tempered_statistics = forever
 from dinkcli.cli import main
 sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "1steps", "-q"]
 main()

@@ -199,7 +199,6 @@ def test_training_survives_a_device_that_is_full(monkeypatch):
 
     z = np.load(SAMPLES / "digits.npy")
     whole = fit(z, 10)
-    monkeypatch.setattr(module, "Bounds", lambda: None)  # they are for CPUs
     original = module.tempered_statistics
 
     def full(z, *arguments):
