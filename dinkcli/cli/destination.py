@@ -10,7 +10,7 @@ from dinkcli.assigning.pipeline import Written
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
-from dinkcli.cli.paths import refuse_overwriting, refuse_stream
+from dinkcli.cli.paths import refuse_stream
 from dinkcli.cli.together import is_silent
 from dinkcli.data.atomic import atomic_path, check_target
 from dinkcli.data.base import Columns
@@ -63,18 +63,16 @@ class Destination:
         self.share, self.resume = share, resume
         self.silent = is_silent(share)
         self._json_file = None if self.silent else json_file
-        self._files = [path for path in (None if parts else output, self._json_file) if path]
-        for path in self._files:
-            check_target(path)
+        for path in (None if parts else output, self._json_file):
+            if path is not None:
+                check_target(path)
 
     def open_inputs(
-        self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str, *others: str | None
+        self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str
     ) -> DataSet:
-        """Inputs that fit the model, and none of which, nor of the ``others``, is overwritten."""
+        """Inputs that fit the model."""
         data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
         model.check_features(data.n_features, data.name)
-        for path in self._files:
-            refuse_overwriting(path, data, *filter(None, others))
         if self.share is not None:
             self.share.check(data)
         return data

@@ -14,6 +14,8 @@ from typer import completion
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli.cli.console import error_boundary
+from dinkcli.cli.paths import refuse_overwriting
+from dinkcli.cli.together import one_voice
 
 # The groups, in their order; an option without one stands in the last.
 INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = "Input", "Clusters", "Output", "Expert", "Run"
@@ -83,6 +85,8 @@ class Command(_Readable, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         with error_boundary():
+            with one_voice():
+                refuse_overwriting(ctx.command.name, ctx.params)
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

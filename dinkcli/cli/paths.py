@@ -3,9 +3,10 @@ lost."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
@@ -141,12 +142,59 @@ def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) ->
     return data
 
 
-def refuse_overwriting(target: str, data: DataSet, *others: str) -> None:
-    """Raises UsageError when the output is one of the inputs."""
-    beside = [] if data.beside is None else data.beside.paths
-    for path in (*(reader.path for reader in data.readers), *beside, *others):
-        if os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
-            raise UsageError(f"{target}: is an input of this run; choose another output")
+def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
+    """Raises UsageError, before any work, where a file that a command writes is one that it reads,
+    or where it writes two files of one name.
+
+    Args:
+        values: of all parameters of the command. Whatever text is the name of a file counts as
+            read, but for names of columns, and for what ``name`` and ``--resume`` are to replace.
+    """
+    written = _written(command, values)
+    for option, path in written.items():
+        for other, earlier in written.items():
+            if other == option:
+                break
+            if os.path.realpath(path) == os.path.realpath(earlier):
+                raise UsageError(f"{path}: stands for {other} and for {option}; name two files")
+        if not os.path.isfile(path):
+            continue
+        for name, value in values.items():
+            spared = name in ("output", "json_file", "resume") or "column" in name
+            if spared or (command, name) == ("name", "model_path"):
+                continue
+            texts = value if isinstance(value, (list, tuple)) else [value]
+            if any(_reads(text, path) for text in texts if isinstance(text, str)):
+                raise UsageError(f"{path}: is an input of this run; choose another output")
+
+
+def _written(command: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a command will write, by the option that names them."""
+    target, summary = values.get("output"), values.get("json_file")
+    if command == "train":
+        from dinkcli.models.model import checkpoint_path
+
+        target = target or default_model_path(values["inputs"][0])
+        return {"-o": target, "the checkpoint of -o": checkpoint_path(target)}
+    files = {"-o": target, "--json-file": summary}
+    return {option: path for option, path in files.items() if path and path != "-"}
+
+
+def _reads(text: str, path: str) -> bool:
+    """Whether the file at ``path`` is one of those that an argument stands for: a file, perhaps
+    with a column of it, the files of a folder, or of a pattern."""
+    from dinkcli.data.sources import is_remote, sources
+
+    if is_remote(text):
+        return False
+    names = [text, text.rpartition(":")[0], *glob.glob(text, recursive=True)]
+    for name in filter(os.path.exists, names):
+        if os.path.samefile(name, path):
+            return True
+        inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(name), ""))
+        if inside and any(os.path.samefile(each.path, path) for each in sources(name)):
+            return True
+    return False
 
 
 def columns_of(column: str | None, columns: str | None = None, **options: Any) -> Columns:

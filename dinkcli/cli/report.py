@@ -8,7 +8,7 @@ from typing import Literal
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
 from dinkcli.cli.options import output_option
-from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_overwriting, refuse_stream
+from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
 
@@ -57,7 +57,6 @@ def report(
     model = load_model(model_path, inputs)
     wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
     data = open_for(model, inputs, wanted, bad_rows)
-    refuse_overwriting(output, data, model_path)
 
     from dinkcli.data.atomic import atomic_path
     from dinkcli.insight.report import gather, page

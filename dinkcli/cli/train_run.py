@@ -15,7 +15,7 @@ import typer
 
 from dinkcli.cli.console import say, show_notes, warn
 from dinkcli.cli.name import find
-from dinkcli.cli.paths import check_model_path, keep_other_models, refuse_overwriting
+from dinkcli.cli.paths import check_model_path, keep_other_models
 from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 from dinkcli.cli.together import leave, refuse_streams
 from dinkcli.data.atomic import check_target
@@ -26,7 +26,7 @@ from dinkcli.data.spool import repeatable
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.matching import Matching, check_matchable, match
-from dinkcli.models.model import Model, checkpoint_path
+from dinkcli.models.model import Model
 from dinkcli.options import TrainOptions
 from dinkcli.processes.launcher import world
 
@@ -59,8 +59,6 @@ def open_data(
     if not group.alone:
         refuse_streams([*inputs, *wanted.texts])
     data = open_inputs(inputs, wanted, bad_rows)
-    for path in (target, checkpoint_path(target)):
-        refuse_overwriting(path, data)
     if group.rank == 0 and not named:
         keep_other_models(target, data, quiet or as_json)
     show_notes(data, quiet)

@@ -16,23 +16,27 @@ def check_target(path: str) -> None:
     Raises:
         UsageError: the folder does not exist, or the path is a folder, a device or a pipe.
     """
+    named, path = path, _behind_links(path)
+    if os.path.islink(path):
+        raise UsageError(f"{named}: a symbolic link that leads back to itself; name another file")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise UsageError(f"{path}: no such folder: {folder}; make it first")
+        raise UsageError(f"{named}: no such folder: {folder}; make it first")
     if os.path.isdir(path):
-        raise UsageError(f"{path}: is a folder, expected the name of a file to write")
+        raise UsageError(f"{named}: is a folder, expected the name of a file to write")
     if os.path.exists(path) and not os.path.isfile(path):
         # Renaming a finished file onto /dev/null would take the device away.
-        raise UsageError(f"{path}: is no regular file; for a pipe use standard output (no -o)")
+        raise UsageError(f"{named}: is no regular file; for a pipe use standard output (no -o)")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path}: no permission to write in {folder}")
+        raise UsageError(f"{named}: no permission to write in {folder}")
 
 
 @contextmanager
 def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
     """A temporary path in the target's folder that replaces the target when the block ends well.
 
-    Without ``replace``, the first of several processes wins: a target that is there stays.
+    A symbolic link stays, and the file that it leads to is the target. Without ``replace``, the
+    first of several processes wins: a target that is there stays.
 
     The file and then the folder are synced; on any exception the temporary file is removed and
     the target is what it was before.
@@ -41,6 +45,7 @@ def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
         OutputError: the operating system refused (disk full, no permission).
     """
     check_target(target)
+    named, target = target, _behind_links(target)
     folder, name = os.path.split(os.path.abspath(target))
     temporary = None
     try:
@@ -56,13 +61,18 @@ def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{named}: cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             try:
                 os.unlink(temporary)
             except FileNotFoundError:
                 pass
+
+
+def _behind_links(path: str) -> str:
+    """The file that a symbolic link leads to, which need not be there; any other path as it is."""
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _link(path: str, target: str) -> bool:
