@@ -19,6 +19,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.base import ANY_COLUMNS, Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
+from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import parse_numbers, usual_numbers
@@ -97,11 +98,11 @@ def train(
     data = open_data(inputs, bad_rows=bad_rows)
     if not group.alone:
         _refuse_alone(data, n_clusters, options)
-    data = repeatable(data)
+    data = repeatable(_weighted(data, sample_weight))
     if isinstance(n_clusters, str):
         if initial is not None:
             raise UsageError(f"-k {n_clusters}: cannot start from given centres; give their number")
-        given = {"device": device, "sample_weight": sample_weight, "memory": memory, **options}
+        given = {"device": device, "memory": memory, **options}
         found = choose_n_clusters(data, on_step=on_try, **given)
         n_clusters = number_of(found, n_clusters, data.name, notify)
     chosen = TrainOptions(n_clusters, **options)
@@ -110,7 +111,7 @@ def train(
         _check_initial(initial, n_clusters, data)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = open_rows(data, chosen.metric, where, sample_weight, memory, shift, group)
+    rows = open_rows(data, chosen.metric, where, memory, shift, group)
     trainer = Trainer(rows, chosen, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
@@ -178,6 +179,10 @@ def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS, bad_rows: str = "s
     return open_inputs([os.fspath(path) for path in inputs], columns, bad_rows)
 
 
+def _weighted(data: DataSet, sample_weight: np.ndarray | None) -> DataSet:
+    return data if sample_weight is None else attached(data, sample_weight=sample_weight)
+
+
 def sweep(
     inputs: Inputs,
     numbers: str | Sequence[int] = "2:100",
@@ -210,8 +215,8 @@ def sweep(
             "--metric learned: a sweep compares numbers of clusters by euclidean or cosine; train "
             "with the number that it finds and --metric learned"
         )
-    data = open_data(inputs, bad_rows=bad_rows)
-    rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
+    data = _weighted(open_data(inputs, bad_rows=bad_rows), sample_weight)
+    rows = open_rows(data, metric, resolve_device(device), memory)
     tried, between = parse_numbers(text, rows.n_rows)
     return sweep_rows(rows, tried, between, seed, on_step)
 
@@ -236,7 +241,6 @@ def choose_n_clusters(
     inputs: Inputs,
     *,
     device: str = "auto",
-    sample_weight: np.ndarray | None = None,
     memory: int | None = None,
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
     **options: Any,
@@ -244,14 +248,14 @@ def choose_n_clusters(
     """What ``n_clusters="auto"`` looks at: the usual numbers, and those around the best.
 
     Args:
-        inputs, device, sample_weight, memory, options: as for ``train``.
+        inputs, device, memory, options: as for ``train``.
         on_step: as for ``sweep``.
     """
     checked = TrainOptions(2, **options)
     data = open_data(inputs)
     # How many clusters there are is asked before a map is learned.
     metric = "euclidean" if checked.metric == LEARNED else checked.metric
-    rows = open_rows(data, metric, resolve_device(device), sample_weight, memory)
+    rows = open_rows(data, metric, resolve_device(device), memory)
     return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
 
 

@@ -202,14 +202,15 @@ def columns_of(column: str | None, columns: str | None = None, **options: Any) -
 
     Args:
         columns: those to carry along, separated by commas.
-        options: the other fields of ``Columns``; of files for each row, None where none are named.
+        options: as for ``sidefiles.columns_of``; of files for each row, None where none are named.
     """
-    from dinkcli.data.base import Columns
+    from dinkcli.data.sidefiles import columns_of
 
-    named = {name: options.pop(name, None) or () for name in ("ids", "labels", "texts")}
-    files: dict[str, Any] = {name: tuple(paths) for name, paths in named.items()}
+    for name in ("id", "label", "text"):
+        if options.get(name) is not None and options.get(f"{name}s"):
+            raise UsageError(f"--{name}s and --{name}-column: give one of the two")
     others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-    return Columns(column, others=others, **files, **options)
+    return columns_of(column, others=others, **options)
 
 
 def levels_of(text: str | None) -> tuple[int, ...]:

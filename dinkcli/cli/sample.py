@@ -78,7 +78,9 @@ def sample(
         )
         limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        wanted = columns_of(
+            column, columns, id=id_column, ids=ids, dim=dim, sample_weight=sample_weight
+        )
         model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
 
         from dinkcli.assigning.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows

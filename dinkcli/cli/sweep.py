@@ -59,15 +59,13 @@ def sweep(
 
     tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-    from dinkcli.data.weights import read_weights, weight_column
-
-    weight = weight_column(sample_weight)
-    wanted = columns_of(column, bits=bits, weight=weight, text=text_column, texts=texts)
+    wanted = columns_of(
+        column, bits=bits, sample_weight=sample_weight, text=text_column, texts=texts
+    )
     data = open_twice(inputs, wanted, bad_rows)
     most = data.known_rows // 2
     if tried[-1] > most and not (quiet or as_json):
         say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
-    weights = None if sample_weight is None else read_weights(sample_weight, data)
 
     from dinkcli import api
 
@@ -78,7 +76,6 @@ def sweep(
             metric=metric,
             seed=seed,
             device=device,
-            sample_weight=weights,
             on_step=lambda _, done, total: progress.update(
                 "trying numbers of clusters", done, total, "tried"
             ),

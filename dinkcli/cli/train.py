@@ -124,7 +124,6 @@ def train(
         raise UsageError("--balance is --max-size 1x: give one of them")
     from dinkcli.cli import train_run as run
     from dinkcli.data.memory import parse_size
-    from dinkcli.data.weights import read_weights, weight_column
     from dinkcli.models.model import checkpoint_path
 
     options: dict[str, Any] = {
@@ -139,8 +138,9 @@ def train(
         "seed": seed,
         "max_size": "1x" if balance else max_size,
     }
-    weight = weight_column(sample_weight)
-    wanted = columns_of(column, dim=dim, bits=bits, weight=weight, text=text_column, texts=texts)
+    wanted = columns_of(
+        column, dim=dim, bits=bits, sample_weight=sample_weight, text=text_column, texts=texts
+    )
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
     with together(device, partial(run.how_to_go_on, checkpoint)) as group:
@@ -154,7 +154,6 @@ def train(
         named = output is not None
         data = run.open_data(group, target, named, inputs, wanted, bad_rows, quiet, json_summary)
         old = run.fitting(match_path, data, checked, k)
-        weights = None if sample_weight is None else read_weights(sample_weight, data)
 
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
@@ -168,7 +167,6 @@ def train(
                 k,
                 init=init,
                 device=device,
-                sample_weight=weights,
                 memory=limit,
                 on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
                 on_step=TrainProgress(lines, data.known_rows, verbose),

@@ -57,7 +57,7 @@ def open_data(
         check_model_path(target)
         check_target(target)
     if not group.alone:
-        refuse_streams([*inputs, *wanted.texts])
+        refuse_streams([*inputs, *(path for paths in wanted.files.values() for path in paths)])
     data = open_inputs(inputs, wanted, bad_rows)
     if group.rank == 0 and not named:
         keep_other_models(target, data, quiet or as_json)

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -23,78 +23,71 @@ NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 
 
+# What has one value for each row, in the order of columns that travel along: the option that names
+# a column of the inputs, or files beside them.
+OPTIONS = {
+    "text": "--texts",
+    "label": "--labels",
+    "id": "--ids",
+    "weight": "--sample-weight",
+}
+
+
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read from inputs that have columns.
+    """What to read of the inputs; ``sidefiles.columns_of`` makes it of what people write.
 
     Attributes:
         vectors: the column of the embeddings (or the member of an npz or safetensors file), or a
             pattern such as ``dim_*`` for one column per dimension; None finds the only candidate.
         usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
         id: the column that names rows; it travels along.
-        others: more columns that travel along.
         label: the column of true labels; it travels along.
         text: the column of texts that say what a row is; it travels along.
         weight: the column of weights; it travels along.
+        others: more columns that travel along.
+        files: files with a value for each row, by "id", "label", "text" or "weight", in place of a
+            column of the inputs (see ``sidefiles``).
         bits: bytes are packed bits, of which ``dim`` or all are dimensions.
         dim: D, for columns of bytes, which do not say it themselves.
-        ids, labels, texts: files with one of them for each row, in place of a column of the inputs
-            (see ``sidefiles``).
         alone: no vectors are looked for, what travels along is all that is wanted.
-
-    Raises:
-        UsageError: a column and files for the same.
     """
 
     vectors: str | None = None
     usual: str | None = None
     id: str | None = None
-    others: tuple[str, ...] = ()
     label: str | None = None
-    dim: int | None = None
     text: str | None = None
     weight: str | None = None
+    others: tuple[str, ...] = ()
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bits: bool = False
-    ids: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
+    dim: int | None = None
     alone: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("id", "label", "text"):
-            if getattr(self, name) is not None and getattr(self, f"{name}s"):
-                raise UsageError(f"--{name}s and --{name}-column: give one of the two")
 
     @property
     def carried(self) -> dict[str, str]:
         """The columns that travel along, with the option that asked for each."""
-        named = {
-            self.weight: "--sample-weight",
-            self.text: "--text-column",
-            self.label: "--label-column",
-            self.id: "--id-column",
-        }
-        asked = {name: option for name, option in named.items() if name is not None}
-        return asked | {name: "--columns" for name in self.others if name not in asked}
+        named = {getattr(self, role): OPTIONS[role] for role in ("weight", "text", "label", "id")}
+        named.pop(None, None)
+        return named | {name: "--columns" for name in self.others if name not in named}
 
     @property
     def named(self) -> dict[str, str]:
         """All columns asked for by name, with their options."""
         return ({} if self.vectors is None else {self.vectors: "--column"}) | self.carried
 
-    @property
-    def beside(self) -> bool:
-        """Whether files beside the inputs are named."""
-        return bool(self.ids or self.labels or self.texts)
-
     def refuse(self, name: str, why: str, member: bool = False) -> None:
         """Raises UsageError where a column is asked for: the input ``name`` has none, or besides
         the vectors, which are a ``member``, no more."""
-        named = self.carried if member else self.named
-        for column, option in named.items():
-            if option == "--sample-weight":
-                raise UsageError(f"{option} {column}: no such file, and no such column in {name}")
-            raise UsageError(f"{name}: {option} names a column, but {why}")
+        if self.vectors is not None and not member:
+            raise UsageError(f"{name}: --column names a column, but {why}")
+        for column, option in self.carried.items():
+            if option == "--columns":
+                raise UsageError(f"{name}: --columns names a column, but {why}")
+            raise UsageError(
+                f"{option} {column}: no such file, and no such column in {name}: {why}"
+            )
 
 
 ANY_COLUMNS = Columns()

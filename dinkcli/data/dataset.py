@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, and_more, total
-from dinkcli.data.sidecars import Sidecars
 from dinkcli.data.usable import checked
 from dinkcli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.data.sidefiles import SideColumns
 
 # Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
 BLOCK_BYTES = 4 << 20
@@ -43,7 +45,7 @@ class DataSet:
     notes: Sequence[str] = ()
     first: int = 0
     stop: int | None = None
-    beside: Sidecars | None = None
+    beside: SideColumns | None = None
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
@@ -115,8 +117,15 @@ class DataSet:
     @property
     def carried(self) -> pa.Schema:
         """Names and types of the columns that travel along with the rows."""
-        carried = self.readers[0].carried
-        return carried if self.beside is None else pa.schema([*carried, *self.beside.schema])
+        carried = [f for f in self.readers[0].carried if f.name != self._weight]
+        return pa.schema([*carried, *(() if self.beside is None else self.beside.schema)])
+
+    @property
+    def _weight(self) -> str | None:
+        """A column that is read for its weights alone."""
+        wanted = self.columns
+        others = (wanted.id, wanted.label, wanted.text, *wanted.others)
+        return None if wanted.weight in others else wanted.weight
 
     @property
     def column(self) -> str | None:
@@ -159,6 +168,9 @@ class DataSet:
             if block.bad is not None and self.bad_rows == STOP:
                 self._refuse(number, block, blocks, until)
             block = replace(block, start=before + block.start)
+            if self._weight is not None and block.carried is not None:
+                names = [name for name in block.carried.schema.names if name != self._weight]
+                block = replace(block, carried=block.carried.select(names) if names else None)
             yield block if self.beside is None else self.beside.joined(block)
         if self.beside is not None and until is None and self.stop is None:
             self.beside.check(self.readers, counts)

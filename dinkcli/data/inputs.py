@@ -33,7 +33,7 @@ def open_inputs(
             dimensions.
         InputError: content of no known format, a damaged file, no rows.
     """
-    if columns.beside:
+    if columns.files:
         from dinkcli.data.sidefiles import check_standard_input
 
         check_standard_input(columns, paths)
@@ -62,10 +62,10 @@ def open_inputs(
     parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
     taken = readers[0].carried.names
     beside = None
-    if columns.beside:
-        from dinkcli.data.sidefiles import open_sidecars
+    if columns.files:
+        from dinkcli.data.sidefiles import open_side_columns
 
-        columns, beside = open_sidecars(columns, [n for n in parts if n], taken)
+        columns, beside = open_side_columns(columns, [n for n in parts if n], taken)
         beside.check(readers, [reader.n_rows for reader in readers])
     data = DataSet(readers, columns, bad_rows, notes, beside=beside)
     if data.n_features == 0:

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dinkcli.data.beside import CopyReader
 from dinkcli.data.dataset import LABEL, DataSet
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.memory import default_memory, in_memory
-from dinkcli.data.spool import repeatable
+from dinkcli.data.spool import CopyReader, repeatable
 
 _UNIT = 1e-3  # float16 rounds a norm of 1 by less
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.memory import default_memory, in_memory
+from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.held import HeldRows
@@ -19,12 +19,12 @@ def open_rows(
     data: DataSet,
     metric: str,
     device: torch.device,
-    weights: np.ndarray | None = None,
     memory: int | None = None,
     shift: Tensor | None = None,
     group: Group = SINGLE,
 ) -> RowSource:
-    """The rows of a data set (see ``RowSource``), held when all processes can hold theirs.
+    """The rows of a data set and their weights (see ``RowSource``), held when all processes can
+    hold theirs.
 
     Args:
         memory: bytes that rows may take on this machine, a quarter of its memory by default.
@@ -33,6 +33,7 @@ def open_rows(
         InputError, UsageError: as ``RowSource``.
     """
     data = repeatable(data)
+    weights = read_weights(data, nonzero=metric == "cosine")
     # The processes of one machine share its memory.
     memory = (default_memory() if memory is None else memory) // group.world.local_size
     streams = group.any(not in_memory(share_of(data, group), memory))

@@ -41,7 +41,7 @@ class RowSource(ABC):
     Args:
         data: what to read, as often as is asked for.
         metric: "euclidean", "cosine" or "learned".
-        weights: (N,) float32, not negative, or None; those of bad rows do not count.
+        weights: (N,) float64, finite and not negative, or None; those of bad rows do not count.
         memory: bytes that rows may take here.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
         group: the processes that share the rows: each reads a range of them, of equal length.
@@ -54,7 +54,7 @@ class RowSource(ABC):
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
-        UsageError: weights of another length, negative, or all zero.
+        UsageError: weights that are all zero, or too large or small for float32.
     """
 
     in_memory: bool
@@ -77,7 +77,7 @@ class RowSource(ABC):
         self.n_rows, self.n_features = data.known_rows, data.n_features
         self._first, self._stop = group.world.share(self.n_rows)
         self._here = share_of(data, group)
-        self.weights = _check_weights(weights, self.n_rows)
+        self.weights = _check_weights(weights)
         if self.weights is not None:
             self.weights = self.weights[self._first : self._stop]
         self.memory = memory
@@ -180,13 +180,11 @@ def empty_rows(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
 
 
-def _check_weights(weights: np.ndarray | None, n_rows: int) -> Tensor | None:
+def _check_weights(weights: np.ndarray | None) -> Tensor | None:
     if weights is None:
         return None
-    if weights.shape != (n_rows,):
-        raise UsageError(f"sample weights of shape {weights.shape}, expected ({n_rows},)")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise UsageError("sample weights must be finite, not negative, and not all zero")
+    if not weights.any():
+        raise UsageError("sample weights must not be all zero")
     if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
         raise UsageError(
             f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "

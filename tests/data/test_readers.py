@@ -252,7 +252,7 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     np.testing.assert_array_equal(open_inputs([str(path)], Columns("text")).load(), vectors)
     np.testing.assert_array_equal(open_inputs([str(path)], Columns(usual="text")).load(), vectors)
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
-    refuse(UsageError, "no column 'key' for --id-column", [path], vectors="text", id="key")
+    refuse(UsageError, "--ids key: no such file", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})
     refuse(UsageError, r"2 sets of columns .*'a_\*', 'b_\*'", [path])
     write_table(path, {"name": ["x"], "n": [1]})

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import dinkcli
 from dinkcli.api import open_data
 from dinkcli.cli import app
-from dinkcli.data.sidecars import attached
+from dinkcli.data.sidefiles import attached, columns_of
 from dinkcli.errors import InputError
 
 N, DIM, K = 60, 4, 3
@@ -235,3 +235,65 @@ def test_values_from_memory_stand_beside_arrays():
     assert (data.columns.label, data.columns.text, data.columns.id) == ("label", "text", None)
     with pytest.raises(InputError, match="59 ids for the 60 rows of array"):
         attached(open_data(VECTORS), ids=IDS[1:])
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_file"),
+    [
+        ("ids.txt", True),
+        ("m.csv:id", True),
+        ("part-*.csv:id", True),
+        ("-", True),
+        ("https://host/ids.txt", True),
+        ("https://host/m.csv:id", True),
+        ("folder/", True),
+        ("folder", False),  # a column of that name is likelier
+        ("id", False),
+        ("doc.id", False),
+        ("nowhere.csv:id", False),
+        ("text[0]", False),
+    ],
+)
+def test_a_reference_is_a_file_where_one_is_there(here, reference, is_file):
+    (here / "folder").mkdir()
+    FRAME.to_csv("part-0.csv", index=False)
+    found = columns_of(ids=reference)
+    assert (found.files, found.id) == (({"id": (reference,)}, None) if is_file else ({}, reference))
+
+
+# Weights of 60 rows of which row 5 is bad: the row, its weight, and what is said of it.
+ALONE = [
+    (5, np.nan, None),
+    (5, -1, None),
+    (7, np.nan, "row 7: {what} is nan, expected a number from 0 on (counting from 0)"),
+    (7, -1, "row 7: {what} is -1, expected a number from 0 on (counting from 0)"),
+    (7, np.inf, "row 7: {what} is inf"),
+]
+
+
+@pytest.mark.parametrize("name", ["w.npy", "w.txt", "w.parquet:v", "w"])
+@pytest.mark.parametrize(("row", "value", "message"), ALONE)
+def test_only_weights_of_usable_rows_count(invoke, here, name, row, value, message):
+    vectors, weights = VECTORS.copy(), np.where(np.arange(N) % 2, 3.0, 1.0)
+    vectors[5], weights[row] = np.nan, value
+    np.save("x.npy", vectors)
+    table = pa.table({"u": weights, "v": weights})
+    pq.write_table(
+        table.append_column("w", table["u"]).append_column("e", [vectors.tolist()]), "x.parquet"
+    )
+    np.save("w.npy", weights)
+    np.savetxt("w.txt", weights)
+    pq.write_table(table, "w.parquet")
+    data, what = ("x.parquet", "column 'w'") if name == "w" else ("x.npy", "the weight")
+    column = ("--column", "e") if name == "w" else ()
+    line = ("train", data, *column, "-k", 1, "--sample-weight", name, "-o", "weighted", "-q")
+    if message is not None:
+        found = invoke(*line, "--bad-rows", "skip", code=1).stderr
+        file = data if name == "w" else name.partition(":")[0]
+        assert f"{file}: {message.format(what=what)}" in found
+        return
+    assert "row 5" in invoke(*line, code=1).stderr
+    invoke(*line, "--bad-rows", "skip")
+    good = np.arange(N) != 5
+    expected = np.average(VECTORS[good].astype(np.float64), axis=0, weights=weights[good])
+    np.testing.assert_allclose(dinkcli.load("weighted").cluster_centers[0], expected, atol=1e-5)

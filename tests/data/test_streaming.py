@@ -13,6 +13,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.memory import default_memory, parse_size
 from dinkcli.data.shuffle import shuffled_windows
+from dinkcli.data.sidefiles import attached
 from dinkcli.errors import UsageError
 from dinkcli.training.rows import open_rows
 
@@ -41,7 +42,8 @@ def test_every_row_once_an_epoch(tmp_path, dtype, batch, in_memory):
     pq.write_table(pa.table({"e": list(rows[n_rows // 3 :])}), tmp_path / "b.parquet")
     data = open_inputs([str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")])
     weights = np.arange(1, n_rows + 1, dtype=np.float32)
-    source = open_rows(data, "euclidean", CPU, weights, 1 << 30 if in_memory else n_rows * 100)
+    data = attached(data, sample_weight=weights)
+    source = open_rows(data, "euclidean", CPU, 1 << 30 if in_memory else n_rows * 100)
     assert source.in_memory == in_memory
     orders = []
     for epoch in (0, 1):

@@ -15,6 +15,7 @@ from simulated import NAME, K, clustered_rows, known_to_commands, simulated
 import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.sidefiles import attached
 from dinkcli.estimator import DinkClustering
 from dinkcli.nearest import device as sizes
 from dinkcli.options import TrainOptions
@@ -234,7 +235,11 @@ def test_several_processes(rows, memory, temperature, monkeypatch):
                 group = Threads(rank, table, barrier)
                 data = DataSet([ArrayReader(rows)])
                 source = open_rows(
-                    data, "euclidean", torch.device(NAME), WEIGHTS, memory, group=group
+                    attached(data, sample_weight=WEIGHTS),
+                    "euclidean",
+                    torch.device(NAME),
+                    memory,
+                    group=group,
                 )
                 trainer = Trainer(source, options)
                 for _ in trainer.steps():

@@ -256,9 +256,7 @@ def test_rows_out_of_memory_give_the_same_quality(digits, tmp_path):
 def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
     z, _ = blobs
     for memory in (0, 1 << 30):
-        source = open_rows(
-            DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"), None, memory
-        )
+        source = open_rows(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"), memory)
         sample = source.sample(50, torch.Generator().manual_seed(3)).z
         chosen = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:50]
         expected = z[chosen.numpy()] - source.shift.numpy()

@@ -30,8 +30,8 @@ from dinkcli.assigning.jobs.survey import OnStep, Survey, survey
 from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.writers.base import without_nulls
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.sidefiles import read_numbers
 from dinkcli.data.spool import repeatable
-from dinkcli.data.weights import read_numbers
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.index import CenterIndex

@@ -25,8 +25,8 @@ from dinkcli.assigning.jobs.workplace import Workplace
 from dinkcli.assigning.with_torch import prepared
 from dinkcli.assigning.writers.base import Rows, without_nulls
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
-from dinkcli.data.weights import read_weights
 from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.models.tree import parents
@@ -97,9 +97,7 @@ def sample(
     """
     options, model = job.options, job.model
     data = repeatable(job.data)
-    weights = None
-    if options.sample_weight is not None:
-        weights = read_weights(options.sample_weight, data).astype(np.float64)
+    weights = read_weights(data)
     seen = survey(model, data, device, work, on_step=on_step)
     keys = seen.keys
     if job.data.columns.id is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Columns, Reader, reading
+from dinkcli.data.base import OPTIONS, Block, Columns, Reader, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import (
     BASE64,
@@ -165,7 +165,7 @@ class TableReader(Reader):
         place = place_of(self.schema, name)
         if place is None:
             known = names_of([*self.schema.names, *self.partition])
-            if option == "--sample-weight":
+            if option in OPTIONS.values():
                 raise UsageError(
                     f"{option} {name}: no such file, and no such column in {self.path}; it has "
                     f"{known}"
