@@ -93,9 +93,9 @@ def train(
     """
     notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
-    initial = _initial_centers(init)
-    options["init"] = str(init) if initial is None else GIVEN
     data = open_data(inputs, bad_rows=bad_rows)
+    initial = _initial_centers(init, data.feature_names)
+    options["init"] = str(init) if initial is None else GIVEN
     if not group.alone:
         _refuse_alone(data, n_clusters, options)
     data = repeatable(_weighted(data, sample_weight))
@@ -269,7 +269,9 @@ def _check_initial(initial: Tensor, n_clusters: int, data: DataSet) -> None:
         raise UsageError("--init: centres that are not all finite numbers")
 
 
-def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
+def _initial_centers(
+    init: str | np.ndarray | Tensor, feature_names: Sequence[str]
+) -> Tensor | None:
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
     if init in SEEDINGS:
@@ -279,4 +281,4 @@ def _initial_centers(init: str | np.ndarray | Tensor) -> Tensor | None:
             f"--init {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
             "and there is no such file"
         )
-    return torch.from_numpy(read_centers(init))
+    return torch.from_numpy(read_centers(init, feature_names))

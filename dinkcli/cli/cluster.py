@@ -69,7 +69,7 @@ def _document(model: Model, cluster: int, inside: Inside | None) -> dict[str, An
     if inside is not None:
         sizes, spread = inside.sizes, root_mean(inside.inertia, inside.sizes)
         terms = terms or inside.terms
-    share = float(sizes[cluster] / sizes.sum())
+    share = float(sizes[cluster] / (sizes.sum() or 1))
     found = plain_cluster(model, cluster, sizes, spread, terms, share=share)
     found["neighbours"] = [
         {

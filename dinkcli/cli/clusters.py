@@ -124,9 +124,9 @@ def show_sizes(
             j,
             model.all_names[j] or "-",
             f"{sizes[j]:g}",
-            f"{sizes[j] / sizes.sum():.1%}",
+            f"{sizes[j] / (sizes.sum() or 1):.1%}",
             "-" if np.isnan(spread[j]) else f"{spread[j]:.3g}",
-            bar(sizes[j] / sizes.max(), bar_width),
+            bar(sizes[j] / (sizes.max() or 1), bar_width),
             ", ".join(map(row_text, nearest[j])) if nearest else "",
         )
     show("clusters by size", table, note)

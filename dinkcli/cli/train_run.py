@@ -70,7 +70,7 @@ def fitting(path: str | None, data: DataSet, options: TrainOptions, k: Number) -
     known = k if isinstance(k, int) else None
     old = None if path is None else load(path)
     if old is not None:
-        check_matchable(old, data.n_features, options.metric, known)
+        check_matchable(old, data.n_features, options.metric, known, data.feature_names)
     if known is not None:
         options.check_rows(data.known_rows, data.name)
     return old

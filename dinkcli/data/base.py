@@ -41,6 +41,9 @@ class Columns:
         vectors: the column of the embeddings (or the member of an npz or safetensors file), or a
             pattern such as ``dim_*`` for one column per dimension; None finds the only candidate.
         usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
+        features: names of the columns, one per dimension, that a model was trained on or the first
+            of several inputs has; an input whose columns have names goes by them.
+        features_of: what has these names, as messages call it.
         id: the column that names rows; it travels along.
         label: the column of true labels; it travels along.
         text: the column of texts that say what a row is; it travels along.
@@ -55,6 +58,8 @@ class Columns:
 
     vectors: str | None = None
     usual: str | None = None
+    features: tuple[str, ...] = ()
+    features_of: str = "the model"
     id: str | None = None
     label: str | None = None
     text: str | None = None
@@ -140,6 +145,7 @@ class Reader:
         n_rows: N, or None for a stream, whose end is known only when it comes.
         source: where its bytes come from, if not from memory.
         column: the column that holds the vectors, when it is one.
+        feature_names: of the columns in the order of dimensions, where there is one for each.
         own_id: the column that names rows unless another one is asked for.
         carried: names and types of the columns that travel along; none without columns.
         n_bytes: size of the file, 0 for a stream.
@@ -156,6 +162,7 @@ class Reader:
     format: str
     source: Source | None = None
     column: str | None = None
+    feature_names: Sequence[str] = ()
     own_id: str | None = None
     carried: pa.Schema = NOTHING_CARRIED
     n_bytes: int = 0

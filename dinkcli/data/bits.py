@@ -47,8 +47,9 @@ class BitsReader(Reader):
                 f"{n_bits - 7} to {n_bits} dimensions"
             )
         self.packed = packed
-        for name in ("path", "format", "column", "carried", "notes", "n_rows", "n_bytes", "source"):
+        for name in ("path", "format", "column", "feature_names", "carried", "notes", "source"):
             setattr(self, name, getattr(packed, name))
+        self.n_rows, self.n_bytes = packed.n_rows, packed.n_bytes
         self.is_seekable = packed.is_seekable
         self.n_features = n_bits if dim is None else dim
         self.dtype = np.dtype(np.int8)

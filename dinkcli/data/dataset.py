@@ -132,6 +132,10 @@ class DataSet:
         return self.readers[0].column
 
     @property
+    def feature_names(self) -> Sequence[str]:
+        return self.readers[0].feature_names
+
+    @property
     def name(self) -> str:
         return and_more(self.readers[0].path, len(self.readers))
 
@@ -282,4 +286,5 @@ class DataSet:
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
         }
+        found |= {"dim": self.n_features} if self.columns.dim else {}
         return found | ({"bits": True} if self.columns.bits else {})

@@ -37,7 +37,17 @@ def open_inputs(
         from dinkcli.data.sidefiles import check_standard_input
 
         check_standard_input(columns, paths)
-    groups = [[open_source(source, columns) for source in sources(path)] for path in paths]
+    groups: list[list[Reader]] = []
+    names = columns
+    for path in paths:
+        groups.append([])
+        for source in sources(path):
+            reader = open_source(source, names)
+            groups[-1].append(reader)
+            if reader.feature_names and not names.features:
+                # The columns of later inputs may stand in another order.
+                found = tuple(reader.feature_names)
+                names = replace(columns, features=found, features_of=reader.path)
     opened = [reader for group in groups for reader in group]
     if columns.bits:
         opened = [BitsReader(reader, columns.dim) for reader in opened]

@@ -108,7 +108,8 @@ class CopyReader(RawReader):
     ):
         copy = LocalFile(origin.path, path=file.name, keeps=file)
         super().__init__(copy, origin.format, layout, origin.column, origin.about)
-        self.origin, self._first, self._columns = origin, first, columns
+        self.origin, self.feature_names = origin, origin.feature_names
+        self._first, self._columns = first, columns
         self._bad_rows, self._problems = bad_rows, problems
         self.carried, self.n_bytes, self.notes = origin.carried, origin.n_bytes, origin.notes
 

@@ -9,13 +9,14 @@ more often.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.errors import UsageError
 
@@ -225,49 +226,140 @@ def packet(named: Named) -> str:
     return "\n".join(lines) + "\n"
 
 
-_ANSWER = re.compile(r"\s*(?:[-*#]\s*)?(?:cluster\s+)?(\d+)\s*[:,\t=]\s*(.*)", re.IGNORECASE)
+_FENCE = re.compile(r"[ \t]*(```|~~~)")
+_HEADER = re.compile(r"\W*(cluster|topic|id|number|#)\W+(name|label|title|topic)\W*", re.IGNORECASE)
+_RULE = re.compile(r"[\s|:+=-]+")  # between the header and the rows of a table
+_ANSWER = re.compile(
+    r"""[|\s]*(?:[-*+•#]+\s+)?            # a cell of a table, a bullet or a heading
+    (?P<mark>[*_`"'(\[]*)(?:(?:cluster|topic|group)\s*)?\#?(?P<number>[-+−]?[0-9]{1,9})[*_`"')\]]*
+    (?:\s*[:,;=|\t→]|[.)](?=\s)|\s+[-–—](?=\s)|(?<=[)\]])(?=\s))[*_]*
+    \s*(?P<name>.*)""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_NUMBERS = ("cluster", "cluster_id", "id", "number", "index", "topic", "group")
+_NAMES = ("name", "title", "label", "topic")
 
 
 def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
-    """Names by cluster: lines such as ``17: name`` or ``17,name``, a JSON object of numbers and
-    names, a JSON list of K names, or K lines of names in the order of the clusters.
+    """Names by cluster, of lines such as ``17: name``, ``17,name`` or ``**17**. name``, of JSON of
+    numbers and names, objects with both, or K names, or of K lines of names in the order of the
+    clusters. All of it may stand in a code fence.
+
+    A name that is null is none. What is said of -1, the number of outliers, is left out.
 
     Raises:
         UsageError: something else, or a cluster that the model does not have.
     """
-    import json
-
-    text = text.strip()
-    if text[:1] in ("{", "["):
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"{source}: not JSON after all ({error})") from None
-        pairs = document.items() if isinstance(document, dict) else enumerate(document)
-        found = [(str(number), str(name)) for number, name in pairs]
-        if isinstance(document, list) and len(found) != n_clusters:
-            raise UsageError(f"{source}: {len(found)} names for {n_clusters} clusters")
-    else:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if lines and re.fullmatch(r"cluster\s*[,\t:]\s*name\s*", lines[0], re.IGNORECASE):
-            lines = lines[1:]
-        matches = [_ANSWER.fullmatch(line) for line in lines]
-        if all(matches):
-            found = [(m.group(1), m.group(2).strip().strip('"')) for m in matches if m]
-        elif len(lines) == n_clusters and not any(matches):
-            found = [(str(j), line.strip()) for j, line in enumerate(lines)]
-        else:
+    text = "\n".join(_fenced(re.split(r"\r\n|\r|\n", text), source)).strip(" \t\n")
+    is_json = text[:1] in ("{", "[") and not re.match(r"\[-?\d+\]", text)
+    pairs = _of_json(text, source) if is_json else _of_lines(text, source)
+    numbers = [number for number, _ in pairs]
+    if None in numbers and len(numbers) != n_clusters:
+        raise UsageError(
+            f"{source}: {len(numbers)} names for {n_clusters} clusters; give one for each cluster, "
+            "or its number before each name, like '17: name'"
+        )
+    names: dict[int, str] = {}
+    for place, (number, name) in enumerate(pairs):
+        cluster = place if number is None else number
+        if not -1 <= cluster < n_clusters:
             raise UsageError(
-                f"{source}: {len(lines)} lines for {n_clusters} clusters, not all of them like "
-                "'17: name'; give one line for each cluster, or its number before each name"
+                f"{source}: cluster {cluster}, but the model has 0 to {n_clusters - 1}"
             )
-    names = {}
-    for number, name in found:
-        if not number.isdecimal() or int(number) >= n_clusters:
-            raise UsageError(f"{source}: cluster {number}, but the model has 0 to {n_clusters - 1}")
-        if int(number) in names:
-            raise UsageError(f"{source}: two names for cluster {number}")
-        names[int(number)] = name
+        if cluster in names:
+            raise UsageError(f"{source}: two names for cluster {cluster}")
+        if name is not None:
+            names[cluster] = " ".join(re.split(r"[\r\n\t]+", name)).strip()
+    names.pop(-1, None)
     if not names:
         raise UsageError(f"{source}: no names in it")
     return names
+
+
+Pairs = list[tuple[int | None, str | None]]
+
+
+def _fenced(lines: list[str], source: str) -> list[str]:
+    """What stands in a code fence, or all lines."""
+    fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
+    if len(fences) > 2:
+        raise UsageError(f"{source}: line {fences[2] + 1}: a second code fence; keep one of them")
+    return lines[fences[0] + 1 : [*fences, len(lines)][1]] if fences else lines
+
+
+def _of_lines(text: str, source: str) -> Pairs:
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and _HEADER.fullmatch(lines[0][1]):
+        lines = lines[1:]
+    lines = [(i, line) for i, line in lines if not _RULE.fullmatch(line)]
+    matches = [_ANSWER.fullmatch(line) for _, line in lines]
+    if not any(matches):
+        return [(None, _plain(re.sub(r"^\s*[-*+•]\s+", "", line))) for _, line in lines]
+    for (i, line), match in zip(lines, matches, strict=True):
+        if match is None:
+            raise UsageError(
+                f"{source}: line {i} is {line.strip()!r:.60}, not like '17: name' as others are"
+            )
+    return [(_number(m["number"]), _plain(m["name"])) for m in matches if m]
+
+
+def _plain(name: str) -> str:
+    """A name without the cell, the quotes or the emphasis around it."""
+    name = re.sub(r"\s*\|\s*$", "", name.strip())
+    if match := re.fullmatch(r'(\*\*|__|[*_`])(.+)\1|"(.*)",?', name, re.DOTALL):
+        name = match[2] or (match[3] or "").replace('""', '"')
+    return name.strip()
+
+
+def _number(text: str) -> int:
+    return int(text.replace("−", "-"))
+
+
+def _of_json(text: str, source: str) -> Pairs:
+    try:
+        document = _json(text)
+    except ValueError as error:
+        lines = text.split("\n")
+        if len(lines) == 1 or not all(line.strip()[:1] == "{" for line in lines):
+            raise UsageError(f"{source}: not JSON after all ({error})") from None
+        try:  # an object a line
+            document = [_json(line) for line in lines]
+        except ValueError:
+            raise UsageError(f"{source}: not JSON after all ({error})") from None
+    while isinstance(document, _Object) and len(document) == 1:
+        if not isinstance(document[0][1], list) or _ANSWER.match(f"{document[0][0]}:"):
+            break
+        document = document[0][1]  # {"clusters": [...]}
+    if isinstance(document, _Object):
+        return [_entry(value, source, key) for key, value in document]
+    return [_entry(value, source, None, i) for i, value in enumerate(document)]
+
+
+class _Object(list):
+    """An object of JSON as a list of pairs, so that a name that is there twice is seen."""
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_Object, parse_constant=_Object)
+
+
+def _entry(value: Any, source: str, key: str | None, place: int = 0) -> tuple[int | None, Any]:
+    """A number and a name from what stands at a key, or at a place of a list."""
+    where = f"{source}: {key!r}" if key is not None else f"{source}: entry {place}"
+    number = None
+    if isinstance(value, _Object):
+        fields = {name.casefold(): inner for name, inner in value}
+        for name in _NUMBERS:
+            if key is None and re.fullmatch(r"-?[0-9]{1,9}", str(fields.get(name))):
+                key = str(fields.pop(name))
+        value = next((fields[name] for name in _NAMES if name in fields), value)
+    elif isinstance(value, list) and len(value) == 2 and key is None:
+        key, value = str(value[0]), value[1]
+    if key is not None:
+        match = _ANSWER.fullmatch(f"{key}:")
+        if match is None:
+            raise UsageError(f"{where}: expected the number of a cluster, not {key!r:.60}")
+        number = _number(match["number"])
+    if isinstance(value, (list, bool)):
+        raise UsageError(f"{where} is {value!r:.60}, expected a name")
+    return number, None if value is None else str(value)

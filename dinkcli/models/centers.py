@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from dinkcli.data.extras import require
 from dinkcli.data.inputs import open_inputs
-from dinkcli.errors import InputError, UsageError
-from dinkcli.models.model import unmapped
+from dinkcli.errors import DinkError, InputError, UsageError
+from dinkcli.models.file import check_map, load
+from dinkcli.models.model import METADATA_KEY, unmapped
 
 _TENSOR = "cluster_centers"
 _UNDER_A_MAP = (
@@ -26,8 +28,11 @@ _UNDER_A_MAP = (
 )
 
 
-def read_centers(path: str) -> np.ndarray:
+def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
     """(K, D) float32 centres from npy, parquet, safetensors, a faiss index, or skops.
+
+    Args:
+        feature_names: of the rows that they are for; centres of a model go by them.
 
     Raises:
         UsageError: no such file.
@@ -40,7 +45,7 @@ def read_centers(path: str) -> np.ndarray:
         start = file.read(9)
     # Eight bytes of header length, then a JSON object.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
-        found = _safetensors(path)
+        found = _safetensors(path, feature_names)
     elif start[:2] in (b"Ix", b"Iw"):  # the first of four letters that name the kind of index
         found = _faiss(path)
     elif start[:2] == b"PK" and _is_skops(path):
@@ -55,17 +60,24 @@ def read_centers(path: str) -> np.ndarray:
     return np.ascontiguousarray(found, np.float32)
 
 
-def _safetensors(path: str) -> np.ndarray:
+def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
     """A dink model, an export of one, or the state dict of a head."""
     try:
-        tensors = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        with safe_open(path, "np") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                return load(path).means_by_name(feature_names)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _TENSOR not in tensors:
+            raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
+        centers = tensors[_TENSOR]
+        if "map" not in tensors or "origin" not in tensors:
+            return centers
+        check_map(centers, tensors["map"], tensors["origin"])
+        return unmapped(centers, tensors["map"], tensors["origin"])
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        if isinstance(error, DinkError):
+            raise
         raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from error
-    if _TENSOR not in tensors:
-        raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
-    if "map" in tensors and "origin" in tensors:
-        return unmapped(tensors[_TENSOR], tensors["map"], tensors["origin"])
-    return tensors[_TENSOR]
 
 
 def _faiss(path: str) -> np.ndarray:

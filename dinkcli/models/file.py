@@ -6,6 +6,7 @@ Needs no torch, so that commands which only look at a model start fast.
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import IO, Any
 
@@ -14,27 +15,50 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_tensors
 
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.models.model import FORMAT_VERSION, METADATA_KEY, STATE_PREFIX, Model, TrainingState
+from dinkcli.models.model import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    STATE_PREFIX,
+    Model,
+    TrainingState,
+    unmapped,
+)
 from dinkcli.options import LEARNED, METRICS
 
 # A header is parsed as a whole, so it has to be small. The longest history that fits is kept.
 _HEADER_BYTES = 32 << 20
-_Kinds = dict[str, type | tuple[type, ...]]
-_SCHEMA: _Kinds = {
+_LARGEST_NORM = 5e18  # distances between rows of this norm have squares that float32 can hold
+_LARGEST_WEIGHT = 1e100
+_LARGEST_CONDITION = 1e12
+_NUMBER = (int, float)
+
+# What ``Model.save`` writes: types, [type] for a list, and objects. A name that ends in "?" may be
+# missing; others may be there.
+_STEP = {"phase": str, "start?": int, "temperature": (*_NUMBER, str)} | {
+    name: _NUMBER for name in ("inertia", "dilation_loss", "shrink_loss", "smallest", "largest")
+}
+_INPUT = {"files?": [str], "dtype?": [str], "bits?": bool} | {
+    f"{name}?": int for name in ("rows", "features", "bytes", "bad_rows", "dim")
+}
+_TRAINING = {
+    "options?": {},
+    "input?": _INPUT,
+    "metrics?": {"cluster_inertia?": [_NUMBER], "inertia?": _NUMBER},
+    "versions?": {},
+    "history?": [_STEP],
+}
+_DOCUMENT = {
     "n_clusters": int,
     "n_features": int,
     "metric": str,
-    "column": (str, type(None)),
-    "training": dict,
+    "column?": (str, type(None)),
+    "feature_names?": [str],
+    "temperature?": _NUMBER,
+    "names?": [str],
+    "terms?": [[str]],
+    "training?": _TRAINING,
+    "state?": {"progress": {}, "checksums": {}, "environment": {}},
 }
-_TRAINING: _Kinds = {
-    "options": dict,
-    "input": dict,
-    "metrics": dict,
-    "versions": dict,
-    "history": list,
-}
-_STATE = ("progress", "checksums", "environment")
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -57,7 +81,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         _check_tensors(tensors, document)
     except ModelError:
         raise
-    # RecursionError: nested JSON; KeyError: a type of number that NumPy lacks.
+    # RecursionError: nested JSON; KeyError: no such tensor, or a type that NumPy lacks.
     except (SafetensorError, ValueError, KeyError, RecursionError, OSError) as error:
         raise ModelError(
             f"{path}: not a dink model, or damaged ({error}); train or copy it again"
@@ -72,6 +96,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         tensors["cluster_sizes"].copy(),
         document["metric"],
         document.get("column"),
+        document.get("feature_names", []),
         document.get("training", {}),
         state,
         document.get("temperature", -1.0),
@@ -101,7 +126,9 @@ def _document(file: IO[bytes], path: str) -> dict[str, Any]:
         raise ModelError(
             f"{path}: a safetensors file, but not a dink model; give one that dink train wrote"
         )
-    document = json.loads(text, parse_constant=_refuse) if isinstance(text, str) else None
+    document = None
+    if isinstance(text, str):
+        document = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
     if not isinstance(document, dict):
         raise ValueError("its metadata are not an object")
     version = document.get("format_version")
@@ -115,67 +142,91 @@ def _document(file: IO[bytes], path: str) -> dict[str, Any]:
     return document
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} in its metadata")
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text:.20} in its metadata")
+    return number
+
+
+def _integer(text: str) -> int:
+    if abs(number := int(text)) >= 1 << 63:
+        raise ValueError(f"{text:.20} in its metadata")
+    return number
 
 
 def _check_document(document: dict[str, Any]) -> None:
     """Raises ValueError where the metadata are not what ``Model.save`` writes."""
-    training = document.get("training", {})
-    _check_kinds(document, _SCHEMA)
-    _check_kinds(training, _TRAINING, "training.")
-    if not all(isinstance(step, dict) for step in training.get("history", [])):
-        raise ValueError("training.history holds something else than steps")
-    temperature = document.get("temperature", 0.0)
-    if not isinstance(temperature, float | int) or not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature!r:.80}")
-    _check_names(document)
+    _check(document, _DOCUMENT, "")
+    k, training = document["n_clusters"], document.get("training", {})
+    for name, values, length in (
+        ("names", document.get("names"), k),
+        ("terms", document.get("terms"), k),
+        ("feature_names", document.get("feature_names"), None),
+        ("cluster_inertia", training.get("metrics", {}).get("cluster_inertia"), k),
+    ):
+        if values and length is not None and len(values) != length:
+            raise ValueError(f"{name} of {len(values)} entries, expected {length}")
+    if len(set(document.get("feature_names", ()))) < len(document.get("feature_names", ())):
+        raise ValueError("feature_names with one name twice")
+    if document.get("temperature", 0) < 0:
+        raise ValueError(f"temperature is {document['temperature']}")
     if document["metric"] not in METRICS:
         raise ValueError(f"unknown metric {document['metric']!r:.80}")
-    if "state" in document:
-        state = document["state"]
-        parts = [state.get(name) for name in _STATE] if isinstance(state, dict) else [None]
-        if not all(isinstance(part, dict) for part in parts):
-            raise ValueError(f"state is {state!r:.80}, expected {', '.join(_STATE)}")
 
 
-def _check_kinds(document: dict[str, Any], kinds: _Kinds, where: str = "") -> None:
-    empty: dict[Any, Any] = {dict: {}, list: []}
-    for name, kind in kinds.items():
-        value = document.get(name, empty.get(kind))
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{where}{name} is {value!r:.80}")
-
-
-def _check_names(document: dict[str, Any]) -> None:
-    names, terms = document.get("names", []), document.get("terms", [])
-    for name, value in (("names", names), ("terms", terms)):
-        if not isinstance(value, list) or len(value) not in (0, document["n_clusters"]):
-            raise ValueError(f"{name} is {value!r:.80}, expected one entry for each cluster")
-    if not all(isinstance(each, list) for each in terms):
-        raise ValueError("terms that are not lists")
-    if not all(isinstance(text, str) for each in (names, *terms) for text in each):
-        raise ValueError("names or terms that are not text")
+def _check(value: Any, kind: Any, where: str) -> None:
+    if isinstance(kind, dict) and isinstance(value, dict):
+        for name, inner in kind.items():
+            key = name.removesuffix("?")
+            if key in value or key == name:
+                _check(value.get(key), inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(kind, list) and isinstance(value, list):
+        for each in value:
+            _check(each, kind[0], f"an entry of {where}")
+    elif (
+        isinstance(kind, (dict, list))
+        or not isinstance(value, kind)
+        or (isinstance(value, bool) and kind is not bool)
+    ):
+        raise ValueError(f"{where} is {value!r:.80}")
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> None:
-    """Raises ValueError where centres or sizes are not what ``Model.save`` writes."""
-    k, d = shape = (document["n_clusters"], document["n_features"])
+    """Raises ValueError where centres, sizes or the map are not what ``Model.save`` writes."""
+    k, d = document["n_clusters"], document["n_features"]
     centers, sizes = tensors["cluster_centers"], tensors["cluster_sizes"]
-    if centers.shape != shape or min(shape) < 1:
-        raise ValueError(f"centres of shape {centers.shape}, its metadata say {shape}")
-    if sizes.shape != (k,):
-        raise ValueError(f"sizes of shape {sizes.shape}, expected {(k,)}")
-    if not _is_finite(centers, np.float32):
-        raise ValueError("centres that are not all finite float32 numbers")
+    if min(k, d) < 1:
+        raise ValueError(f"its metadata say {k} clusters of {d} features")
+    _check_numbers(centers, "cluster_centers", (k, d))
+    if sizes.dtype != np.float64 or sizes.shape != (k,):
+        raise ValueError(f"cluster_sizes are {sizes.dtype} {sizes.shape}, expected float64 {(k,)}")
+    if not ((sizes >= 0) & (sizes <= _LARGEST_WEIGHT)).all():
+        raise ValueError("cluster_sizes that are no weights of rows")
     if document["metric"] == LEARNED:
-        for name, right in (("map", (d, d)), ("origin", (d,))):
-            values = tensors.get(name, np.empty(0))
-            if values.shape != right or not _is_finite(values, np.float32):
-                raise ValueError(f"{name} is not finite float32 numbers of shape {right}")
-    if not _is_finite(sizes, np.float64) or (sizes < 0).any():
-        raise ValueError("sizes that are not all finite float64 numbers of at least 0")
+        check_map(centers, tensors["map"], tensors["origin"])
 
 
-def _is_finite(values: np.ndarray, dtype: type) -> bool:
-    return values.dtype == dtype and bool(np.isfinite(values).all())
+def check_map(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> None:
+    """Raises ValueError for a map that rows cannot go through, or from which centres (K, D) cannot
+    come back."""
+    d = centers.shape[1]
+    _check_numbers(map, "map", (d, d))
+    _check_numbers(origin, "origin", (d,))
+    try:
+        inverse = np.linalg.inv(map.astype(np.float64))
+    except np.linalg.LinAlgError:
+        raise ValueError("map is singular") from None
+    if not np.linalg.norm(map) * np.linalg.norm(inverse) < _LARGEST_CONDITION:
+        raise ValueError("map is singular, or nearly so")
+    with np.errstate(over="ignore"):
+        _check_numbers(unmapped(centers, map, origin), "centres before the map", centers.shape)
+        shift = (origin.astype(np.float64) @ map).astype(np.float32)
+        _check_numbers(shift, "origin after the map", (d,))
+
+
+def _check_numbers(values: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
+    if values.dtype != np.float32 or values.shape != shape:
+        raise ValueError(f"{name} of {values.dtype} {values.shape}, expected float32 {shape}")
+    norms = np.linalg.norm(values.astype(np.float64), axis=-1)
+    if not (norms <= _LARGEST_NORM).all():
+        raise ValueError(f"{name} that are not finite, or whose squares are beyond float32")

@@ -10,6 +10,7 @@ cluster is gone is not reported as a cluster that moved far.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -116,15 +117,20 @@ def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]
 
 
 def check_matchable(
-    old: Model, n_features: int, metric: str, n_clusters: int | None = None
+    old: Model,
+    n_features: int,
+    metric: str,
+    n_clusters: int | None = None,
+    feature_names: Sequence[str] = (),
 ) -> None:
     """Whether clusters of a model still to be trained could take the ids of ``old``.
 
     Args:
         n_clusters: of the new model, where its clusters will be stored in the order of their ids.
+        feature_names: of the columns that the new model is of, if known.
 
     Raises:
-        ModelError: models of different dimensions or metrics.
+        ModelError: models of different dimensions, metrics or columns.
         UsageError: fewer clusters than ids, so that some could not keep theirs.
     """
     for name, theirs, ours in (
@@ -136,6 +142,7 @@ def check_matchable(
                 f"--match: {name} of the old model {theirs}, of the new one {ours}; clusters can "
                 "only be matched between models of the same kind of embeddings"
             )
+    old.means_by_name(feature_names)
     if n_clusters is not None and n_clusters < old.n_clusters:
         raise UsageError(
             f"--match: the old model has {old.n_clusters} clusters, the new one {n_clusters}, and "
@@ -148,26 +155,27 @@ def match(old: Model, new: Model) -> Matching:
     """Gives the clusters of ``new`` the ids of those of ``old`` that they continue.
 
     Raises:
-        ModelError: models of different dimensions or metrics.
+        ModelError: models of different dimensions, metrics or columns.
     """
     from scipy.optimize import linear_sum_assignment  # takes longer to load than to run
 
     check_matchable(old, new.n_features, new.metric)
-    distances = _distances(new.means, old.means)
+    old_means = old.means_by_name(new.feature_names)
+    distances = _distances(new.means, old_means)
     rows, partners = linear_sum_assignment(distances)
     n_new, n_old = distances.shape
     ids = np.full(n_new, -1, np.int64)
     ids[rows] = partners
     ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
     return Matching(
-        old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old), tuple(old.names)
+        old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old_means), tuple(old.names)
     )
 
 
-def _drift(distances: np.ndarray, ids: np.ndarray, old: Model) -> tuple[Drift, ...]:
+def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tuple[Drift, ...]:
     n_new, n_old = distances.shape
     nearest_old = distances.argmin(1)
-    apart = _distances(old.means, old.means)
+    apart = _distances(old_means, old_means)
     np.fill_diagonal(apart, np.inf)
     found = []
     for id_, scale in enumerate(apart.min(1).tolist()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
-from dinkcli.errors import UsageError
+from dinkcli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -52,7 +53,8 @@ class Model:
         cluster_sizes: (K,) float64, rows (or their weight) of each cluster in training.
         metric: "euclidean", "cosine" (rows are normalised before they are compared) or "learned"
             (rows z become (z - origin) @ map before they are compared, and centres are of these).
-        column: the parquet column trained on, or None.
+        column: the column trained on, or None.
+        feature_names: of the columns trained on where each is a dimension, else empty.
         training: how it was made: options, input, metrics, versions, history. Plain JSON.
         temperature: of the probabilities that ``assign`` gives, softmax over centres of minus the
             squared distance over it; by default that of ``usual_temperature``.
@@ -67,6 +69,7 @@ class Model:
     cluster_sizes: np.ndarray
     metric: str = "euclidean"
     column: str | None = None
+    feature_names: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     state: TrainingState | None = None
     temperature: float = -1.0
@@ -104,6 +107,22 @@ class Model:
         """(K, D) float32, the centres in the coordinates of the rows as they are given."""
         return unmapped(self.cluster_centers, **self.maps) if self.maps else self.cluster_centers
 
+    def means_by_name(self, names: Sequence[str]) -> np.ndarray:
+        """``means`` (K, D) with the features in the order of ``names``; as they are where the model
+        or the other side has no names.
+
+        Raises:
+            ModelError: other names.
+        """
+        if not names or not self.feature_names:
+            return self.means
+        if other := sorted(set(names).symmetric_difference(self.feature_names)):
+            raise ModelError(
+                f"feature {other[0]!r} is only on one side ({len(other)} are), the older model or "
+                "the rows; clusters compare on the same columns"
+            )
+        return self.means[:, [self.feature_names.index(name) for name in names]]
+
     @property
     def tree(self) -> list[tuple[int, int, float]]:
         """The merges of Ward's tree of the centres, with the weight of their training rows (see
@@ -132,9 +151,11 @@ class Model:
 
     def as_trained(self, columns: Columns) -> Columns:
         """The columns to read where the user does not say otherwise: those of the training."""
-        bits = columns.bits or bool(self.training.get("input", {}).get("bits"))
-        dim = columns.dim or (self.n_features if bits else None)
-        return replace(columns, usual=self.column, bits=bits, dim=dim)
+        trained = self.training.get("input", {})
+        bits = columns.bits or bool(trained.get("bits"))
+        dim = columns.dim or (self.n_features if bits or trained.get("dim") else None)
+        names = tuple(self.feature_names)
+        return replace(columns, usual=self.column, features=names, bits=bits, dim=dim)
 
     def check_features(self, n_features: int, source: str) -> None:
         """Raises UsageError when data of another dimension are meant for this model."""
@@ -155,7 +176,7 @@ class Model:
             "temperature": self.temperature,
             "training": self.training | _thinned(self.training.get("history", [])),
         }
-        more = {"names": self.names, "terms": self.terms}
+        more = {"feature_names": self.feature_names, "names": self.names, "terms": self.terms}
         document |= {name: texts for name, texts in more.items() if texts}
         arrays = {"cluster_centers": self.cluster_centers, **self.maps}
         tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

@@ -44,6 +44,7 @@ def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
         trainer.at.counts.cpu().numpy().astype(np.float64),
         options.metric,
         data.column,
+        list(data.feature_names),
         training,
         map=matrix,
         origin=origin,

@@ -36,21 +36,86 @@ def test_plurals_are_one_term_and_pairs_take_the_place_of_their_words():
 
 @pytest.mark.parametrize(
     "text",
-    ["0: a b\n2: c", "cluster,name\n0,a b\n2,c", '{"0": "a b", "2": "c"}', "- 0: a b\n- 2: c\n"],
+    [
+        "0: a b\n2: c",
+        "0: a b\r\n\r\n2: c\r\n",
+        "cluster,name\n0,a b\n2,c",
+        "Cluster\tName\n0\ta b\n2\tc",
+        "- 0: a b\n- 2: c\n",
+        "0. a b\n2. c",
+        "0) a b\n2) c",
+        "(0) a b\n(2) c",
+        "[0] a b\n[2] c",
+        "0 - a b\n2 - c",
+        "0 – a b\n2 — c",
+        "#0: a b\n#2: c",
+        "**0**: a b\n**2**: c",
+        "**0:** a b\n**2:** c",
+        "* **Cluster 0**: a b\n* **Cluster 2**: c",
+        "## Cluster 0: a b\n## Cluster 2: c",
+        "0: **a b**\n2: `c`",
+        '0,"a b"\n2,"c"',
+        '"0": "a b",\n"2": "c"',
+        "| Cluster | Name |\n|---|---|\n| 0 | a b |\n| 2 | c |",
+        "-1: noise\n0: a b\n2: c",
+        '{"-1": "noise", "0": "a b", "2": "c"}',
+        '{"0": "a b", "2": "c"}',
+        '{"Cluster 0": "a b", "cluster_2": "c"}'.replace("_", " "),
+        '{"0": "a b", "1": null, "2": "c"}',
+        '{"0": {"name": "a b", "why": "x"}, "2": {"name": "c", "why": "y"}}',
+        '[{"cluster": 0, "name": "a b"}, {"cluster": 2, "name": "c"}]',
+        '[{"id": "2", "label": "c"}, {"id": "0", "label": "a b"}]',
+        '{"clusters": [{"cluster": 0, "name": "a b"}, {"cluster": 2, "name": "c"}]}',
+        '{"cluster": 0, "name": "a b"}\n{"cluster": 2, "name": "c"}\n',
+        '[[0, "a b"], [2, "c"]]',
+        '["a b", null, "c"]',
+        '```json\n{"0": "a b", "2": "c"}\n```\n',
+        "Here are the names:\n\n```\n0: a b\n2: c\n```\nThey are short.\n",
+        "~~~\n0: a b\n2: c",
+    ],
 )
 def test_names_are_read_in_every_form(text):
     assert parse_names(text, 3, "f") == {0: "a b", 2: "c"}
 
 
-@pytest.mark.parametrize("text", ["a\nb\nc", '["a", "b", "c"]'])
+@pytest.mark.parametrize(
+    "text", ["a\nb\nc", '["a", "b", "c"]', "- a\n- b\n- c", "```\na\nb\nc\n```"]
+)
 def test_a_name_for_each_cluster_needs_no_number(text):
     assert parse_names(text, 3, "f") == {0: "a", 1: "b", 2: "c"}
 
 
-@pytest.mark.parametrize("text", ["", "a\nb", "3: a", "0: a\n0: b", '["a"]', "{oops"])
-def test_other_files_are_refused(text):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\f", "\x1c", "\v"])
+def test_only_line_breaks_end_a_name(end):
+    assert parse_names(f"a{end}b\nc\n", 2, "f") == {0: f"a{end}b", 1: "c"}
+    assert parse_names(f"0: a{end}b\n1: c\n", 2, "f") == {0: f"a{end}b", 1: "c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "f: no names in it"),
+        ("a\nb", "2 names for 3 clusters; give one for each cluster"),
+        ("3: a", "cluster 3, but the model has 0 to 2"),
+        ("-2: a", "cluster -2, but"),
+        ("1. a\n2. b\n3. c", "cluster 3, but the model has 0 to 2"),
+        ("0: a\n0: b", "two names for cluster 0"),
+        ('{"0": "a", "0": "b"}', "two names for cluster 0"),
+        ('["a"]', "1 names for 3 clusters"),
+        ("{oops", "not JSON after all"),
+        ("The names:\n0: a\n1: b", "line 1 is 'The names:', not like '17: name' as others are"),
+        ("0: a\n\nb\n1: c", "line 3 is 'b'"),
+        ("```\n0: a\n```\n```\n1: b\n```", "line 4: a second code fence"),
+        ('{"zero": "a"}', "'zero': expected the number of a cluster"),
+        ('{"0": ["a"]}', "'0' is ['a'], expected a name"),
+        ('{"0": true}', "expected a name"),
+        ('[{"cluster": 0}]', "expected a name"),
+    ],
+)
+def test_other_files_are_refused(text, said):
+    with pytest.raises(UsageError) as caught:
         parse_names(text, 3, "f")
+    assert said in str(caught.value)
 
 
 def test_names_are_stored_shown_written_and_kept(dink, tmp_path):

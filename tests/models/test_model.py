@@ -66,7 +66,7 @@ def test_the_smallest_model_is_read(tmp_path):
         ({}, {"format_version": "1"}, "format version '1'"),
         ({}, {"format_version": True}, "format version True"),
         ({}, {"format_version": 0}, "format version 0"),
-        ({}, {"n_clusters": 3}, r"centres of shape \(2, 3\), its metadata say \(3, 3\)"),
+        ({}, {"n_clusters": 3}, r"cluster_centers of float32 \(2, 3\), expected float32 \(3, 3\)"),
         ({}, {"n_clusters": "2"}, "n_clusters is '2'"),
         ({}, {"n_clusters": True}, "n_clusters is True"),
         ({}, {"n_clusters": ...}, "n_clusters is None"),
@@ -75,16 +75,32 @@ def test_the_smallest_model_is_read(tmp_path):
         ({}, {"column": 3}, "column is 3"),
         ({}, {"training": [1]}, r"training is \[1\]"),
         ({}, {"training": {"input": 1}}, "training.input is 1"),
-        ({}, {"training": {"history": [1]}}, "training.history holds something else"),
+        ({}, {"training": {"history": [1]}}, "an entry of training.history is 1"),
         ({}, {"training": {"x": float("nan")}}, "NaN in its metadata"),
         ({"cluster_centers": ...}, {}, "cluster_centers"),
         ({"cluster_sizes": ...}, {}, "cluster_sizes"),
-        ({"cluster_centers": np.eye(2, 3)}, {}, "not all finite float32"),
-        ({"cluster_centers": np.full((2, 3), np.nan, np.float32)}, {}, "not all finite float32"),
-        ({"cluster_centers": np.full((2, 3), np.inf, np.float32)}, {}, "not all finite float32"),
-        ({"cluster_sizes": np.ones(3)}, {}, r"sizes of shape \(3,\), expected \(2,\)"),
-        ({"cluster_sizes": -np.ones(2)}, {}, "sizes that are not all finite float64"),
-        ({"cluster_centers": np.zeros((0, 3), np.float32)}, {"n_clusters": 0}, "centres of shape"),
+        ({"cluster_centers": np.eye(2, 3)}, {}, "cluster_centers of float64"),
+        (
+            {"cluster_centers": np.full((2, 3), np.nan, np.float32)},
+            {},
+            "that are not finite",
+        ),
+        (
+            {"cluster_centers": np.full((2, 3), np.inf, np.float32)},
+            {},
+            "that are not finite",
+        ),
+        (
+            {"cluster_sizes": np.ones(3)},
+            {},
+            r"float64 \(3,\), expected float64 \(2,",
+        ),
+        ({"cluster_sizes": -np.ones(2)}, {}, "cluster_sizes that are no weights"),
+        (
+            {"cluster_centers": np.zeros((0, 3), np.float32)},
+            {"n_clusters": 0},
+            "say 0 clusters",
+        ),
     ],
 )
 def test_what_does_not_fit_the_schema_is_refused(tmp_path, arrays, changes, message):
@@ -164,3 +180,101 @@ def test_files_of_pytorch_are_refused_unread(tmp_path):
     with pytest.raises(ModelError, match="not a dink model, or damaged"):
         dinkcli.load(tmp_path / "m.pt")
     assert not (tmp_path / "exploded").exists()
+
+
+NAMES = list("hgfedcba")
+
+
+def write_table(path, x, order, header=True):
+    """A csv, parquet or jsonl of one column for each feature, in another order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {NAMES[i]: x[:, i] for i in order}
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    elif path.suffix == ".jsonl":
+        rows = (dict(zip(columns, row, strict=True)) for row in x[:, order].tolist())
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [",".join(columns)] * header + [",".join(map(str, row)) for row in x[:, order]]
+        path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_columns_go_by_their_names(invoke, tmp_path, blobs, suffix):
+    x = np.concatenate([blobs[0], blobs[0][:, :3] ** 2], axis=1).round(4)
+    order = [3, 0, 7, 5, 1, 2, 6, 4]
+    write_table(tmp_path / f"a.{suffix}", x, range(8))
+    write_table(tmp_path / f"b.{suffix}", x, order)
+    write_table(tmp_path / f"few.{suffix}", x, order[:6])
+    np.save(tmp_path / "x.npy", x)
+    write_table(tmp_path / "bare.csv", x, range(8), header=False)
+    invoke("train", f"a.{suffix}", "-k", 3, "-o", "m.safetensors", "--device", "cpu")
+    model = dinkcli.load(tmp_path / "m.safetensors")
+    assert model.feature_names == NAMES
+    right = nearest_float64(x.astype(np.float32), model.cluster_centers)
+    for name in (f"a.{suffix}", f"b.{suffix}", "x.npy", "bare.csv"):
+        labels = dinkcli.assign(model, tmp_path / name, device="cpu")
+        np.testing.assert_array_equal(labels, right)
+    for command in ("evaluate", "inspect"):
+        outputs = [invoke(command, "m.safetensors", f"{n}.{suffix}", "--json") for n in "ab"]
+        assert outputs[0].stdout == outputs[1].stdout
+    # Of several inputs the later ones go by the first.
+    invoke("train", f"b.{suffix}", f"a.{suffix}", "-k", 3, "-o", "both.safetensors")
+    both = dinkcli.load(tmp_path / "both.safetensors")
+    assert both.feature_names == [NAMES[i] for i in order]
+    np.testing.assert_array_equal(both.cluster_sizes.sum(), 600)
+    labels = dinkcli.assign(both, [tmp_path / f"{n}.{suffix}" for n in "ab"], device="cpu")
+    np.testing.assert_array_equal(labels[:300], labels[300:])
+    # Centres to start from, and to be matched with, too.
+    start = ["--init", "m.safetensors", "--match", "m.safetensors", "--epochs", 1]
+    invoke("train", f"b.{suffix}", "-k", 3, "-o", "c.safetensors", "--temperature", 0, *start)
+    again = dinkcli.load(tmp_path / "c.safetensors")
+    back = again.means_by_name(NAMES)
+    np.testing.assert_allclose(back, model.cluster_centers, rtol=1e-3, atol=1e-3)
+    result = invoke("assign", "m.safetensors", f"few.{suffix}", code=2)
+    assert "2 of the 8 columns of the model are missing: 'd', 'b'; it has" in result.stderr
+    with pytest.raises(ModelError, match="feature 'extra' is only on one side"):
+        model.means_by_name([*NAMES, "extra"])
+
+
+def test_columns_of_other_names_go_by_position_where_they_are_named(invoke, tmp_path, blobs):
+    x = blobs[0]
+    for name, prefix in (("a", "dim"), ("b", "emb")):
+        header = ",".join(f"{prefix}_{i}" for i in range(5))
+        np.savetxt(tmp_path / f"{name}.csv", x, "%.6f", ",", header=header, comments="")
+    invoke("train", "a.csv", "-k", 3, "-o", "m.safetensors")
+    refused = invoke("assign", "m.safetensors", "b.csv", code=2)
+    assert "5 of the 5 columns of the model are missing: 'dim_0'" in refused.stderr
+    by_position = invoke("assign", "m.safetensors", "b.csv", "--column", "emb_*")
+    assert by_position.stdout == invoke("assign", "m.safetensors", "a.csv").stdout
+    assert "no column 'dim_0', as in the model: columns go by their position" in by_position.stderr
+
+
+@pytest.mark.parametrize("options", [("--dim", 8), ("--dim", 8, "--bits")])
+def test_a_model_knows_the_width_of_bytes(invoke, tmp_path, options):
+    """Every command that reads rows through a model reads them as the training did."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(40, 8)).astype(np.float32)
+    cells = np.packbits(numbers > 0, axis=1) if "--bits" in options else numbers
+    table = {"v": [row.tobytes() for row in cells], "label": ["a", "b"] * 20}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    invoke("train", "x.parquet", "-k", 2, "-o", "m.safetensors", *options)
+    for line in (
+        "assign m.safetensors x.parquet",
+        "inspect m.safetensors x.parquet",
+        "inspect m.safetensors x.parquet --cluster 1",
+        "evaluate m.safetensors x.parquet --label-column label",
+        "name m.safetensors x.parquet --label-column label -o n.safetensors",
+        "report m.safetensors x.parquet -o r.html --map pca",
+    ):
+        invoke(*line.split())
+    rows = np.where(numbers > 0, 1, -1).astype(np.float32) if "--bits" in options else numbers
+    model = dinkcli.load(tmp_path / "m.safetensors")
+    labels = dinkcli.assign(model, tmp_path / "x.parquet", device="cpu")
+    distances = ((rows[:, None] - model.cluster_centers) ** 2).sum(2)
+    np.testing.assert_allclose(distances[np.arange(40), labels], distances.min(1), rtol=1e-5)

@@ -75,7 +75,9 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
     """
     if wanted.alone:
         return Found([], NUMBERS, "none are looked for", None)
-    if wanted.vectors is not None:
+    if wanted.features:
+        found = _by_name(path, schema, wanted, peek)
+    elif wanted.vectors is not None:
         found = _named(path, schema, wanted.vectors, wanted.dim, peek, "named by --column")
         if found is None:
             known = names_of(list(dict.fromkeys(schema.names)))
@@ -94,6 +96,39 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
                 f"{path}: {number} columns are named {place.top!r}; give each a name of its own"
             )
     return found
+
+
+def _by_name(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> Found:
+    """The columns ``wanted.features``, in this order.
+
+    Without these names, a column of vectors, or what ``wanted.vectors`` names, goes by position.
+    """
+    names, why = wanted.features, f"as in {wanted.features_of}"
+    missing = [name for name in names if name not in schema.names]
+    if missing or wanted.vectors is not None:
+        try:
+            found = vector_columns(path, schema, replace(wanted, features=()), peek)
+        except (UsageError, InputError):
+            if wanted.vectors is not None:
+                raise
+            found = None
+        if found is not None and found.kind != NUMBERS:
+            return found
+        if found is None or wanted.vectors is None:
+            raise UsageError(
+                f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} are "
+                f"missing: {names_of(missing)}; it has {names_of(schema.names)}; rename them, or "
+                "choose columns that stand in the same order by --column"
+            )
+        others = sorted(set(names) - {place.path for place in found.places})
+        if others:
+            note = f"{path}: no column {others[0]!r}, {why}: columns go by their position"
+            return replace(found, note=note)
+    places = [Place(name, (name,), schema.types[schema.names.index(name)]) for name in names]
+    for place in places:
+        if not is_number(place.type):
+            raise UsageError(f"{path}: column {place.path!r} is {place.type}, not numbers, {why}")
+    return Found(places, NUMBERS, why, None)
 
 
 def _is_sized(field: pa.Field, wanted: Columns) -> bool:

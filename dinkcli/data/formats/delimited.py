@@ -27,7 +27,7 @@ class CsvReader(TextReader):
     format = "csv"
 
     def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
-        self.dialect = dialect
+        self.dialect, self.has_names = dialect, dialect.header
         for name, option in wanted.named.items():
             if name in dialect.doubled:
                 raise UsageError(

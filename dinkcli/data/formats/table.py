@@ -6,6 +6,7 @@ Shapes: N rows, B rows in a batch, D features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -42,6 +43,7 @@ class TableReader(Reader):
     """
 
     source: Source
+    has_names = True  # of its columns, in the file
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
         self.source, self.schema, self.n_rows = source, schema, n_rows
@@ -61,10 +63,14 @@ class TableReader(Reader):
                 for name, place in self._carriers.items()
             ]
         )
+        if not self.has_names:
+            wanted = replace(wanted, features=())
         found = vector_columns(self.path, schema, wanted, self._first_text)
         self.places, self.kind = found.places, found.kind
-        usual = wanted.usual if found.why == "as in training" else None
+        usual = wanted.usual if found.why in ("as in training", "as in the model") else None
         single = len(self.places) == 1
+        if self.kind == NUMBERS and self.has_names:
+            self.feature_names = [place.path for place in self.places]
         self.column = wanted.vectors or (self.places[0].path if single else usual)
         self.about = {"chosen": found.why}
         if found.note:

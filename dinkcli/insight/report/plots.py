@@ -134,13 +134,15 @@ def training_curve(model: Model) -> dict[str, Any] | None:
     for phase, colour in _PHASE_COLOURS.items():
         at = [i for i, step in enumerate(steps) if step["phase"] == phase]
         if at:
-            columns = {"step": [i + 1 for i in at]} | {
-                name: [steps[i][name] for i in at] for name in ("inertia", "temperature")
+            columns = {
+                "step": [i + 1 for i in at],
+                "inertia": [float(steps[i]["inertia"]) for i in at],
+                "temperature": [str(steps[i]["temperature"]) for i in at],
             }
             source = ColumnDataSource(columns)
             # From the last point of the phase before: one curve in several colours.
             line = range(max(0, at[0] - 1), at[-1] + 1)
-            heights = [steps[i]["inertia"] for i in line]
+            heights = [float(steps[i]["inertia"]) for i in line]
             plot.line([i + 1 for i in line], heights, color=colour, line_width=2)
             dots = plot.scatter(
                 "step",
