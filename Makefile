@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
 	$(BIN)/dink assign .venv/digits.dink.safetensors sample_data/digits.npy | head -n 6
 	$(BIN)/dink train sample_data/stdlib.parquet -k 40 -o .venv/stdlib.dink.safetensors
-	$(BIN)/dink name .venv/stdlib.dink.safetensors sample_data/stdlib.parquet --text-column id
+	$(BIN)/dink name .venv/stdlib.dink.safetensors sample_data/stdlib.parquet --texts id
 	@echo "Next: $(BIN)/dink inspect .venv/stdlib.dink.safetensors --tree"
 
 test: .venv/tests

@@ -42,12 +42,12 @@ def measure(folder: Path, count: int, part_rows: int) -> tuple[float, float]:
         command += ["--shard", f"{number}/{count}", "--rows-per-file", str(part_rows), "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         processes.append(
-            subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         )
-    reports = [process.communicate()[1] for process in processes]
+    reports, errors = zip(*(process.communicate() for process in processes), strict=True)
     seconds = time.perf_counter() - started
     if any(process.returncode for process in processes):
-        sys.exit("\n".join(reports))
+        sys.exit("\n".join(errors))
     return seconds, max(json.loads(report)["seconds"] for report in reports)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import show_notes
@@ -20,7 +19,6 @@ def assign(
     inputs: list[str] = shared.INPUTS,
     output: str | None = shared.TABLE_PATH,
     format: shared.OutputFormat = shared.OUTPUT_FORMAT,
-    compression: shared.Compression = shared.COMPRESSION,
     rows_per_file: int | None = output_option(
         None,
         help="Write a folder of parts, each with this many rows of the input. With --shard, by "
@@ -32,9 +30,7 @@ def assign(
         help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
         "processes write the other shares to. Under torchrun this happens by itself.",
     ),
-    resume: bool = run_option(
-        False, "--resume", help="Write only the parts that are missing in the folder."
-    ),
+    resume: bool = shared.RESUME,
     soft: bool = clusters_option(
         False, "--soft", help="Also write the probability of every cluster."
     ),
@@ -49,9 +45,6 @@ def assign(
         help="How soft probabilities are: they are the softmax of minus the squared distance "
         "over the temperature, so lower is sharper. By default the model has one.",
         show_default=False,
-    ),
-    dtype: Literal["float32", "float16"] = output_option(
-        "float32", help="The type of the probabilities."
     ),
     min_prob: float | None = clusters_option(
         None, help="Rows whose cluster is less probable than this get the cluster -1."
@@ -76,7 +69,6 @@ def assign(
         "rows for which the nearest has no room go where it costs the least. Labels then "
         "depend on all rows of the run.",
     ),
-    id_column: str | None = shared.ID_COLUMN,
     ids: list[str] | None = shared.IDS,
     columns: str | None = shared.CARRIED_COLUMNS,
     csv_safe: bool = shared.CSV_SAFE,
@@ -96,13 +88,19 @@ def assign(
 
     Examples:
         dink assign emb.dink.safetensors new.npy
-        dink assign emb.dink.safetensors new.parquet --id-column id --soft -o clusters.parquet
+        dink assign emb.dink.safetensors new.parquet --ids id --soft -o clusters.parquet
         cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
     with one_voice():
         started = time.monotonic()
         options = AssignOptions(
-            soft, top, distance, temperature, dtype, min_prob, max_distance, max_size
+            soft=soft,
+            top=top,
+            distance=distance,
+            temperature=temperature,
+            min_prob=min_prob,
+            max_distance=max_distance,
+            max_size=max_size,
         )
         from dinkcli.assigning.pipeline import run
         from dinkcli.cli import assign_run
@@ -110,10 +108,10 @@ def assign(
         from dinkcli.models.file import load
 
         destination = Destination(
-            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+            output, format, csv_safe, rows_per_file, shard, resume, json_summary, json_file
         )
         quiet = quiet or destination.silent
-        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim, bits=bits)
+        wanted = columns_of(column, columns, ids=ids, dim=dim, bits=bits)
         above = levels_of(levels)
         model = load_model(model_path, inputs, warns=not destination.silent)
         old = None if match_path is None else load(match_path)

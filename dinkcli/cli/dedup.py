@@ -35,11 +35,9 @@ def dedup(
     keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
     against: list[str] | None = shared.AGAINST,
     format: shared.OutputFormat = shared.OUTPUT_FORMAT,
-    compression: shared.Compression = shared.COMPRESSION,
     rows_per_file: int | None = shared.ROWS_PER_FILE,
     shard: str | None = shared.JOB_SHARD,
-    resume: bool = shared.WORK_RESUME,
-    id_column: str | None = shared.ID_COLUMN,
+    resume: bool = shared.RESUME,
     ids: list[str] | None = shared.IDS,
     columns: str | None = shared.CARRIED_COLUMNS,
     csv_safe: bool = shared.CSV_SAFE,
@@ -72,11 +70,11 @@ def dedup(
             threshold = 0.95
         options = DedupOptions(threshold, distance, keep, keep_only)
         run = JobDestination(
-            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+            output, format, csv_safe, rows_per_file, shard, resume, json_summary, json_file
         )
         limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(column, columns, id=id_column, ids=ids, dim=dim)
+        wanted = columns_of(column, columns, ids=ids, dim=dim)
         model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
         old = None
         if against is not None:

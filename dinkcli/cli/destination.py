@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+import typer
+
 from dinkcli.assigning.pipeline import Written
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
@@ -38,17 +40,22 @@ class Destination:
         self,
         output: str | None,
         format: str | None,
-        compression: str | None,
         csv_safe: bool,
         rows_per_file: int | None,
         shard: str | None,
         resume: bool,
+        as_json: bool,
         json_file: str | None,
     ):
         share = _share_of(shard)
         output = None if output == "-" else output
         if json_file is not None:
             refuse_stream(json_file, "the summary of --json-file")
+        if as_json and output is None:
+            raise UsageError(
+                "--json writes to standard output, and so do the rows: name a file with -o, or "
+                "write the summary to one by --json-file"
+            )
         if share is not None:
             _check_folder_name(output, share, rows_per_file)
         parts = rows_per_file is not None or share is not None
@@ -58,7 +65,7 @@ class Destination:
             raise UsageError("--resume goes on with an output that is named with -o")
         if resume and not (self.keeps_work or parts):
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
-        self.encoding = encoding_of(output, format, compression, csv_safe=csv_safe, parts=parts)
+        self.encoding = encoding_of(output, format, csv_safe=csv_safe, parts=parts)
         self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
         self.share, self.resume = share, resume
         self.silent = is_silent(share)
@@ -118,7 +125,7 @@ class Destination:
             with atomic_path(self._json_file) as path, open(path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
         if as_json and not self.silent:
-            say(text, whole=True)
+            typer.echo(text)
         elif not quiet and self.output is not None:
             whole = summary.get("complete", True)
             say(sentence + ("" if whole else "; parts of other shares are missing yet"))

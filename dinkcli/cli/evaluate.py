@@ -28,11 +28,10 @@ def evaluate(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     labels: list[str] | None = shared.LABELS,
-    label_column: str | None = shared.LABEL_COLUMN,
     device: str = shared.DEVICE,
     column: str | None = shared.COLUMN,
     bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON_DATA,
+    as_json: bool = shared.JSON,
     quiet: bool = shared.QUIET,
 ) -> None:
     """Measure the clusters, alone or against known classes.
@@ -41,10 +40,10 @@ def evaluate(
 
     Examples:
         dink evaluate emb.dink.safetensors emb.npy
-        dink evaluate emb.dink.safetensors emb.parquet --label-column topic
+        dink evaluate emb.dink.safetensors emb.parquet --labels topic
         dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
-    wanted = columns_of(column, label=label_column, labels=labels)
+    wanted = columns_of(column, labels=labels)
     model = load_model(model_path, inputs)
     data = open_for(model, inputs, wanted, bad_rows)
 

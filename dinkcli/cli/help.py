@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from dinkcli.cli.console import error_boundary
 from dinkcli.cli.paths import refuse_overwriting
 from dinkcli.cli.together import one_voice
+from dinkcli.errors import UsageError
 
 # The groups, in their order; an option without one stands in the last.
 INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = "Input", "Clusters", "Output", "Expert", "Run"
@@ -35,6 +36,21 @@ _COMPLETION_HELP = {
     "(bash, zsh, fish, powershell).",
 }
 _TYPES = {"<str>": "TEXT", "<int>": "NUMBER", "<float>": "NUMBER", "<list[str]>": "TEXT"}
+
+
+# Options of earlier versions, and what there is instead.
+_REPLACED = {
+    "--id-column": "--ids COLUMN",
+    "--text-column": "--texts COLUMN",
+    "--label-column": "--labels COLUMN",
+    "--balance": "--max-size 1x",
+    "--compression": "the suffix, as in rows.csv.gz; parquet and arrow are compressed by themselves",
+    "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
+    "--tol": "tol of dinkcli.train in Python",
+    "dedup --threshold": "--max-distance",
+    "dedup --distance": "--max-distance",
+    "assign --names": "--with-names",
+}
 
 
 class _Readable:
@@ -90,6 +106,12 @@ class Command(_Readable, TyperCommand):
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        for name in (arg.partition("=")[0] for arg in args):
+            new = _REPLACED.get(f"{self.name} {name}") or _REPLACED.get(name)
+            if new is not None and name not in known:
+                with error_boundary():
+                    raise UsageError(f"{name}: there is no such option any more; use {new}")
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:

@@ -23,7 +23,7 @@ def info(
     dim: int | None = shared.DIM,
     bits: bool = shared.BITS,
     memory: str | None = shared.MEMORY,
-    as_json: bool = shared.JSON_LINE,
+    as_json: bool = shared.JSON,
 ) -> None:
     """Show what the inputs are and how training would read them.
 

@@ -22,9 +22,7 @@ _INPUTS = typer.Argument(
 def inspect(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] | None = _INPUTS,
-    id_column: str | None = shared.ID_COLUMN,
     ids: list[str] | None = shared.IDS,
-    text_column: str | None = shared.TEXT_COLUMN,
     texts: list[str] | None = shared.TEXTS,
     exemplars: int = shared.exemplars_option(5),
     clusters: int = output_option(
@@ -43,25 +41,22 @@ def inspect(
     device: str = shared.DEVICE,
     column: str | None = shared.COLUMN,
     bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON_DATA,
+    as_json: bool = shared.JSON,
     quiet: bool = shared.QUIET,
 ) -> None:
     """Show a model, and with inputs what is in each cluster.
 
     Examples:
         dink inspect emb.dink.safetensors
-        dink inspect emb.dink.safetensors emb.parquet --id-column id
+        dink inspect emb.dink.safetensors emb.parquet --ids id
         dink inspect emb.dink.safetensors emb.npy --texts texts.txt --cluster 17
     """
     from dinkcli.cli import clusters as view
     from dinkcli.cli.cluster import show_cluster
     from dinkcli.insight.overview import cluster_of, spreads
 
-    if not inputs and (id_column or text_column or column or ids or texts):
-        raise UsageError(
-            "--ids, --texts, --id-column, --text-column and --column are about the "
-            "rows of an INPUT: name one"
-        )
+    if not inputs and (column or ids or texts):
+        raise UsageError("--ids, --texts and --column are about the rows of an INPUT: name one")
     if cluster is not None and tree:
         raise UsageError("--cluster shows one cluster and --tree all of them: give one of them")
     model = load_model(model_path, inputs or ())
@@ -69,7 +64,7 @@ def inspect(
     number = None if cluster is None else cluster_of(model, cluster)
     data = None
     if inputs:
-        wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
+        wanted = columns_of(column, ids=ids, texts=texts)
         data = open_for(model, inputs, wanted, bad_rows)
     if number is not None:
         show_cluster(model, number, data, exemplars, device, as_json, quiet)

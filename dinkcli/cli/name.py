@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 def name(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] | None = shared.OPTIONAL_INPUTS,
-    text_column: str | None = shared.TEXT_COLUMN,
     texts: list[str] | None = shared.TEXTS,
-    label_column: str | None = shared.LABEL_COLUMN,
     labels: list[str] | None = shared.LABELS,
     names: str | None = output_option(
         None,
@@ -50,7 +48,7 @@ def name(
     device: str = shared.DEVICE,
     column: str | None = shared.COLUMN,
     bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON_DATA,
+    as_json: bool = shared.JSON,
     quiet: bool = shared.QUIET,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
@@ -59,24 +57,23 @@ def name(
     of its rows have.
 
     Examples:
-        dink name emb.dink.safetensors emb.parquet --text-column text
-        dink name emb.dink.safetensors emb.parquet --text-column text --prompt > prompt.txt
+        dink name emb.dink.safetensors emb.parquet --texts text
+        dink name emb.dink.safetensors emb.parquet --texts text --prompt > prompt.txt
         dink name emb.dink.safetensors emb.npy --texts texts.txt
-        dink name emb.dink.safetensors emb.parquet --label-column topic
+        dink name emb.dink.safetensors emb.parquet --labels topic
         dink name emb.dink.safetensors --names answers.txt
     """
     from dinkcli.data.atomic import check_target
 
-    by_texts, by_labels = bool(text_column or texts), bool(label_column or labels)
+    by_texts, by_labels = bool(texts), bool(labels)
     if bool(inputs) != (by_texts or by_labels):
         raise UsageError(
-            "names come from texts or labels of rows: give an INPUT, and --text-column, "
-            "--texts, --label-column or --labels"
+            "names come from texts or labels of rows: give an INPUT, and --texts or --labels"
         )
     if not inputs and names is None:
-        raise UsageError("give an INPUT with --text-column or --texts, or --names FILE")
+        raise UsageError("give an INPUT with --texts or --labels, or --names FILE")
     if prompt and not by_texts:
-        raise UsageError("--prompt shows rows: give an INPUT with --text-column or --texts")
+        raise UsageError("--prompt shows rows: give an INPUT with --texts")
     if prompt and names is not None:
         raise UsageError("--prompt asks for names and --names gives them: use one at a time")
     model = load_model(model_path, inputs or ())
@@ -85,9 +82,7 @@ def name(
     check_target(output or model_path)
     given = {} if names is None else read_names(names, model.n_clusters)
     if inputs:
-        wanted = columns_of(
-            column, label=label_column, labels=labels, text=text_column, texts=texts
-        )
+        wanted = columns_of(column, labels=labels, texts=texts)
         data = open_for(model, inputs, wanted, bad_rows)
         if by_texts:
             found = find(model, data, device, quiet or as_json)

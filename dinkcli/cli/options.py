@@ -63,25 +63,33 @@ BAD_ROWS = input_option(
     help="What to do with rows that are null, ragged, not finite, or of norm 0 under cosine: "
     "stop at the first, skip them, or label them -1.",
 )
-SAMPLE_WEIGHT = input_option(
-    None, help="The weights of the rows: a column, or an .npy file with one number for each row."
-)
-ID_COLUMN = input_option(None, help="A column that names the rows; without it, they are numbered.")
 _BESIDE = (
-    "for each row, in their order: txt (a line each), csv, json, jsonl, parquet, Arrow or npy. "
-    "FILE:COLUMN chooses a column. One file for all inputs, or the option once for each."
+    ": a column of the inputs, or a file with one for each row, in their order (txt, csv, json, "
+    "jsonl, parquet, Arrow or npy)."
 )
-IDS = input_option(None, "--ids", metavar="FILE", help=f"A file with a name {_BESIDE}")
-LABELS = input_option(None, "--labels", metavar="FILE", help=f"A file with a true class {_BESIDE}")
-TEXTS = input_option(None, "--texts", metavar="FILE", help=f"A file with a text {_BESIDE}")
+_REFERENCE = "COLUMN|FILE[:COLUMN]"
+_EACH = f"{_BESIDE} One file for all inputs, or the option once for each."
+IDS = input_option(
+    None,
+    "--ids",
+    metavar=_REFERENCE,
+    help=f"What the rows are called{_EACH} Without it, they are numbered.",
+)
+TEXTS = input_option(
+    None, "--texts", metavar=_REFERENCE, help=f"Texts that the rows stand for{_EACH}"
+)
+LABELS = input_option(
+    None, "--labels", metavar=_REFERENCE, help=f"The true classes of the rows{_EACH}"
+)
+SAMPLE_WEIGHT = input_option(
+    None, metavar=_REFERENCE, help=f"The weights of the rows{_BESIDE}"
+)
 AGAINST = input_option(
     None,
     metavar="OLD",
     help="Files of rows that are there already: rows that repeat one of them do not stay. "
     "May be given more than once.",
 )
-LABEL_COLUMN = input_option(None, help="The column of the true classes.")
-TEXT_COLUMN = input_option(None, help="A column of texts to show the rows by.")
 
 Metric = Literal["euclidean", "cosine", "learned"]
 METRIC = clusters_option(
@@ -99,10 +107,11 @@ MATCH = clusters_option(
 
 exemplars_option = partial(output_option, help="How many rows to show of each cluster.", min=1)
 JSON = output_option(
-    False, "--json", help="Give the summary as one line of JSON, on standard error."
+    False,
+    "--json",
+    help="Give the result, or what is said of it, as one line of JSON on standard output; an "
+    "error as one on standard error.",
 )
-JSON_DATA = output_option(False, "--json", help="Give JSON on standard output instead of tables.")
-JSON_LINE = output_option(False, "--json", help="Give one line of JSON on standard output.")
 
 REFINE = expert_option(True, help="Also move whole centres to where they are worth more.")
 STARTS = expert_option(
@@ -145,12 +154,6 @@ OUTPUT_FORMAT = output_option(
     help="The format to write; arrow is a file, arrows a stream. By default it follows "
     "from the suffix; standard output gets csv, parts are parquet.",
 )
-Compression = Literal["none", "gzip", "zstd", "lz4", "snappy", "brotli"] | None
-COMPRESSION = output_option(
-    None,
-    help="gzip or zstd for csv and jsonl; lz4 or zstd for arrow; for parquet zstd (the "
-    "default), snappy, gzip, lz4 or brotli.",
-)
 CARRIED_COLUMNS = output_option(
     None, metavar="A,B,...", help="Columns of the input to write as well, separated by commas."
 )
@@ -174,10 +177,11 @@ JOB_SHARD = run_option(
     "parts of one folder. They need not run at the same time. Under torchrun this happens by "
     "itself.",
 )
-WORK_RESUME = run_option(
+RESUME = run_option(
     False,
     "--resume",
-    help="Go on with a run that was stopped, if there is one; its work lies beside the output.",
+    help="Go on with the run that was writing the output and was interrupted, if there is one. "
+    "Inputs and options have to be the same.",
 )
 JOB_MEMORY = run_option(
     None,

@@ -202,13 +202,10 @@ def columns_of(column: str | None, columns: str | None = None, **options: Any) -
 
     Args:
         columns: those to carry along, separated by commas.
-        options: as for ``sidefiles.columns_of``; of files for each row, None where none are named.
+        options: as for ``sidefiles.columns_of``; of references, None where there are none.
     """
     from dinkcli.data.sidefiles import columns_of
 
-    for name in ("id", "label", "text"):
-        if options.get(name) is not None and options.get(f"{name}s"):
-            raise UsageError(f"--{name}s and --{name}-column: give one of the two")
     others = tuple(name.strip() for name in columns.split(",")) if columns else ()
     return columns_of(column, others=others, **options)
 

@@ -49,7 +49,7 @@ def plan(
     n_init: int | None = shared.STARTS,
     epochs: int | None = shared.EPOCHS,
     batch_size: int | None = shared.BATCH_SIZE,
-    as_json: bool = shared.JSON_LINE,
+    as_json: bool = shared.JSON,
 ) -> None:
     """Show what training would take: time, memory, passes.
 

@@ -18,9 +18,7 @@ def report(
     output: str = output_option(
         ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
     ),
-    id_column: str | None = shared.ID_COLUMN,
     ids: list[str] | None = shared.IDS,
-    text_column: str | None = shared.TEXT_COLUMN,
     texts: list[str] | None = shared.TEXTS,
     points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
     exemplars: int = shared.exemplars_option(6),
@@ -41,7 +39,7 @@ def report(
 
     Examples:
         dink report emb.dink.safetensors emb.npy -o report.html
-        dink report emb.dink.safetensors emb.parquet --text-column text -o report.html
+        dink report emb.dink.safetensors emb.parquet --texts text -o report.html
     """
     started = time.monotonic()
     from dinkcli.data.atomic import check_target
@@ -55,7 +53,7 @@ def report(
     by_suffix(output, {"html": "html"})
     check_target(output)
     model = load_model(model_path, inputs)
-    wanted = columns_of(column, id=id_column, ids=ids, text=text_column, texts=texts)
+    wanted = columns_of(column, ids=ids, texts=texts)
     data = open_for(model, inputs, wanted, bad_rows)
 
     from dinkcli.data.atomic import atomic_path

@@ -41,11 +41,9 @@ def sample(
     ),
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     format: shared.OutputFormat = shared.OUTPUT_FORMAT,
-    compression: shared.Compression = shared.COMPRESSION,
     rows_per_file: int | None = shared.ROWS_PER_FILE,
     shard: str | None = shared.JOB_SHARD,
-    resume: bool = shared.WORK_RESUME,
-    id_column: str | None = shared.ID_COLUMN,
+    resume: bool = shared.RESUME,
     ids: list[str] | None = shared.IDS,
     columns: str | None = shared.CARRIED_COLUMNS,
     csv_safe: bool = shared.CSV_SAFE,
@@ -65,7 +63,7 @@ def sample(
 
     Examples:
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
-        dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --id-column id
+        dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --ids id
     """
     with one_voice():
         started = time.monotonic()
@@ -74,13 +72,11 @@ def sample(
 
         options = SampleOptions(number, by, quota, levels_of(levels), sample_weight, seed)
         run = JobDestination(
-            output, format, compression, csv_safe, rows_per_file, shard, resume, json_file
+            output, format, csv_safe, rows_per_file, shard, resume, json_summary, json_file
         )
         limit = memory_limit(memory)
         quiet = quiet or run.silent
-        wanted = columns_of(
-            column, columns, id=id_column, ids=ids, dim=dim, sample_weight=sample_weight
-        )
+        wanted = columns_of(column, columns, ids=ids, dim=dim, sample_weight=sample_weight)
         model, data = run.open_all(model_path, inputs, wanted, bad_rows, quiet)
 
         from dinkcli.assigning.jobs.sample import COLUMNS, SampleJob, sampled_rows, wanted_rows

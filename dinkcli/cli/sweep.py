@@ -40,12 +40,11 @@ def sweep(
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     seed: int = shared.SEED,
     device: str = shared.DEVICE,
-    text_column: str | None = shared.TEXT_COLUMN,
     texts: list[str] | None = shared.TEXTS,
     column: str | None = shared.COLUMN,
     bits: bool = shared.BITS,
     bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON_DATA,
+    as_json: bool = shared.JSON,
     quiet: bool = shared.QUIET,
 ) -> None:
     """Try many numbers of clusters, and say which one is clear.
@@ -59,9 +58,7 @@ def sweep(
 
     tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-    wanted = columns_of(
-        column, bits=bits, sample_weight=sample_weight, text=text_column, texts=texts
-    )
+    wanted = columns_of(column, bits=bits, sample_weight=sample_weight, texts=texts)
     data = open_twice(inputs, wanted, bad_rows)
     most = data.known_rows // 2
     if tried[-1] > most and not (quiet or as_json):

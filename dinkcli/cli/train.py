@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from functools import partial
@@ -11,13 +10,13 @@ from typing import Any
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say, warn
+from dinkcli.cli.console import warn
 from dinkcli.cli.options import clusters_option, expert_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, default_model_path
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
+from dinkcli.cli.tables import print_json
 from dinkcli.cli.together import together
-from dinkcli.errors import UsageError
 from dinkcli.options import Interval, TrainOptions
 
 
@@ -66,21 +65,14 @@ def train(
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     epochs: int | None = shared.EPOCHS,
     batch_size: int | None = shared.BATCH_SIZE,
-    tol: float = expert_option(
-        1e-4, help="Stop when a pass lowers the inertia by less than this share of it."
-    ),
     seed: int = shared.SEED,
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
-        help="The most rows that a cluster may have, or how many times the mean. What it costs "
-        "in inertia is said; assign respects it with --max-size too.",
-    ),
-    balance: bool = clusters_option(
-        False, "--balance", help="Clusters of equal size; short for --max-size 1x."
+        help="The most rows that a cluster may have, or how many times the mean; 1x makes all "
+        "equal. The summary reports the increase in inertia. Give assign --max-size as well.",
     ),
     match_path: str | None = shared.MATCH,
-    text_column: str | None = shared.TEXT_COLUMN,
     texts: list[str] | None = shared.TEXTS,
     dim: int | None = shared.DIM,
     bits: bool = shared.BITS,
@@ -92,13 +84,7 @@ def train(
         help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
         "100steps or 2epochs.",
     ),
-    resume: str | None = run_option(
-        None,
-        metavar="MODEL|auto",
-        help="Go on exactly where the run that was to make this model stopped, with the same "
-        "inputs and options. auto does so if there is a checkpoint of the output.",
-        choices="auto",
-    ),
+    resume: bool = shared.RESUME,
     force: bool = run_option(
         False, "--force", help="Resume even if inputs or options have changed."
     ),
@@ -120,8 +106,6 @@ def train(
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     started = time.monotonic()
-    if balance and max_size is not None:
-        raise UsageError("--balance is --max-size 1x: give one of them")
     from dinkcli.cli import train_run as run
     from dinkcli.data.memory import parse_size
     from dinkcli.models.model import checkpoint_path
@@ -134,13 +118,10 @@ def train(
         "n_init": n_init,
         "epochs": epochs,
         "batch_size": batch_size,
-        "tol": tol,
         "seed": seed,
-        "max_size": "1x" if balance else max_size,
+        "max_size": max_size,
     }
-    wanted = columns_of(
-        column, dim=dim, bits=bits, sample_weight=sample_weight, text=text_column, texts=texts
-    )
+    wanted = columns_of(column, dim=dim, bits=bits, sample_weight=sample_weight, texts=texts)
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
     with together(device, partial(run.how_to_go_on, checkpoint)) as group:
@@ -171,7 +152,7 @@ def train(
                 on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
                 on_step=TrainProgress(lines, data.known_rows, verbose),
                 checkpoints=checkpoints,
-                resume=run.checkpoint_to_resume(resume, checkpoints),
+                resume=run.checkpoint_of(checkpoints, silent) if resume else None,
                 force=force,
                 group=group,
                 **options,
@@ -183,8 +164,9 @@ def train(
     seconds = time.monotonic() - started
     if json_summary:
         matched = {"match": matching.as_dict()} if matching else {}
-        say(json.dumps(summary(model, target, seconds, verbose) | matched), whole=True)
-    elif not quiet:
+        print_json(summary(model, target, seconds, verbose) | matched)
+        return
+    if not quiet:
         show_summary(model, data, seconds, verbose)
         if matching is not None and match_path is not None:
             show_drift(matching, match_path)

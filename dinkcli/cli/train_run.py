@@ -111,12 +111,14 @@ def number_or_text(text: str) -> float | str:
         return text
 
 
-def checkpoint_to_resume(asked: str | None, checkpoints: Checkpoints) -> str | None:
-    """The checkpoint of ``--resume``; for "auto" that of the target, if there is one."""
-    if asked != "auto":
-        return asked
-    here = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
-    return checkpoints.path if checkpoints.group.any(here) else None
+def checkpoint_of(checkpoints: Checkpoints, quiet: bool) -> str | None:
+    """The checkpoint to go on from, if there is one."""
+    exists = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
+    if checkpoints.group.any(exists):
+        return checkpoints.path
+    if not quiet:
+        say(f"Note: there is no {checkpoints.path} to resume from; this run starts anew")
+    return None
 
 
 def warn_of_literal(options: TrainOptions) -> None:
@@ -154,20 +156,16 @@ def how_to_go_on(checkpoint: str) -> str:
     """What to do after another process of the training was lost."""
     if not os.path.exists(checkpoint):
         return "; there is no checkpoint yet: start again"
-    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume auto"
+    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume"
 
 
 def say_how_to_resume(checkpoint: str) -> None:
     """The command that goes on, as the shell takes it."""
-    command = sys.argv[1:]
-    if "--resume" in command:
-        where = command.index("--resume")
-        del command[where : where + 2]
-    command = [part for part in command if not part.startswith("--resume=")]
+    command = [part for part in sys.argv[1:] if part != "--resume"]
     say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
     here = world()
     start = ["dink"]
     if here.size > 1:
         several = ["--nproc-per-node", str(here.local_size)]
         start = ["torchrun", *several, "-m", "dinkcli"]
-    say("  " + shlex.join([*start, *command, "--resume", checkpoint]), whole=True)
+    say("  " + shlex.join([*start, *command, "--resume"]), whole=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
-from dinkcli.data.base import ANY_COLUMNS, Columns, Reader
+from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
 from dinkcli.data.files import HEAD_BYTES, Source
@@ -75,12 +76,24 @@ def open_inputs(
     if columns.files:
         from dinkcli.data.sidefiles import open_side_columns
 
+        _check_one_meaning(columns, readers)
         columns, beside = open_side_columns(columns, [n for n in parts if n], taken)
         beside.check(readers, [reader.n_rows for reader in readers])
     data = DataSet(readers, columns, bad_rows, notes, beside=beside)
     if data.n_features == 0:
         raise InputError(f"{data.name}: rows of 0 features; nothing to do")
     return data
+
+
+def _check_one_meaning(columns: Columns, readers: Sequence[Reader]) -> None:
+    """Raises UsageError for the name of a file that is also that of a column."""
+    for role, names in columns.files.items():
+        for name, reader in product(names, readers):
+            if name in getattr(reader, "column_names", ()):
+                raise UsageError(
+                    f"{OPTIONS[role]} {name}: is a file, and a column of {reader.path}; write "
+                    f"./{name} for the file, {reader.path}:{name} for the column"
+                )
 
 
 def _check_agreement(readers: Sequence[Reader]) -> None:

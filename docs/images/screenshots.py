@@ -53,12 +53,12 @@ def main() -> None:
         folder = Path(name)
         model = folder / "stdlib.dink.safetensors"
         for line in (
-            ["train", data, "-k", 40, "--text-column", "id", "-o", model],
+            ["train", data, "-k", 40, "--texts", "id", "-o", model],
             [
                 "report",
                 model,
                 data,
-                "--id-column",
+                "--ids",
                 "id",
                 "-o",
                 folder / "r.html",

@@ -56,7 +56,7 @@ def test_groups_are_those_of_scipy_and_nested():
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "arrow", "npy"])
 def test_every_format_has_the_levels(invoke, here, suffix):
     line = ("assign", "m.safetensors", "x.npy", "--levels", "7,3", "--max-distance", 0.2)
-    summary = json.loads(invoke(*line, "-o", f"o.{suffix}", "--json").stderr)
+    summary = json.loads(invoke(*line, "-o", f"o.{suffix}", "--json").stdout)
     if suffix == "npy":
         table = {name: np.load("o.npy")[name] for name in ("cluster", "level_7", "level_3")}
     else:

@@ -39,25 +39,24 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "npy", "arrow", "arrows", "csv.gz"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl", "npy", "arrow", "arrows"])
 def test_parts_together_are_the_whole(invoke, model, tmp_path, suffix):
     _, truth = model
-    format, _, codec = suffix.partition(".")
-    options = ["--format", format, *(["--compression", "gzip"] if codec else [])]
+    options = ["--format", suffix]
     arguments = ["assign", "m.safetensors", "x.npy", "-o", "parts", "--rows-per-file", 300]
     result = invoke(*arguments, *options)
     assert "parts: 1000 rows assigned, 4 parts" in result.stderr
     names = [f"part-{i:05d}.{suffix}" for i in range(4)]
     assert sorted(os.listdir(tmp_path / "parts")) == ["_dink.json", *names]
-    if format == "npy":
+    if suffix == "npy":
         found = np.concatenate([np.load(tmp_path / "parts" / name) for name in names])
-    elif format in ("arrow", "arrows"):
+    elif suffix in ("arrow", "arrows"):
         import polars as pl
 
-        read = pl.read_ipc if format == "arrow" else pl.read_ipc_stream
+        read = pl.read_ipc if suffix == "arrow" else pl.read_ipc_stream
         found = pl.concat([read(tmp_path / "parts" / name) for name in names])["cluster"]
     else:
-        reader = {"jsonl": "read_json"}.get(format, f"read_{format}")
+        reader = {"jsonl": "read_json"}.get(suffix, f"read_{suffix}")
         query = f"select row, cluster from {reader}('{tmp_path}/parts/*.{suffix}') order by row"
         rows = duckdb.sql(query).fetchnumpy()
         np.testing.assert_array_equal(rows["row"], np.arange(1000))
@@ -82,13 +81,13 @@ def test_a_resumed_run_gives_the_same_bytes(invoke, model, tmp_path, monkeypatch
     result = invoke(
         "assign", "m.safetensors", "x.npy", "-o", "parts", *options, "--resume", "--json"
     )
-    summary = json.loads(result.stderr)
+    summary = json.loads(result.stdout)
     assert (summary["rows_before"], summary["rows"]) == (complete * size, 1000 - complete * size)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     again = invoke(
         "assign", "m.safetensors", "x.npy", "-o", "parts", *options, "--resume", "--json"
     )
-    assert json.loads(again.stderr)["rows"] == 0
+    assert json.loads(again.stdout)["rows"] == 0
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 

@@ -18,7 +18,7 @@ import dinkcli
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.errors import UsageError
 
-OPTIONS = ["--distance", "--id-column", "id"]
+OPTIONS = ["--distance", "--ids", "id"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_shares_one_after_the_other_are_one_run(invoke, data, tmp_path, monkeypa
     written = []
     for number in order:
         shard = ("--shard", f"{number}/3", "--rows-per-file", 130, "--json")
-        summary = json.loads(invoke(*arguments("parts", *shard, *OPTIONS)).stderr)
+        summary = json.loads(invoke(*arguments("parts", *shard, *OPTIONS)).stdout)
         assert summary["shard"] == f"{number}/3"
         written.append(summary["rows"])
         manifest = json.loads((tmp_path / "parts" / "_dink.json").read_text())
@@ -117,7 +117,7 @@ def test_more_shares_than_parts(invoke, data, tmp_path):
     parts = []
     for number in (1, 2, 3, 4, 5):
         more = ("--rows-per-file", 500, "--shard", f"{number}/5", "--json")
-        parts.append(json.loads(invoke(*arguments("parts", *more)).stderr)["parts"])
+        parts.append(json.loads(invoke(*arguments("parts", *more)).stdout)["parts"])
     assert sorted(parts) == [0, 0, 0, 1, 1]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 

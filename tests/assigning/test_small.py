@@ -23,7 +23,6 @@ WANTED = {
     "distance": ["--distance"],
     "top": ["--top", "3", "--temperature", "5"],
     "soft": ["--soft", "--temperature", "5"],
-    "half": ["--soft", "--dtype", "float16"],
 }
 
 

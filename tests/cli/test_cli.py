@@ -82,8 +82,6 @@ def test_train_options_reach_the_model(dink, tmp_path):
         "--no-refine",
         "--n-init",
         "2",
-        "--tol",
-        "0.01",
         "--epochs",
         "3",
     ]
@@ -103,7 +101,7 @@ def test_train_options_reach_the_model(dink, tmp_path):
         "epochs": 3,
         "max_size": None,
         "batch_size": 500,
-        "tol": 0.01,
+        "tol": 1e-4,
         "seed": 4,
     }
     phases = {step["phase"] for step in model.training["history"]}
@@ -150,17 +148,17 @@ def test_progress_is_plain_lines_off_a_terminal_and_quiet_is_silent(dink, tmp_pa
 
 def test_json_summary(dink, tmp_path, model, blobs):
     result = dink("train", "x.npy", "-k", 3, "--json")
-    summary = json.loads(result.stderr)
-    assert summary["model"] == result.stdout.strip()
+    summary = json.loads(result.stdout)
+    assert (summary["model"], result.stderr) == ("x.dink.safetensors", "")
     assert summary["rows"] == sum(summary["cluster_sizes"]) == 300
-    z, labels = blobs[0].astype(float), dinkcli.assign(tmp_path / result.stdout.strip(), blobs[0])
+    z, labels = blobs[0].astype(float), dinkcli.assign(tmp_path / summary["model"], blobs[0])
     whole = ((z - z.mean(0)) ** 2).sum()
     within = sum(((z[labels == j] - z[labels == j].mean(0)) ** 2).sum() for j in range(3))
     assert summary["explained_variance"] == pytest.approx(1 - within / whole, rel=1e-4)
-    assert "history" not in summary and len(result.stderr) < 1000
-    more = json.loads(dink("train", "x.npy", "-k", 3, "--json", "--verbose").stderr)
+    assert "history" not in summary and len(result.stdout) < 1000
+    more = json.loads(dink("train", "x.npy", "-k", 3, "--json", "--verbose").stdout)
     assert more["history"][-1]["inertia"] == more["inertia"] == summary["inertia"]
-    summary = json.loads(dink("assign", "m.safetensors", "x.npy", "-o", "y.npy", "--json").stderr)
+    summary = json.loads(dink("assign", "m.safetensors", "x.npy", "-o", "y.npy", "--json").stdout)
     assert (summary["rows"], summary["output"]) == (300, "y.npy")
 
 
@@ -208,7 +206,7 @@ def test_ids_and_order_are_kept_over_many_files(dink, tmp_path, model, blobs):
         columns = {"key": [f"id,{i}" for i in part], "e": list(blobs[0][part])}
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet", row_group_size=50)
     truth = nearest_float64(blobs[0], model.cluster_centers)[order]
-    inputs = ["a.parquet", "b.parquet", "--id-column", "key"]
+    inputs = ["a.parquet", "b.parquet", "--ids", "key"]
     printed = pd.read_csv(io.StringIO(dink("assign", "m.safetensors", *inputs).stdout))
     dink("assign", "m.safetensors", *inputs, "-o", "y.parquet")
     for frame in (printed, pd.read_parquet(tmp_path / "y.parquet")):

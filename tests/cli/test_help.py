@@ -14,7 +14,7 @@ from dinkcli.cli import assign, export, options
 from dinkcli.cli.app import COMMANDS
 from dinkcli.data.dataset import BAD_ROWS
 from dinkcli.models.export import EXPORTERS
-from dinkcli.options import METRICS, PROBABILITY_TYPES
+from dinkcli.options import METRICS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -90,8 +90,6 @@ def test_choices_are_those_of_the_core():
     assert choices(options.Metric) == set(METRICS)
     assert choices(options.BadRows) == set(BAD_ROWS)
     assert of(assign.assign, "format") == set(FORMATS)
-    assert of(assign.assign, "dtype") == set(PROBABILITY_TYPES)
-    assert of(assign.assign, "compression") >= {c for f in FORMATS.values() for c in f.compressions}
     assert of(export.export, "format") == set(EXPORTERS)
 
 

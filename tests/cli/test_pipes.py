@@ -76,7 +76,7 @@ def test_standard_input_to_standard_output(big):
     np.testing.assert_array_equal(
         np.load(io.BytesIO(run(array.getvalue(), "--format", "npy"))), labels
     )
-    stream = run(table.getvalue(), "--format", "arrows", "--id-column", "key")
+    stream = run(table.getvalue(), "--format", "arrows", "--ids", "key")
     found = pa.ipc.open_stream(stream).read_all()
     assert found["key"].to_pylist() == batch["key"].to_pylist()
     np.testing.assert_array_equal(found["cluster"], labels)

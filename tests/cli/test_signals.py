@@ -63,7 +63,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, dink, number
     assert dink(*command[1:]).stdout == "x.dink.safetensors\n"
     assert sorted(os.listdir(folder)) == ["x.dink.safetensors", "x.npy", "y.npy"]
     resumed = (folder / "x.dink.safetensors").read_bytes()
-    dink(*TRAIN, "--no-refine", "-q", "--resume", "auto")  # no checkpoint is left: from the start
+    dink(*TRAIN, "--no-refine", "-q", "--resume")  # no checkpoint is left: from the start
     assert (folder / "x.dink.safetensors").read_bytes() == resumed
 
 
@@ -153,7 +153,7 @@ def test_kills_at_random_moments(tmp_path, digits):
         env=environment(),
     )
     assert whole.returncode == 0
-    command += ["--checkpoint-every", "1steps", "--resume", "auto"]
+    command += ["--checkpoint-every", "1steps", "--resume"]
     left = tmp_path / "x.dink.checkpoint.safetensors"
     rng, kills, before = random.Random(0), 0, None
     for _ in range(4):
@@ -179,13 +179,9 @@ def test_kills_at_random_moments(tmp_path, digits):
     assert all(name.startswith(".x.dink.") and name.endswith(".tmp") for name in rest)
 
 
-def test_the_command_to_go_on_replaces_an_earlier_resume(monkeypatch, capsys):
+def test_the_command_to_go_on_has_one_resume(monkeypatch, capsys):
     from dinkcli.cli.train_run import say_how_to_resume
 
-    monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "old", "-k", "3"])
-    say_how_to_resume("new one")
-    monkeypatch.setattr(sys, "argv", ["dink", "train", "x.npy", "--resume=old"])
-    say_how_to_resume("new")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "  dink train 'a b.npy' -k 3 --resume 'new one'"
-    assert re.fullmatch(r"  dink train x\.npy --resume new", lines[3])
+    monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "-k", "3"])
+    say_how_to_resume("c.safetensors")
+    assert capsys.readouterr().err.splitlines()[1] == "  dink train 'a b.npy' -k 3 --resume"

@@ -69,7 +69,7 @@ def numbers(lines):
 
 COMMANDS = [
     ("train", "d.npy", "-k", 10, "-o", "new.safetensors"),
-    ("inspect", "m.safetensors", "d.parquet", "--text-column", "text"),
+    ("inspect", "m.safetensors", "d.parquet", "--texts", "text"),
     ("evaluate", "m.safetensors", "d.npy", "--labels", "y.npy"),
     ("sweep", "d.npy", "-k", "2,4,8,10"),
     ("info", "d.parquet"),
@@ -96,7 +96,7 @@ def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
         ).stdout
     )  # fmt: skip
     shown = on_a_terminal(
-        folder, 60, "inspect", "m.safetensors", "d.parquet", "--text-column", "text"
+        folder, 60, "inspect", "m.safetensors", "d.parquet", "--texts", "text"
     )
     rows = re.findall(
         r"^ +(\d+) +(\d+) +(\d+\.\d%) +(\d\S*) .* the \d+th", "\n".join(shown), re.MULTILINE
@@ -108,7 +108,7 @@ def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
         assert float(spread) == pytest.approx(document["clusters"][int(j)]["spread"], abs=0.005)
     assert "█" not in "".join(line for line in shown if "picture" in line)
     wide = on_a_terminal(
-        folder, 120, "inspect", "m.safetensors", "d.parquet", "--text-column", "text"
+        folder, 120, "inspect", "m.safetensors", "d.parquet", "--texts", "text"
     )
     assert "█" in "".join(line for line in wide if "picture" in line)
 
@@ -135,7 +135,7 @@ def test_progress_says_what_how_far_and_how_good(folder):
 
 
 def test_what_is_no_terminal_is_not_cut_and_honours_columns(dink, folder):
-    command = ("inspect", "m.safetensors", "d.parquet", "--text-column", "text", "--exemplars", 9)
+    command = ("inspect", "m.safetensors", "d.parquet", "--texts", "text", "--exemplars", 9)
     whole = dink(*command, cwd=folder).stdout
     assert "…" not in whole
     assert max(map(len, whole.splitlines())) > 400

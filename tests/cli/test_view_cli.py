@@ -56,8 +56,8 @@ def test_inspect_of_a_model_imports_no_torch(folder):
 
 def test_inspect_with_rows_shows_the_nearest(dink, folder):
     result = dink(
-        "inspect", folder / "m", folder / "x.parquet", "--id-column", "id", "--json",
-        "--exemplars", 4, "--text-column", "text",
+        "inspect", folder / "m", folder / "x.parquet", "--ids", "id", "--json",
+        "--exemplars", 4, "--texts", "text",
     )  # fmt: skip
     document = json.loads(result.stdout)
     model = dinkcli.load(folder / "m")
@@ -71,7 +71,7 @@ def test_inspect_with_rows_shows_the_nearest(dink, folder):
         assert [near["row"] for near in cluster["exemplars"]] == nearest.tolist()
         assert [near["id"] for near in cluster["exemplars"]] == [f"row-{i}" for i in nearest]
         assert cluster["exemplars"][0]["distance"] == pytest.approx(distances.min(), rel=1e-5)
-    shown = dink("inspect", folder / "m", folder / "x.parquet", "--text-column", "text").stdout
+    shown = dink("inspect", folder / "m", folder / "x.parquet", "--texts", "text").stdout
     assert "[bold]a\\x1b[31m" in shown
     assert "\x1b" not in shown
 
@@ -87,7 +87,7 @@ def test_output_survives_a_narrow_encoding_and_a_closed_pipe(dink, folder):
 
 
 def test_evaluate_with_labels_of_a_column_and_of_a_file(dink, folder):
-    result = dink("evaluate", folder / "m", folder / "x.parquet", "--label-column", "topic")
+    result = dink("evaluate", folder / "m", folder / "x.parquet", "--labels", "topic")
     assert "accuracy (ACC)" in result.stdout and "1.0000" in result.stdout
     assert "5 rows without a label are left out" in result.stderr
     result = dink(
@@ -106,10 +106,10 @@ def test_evaluate_with_labels_of_a_column_and_of_a_file(dink, folder):
 
 def test_evaluate_refuses_clearly(dink, folder):
     m, x = folder / "m", folder / "x.parquet"
-    both = dink("evaluate", m, x, "--labels", folder / "y.npy", "--label-column", "id", code=2)
-    assert "--labels and --label-column: give one of the two" in both.stderr
-    assert "no column 'nope'" in dink("evaluate", m, x, "--label-column", "nope", code=2).stderr
-    vectors = dink("evaluate", m, x, "--label-column", "v", "--column", "v", code=2)
+    both = dink("evaluate", m, x, "--labels", folder / "y.npy", "--labels", "id", code=2)
+    assert "--labels id: no such file; given 2 times" in both.stderr
+    assert "--labels nope: no such file, and no such column" in dink("evaluate", m, x, "--labels", "nope", code=2).stderr
+    vectors = dink("evaluate", m, x, "--labels", "v", "--column", "v", code=2)
     assert "expected numbers, text or booleans" in vectors.stderr
     assert vectors.stdout == ""
     wrong = dink("evaluate", m, SAMPLES / "digits.npy", code=2)
@@ -150,7 +150,7 @@ def test_sweep_and_auto(dink, folder):
 
 def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
     m, x = folder / "m", folder / "x.parquet"
-    result = dink("report", m, x, "--id-column", "id", "-o", "r.html")
+    result = dink("report", m, x, "--ids", "id", "-o", "r.html")
     assert re.search(r"r.html: 300 rows, \d.\d MB", result.stderr)
     assert result.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
@@ -158,8 +158,8 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
         "suffix .pdf, expected one of .html" in dink("report", m, x, "-o", "r.pdf", code=2).stderr
     )
     assert (
-        "no column 'nope'"
-        in dink("report", m, x, "-o", "n.html", "--text-column", "nope", code=2).stderr
+        "--texts nope: no such file, and no such column"
+        in dink("report", m, x, "-o", "n.html", "--texts", "nope", code=2).stderr
     )
     assert (
         "'x' is not one of 'neighbours', 'pca', 'umap'"
@@ -211,7 +211,7 @@ def bad(folder):
 @pytest.mark.parametrize("how", ["skip", "label"])
 def test_bad_rows_are_left_out_of_every_view(dink, folder, bad, how):
     flags = ["--bad-rows", how]
-    labelled = [folder / "m", "--label-column", "topic", "--json"]
+    labelled = [folder / "m", "--labels", "topic", "--json"]
     expected = json.loads(dink("evaluate", *labelled, folder / "x.parquet").stdout)
     found = json.loads(dink("evaluate", *labelled, folder / "bad.parquet", *flags).stdout)
     assert (expected.pop("bad_rows"), found.pop("bad_rows")) == (0, 5)
@@ -221,7 +221,7 @@ def test_bad_rows_are_left_out_of_every_view(dink, folder, bad, how):
     assert found["inertia"] == pytest.approx(expected["inertia"])
     assert found["davies_bouldin"] == pytest.approx(expected["davies_bouldin"])
 
-    named = [folder / "m", "--id-column", "id", "--json"]
+    named = [folder / "m", "--ids", "id", "--json"]
     expected = json.loads(dink("inspect", *named, folder / "x.parquet").stdout)
     found = json.loads(dink("inspect", *named, folder / "bad.parquet", *flags).stdout)
     assert found["bad_rows"] == 5
@@ -238,7 +238,7 @@ def test_bad_rows_are_left_out_of_every_view(dink, folder, bad, how):
 
 def test_bad_rows_are_counted_for_people_and_stop_by_default(dink, folder, bad, tmp_path):
     skip = ["--bad-rows", "skip"]
-    report = ["report", folder / "m", folder / "bad.parquet", "--id-column", "id", "-o", "r.html"]
+    report = ["report", folder / "m", folder / "bad.parquet", "--ids", "id", "-o", "r.html"]
     assert "305 rows, 5 bad rows left out" in dink(*report, *skip).stderr
     page = (tmp_path / "r.html").read_text()
     assert "<b>5</b> bad rows left out" in page

@@ -111,7 +111,7 @@ def run(request, files, monkeypatch):
 def test_assign(run, files):
     labels = nearest_float64(VECTORS, dinkcli.load(files / "m").cluster_centers)
     for name, values in (("id", IDS), ("big", NUMBERS)):
-        out = run("assign", "-q", "--id-column", name, "--columns", "text", "m").stdout
+        out = run("assign", "-q", "--ids", name, "--columns", "text", "m").stdout
         found = pd.read_csv(io.StringIO(out), dtype={name: str})
         assert found[name].to_list() == [str(value) for value in values]
         assert found["text"].to_list() == TEXTS
@@ -119,21 +119,21 @@ def test_assign(run, files):
 
 
 def test_inspect(run, files):
-    out = run("inspect", "--json", "--id-column", "id", "--text-column", "text", "m").stdout
+    out = run("inspect", "--json", "--ids", "id", "--texts", "text", "m").stdout
     for cluster in json.loads(out)["clusters"]:
         for near in cluster["exemplars"]:
             assert (near["id"], near["text"]) == (IDS[near["row"]], TEXTS[near["row"]])
 
 
 def test_evaluate(run):
-    found = json.loads(run("evaluate", "--json", "--label-column", "topic", "m").stdout)
+    found = json.loads(run("evaluate", "--json", "--labels", "topic", "m").stdout)
     assert found["agreement"]["normalized_mutual_information"] == pytest.approx(1)
     assert sorted(found["confusion"]["classes"]) == ["topic 0", "topic 1", "topic 2"]
 
 
 @pytest.mark.slow
 def test_report(run, files):
-    run("report", "--id-column", "id", "--text-column", "text", "-o", "r.html", "-q", "m")
+    run("report", "--ids", "id", "--texts", "text", "-o", "r.html", "-q", "m")
     page = (files / "r.html").read_text()
     assert "00007" in page and "of 7, with a comma" in page
 

@@ -51,13 +51,13 @@ def objects():
 
 # Contents, options, and the ids that have to come out.
 READ = {
-    "crlf": (lines('{i:04},"{v}"\r\n', head="id,e\r\n") + "\r\n", "--id-column id", "04"),
+    "crlf": (lines('{i:04},"{v}"\r\n', head="id,e\r\n") + "\r\n", "--ids id", "04"),
     "no header": (lines('"{v}"\n'), "", None),
-    "semicolons": (lines("{i};{v}\n", head="id;e\n"), "--id-column id", ""),
-    "tabs and bare commas": (lines("{i}\t{v}\n", BARE), "--id-column f0", ""),
-    "stray quotes": (lines('"{i}\t{v}\n'), "--id-column f0", '"'),
-    "pipes with a mark": (lines("{i}|{v}\n", head="\ufeffid|e\n"), "--id-column id", ""),
-    "utf-16": (lines("{i},{v}\n", BARE).encode("utf-16"), "--id-column f0", ""),
+    "semicolons": (lines("{i};{v}\n", head="id;e\n"), "--ids id", ""),
+    "tabs and bare commas": (lines("{i}\t{v}\n", BARE), "--ids f0", ""),
+    "stray quotes": (lines('"{i}\t{v}\n'), "--ids f0", '"'),
+    "pipes with a mark": (lines("{i}|{v}\n", head="\ufeffid|e\n"), "--ids id", ""),
+    "utf-16": (lines("{i},{v}\n", BARE).encode("utf-16"), "--ids f0", ""),
     "utf-16 without a mark": (lines("é\t{v}\n").encode("utf-16-le"), "", None),
     "array()": (lines('"array({v}, dtype=float32)"\n', head="e\n"), "", None),
     "tensor()": (lines('"tensor({v})"\n', head="e\n"), "", None),
@@ -68,25 +68,25 @@ READ = {
     ),
     "two comments": (lines("{v}\n", BARE, "# a\n# b, c\n"), "", None),
     "a separator at the end": (lines("{v},\n", BARE), "", None),
-    "text on both sides": (lines("{i},a,{v},b\n", BARE), "--id-column f0", ""),
+    "text on both sides": (lines("{i},a,{v},b\n", BARE), "--ids f0", ""),
     "columns of one name": (lines("x,y,{v}\n", BARE, "t,t,a0,a1,a2,a3,a4\n"), "", None),
     "a break in quotes": (
         lines('{i},"a\nb, {i}",{v}\n', BARE, "id,t,a0,a1,a2,a3,a4\n"),
-        "--id-column id",
+        "--ids id",
         "",
     ),
     "a price with commas": (
         lines('{i},"1,234.5",{v}\n', BARE, "id,price,a0,a1,a2,a3,a4\n"),
-        "--id-column id",
+        "--ids id",
         "",
     ),
     "tokens beside": (lines('"[1, 2]","{v}"\n', head="tokens,e\n"), "", None),
-    "array of objects": (json.dumps(objects(), indent=3), "--id-column id", ""),
-    "bz2": (bz2.compress(jsonl(objects()).encode()), "--id-column id", ""),
-    "xz": (lzma.compress(jsonl(objects()).encode()), "--id-column id", ""),
+    "array of objects": (json.dumps(objects(), indent=3), "--ids id", ""),
+    "bz2": (bz2.compress(jsonl(objects()).encode()), "--ids id", ""),
+    "xz": (lzma.compress(jsonl(objects()).encode()), "--ids id", ""),
     "two gzip streams": (
         gzip.compress(jsonl(objects()[:9]).encode()) + gzip.compress(jsonl(objects()[9:]).encode()),
-        "--id-column id",
+        "--ids id",
         "",
     ),
     "blank lines and a mark": ("\ufeff" + jsonl(objects()).replace("\n", "\r\n\r\n"), "", None),
@@ -97,7 +97,7 @@ READ = {
     ),
     "an answer in depth": (
         json.dumps({"a": {"items": [{"v": {"e": r}, "k": str(i)} for i, r in enumerate(LISTS)]}}),
-        "--id-column a.items.k",
+        "--ids a.items.k",
         "",
     ),
     "one vector a list": (jsonl([{"id": i, "e": [r]} for i, r in enumerate(LISTS)]), "", None),
@@ -135,13 +135,13 @@ def test_variants_are_read(labels, name):
 def test_ids_keep_their_text(labels):
     ids = ["NULL", "00007", "9007199254740995", "9007199254740997", "18446744073709551617", ""]
     rows = [f"{name},{row}\n" for name, row in zip(ids, BARE, strict=False)]
-    assert labels("id,a0,a1,a2,a3,a4\n" + "".join(rows), "--id-column id")[0] == ids
+    assert labels("id,a0,a1,a2,a3,a4\n" + "".join(rows), "--ids id")[0] == ids
     numbers = [int(name) for name in ids[2:5]]
     rows = [{"id": i, "e": row} for i, row in zip(numbers, LISTS, strict=False)]
-    assert labels(jsonl(rows), "--id-column id")[0] == ids[2:5]
-    assert labels(json.dumps(rows), "--id-column id")[0] == ids[2:5]
+    assert labels(jsonl(rows), "--ids id")[0] == ids[2:5]
+    assert labels(json.dumps(rows), "--ids id")[0] == ids[2:5]
     columns = {"id": numbers, "e": LISTS[:3]}
-    assert labels(json.dumps(columns), "--id-column id")[0] == ids[2:5]
+    assert labels(json.dumps(columns), "--ids id")[0] == ids[2:5]
 
 
 def test_decimal_commas(labels):
@@ -188,7 +188,7 @@ def test_others_are_named(invoke, name):
     if name in ("mixed ids", "several"):
         shown = " ".join(
             invoke(
-                "assign", "m", "x.csv", *(["--id-column", "id"] * (name[0] == "m")), code=1
+                "assign", "m", "x.csv", *(["--ids", "id"] * (name[0] == "m")), code=1
             ).stderr.split()
         )
     assert re.search(message, shown), shown
@@ -218,7 +218,7 @@ def test_files_of_other_libraries_are_named(invoke):
 
 def test_notes(invoke):
     Path("counted.csv").write_text(lines("{i},{v}\n", BARE))
-    assert "--id-column f0" in " ".join(invoke("info", "counted.csv").stderr.split())
+    assert "--ids f0" in " ".join(invoke("info", "counted.csv").stderr.split())
     Path("sides.csv").write_text(lines("a,{v},b\n", BARE))
     assert "f1 to f5, not f0, f6" in " ".join(invoke("info", "sides.csv").stderr.split())
     pq.write_table(pa.table({"tokens": [[1, 2, 3]] * 5}), "tokens.parquet")
@@ -236,7 +236,7 @@ def test_info_names_the_cell(invoke):
 def test_a_batch_row_that_failed_is_a_bad_row(labels, invoke):
     rows = [{"custom_id": f"r{i}", "response": {"data": [{"e": r}]}} for i, r in enumerate(LISTS)]
     rows[3]["response"], rows[5]["response"] = {"error": "x"}, None
-    ids, found = labels(jsonl(rows), "--id-column custom_id --bad-rows label")
+    ids, found = labels(jsonl(rows), "--ids custom_id --bad-rows label")
     expected = nearest_float64(VECTORS, CENTERS)
     expected[[3, 5]] = -1
     np.testing.assert_array_equal(found, expected)

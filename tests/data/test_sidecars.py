@@ -90,22 +90,21 @@ def test_numbers_stay_numbers_and_ids_keep_their_zeros(invoke, here):
 
 # What a command says with a column of the input, it says with a file beside the vectors.
 COMMANDS = [
-    ("inspect", "--json", "--id-column id --text-column text"),
-    ("evaluate", "--json", "--label-column topic"),
-    ("name", "--json -o named.safetensors", "--text-column text"),
-    ("name", "--prompt", "--text-column text"),
-    ("assign", "--soft", "--id-column id"),
-    ("sample", "-n 9", "--id-column id"),
-    ("dedup", "--distance 0.5", "--id-column id"),
+    ("inspect", "--json", "--ids id --texts text"),
+    ("evaluate", "--json", "--labels topic"),
+    ("name", "--json -o named.safetensors", "--texts text"),
+    ("name", "--prompt", "--texts text"),
+    ("assign", "--soft", "--ids id"),
+    ("sample", "-n 9", "--ids id"),
+    ("dedup", "--distance 0.5", "--ids id"),
 ]
 
 
 @pytest.mark.parametrize(("command", "options", "columns"), COMMANDS)
 def test_a_file_stands_in_for_a_column(invoke, here, command, options, columns):
     expected = invoke(command, "m", "x.parquet", *options.split(), *columns.split()).stdout
-    beside = columns.replace("-column", "s").replace("text", "m.csv:text").split()
-    beside = [b.replace("--m.csv:texts", "--texts") for b in beside]
-    beside = [{"id": "m.csv", "topic": "m.csv:topic"}.get(b, b) for b in beside]
+    files = {"id": "m.csv", "topic": "m.csv:topic", "text": "m.csv:text"}
+    beside = [files.get(word, word) for word in columns.split()]
     found = invoke(command, "m", "x.npy", *options.split(), *beside).stdout
     assert found == expected and len(found) > 100
 
@@ -113,7 +112,7 @@ def test_a_file_stands_in_for_a_column(invoke, here, command, options, columns):
 @pytest.mark.slow
 def test_train_and_report_take_them(invoke, here):
     for name, arguments in (
-        ("a", ("x.parquet", "--text-column", "text")),
+        ("a", ("x.parquet", "--texts", "text")),
         ("b", ("x.npy", "--texts", "t.txt")),
     ):
         invoke("train", *arguments, "-k", K, "-q", "-o", f"{name}.safetensors")
@@ -194,7 +193,7 @@ REFUSALS = [
     ("x.csv", "short.txt", 1, "--ids short.txt: 50 ids for the 60 rows of x.csv"),
     ("x.csv", "blank.txt", 1, "61 ids for the 60 rows of x.csv; expected one for each row (the la"),
     ("x.npy", "bare.csv", 1, "59 ids for the 60 rows of x.npy; expected one for each row (the fi"),
-    ("x.npy", "nowhere.txt", 2, "--ids nowhere.txt: no such file"),
+    ("x.npy", "nowhere.txt", 2, "--ids nowhere.txt: no such file, and no column: an .npy file has none"),
     ("x.npy", "m.csv:nope", 2, "m.csv: no column 'nope'; it has 'n', 'id', 'text', 'topic'"),
     ("x.npy", "x.npy:id", 2, "x.npy:id names a column, but an .npy file has none"),
     ("x.npy", "flat.npy", 1, "flat.npy: float64 of shape (60, 2), expected texts or numbers"),
@@ -216,8 +215,13 @@ def test_what_does_not_fit_is_refused_in_one_line(invoke, here):
     FRAME.rename(columns={"text": "body"})[["body", "topic"]].to_csv("two.csv", index=False)
     asked = invoke(*line, "two.csv", code=2).stderr
     assert "2 columns, 'body', 'topic'; say which one holds the texts, as in two.csv:body" in asked
-    twice = invoke("inspect", "m", "x.parquet", "--text-column", "text", "--texts", "t.txt", code=2)
-    assert "--texts and --text-column: give one of the two" in twice.stderr
+    twice = invoke("inspect", "m", "x.parquet", "--texts", "text", "--texts", "t.txt", code=2)
+    assert "--texts text: no such file; given 2 times" in twice.stderr
+    (here / "id").write_text("\n".join(IDS))
+    both = invoke("assign", "m", "x.parquet", "--ids", "id", code=2).stderr
+    assert "--ids id: is a file, and a column of x.parquet; write ./id for the file" in both
+    expected = invoke("assign", "m", "x.parquet", "--ids", "x.parquet:id", "-q").stdout
+    assert invoke("assign", "m", "x.parquet", "--ids", "./id", "-q").stdout == expected
     same = invoke(*line, "m.csv:id", "--ids", "x.parquet:id", code=2).stderr
     assert "its column 'id' has the name of one of --texts" in same
     assert "name one" in invoke("inspect", "m", "--texts", "t.txt", code=2).stderr

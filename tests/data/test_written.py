@@ -84,14 +84,14 @@ def test_a_line(comment, line, invoke, monkeypatch):
     if path == "bare.csv":
         expected = [str(i) for i in range(N)]
     assert found[name].to_list() == expected
-    assert ("--id-column" in options or "word" in path or "glove" in path) == (name != "row")
+    assert ("--ids" in options or "word" in path or "glove" in path) == (name != "row")
     told = json.loads(invoke("info", "--json", *_without_ids(options), path).stdout)
     assert (told["n_rows"], told["n_bad"]) == (N, 0)
     assert told["n_features"] == D or path == "bare.csv"
 
 
 def _without_ids(options):
-    return [o for i, o in enumerate(options) if "--id-column" not in options[max(0, i - 1) : i + 1]]
+    return [o for i, o in enumerate(options) if "--ids" not in options[max(0, i - 1) : i + 1]]
 
 
 def test_numbers_are_read_as_they_are(invoke):

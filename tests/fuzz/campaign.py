@@ -43,8 +43,8 @@ _TEXTS = b'0 -1 1e999 NaN null [] {} 4611686018427387904 \xff ""'.split()
 _ARGUMENTS = """
     train assign export x.npy x.parquet m.safetensors c.safetensors no.npy . -- - -k -o
     --n-clusters --device cpu cuda:9 --column e id --init random xavier --metric cosine
-    --temperature inf nan 0 -1 1e999 --dilation --no-refine --n-init --epochs --batch-size --tol
-    --seed --checkpoint-every 1steps 0s --resume auto --force --json --quiet --soft --id-column
+    --temperature inf nan 0 -1 1e999 --dilation --no-refine --n-init --epochs --batch-size
+    --seed --checkpoint-every 1steps 0s --resume --force --json --quiet --soft --ids
     --sample-weight y.csv y.parquet y.npy y.txt --format 1 2 3 99999999999999999999 -q --help
     --version --no-such
 """
@@ -165,7 +165,7 @@ def _texts(folder: Path, rng: random.Random) -> list[str]:
     commands = (
         ["info", "BAD"],
         ["assign", "m.safetensors", "BAD", "-q"],
-        ["assign", "m.safetensors", "BAD", "-q", "--id-column", "id", "--bad-rows", "label"],
+        ["assign", "m.safetensors", "BAD", "-q", "--ids", "id", "--bad-rows", "label"],
         ["assign", "m.safetensors", "BAD", "-q", "--column", rng.choice(["e", "doc.inner.0", "b"])],
         ["info", "BAD", "--bits"],
     )
@@ -180,7 +180,7 @@ KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
         ["export", "BAD", "-o", "y.csv"],
         ["train", "x.npy", "-k", "3", "--init", "BAD", *_QUICK],
     ),
-    "checkpoint": _file("c.safetensors", ["train", "x.npy", "-k", "3", "--resume", "BAD", *_QUICK]),
+    "checkpoint": _file("c.safetensors", ["train", "x.npy", "-k", "3", "--init", "BAD", *_QUICK]),
     "npy": _file(
         "x.npy",
         ["train", "BAD", "-k", "3", *_QUICK],
@@ -189,7 +189,7 @@ KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
     "parquet": _file(
         "x.parquet",
         ["train", "BAD", "-k", "3", *_QUICK],
-        ["assign", "m.safetensors", "BAD", "--id-column", "id"],
+        ["assign", "m.safetensors", "BAD", "--ids", "id"],
     ),
     "arguments": _words,
     "texts": _texts,

@@ -119,7 +119,7 @@ def test_other_files_are_refused(text, said):
 
 
 def test_names_are_stored_shown_written_and_kept(dink, tmp_path):
-    dink("train", STDLIB, "-k", 12, "-q", "-o", "m.safetensors", "--text-column", "id")
+    dink("train", STDLIB, "-k", 12, "-q", "-o", "m.safetensors", "--texts", "id")
     model = dinkcli.load(tmp_path / "m.safetensors")
     assert len(model.names) == 12 and all(model.names)
     assert all(
@@ -129,7 +129,7 @@ def test_names_are_stored_shown_written_and_kept(dink, tmp_path):
     assert [cluster["name"] for cluster in shown] == model.names
     assert model.names[0] in dink("inspect", "m.safetensors").stdout
 
-    answers = dink("name", "m.safetensors", STDLIB, "--text-column", "id", "--prompt").stdout
+    answers = dink("name", "m.safetensors", STDLIB, "--texts", "id", "--prompt").stdout
     assert answers.count("## cluster ") == 12
     (tmp_path / "answers.txt").write_text("\n".join(f"{j}: Group {j}" for j in range(12)))
     dink("name", "m.safetensors", "--names", "answers.txt")
@@ -173,7 +173,7 @@ def test_a_model_without_names_says_how_to_get_them(invoke, tmp_path):
     dinkcli.train(np.load(SAMPLES / "digits.npy"), 5, seed=0).save(tmp_path / "m.safetensors")
     result = invoke("assign", "m.safetensors", SAMPLES / "digits.npy", "--names", code=2)
     assert "dink name" in result.stderr
-    assert invoke("name", "m.safetensors", code=2).stderr.count("--text-column") == 1
+    assert invoke("name", "m.safetensors", code=2).stderr.count("--texts") == 1
 
 
 def test_python_programmers_know_the_names_of_the_standard_library(tmp_path):

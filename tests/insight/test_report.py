@@ -384,7 +384,7 @@ def test_fifty_thousand_points(open_page, tmp_path, dink):
     dinkcli.train(tmp_path / "x.parquet", 50, device="cpu", n_init=1, refine=False).save(
         tmp_path / "m"
     )
-    dink("report", "m", "x.parquet", "--id-column", "id", "--text-column", "text", "-o", "x.html")
+    dink("report", "m", "x.parquet", "--ids", "id", "--texts", "text", "-o", "x.html")
     assert os.path.getsize(tmp_path / "x.html") < 15e6
     driver = open_page(tmp_path / "x.html")
     timing = "return performance.getEntriesByName('ready')[0].startTime"

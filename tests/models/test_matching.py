@@ -90,7 +90,7 @@ def test_assign_gives_the_old_ids(invoke, retrained, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "soft.npy").argmax(1), labels)
     invoke(*arguments, "--top", 2, "-o", "top.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "top.npy")["clusters"][:, 0], labels)
-    summary = json.loads(invoke(*arguments, "-o", "y.npy", "--json").stderr)
+    summary = json.loads(invoke(*arguments, "-o", "y.npy", "--json").stdout)
     assert summary["match"]["fingerprint"] == old.fingerprint
     assert len(summary["match"]["drift"]) == 6
 
@@ -123,7 +123,7 @@ def test_train_stores_the_old_ids(invoke, retrained, tmp_path):
     labels = nearest_float64(z, matched.cluster_centers)
     np.testing.assert_array_equal(np.bincount(labels, minlength=6), matched.cluster_sizes)
     assert matched.training["match"]["fingerprint"] == old.fingerprint
-    summary = json.loads(invoke(*arguments, "-k", 8, "--json").stderr)
+    summary = json.loads(invoke(*arguments, "-k", 8, "--json").stdout)
     assert summary["match"]["new"] == 2
     result = invoke(*arguments, "-k", 5, code=2)
     assert "the old model has 6 clusters, the new one 5" in result.stderr

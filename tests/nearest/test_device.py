@@ -123,7 +123,6 @@ ASSIGNMENTS = [
     [],
     ["--distance"],
     ["--soft"],
-    ["--soft", "--dtype", "float16"],
     ["--top", "3", "--distance"],
     ["--min-prob", "0.4", "--temperature", "0.5"],
     ["--max-distance", "3"],

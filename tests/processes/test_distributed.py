@@ -159,7 +159,7 @@ def test_a_killed_rank_is_named_and_the_rest_resumes(dink, data, tmp_path):
     errors = [line for line in own_lines(stderr) if line.startswith("Error")]
     assert len(errors) == 1
     assert re.match(r"Error: rank 1 on \S+ of 2 is gone .*; the last checkpoint is m.c", errors[0])
-    several(3, *command, "m.safetensors", *["--resume", "auto", "-q"], folder=tmp_path)
+    several(3, *command, "m.safetensors", *["--resume", "-q"], folder=tmp_path)
     assert not checkpoint.exists()
     same(tmp_path / "whole.safetensors", tmp_path / "m.safetensors", command[1:3])
 
@@ -168,7 +168,7 @@ def test_a_restart_by_the_launcher_goes_on(dink, data, tmp_path):
     command = [*long_command(data), "--n-init", "2", "-q", "-o"]
     dink(*command, "whole.safetensors")
     restarting = ["--max-restarts", "1"]
-    options = ["m.safetensors", "--resume", "auto"]
+    options = ["m.safetensors", "--resume"]
     job = launch(2, *command, *options, folder=tmp_path, launcher=restarting)
     await_checkpoint(tmp_path)
     first = ranks_in(tmp_path)
@@ -188,7 +188,7 @@ def test_a_signal_stops_all_processes_with_a_checkpoint(dink, data, tmp_path):
     _, stderr = job.communicate(timeout=40)
     assert "Interrupted; the training so far is in m.checkpoint.safetensors. Go on" in stderr
     assert "torchrun --nproc-per-node 2 -m dinkcli train" in stderr
-    dink(*command, "m.safetensors", "--resume", "m.safetensors", "-q")
+    dink(*command, "m.safetensors", "--resume", "-q")
     same(tmp_path / "whole.safetensors", tmp_path / "m.safetensors", command[1:3])
 
 
@@ -198,7 +198,7 @@ ERRORS = {
     "train a.npy -k auto": "Error: -k auto: tries many numbers of clusters, which runs in one",
     "train - -k 5": "Error: -: a stream, which several processes cannot share",
     "train same.npy -k 5": "Error: the data have 3 distinct rows, fewer than the 5 clusters",
-    "train a.npy -k 5 --tol 7": "Error: --tol 7.0: expected a number from 0",
+    "train a.npy -k 5 --dilation -7": "Error: --dilation -7.0: expected a number from 0",
     "info m.safetensors": "Error: dink info: runs in one process, and a launcher has started",
 }
 

@@ -55,7 +55,7 @@ class CsvReader(TextReader):
         if self.dialect.counts_rows and self.dialect.names[0] in [p.top for p in self.places]:
             self._note(
                 f"{self.path} has no header, and its first field counts the rows: it is read as "
-                f"a coordinate; if it is not, give --id-column {self.dialect.names[0]}"
+                f"a coordinate; if it is not, give --ids {self.dialect.names[0]}"
             )
 
     def _note(self, note: str) -> None:

@@ -124,7 +124,7 @@ def test_which_row_stays(invoke, cosine, tmp_path):
         ("farthest", -distance),
         ("score", -score),
     ):
-        arguments = ["x.parquet", "-o", "k.csv", "--id-column", "id", "--columns", "score"]
+        arguments = ["x.parquet", "-o", "k.csv", "--ids", "id", "--columns", "score"]
         invoke("dedup", "m.safetensors", *arguments, "--keep", keep, "--keep-only")
         truth = [
             min(np.flatnonzero(group == g), key=lambda i: (values[i], i)) for g in np.unique(group)
@@ -202,7 +202,7 @@ def test_bad_rows(invoke, cosine, tmp_path):
     result = invoke("dedup", "m.safetensors", "x.npy", "-o", "s.parquet", *options)
     row, group, kept = read("s.parquet", "row", "group", "kept")
     np.testing.assert_array_equal(row, good)
-    summary = json.loads(result.stderr.splitlines()[-1])
+    summary = json.loads(result.stdout)
     assert (summary["rows"], summary["bad_rows"]) == (len(good), 3)
     assert (summary["kept"], summary["removed"]) == (kept.sum(), len(good) - kept.sum())
     np.testing.assert_array_equal(group, truth)
@@ -289,7 +289,7 @@ def test_wrong_use_is_told_before_any_work(invoke, cosine, tmp_path):
 
 def test_the_summary_counts(invoke, cosine):
     result = invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--json", "-q")
-    summary = json.loads(result.stderr)
+    summary = json.loads(result.stdout)
     group, kept = read("d.parquet", "group", "kept")
     assert summary["rows"] == 700 and summary["kept"] == kept.sum()
     assert summary["removed"] == 700 - kept.sum()

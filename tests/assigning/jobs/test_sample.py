@@ -62,7 +62,7 @@ def test_equal_shares(invoke, data, number, truth):
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_the_same_bytes_whatever_the_order(invoke, data, tmp_path, by, suffix):
     z, _ = data
-    arguments = ["--id-column", "id", "--columns", "text", "-n", 50, "--by", by]
+    arguments = ["--ids", "id", "--columns", "text", "-n", 50, "--by", by]
     invoke("sample", "m.safetensors", "x.parquet", *arguments, "-o", f"a.{suffix}")
     order = np.random.default_rng(1).permutation(400)
     write(tmp_path / "y.parquet", z[order[:150]], order[:150])
@@ -81,7 +81,7 @@ def test_parts_are_the_file(invoke, data, tmp_path):
     lines = (tmp_path / "whole.csv").read_text().splitlines()
     arguments += ["-o", "parts", "--format", "csv", "--rows-per-file", 20]
     result = invoke(*arguments, "--json")
-    assert json.loads(result.stderr)["parts"] == 3
+    assert json.loads(result.stdout)["parts"] == 3
     os.unlink("parts/part-00001.csv")
     invoke(*arguments, "--resume")
     parts = [(tmp_path / f"parts/part-{i:05d}.csv").read_text().splitlines() for i in range(3)]
@@ -221,9 +221,9 @@ def test_summary_standard_output_and_bad_rows(invoke, data, tmp_path):
     z, labels = data
     z[labels == 5] = np.nan
     np.save(tmp_path / "x.npy", z)
-    arguments = ["-n", 10, "--bad-rows", "skip", "--json"]
+    arguments = ["-n", 10, "--bad-rows", "skip", "--json-file", "s.json"]
     result = invoke("sample", "m.safetensors", "x.npy", *arguments)
-    summary = json.loads(result.stderr)
+    summary = json.loads((tmp_path / "s.json").read_text())
     assert summary["sample"] == 10 and summary["rows"] == 400 - (labels == 5).sum()
     assert summary["shares"] == [2] * 5 + [0]
     lines = result.stdout.splitlines()

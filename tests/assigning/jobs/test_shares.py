@@ -95,7 +95,7 @@ def test_launched_processes_share_the_work(rows, tmp_path, job):
     assert contents(tmp_path / "out") == truth
     assert not (tmp_path / "out.work").exists()
     assert [errors for _, errors in said[1:]] == ["", ""]
-    assert json.loads(said[0][1])["shard"] == "1/3"
+    assert json.loads(said[0][0])["shard"] == "1/3"
     made = [name for name in (tmp_path / "made").read_text().split() if name != "_dink.json"]
     assert len(made) == len(set(made)) and len(made) >= 12  # nothing twice
 
