@@ -42,7 +42,13 @@ def measure(folder: Path, count: int, part_rows: int) -> tuple[float, float]:
         command += ["--shard", f"{number}/{count}", "--rows-per-file", str(part_rows), "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         processes.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
         )
     reports, errors = zip(*(process.communicate() for process in processes), strict=True)
     seconds = time.perf_counter() - started

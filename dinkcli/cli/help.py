@@ -44,7 +44,7 @@ _REPLACED = {
     "--text-column": "--texts COLUMN",
     "--label-column": "--labels COLUMN",
     "--balance": "--max-size 1x",
-    "--compression": "the suffix, as in rows.csv.gz; parquet and arrow are compressed by themselves",
+    "--compression": "the suffix, as in rows.csv.gz (parquet is compressed by itself)",
     "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
     "--tol": "tol of dinkcli.train in Python",
     "dedup --threshold": "--max-distance",

@@ -86,7 +86,7 @@ TRAIN = [
     (["x.npy", "--n-init", "0"], 2, "--n-init 0: expected at least 1"),
     (["x.npy", "--sample-weight", "w"], 2, "--sample-weight w: no such file, and no such column"),
     (["x.npy", "--sample-weight", "flat9.npy"], 1, "flat9.npy: 9 weights for the 300 rows"),
-    (["x.npy", "--sample-weight", "x.npy"], 1, "x.npy: float32 of shape (300, 5), expected texts or numbers of shape (rows,)"),
+    (["x.npy", "--sample-weight", "x.npy"], 1, "x.npy: float32 of shape (300, 5), expected texts"),
     (["x.npy", "--sample-weight", "minus.npy"], 1, "minus.npy: row 0: the weight is -1, expected"),
     (["x.npy", "-o", "-"], 2, "-o -: a model is written to a file"),
     (["x.npy", "-o", "m.parquet"], 2, "-o m.parquet: a model is a .safetensors file, and .parquet"),

@@ -108,7 +108,8 @@ def test_evaluate_refuses_clearly(dink, folder):
     m, x = folder / "m", folder / "x.parquet"
     both = dink("evaluate", m, x, "--labels", folder / "y.npy", "--labels", "id", code=2)
     assert "--labels id: no such file" in both.stderr
-    assert "--labels nope: no such file, and no such column" in dink("evaluate", m, x, "--labels", "nope", code=2).stderr
+    nope = dink("evaluate", m, x, "--labels", "nope", code=2)
+    assert "--labels nope: no such file, and no such column" in nope.stderr
     vectors = dink("evaluate", m, x, "--labels", "v", "--column", "v", code=2)
     assert "expected numbers, text or booleans" in vectors.stderr
     assert vectors.stdout == ""

@@ -193,7 +193,7 @@ REFUSALS = [
     ("x.csv", "short.txt", 1, "--ids short.txt: 50 ids for the 60 rows of x.csv"),
     ("x.csv", "blank.txt", 1, "61 ids for the 60 rows of x.csv; expected one for each row (the la"),
     ("x.npy", "bare.csv", 1, "59 ids for the 60 rows of x.npy; expected one for each row (the fi"),
-    ("x.npy", "nowhere.txt", 2, "--ids nowhere.txt: no such file, and no such column in x.npy: an .npy"),
+    ("x.npy", "nowhere.txt", 2, "--ids nowhere.txt: no such file, and no such column in x.npy"),
     ("x.npy", "m.csv:nope", 2, "m.csv: no column 'nope'; it has 'n', 'id', 'text', 'topic'"),
     ("x.npy", "x.npy:id", 2, "x.npy:id names a column, but an .npy file has none"),
     ("x.npy", "flat.npy", 1, "flat.npy: float64 of shape (60, 2), expected texts or numbers"),

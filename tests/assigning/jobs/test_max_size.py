@@ -52,12 +52,12 @@ def test_rows_that_are_the_same_part(one_thread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("options", [["--max-size", "1.2x"], ["--max-size", 44], ["--max-size", "1x"]])
+@pytest.mark.parametrize("options", ["1.2x", 44, "1x"])
 def test_train_and_assign(invoke, tmp_path, metric, options):
     z, _ = uneven()
     np.save(tmp_path / "x.npy", z)
-    limit = {"1.2x": 48, 44: 44}.get(options[-1], 40)
-    result = invoke("train", "x.npy", "-k", 6, "--metric", metric, *options)
+    limit = {"1.2x": 48, 44: 44, "1x": 40}[options]
+    result = invoke("train", "x.npy", "-k", 6, "--metric", metric, "--max-size", options)
     assert "the inertia is " in result.stderr and "more than" in result.stderr
     model = dinkcli.load("x.dink.safetensors")
     assert model.cluster_sizes.max() <= limit
