@@ -81,9 +81,7 @@ TEXTS = input_option(
 LABELS = input_option(
     None, "--labels", metavar=_REFERENCE, help=f"The true classes of the rows{_EACH}"
 )
-SAMPLE_WEIGHT = input_option(
-    None, metavar=_REFERENCE, help=f"The weights of the rows{_BESIDE}"
-)
+SAMPLE_WEIGHT = input_option(None, metavar=_REFERENCE, help=f"The weights of the rows{_BESIDE}")
 AGAINST = input_option(
     None,
     metavar="OLD",

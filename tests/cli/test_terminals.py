@@ -95,9 +95,7 @@ def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
             cwd=folder, env=environment(), capture_output=True, text=True,
         ).stdout
     )  # fmt: skip
-    shown = on_a_terminal(
-        folder, 60, "inspect", "m.safetensors", "d.parquet", "--texts", "text"
-    )
+    shown = on_a_terminal(folder, 60, "inspect", "m.safetensors", "d.parquet", "--texts", "text")
     rows = re.findall(
         r"^ +(\d+) +(\d+) +(\d+\.\d%) +(\d\S*) .* the \d+th", "\n".join(shown), re.MULTILINE
     )
@@ -107,9 +105,7 @@ def test_a_narrow_terminal_drops_bars_and_keeps_names_and_numbers(folder):
     for j, _, _, spread in rows:
         assert float(spread) == pytest.approx(document["clusters"][int(j)]["spread"], abs=0.005)
     assert "█" not in "".join(line for line in shown if "picture" in line)
-    wide = on_a_terminal(
-        folder, 120, "inspect", "m.safetensors", "d.parquet", "--texts", "text"
-    )
+    wide = on_a_terminal(folder, 120, "inspect", "m.safetensors", "d.parquet", "--texts", "text")
     assert "█" in "".join(line for line in wide if "picture" in line)
 
 
