@@ -13,6 +13,7 @@ from dinkcli.cli.tables import width
 
 if TYPE_CHECKING:
     from dinkcli.insight.info import Info
+    from dinkcli.models.model import Model
 
 _SHOWN_COLUMNS = 12
 
@@ -27,24 +28,47 @@ def info(
 ) -> None:
     """Show what the inputs are and how training would read them.
 
+    Of a model, what it is and which columns it reads.
+
     Examples:
         dink info emb.parquet
+        dink info emb.dink.safetensors
         dink info hf://datasets/NAME/embeddings.parquet
     """
     from dinkcli.data.base import Columns
     from dinkcli.data.inputs import open_inputs
     from dinkcli.data.memory import parse_size
     from dinkcli.insight.info import describe
+    from dinkcli.models.file import is_model, load
 
+    if len(inputs) == 1 and is_model(inputs[0]):
+        _show_model(load(inputs[0]), as_json)
+        return
     limit = None if memory is None else parse_size(memory)
     data = open_inputs(inputs, Columns(column, dim=dim, bits=bits))
     show_notes(data, as_json)
     found = describe(data, limit)
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
-    else:
-        for name, value in _lines(found):
-            typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
+        return
+    for name, value in _lines(found):
+        typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
+
+
+def _show_model(model: Model, as_json: bool) -> None:
+    facts = model.summary()
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            shown = ", ".join(map(str, value[:_SHOWN_COLUMNS]))
+            value = shown + (
+                f", {len(value) - _SHOWN_COLUMNS} more" * (len(value) > _SHOWN_COLUMNS)
+            )
+        if value not in (None, "", False):
+            name = name.replace("_", " ")
+            typer.echo(wrapped(f"{name:14} {printable(str(value))}", width(), " " * 15))
 
 
 def _lines(found: Info) -> list[tuple[str, str]]:

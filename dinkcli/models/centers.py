@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from dinkcli.data.extras import require
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import DinkError, InputError, UsageError
-from dinkcli.models.file import check_map, load
-from dinkcli.models.model import METADATA_KEY, unmapped
+from dinkcli.models.file import check_map, is_model, load
+from dinkcli.models.model import unmapped
 
 _TENSOR = "cluster_centers"
 _UNDER_A_MAP = (
@@ -62,11 +62,10 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
 
 def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
     """A dink model, an export of one, or the state dict of a head."""
+    if is_model(path):
+        return load(path).means_by_name(feature_names)
     try:
-        with safe_open(path, "np") as file:
-            if METADATA_KEY in (file.metadata() or {}):
-                return load(path).means_by_name(feature_names)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load_file(path)
         if _TENSOR not in tensors:
             raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
         centers = tensors[_TENSOR]

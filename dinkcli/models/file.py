@@ -11,7 +11,7 @@ import os
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse_tensors
 
 from dinkcli.errors import ModelError, UsageError
@@ -59,6 +59,15 @@ _DOCUMENT = {
     "training?": _TRAINING,
     "state?": {"progress": {}, "checksums": {}, "environment": {}},
 }
+
+
+def is_model(path: str) -> bool:
+    """Whether a file says that it is a model of dink, be it damaged or not."""
+    try:
+        with safe_open(path, "np") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -139,6 +139,24 @@ class Model:
         parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in numbers)
         return hashlib.sha256(text + b"".join(parts)).hexdigest()[:16]
 
+    def summary(self) -> dict[str, Any]:
+        """What the model is, and which columns it reads, as plain JSON."""
+        trained = self.training.get("input", {})
+        return {
+            "n_clusters": self.n_clusters,
+            "n_features": self.n_features,
+            "metric": self.metric,
+            "column": self.column,
+            "feature_names": self.feature_names,
+            "dim": trained.get("dim"),
+            "bits": bool(trained.get("bits")),
+            "files": trained.get("files", []),
+            "rows": trained.get("rows"),
+            "named": sum(map(bool, self.names)),
+            "finished": self.state is None,
+            "fingerprint": self.fingerprint,
+        }
+
     def head(self) -> DinkClusterHead:
         """A new head with these centres, on the CPU."""
         import torch

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import struct
 import tracemalloc
 
@@ -278,3 +279,17 @@ def test_a_model_knows_the_width_of_bytes(invoke, tmp_path, options):
     labels = dinkcli.assign(model, tmp_path / "x.parquet", device="cpu")
     distances = ((rows[:, None] - model.cluster_centers) ** 2).sum(2)
     np.testing.assert_allclose(distances[np.arange(40), labels], distances.min(1), rtol=1e-5)
+
+
+def test_info_shows_a_model_and_its_columns(invoke, tmp_path, blobs):
+    x = np.concatenate([blobs[0], blobs[0][:, :3] ** 2], axis=1)
+    write_table(tmp_path / "a.csv", x, range(8))
+    invoke("train", "a.csv", "-k", 3, "-o", "m.safetensors")
+    model = dinkcli.load(tmp_path / "m.safetensors")
+    shown = json.loads(invoke("info", "m.safetensors", "--json").stdout)
+    assert shown["feature_names"] == NAMES and shown["fingerprint"] == model.fingerprint
+    assert (shown["n_clusters"], shown["n_features"], shown["rows"]) == (3, 8, 300)
+    lines = dict(
+        re.split(r"  +", line) for line in invoke("info", "m.safetensors").stdout.splitlines()
+    )
+    assert lines["feature names"] == ", ".join(NAMES)
