@@ -1,4 +1,4 @@
-"""docs/commands/ has a page for each command that says what its help says, and docs/README.md all
+"""docs/commands/ has a page for each command that says what its help says, and docs/index.md all
 pages there are.
 
 ``python tests/cli/test_docs_commands.py`` writes the pages again.
@@ -24,7 +24,7 @@ def page(command: str) -> str:
     shown = "\n".join(line.rstrip() for line in shown.rstrip().splitlines())
     return (
         f"# dink {command}\n\nThis page is what `dink {command} --help` prints.\n\n"
-        f"```text\n{shown}\n```\n\n[All commands and pages](../README.md)\n"
+        f"```text\n{shown}\n```\n\n[All commands and pages](../index.md)\n"
     )
 
 
@@ -36,10 +36,10 @@ def test_the_page_is_what_the_help_says(command):
 
 
 def test_the_index_has_every_page():
-    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"\]\(([\w/.-]+\.md)\)", index))
-    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"README.md"}
-    assert linked - {"../README.md"} == pages
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"index.md"}
+    assert linked == pages
     assert {f"commands/{command}.md" for command in COMMANDS} <= pages
     assert all((DOCS / each).exists() for each in linked)
 
