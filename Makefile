@@ -7,7 +7,7 @@ BIN := .venv/bin
 # the environment says otherwise: hundreds of commands are started.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-quick fuzz check bench clean
+.PHONY: demo test test-quick fuzz check bench site release clean
 
 demo: .venv/installed
 	$(BIN)/dink train sample_data/digits.npy -k 10 -o .venv/digits.dink.safetensors
@@ -33,6 +33,19 @@ check: .venv/check
 bench: .venv/bench
 	$(BIN)/python benchmarks/run.py --write docs/benchmarks.md
 
+site: .venv/site
+	$(BIN)/sphinx-build --fail-on-warning --quiet --builder html docs build/site
+	@echo "Next: open build/site/index.html"
+
+# What would be published: built from the commit, checked, and used from an empty environment.
+release: .venv/release site
+	rm -rf build/release && mkdir -p build/release
+	git archive HEAD | tar -x -C build/release
+	$(BIN)/python -m build --outdir build/release/dist build/release
+	$(BIN)/twine check --strict build/release/dist/*
+	$(BIN)/vermin --quiet --no-tips --target=3.10- --violations build/release/dinkcli
+	TORCH="$(TORCH)" PYTHON=$(PYTHON) bash tests/release.sh build/release/dist/*.whl
+
 clean:
 	rm -rf .venv build *.egg-info
 
@@ -48,6 +61,14 @@ clean:
 
 .venv/check: .venv/tests
 	$(BIN)/pip install --quiet --editable '.[check]'
+	touch $@
+
+.venv/site: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[site]'
+	touch $@
+
+.venv/release: .venv/site
+	$(BIN)/pip install --quiet --editable '.[release]'
 	touch $@
 
 .venv/bench: .venv/installed

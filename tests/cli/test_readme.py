@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs and prints what the README shows."""
+"""Every command and snippet of the README and of docs/start.md runs and prints what is shown."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from conftest import ROOT, assert_shows, environment, python, shell
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/start.md")}
 COMMANDS = (
     "train",
     "assign",
@@ -19,8 +19,9 @@ COMMANDS = (
     "sweep",
     "report",
 )
-CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEXT = "\n".join(PAGES.values())
+CONSOLE = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=lambda block: block.splitlines()[0][2:42])
@@ -41,13 +42,18 @@ def test_python_snippets(snippet, folder):
 
 
 def test_every_option_is_in_the_help(dink):
-    """An option that the README names exists in some command's help."""
+    """An option that the pages name exists in some command's help."""
     helps = "".join(dink(command, "--help").stdout for command in COMMANDS)
-    text = re.sub(r"torchrun .* -m dinkcli", "", README)  # that has options of its own
+    text = re.sub(r"torchrun .* -m dinkcli|uv pip .*", "", TEXT)  # those have options of their own
     for option in set(re.findall(r"`(--[a-z-]+)", text)) | set(re.findall(r" (--[a-z-]+)", text)):
         assert option in helps
 
 
-def test_relative_links_point_to_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_point_to_files(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= 800
