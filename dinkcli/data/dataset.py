@@ -146,7 +146,7 @@ class DataSet:
         until: int | None = None,
         *,
         dtype: np.dtype | type = np.float32,
-        nonzero: bool = False,
+        nonzero: bool | None = False,
     ) -> Iterator[Block]:
         """All rows in order in blocks of about 4 MB, starts counted over all files.
 
@@ -157,7 +157,8 @@ class DataSet:
             since: blocks that end before this row are left out; the others are as without it.
             until: blocks that begin at or after this row are left out as well.
             dtype: float32, or ``self.dtype``.
-            nonzero: a row of norm 0 is bad, since it has no direction.
+            nonzero: whether rows are for directions, and one of norm 0 is bad, or for distances,
+                and one of so large numbers that float32 cannot hold their squares; None for any.
 
         Raises:
             InputError: at the first bad row, unless ``bad_rows`` says otherwise.
@@ -180,7 +181,7 @@ class DataSet:
             self.beside.check(self.readers, counts)
 
     def _marked(
-        self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool
+        self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool | None
     ) -> Iterator[tuple[int, int, Block]]:
         """(number of the reader, rows before it, block) with bad rows marked, starts counted in the
         file."""

@@ -8,9 +8,11 @@ import io
 import os
 import select
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote
 
 from dinkcli.errors import InputError, OutputError, UsageError
 
@@ -25,6 +27,7 @@ TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".vec")
 _CODECS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
 _MODEL_SUFFIX = ".dink.safetensors"
 _SIGNAL_SECONDS = 0.2
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class Source(Protocol):
@@ -39,7 +42,7 @@ class Source(Protocol):
 
     name: str
     n_bytes: int
-    partition: Mapping[str, str]
+    partition: Mapping[str, str | None]
 
     @property
     def path(self) -> str | None: ...
@@ -62,7 +65,7 @@ class LocalFile:
     """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
 
     name: str
-    partition: Mapping[str, str] = field(default_factory=dict)
+    partition: Mapping[str, str | None] = field(default_factory=dict)
     path: str = ""
     keeps: Temporary | None = None
 
@@ -108,6 +111,7 @@ class Temporary:
     def __init__(self, suffix: str, doing: str):
         self._file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=suffix)  # noqa: SIM115
         self._doing = doing
+        weakref.finalize(self, self._file.close)  # also where an error still refers to this
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -131,7 +135,7 @@ class Stream:
 
     def __init__(self, name: str, file: BinaryIO):
         self.name = name
-        self.partition: Mapping[str, str] = {}
+        self.partition: Mapping[str, str | None] = {}
         self._file: Any = getattr(file, "raw", file)  # nothing is to wait in a buffer unseen
         self._head = b""
         self._taken = False
@@ -199,10 +203,14 @@ def chosen_names(names: list[str], where: str) -> list[str]:
     )
 
 
-def partition_of(name: str) -> dict[str, str]:
+def partition_of(name: str) -> dict[str, str | None]:
     """The values in a hive path such as ``year=2024/lang=en/part-0.parquet``."""
-    pairs = (part.partition("=") for part in name.split("/")[:-1])
-    return {key: value for key, equals, value in pairs if key and equals}
+    pairs = (map(unquote, part.partition("=")) for part in name.split("/")[:-1])
+    return {
+        key: None if value == _HIVE_NULL else value
+        for key, equals, value in pairs
+        if key and equals
+    }
 
 
 def read_exactly(file: BinaryIO, buffer: Any, name: str) -> None:

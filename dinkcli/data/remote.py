@@ -35,7 +35,7 @@ class RemoteFile:
     key: str
     files: Any
     reader: Callable[[str, bool], BinaryIO]
-    partition: Mapping[str, str]
+    partition: Mapping[str, str | None]
     path: str | None = None
 
     def __post_init__(self) -> None:

@@ -58,15 +58,15 @@ def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:
 def _copy(data: DataSet) -> Reader:
     """Of the rows of a data set with one reader."""
     reader = data.readers[0]
-    dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
-    n_rows = data.first
     doing = f"copying {reader.path} for repeated reading"
     file = Temporary(".rows", doing)
+    dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
+    n_rows = data.first
     columns = ColumnsFile(doing) if data.carried.names else None
     bad: list[np.ndarray] = []
     problems: dict[int, str] = {}
     file.seek(n_rows * data.n_features * dtype.itemsize)
-    for block in data.blocks(dtype=dtype):
+    for block in data.blocks(dtype=dtype, nonzero=None):
         vectors = block.vectors
         if block.bad is not None:
             bad.append(block.start + np.flatnonzero(block.bad))

@@ -13,15 +13,18 @@ import numpy as np
 
 from dinkcli.data.base import Block
 
+# Norms of rows up to this have squared distances, and sums of millions of them, that float32 holds.
+LARGEST_NORM = 5e17
 
-def checked(block: Block, dtype: np.dtype, nonzero: bool) -> Block:
+
+def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
     """The block in ``dtype``, C-ordered and native, with all of its bad rows found and zeroed.
 
     The same memory if it is that already.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         vectors = _converted(block.vectors, dtype)
-        bad = _not_finite(vectors)
+        bad = _unusable(vectors, nonzero)
     if bad is None and block.bad is None and not nonzero:
         return replace(block, vectors=vectors)
     problem = block.problem
@@ -52,22 +55,31 @@ def _converted(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return floats
 
 
-def _not_finite(vectors: np.ndarray) -> np.ndarray | None:
-    """(B,) bool, or None when all values are finite."""
+def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
+    """(B,) bool, rows that are not finite, or too long for distances; None without any."""
     if vectors.dtype.kind != "f":
         return None
+    limit = _limit(vectors, nonzero)
     if vectors.dtype == np.float16:
         # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
         if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
             return None
     else:
         # A dot product with itself, the quickest pass there is, finds almost every block clean;
-        # one that overflows although each value is finite only costs the exact look below.
+        # one that is too large although each value is small only costs the exact look below.
         flat = vectors.reshape(-1)
-        if np.isfinite(np.dot(flat, flat)):
+        if np.dot(flat, flat) <= limit**2:
             return None
-    bad = ~np.isfinite(vectors).all(1)
+    bad = ~(np.abs(vectors) <= limit).all(1)
     return bad if bad.any() else None
+
+
+def _limit(vectors: np.ndarray, nonzero: bool | None) -> float:
+    """The largest absolute value: finite, and where distances are taken, with a square that sums
+    of float32 can hold."""
+    if nonzero is not False or vectors.dtype != np.float32:
+        return float(np.finfo(vectors.dtype).max)
+    return LARGEST_NORM / max(1, vectors.shape[1]) ** 0.5
 
 
 def _zero(vectors: np.ndarray) -> np.ndarray:
@@ -80,8 +92,16 @@ def _zero(vectors: np.ndarray) -> np.ndarray:
 
 
 def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
-    feature = int((~np.isfinite(converted)).argmax())
-    return f" holds {stored[feature]} in feature {feature}, expected numbers finite in float32"
+    finite = np.isfinite(converted)
+    if not finite.all():
+        feature = int((~finite).argmax())
+        return f" holds {stored[feature]} in feature {feature}, expected numbers finite in float32"
+    feature = int(np.abs(converted).argmax())
+    limit = LARGEST_NORM / len(converted) ** 0.5
+    return (
+        f" holds {stored[feature]:g} in feature {feature}; squared distances would overflow "
+        f"float32, expected numbers up to {limit:.2g}"
+    )
 
 
 def _zero_problem(stored: np.ndarray, converted: np.ndarray) -> str:

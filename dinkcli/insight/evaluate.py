@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.formats.types import is_text
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.quality import OnRows, Quality, measured
@@ -96,6 +98,9 @@ def count_labels(counts: Contingency, label: str | None, view: View) -> None:
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
+    if is_text(labels.type):  # a blank is no class
+        blank = pc.equal(pc.utf8_trim_whitespace(labels), "")
+        labels = pc.if_else(blank, pa.scalar(None, labels.type), labels)
     labelled = ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
     counts.unlabelled += len(labels) - int(labelled.sum())
     if labelled.any():

@@ -222,7 +222,13 @@ def test_values_beyond_float32_are_refused_and_large_sums_are_not(tmp_path):
     refuse(InputError, r"row 1 holds 1e\+300 in feature 0.*finite in float32", [tmp_path / "x.npy"])
     fine = np.full((4, 3), 3e38, np.float32)
     np.save(tmp_path / "x.npy", fine)
-    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.npy")]).load(), fine)
+    data = open_inputs([str(tmp_path / "x.npy")])
+    np.testing.assert_array_equal(data.load_rows(nonzero=True)[0], fine)  # directions are
+    with pytest.raises(InputError, match=r"row 0 holds 3e\+38 in feature 0; squared distances"):
+        data.load()
+    large = np.full((1 << 12, 3), 1e17, np.float32)  # the sum of all squares overflows
+    np.save(tmp_path / "x.npy", large)
+    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.npy")]).load(), large)
 
 
 def test_bad_parquet_rows_are_named(tmp_path, vectors):

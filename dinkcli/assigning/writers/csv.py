@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from dinkcli.assigning.writers.base import Layout, Rows, is_binary, refuse_types
-from dinkcli.data.formats.types import is_text
+from dinkcli.data.formats.types import is_text, seconds_of
 
 # What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
 _FORMULA = r"^([=+\-@\t\r\n])"
@@ -38,6 +38,9 @@ class CsvWriter:
         header = io.StringIO()  # pyarrow would put every name in quotes
         csv.writer(header, lineterminator="\n").writerow(names)
         file.write(header.getvalue().encode())
+        for i, field in enumerate(self._schema):
+            if pa.types.is_duration(field.type):
+                self._schema = self._schema.set(i, field.with_type(pa.float64()))
         for i in self._texts:  # views and dictionaries of texts are plain texts here
             self._schema = self._schema.set(i, self._schema.field(i).with_type(pa.string()))
         options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
@@ -46,6 +49,7 @@ class CsvWriter:
     def write(self, rows: Rows) -> None:
         batch = self._layout.record_batch(rows, self._layout.schema(flat=True))
         columns = batch.columns
+        columns = [seconds_of(c) if pa.types.is_duration(c.type) else c for c in columns]
         for i in self._texts:
             columns[i] = columns[i].cast(pa.string())
             if self._safe:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinkcli.assigning.writers.base import Layout, Rows, as_arrow, is_binary, refuse_types
+from dinkcli.data.formats.types import seconds_of
 
 
 class JsonlWriter:
@@ -40,6 +41,8 @@ class JsonlWriter:
 
 def json_texts(column: pa.Array) -> pa.Array:
     """Each value as JSON. Numbers and lists of them by Arrow, without a loop over rows."""
+    if pa.types.is_duration(column.type):
+        column = seconds_of(column)
     type_ = column.type
     if pa.types.is_integer(type_):
         return pc.fill_null(column.cast(pa.string()), "null")
@@ -53,6 +56,8 @@ def json_texts(column: pa.Array) -> pa.Array:
         offsets = as_arrow(np.arange(0, size * len(column) + 1, size, dtype=np.int32))
         joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ",")
         return pc.binary_join_element_wise("[", joined, "]", "")
+    if pa.types.is_temporal(type_):  # the text that Arrow writes to csv
+        column = column.cast(pa.string())
     return pa.array([_json(value) for value in column.to_pylist()], pa.string())
 
 

@@ -22,6 +22,7 @@ from dinkcli.data.formats.delimited import CsvReader
 from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
 from dinkcli.data.formats.jsonlines import JsonLinesReader
 from dinkcli.data.formats.places import place_of
+from dinkcli.data.formats.raw import RawLayout, refuse_more
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
@@ -131,7 +132,7 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
     path: Any = source.path
     with reading(source.name, "npy"):
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             if "bject" not in str(error):
                 raise
@@ -146,6 +147,10 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
                 f"{source.name}: {array.dtype} of shape {array.shape}, expected texts or numbers "
                 "of shape (rows,)"
             )
+        size = os.path.getsize(path)
+        if size > array.offset + array.nbytes:
+            shape = (len(array), 1)
+            refuse_more(source.name, RawLayout(array.dtype, shape, array.offset), size)
         for start in range(0, len(array), _ROWS):
             part = np.asarray(array[start : start + _ROWS])
             if part.dtype.kind == "S":

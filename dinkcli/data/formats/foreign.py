@@ -6,6 +6,8 @@ import os
 import re
 import zipfile
 
+import numpy as np
+
 from dinkcli.data.files import Source
 
 _SAVE = "np.save('embeddings.npy', {})"
@@ -21,6 +23,8 @@ _ZARR = "import zarr, numpy as np; " + _SAVE.format("zarr.open({name!r})['NAME']
 _MAGICS = {
     rb"ORC": "an ORC file; convert it: import pyarrow.orc, pyarrow.parquet as pq; "
     "pq.write_table(pyarrow.orc.read_table({name!r}), 'embeddings.parquet')",
+    rb"FEA1": "a Feather 1 file; convert it: import pandas as pd; "
+    + _TO_PARQUET.format("pd.read_feather({name!r})"),
     rb"SQLite format 3\0": "an SQLite database; convert it: import sqlite3, pandas as pd; "
     + _TO_PARQUET.format("pd.read_sql('select * from TABLE', sqlite3.connect({name!r}))"),
     rb"I[wxHLVBP][A-Za-z0-9]{2}": "a faiss index; convert it: import faiss, numpy as np; "
@@ -38,6 +42,12 @@ _MAGICS = {
     rb"%PDF": "a PDF; embed its text first, and save the vectors as npy",
     rb"\x89PNG|\xff\xd8\xff|GIF8": "an image; embed your images first, and save the vectors as npy",
 }
+_RAW = (
+    "it looks like raw {kind} numbers, and nothing says how many make a row; convert it, with D "
+    "for the dimension: import numpy as np; "
+    + _SAVE.format("np.fromfile({name!r}, '{kind}').reshape(-1, D)")
+)
+_FEW = 16
 _LATIN = "text that is not UTF-8; convert it: iconv -f latin1 -t utf-8 {name} > utf8{suffix}"
 _ZIPS = {
     r"(^|/)data\.pkl$": "a PyTorch file, a pickle, which dink never loads; convert it: "
@@ -62,7 +72,23 @@ def named(head: bytes, source: Source) -> str | None:
             return line.format(name=source.name)
     if source.name.lower().endswith((".pkl", ".pickle", ".joblib")):
         return _PICKLE.format(name=source.name)
+    for kind, size in (("float32", 4), ("float64", 8), ("float16", 2)):
+        if source.n_bytes % size == 0 and _like_numbers(head[: len(head) // size * size], kind):
+            return _RAW.format(kind=kind, name=source.name)
     return None
+
+
+def _like_numbers(head: bytes, kind: str) -> bool:
+    """Whether bytes without a header are numbers: as such all of them are of common sizes."""
+    with np.errstate(all="ignore"):
+        values = np.abs(np.frombuffer(head, kind).astype(np.float64))
+    nonzero = values[values > 0]
+    return (
+        len(values) >= _FEW
+        and bool(np.isfinite(values).all())
+        and len(nonzero) >= len(values) / 2
+        and bool(((nonzero > 1e-7) & (nonzero < 1e7)).all())
+    )
 
 
 def named_text(head: bytes, name: str) -> str | None:

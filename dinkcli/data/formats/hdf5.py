@@ -78,7 +78,7 @@ def _chosen(path: str, found: dict[str, Any], wanted: Columns) -> str:
     arrays = {
         name: item
         for name, item in found.items()
-        if len(getattr(item, "shape", None) or ()) == 2 and item.dtype.kind in "fiu"
+        if len(getattr(item, "shape", None) or ()) == 2 and item.dtype.kind in "fiub"
     }
     shapes = [f"{name} {item.shape}" for name, item in arrays.items()]
     shown = ", ".join(shapes[:12]) or "none of two dimensions"

@@ -12,7 +12,7 @@ import numpy as np
 from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import LocalFile, Source, Temporary
 from dinkcli.data.formats import foreign
-from dinkcli.data.formats.raw import RawLayout, RawReader
+from dinkcli.data.formats.raw import RawLayout, RawReader, refuse_more
 from dinkcli.errors import InputError, UsageError
 
 MAGIC = b"\x93NUMPY"
@@ -40,7 +40,7 @@ def open_npy(
                 f"{source.name}: an array in Fortran order cannot be read from a stream; "
                 "save it in C order, or give the file"
             )
-    return RawReader(source, "npy", layout)
+    return RawReader(source, "npy", layout, is_whole=True)
 
 
 def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
@@ -64,6 +64,8 @@ def read_layout(file: IO[bytes], name: str, dimensions: int = 2) -> RawLayout:
             f"{name}: the array holds Python objects (a pickle), which dink never loads; "
             "save it as a plain 2-D array of floats"
         )
+    if dtype.kind == "b":
+        dtype = np.dtype(np.uint8)  # a byte each, 0 or 1
     if dtype.kind not in "fiu":
         raise InputError(f"{name}: the array holds {dtype}, expected floats or integers")
     if dimensions == 2 and len(shape) == 3 and shape[1] == 1:
@@ -92,6 +94,7 @@ def open_npz(source: Source, member: str | None, usual: str | None) -> RawReader
         info = _members(archive)[names.index(chosen)]
         with archive.open(info) as packed:
             layout = read_layout(packed, f"{name}: {chosen}")
+        refuse_more(f"{name}: {chosen}", layout, info.file_size)
         if info.compress_type == zipfile.ZIP_STORED:
             file.seek(info.header_offset)
             header = file.read(_LOCAL_HEADER_BYTES)

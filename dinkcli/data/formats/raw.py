@@ -43,8 +43,11 @@ class RawLayout:
 class RawReader(Reader):
     """Rows of fixed size, read forward or from anywhere.
 
+    Args:
+        is_whole: nothing else is in the file.
+
     Raises:
-        InputError: fewer bytes than the layout needs.
+        InputError: fewer bytes than the layout needs, or more.
     """
 
     source: Source
@@ -56,6 +59,7 @@ class RawReader(Reader):
         layout: RawLayout,
         column: str | None = None,
         about: Mapping[str, str] = NOTHING_SAID,
+        is_whole: bool = False,
     ):
         self.source, self.format, self.layout, self.column = source, format, layout, column
         self.path, self.n_bytes, self.about = source.name, source.n_bytes, about
@@ -70,6 +74,9 @@ class RawReader(Reader):
                 f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {needed} "
                 f"bytes, the file has {source.n_bytes}; write or copy it again"
             )
+        self._is_whole = is_whole
+        if is_whole and source.n_bytes:
+            refuse_more(self.path, layout, source.n_bytes)
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         self.source.check_unchanged()
@@ -85,6 +92,8 @@ class RawReader(Reader):
                 block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
                 if begin + rows > since:  # a stream has no other way to come there
                     yield block
+            if self._is_whole and until is None and not self.source.n_bytes and file.read(1):
+                refuse_more(self.path, self.layout, None)
         self.source.check_unchanged()
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -127,3 +136,15 @@ class RawReader(Reader):
             file.seek(layout.offset + position * layout.record.itemsize)
             read_exactly(file, column, self.path)
         return values.T
+
+
+def refuse_more(name: str, layout: RawLayout, n_bytes: int | None) -> None:
+    """Raises InputError where a file has more than its array; ``n_bytes`` is None for a stream
+    that goes on after it."""
+    more = None if n_bytes is None else n_bytes - layout.offset - layout.n_bytes
+    if more is None or more > 0:
+        raise InputError(
+            f"{name}: {'more' if more is None else more} bytes come after the array of shape "
+            f"{layout.shape}; of several arrays in one file only the first would be read: save "
+            "one, made with np.concatenate"
+        )

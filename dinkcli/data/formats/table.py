@@ -5,6 +5,8 @@ Shapes: N rows, B rows in a batch, D features.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from uuid import UUID
@@ -27,11 +29,12 @@ from dinkcli.data.formats.columns import (
 )
 from dinkcli.data.formats.numerals import NULLS
 from dinkcli.data.formats.places import Place, inner_places, place_of
-from dinkcli.data.formats.types import is_number, storage
+from dinkcli.data.formats.types import is_number, plain, plain_schema, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
 _PEEK_ROWS = 1024
+_INDEX_NAME = r"__(index_level_\d+|null_dask_index)__"  # of pandas and Dask, in a file of others
 Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its first row
 
 
@@ -46,7 +49,10 @@ class TableReader(Reader):
     has_names = True  # of its columns, in the file
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
-        self.source, self.schema, self.n_rows = source, schema, n_rows
+        self.source, self.n_rows = source, n_rows
+        self.schema = plain_schema(schema)
+        self._is_plain = self.schema == schema
+        schema = self.schema
         self.path, self.n_bytes = source.name, source.n_bytes
         with reading(self.path, self.format):  # a damaged name is no text
             self.column_names: list[str] = schema.names
@@ -65,7 +71,8 @@ class TableReader(Reader):
         )
         if not self.has_names:
             wanted = replace(wanted, features=())
-        found = vector_columns(self.path, schema, wanted, self._first_text)
+        candidates = _candidates(schema, wanted)
+        found = vector_columns(self.path, candidates, wanted, self._first_text)
         self.places, self.kind = found.places, found.kind
         usual = wanted.usual if found.why in ("as in training", "as in the model") else None
         single = len(self.places) == 1
@@ -140,7 +147,7 @@ class TableReader(Reader):
                     part = batch.slice(start, rows)
                     if first + start + len(part) > since:
                         self._validate(part)
-                        yield first + start, part
+                        yield first + start, self._plain(part)
         self.source.check_unchanged()
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
@@ -262,7 +269,35 @@ class TableReader(Reader):
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):
             for _, batch in self._batches(_PEEK_ROWS, names):
-                yield batch
+                self._validate(batch)
+                yield self._plain(batch)
+
+    def _plain(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._is_plain:
+            return batch
+        return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
+
+
+def _candidates(schema: pa.Schema, wanted: Columns) -> pa.Schema:
+    """The columns that vectors are looked for in, decimals as the numbers that they are read as.
+
+    An index of pandas names rows, and is left out unless ``--column`` names it.
+    """
+    index = set()
+    try:
+        described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        index = {name for name in described["index_columns"] if isinstance(name, str)}
+    except (ValueError, KeyError, TypeError):
+        pass
+    fields = []
+    for field in schema:
+        is_index = field.name in index or re.fullmatch(_INDEX_NAME, field.name)
+        if is_index and field.name not in (wanted.vectors, *wanted.features):
+            continue
+        if pa.types.is_decimal(field.type):
+            field = field.with_type(pa.float64() if field.type.scale > 0 else pa.int64())
+        fields.append(field)
+    return pa.schema(fields, schema.metadata)
 
 
 def counted(batches: Iterable[pa.RecordBatch], first: int = 0) -> Batches:

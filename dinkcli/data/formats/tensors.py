@@ -15,6 +15,7 @@ from dinkcli.errors import InputError
 
 _DTYPES = {
     **{"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"},
+    "BOOL": "u1",
     **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
 }
 _HEADER_LIMIT = 100 << 20  # that of the format's own library
@@ -47,7 +48,7 @@ def open_safetensors(source: Source, wanted: Columns) -> RawReader:
             f"{name}: no tensor of shape (rows, features) in this safetensors file; "
             f"it has {', '.join(list(header)[:12]) or 'none'}"
         )
-    kinds = {key: "i" if header[key]["dtype"][0] in "IU" else "f" for key in tensors}
+    kinds = {key: "f" if "F" in header[key]["dtype"] else "i" for key in tensors}
     chosen, why = choose_member(name, list(tensors), wanted.vectors, wanted.usual, kinds)
     return RawReader(source, "safetensors", tensors[chosen], chosen, {"chosen": why})
 

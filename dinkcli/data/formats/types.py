@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
 
@@ -26,7 +28,8 @@ def is_bytes(type_: pa.DataType) -> bool:
 def is_text(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or type_ == "string_view"
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(check(type_) for check in kinds)
 
 
 def is_spark_vector(type_: pa.DataType) -> bool:
@@ -56,3 +59,59 @@ def is_vector(type_: pa.DataType, is_value: Callable[[pa.DataType], bool]) -> bo
 
 def is_any_vector(type_: pa.DataType) -> bool:
     return is_vector(type_, lambda value: is_fraction(value) or is_whole(value))
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with views and run ends spelled out as ``plain`` does."""
+    for i, field in enumerate(schema):
+        if (type_ := _plain_type(field.type)) != field.type:
+            schema = schema.set(i, field.with_type(type_))
+    return schema
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The same values without list views, views of text and bytes, and run ends."""
+    type_ = array.type
+    if _plain_type(type_) == type_:
+        return array
+    if pa.types.is_run_end_encoded(type_):
+        return plain(pc.run_end_decode(array))
+    if _is_list_view(type_):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+        values = plain(array.flatten())
+        return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
+    if pa.types.is_struct(type_):
+        children = [plain(child) for child in array.flatten()]
+        fields = list(_plain_type(type_))
+        return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
+    return array.cast(_plain_type(type_))
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_run_end_encoded(type_):
+        return _plain_type(type_.value_type)
+    if _is_list_view(type_):
+        return pa.large_list(_plain_type(type_.value_type))
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_struct(type_):
+        fields = [field.with_type(_plain_type(field.type)) for field in type_]
+        return type_ if fields == list(type_) else pa.struct(fields)
+    if is_list(type_) and not pa.types.is_fixed_size_list(type_):
+        value = _plain_type(type_.value_type)
+        if value != type_.value_type:
+            return pa.large_list(value) if pa.types.is_large_list(type_) else pa.list_(value)
+    return type_
+
+
+def _is_list_view(type_: pa.DataType) -> bool:
+    return pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_)
+
+
+def seconds_of(durations: pa.Array) -> pa.Array:
+    """Durations as float64 numbers of seconds, which say more in a text than counts of any unit."""
+    parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[durations.type.unit]
+    return pc.divide(durations.cast(pa.int64()).cast(pa.float64(), safe=False), float(parts))

@@ -168,6 +168,8 @@ def _from_numbers(
         if values.null_count:
             faults.add(_nulls(values), f": column {name!r} is null")
             values = values.fill_null(0)
+        if pa.types.is_decimal(values.type):
+            values = values.cast(pa.float64())
         result[:, feature] = values.to_numpy(zero_copy_only=False)
     if faults.mask is not None:
         result[faults.mask] = 0
