@@ -39,12 +39,12 @@ class TrainProgress:
     _started: float = field(default_factory=time.monotonic)
     _rows: int = 0
     _search: float = 0.0  # part of the starts in the whole
-    _at: tuple[str, int, int] = ("", 0, 0)
+    _at: tuple[str, int] = ("", 0)
     _first: float = 0.0
     _furthest: float = 0.0
 
     def __call__(self, step: Step) -> None:
-        at = step.phase, step.start, step.search
+        at = step.phase, step.start
         if at != self._at:
             self._at, self._first = at, step.inertia
         several = step.starts > 1 and step.phase in _IN_START
@@ -54,8 +54,6 @@ class TrainProgress:
         told = step.phase != "anneal" and better > _WORTH_SAYING
         found = f"inertia down {better:.1%}" if told else ""
         words = PHASES[step.phase]
-        if step.search > 1 and step.phase == "anneal":
-            words += " of neighbours"
         if self.verbose:
             self.lines.details(self._details(step))
         # Moving centres goes back a little when larger moves become worth trying again.
@@ -69,10 +67,10 @@ class TrainProgress:
             low, high = _IN_START[step.phase]
             if not self._search:
                 rows = step.rows / max(position, 1e-9) if step.phase == "anneal" else self.n_rows
-                work = step.searches * step.starts * rows / _IN_START["anneal"][1]
+                work = step.starts * rows / _IN_START["anneal"][1]
                 self._search = work / (work + _USUAL_PASSES * self.n_rows)
             done = (step.start - 1 + low + (high - low) * position) / step.starts
-            return self._search * (step.search - 1 + done) / step.searches
+            return self._search * done
         literal = step.temperature == float("inf")
         expected = step.total if literal else min(step.total, max(_USUAL_PASSES, step.done + 1))
         return self._search + (1 - self._search) * step.done / expected

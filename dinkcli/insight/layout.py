@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import fft
 
-from dinkcli.insight.nearby import nearest_others
+from dinkcli.training.nearby import nearest_others
 from dinkcli.insight.overview import distances_between
 from dinkcli.insight.repulsion import Repulsion
 

@@ -227,8 +227,8 @@ def _warnings(
         )
     if options.metric == LEARNED:
         found.append(
-            "this is the time of --metric euclidean; --metric learned trains twice on a part of "
-            "the sample first, and takes two to four times as long where passes are short"
+            "this is the time of --metric euclidean; --metric learned then follows the neighbours "
+            "of up to 100,000 rows, which takes about a tenth of a second for each thousand"
         )
     return found
 

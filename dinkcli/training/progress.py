@@ -106,8 +106,6 @@ class Progress:
             been passed over.
         start: which of the ``n_init`` starts, from 1.
         best, best_inertia: of the starts before; None before the first.
-        plain: (K, D) centres of the rows as they are, while those that follow neighbours are
-            being found; None elsewhere.
         loop: the loop under way; None before seeding.
     """
 
@@ -117,7 +115,6 @@ class Progress:
     start: int = 1
     best: Tensor | None = None
     best_inertia: float = math.inf
-    plain: Tensor | None = None
     loop: Loop | None = None
 
     @classmethod

@@ -29,8 +29,6 @@ class Step:
         dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
         smallest, largest: share of rows in the smallest and largest cluster.
         start, starts: which of how many starts, from 1.
-        search, searches: which of how many searches, each of so many starts, from 1: the metric
-            "learned" searches among the rows, then among the averages of neighbours.
         reseeded: empty clusters that this step gave new centres.
     """
 
@@ -47,13 +45,10 @@ class Step:
     start: int = 1
     reseeded: int = 0
     starts: int = 1
-    search: int = 1
-    searches: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON for the history: an infinite temperature becomes the string "inf", and
         what is the same in all steps is left out."""
         values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
-        for name in ("starts", "search", "searches"):
-            del values[name]
+        del values["starts"]
         return values

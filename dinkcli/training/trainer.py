@@ -21,12 +21,11 @@ from torch import Tensor
 
 from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.limits import refuse_overflow
-from dinkcli.nearest.products import products
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.limited import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.literal import descend
-from dinkcli.training.neighbours import Neighbourhood, neighbourhood_size
+from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
 from dinkcli.training.passes import Pass, Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
@@ -112,24 +111,11 @@ class Trainer:
         yield from self._limit_sizes()
 
     def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
-        """Learns the map of the rows from a part of the sample, clustered as it is and averaged
-        with neighbours; the centres are then the means of the clusters, under the map."""
-        at, k = self.at, self.options.n_clusters
-        near = Neighbourhood.of(sample[: neighbourhood_size(len(sample), k)])
-        if at.plain is None:
-            yield from self._best_start(near.sample)
-            at.plain, at.best, at.loop = at.centers, None, None
-            at.start, at.best_inertia = 1, math.inf
-        yield from self._best_start(near.smoothed)
-        labels, matrix = near.learn(at.plain, at.centers)
+        """Learns the map of the rows; the centres are then means under it."""
+        yield from self._best_start(sample)
+        part = sample[: neighbourhood_size(len(sample), self.options.n_clusters)]
+        matrix, self.at.centers = follow_neighbours(part, self.at.centers)
         self.rows.learn(matrix)
-        assert self.rows.map is not None
-        under = replace(near.sample, z=self.rows.map(near.sample.z))
-        here = near.here(labels)
-        with products(matrix.device):
-            centers = near.sample.means(at.plain, here) @ matrix
-        at.centers = under.means(centers, here)
-        at.plain = None
 
     def _best_start(self, sample: Sample) -> Iterator[Step | None]:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
@@ -268,7 +254,5 @@ class Trainer:
             largest=largest,
             start=self.at.start,
             starts=self._starts,
-            search=1 if self.at.plain is None else 2,
-            searches=2 if self.options.metric == LEARNED else 1,
             **known,
         )

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import dinkcli
 from dinkcli.insight.layout import map_of_rows, places_of_centers
-from dinkcli.insight.nearby import nearest_others
+from dinkcli.training.nearby import nearest_others
 from dinkcli.insight.repulsion import Repulsion
 
 pytestmark = pytest.mark.usefixtures("one_thread")

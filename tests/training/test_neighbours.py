@@ -8,10 +8,11 @@ import torch
 from conftest import SAMPLES, distances_float64
 from sklearn.datasets import make_blobs
 from sklearn.metrics import normalized_mutual_info_score
-from sklearn.neighbors import NearestNeighbors, kneighbors_graph
+from sklearn.neighbors import kneighbors_graph
 
 import dinkcli
-from dinkcli.training.neighbours import Neighbourhood, nearest_rows, smoothed
+from dinkcli.training.nearby import nearest_others
+from dinkcli.training.neighbours import move, neighbour_graph, smoothed, whitening
 from dinkcli.training.sample import Sample
 
 
@@ -25,13 +26,6 @@ def under_map(model, rows):
     return (rows.astype(np.float64) - model.origin) @ model.map.astype(np.float64)
 
 
-def test_neighbours_are_those_of_scikit_learn():
-    z = np.random.default_rng(0).normal(size=(500, 12)).astype(np.float32)
-    found = nearest_rows(torch.from_numpy(z), 15).numpy()
-    expected = NearestNeighbors(n_neighbors=16).fit(z).kneighbors(z, return_distance=False)[:, 1:]
-    np.testing.assert_array_equal(np.sort(found, 1), np.sort(expected, 1))
-
-
 def test_smoothing_is_two_steps_on_the_normalised_graph():
     z = np.random.default_rng(1).normal(size=(80, 5)).astype(np.float32)
     graph = kneighbors_graph(z, 6).toarray()
@@ -41,22 +35,59 @@ def test_smoothing_is_two_steps_on_the_normalised_graph():
     expected = z.astype(np.float64)
     for _ in range(2):
         expected = expected / 4 + 3 / 4 * (graph @ expected)
-    found = smoothed(torch.from_numpy(z), nearest_rows(torch.from_numpy(z), 6))
+    z = torch.from_numpy(z)
+    found = smoothed(z, neighbour_graph(nearest_others(z, 6)))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_map_whitens_what_is_within_clusters():
+def modularity(graph, labels):
+    """From its definition: sum over pairs in one cluster of the link less that by chance."""
+    links, degree = graph.toarray().astype(np.float64), np.asarray(graph.sum(1)).ravel()
+    together = labels[:, None] == labels
+    return ((links - np.outer(degree, degree) / degree.sum()) * together).sum() / degree.sum()
+
+
+def test_each_row_moves_where_modularity_gains_most():
+    rng = np.random.default_rng(4)
+    z = torch.from_numpy(rng.normal(size=(60, 3)).astype(np.float32))
+    graph = neighbour_graph(nearest_others(z, 5))
+    labels = rng.integers(0, 6, 60)
+    for row in range(60):
+        moved, gains = labels.copy(), []
+        for cluster in range(6):
+            moved[row] = cluster
+            linked = cluster == labels[row] or (graph[row].toarray()[0][moved == cluster]).any()
+            gains.append(modularity(graph, moved) if linked else -np.inf)
+        found = labels.copy()
+        number = move(graph, found, np.array([row]), 6)
+        assert number == (found[row] != labels[row])
+        assert gains[found[row]] == pytest.approx(max(gains), abs=1e-9)
+
+
+def test_no_cluster_is_emptied():
+    graph = neighbour_graph(np.array([[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]]))
+    labels = np.array([0, 1, 2, 3, 3, 3])
+    move(graph, labels, np.arange(6), 4)
+    assert len(set(labels)) == 4
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_map_whitens_what_is_within_clusters(weighted):
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 4, 600)
     z = rng.normal(size=(4, 6))[labels] * 9 + rng.normal(size=(600, 6)) * [1, 2, 3, 4, 5, 6]
-    z = torch.from_numpy(z.astype(np.float32))
-    near = Neighbourhood.of(Sample(z, None, lambda centers: centers))
-    found = near.map(torch.from_numpy(labels), 4).double().numpy()
-    within = z.double().numpy()
-    within = within - np.stack([within[labels == j].mean(0) for j in range(4)])[labels]
-    covariance = within.T @ within / 600
+    z = z.astype(np.float32)
+    weights = rng.uniform(0.5, 2, 600) if weighted else np.ones(600)
+    means = np.stack(
+        [np.average(z[labels == j], 0, weights[labels == j]) for j in range(4)]
+    ).astype(np.float32)
+    given = torch.from_numpy(weights).float() if weighted else None
+    sample = Sample(torch.from_numpy(z), given, lambda centers: centers)
+    found = whitening(sample, torch.from_numpy(labels), torch.from_numpy(means)).double().numpy()
+    within = z.astype(np.float64) - means[labels]
+    covariance = (within * weights[:, None]).T @ within / weights.sum()
     variance = covariance.trace() / 6
-    expected = np.linalg.inv(covariance + variance / 4 * np.eye(6)) * variance * 1.25
+    expected = np.linalg.inv(covariance + 1.5 * variance * np.eye(6)) * variance * 2.5
     np.testing.assert_allclose(found @ found, expected, rtol=1e-3, atol=1e-3)
 
 
