@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from scipy import fft
 
-from dinkcli.training.nearby import nearest_others
 from dinkcli.insight.overview import distances_between
 from dinkcli.insight.repulsion import Repulsion
+from dinkcli.training.nearby import nearest_others
 
 # docs/LOG.md has the figures of each.
 NEIGHBOURS = 15

@@ -7,8 +7,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import dinkcli
 from dinkcli.insight.layout import map_of_rows, places_of_centers
-from dinkcli.training.nearby import nearest_others
 from dinkcli.insight.repulsion import Repulsion
+from dinkcli.training.nearby import nearest_others
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
