@@ -87,7 +87,10 @@ def _link(path: str, target: str) -> bool:
 
 
 def _sync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDWR if os.path.isfile(path) else os.O_RDONLY)
+    except PermissionError:
+        return  # Windows opens no folder
     try:
         os.fsync(handle)
     finally:

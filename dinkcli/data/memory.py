@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from dinkcli.data.dataset import DataSet
@@ -16,7 +15,9 @@ def in_memory(data: DataSet, memory: int) -> bool:
 
 def machine_memory() -> int:
     """Bytes of memory that the machine has, or that a container may use of it."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    import psutil  # not before it is needed: --help is to be quick
+
+    limits = [psutil.virtual_memory().total]
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
             limits.append(int(file.read()))

@@ -5,9 +5,6 @@ Shapes: N rows, S rows of the sample, K clusters, D features; all of one process
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 from dataclasses import dataclass, replace
 
 from dinkcli.data.dataset import BLOCK_BYTES
@@ -102,9 +99,6 @@ class Footprint:
 
 def resident_bytes() -> int:
     """Of this process, now."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # not Linux: its largest so far
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    import psutil
+
+    return psutil.Process().memory_info().rss
