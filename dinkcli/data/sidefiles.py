@@ -251,13 +251,19 @@ def attached(data: DataSet, **values: Any) -> DataSet:
         values: ``ids``, ``labels``, ``texts`` or ``sample_weight``: (N,) arrays or sequences.
 
     Raises:
-        InputError: other numbers of them than of rows.
+        InputError, UsageError: other numbers of them than of rows.
     """
     parameters = {"texts": "text", "labels": "label", "ids": "id", "sample_weight": WEIGHT}
     found, named = [], {}
     for parameter, role in parameters.items():
         if parameter in values:
-            column = pa.chunked_array([pa.array(values[parameter])])
+            array = values[parameter]
+            if role == WEIGHT:
+                array = np.asarray(array)
+                expected = (data.n_rows if data.n_rows is not None else len(array),)
+                if array.shape != expected:
+                    raise UsageError(f"{parameter}: shape {array.shape}, expected {expected}")
+            column = pa.chunked_array([pa.array(array)])
             found.append(SideColumn(role, role, (parameter,), (len(column),), (), None, column))
             if role != WEIGHT:
                 named[role] = role
@@ -397,7 +403,7 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
     if side is not None:
         found = _Numbers()
         first = 0
-        for path, count in side.files or ((OPTIONS[WEIGHT], len(side.values)),):
+        for path, count in side.files or (("sample_weight", len(side.values)),):
             found.starts.append((first, path))
             for chunk in side.values.slice(first, count).chunks:
                 found.add(chunk)
@@ -419,10 +425,11 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
                 weights[rows[wrong[rows]]], wrong[rows] = 0, False
     if wrong.any():
         row = int(wrong.argmax())
-        problem = found.problems.get(row, f"is {weights[row]:g}, expected a number from 0 on")
+        problem = found.problems.get(row, f"is {weights[row]:g}, expected a finite number, not negative")
         number = int(wrong.sum())
         many = "" if number == 1 else f"; {number} rows have no usable weight"
-        raise InputError(f"{found.place(row)}: {what} {problem} (counting from 0{many})")
+        error = UsageError if side is not None and not side.files else InputError
+        raise error(f"{found.place(row)}: {what} {problem} (counting from 0{many})")
     return weights
 
 

@@ -184,7 +184,7 @@ def _check_weights(weights: np.ndarray | None) -> Tensor | None:
     if weights is None:
         return None
     if not weights.any():
-        raise UsageError("sample weights must not be all zero")
+        raise UsageError("sample weights must be finite, not negative, and not all zero")
     if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
         raise UsageError(
             f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "

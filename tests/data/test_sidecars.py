@@ -269,8 +269,8 @@ def test_a_reference_is_a_file_where_one_is_there(here, reference, is_file):
 ALONE = [
     (5, np.nan, None),
     (5, -1, None),
-    (7, np.nan, "row 7: {what} is nan, expected a number from 0 on (counting from 0)"),
-    (7, -1, "row 7: {what} is -1, expected a number from 0 on (counting from 0)"),
+    (7, np.nan, "row 7: {what} is nan, expected a finite number, not negative (counting from 0)"),
+    (7, -1, "row 7: {what} is -1, expected a finite number, not negative (counting from 0)"),
     (7, np.inf, "row 7: {what} is inf"),
 ]
 

@@ -269,8 +269,8 @@ def test_a_model_knows_the_width_of_bytes(invoke, tmp_path, options):
         "assign m.safetensors x.parquet",
         "inspect m.safetensors x.parquet",
         "inspect m.safetensors x.parquet --cluster 1",
-        "evaluate m.safetensors x.parquet --label-column label",
-        "name m.safetensors x.parquet --label-column label -o n.safetensors",
+        "evaluate m.safetensors x.parquet --labels label",
+        "name m.safetensors x.parquet --labels label -o n.safetensors",
         "report m.safetensors x.parquet -o r.html --map pca",
     ):
         invoke(*line.split())
