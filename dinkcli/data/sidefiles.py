@@ -425,7 +425,8 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
                 weights[rows[wrong[rows]]], wrong[rows] = 0, False
     if wrong.any():
         row = int(wrong.argmax())
-        problem = found.problems.get(row, f"is {weights[row]:g}, expected a finite number, not negative")
+        expected = "expected a finite number, not negative"
+        problem = found.problems.get(row, f"is {weights[row]:g}, {expected}")
         number = int(wrong.sum())
         many = "" if number == 1 else f"; {number} rows have no usable weight"
         error = UsageError if side is not None and not side.files else InputError
