@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dinkcli.cli.console import printable, say_bad_rows
-from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import (
     UNLIMITED,
     Field,
@@ -19,12 +17,10 @@ from dinkcli.cli.tables import (
     show,
     width,
 )
-from dinkcli.insight.overview import neighbours, root_mean, spreads
+from dinkcli.insight.overview import neighbours, spreads
 
 if TYPE_CHECKING:
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.exemplars import Exemplar
-    from dinkcli.insight.inside import Inside
+    from dinkcli.insight.inspect import Exemplar, Inside, Seen
     from dinkcli.models.model import Model
 
 _NEIGHBOURS = 8
@@ -33,42 +29,26 @@ _MEMBERS = 20  # of a group in a table
 _TEXT = 60  # characters of one row in a list
 
 
-def show_cluster(
-    model: Model,
-    cluster: int,
-    data: DataSet | None,
-    number: int,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Shows a cluster, where there are data with ``number`` of its nearest and farthest rows."""
-    inside = None
-    if data is not None:
-        from dinkcli.insight.inside import look_inside
-
-        with rows_shown(data, quiet or as_json) as shown:
-            on_rows = partial(shown, "inspect")
-            inside = look_inside(model, data, cluster, number, device, on_rows)
-    document = _document(model, cluster, inside)
+def show_cluster(model: Model, cluster: int, seen: Seen | None, as_json: bool, quiet: bool) -> None:
+    """Shows a cluster, where rows were seen with the nearest and farthest of them."""
+    document = _document(model, cluster, seen)
     if as_json:
         print_json(document)
         return
     _show_facts(document)
     _show_neighbours(document)
-    if inside is None:
+    if seen is None or seen.inside is None:
         return
-    for title, rows in (("nearest rows", inside.nearest), ("farthest rows", inside.farthest)):
-        _show_rows(title, rows)
-    _show_groups(inside)
-    say_bad_rows(inside.bad_rows, quiet)
+    _show_rows("nearest rows", seen.nearest[cluster])
+    _show_rows("farthest rows", seen.inside.farthest)
+    _show_groups(seen.inside, int(seen.sizes[cluster]))
+    say_bad_rows(seen.bad_rows, quiet)
 
 
-def _document(model: Model, cluster: int, inside: Inside | None) -> dict[str, Any]:
+def _document(model: Model, cluster: int, seen: Seen | None) -> dict[str, Any]:
     sizes, spread, terms = model.cluster_sizes, spreads(model), model.terms
-    if inside is not None:
-        sizes, spread = inside.sizes, root_mean(inside.inertia, inside.sizes)
-        terms = terms or inside.terms
+    if seen is not None:
+        sizes, spread, terms = seen.sizes, seen.spread, terms or seen.terms
     share = float(sizes[cluster] / (sizes.sum() or 1))
     found = plain_cluster(model, cluster, sizes, spread, terms, share=share)
     found["neighbours"] = [
@@ -80,17 +60,17 @@ def _document(model: Model, cluster: int, inside: Inside | None) -> dict[str, An
         }
         for j, distance in neighbours(model, cluster, _NEIGHBOURS)
     ]
-    if inside is None:
+    if seen is None or (inside := seen.inside) is None:
         return found
     return found | {
-        "nearest": list(map(plain_row, inside.nearest)),
+        "nearest": list(map(plain_row, seen.nearest[cluster])),
         "farthest": list(map(plain_row, inside.farthest)),
         "near_duplicates": {
             "distance": inside.near,
             "compared": inside.compared,
             "groups": [list(map(plain_row, group)) for group in inside.groups],
         },
-        "bad_rows": inside.bad_rows,
+        "bad_rows": seen.bad_rows,
     }
 
 
@@ -154,8 +134,8 @@ def _show_rows(title: str, rows: list[Exemplar]) -> None:
     show(title, table)
 
 
-def _show_groups(inside: Inside) -> None:
-    all_of_them = inside.compared == inside.sizes[inside.cluster]
+def _show_groups(inside: Inside, size: int) -> None:
+    all_of_them = inside.compared == size
     of = "" if all_of_them else f" of the first {inside.compared}"
     title = f"near-duplicates: rows within {inside.near:.3g} of another one"
     if not inside.groups:

@@ -8,39 +8,17 @@ import numpy as np
 
 from dinkcli.cli.cluster import plain_cluster, plain_row, row_text
 from dinkcli.cli.console import printable
-from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import Field, Sheet, bar, show, sparkline, width
 from dinkcli.insight.overview import curve, nearest_pairs
-from dinkcli.insight.tree import drawn
+from dinkcli.models.tree import drawn
 
 if TYPE_CHECKING:
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.exemplars import Exemplar
+    from dinkcli.insight.inspect import Exemplar
     from dinkcli.models.model import Model
 
 _PAIRS = 8
 _EXTREMES = 5
 _NUMBERS = 46  # characters beside a sparkline
-
-
-def look(
-    model: Model, data: DataSet, number: int, device: str, quiet: bool
-) -> tuple[np.ndarray, np.ndarray, list[list[Exemplar]], int]:
-    """(sizes, spreads, exemplars, number of bad ones) of the inputs' rows."""
-    from dinkcli.insight.exemplars import Exemplars
-    from dinkcli.insight.overview import root_mean
-    from dinkcli.insight.quality import FirstPass
-    from dinkcli.insight.survey import survey
-
-    first = FirstPass(model.n_clusters, model.n_features)
-    nearest = Exemplars(model.n_clusters, number)
-    with rows_shown(data, quiet) as shown:
-        for view in survey(model, data, device):
-            first.add(view)
-            nearest.add(view)
-            shown("inspect", view.end)
-    spread = root_mean(first.inertia, first.sizes)
-    return first.sizes, spread, nearest.of_clusters(), first.bad_rows
 
 
 def document(

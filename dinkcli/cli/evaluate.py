@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dinkcli.insight.agreement import Agreement
-    from dinkcli.insight.evaluate import Evaluation
-    from dinkcli.insight.quality import Quality
+    from dinkcli.insight.evaluate import Evaluation, Quality
     from dinkcli.models.model import Model
 
 _MOST_COLUMNS = 12  # of the confusion table

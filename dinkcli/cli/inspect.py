@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say_bad_rows
 from dinkcli.cli.options import output_option
 from dinkcli.cli.paths import columns_of, load_model, open_for
+from dinkcli.cli.progress import rows_shown
 from dinkcli.cli.tables import print_json
 from dinkcli.errors import UsageError
 
@@ -62,20 +65,24 @@ def inspect(
     model = load_model(model_path, inputs or ())
     # A wrong one is told before the rows are read.
     number = None if cluster is None else cluster_of(model, cluster)
-    data = None
+    seen = None
     if inputs:
         wanted = columns_of(column, ids=ids, texts=texts)
         data = open_for(model, inputs, wanted, bad_rows)
+        from dinkcli.insight.inspect import look
+
+        with rows_shown(data, quiet or as_json) as shown:
+            seen = look(model, data, exemplars, device, number, partial(shown, "inspect"))
     if number is not None:
-        show_cluster(model, number, data, exemplars, device, as_json, quiet)
+        show_cluster(model, number, seen, as_json, quiet)
         return
     sizes, spread, nearest, n_bad = model.cluster_sizes, spreads(model), None, 0
-    if data is not None:
-        sizes, spread, nearest, n_bad = view.look(model, data, exemplars, device, quiet or as_json)
+    if seen is not None:
+        sizes, spread, nearest, n_bad = seen.sizes, seen.spread, seen.nearest, seen.bad_rows
     if as_json:
-        seen = {} if data is None else {"bad_rows": n_bad}
-        more = {"tree": model.tree} if tree else {}
-        print_json(view.document(model, sizes, spread, nearest) | seen | more)
+        more = {} if seen is None else {"bad_rows": n_bad}
+        more |= {"tree": model.tree} if tree else {}
+        print_json(view.document(model, sizes, spread, nearest) | more)
         return
     view.show_model(model_path, model)
     view.show_training(model)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.exemplars import Exemplar
+    from dinkcli.insight.inspect import Exemplar
     from dinkcli.models.model import Model
 
 _WORD = re.compile(r"[^\W\d_][^\W_]+")
@@ -76,7 +76,7 @@ def find_names(
         InputError: rows that the model cannot take.
         ValueError: the data carry no texts.
     """
-    from dinkcli.insight.exemplars import Exemplars
+    from dinkcli.insight.inspect import Exemplars
     from dinkcli.insight.survey import survey
 
     if (column := data.columns.text) is None:
@@ -88,9 +88,9 @@ def find_names(
         if view.carried is not None:
             terms.see(view.carried.column(column), view.labels.tolist())
         on_rows(view.end)
-    found = terms.of_clusters(TERMS)
-    names = [name_of(each) for each in found]
-    return Named(names, found, exemplars.of_clusters(), terms.sizes)
+    distinctive = terms.of_clusters(TERMS)
+    names = [name_of(each) for each in distinctive]
+    return Named(names, distinctive, exemplars.of_clusters(), terms.sizes)
 
 
 def name_of(terms: Sequence[str]) -> str:
@@ -116,9 +116,9 @@ class Terms:
 
     def add(self, texts: Iterable[str], labels: Sequence[int]) -> None:
         for text, label in zip(texts, labels, strict=True):
-            found = words(text)
-            pairs = (f"{a} {b}" for a, b in pairwise(found) if a != b)
-            self._counts[label].update({*found, *pairs})  # a text that repeats a term counts once
+            singles = words(text)
+            pairs = (f"{a} {b}" for a, b in pairwise(singles) if a != b)
+            self._counts[label].update({*singles, *pairs})  # a text that repeats a term counts once
             self._rows[label] += 1
         if sum(map(len, self._counts)) > _MOST_TERMS:
             self._counts = [
@@ -207,8 +207,7 @@ def _singular(term: str, known: Counter[str]) -> str:
 def words(text: str) -> list[str]:
     """Lower-case words of at least two letters; camelCase and snake_case names fall apart."""
     spaced = _PARTS.sub(" ", text[:_MOST_CHARACTERS])
-    found = (word.lower() for word in _WORD.findall(spaced))
-    return [word for word in found if word not in _STOP_WORDS]
+    return [word for word in map(str.lower, _WORD.findall(spaced)) if word not in _STOP_WORDS]
 
 
 def packet(named: Named) -> str:

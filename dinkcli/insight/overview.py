@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dinkcli.errors import UsageError
-from dinkcli.models.model import Model
+from dinkcli.models.model import Model, squared_distances
 
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -28,22 +28,17 @@ def nearest_pairs(model: Model, number: int) -> list[Pair]:
 
     O(K^2 D) time, memory for a chunk of rows of the (K, K) distances.
     """
-    centers = model.cluster_centers.astype(np.float64)
-    centers -= centers.mean(0)
-    k, norms = len(centers), (centers**2).sum(1)
+    centers, k = model.cluster_centers.astype(np.float64), model.n_clusters
     best: list[Pair] = []
     rows = max(1, _CHUNK_ELEMENTS // k)
     for start in range(0, k, rows):
-        part = centers[start : start + rows]
-        squares = norms[start : start + rows, None] - 2 * part @ centers.T + norms
-        squares[np.tril_indices(len(part), start, k)] = np.inf
+        squares = squared_distances(centers[start : start + rows], centers)
+        squares[np.tril_indices(len(squares), start, k)] = np.inf
         flat = squares.ravel()
         least = np.argpartition(flat, min(number, len(flat) - 1))[:number]
-        pairs = (divmod(int(i), k) for i in least if np.isfinite(flat[i]))
-        best += [
-            Pair(start + i, j, float(np.linalg.norm(centers[start + i] - centers[j])))
-            for i, j in pairs
-        ]
+        for i, j in (divmod(int(cell), k) for cell in least if np.isfinite(flat[cell])):
+            apart = centers[start + i] - centers[j]  # so that copies are at 0
+            best.append(Pair(start + i, j, float(np.linalg.norm(apart))))
     return sorted(best, key=lambda pair: (pair.distance, pair))[:number]
 
 
@@ -52,8 +47,8 @@ def neighbours(model: Model, cluster: int, number: int) -> list[tuple[int, float
     first."""
     centers = model.cluster_centers.astype(np.float64)
     distances = np.linalg.norm(centers - centers[cluster], axis=1)
-    order = np.argsort(distances, kind="stable")
-    return [(int(j), float(distances[j])) for j in order if j != cluster][:number]
+    order = np.argsort(distances, kind="stable").tolist()
+    return [(j, float(distances[j])) for j in order if j != cluster][:number]
 
 
 def cluster_of(model: Model, text: str) -> int:
@@ -74,13 +69,13 @@ def cluster_of(model: Model, text: str) -> int:
             "name gives them some"
         )
     exact = [j for j, name in enumerate(names) if name == wanted]
-    found = exact or [j for j, name in enumerate(names) if wanted in name]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = exact or [j for j, name in enumerate(names) if wanted in name]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise UsageError(f"--cluster {text}: no cluster has that in its name")
-    some = ", ".join(f"{j} ({model.names[j]})" for j in found[:5])
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    some = ", ".join(f"{j} ({model.names[j]})" for j in matches[:5])
+    more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
     raise UsageError(f"--cluster {text}: may be {some}{more}; give the number")
 
 
@@ -109,12 +104,3 @@ def history(model: Model) -> list[dict[str, Any]]:
 def curve(model: Model, name: str) -> list[float]:
     """One figure of each step of ``history``."""
     return [float(step[name]) for step in history(model)]
-
-
-def distances_between(centers: np.ndarray) -> np.ndarray:
-    """(K, K) float64 of centres (K, D)."""
-    z = centers.astype(np.float64) - centers.mean(0, dtype=np.float64)
-    norms = (z**2).sum(1)
-    squares = (norms[:, None] - 2 * z @ z.T + norms).clip(min=0)
-    np.fill_diagonal(squares, 0)
-    return np.sqrt(squares)

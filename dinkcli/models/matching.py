@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.models.model import Model
+from dinkcli.models.model import Model, squared_distances
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def match(old: Model, new: Model) -> Matching:
 
     check_matchable(old, new.n_features, new.metric)
     old_means = old.means_by_name(new.feature_names)
-    distances = _distances(new.means, old_means)
+    distances = np.sqrt(squared_distances(new.means, old_means))
     rows, partners = linear_sum_assignment(distances)
     n_new, n_old = distances.shape
     ids = np.full(n_new, -1, np.int64)
@@ -175,7 +175,7 @@ def match(old: Model, new: Model) -> Matching:
 def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tuple[Drift, ...]:
     n_new, n_old = distances.shape
     nearest_old = distances.argmin(1)
-    apart = _distances(old_means, old_means)
+    apart = np.sqrt(squared_distances(old_means, old_means))
     np.fill_diagonal(apart, np.inf)
     found = []
     for id_, scale in enumerate(apart.min(1).tolist()):
@@ -187,11 +187,3 @@ def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tup
         found.append(Drift(id_, fate, moved, relative, parts))
     added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, n_new))
     return (*found, *added)
-
-
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances of (N, D) to (M, D), (N, M) float64, from shifted coordinates."""
-    shift = b.mean(0, dtype=np.float64)
-    a, b = a - shift, b - shift
-    squared = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
-    return np.sqrt(np.maximum(squared, 0))

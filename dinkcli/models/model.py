@@ -227,6 +227,16 @@ def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.nda
     return (inside + origin).astype(np.float32)
 
 
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M) float64, of rows (N, D) and (M, D), by products of rows around the mean of ``b``: to
+    about 1e-15 of the largest."""
+    shift = b.mean(0, dtype=np.float64)
+    a, b = a - shift, b - shift
+    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("md,md->m", b, b)
+    squares -= 2 * a @ b.T
+    return np.maximum(squares, 0, out=squares)
+
+
 def usual_temperature(cluster_centers: np.ndarray) -> float:
     """A seventh of what the nearest other centre is away, squared, for the median centre.
 
@@ -237,14 +247,12 @@ def usual_temperature(cluster_centers: np.ndarray) -> float:
         cluster_centers: (K, D); of many, some are looked at.
     """
     centers = cluster_centers.astype(np.float64)
-    centers -= centers.mean(0)
     if len(centers) == 1:
         return 1.0
     chosen = np.unique(np.linspace(0, len(centers) - 1, _JUDGED_CENTERS).astype(int))
     nearest = []
     for part in np.array_split(chosen, -(-len(chosen) // 64)):
-        squares = (centers**2).sum(1) + (centers[part] ** 2).sum(1)[:, None]
-        squares -= 2 * centers[part] @ centers.T
+        squares = squared_distances(centers[part], centers)
         squares[np.arange(len(part)), part] = np.inf
         others = squares.argmin(1)
         nearest.append(((centers[part] - centers[others]) ** 2).sum(1))

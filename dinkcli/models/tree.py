@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dinkcli.errors import UsageError
+from dinkcli.models.model import squared_distances
 
 MOST_CLUSTERS = 20_000  # the tree takes their number squared, 8 bytes each
 Merge = tuple[int, int, float]
@@ -33,11 +34,8 @@ def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
     k = len(cluster_centers)
     if k > MOST_CLUSTERS:
         raise UsageError(f"a tree of {k} clusters; it is made of at most {MOST_CLUSTERS}")
-    means = cluster_centers.astype(np.float64)
-    means -= means.mean(0)
     weight = weights.astype(np.float64).clip(min=1e-9)
-    squares = (means**2).sum(1)
-    cost = (np.add.outer(squares, squares) - 2 * means @ means.T).clip(min=0)
+    cost = squared_distances(cluster_centers, cluster_centers)
     cost *= weight[:, None] * weight / (weight[:, None] + weight)
     np.fill_diagonal(cost, np.inf)
     nearest = cost.argmin(1)
@@ -104,3 +102,47 @@ def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> n
     for node in range(2 * k - 2, -1, -1):  # from the top down
         group[node] = group[group[node]]
     return np.array([lowest[group[j]] for j in range(k)], np.int32)
+
+
+def drawn(merges: list[Merge], labels: list[str]) -> list[str]:
+    """Lines of the tree from the top, each cluster with its label."""
+    k = len(labels)
+    lines: list[str] = []
+    todo = [(k + len(merges) - 1, "", "")]
+    while todo:
+        node, first, rest = todo.pop()
+        if node < k:
+            lines.append(first + labels[node])
+            continue
+        a, b, _ = merges[node - k]
+        lines.append(first + "┐")
+        todo.append((b, rest + "└─", rest + "  "))
+        todo.append((a, rest + "├─", rest + "│ "))
+    return lines
+
+
+def leaves(merges: list[Merge], n_clusters: int) -> list[int]:
+    """The clusters in the order of the tree."""
+    order, todo = [], [n_clusters + len(merges) - 1]
+    while todo:
+        node = todo.pop()
+        if node < n_clusters:
+            order.append(node)
+        else:
+            todo += merges[node - n_clusters][1::-1]
+    return order
+
+
+def children(merges: list[Merge], node: int) -> list[int]:
+    """What a group is made of, for a list of few levels: groups whose own merge rose by less than
+    half of its, and clusters."""
+    k = len(merges) + 1
+    least = merges[node - k][2] / 2
+    found, todo = [], list(merges[node - k][1::-1])
+    while todo:
+        inner = todo.pop()
+        if inner >= k and merges[inner - k][2] > least:
+            todo += merges[inner - k][1::-1]
+        else:
+            found.append(inner)
+    return found

@@ -9,8 +9,8 @@ from conftest import distances_float64, nearest_float64
 from scipy.cluster.hierarchy import fcluster, linkage
 
 import dinkcli
-from dinkcli.insight import inside
-from dinkcli.insight.inside import groups_within
+from dinkcli.insight import inspect
+from dinkcli.insight.inspect import groups_within
 
 N, K = 300, 4
 rng = np.random.default_rng(3)
@@ -98,8 +98,8 @@ def test_without_rows_it_is_what_the_model_knows_and_names_will_do(invoke, here)
 
 
 def test_a_large_cluster_is_compared_in_part(invoke, here, monkeypatch):
-    monkeypatch.setattr(inside, "_MOST_COMPARED", 40)
-    monkeypatch.setattr(inside, "_COMPARED_AT_ONCE", 7)
+    monkeypatch.setattr(inspect, "_MOST_COMPARED", 40)
+    monkeypatch.setattr(inspect, "_COMPARED_AT_ONCE", 7)
     line = ("inspect", "m", "x.npy", "--cluster", 0, "--json")
     found = json.loads(invoke(*line).stdout)["near_duplicates"]
     members = np.flatnonzero(nearest_float64(ROWS, here.cluster_centers) == 0)[:40]

@@ -6,8 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 import dinkcli
-from dinkcli.insight.layout import map_of_rows, places_of_centers
-from dinkcli.insight.repulsion import Repulsion
+from dinkcli.insight.layout import Repulsion, map_of_rows, places_of_centers
 from dinkcli.training.nearby import nearest_others
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,8 +9,7 @@ from conftest import SAMPLES
 from scipy.cluster.hierarchy import linkage
 
 import dinkcli
-from dinkcli.insight.tree import drawn
-from dinkcli.models.tree import ward
+from dinkcli.models.tree import drawn, ward
 
 
 def test_equal_weights_give_the_tree_of_scipy():
@@ -47,7 +46,7 @@ def test_inspect_shows_the_tree(invoke, tmp_path):
 def test_leaves_and_children():
     """Two close pairs and one that is far: the order keeps pairs together, and the list is flat
     where merges are alike."""
-    from dinkcli.insight.tree import children, leaves
+    from dinkcli.models.tree import children, leaves
 
     centers = np.array([[0.0], [10], [1], [11], [100]])
     merges = ward(centers, np.ones(5))

@@ -197,6 +197,6 @@ def test_formats_by_name_and_what_is_too_large(invoke, tmp_path, monkeypatch):
     dinkcli.Model(np.eye(3, dtype=np.float32), np.ones(3)).save(tmp_path / "m.safetensors")
     result = invoke("export", "m.safetensors", "-o", "plain", "--format", "sklearn")
     assert result.stderr == "plain: 3 centres of 3 features, sklearn\n"
-    monkeypatch.setattr("dinkcli.models.export.onnx._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("dinkcli.models.export._MOST_BYTES", 1 << 20)
     result = invoke("export", "m.safetensors", "-o", "m.onnx", code=1)
     assert "ONNX files hold less than 2 GiB, the centres take 36 bytes" in result.stderr

@@ -15,11 +15,11 @@ import numpy as np
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import install_line
 from dinkcli.errors import UsageError
-from dinkcli.insight.exemplars import Exemplar, Exemplars
+from dinkcli.insight.evaluate import OnRows, Quality, measured
+from dinkcli.insight.inspect import Exemplar, Exemplars
 from dinkcli.insight.layout import map_of_rows
 from dinkcli.insight.names import distinctive_terms
 from dinkcli.insight.overview import root_mean
-from dinkcli.insight.quality import OnRows, Quality, measured
 from dinkcli.insight.survey import View
 from dinkcli.models.model import Model
 

@@ -7,8 +7,7 @@ from html import escape
 
 import numpy as np
 
-from dinkcli.insight.tree import children
-from dinkcli.models.tree import ward
+from dinkcli.models.tree import children, ward
 
 _MOST = 1000  # clusters; a list of more is no overview
 _NAMED = 3  # clusters that a group is called by

@@ -19,11 +19,10 @@ from bokeh.models import (
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
-from dinkcli.insight.overview import distances_between, history
+from dinkcli.insight.overview import history
 from dinkcli.insight.report.gather import Material
-from dinkcli.insight.tree import leaves
-from dinkcli.models.model import Model
-from dinkcli.models.tree import ward
+from dinkcli.models.model import Model, squared_distances
+from dinkcli.models.tree import leaves, ward
 from dinkcli.training.step import PHASES
 
 _MOST_IN_HEAT_MAP = 200
@@ -90,7 +89,9 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
     shown = (-material.quality.sizes).argsort(kind="stable")[:_MOST_IN_HEAT_MAP]
     centers = model.cluster_centers[shown].astype(np.float64)
     order = leaves(ward(centers, material.quality.sizes[shown]), len(shown))
-    distances = distances_between(centers)[np.ix_(order, order)].astype(np.float32)
+    ordered = centers[order]
+    distances = np.sqrt(squared_distances(ordered, ordered)).astype(np.float32)
+    np.fill_diagonal(distances, 0)
     k, numbers = len(order), shown[order].astype(np.float32)
     across, down = np.meshgrid(numbers, numbers)
     source = ColumnDataSource({"image": [distances], "across": [across], "down": [down]})

@@ -1,0 +1,278 @@
+"""A model in the formats of other tools.
+
+What computes labels by itself (onnx, pt2, faiss, sklearn) takes rows as they are: what the metric
+does to them first is inside.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from dinkcli import __version__
+from dinkcli.data.atomic import atomic_path
+from dinkcli.data.extras import require
+from dinkcli.errors import OutputError, UsageError
+from dinkcli.models.model import Model
+
+_OPSET, _IR_VERSION = 18, 8
+_MOST_BYTES = 1 << 31  # of one protobuf message
+
+
+def _npy(model: Model, path: str) -> None:
+    with open(path, "wb") as file:
+        np.save(file, model.cluster_centers, allow_pickle=False)
+
+
+def _parquet(model: Model, path: str) -> None:
+    value = pa.field("element", pa.float32(), nullable=False)
+    vector = pa.list_(value, model.n_features)
+    schema = pa.schema(
+        [
+            pa.field("cluster", pa.int32(), nullable=False),
+            pa.field("center", vector, nullable=False),
+        ]
+    )
+    centers = pa.FixedSizeListArray.from_arrays(
+        pa.array(model.cluster_centers.reshape(-1)), type=vector
+    )
+    table = pa.Table.from_arrays([_clusters(model), centers], schema=schema)
+    pq.write_table(table, path, use_dictionary=False)
+
+
+def _csv(model: Model, path: str) -> None:
+    names = [f"dim_{d}" for d in range(model.n_features)]
+    columns = [_clusters(model), *(pa.array(column) for column in model.cluster_centers.T)]
+    pyarrow.csv.write_csv(pa.Table.from_arrays(columns, ["cluster", *names]), path)
+
+
+def _json(model: Model, path: str) -> None:
+    document = {
+        "n_clusters": model.n_clusters,
+        "n_features": model.n_features,
+        "metric": model.metric,
+        "fingerprint": model.fingerprint,
+        "cluster_centers": model.cluster_centers.astype(float).tolist(),
+    }
+    document |= {name: values.astype(float).tolist() for name, values in model.maps.items()}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file, allow_nan=False)
+        file.write("\n")
+
+
+def _safetensors(model: Model, path: str) -> None:
+    """The head's state dict alone: loads into any module with a ``cluster_centers`` parameter."""
+    save_file({"cluster_centers": model.cluster_centers, **model.maps}, path)
+
+
+def _clusters(model: Model) -> pa.Array:
+    return pa.array(np.arange(model.n_clusters, dtype=np.int32))
+
+
+def _onnx(model: Model, path: str) -> None:
+    """A graph from rows to clusters, distances and probabilities, checked by onnx.
+
+        rows (batch, D) float32
+        -> cluster (batch,) int64, distance (batch,) float32, probabilities (batch, K) float32
+
+    It is that of ``dinkcli.nearest.index``: rows (scaled to norm 1 first under cosine) are shifted
+    to the mean of the centres, scored by one matrix product, and an exact tie goes to the lowest
+    index.
+    """
+    onnx = require("onnx", "onnx", "ONNX export")
+    if model.cluster_centers.nbytes + (1 << 20) > _MOST_BYTES:
+        raise OutputError(
+            f"ONNX files hold less than 2 GiB, the centres take {model.cluster_centers.nbytes} "
+            "bytes; export to pt2 or safetensors"
+        )
+    made = onnx.helper.make_model(
+        _graph(model, onnx),
+        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="dink",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(
+        made, {"metric": model.metric, "dink.fingerprint": model.fingerprint}
+    )
+    onnx.checker.check_model(made)
+    with open(path, "wb") as file:
+        file.write(made.SerializeToString())
+
+
+def _graph(model: Model, onnx: Any) -> Any:
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    nodes = []
+    rows = "rows"
+    if model.metric == "cosine":
+        nodes += [
+            node("ReduceL2", [rows, "features_axis"], ["norm"], keepdims=1),
+            node("Max", ["norm", "smallest_norm"], ["safe_norm"]),
+            node("Div", [rows, "safe_norm"], ["directions"]),
+        ]
+        rows = "directions"
+    if model.maps:
+        nodes += [
+            node("Sub", [rows, "origin"], ["around"]),
+            node("MatMul", ["around", "map"], ["mapped"]),
+        ]
+        rows = "mapped"
+    nodes += [
+        node("Sub", [rows, "shift"], ["shifted"]),
+        node("Gemm", ["shifted", "centers", "half_norms"], ["scores"], alpha=-1.0, transB=1),
+        node("ArgMin", ["scores"], ["cluster"], axis=1, keepdims=0),
+        node("Mul", ["scores", "two"], ["doubled"]),
+        node("ReduceSumSquare", ["shifted", "features_axis"], ["row_norms"], keepdims=1),
+        node("Add", ["doubled", "row_norms"], ["squared"]),
+        node("Max", ["squared", "zero"], ["not_negative"]),
+        node("Sqrt", ["not_negative"], ["distances"]),
+        node("ReduceMin", ["distances", "features_axis"], ["distance"], keepdims=0),
+        # Away from the best first: its score may be large beside the temperature.
+        node("ReduceMin", ["scores", "features_axis"], ["best"], keepdims=1),
+        node("Sub", ["scores", "best"], ["worse"]),
+        node("Mul", ["worse", "sharpness"], ["logits"]),
+        node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    return onnx.helper.make_graph(
+        nodes,
+        "dink",
+        inputs=[value("rows", float32, ["batch", model.n_features])],
+        outputs=[
+            value("cluster", int64, ["batch"]),
+            value("distance", float32, ["batch"]),
+            value("probabilities", float32, ["batch", model.n_clusters]),
+        ],
+        initializer=[
+            onnx.numpy_helper.from_array(array, name) for name, array in _constants(model).items()
+        ],
+    )
+
+
+def _constants(model: Model) -> dict[str, np.ndarray]:
+    centers = model.cluster_centers.astype(np.float64)
+    shift = centers.mean(0).astype(np.float32)
+    shifted = (centers - shift).astype(np.float32)
+    constants = {
+        "shift": shift,
+        "centers": shifted,
+        "half_norms": ((shifted.astype(np.float64) ** 2).sum(1) / 2).astype(np.float32),
+        "features_axis": np.array([1], np.int64),
+        "two": np.float32(2),
+        "sharpness": np.float32(-2 / max(model.temperature, 1e-30)),
+        "zero": np.float32(0),
+    }
+    if model.metric == "cosine":
+        constants["smallest_norm"] = np.float32(1e-12)
+    return {name: np.asarray(array) for name, array in (constants | model.maps).items()}
+
+
+def _pt2(model: Model, path: str) -> None:
+    from dinkcli.models import program  # imports torch, which nothing else here needs
+
+    program.write(model, path)
+
+
+def _faiss(model: Model, path: str, inverted: bool = False) -> None:
+    """An IndexFlatL2, whose ``search(rows, 1)`` gives distances and clusters, or an ``inverted``
+    IndexIVFFlat with the centres as its lists, trained and empty; behind what the metric does to
+    rows."""
+    faiss = require("faiss", "faiss", "faiss export")
+    k, d = model.n_clusters, model.n_features
+    index = flat = faiss.IndexFlatL2(d)
+    flat.add(np.ascontiguousarray(model.cluster_centers))
+    if inverted:
+        index = faiss.IndexIVFFlat(flat, d, k, faiss.METRIC_L2)
+        index.is_trained = True
+    transform = None
+    if model.metric == "cosine":
+        transform = faiss.NormalizationTransform(d, 2.0)
+    elif model.map is not None and model.origin is not None:
+        transform = faiss.LinearTransform(d, d, True)
+        shift = -(model.origin.astype(np.float64) @ model.map)
+        faiss.copy_array_to_vector(np.ascontiguousarray(model.map.T).ravel(), transform.A)
+        faiss.copy_array_to_vector(shift.astype(np.float32), transform.b)
+        transform.is_trained = True
+    if transform is not None:
+        index = faiss.IndexPreTransform(transform, index)
+        index.is_trained = True
+    faiss.write_index(index, path)
+
+
+def _sklearn(model: Model, path: str) -> None:
+    """A fitted KMeans, without a pickle: ``skops.io.load(path)`` reads it.
+
+    Under cosine it is a pipeline of a Normalizer and that KMeans, with a learned map one of a PCA
+    that holds the map and the KMeans. ``predict`` takes float32 rows, as the centres are float32.
+    """
+    skops = require("skops.io", "sklearn", "scikit-learn export")
+    centers = np.ascontiguousarray(model.cluster_centers)
+    estimator = _part("cluster").KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one step does not converge, and is not meant to
+        estimator.fit(centers)
+    estimator.cluster_centers_ = centers
+    estimator.labels_ = np.arange(model.n_clusters, dtype=np.int32)
+    steps = [estimator]
+    if model.metric == "cosine":
+        steps.insert(0, _part("preprocessing").Normalizer())
+    if model.map is not None:
+        # A PCA subtracts a mean and multiplies by a matrix, whatever that is.
+        some = np.eye(model.n_features + 1, model.n_features, dtype=np.float32)
+        transform = _part("decomposition").PCA(model.n_features).fit(some)
+        transform.mean_, transform.components_ = model.origin, np.ascontiguousarray(model.map.T)
+        steps.insert(0, transform)
+    whole = _part("pipeline").make_pipeline(*steps) if len(steps) > 1 else estimator
+    skops.dump(whole, path)
+
+
+def _part(name: str) -> Any:
+    return require(f"sklearn.{name}", "sklearn", "scikit-learn export")
+
+
+EXPORTERS: dict[str, Callable[[Model, str], None]] = {
+    "npy": _npy,
+    "parquet": _parquet,
+    "csv": _csv,
+    "json": _json,
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "pt2": _pt2,
+    "faiss": _faiss,
+    "faiss-ivf": partial(_faiss, inverted=True),
+    "sklearn": _sklearn,
+}
+_CENTERS_ALONE = ("npy", "parquet", "csv")
+_WITHOUT_SUFFIX = ("sklearn", "faiss-ivf")
+SUFFIXES = {name: name for name in EXPORTERS if name not in _WITHOUT_SUFFIX} | {"skops": "sklearn"}
+
+
+def export(model: Model, path: str, format: str) -> None:
+    """Writes a model to ``path``, whole or not at all.
+
+    Args:
+        format: a key of ``EXPORTERS``; the functions there say what each holds.
+
+    Raises:
+        UsageError: an unknown format, or a place that cannot be written.
+        ExtraError: the format needs a package that is not installed.
+        OutputError: the file system refused, or the format cannot hold a model of this size.
+    """
+    if format not in EXPORTERS:
+        raise UsageError(f"format {format!r}: expected one of {', '.join(EXPORTERS)}")
+    if model.maps and format in _CENTERS_ALONE:
+        raise UsageError(
+            f"format {format}: holds centres alone, and the centres of a model with --metric "
+            "learned go with its map; export to safetensors or json, which hold both"
+        )
+    with atomic_path(path) as temporary:
+        EXPORTERS[format](model, temporary)
