@@ -23,7 +23,8 @@ from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View, survey
-from dinkcli.models.model import Model, squared_distances
+from dinkcli.models.model import Model
+from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:
     import torch

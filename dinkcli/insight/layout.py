@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import fft
 
-from dinkcli.models.model import squared_distances
+from dinkcli.models.tree import squared_distances
 from dinkcli.training.nearby import nearest_others
 
 # docs/LOG.md has the figures of each.

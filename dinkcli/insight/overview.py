@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dinkcli.errors import UsageError
-from dinkcli.models.model import Model, squared_distances
+from dinkcli.models.model import Model
+from dinkcli.models.tree import squared_distances
 
 _CHUNK_ELEMENTS = 1 << 22
 

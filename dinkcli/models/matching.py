@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.models.model import Model, squared_distances
+from dinkcli.models.model import Model
+from dinkcli.models.tree import squared_distances
 
 
 @dataclass(frozen=True)

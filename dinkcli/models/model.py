@@ -17,6 +17,7 @@ from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import ModelError, UsageError
+from dinkcli.models.tree import squared_distances, ward
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -127,8 +128,6 @@ class Model:
     def tree(self) -> list[tuple[int, int, float]]:
         """The merges of Ward's tree of the centres, with the weight of their training rows (see
         ``models.tree.ward``); made anew each time."""
-        from dinkcli.models.tree import ward
-
         return ward(self.cluster_centers, self.cluster_sizes)
 
     @property
@@ -225,16 +224,6 @@ def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.nda
     """(K, D) float32, the rows whose places under a learned map are ``centers`` (K, D)."""
     inside = np.linalg.solve(map.T.astype(np.float64), centers.T.astype(np.float64)).T
     return (inside + origin).astype(np.float32)
-
-
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) float64, of rows (N, D) and (M, D), by products of rows around the mean of ``b``: to
-    about 1e-15 of the largest."""
-    shift = b.mean(0, dtype=np.float64)
-    a, b = a - shift, b - shift
-    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("md,md->m", b, b)
-    squares -= 2 * a @ b.T
-    return np.maximum(squares, 0, out=squares)
 
 
 def usual_temperature(cluster_centers: np.ndarray) -> float:

@@ -21,8 +21,8 @@ from bokeh.plotting import figure
 
 from dinkcli.insight.overview import history
 from dinkcli.insight.report.gather import Material
-from dinkcli.models.model import Model, squared_distances
-from dinkcli.models.tree import leaves, ward
+from dinkcli.models.model import Model
+from dinkcli.models.tree import leaves, squared_distances, ward
 from dinkcli.training.step import PHASES
 
 _MOST_IN_HEAT_MAP = 200
