@@ -72,7 +72,15 @@ def inspect(
         from dinkcli.insight.inspect import look
 
         with rows_shown(data, quiet or as_json) as shown:
-            seen = look(model, data, exemplars, device, number, partial(shown, "inspect"))
+            seen = look(
+                model,
+                data,
+                exemplars,
+                device,
+                number,
+                with_terms=number is not None,
+                on_rows=partial(shown, "inspect"),
+            )
     if number is not None:
         show_cluster(model, number, seen, as_json, quiet)
         return

@@ -16,7 +16,7 @@ from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.names import Named
+    from dinkcli.insight.inspect import Seen
     from dinkcli.models.model import Model
 
 
@@ -87,9 +87,9 @@ def name(
         if by_texts:
             found = find(model, data, device, quiet or as_json)
             if prompt:
-                from dinkcli.insight.names import packet
+                from dinkcli.insight.inspect import prompt as prompt_of
 
-                sys.stdout.write(packet(found))
+                sys.stdout.write(prompt_of(found))
                 return
             model.names, model.terms = found.names, found.terms
         if by_labels:
@@ -114,12 +114,12 @@ def name(
         say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
-def find(model: Model, data: DataSet, device: str, quiet: bool) -> Named:
+def find(model: Model, data: DataSet, device: str, quiet: bool) -> Seen:
     """Names by the texts of the rows, with progress."""
-    from dinkcli.insight.names import find_names
+    from dinkcli.insight.inspect import look
 
     with rows_shown(data, quiet) as shown:
-        return find_names(model, data, device, on_rows=partial(shown, "naming"))
+        return look(model, data, 8, device, with_terms=True, on_rows=partial(shown, "naming"))
 
 
 def read_names(path: str, n_clusters: int) -> dict[int, str]:

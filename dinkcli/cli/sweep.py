@@ -14,7 +14,7 @@ from dinkcli.cli.tables import Field, Sheet, bar, print_json, say_result, show
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.names import Named
+    from dinkcli.insight.inspect import Seen
     from dinkcli.insight.recommend import Candidate, Sweep
 
 _BAR = 16
@@ -90,7 +90,7 @@ def sweep(
         say_bad_rows(found.bad_rows, quiet)
 
 
-def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Named:
+def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Seen:
     """What the clusters of the workable K would be about, as far as a sweep knows them."""
     import numpy as np
 
@@ -102,15 +102,16 @@ def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -
     return find(model, data, device, quiet)
 
 
-def _clusters(named: Named) -> list[dict[str, Any]]:
+def _clusters(named: Seen) -> list[dict[str, Any]]:
     """Plain JSON, the largest first."""
-    order = sorted(range(len(named.sizes)), key=lambda j: -named.sizes[j])
+    order = (-named.sizes).argsort(kind="stable").tolist()
     return [
-        {"size": named.sizes[j], "name": named.names[j], "terms": named.terms[j]} for j in order
+        {"size": int(named.sizes[j]), "name": named.names[j], "terms": named.terms[j]}
+        for j in order
     ]
 
 
-def _show_names(named: Named) -> None:
+def _show_names(named: Seen) -> None:
     clusters = _clusters(named)
     table = Sheet("rows", "share", Field("about", text=True))
     total = max(1, sum(named.sizes))

@@ -10,6 +10,7 @@ Shapes: N rows, B rows in a block, M rows of the cluster, K clusters, D features
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ import pyarrow as pa
 from dinkcli.assigning.jobs.groups import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.evaluate import FirstPass
-from dinkcli.insight.names import TERMS, Terms
+from dinkcli.insight.names import TERMS, Terms, name_of
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _NEAR = 0.1 * 2
 _MOST_COMPARED = 10_000
 _COMPARED_AT_ONCE = 512
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Seen:
         spread: (K,) root mean squared distance to the centre; NaN for an empty cluster.
         nearest: K lists of the rows nearest to each centre, the nearest first; where one cluster is
             looked into, of others none.
-        terms: K lists of distinctive terms of the texts, or empty without texts.
+        terms: K lists of distinctive terms of the texts, or empty where none were wanted.
         bad_rows: those left out, of all clusters.
         inside: more of the cluster looked into, or None.
     """
@@ -127,6 +129,11 @@ class Seen:
     bad_rows: int
     inside: Inside | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """K names of the terms, "" for a cluster without words."""
+        return [name_of(terms) for terms in self.terms]
+
 
 def look(
     model: Model,
@@ -134,6 +141,7 @@ def look(
     number: int,
     device: torch.device | str = "cpu",
     cluster: int | None = None,
+    with_terms: bool = False,
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Seen:
     """Looks at every row once; of a ``cluster`` to be looked into, rows are kept as far as they are
@@ -141,11 +149,12 @@ def look(
 
     Args:
         number: how many of the nearest and of the farthest rows to give.
+        with_terms: find those of the texts that ``data`` carries.
 
     Raises:
         InputError: rows that the model cannot take.
     """
-    k, text = model.n_clusters, data.columns.text if cluster is not None else None
+    k, text = model.n_clusters, data.columns.text if with_terms else None
     first, terms = FirstPass(k, model.n_features), Terms(k)
     nearest, farthest = Exemplars(k, number), Exemplars(k, number, farthest=True)
     kept, vectors, n_kept = Exemplars(k, _MOST_COMPARED), [], 0
@@ -177,6 +186,21 @@ def look(
         first.bad_rows,
         inside,
     )
+
+
+def prompt(seen: Seen) -> str:
+    """What to ask a language model, or a colleague: rows and terms of each cluster. The answers,
+    one line each, are what ``names.parse_names`` reads."""
+    lines = [
+        "Name each of the following clusters in two to five words that tell it from the others.",
+        "Answer with one line for each cluster and nothing else: its number, a colon, its name.",
+    ]
+    for j, (terms, rows) in enumerate(zip(seen.terms, seen.nearest, strict=True)):
+        lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
+        for row in rows:
+            text = " ".join(str(v) for v in row.carried.values() if v is not None)
+            lines.append("- " + " ".join(_CONTROL.sub(" ", text).split())[:300])
+    return "\n".join(lines) + "\n"
 
 
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:

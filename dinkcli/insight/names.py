@@ -13,8 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,6 @@ from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import torch
-
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.inspect import Exemplar
-    from dinkcli.models.model import Model
-
 _WORD = re.compile(r"[^\W\d_][^\W_]+")
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_CHARACTERS = 2000  # of one text
@@ -44,53 +37,6 @@ the their them then there these they this those through to too under until up ve
 what when where which while who whom why will with would you your
 """
 _STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
-
-
-@dataclass(frozen=True)
-class Named:
-    """What a pass over texts found.
-
-    Attributes:
-        names: K names, "" for a cluster without words.
-        terms: K lists of distinctive terms, highest weight first.
-        exemplars: K lists of the rows nearest to each centre.
-        sizes: K numbers of rows.
-    """
-
-    names: list[str]
-    terms: list[list[str]]
-    exemplars: list[list[Exemplar]]
-    sizes: list[int]
-
-
-def find_names(
-    model: Model,
-    data: DataSet,
-    device: torch.device | str = "cpu",
-    n_exemplars: int = 8,
-    on_rows: Callable[[int], None] = lambda done: None,
-) -> Named:
-    """Looks at every row once, at the texts that ``data`` carries.
-
-    Raises:
-        InputError: rows that the model cannot take.
-        ValueError: the data carry no texts.
-    """
-    from dinkcli.insight.inspect import Exemplars
-    from dinkcli.insight.survey import survey
-
-    if (column := data.columns.text) is None:
-        raise ValueError(f"{data.name}: without a column of texts")
-    terms = Terms(model.n_clusters)
-    exemplars = Exemplars(model.n_clusters, n_exemplars)
-    for view in survey(model, data, device):
-        exemplars.add(view)
-        if view.carried is not None:
-            terms.see(view.carried.column(column), view.labels.tolist())
-        on_rows(view.end)
-    distinctive = terms.of_clusters(TERMS)
-    names = [name_of(each) for each in distinctive]
-    return Named(names, distinctive, exemplars.of_clusters(), terms.sizes)
 
 
 def name_of(terms: Sequence[str]) -> str:
@@ -208,21 +154,6 @@ def words(text: str) -> list[str]:
     """Lower-case words of at least two letters; camelCase and snake_case names fall apart."""
     spaced = _PARTS.sub(" ", text[:_MOST_CHARACTERS])
     return [word for word in map(str.lower, _WORD.findall(spaced)) if word not in _STOP_WORDS]
-
-
-def packet(named: Named) -> str:
-    """What to ask a language model, or a colleague: rows and terms of each cluster. The answers,
-    one line each, are what ``parse_names`` reads."""
-    lines = [
-        "Name each of the following clusters in two to five words that tell it from the others.",
-        "Answer with one line for each cluster and nothing else: its number, a colon, its name.",
-    ]
-    for j, (terms, rows) in enumerate(zip(named.terms, named.exemplars, strict=True)):
-        lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
-        for row in rows:
-            text = " ".join(str(v) for v in row.carried.values() if v is not None)
-            lines.append("- " + " ".join(text.split())[:300])
-    return "\n".join(lines) + "\n"
 
 
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
