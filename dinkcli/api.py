@@ -19,6 +19,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.base import ANY_COLUMNS, Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
+from dinkcli.data.offset import around
 from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
@@ -107,11 +108,15 @@ def train(
         n_clusters = number_of(found, n_clusters, data.name, notify)
     chosen = TrainOptions(n_clusters, **options)
     chosen.check_rows(data.known_rows, data.name)
-    if initial is not None:
-        _check_initial(initial, n_clusters, data)
+    if saved is not None:
+        data = around(data, saved.offset)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = open_rows(data, chosen.metric, where, memory, shift, group)
+    rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
+    if initial is not None:
+        _check_initial(initial, n_clusters, data)
+        offset = rows.data.offset
+        initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
     trainer = Trainer(rows, chosen, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
@@ -155,7 +160,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows)
+    data = model.rows_of(open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows))
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     assigner = Assigner(model, resolve_device(device), chosen)
@@ -273,7 +278,7 @@ def _initial_centers(
     init: str | np.ndarray | Tensor, feature_names: Sequence[str]
 ) -> Tensor | None:
     if not isinstance(init, str):
-        return torch.as_tensor(init, dtype=torch.float32)
+        return torch.as_tensor(init)
     if init in SEEDINGS:
         return None
     if not os.path.exists(init):

@@ -180,7 +180,8 @@ class DinkClustering(
             model, missing = self._train(X, sample_weight, int(self.n_clusters), seed), 0
         except InputError:
             # scikit-learn's estimators warn where dink itself refuses.
-            distinct = len(np.unique(np.asarray(X, np.float32)[sample_weight > 0], axis=0))
+            apart = np.asarray(X - X[:1], np.float32)[sample_weight > 0]
+            distinct = len(np.unique(apart, axis=0))
             missing = int(self.n_clusters) - distinct
             if distinct == 0 or missing <= 0 or self.metric == "cosine":
                 raise
@@ -193,9 +194,12 @@ class DinkClustering(
             model = self._train(X, sample_weight, distinct, seed)
         if model.map is not None:
             self.map_, self.origin_ = model.map, model.origin
+            if model.offset is not None:
+                self.origin_ = model.origin + model.offset
         # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
-        copies = np.repeat(model.cluster_centers[:1], missing, axis=0)
-        self.cluster_centers_ = np.concatenate([model.cluster_centers, copies]).astype(X.dtype)
+        centers = model.means if model.map is None else model.cluster_centers
+        copies = np.repeat(centers[:1], missing, axis=0)
+        self.cluster_centers_ = np.concatenate([centers, copies]).astype(X.dtype)
         self.cluster_weights_ = np.append(model.cluster_sizes, np.zeros(missing))
         self.n_iter_ = max(
             1, sum(step["phase"] == "pass" for step in model.training["history"]) - 1
@@ -212,10 +216,10 @@ class DinkClustering(
         options = self.get_params(deep=False)
         del options["n_clusters"], options["random_state"]
         if not isinstance(self.init, str):
-            options["init"] = np.asarray(self.init, np.float32)
+            options["init"] = np.asarray(self.init)
         uniform = (sample_weight == 1).all()
         return api.train(
-            np.asarray(X, np.float32),
+            X,
             n_clusters,
             sample_weight=None if uniform else sample_weight,
             seed=seed,

@@ -213,7 +213,7 @@ def assign(
         UsageError: more clusters are asked for than the model has.
     """
     model, options, places = assigner.model, assigner.options, assigner.places
-    model.check_features(data.n_features, data.name)
+    data = model.rows_of(data)
     options.check_clusters(model.n_clusters)
     written = assigner.n_ids if options.soft else options.top or 1
     rows = block_rows(model.n_clusters, model.n_features, written, assigner.device)

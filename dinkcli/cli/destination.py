@@ -78,8 +78,7 @@ class Destination:
         self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str
     ) -> DataSet:
         """Inputs that fit the model."""
-        data = open_inputs(inputs, model.as_trained(wanted), bad_rows)
-        model.check_features(data.n_features, data.name)
+        data = model.rows_of(open_inputs(inputs, model.as_trained(wanted), bad_rows))
         if self.share is not None:
             self.share.check(data)
         return data

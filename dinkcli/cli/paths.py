@@ -137,9 +137,7 @@ def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
 
 def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
     """The same, of the dimensions that a model was trained on."""
-    data = open_twice(inputs, model.as_trained(wanted), bad_rows)
-    model.check_features(data.n_features, data.name)
-    return data
+    return model.rows_of(open_twice(inputs, model.as_trained(wanted), bad_rows))
 
 
 def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:

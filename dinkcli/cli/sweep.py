@@ -98,7 +98,7 @@ def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -
     from dinkcli.models.model import Model
 
     assert found.cluster_centers is not None
-    model = Model(found.cluster_centers, np.ones(found.workable), metric)
+    model = Model(found.cluster_centers, np.ones(found.workable), metric, offset=found.offset)
     return find(model, data, device, quiet)
 
 

@@ -183,6 +183,11 @@ class Reader:
         raise NotImplementedError
 
 
+def is_wide(dtype: np.dtype) -> bool:
+    """Whether float32 does not hold all numbers of a type."""
+    return dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize == 4)
+
+
 def and_more(name: str, number: int) -> str:
     """What several inputs are called: the first of them, and how many more there are."""
     return name + (f" and {number - 1} more" if number > 1 else "")

@@ -36,6 +36,7 @@ class DataSet:
             ``Block.bad`` for the consumer to leave out or to label -1.
         notes: what the user should know about the inputs.
         beside: what files beside the inputs say of the rows.
+        offset: (D,) float64 that rows are given less of (see ``data.offset``), or None.
         first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
     """
 
@@ -46,6 +47,7 @@ class DataSet:
     first: int = 0
     stop: int | None = None
     beside: SideColumns | None = None
+    offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
@@ -283,7 +285,9 @@ class DataSet:
         found = {
             "rows": self.whole.n_rows,
             "features": self.n_features,
-            "dtype": sorted({str(reader.dtype) for reader in self.readers}),
+            "dtype": sorted(
+                {str(getattr(reader, "stored", reader).dtype) for reader in self.readers}
+            ),
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
         }

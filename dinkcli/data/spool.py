@@ -1,9 +1,9 @@
 """Temporary copies of inputs that cannot be read again, or not from anywhere.
 
 A pipe comes once; a text does not know its rows; parquet cannot be read row by row. A copy is
-rows of fixed size: float32, or float16 where the input is; what travels along is copied beside
-them. Of a part only its rows are copied, to where they would be in a copy of the whole: the file
-has a hole before them. Shapes: N rows, B rows in a block.
+rows of fixed size: float32, or float16 or wider numbers where the input has such; what travels
+along is copied beside them. Of a part only its rows are copied, to where they would be in a copy of
+the whole: the file has a hole before them. Shapes: N rows, B rows in a block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Reader
+from dinkcli.data.base import ANY_COLUMNS, Block, Reader, is_wide
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import LocalFile, Stream, Temporary
 from dinkcli.data.formats.raw import RawLayout, RawReader
@@ -60,7 +60,8 @@ def _copy(data: DataSet) -> Reader:
     reader = data.readers[0]
     doing = f"copying {reader.path} for repeated reading"
     file = Temporary(".rows", doing)
-    dtype = np.dtype(np.float16 if reader.dtype == np.float16 else np.float32)
+    keeps = reader.dtype == np.float16 or is_wide(reader.dtype)
+    dtype = reader.dtype.newbyteorder("=") if keeps else np.dtype(np.float32)
     n_rows = data.first
     columns = ColumnsFile(doing) if data.carried.names else None
     bad: list[np.ndarray] = []
@@ -72,7 +73,8 @@ def _copy(data: DataSet) -> Reader:
             bad.append(block.start + np.flatnonzero(block.bad))
             problems[int(bad[-1][0])] = block.problem
             # Found bad once more by whoever reads rows from anywhere.
-            vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
+            if dtype.kind == "f":
+                vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
         file.write(vectors.data)
         if columns is not None and block.carried is not None:
             columns.add(block.carried)

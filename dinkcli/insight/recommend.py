@@ -61,6 +61,7 @@ class Sweep:
         workable_reason: why that one.
         bad_rows: rows that were left out.
         cluster_centers: (K, D) float32, centres for the workable K; training makes better ones.
+        offset: (D,) float64 that they are given less of, or None.
     """
 
     candidates: list[Candidate]
@@ -70,6 +71,7 @@ class Sweep:
     workable_reason: str
     bad_rows: int = 0
     cluster_centers: np.ndarray | None = field(default=None, compare=False, repr=False)
+    offset: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""

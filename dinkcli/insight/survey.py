@@ -81,7 +81,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         InputError: the data's dimension is not the model's; a row is bad where
             ``data.bad_rows`` is "stop", or all are.
     """
-    model.check_features(data.n_features, data.name)
+    data = model.rows_of(data)
     find = two_nearest(model, data, device)
     centers = model.cluster_centers.astype(np.float64)
     n_rows = n_bad = 0

@@ -75,7 +75,7 @@ def sweep(
     candidates = [replace(found[k], inertia=each) for k, each in zip(tried, inertia, strict=True)]
     chosen = recommend(candidates, rows.n_bad)
     centers = search.first.centers(chosen.workable).cpu() + rows.shift
-    return replace(chosen, cluster_centers=centers.float().numpy())
+    return replace(chosen, cluster_centers=centers.float().numpy(), offset=rows.data.offset)
 
 
 class _Search:

@@ -15,8 +15,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
+from dinkcli.data.base import is_wide
 from dinkcli.data.extras import require
 from dinkcli.data.inputs import open_inputs
+from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError, InputError, UsageError
 from dinkcli.models.file import check_map, is_model, load
 from dinkcli.models.model import unmapped
@@ -29,7 +31,7 @@ _UNDER_A_MAP = (
 
 
 def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
-    """(K, D) float32 centres from npy, parquet, safetensors, a faiss index, or skops.
+    """(K, D) centres, float32 or float64, from npy, parquet, safetensors, a faiss index, or skops.
 
     Args:
         feature_names: of the rows that they are for; centres of a model go by them.
@@ -56,8 +58,11 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
             "its cluster_centers_ by numpy.save"
         )
     else:
-        return open_inputs([path]).load()
-    return np.ascontiguousarray(found, np.float32)
+        data = repeatable(open_inputs([path]))
+        wide = any(is_wide(reader.dtype) for reader in data.readers)
+        kind = np.float64 if wide else np.float32
+        return data.load_rows(np.empty((data.known_rows, data.n_features), kind))[0]
+    return np.ascontiguousarray(found, np.float64 if is_wide(found.dtype) else np.float32)
 
 
 def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
@@ -71,8 +76,12 @@ def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
         centers = tensors[_TENSOR]
         if "map" not in tensors or "origin" not in tensors:
             return centers
-        check_map(centers, tensors["map"], tensors["origin"])
-        return unmapped(centers, tensors["map"], tensors["origin"])
+        origin = tensors["origin"]
+        if origin.dtype == np.float64:
+            check_map(centers, tensors["map"], np.zeros_like(centers[0]))
+            return unmapped(centers, tensors["map"], np.zeros_like(centers[0])) + origin
+        check_map(centers, tensors["map"], origin)
+        return unmapped(centers, tensors["map"], origin)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         if isinstance(error, DinkError):
             raise
@@ -119,7 +128,10 @@ def _skops(path: str) -> np.ndarray:
     if hasattr(found, "steps"):
         if any(hasattr(step, "components_") for _, step in found.steps):
             raise InputError(f"{path}: {_UNDER_A_MAP}")
+        offset = getattr(found.steps[0][1], "mean_", None) if len(found.steps) > 1 else None
         found = found.steps[-1][1]
+        if offset is not None and hasattr(found, "cluster_centers_"):
+            return found.cluster_centers_ + offset
     if not hasattr(found, "cluster_centers_"):
         raise InputError(f"{path}: a {type(found).__name__} without cluster_centers_; fit it first")
     return found.cluster_centers_

@@ -30,11 +30,12 @@ _MOST_BYTES = 1 << 31  # of one protobuf message
 
 def _npy(model: Model, path: str) -> None:
     with open(path, "wb") as file:
-        np.save(file, model.cluster_centers, allow_pickle=False)
+        np.save(file, model.means, allow_pickle=False)
 
 
 def _parquet(model: Model, path: str) -> None:
-    value = pa.field("element", pa.float32(), nullable=False)
+    means = model.means
+    value = pa.field("element", pa.from_numpy_dtype(means.dtype), nullable=False)
     vector = pa.list_(value, model.n_features)
     schema = pa.schema(
         [
@@ -42,16 +43,14 @@ def _parquet(model: Model, path: str) -> None:
             pa.field("center", vector, nullable=False),
         ]
     )
-    centers = pa.FixedSizeListArray.from_arrays(
-        pa.array(model.cluster_centers.reshape(-1)), type=vector
-    )
+    centers = pa.FixedSizeListArray.from_arrays(pa.array(means.reshape(-1)), type=vector)
     table = pa.Table.from_arrays([_clusters(model), centers], schema=schema)
     pq.write_table(table, path, use_dictionary=False)
 
 
 def _csv(model: Model, path: str) -> None:
     names = [f"dim_{d}" for d in range(model.n_features)]
-    columns = [_clusters(model), *(pa.array(column) for column in model.cluster_centers.T)]
+    columns = [_clusters(model), *(pa.array(column) for column in model.means.T)]
     pyarrow.csv.write_csv(pa.Table.from_arrays(columns, ["cluster", *names]), path)
 
 
@@ -61,9 +60,8 @@ def _json(model: Model, path: str) -> None:
         "n_features": model.n_features,
         "metric": model.metric,
         "fingerprint": model.fingerprint,
-        "cluster_centers": model.cluster_centers.astype(float).tolist(),
     }
-    document |= {name: values.astype(float).tolist() for name, values in model.maps.items()}
+    document |= {name: values.astype(float).tolist() for name, values in _tensors(model).items()}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, allow_nan=False)
         file.write("\n")
@@ -71,7 +69,17 @@ def _json(model: Model, path: str) -> None:
 
 def _safetensors(model: Model, path: str) -> None:
     """The head's state dict alone: loads into any module with a ``cluster_centers`` parameter."""
-    save_file({"cluster_centers": model.cluster_centers, **model.maps}, path)
+    save_file(_tensors(model), path)
+
+
+def _tensors(model: Model) -> dict[str, np.ndarray]:
+    """Centres (K, D), with the map of the rows if there is one; float64 with an offset."""
+    if not model.maps:
+        return {"cluster_centers": model.means}
+    tensors = {"cluster_centers": model.cluster_centers, **model.maps}
+    if model.offset is not None:
+        tensors["origin"] = tensors["origin"] + model.offset
+    return tensors
 
 
 def _clusters(model: Model) -> pa.Array:
@@ -81,7 +89,7 @@ def _clusters(model: Model) -> pa.Array:
 def _onnx(model: Model, path: str) -> None:
     """A graph from rows to clusters, distances and probabilities, checked by onnx.
 
-        rows (batch, D) float32
+        rows (batch, D) float32, or float64 with an offset
         -> cluster (batch,) int64, distance (batch,) float32, probabilities (batch, K) float32
 
     It is that of ``dinkcli.nearest.index``: rows (scaled to norm 1 first under cosine) are shifted
@@ -113,7 +121,13 @@ def _graph(model: Model, onnx: Any) -> Any:
     node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
     nodes = []
-    rows = "rows"
+    rows, kind = "rows", float32
+    if model.offset is not None:
+        nodes += [
+            node("Sub", [rows, "offset"], ["apart"]),
+            node("Cast", ["apart"], ["near"], to=float32),
+        ]
+        rows, kind = "near", onnx.TensorProto.DOUBLE
     if model.metric == "cosine":
         nodes += [
             node("ReduceL2", [rows, "features_axis"], ["norm"], keepdims=1),
@@ -146,7 +160,7 @@ def _graph(model: Model, onnx: Any) -> Any:
     return onnx.helper.make_graph(
         nodes,
         "dink",
-        inputs=[value("rows", float32, ["batch", model.n_features])],
+        inputs=[value("rows", kind, ["batch", model.n_features])],
         outputs=[
             value("cluster", int64, ["batch"]),
             value("distance", float32, ["batch"]),
@@ -173,6 +187,8 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
     }
     if model.metric == "cosine":
         constants["smallest_norm"] = np.float32(1e-12)
+    if model.offset is not None:
+        constants["offset"] = model.offset
     return {name: np.asarray(array) for name, array in (constants | model.maps).items()}
 
 
@@ -212,10 +228,12 @@ def _sklearn(model: Model, path: str) -> None:
     """A fitted KMeans, without a pickle: ``skops.io.load(path)`` reads it.
 
     Under cosine it is a pipeline of a Normalizer and that KMeans, with a learned map one of a PCA
-    that holds the map and the KMeans. ``predict`` takes float32 rows, as the centres are float32.
+    that holds the map and the KMeans. ``predict`` takes float32 rows, as the centres are float32;
+    with an offset float64 ones, of which a StandardScaler subtracts it first.
     """
     skops = require("skops.io", "sklearn", "scikit-learn export")
-    centers = np.ascontiguousarray(model.cluster_centers)
+    kind = np.float32 if model.offset is None else np.float64
+    centers = np.ascontiguousarray(model.cluster_centers, kind)
     estimator = _part("cluster").KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one step does not converge, and is not meant to
@@ -231,6 +249,11 @@ def _sklearn(model: Model, path: str) -> None:
         transform = _part("decomposition").PCA(model.n_features).fit(some)
         transform.mean_, transform.components_ = model.origin, np.ascontiguousarray(model.map.T)
         steps.insert(0, transform)
+    if model.offset is not None:
+        scaler = _part("preprocessing").StandardScaler(with_std=False)
+        scaler.fit(np.zeros((1, model.n_features)))
+        scaler.mean_ = model.offset
+        steps.insert(0, scaler)
     whole = _part("pipeline").make_pipeline(*steps) if len(steps) > 1 else estimator
     skops.dump(whole, path)
 
@@ -273,6 +296,11 @@ def export(model: Model, path: str, format: str) -> None:
         raise UsageError(
             f"format {format}: holds centres alone, and the centres of a model with --metric "
             "learned go with its map; export to safetensors or json, which hold both"
+        )
+    if model.offset is not None and format.startswith("faiss"):
+        raise UsageError(
+            f"format {format}: faiss computes in float32, and the rows of this model lie so far "
+            "from zero that float32 cannot tell them apart; export to onnx, pt2 or sklearn"
         )
     with atomic_path(path) as temporary:
         EXPORTERS[format](model, temporary)

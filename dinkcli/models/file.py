@@ -111,7 +111,10 @@ def load(path: str | os.PathLike[str]) -> Model:
         document.get("temperature", -1.0),
         document.get("names", []),
         document.get("terms", []),
-        *(tensors[name].copy() if name in tensors else None for name in ("map", "origin")),
+        *(
+            tensors[name].copy() if name in tensors else None
+            for name in ("map", "origin", "offset")
+        ),
     )
 
 
@@ -211,6 +214,11 @@ def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> 
         raise ValueError(f"cluster_sizes are {sizes.dtype} {sizes.shape}, expected float64 {(k,)}")
     if not ((sizes >= 0) & (sizes <= _LARGEST_WEIGHT)).all():
         raise ValueError("cluster_sizes that are no weights of rows")
+    offset = tensors.get("offset")
+    if offset is not None and (
+        offset.dtype != np.float64 or offset.shape != (d,) or not (np.abs(offset) < 1e300).all()
+    ):
+        raise ValueError(f"offset is {offset.dtype} {offset.shape}, expected float64 {(d,)}")
     if document["metric"] == LEARNED:
         check_map(centers, tensors["map"], tensors["origin"])
 

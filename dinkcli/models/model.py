@@ -16,11 +16,13 @@ import numpy as np
 from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
+from dinkcli.data.offset import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.tree import squared_distances, ward
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
+    from dinkcli.data.dataset import DataSet
     from dinkcli.head.head import DinkClusterHead
 
 FORMAT_VERSION = 1
@@ -63,6 +65,8 @@ class Model:
         terms: K lists of distinctive terms of their texts, or empty.
         map: (D, D) float32, and
         origin: (D,) float32, of the metric "learned"; None elsewhere.
+        offset: (D,) float64 that is subtracted from rows before all else, where float32 would not
+            tell them apart otherwise; None elsewhere. Centres and the origin of a map are less it.
         state: where its training stands when this is a checkpoint; None in a finished model.
     """
 
@@ -78,6 +82,7 @@ class Model:
     terms: list[list[str]] = field(default_factory=list)
     map: np.ndarray | None = None
     origin: np.ndarray | None = None
+    offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -105,8 +110,10 @@ class Model:
 
     @property
     def means(self) -> np.ndarray:
-        """(K, D) float32, the centres in the coordinates of the rows as they are given."""
-        return unmapped(self.cluster_centers, **self.maps) if self.maps else self.cluster_centers
+        """(K, D), the centres in the coordinates of the rows as they are given; float32, or float64
+        with an offset."""
+        means = unmapped(self.cluster_centers, **self.maps) if self.maps else self.cluster_centers
+        return means if self.offset is None else means + self.offset
 
     def means_by_name(self, names: Sequence[str]) -> np.ndarray:
         """``means`` (K, D) with the features in the order of ``names``; as they are where the model
@@ -135,7 +142,9 @@ class Model:
         """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
         text = f"{self.metric} {self.n_clusters} {self.n_features} ".encode()
         numbers = [self.cluster_centers, *self.maps.values()]
-        parts = (np.ascontiguousarray(part, "<f4").tobytes() for part in numbers)
+        parts = [np.ascontiguousarray(part, "<f4").tobytes() for part in numbers]
+        if self.offset is not None:
+            parts.append(np.ascontiguousarray(self.offset, "<f8").tobytes())
         return hashlib.sha256(text + b"".join(parts)).hexdigest()[:16]
 
     def summary(self) -> dict[str, Any]:
@@ -174,13 +183,18 @@ class Model:
         names = tuple(self.feature_names)
         return replace(columns, usual=self.column, features=names, bits=bits, dim=dim)
 
-    def check_features(self, n_features: int, source: str) -> None:
-        """Raises UsageError when data of another dimension are meant for this model."""
-        if n_features != self.n_features:
+    def rows_of(self, data: DataSet) -> DataSet:
+        """The rows of ``data`` less the offset of the model.
+
+        Raises:
+            UsageError: of another dimension than the model.
+        """
+        if data.n_features != self.n_features:
             raise UsageError(
-                f"{source}: {n_features} features per row, but the model was trained on "
+                f"{data.name}: {data.n_features} features per row, but the model was trained on "
                 f"{self.n_features}; use the embeddings that the model was trained for"
             )
+        return around(data, self.offset)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file, whole or not at all; the same model gives the same bytes."""
@@ -198,6 +212,8 @@ class Model:
         arrays = {"cluster_centers": self.cluster_centers, **self.maps}
         tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
         tensors["cluster_sizes"] = np.ascontiguousarray(self.cluster_sizes, np.float64)
+        if self.offset is not None:
+            tensors["offset"] = np.ascontiguousarray(self.offset, np.float64)
         if self.state is not None:
             document["state"] = self.state.values
             tensors |= {STATE_PREFIX + name: values for name, values in self.state.tensors.items()}

@@ -1,6 +1,7 @@
 """torch.export: the same computation as a program that torch loads without dink.
 
-``torch.export.load(path).module()(rows)`` takes rows (batch, D) float32 and gives cluster
+``torch.export.load(path).module()(rows)`` takes rows (batch, D) float32 (float64 for rows
+far from zero) and gives cluster
 (batch,) int64, distance (batch,) float32 and probabilities (batch, K) float32.
 """
 
@@ -20,12 +21,14 @@ class Clusters(nn.Module):
     half_norms: Tensor
     map: Tensor | None
     origin: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, model: Model):
         super().__init__()
         self.cosine = model.metric == "cosine"
         self.temperature = max(model.temperature, 1e-30)
-        for name, values in (("map", model.map), ("origin", model.origin)):
+        for name in ("map", "origin", "offset"):
+            values = getattr(model, name)
             if values is None:
                 setattr(self, name, None)  # torch cannot export a buffer that is not there
             else:
@@ -37,6 +40,8 @@ class Clusters(nn.Module):
         self.register_buffer("half_norms", (centers - shift).square().sum(1) / 2)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.offset is not None:
+            rows = (rows - self.offset).float()
         if self.cosine:
             rows = nn.functional.normalize(rows, dim=1)
         if self.map is not None and self.origin is not None:
@@ -51,7 +56,8 @@ class Clusters(nn.Module):
 
 def write(model: Model, path: str) -> None:
     """Writes the exported program, for any number of rows."""
-    example = torch.zeros(2, model.n_features)
+    kind = torch.float32 if model.offset is None else torch.float64
+    example = torch.zeros(2, model.n_features, dtype=kind)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
         Clusters(model).eval(), (example,), dynamic_shapes={"rows": {0: batch}}

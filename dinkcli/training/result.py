@@ -48,6 +48,7 @@ def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
         training,
         map=matrix,
         origin=origin,
+        offset=data.offset,
     )
 
 

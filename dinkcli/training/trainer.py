@@ -71,7 +71,8 @@ class Trainer:
 
     @property
     def cluster_centers(self) -> Tensor:
-        """(K, D) float32 on the CPU, in the coordinates of the data, or those under their map."""
+        """(K, D) float32 on the CPU, in the coordinates of the data less its offset, or those under
+        their map."""
         centers = self.at.centers.cpu()
         return centers + self.rows.shift if self.rows.map is None else centers
 

@@ -60,7 +60,7 @@ def test_scikit_learn_estimators(tmp_path, dtype):
     for found in (estimator, small, make_pipeline(Normalizer(), estimator)):
         skops.dump(found, tmp_path / "c.skops")
         centers = read_centers(str(tmp_path / "c.skops"))
-        assert centers.dtype == np.float32
+        assert centers.dtype == dtype
         np.testing.assert_array_equal(centers, CENTERS)
 
 

@@ -59,7 +59,7 @@ def survey(
     Raises:
         InputError: the data's dimension is not the model's, or a row is bad.
     """
-    model.check_features(data.n_features, data.name)
+    data = model.rows_of(data)
     assigner = Assigner(model, device, AssignOptions(distance=True))
     n_rows = data.known_rows
     makes = {}
