@@ -7,6 +7,7 @@ Shapes: B rows in a block, K clusters, D features, C classes. Everything is summ
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,40 +68,21 @@ class Quality:
 
 
 class FirstPass:
-    """Sizes, means, silhouettes and inertia: what one look at the rows gives."""
+    """Sizes, silhouettes and inertia: what one look at the rows gives."""
 
-    def __init__(self, n_clusters: int, n_features: int):
-        self.sizes = np.zeros(n_clusters)
-        self.inertia = np.zeros(n_clusters)
-        self.silhouette = np.zeros(n_clusters)
-        self.sums = np.zeros((n_clusters, n_features))
+    def __init__(self, n_clusters: int):
+        self.sizes, self.inertia, self.silhouette = np.zeros((3, n_clusters))
         self.close = self.bad_rows = 0
 
     def add(self, view: View) -> None:
         k, labels = len(self.sizes), view.labels
         first, second = view.distances, view.second_distances
         self.sizes += np.bincount(labels, minlength=k)
-        self.sums += _sums(view.z, labels, k)
         self.inertia += np.bincount(labels, first**2, k)
         ratio = np.divide(first, second, out=np.ones_like(first), where=second > 0)
         self.silhouette += np.bincount(labels, 1 - ratio, k)
         self.bad_rows += view.n_bad
         self.close += int((second <= _CLOSE * first).sum())
-
-    @property
-    def means(self) -> np.ndarray:
-        """(K, D); zero for an empty cluster."""
-        return self.sums / np.maximum(self.sizes, 1)[:, None]
-
-
-def _sums(z: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """(K, D) the sums of the rows (B, D) of each cluster."""
-    from scipy.sparse import csr_array
-
-    one_hot = csr_array(
-        (np.ones(len(z)), labels, np.arange(len(z) + 1)), shape=(len(z), n_clusters)
-    )
-    return one_hot.T @ z.astype(np.float64)
 
 
 def measured(
@@ -119,39 +101,37 @@ def measured(
     Raises:
         InputError: rows that the model cannot take.
     """
-    first = FirstPass(model.n_clusters, model.n_features)
+    from scipy.sparse import csr_array
+
+    first, k = FirstPass(model.n_clusters), model.n_clusters
+    sums = np.zeros((k, model.n_features))
     for view in survey(model, data, device):
         first.add(view)
         look(view)
+        one_hot = (np.ones(len(view)), view.labels, np.arange(len(view) + 1))
+        sums += csr_array(one_hot, shape=(len(view), k)).T @ view.z.astype(np.float64)
         on_rows("assign", view.end)
-    means, k = first.means, model.n_clusters
-    distances, squares = np.zeros(k), np.zeros(k)  # from the means, summed by cluster
+    means = sums / np.maximum(first.sizes, 1)[:, None]  # (K, D); zero for an empty cluster
+    distances, squares = np.zeros((2, k))  # from the means, summed by cluster
     for view in survey(model, data, device):
-        found = squares_to(means, view.z, view.labels)
-        squares += np.bincount(view.labels, found, k)
-        distances += np.bincount(view.labels, np.sqrt(found), k)
+        apart = squares_to(means, view.z, view.labels)
+        squares += np.bincount(view.labels, apart, k)
+        distances += np.bincount(view.labels, np.sqrt(apart), k)
         on_rows("spread", view.end)
-    return _quality(first, *_scatter(first.sizes, means, distances, squares))
-
-
-def _quality(
-    first: FirstPass, davies_bouldin: float | None, calinski_harabasz: float | None
-) -> Quality:
-    sizes, inertia, silhouette = first.sizes, first.inertia, first.silhouette
-    rows = sizes.sum()
-    several = len(sizes) > 1
+    sizes, rows, several = first.sizes, first.sizes.sum(), k > 1
+    davies_bouldin, calinski_harabasz = _scatter(sizes, means, distances, squares)
     return Quality(
         rows=int(rows),
         bad_rows=first.bad_rows,
-        inertia=float(inertia.sum()),
-        simplified_silhouette=float(silhouette.sum() / rows) if several else None,
+        inertia=float(first.inertia.sum()),
+        simplified_silhouette=float(first.silhouette.sum() / rows) if several else None,
         davies_bouldin=davies_bouldin,
         calinski_harabasz=calinski_harabasz,
-        imbalance=float(len(sizes) * (sizes**2).sum() / rows**2),
+        imbalance=float(k * (sizes**2).sum() / rows**2),
         ambiguous=float(first.close / rows) if several else None,
         sizes=sizes.astype(np.int64),
-        cluster_inertia=inertia,
-        cluster_silhouette=silhouette / np.maximum(sizes, 1),
+        cluster_inertia=first.inertia,
+        cluster_silhouette=first.silhouette / np.maximum(sizes, 1),
     )
 
 
@@ -205,7 +185,10 @@ class Evaluation:
             "unlabelled": self.unlabelled,
             "agreement": _plain(asdict(self.agreement)),
             "confusion": {
-                "classes": [_plain_label(label) for label in self.classes or ()],
+                "classes": [
+                    label if isinstance(label, (bool, int, float, str)) else str(label)
+                    for label in self.classes or ()
+                ],
                 "counts": self.table.tolist(),
             },
         }
@@ -225,19 +208,20 @@ def evaluate(
 
     Raises:
         InputError: rows that the model cannot take, or no labelled row at all.
-        UsageError: SciPy is needed for labels, and is not installed.
+        UsageError: labels that are no labels: lists, or as many as rows.
     """
     counts = Contingency(model.n_clusters)
     label = data.columns.label
-    found = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))
+    quality = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))
     if label is None:
-        return Evaluation(found)
+        return Evaluation(quality)
     if not counts.classes:
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
-    order = _sorted(counts.classes)
-    table = counts.table[order]
-    classes = [counts.classes[i] for i in order]
-    return Evaluation(found, agreement(table), classes, table, counts.unlabelled)
+    classes, order = counts.classes, list(range(len(counts.classes)))
+    with suppress(TypeError):  # of several types
+        order.sort(key=lambda i: classes[i])
+    classes, table = [classes[i] for i in order], counts.table[order]
+    return Evaluation(quality, agreement(table), classes, table, counts.unlabelled)
 
 
 def count_labels(counts: Contingency, label: str | None, view: View) -> None:
@@ -261,20 +245,8 @@ def count_labels(counts: Contingency, label: str | None, view: View) -> None:
         counts.add(values, codes.to_numpy(zero_copy_only=False), clusters)
 
 
-def _sorted(classes: list[Any]) -> list[int]:
-    positions = range(len(classes))
-    try:
-        return sorted(positions, key=lambda i: classes[i])
-    except TypeError:
-        return list(positions)
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
-def _plain_label(label: Any) -> Any:
-    return label if isinstance(label, (bool, int, float, str)) else str(label)
 
 
 def names_by_labels(
@@ -301,12 +273,10 @@ def names_by_labels(
 
 
 def _name(classes: list[Any], counts: np.ndarray) -> str:
-    order = [i for i in (-counts).argsort(kind="stable")[:_MOST].tolist() if counts[i]]
     chosen: list[str] = []
     rows = 0
-    for i in order:
-        if rows >= _ENOUGH * counts.sum():
-            break
-        chosen.append(str(classes[i]))
-        rows += int(counts[i])
+    for i in (-counts).argsort(kind="stable")[:_MOST].tolist():
+        if counts[i] and rows < _ENOUGH * counts.sum():
+            chosen.append(str(classes[i]))
+            rows += int(counts[i])
     return ", ".join(chosen)

@@ -155,7 +155,7 @@ def look(
         InputError: rows that the model cannot take.
     """
     k, text = model.n_clusters, data.columns.text if with_terms else None
-    first, terms = FirstPass(k, model.n_features), Terms(k)
+    first, terms = FirstPass(k), Terms(k)
     nearest, farthest = Exemplars(k, number), Exemplars(k, number, farthest=True)
     kept, vectors, n_kept = Exemplars(k, _MOST_COMPARED), [], 0
     for view in survey(model, data, device):
