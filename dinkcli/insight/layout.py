@@ -73,15 +73,23 @@ def map_of_rows(
     return points - points.mean(0)
 
 
-def places_of_centers(centers: np.ndarray) -> np.ndarray:
-    """(K, 2) float32 places of the centres (K, D), whose distances follow the true ones."""
-    z = centers.astype(np.float64) - centers.mean(0, dtype=np.float64)
-    k = len(z)
-    u, s, _ = np.linalg.svd(z, full_matrices=False)
-    places = np.zeros((k, 2))
-    places[:, : min(2, len(s))] = (u * s)[:, :2]
+def principal_plane(z: np.ndarray) -> tuple[np.ndarray, float]:
+    """(the rows (P, 2) float64 on their two main axes, the share of the variance there)."""
+    residuals = z - z.mean(0, dtype=np.float64)
+    values, axes = np.linalg.eigh(residuals.T @ residuals)
+    places = residuals @ axes[:, ::-1][:, :2]
+    if places.shape[1] == 1:
+        places = np.pad(places, ((0, 0), (0, 1)))
     # The sign of an axis is arbitrary: its largest part is made positive, so that maps repeat.
     places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)
+    total = values.clip(min=0).sum()
+    return places, float(values[::-1][:2].sum() / total) if total > 0 else 1.0
+
+
+def places_of_centers(centers: np.ndarray) -> np.ndarray:
+    """(K, 2) float32 places of the centres (K, D), whose distances follow the true ones."""
+    k = len(centers)
+    places, _ = principal_plane(centers)
     if 2 < k <= _MOST_MAJORISED:
         wanted = np.sqrt(squared_distances(centers, centers))
         for _ in range(_MAJORISATIONS):

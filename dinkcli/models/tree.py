@@ -1,4 +1,5 @@
-"""Levels above the clusters: Ward's tree of the centres, each with the weight of its rows.
+"""Levels above the clusters: Ward's tree of the centres, each with the weight of its rows; and the
+distances that it begins with.
 
 Two groups that merge raise the inertia by w_a w_b / (w_a + w_b) times the squared distance of
 their means, and those that raise it least merge first (Ward 1963). scipy's linkage gives all
@@ -79,12 +80,11 @@ def parents_by_id(
 ) -> dict[str, np.ndarray]:
     """``level_10`` and the like, with (n_ids,) int32 groups of the ids, as ``parents`` gives them
     for clusters with the ids (K,); -1 for one that no cluster has."""
-    found = {}
+    columns = {}
     for level in levels:
-        group = np.full(n_ids, -1, np.int32)
+        columns[f"level_{level}"] = group = np.full(n_ids, -1, np.int32)
         group[ids] = parents(merges, level, ids)
-        found[f"level_{level}"] = group
-    return found
+    return columns
 
 
 def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> np.ndarray:
@@ -130,16 +130,12 @@ def drawn(merges: list[Merge], labels: list[str]) -> list[str]:
     return lines
 
 
-def leaves(merges: list[Merge], n_clusters: int) -> list[int]:
-    """The clusters in the order of the tree."""
-    order, todo = [], [n_clusters + len(merges) - 1]
-    while todo:
-        node = todo.pop()
-        if node < n_clusters:
-            order.append(node)
-        else:
-            todo += merges[node - n_clusters][1::-1]
-    return order
+def members(merges: list[Merge]) -> list[list[int]]:
+    """The clusters of each node, in the order of the tree; the last node has all of them."""
+    groups = [[j] for j in range(len(merges) + 1)]
+    for a, b, _ in merges:
+        groups.append(groups[a] + groups[b])
+    return groups
 
 
 def children(merges: list[Merge], node: int) -> list[int]:
@@ -147,11 +143,11 @@ def children(merges: list[Merge], node: int) -> list[int]:
     half of its, and clusters."""
     k = len(merges) + 1
     least = merges[node - k][2] / 2
-    found, todo = [], list(merges[node - k][1::-1])
+    parts, todo = [], list(merges[node - k][1::-1])
     while todo:
         inner = todo.pop()
         if inner >= k and merges[inner - k][2] > least:
             todo += merges[inner - k][1::-1]
         else:
-            found.append(inner)
-    return found
+            parts.append(inner)
+    return parts

@@ -43,14 +43,14 @@ def test_inspect_shows_the_tree(invoke, tmp_path):
     assert sorted(map(int, re.findall(r"─(\d)\b", shown))) == list(range(10))
 
 
-def test_leaves_and_children():
+def test_members_and_children():
     """Two close pairs and one that is far: the order keeps pairs together, and the list is flat
     where merges are alike."""
-    from dinkcli.models.tree import children, leaves
+    from dinkcli.models.tree import children, members
 
     centers = np.array([[0.0], [10], [1], [11], [100]])
     merges = ward(centers, np.ones(5))
-    order = leaves(merges, 5)
+    order = members(merges)[-1]
     assert sorted(order) == [*range(5)]
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
     top = children(merges, 8)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.extras import install_line
+from dinkcli.data.extras import check_installed, require
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import OnRows, Quality, measured
 from dinkcli.insight.inspect import Exemplar, Exemplars
-from dinkcli.insight.layout import map_of_rows
+from dinkcli.insight.layout import map_of_rows, principal_plane
 from dinkcli.insight.names import distinctive_terms
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View
@@ -91,13 +91,14 @@ def gather(
         on_map: called with the steps of the map that are done, and their number.
 
     Raises:
-        UsageError: UMAP is not installed, or there is no such projection.
+        UsageError: no such projection.
+        ExtraError: UMAP is not installed.
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
         raise UsageError(f"--map {projection}: expected {', '.join(PROJECTIONS)}")
     if projection == "umap":
-        _umap()
+        check_installed("umap", "umap", "--map umap")
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     rng, n_rows = np.random.default_rng(seed), data.known_rows
     chosen = rng.choice(n_rows, min(n_rows, n_points), replace=False)
@@ -108,12 +109,13 @@ def gather(
         # Bad rows may have been chosen; they are in no view.
         drawn.append(view.at(np.flatnonzero(np.isin(view.rows, chosen, assume_unique=True))))
 
-    found = measured(model, data, device, on_rows, look)
+    quality = measured(model, data, device, on_rows, look)
     z = np.concatenate([view.z for view in drawn])
     labels = np.concatenate([view.labels for view in drawn])
     explained = None
     if projection == "pca":
-        points, explained = _principal_plane(z)
+        plane, explained = principal_plane(z)
+        points = plane.astype(np.float32)
     elif projection == "umap":
         points = _by_umap(z, seed)
     else:
@@ -123,8 +125,8 @@ def gather(
         terms = distinctive_terms(words, labels.tolist(), model.n_clusters)
     return Material(
         name=data.name,
-        quality=found,
-        spread=root_mean(found.cluster_inertia, found.sizes),
+        quality=quality,
+        spread=root_mean(quality.cluster_inertia, quality.sizes),
         exemplars=exemplars.of_clusters(),
         terms=terms,
         projection=projection,
@@ -158,20 +160,6 @@ def _cut(text: str, n_bytes: int | None) -> str:
     return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
-def _principal_plane(z: np.ndarray) -> tuple[np.ndarray, float]:
-    """(the rows (P, 2) float32 on their two main axes, the share of the variance there)."""
-    residuals = z - z.mean(0, dtype=np.float64)
-    values, axes = np.linalg.eigh(residuals.T @ residuals)
-    plane = axes[:, ::-1][:, :2]
-    # The sign of an axis is arbitrary: its largest part is made positive, so that pages repeat.
-    plane = plane * np.sign(plane[np.abs(plane).argmax(0), np.arange(plane.shape[1])])
-    if plane.shape[1] == 1:
-        plane = np.pad(plane, ((0, 0), (0, 1)))
-    total = values.clip(min=0).sum()
-    share = float(values[::-1][:2].sum() / total) if total > 0 else 1.0
-    return (residuals @ plane).astype(np.float32), share
-
-
 def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     """(K, 2) the point of each cluster that is nearest to their median."""
     middles = np.full((n_clusters, 2), np.nan, np.float32)
@@ -187,15 +175,6 @@ def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndar
 def _by_umap(z: np.ndarray, seed: int) -> np.ndarray:
     """The rows (P, 2) float32 where UMAP puts them."""
     near = min(15, max(2, len(z) - 1))
-    points = _umap()(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
+    umap = require("umap", "umap", "--map umap").UMAP
+    points = umap(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
     return points.astype(np.float32)
-
-
-def _umap() -> type:
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise UsageError(
-            f"--map umap needs the package umap: {install_line('umap')}; or leave --map out"
-        ) from None
-    return UMAP

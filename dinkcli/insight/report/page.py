@@ -20,30 +20,28 @@ from typing import Any
 import numpy as np
 
 from dinkcli import __version__
-from dinkcli.data.extras import install_line
-from dinkcli.errors import UsageError
+from dinkcli.data.extras import require
 from dinkcli.insight.names import name_of
 from dinkcli.insight.overview import curve, nearest_pairs
 from dinkcli.insight.report.gather import Material
-from dinkcli.insight.report.outline import outline
 from dinkcli.models.model import Model
+from dinkcli.models.tree import children, members, ward
 
 _MOST_LABELS = 200  # on the map, where they do not overlap
 _LABEL = 34  # characters of one
+_MOST_IN_TREE = 1000  # clusters; a list of more is no overview
+_NAMED_IN_GROUP = 3  # clusters that a group is called by
 
 
 def page(model: Model, material: Material, title: str | None = None) -> str:
     """The whole page as HTML text.
 
     Raises:
-        UsageError: Bokeh is not installed.
+        ExtraError: Bokeh is not installed.
     """
-    try:
-        from bokeh.resources import Resources
+    resources = require("bokeh.resources", "report", "a report")
+    from dinkcli.insight.report import plots
 
-        from dinkcli.insight.report import plots
-    except ImportError:
-        raise UsageError(f"a report needs the package bokeh: {install_line('report')}") from None
     drawings = {
         "map": plots.row_map(material),
         "heat": plots.heat_map(model, material) if model.n_clusters > 1 else None,
@@ -58,7 +56,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
         if not np.isnan(material.anchors[j]).any()
     ]
     document = {"drawings": drawings, "labels": labels}
-    library = "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
+    library = "\n".join(resources.Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw)
     library = library.replace("</script", "<\\/script")
     folder = files("dinkcli.insight.report")
     names = ("page.html", "page.css", "page.js")
@@ -74,8 +72,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
             "the list of clusters below has the same content as text"
         ),
         cards="\n".join(_card(j, model, material, colours[j], headings[j]) for j in order),
-        tree=outline(model.cluster_centers, material.quality.sizes, headings)
-        or "<p>A tree needs three to a thousand clusters.</p>",
+        tree=_tree(model.cluster_centers, material.quality.sizes, headings),
         heat=_heat(model),
         curve=_curve(drawings["curve"] is not None, model),
         metrics=_rows(_metrics(material)),
@@ -123,8 +120,10 @@ def _map_note(material: Material) -> str:
     shown, rows = len(material.points), material.quality.rows
     which = f"{shown:,} of {rows:,} rows, taken evenly" if shown < rows else f"All {rows:,} rows"
     if material.explained is None:
-        how = "by UMAP" if material.projection == "umap" else "drawn so that neighbours stay near"
-        return f"{which}, {how}: what is near on the map is alike, what is far apart says little."
+        how = (
+            "by UMAP" if material.projection == "umap" else "laid out so that neighbours stay near"
+        )
+        return f"{which}, {how}: nearby points are similar, large distances say little."
     return (
         f"{which}, on the two main axes (PCA), which show {material.explained:.0%} of the variance."
     )
@@ -172,6 +171,39 @@ def _exemplar(row: int, carried: dict[str, object]) -> str:
 def _short(text: str, most: int = 160) -> str:
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _tree(centers: np.ndarray, sizes: np.ndarray, headings: list[str]) -> str:
+    """The tree of the clusters as nested lists whose groups open and close."""
+    k = len(centers)
+    if not 2 < k <= _MOST_IN_TREE:
+        return "<p>A tree needs three to a thousand clusters.</p>"
+    merges = ward(centers, sizes)
+    groups = members(merges)
+    parts: list[str] = []
+    # Not by recursion: a tree of a thousand clusters may be as deep.
+    todo: list[int | str] = ["</ul>", *reversed(children(merges, 2 * k - 2))]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            parts.append(item)
+        elif item < k:
+            parts.append(
+                f'<li><button type="button" class="leaf" data-cluster="{item}">'
+                f'<span class="number">{item}</span> {escape(headings[item])} '
+                f"<small>{int(sizes[item]):,}</small></button></li>"
+            )
+        else:
+            inside = sorted(groups[item], key=lambda j: -sizes[j])
+            names = "; ".join(headings[j] for j in inside[:_NAMED_IN_GROUP])
+            more = "; …" if len(inside) > _NAMED_IN_GROUP else ""
+            rows = int(sizes[inside].sum())
+            parts.append(
+                f"<li><details><summary>{escape(names)}{more} "
+                f"<small>{len(inside)} clusters, {rows:,} rows</small></summary><ul>"
+            )
+            todo += ["</ul></details></li>", *reversed(children(merges, item))]
+    return '<ul class="tree">' + "".join(parts)
 
 
 def _heat(model: Model) -> str:

@@ -22,7 +22,7 @@ from bokeh.plotting import figure
 from dinkcli.insight.overview import history
 from dinkcli.insight.report.gather import Material
 from dinkcli.models.model import Model
-from dinkcli.models.tree import leaves, squared_distances, ward
+from dinkcli.models.tree import members, squared_distances, ward
 from dinkcli.training.step import PHASES
 
 _MOST_IN_HEAT_MAP = 200
@@ -88,7 +88,7 @@ def heat_map(model: Model, material: Material) -> dict[str, Any]:
     """Distances between centres, in the order of Ward's tree."""
     shown = (-material.quality.sizes).argsort(kind="stable")[:_MOST_IN_HEAT_MAP]
     centers = model.cluster_centers[shown].astype(np.float64)
-    order = leaves(ward(centers, material.quality.sizes[shown]), len(shown))
+    order = members(ward(centers, material.quality.sizes[shown]))[-1]
     ordered = centers[order]
     distances = np.sqrt(squared_distances(ordered, ordered)).astype(np.float32)
     np.fill_diagonal(distances, 0)
