@@ -18,11 +18,14 @@ from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.model import (
     FORMAT_VERSION,
     METADATA_KEY,
+    OUTLIER,
     STATE_PREFIX,
+    Centers,
     Model,
     TrainingState,
     unmapped,
 )
+from dinkcli.models.statistics import Statistics
 from dinkcli.options import LEARNED, METRICS
 
 # A header is parsed as a whole, so it has to be small. The longest history that fits is kept.
@@ -57,6 +60,8 @@ _DOCUMENT = {
     "names?": [str],
     "terms?": [[str]],
     "training?": _TRAINING,
+    "named_by_hand?": [int],
+    "history?": [{"when": str}],
     "state?": {"progress": {}, "checksums": {}, "environment": {}},
 }
 
@@ -115,7 +120,24 @@ def load(path: str | os.PathLike[str]) -> Model:
             tensors[name].copy() if name in tensors else None
             for name in ("map", "origin", "offset")
         ),
+        _parts(tensors),
+        _statistics(tensors),
+        document.get("named_by_hand", []),
+        document.get("history", []),
     )
+
+
+def _parts(tensors: dict[str, np.ndarray]) -> Centers | None:
+    if "center_clusters" not in tensors:
+        return None
+    return Centers(tensors["centers"].copy(), tensors["center_clusters"].copy())
+
+
+def _statistics(tensors: dict[str, np.ndarray]) -> Statistics | None:
+    if "statistics.weights" not in tensors:
+        return None
+    shape = tensors.get("centers", tensors["cluster_centers"]).shape
+    return Statistics.from_tensors(tensors, shape)
 
 
 def _document(file: IO[bytes], path: str) -> dict[str, Any]:
@@ -180,6 +202,8 @@ def _check_document(document: dict[str, Any]) -> None:
             raise ValueError(f"{name} of {len(values)} entries, expected {length}")
     if len(set(document.get("feature_names", ()))) < len(document.get("feature_names", ())):
         raise ValueError("feature_names with one name twice")
+    if any(not 0 <= j < k for j in document.get("named_by_hand", ())):
+        raise ValueError("named_by_hand has numbers of no cluster")
     if document.get("temperature", 0) < 0:
         raise ValueError(f"temperature is {document['temperature']}")
     if document["metric"] not in METRICS:
@@ -219,6 +243,14 @@ def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> 
         offset.dtype != np.float64 or offset.shape != (d,) or not (np.abs(offset) < 1e300).all()
     ):
         raise ValueError(f"offset is {offset.dtype} {offset.shape}, expected float64 {(d,)}")
+    if parts := _parts(tensors):
+        _check_numbers(parts.centers, "centers", (len(parts.clusters), d))
+        owners = parts.clusters
+        if owners.dtype != np.int64 or owners.ndim != 1 or not (owners >= 0).any():
+            raise ValueError("center_clusters are no numbers of clusters")
+        if owners.min() < OUTLIER or owners.max() >= k:
+            raise ValueError(f"center_clusters from {owners.min()} to {owners.max()}")
+    _statistics(tensors)
     if document["metric"] == LEARNED:
         check_map(centers, tensors["map"], tensors["origin"])
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save as tensors_as_bytes
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.offset import around
 from dinkcli.errors import ModelError, UsageError
+from dinkcli.models.statistics import Statistics
 from dinkcli.models.tree import squared_distances, ward
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.head.head import DinkClusterHead
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of models that dink 0.1 would read wrongly: with parts or an offset; else 1
 SUFFIX = ".dink.safetensors"
 METADATA_KEY = "dink"
+OUTLIER = -1  # owns the centres of clusters whose rows are none's
 STATE_PREFIX = "state."
 _JUDGED_CENTERS = 1024  # for the usual temperature
 _NEIGHBOUR_SHARE = 1 / 7
@@ -47,12 +49,26 @@ class TrainingState:
     values: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Centers:
+    """The centres that rows are compared with, where clusters own several, or none.
+
+    Attributes:
+        centers: (C, D) float32.
+        clusters: (C,) int64, the cluster that each belongs to, or ``OUTLIER``.
+    """
+
+    centers: np.ndarray
+    clusters: np.ndarray
+
+
 @dataclass
 class Model:
     """Trained centres with everything that assigning needs.
 
     Attributes:
-        cluster_centers: (K, D) float32.
+        cluster_centers: (K, D) float32, the mean of each cluster; ``centers`` are what rows are
+            compared with.
         cluster_sizes: (K,) float64, rows (or their weight) of each cluster in training.
         metric: "euclidean", "cosine" (rows are normalised before they are compared) or "learned"
             (rows z become (z - origin) @ map before they are compared, and centres are of these).
@@ -68,6 +84,10 @@ class Model:
         offset: (D,) float64 that is subtracted from rows before all else, where float32 would not
             tell them apart otherwise; None elsewhere. Centres and the origin of a map are less it.
         state: where its training stands when this is a checkpoint; None in a finished model.
+        parts: the centres of an edited model; None where each cluster has the one that is its mean.
+        statistics: of the rows of each centre so far, which ``update`` goes on from, or None.
+        named_by_hand: clusters whose names only a person changes.
+        history: what was done to the model since its training, plain JSON.
     """
 
     cluster_centers: np.ndarray
@@ -83,6 +103,10 @@ class Model:
     map: np.ndarray | None = None
     origin: np.ndarray | None = None
     offset: np.ndarray | None = None
+    parts: Centers | None = None
+    statistics: Statistics | None = None
+    named_by_hand: list[int] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -95,6 +119,16 @@ class Model:
     @property
     def n_features(self) -> int:
         return self.cluster_centers.shape[1]
+
+    @property
+    def centers(self) -> np.ndarray:
+        """(C, D) float32, the centres that rows are compared with."""
+        return self.cluster_centers if self.parts is None else self.parts.centers
+
+    @property
+    def center_clusters(self) -> np.ndarray:
+        """(C,) int64, the cluster that each of ``centers`` belongs to, or ``OUTLIER``."""
+        return np.arange(self.n_clusters) if self.parts is None else self.parts.clusters
 
     @property
     def all_names(self) -> list[str]:
@@ -141,10 +175,12 @@ class Model:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
         text = f"{self.metric} {self.n_clusters} {self.n_features} ".encode()
-        numbers = [self.cluster_centers, *self.maps.values()]
+        numbers = [self.centers, *self.maps.values()]
         parts = [np.ascontiguousarray(part, "<f4").tobytes() for part in numbers]
         if self.offset is not None:
             parts.append(np.ascontiguousarray(self.offset, "<f8").tobytes())
+        if self.parts is not None:
+            parts.append(np.ascontiguousarray(self.parts.clusters, "<i8").tobytes())
         return hashlib.sha256(text + b"".join(parts)).hexdigest()[:16]
 
     def summary(self) -> dict[str, Any]:
@@ -199,7 +235,7 @@ class Model:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file, whole or not at all; the same model gives the same bytes."""
         document: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": 1 if self.parts is self.offset is None else FORMAT_VERSION,
             "n_clusters": self.n_clusters,
             "n_features": self.n_features,
             "metric": self.metric,
@@ -208,12 +244,18 @@ class Model:
             "training": self.training | _thinned(self.training.get("history", [])),
         }
         more = {"feature_names": self.feature_names, "names": self.names, "terms": self.terms}
-        document |= {name: texts for name, texts in more.items() if texts}
+        more |= {"named_by_hand": self.named_by_hand, "history": self.history}
+        document |= {name: values for name, values in more.items() if values}
         arrays = {"cluster_centers": self.cluster_centers, **self.maps}
         tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
         tensors["cluster_sizes"] = np.ascontiguousarray(self.cluster_sizes, np.float64)
         if self.offset is not None:
             tensors["offset"] = np.ascontiguousarray(self.offset, np.float64)
+        if self.parts is not None:
+            tensors["centers"] = np.ascontiguousarray(self.parts.centers, np.float32)
+            tensors["center_clusters"] = np.ascontiguousarray(self.parts.clusters, np.int64)
+        if self.statistics is not None:
+            tensors |= self.statistics.tensors()
         if self.state is not None:
             document["state"] = self.state.values
             tensors |= {STATE_PREFIX + name: values for name, values in self.state.tensors.items()}

@@ -63,7 +63,7 @@ def test_the_smallest_model_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "changes", "message"),
     [
-        ({}, {"format_version": 2}, "model format 2, this dink reads up to 1; use the version"),
+        ({}, {"format_version": 3}, "model format 3, this dink reads up to 2; use the version"),
         ({}, {"format_version": "1"}, "format version '1'"),
         ({}, {"format_version": True}, "format version True"),
         ({}, {"format_version": 0}, "format version 0"),
