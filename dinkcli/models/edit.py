@@ -1,4 +1,5 @@
-"""Editing a model by hand: clusters merged, split, dropped and named, without a training.
+"""Models that change after their training: clusters merged, split, dropped and named by hand, or
+moved by new rows.
 
 A merged cluster keeps the centres of both, so that it gets exactly the rows that both had; a
 dropped one leaves its rows to the next centre, or keeps its centre to mark them as outliers. The
@@ -18,6 +19,19 @@ import numpy as np
 from dinkcli.errors import UsageError
 from dinkcli.models.model import OUTLIER, Centers, Model
 from dinkcli.models.statistics import Statistics
+
+
+def statistics_of(model: Model) -> Statistics:
+    """Of the rows of each centre; of an older model, which does not know it, without distances."""
+    if model.statistics is not None:
+        return model.statistics
+    found = Statistics.empty(model.n_clusters, model.n_features)
+    found.weights[:] = model.cluster_sizes
+    found.means[:] = model.cluster_centers
+    inertia = model.training.get("metrics", {}).get("cluster_inertia")
+    if inertia:
+        found.deviations[:] = inertia
+    return found
 
 
 def check_present(model: Model, clusters: Sequence[int]) -> None:
@@ -40,24 +54,11 @@ def merge(model: Model, clusters: Sequence[int], name: str | None = None) -> Mod
     if not others or len(set(clusters)) < len(clusters):
         raise UsageError(f"merge {','.join(map(str, clusters))}: expected two or more clusters")
     check_present(model, clusters)
-    every = list(clusters)
-    weights = model.cluster_sizes[every]
-    shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(every), 1 / len(every))
-    means = model.cluster_centers[every].astype(np.float64)
-    mean = shares @ means
-    if model.metric == "cosine":
-        mean /= max(float(np.linalg.norm(mean)), 1e-30)
-    clusters_of, cluster_centers, sizes, inertia = _copies(model)
-    clusters_of[np.isin(clusters_of, others)] = first
-    cluster_centers[first] = mean
-    inertia[first] = inertia[every].sum() + weights @ ((means - mean) ** 2).sum(1)
-    sizes[first] = weights.sum()
-    sizes[others] = inertia[others] = 0
-    parts = Centers(model.centers, clusters_of)
-    merged = _with(model, parts, cluster_centers, sizes, inertia, model.statistics)
+    owners = np.where(np.isin(model.center_clusters, others), first, model.center_clusters)
+    merged = with_centers(model, model.centers, owners, statistics_of(model))
     if name is not None:
         merged = _named(merged, first, name)
-    return noted(merged, what="merge", clusters=every, name=merged.all_names[first])
+    return noted(merged, what="merge", clusters=list(clusters), name=merged.all_names[first])
 
 
 def drop(model: Model, cluster: int, outlier: bool = False) -> Model:
@@ -67,55 +68,39 @@ def drop(model: Model, cluster: int, outlier: bool = False) -> Model:
         UsageError: no other cluster would be left, or it is gone.
     """
     check_present(model, [cluster])
-    clusters_of, cluster_centers, sizes, inertia = _copies(model)
-    own = clusters_of == cluster
-    if not (clusters_of[~own] != OUTLIER).any():
+    own, statistics = model.center_clusters == cluster, statistics_of(model)
+    if not (model.center_clusters[~own] != OUTLIER).any():
         raise UsageError(f"drop {cluster}: no other cluster would be left")
-    sizes[cluster] = inertia[cluster] = 0
-    parts, statistics = (
-        Centers(model.centers, np.where(own, OUTLIER, clusters_of)),
-        model.statistics,
-    )
-    if not outlier:
-        parts = Centers(model.centers[~own], clusters_of[~own])
-        statistics = statistics and statistics[~own]
-    dropped = _with(model, parts, cluster_centers, sizes, inertia, statistics)
+    if outlier:
+        owners = np.where(own, OUTLIER, model.center_clusters)
+        dropped = with_centers(model, model.centers, owners, statistics)
+    else:
+        rest = model.center_clusters[~own]
+        dropped = with_centers(model, model.centers[~own], rest, statistics[~own])
     return noted(dropped, what="drop", clusters=[cluster], outlier=outlier)
 
 
-def split(model: Model, cluster: int, statistics: Statistics) -> Model:
+def split(model: Model, cluster: int, parts: Statistics) -> Model:
     """A cluster in parts: the largest keeps its number and name, the others get new numbers.
 
     Args:
-        statistics: of the rows of the M parts, as the model compares them.
+        parts: of the rows of each part, as the model compares them.
 
     Raises:
         UsageError: the cluster is gone.
     """
     check_present(model, [cluster])
-    statistics = statistics[np.argsort(-statistics.weights, kind="stable")]
-    numbers = [cluster, *range(model.n_clusters, model.n_clusters + len(statistics.weights) - 1)]
-    parted = _in_place(model, cluster, numbers, statistics)
-    return noted(parted, what="split", clusters=[cluster], into=numbers)
-
-
-def _in_place(model: Model, cluster: int, numbers: list[int], statistics: Statistics) -> Model:
-    means = statistics.means.astype(np.float32)
-    if model.metric == "cosine":
-        means /= np.linalg.norm(means, axis=1, keepdims=True).clip(1e-30)
-    clusters_of, cluster_centers, sizes, inertia = _copies(model)
-    rest = clusters_of != cluster
-    parts = Centers(
-        np.concatenate([model.centers[rest], means]),
-        np.append(clusters_of[rest], np.array(numbers, np.int64)),
+    parts = parts[np.argsort(-parts.weights, kind="stable")]
+    n_clusters = model.n_clusters
+    numbers = [cluster, *range(n_clusters, n_clusters + len(parts.weights) - 1)]
+    rest = model.center_clusters != cluster
+    parted = with_centers(
+        model,
+        np.concatenate([model.centers[rest], centers_of(parts.means, model.metric)]),
+        np.append(model.center_clusters[rest], numbers),
+        statistics_of(model)[rest].joined(parts),
     )
-    arrays = []
-    new = (means, statistics.weights, statistics.deviations)
-    for values, found in zip((cluster_centers, sizes, inertia), new, strict=True):
-        arrays.append(np.concatenate([values, found[1:].astype(values.dtype)]))
-        arrays[-1][cluster] = found[0]
-    kept = model.statistics
-    return _with(model, parts, *arrays, kept and kept[rest].joined(statistics))
+    return noted(parted, what="split", clusters=[cluster], into=numbers)
 
 
 def rename(model: Model, cluster: int, name: str) -> Model:
@@ -134,40 +119,55 @@ def noted(model: Model, **entry: Any) -> Model:
     return replace(model, history=[*model.history, {"when": now, **entry}])
 
 
-def _named(model: Model, cluster: int, name: str) -> Model:
-    names = list(model.all_names)
-    names[cluster] = name
-    return replace(model, names=names, named_by_hand=sorted({*model.named_by_hand, cluster}))
+def centers_of(means: np.ndarray, metric: str) -> np.ndarray:
+    """(C, D) float32 centres of clusters with ``means`` (C, D)."""
+    if metric == "cosine":
+        means = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-30)
+    return means.astype(np.float32)
 
 
-def _copies(model: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Clusters of the centres (C,); means (K, D), sizes (K,) and inertia (K,) of the clusters."""
-    inertia = model.training.get("metrics", {}).get("cluster_inertia") or [0.0] * model.n_clusters
-    return (
-        model.center_clusters.copy(),
-        model.cluster_centers.copy(),
-        model.cluster_sizes.copy(),
-        np.array(inertia, np.float64),
-    )
-
-
-def _with(
-    model: Model,
-    parts: Centers,
-    cluster_centers: np.ndarray,
-    sizes: np.ndarray,
-    inertia: np.ndarray,
-    statistics: Statistics | None,
+def with_centers(
+    model: Model, centers: np.ndarray, owners: np.ndarray, statistics: Statistics
 ) -> Model:
-    more = len(sizes) - model.n_clusters
+    """The model with other centres, and what follows from them for its clusters: means, sizes,
+    inertia, and no names yet for new ones. A cluster without centres keeps its mean to look at.
+
+    Args:
+        centers: (C, D) float32.
+        owners: (C,) int64, the cluster of each centre, or ``OUTLIER``.
+        statistics: of the rows of each centre.
+    """
+    more = max(0, int(owners.max()) + 1 - model.n_clusters)
+    k, old = model.n_clusters + more, model.cluster_centers
+    cluster_centers = np.concatenate([old, np.zeros((more, model.n_features), old.dtype)])
+    inside = owners != OUTLIER
+    numbers, centers_in, found = owners[inside], centers[inside], statistics[inside]
+    sizes = np.bincount(numbers, found.weights, k)
+    # A cluster without rows has the plain mean of its centres.
+    shares = np.where(sizes[numbers] > 0, found.weights, 1.0)
+    shares /= np.bincount(numbers, shares, k)[numbers]
+    means = np.zeros((k, model.n_features))
+    np.add.at(means, numbers, shares[:, None] * centers_in)
+    present = np.unique(numbers)
+    cluster_centers[present] = centers_of(means[present], model.metric)
+    alone = np.bincount(numbers, minlength=k)[numbers] == 1
+    cluster_centers[numbers[alone]] = centers_in[alone]
+    apart = ((found.means - cluster_centers[numbers]) ** 2).sum(1)
+    inertia = np.bincount(numbers, found.deviations + found.weights * apart, k)
     metrics = model.training.get("metrics", {}) | {"cluster_inertia": inertia.tolist()}
     return replace(
         model,
         cluster_centers=cluster_centers,
         cluster_sizes=sizes,
-        parts=parts,
+        parts=None if np.array_equal(owners, np.arange(k)) else Centers(centers, owners),
         statistics=statistics,
         names=[*model.names, *[""] * more] if model.names else [],
         terms=[*model.terms, *[[] for _ in range(more)]] if model.terms else [],
         training=model.training | {"metrics": metrics},
     )
+
+
+def _named(model: Model, cluster: int, name: str) -> Model:
+    names = list(model.all_names)
+    names[cluster] = name
+    return replace(model, names=names, named_by_hand=sorted({*model.named_by_hand, cluster}))

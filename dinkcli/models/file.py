@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             for name in ("map", "origin", "offset")
         ),
         _parts(tensors),
-        _statistics(tensors),
+        _statistics(tensors, document),
         document.get("named_by_hand", []),
         document.get("history", []),
     )
@@ -133,11 +133,12 @@ def _parts(tensors: dict[str, np.ndarray]) -> Centers | None:
     return Centers(tensors["centers"].copy(), tensors["center_clusters"].copy())
 
 
-def _statistics(tensors: dict[str, np.ndarray]) -> Statistics | None:
-    if "statistics.weights" not in tensors:
+def _statistics(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> Statistics | None:
+    if "statistics.distances" not in tensors:
         return None
-    shape = tensors.get("centers", tensors["cluster_centers"]).shape
-    return Statistics.from_tensors(tensors, shape)
+    centers, sizes = tensors["cluster_centers"], tensors["cluster_sizes"]
+    inertia = document.get("training", {}).get("metrics", {}).get("cluster_inertia", [])
+    return Statistics.from_tensors(tensors, sizes, centers, np.array(inertia, np.float64))
 
 
 def _document(file: IO[bytes], path: str) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> 
             raise ValueError("center_clusters are no numbers of clusters")
         if owners.min() < OUTLIER or owners.max() >= k:
             raise ValueError(f"center_clusters from {owners.min()} to {owners.max()}")
-    _statistics(tensors)
+    _statistics(tensors, document)
     if document["metric"] == LEARNED:
         check_map(centers, tensors["map"], tensors["origin"])
 

@@ -255,7 +255,7 @@ class Model:
             tensors["centers"] = np.ascontiguousarray(self.parts.centers, np.float32)
             tensors["center_clusters"] = np.ascontiguousarray(self.parts.clusters, np.int64)
         if self.statistics is not None:
-            tensors |= self.statistics.tensors()
+            tensors |= self.statistics.tensors(self.cluster_centers)
         if self.state is not None:
             document["state"] = self.state.values
             tensors |= {STATE_PREFIX + name: values for name, values in self.state.tensors.items()}

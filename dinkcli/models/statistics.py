@@ -20,7 +20,7 @@ _STORED = 96  # bins beside each other that a file holds; a factor of 2 ** 24 in
 
 @dataclass
 class Statistics:
-    """Of the rows that were assigned to each centre, each as its weight.
+    """Of the rows that were assigned to each centre so far.
 
     Attributes:
         weights: (C,) float64.
@@ -114,44 +114,58 @@ class Statistics:
         quantiles = 2.0 ** ((bin_ + part.clip(0, 1)) / _PER_OCTAVE + _LOWEST)
         return np.where(counts[:, -1] > 0, quantiles, np.inf)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """As they stand in the model file, by name; of the bins those with all of the weight."""
+    def tensors(self, centers: np.ndarray) -> dict[str, np.ndarray]:
+        """As they stand in the model file, by name; of the bins those with all of the weight.
+
+        Args:
+            centers: (K, D) float32 of the model. Where they are the means, as after a training,
+                the model says all but the distances already.
+        """
         used = np.flatnonzero(self.distances.sum(0))
         stop = int(used[-1]) + 1 if len(used) else _STORED
         first = max(0, stop - _STORED)
         stored = self.distances[:, first:stop].copy()
         if first < stop:
             stored[:, 0] += self.distances[:, :first].sum(1)
-        return {
-            "statistics.weights": self.weights,
-            "statistics.means": self.means,
-            "statistics.deviations": self.deviations,
+        tensors = {
             "statistics.distances": stored.astype(np.float32),
             "statistics.first_bin": np.array([first]),
         }
+        if not np.array_equal(self.means, centers):
+            tensors["statistics.weights"] = self.weights
+            tensors["statistics.means"] = self.means
+            tensors["statistics.deviations"] = self.deviations
+        return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, ...]) -> Statistics:
-        """What ``tensors`` gave, of ``shape`` (C, D).
+    def from_tensors(
+        cls,
+        tensors: dict[str, np.ndarray],
+        weights: np.ndarray,
+        means: np.ndarray,
+        deviations: np.ndarray,
+    ) -> Statistics:
+        """What ``tensors`` gave; of a model as it was trained with its ``weights`` (K,), ``means``
+        (K, D) and ``deviations`` (K,).
 
         Raises:
-            KeyError: one is missing.
             ValueError: other shapes, or numbers that are no statistics.
         """
-        names = ("weights", "means", "deviations", "distances", "first_bin")
-        weights, means, deviations, stored, first_bin = (tensors[f"statistics.{n}"] for n in names)
-        c, first = shape[0], int(first_bin.reshape(-1)[0])
+        weights = tensors.get("statistics.weights", weights)
+        means = tensors.get("statistics.means", means)
+        deviations = tensors.get("statistics.deviations", deviations)
+        stored, first = tensors["statistics.distances"], tensors["statistics.first_bin"]
+        c = len(tensors.get("centers", tensors["cluster_centers"]))
         if (
-            weights.shape != (c,)
-            or means.shape != shape
-            or deviations.shape != (c,)
-            or stored.ndim != 2
-            or len(stored) != c
-            or not 0 <= first <= N_BINS - stored.shape[1]
+            {len(weights), len(means), len(deviations), len(stored)} != {c}
+            or (weights.ndim, means.ndim, deviations.ndim, stored.ndim) != (1, 2, 1, 2)
+            or means.shape[1] != tensors["cluster_centers"].shape[1]
+            or first.shape != (1,)
+            or not 0 <= first[0] <= N_BINS - stored.shape[1]
         ):
             raise ValueError("statistics of other shapes than the centres")
         distances = np.zeros((c, N_BINS))
-        distances[:, first : first + stored.shape[1]] = stored
+        distances[:, int(first[0]) : int(first[0]) + stored.shape[1]] = stored
         for values in (weights, deviations, distances):
             if not ((values >= 0) & (values < np.inf)).all():
                 raise ValueError("statistics that are not finite, or negative")
