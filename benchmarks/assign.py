@@ -29,7 +29,7 @@ import dinkcli
 from dinkcli.assigning.job import Job
 from dinkcli.assigning.pipeline import run
 from dinkcli.assigning.writers.formats import Output, encoding_of
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.options import AssignOptions
 
 Labels = Callable[[], np.ndarray]
@@ -68,7 +68,7 @@ def sklearn_kmeans(z: np.ndarray, centers: np.ndarray) -> Labels:
 
 def dink(path: Path, model: dinkcli.Model, target: Path, read: Labels) -> Labels:
     def labels() -> np.ndarray:
-        data = open_inputs([str(path)])
+        data = open_data([str(path)])
         job = Job(model, data, AssignOptions())
         run(job, Output(str(target), encoding_of(str(target))), "cpu")
         return read()

@@ -31,7 +31,7 @@ import torch
 from common import ceilings, ceilings_in_words, machine, table, timed, write_section
 from quality import mixture
 
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.nearest.best import Best
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.scorer import Scorer
@@ -156,7 +156,7 @@ def phases(path: str, n_clusters: int) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     started = time.perf_counter()
     trainer = Trainer(
-        open_rows(open_inputs([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
+        open_rows(open_data([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
     )
     assert len(trainer.sample)
     seconds["reading"] = time.perf_counter() - started

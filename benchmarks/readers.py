@@ -26,16 +26,16 @@ import pyarrow.parquet as pq
 import torch  # noqa: F401  # training and assigning have it at hand, to convert half floats
 
 from dinkcli.data.ahead import read_ahead
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 
 
 def dink(path: str) -> None:
-    for block in open_inputs([path]).blocks():
+    for block in open_data([path]).blocks():
         assert block.vectors.dtype == np.float32
 
 
 def ahead(path: str) -> None:
-    for block in read_ahead(open_inputs([path]).blocks()):
+    for block in read_ahead(open_data([path]).blocks()):
         assert block.vectors.dtype == np.float32
 
 

@@ -42,7 +42,7 @@ from common import ceilings, ceilings_in_words, machine, table, with_spread
 from costs import embeddings
 from quality import faiss_kmeans, judge, super_kmeans
 
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import full_pass
 from dinkcli.options import TrainOptions
@@ -114,7 +114,7 @@ PEERS: dict[str, Callable[[], Callable]] = {
 def dink(path: str, k: int, seed: int) -> Trail:
     """(seconds since the start, centres) after each reported step."""
     started = clock()
-    rows = open_rows(open_inputs([path]), "euclidean", resolve_device("cpu"))
+    rows = open_rows(open_data([path]), "euclidean", resolve_device("cpu"))
     trainer = Trainer(rows, TrainOptions(k, seed=seed))
     trail = []
     for step in trainer.steps():

@@ -15,11 +15,14 @@ from torch import Tensor
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.limited import labels_of_all
-from dinkcli.data.array import ArrayReader
-from dinkcli.data.base import ANY_COLUMNS, Columns
+from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_inputs
+<<<<<<< HEAD
+from dinkcli.data.inputs import open_data
 from dinkcli.data.offset import around
+=======
+from dinkcli.data.inputs import open_data
+>>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
 from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
@@ -45,7 +48,7 @@ from dinkcli.training.step import Step
 from dinkcli.training.trainer import Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
-Inputs: TypeAlias = "Path | Sequence[Path] | np.ndarray | Tensor | DataSet"
+Inputs: TypeAlias = "Path | Sequence[Path] | DataSet | Any"  # see data.inputs.open_data
 
 
 def train(
@@ -53,6 +56,7 @@ def train(
     n_clusters: int | Literal["auto", "clear"],
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
+    column: str | None = None,
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
@@ -68,11 +72,15 @@ def train(
     """Trains a model on files or on an array.
 
     Args:
-        inputs: path or paths of files that dink reads, or an (N, D) array or tensor.
+        inputs: path or paths of files that dink reads; or N rows in memory: an (N, D) array of
+            NumPy, masked or not, a tensor, a sparse matrix of SciPy, a list of lists, or a frame,
+            table or column of pandas, polars, pyarrow or what else gives itself to Arrow.
         n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100, or,
             with a warning, a workable one where none is clear; "clear" refuses in that case.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
+        column: of the vectors, or a pattern such as "dim_*" for one column per dimension, where
+            the inputs have columns and several could be meant.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         sample_weight: (N,), not negative.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
@@ -94,12 +102,12 @@ def train(
     """
     notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
-    data = open_data(inputs, bad_rows=bad_rows)
+    data = _opened(inputs, column, bad_rows, sample_weight)
     initial = _initial_centers(init, data.feature_names)
     options["init"] = str(init) if initial is None else GIVEN
     if not group.alone:
         _refuse_alone(data, n_clusters, options)
-    data = repeatable(_weighted(data, sample_weight))
+    data = repeatable(data)
     if isinstance(n_clusters, str):
         if initial is not None:
             raise UsageError(f"-k {n_clusters}: cannot start from given centres; give their number")
@@ -139,6 +147,7 @@ def assign(
     inputs: Inputs,
     *,
     soft: bool = False,
+    column: str | None = None,
     device: str = "auto",
     bad_rows: str = "stop",
     **options: Any,
@@ -147,8 +156,9 @@ def assign(
 
     Args:
         model: a model or the path of one.
-        inputs: path or paths of .npy and parquet files, or an (N, D) array or tensor.
+        inputs: as for ``train``.
         soft: give probabilities instead of labels.
+        column: of the vectors, where that of the training is not meant.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         bad_rows: "stop" raises at the first bad row (see ``train``), "skip" leaves such rows out
             of the result, "label" gives them the label -1.
@@ -160,7 +170,11 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
+<<<<<<< HEAD
     data = model.rows_of(open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows))
+=======
+    data = open_data(inputs, model.as_trained(Columns(column)), bad_rows)
+>>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     assigner = Assigner(model, resolve_device(device), chosen)
@@ -171,20 +185,10 @@ def assign(
     return np.concatenate(parts)
 
 
-def open_data(inputs: Inputs, columns: Columns = ANY_COLUMNS, bad_rows: str = "stop") -> DataSet:
-    """Paths or an array as a data set; one that is open already stays as it is."""
-    if isinstance(inputs, DataSet):
-        return inputs
-    if isinstance(inputs, Tensor):
-        inputs = inputs.detach().cpu().numpy()
-    if isinstance(inputs, np.ndarray):
-        return DataSet([ArrayReader(inputs)], columns, bad_rows)
-    if isinstance(inputs, (str, os.PathLike)):
-        inputs = [inputs]
-    return open_inputs([os.fspath(path) for path in inputs], columns, bad_rows)
-
-
-def _weighted(data: DataSet, sample_weight: np.ndarray | None) -> DataSet:
+def _opened(
+    inputs: Inputs, column: str | None, bad_rows: str, sample_weight: np.ndarray | None
+) -> DataSet:
+    data = open_data(inputs, Columns(column), bad_rows)
     return data if sample_weight is None else attached(data, sample_weight=sample_weight)
 
 
@@ -194,6 +198,7 @@ def sweep(
     *,
     metric: str = "euclidean",
     seed: int = 0,
+    column: str | None = None,
     device: str = "auto",
     sample_weight: np.ndarray | None = None,
     memory: int | None = None,
@@ -203,7 +208,7 @@ def sweep(
     """Tries many numbers of clusters and recommends one, if one is clear.
 
     Args:
-        inputs, sample_weight, memory, bad_rows: as for ``train``.
+        inputs, column, sample_weight, memory, bad_rows: as for ``train``.
         numbers: the K to try, or text: "5:100" (a few in equal ratios, then those around the
             best), "5:100:5" or "5,10,20". What would leave fewer than two rows for each cluster
             is left out.
@@ -220,7 +225,7 @@ def sweep(
             "--metric learned: a sweep compares numbers of clusters by euclidean or cosine; train "
             "with the number that it finds and --metric learned"
         )
-    data = _weighted(open_data(inputs, bad_rows=bad_rows), sample_weight)
+    data = _opened(inputs, column, bad_rows, sample_weight)
     rows = open_rows(data, metric, resolve_device(device), memory)
     tried, between = parse_numbers(text, rows.n_rows)
     return sweep_rows(rows, tried, between, seed, on_step)

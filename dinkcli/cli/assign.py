@@ -116,7 +116,7 @@ def assign(
         model = load_model(model_path, inputs, warns=not destination.silent)
         old = None if match_path is None else load(match_path)
         options.check_clusters(model.n_clusters)
-        data = destination.open_inputs(model, inputs, wanted, bad_rows)
+        data = destination.open_data(model, inputs, wanted, bad_rows)
         show_notes(data, quiet)
         job = assign_run.job_of(model, data, options, model_path, old, names, above)
         target, n_rows = destination.open(data)

@@ -79,7 +79,7 @@ def dedup(
         old = None
         if against is not None:
             wanted = columns_of(column, dim=dim)
-            old = run.open_inputs(model, against, wanted, bad_rows)
+            old = run.open_data(model, against, wanted, bad_rows)
 
         import numpy as np
 

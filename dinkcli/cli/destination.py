@@ -17,7 +17,7 @@ from dinkcli.cli.together import is_silent
 from dinkcli.data.atomic import atomic_path, check_target
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import OutputError, UsageError
 from dinkcli.models.model import Model
 
@@ -74,11 +74,14 @@ class Destination:
             if path is not None:
                 check_target(path)
 
-    def open_inputs(
-        self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str
-    ) -> DataSet:
+    def open_data(self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
         """Inputs that fit the model."""
-        data = model.rows_of(open_inputs(inputs, model.as_trained(wanted), bad_rows))
+<<<<<<< HEAD
+        data = model.rows_of(open_data(inputs, model.as_trained(wanted), bad_rows))
+=======
+        data = open_data(inputs, model.as_trained(wanted), bad_rows)
+        model.check_features(data.n_features, data.name)
+>>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
         if self.share is not None:
             self.share.check(data)
         return data

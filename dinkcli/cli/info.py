@@ -36,7 +36,7 @@ def info(
         dink info hf://datasets/NAME/embeddings.parquet
     """
     from dinkcli.data.base import Columns
-    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.inputs import open_data
     from dinkcli.data.memory import parse_size
     from dinkcli.insight.info import describe
     from dinkcli.models.file import is_model, load
@@ -45,7 +45,7 @@ def info(
         _show_model(load(inputs[0]), as_json)
         return
     limit = None if memory is None else parse_size(memory)
-    data = open_inputs(inputs, Columns(column, dim=dim, bits=bits))
+    data = open_data(inputs, Columns(column, dim=dim, bits=bits))
     show_notes(data, as_json)
     found = describe(data, limit)
     if as_json:

@@ -56,7 +56,7 @@ class JobDestination(Destination):
     ) -> tuple[Model, DataSet]:
         """The model, and inputs that fit it."""
         model = load_model(model_path, inputs, warns=not self.silent)
-        data = self.open_inputs(model, inputs, wanted, bad_rows)
+        data = self.open_data(model, inputs, wanted, bad_rows)
         for reader in data.readers:
             if is_stream(reader) and data.carried.names:
                 raise UsageError(

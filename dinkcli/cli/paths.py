@@ -114,14 +114,14 @@ def _is_model(path: str) -> bool:
 
 def _kind_of_data(path: str) -> str | None:
     """What a file holds, when it is data that dink reads and not a model."""
-    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.inputs import open_data
 
     if os.path.isdir(path):
         return "a folder"
     if not os.path.isfile(path):
         return None
     try:
-        reader = open_inputs([path]).readers[0]
+        reader = open_data([path]).readers[0]
     except DinkError:
         return None
     return None if reader.format == "safetensors" else f"{reader.format} data"
@@ -129,10 +129,10 @@ def _kind_of_data(path: str) -> str | None:
 
 def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
     """Inputs that can be read more than once; a stream is spooled."""
-    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.inputs import open_data
     from dinkcli.data.spool import repeatable
 
-    return repeatable(open_inputs(inputs, wanted, bad_rows))
+    return repeatable(open_data(inputs, wanted, bad_rows))
 
 
 def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:

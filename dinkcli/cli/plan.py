@@ -62,7 +62,7 @@ def plan(
     """
     begun = time.process_time(), time.monotonic()
     from dinkcli.data.base import Columns
-    from dinkcli.data.inputs import open_inputs
+    from dinkcli.data.inputs import open_data
     from dinkcli.data.memory import parse_size
     from dinkcli.options import TrainOptions
 
@@ -75,7 +75,7 @@ def plan(
         batch_size=batch_size,
     )
     limit = None if memory is None else parse_size(memory)
-    data = open_inputs(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
+    data = open_data(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
     show_notes(data, as_json)
 
     from dinkcli.planning import plan as core

@@ -133,7 +133,9 @@ def train(
         every = Interval.parse(checkpoint_every)
         limit = None if memory is None else parse_size(memory)
         named = output is not None
-        data = run.open_data(group, target, named, inputs, wanted, bad_rows, quiet, json_summary)
+        data = run.training_data(
+            group, target, named, inputs, wanted, bad_rows, quiet, json_summary
+        )
         old = run.fitting(match_path, data, checked, k)
 
         from dinkcli import api

@@ -21,7 +21,7 @@ from dinkcli.cli.together import leave, refuse_streams
 from dinkcli.data.atomic import check_target
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.models.file import load
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Number = int | Literal["auto", "clear"]
 
 
-def open_data(
+def training_data(
     group: Group,
     target: str,
     named: bool,
@@ -58,7 +58,7 @@ def open_data(
         check_target(target)
     if not group.alone:
         refuse_streams([*inputs, *(path for paths in wanted.files.values() for path in paths)])
-    data = open_inputs(inputs, wanted, bad_rows)
+    data = open_data(inputs, wanted, bad_rows)
     if group.rank == 0 and not named:
         keep_other_models(target, data, quiet or as_json)
     show_notes(data, quiet)

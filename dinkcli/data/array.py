@@ -1,34 +1,202 @@
-"""An array in memory behind the reader protocol, for the Python API."""
+"""What Python holds in memory behind the protocol of readers: arrays, tensors, frames, lists.
+
+No library of these is asked for: a frame comes through Arrow's capsules, a tensor by its methods.
+Shapes: N rows, B rows in a block, D features.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dinkcli.data.base import Block, Reader
-from dinkcli.errors import InputError
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.data.formats.table import Batches, TableReader, counted
+from dinkcli.errors import DinkError, InputError, UsageError
+
+_EXPECTED = (
+    "expected paths, or 2-D (rows, features) numbers: an array, a tensor, a sparse matrix, a list "
+    "of lists, or a frame or a table with a column of vectors or one column per dimension"
+)
+
+
+def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
+    """The reader of (N, D) numbers in memory.
+
+    Args:
+        values: an array of NumPy, masked or not (a masked element makes a bad row), or of what
+            gives one; a tensor of torch; a sparse matrix of SciPy; a list of N lists, arrays or
+            dictionaries; a frame, table, column or series that gives itself to Arrow.
+        columns: which to read of what has columns.
+
+    Raises:
+        InputError, UsageError: nothing of these, or not of N rows of numbers.
+    """
+    try:
+        if hasattr(values, "detach"):
+            values = _of_tensor(values)
+        if hasattr(values, "tocsr"):
+            return SparseReader(values.tocsr(), columns)
+        if isinstance(values, np.ndarray):
+            return ArrayReader(values, columns)
+        table = _as_table(values)
+        if table is not None:
+            return MemoryTable(table, columns)
+        if hasattr(values, "__array__") or hasattr(values, "__dlpack__"):
+            there = hasattr(values, "__array__")
+            return ArrayReader(np.asarray(values) if there else np.from_dlpack(values), columns)
+        if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+            return _of_sequence(values, columns)
+    except DinkError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError, BufferError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{_kind(values)}: cannot be read: {reason}; {_EXPECTED}") from error
+    raise UsageError(f"{_kind(values)}: {_EXPECTED}")
 
 
 class ArrayReader(Reader):
-    """An (N, D) array of numbers."""
+    """An (N, D) array of numbers; rows with a masked element are bad."""
 
     path = format = "array"
     is_seekable = True
 
-    def __init__(self, array: np.ndarray):
+    def __init__(self, array: np.ndarray, columns: Columns = ANY_COLUMNS):
+        columns.refuse(self.path, "an array has none")
+        if array.dtype.kind == "V" and "float" in array.dtype.name:  # bfloat16 and its like
+            array = array.astype(np.float32)
+        if array.dtype.kind == "b":
+            array = array.view(np.uint8)
+        if array.ndim == 3 and array.shape[1] == 1:
+            array = array[:, 0]
         if array.ndim != 2 or array.dtype.kind not in "fiu":
             raise InputError(
                 f"array of shape {array.shape} and dtype {array.dtype}, "
                 "expected 2-D (rows, features) of floats or integers"
             )
-        self._array = array
+        self._masked = None
+        if isinstance(array, np.ma.MaskedArray):
+            mask = np.ma.getmask(array)
+            self._masked = None if mask is np.ma.nomask else mask
+        self._array = np.asarray(array)
         self.n_rows, self.n_features = array.shape
-        self.dtype = array.dtype
+        self.dtype = self._array.dtype
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         for start in range(since // rows * rows, len(self._array[:until]), rows):
-            yield Block(start, self._array[start : start + rows])
+            vectors = self._array[start : start + rows]
+            if self._masked is None or not (masked := self._masked[start : start + rows]).any():
+                yield Block(start, vectors)
+                continue
+            bad = masked.any(1)
+            feature = int(masked[bad.argmax()].argmax())
+            vectors = np.where(bad[:, None], vectors.dtype.type(0), vectors)
+            yield Block(start, vectors, None, bad, f" is masked in feature {feature}")
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        return self._array[start:stop]
+        if self._masked is None or self.dtype.kind != "f":
+            return self._array[start:stop]
+        return np.where(self._masked[start:stop], np.nan, self._array[start:stop])
+
+
+class SparseReader(Reader):
+    """A sparse (N, D) matrix by rows, made dense a block at a time."""
+
+    path = format = "sparse matrix"
+
+    def __init__(self, matrix: Any, columns: Columns = ANY_COLUMNS):
+        columns.refuse(self.path, "a sparse matrix has none")
+        if len(matrix.shape) != 2 or matrix.dtype.kind not in "fiub":
+            raise InputError(
+                f"sparse matrix of shape {matrix.shape} and dtype {matrix.dtype}; {_EXPECTED}"
+            )
+        self._matrix = matrix
+        self.n_rows, self.n_features = matrix.shape
+        self.dtype = np.dtype(np.uint8) if matrix.dtype.kind == "b" else matrix.dtype
+
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        stop = self._matrix.shape[0] if until is None else min(until, self._matrix.shape[0])
+        for start in range(since // rows * rows, stop, rows):
+            yield Block(start, self._matrix[start : start + rows].toarray().astype(self.dtype))
+
+
+@dataclass
+class _Memory:
+    """Stands where readers of files have a source."""
+
+    name: str
+    path: str | None = None
+    n_bytes: int = 0
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+
+    def check_unchanged(self) -> None:
+        pass
+
+
+class MemoryTable(TableReader):
+    """A table of Arrow."""
+
+    format = "table"
+
+    def __init__(self, table: pa.Table, columns: Columns):
+        self._table = table
+        source: Any = _Memory("table")
+        super().__init__(source, table.schema, len(table), columns)
+
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
+        return counted(self._table.select(names).to_batches())
+
+
+def _of_tensor(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    if "strided" not in str(tensor.layout):
+        tensor = tensor.to_dense()
+    if "bfloat16" in str(tensor.dtype) or "float8" in str(tensor.dtype):
+        tensor = tensor.float()
+    array: np.ndarray = tensor.numpy()
+    return array
+
+
+def _as_table(values: Any) -> pa.Table | None:
+    """What gives itself to Arrow as a table, a column of its own as one of a table."""
+    if isinstance(values, (pa.Table, pa.RecordBatch)):
+        return pa.table(values)
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return pa.table({"vectors": values})
+    if hasattr(values, "__arrow_c_stream__"):
+        try:
+            return pa.table(values)
+        except (pa.ArrowException, TypeError, ValueError):
+            return pa.table({"vectors": pa.chunked_array(values)})
+    if hasattr(values, "__arrow_c_array__"):
+        array = pa.array(values)
+        is_struct = pa.types.is_struct(array.type)
+        return pa.Table.from_struct_array(array) if is_struct else pa.table({"vectors": array})
+    if hasattr(values, "to_numpy") and hasattr(values, "index"):  # of pandas before version 3
+        columns = values.to_frame("vectors") if not hasattr(values, "columns") else values
+        return pa.Table.from_pandas(columns)
+    return None
+
+
+def _of_sequence(values: Sequence[Any], columns: Columns) -> Reader:
+    first = next((each for each in values if each is not None), None)
+    if isinstance(first, Mapping):
+        return MemoryTable(pa.Table.from_pylist(list(values)), columns)
+    if hasattr(first, "detach"):
+        values = [each if each is None else _of_tensor(each) for each in values]
+    elif isinstance(first, np.ma.MaskedArray):
+        return ArrayReader(np.ma.stack(values), columns)
+    try:
+        return ArrayReader(np.asarray(values), columns)
+    except (ValueError, InputError):  # of several lengths, or with None
+        if columns.named:
+            raise
+    rows = [list(each) if isinstance(each, tuple) else each for each in values]
+    return MemoryTable(pa.table({"vectors": pa.array(rows)}), columns)
+
+
+def _kind(values: Any) -> str:
+    return f"input of type {type(values).__module__}.{type(values).__qualname__}"

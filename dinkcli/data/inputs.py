@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
@@ -14,18 +16,15 @@ from dinkcli.data.formats import npy
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 
-__all__ = ["DataSet", "open_inputs"]
-
 _MOST_NOTES = 5
 
 
-def open_inputs(
-    paths: Sequence[str], columns: Columns = ANY_COLUMNS, bad_rows: str = STOP
-) -> DataSet:
-    """Opens and validates every input before any row is read.
+def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP) -> DataSet:
+    """Opens and validates every input before any row is read; a data set stays as it is.
 
     Args:
-        paths: files, folders of them, patterns, URLs, or ``-`` for standard input.
+        inputs: a path or paths of files, folders of them, patterns, URLs, or ``-`` for standard
+            input; or what ``array.open_memory`` takes.
         columns: which to read from inputs that have columns.
         bad_rows: see ``DataSet``.
 
@@ -34,6 +33,25 @@ def open_inputs(
             dimensions.
         InputError: content of no known format, a damaged file, no rows.
     """
+    if isinstance(inputs, DataSet):
+        return inputs
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    if (
+        isinstance(inputs, Sequence)
+        and len(inputs)
+        and all(isinstance(each, (str, os.PathLike)) for each in inputs)
+    ):
+        groups = _open_paths([os.fspath(path) for path in inputs], columns)
+    else:
+        from dinkcli.data.array import open_memory
+
+        groups = [[open_memory(inputs, columns)]]
+    return _joined(groups, columns, bad_rows)
+
+
+def _open_paths(paths: Sequence[str], columns: Columns) -> list[list[Reader]]:
+    """The readers of each path."""
     if columns.files:
         from dinkcli.data.sidefiles import check_standard_input
 
@@ -49,6 +67,11 @@ def open_inputs(
                 # The columns of later inputs may stand in another order.
                 found = tuple(reader.feature_names)
                 names = replace(columns, features=found, features_of=reader.path)
+    return groups
+
+
+def _joined(groups: list[list[Reader]], columns: Columns, bad_rows: str) -> DataSet:
+    """The readers of all inputs as one data set."""
     opened = [reader for group in groups for reader in group]
     if columns.bits:
         opened = [BitsReader(reader, columns.dim) for reader in opened]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from dinkcli.data.base import is_wide
 from dinkcli.data.extras import require
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError, InputError, UsageError
 from dinkcli.models.file import check_map, is_model, load
@@ -58,7 +58,7 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
             "its cluster_centers_ by numpy.save"
         )
     else:
-        data = repeatable(open_inputs([path]))
+        data = repeatable(open_data([path]))
         wide = any(is_wide(reader.dtype) for reader in data.readers)
         kind = np.float64 if wide else np.float32
         return data.load_rows(np.empty((data.known_rows, data.n_features), kind))[0]

@@ -11,9 +11,9 @@ from conftest import loads_torch, nearest_float64
 from typer.testing import CliRunner
 
 import dinkcli
-from dinkcli.api import open_data
 from dinkcli.assigning.assigner import Assigner, two_nearest
 from dinkcli.cli import app
+from dinkcli.data.inputs import open_data
 from dinkcli.options import AssignOptions
 
 N, K, D = 1500, 24, 17

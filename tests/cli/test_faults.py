@@ -12,7 +12,7 @@ from conftest import environment, python
 import dinkcli
 from dinkcli.cli.console import error_boundary, printable, say
 from dinkcli.data.atomic import atomic_path
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, OutputError, UsageError
 
 
@@ -81,14 +81,14 @@ def test_a_read_only_folder(locked, not_root):
 
 def test_a_file_that_shrinks_or_goes_while_it_is_read(folder, blobs):
     np.save(folder / "big.npy", np.repeat(blobs[0], 10_000, 0))
-    data = open_inputs([str(folder / "big.npy")])
+    data = open_data([str(folder / "big.npy")])
     blocks = data.blocks()
     next(blocks)
     os.truncate(folder / "big.npy", 10_000_000)
     with pytest.raises(InputError, match=r"big\.npy: .*(shorter|truncated|changed)"):
         list(blocks)
     np.save(folder / "big.npy", np.repeat(blobs[0], 10_000, 0))
-    data = open_inputs([str(folder / "big.npy")])
+    data = open_data([str(folder / "big.npy")])
     os.remove(folder / "big.npy")
     with pytest.raises((InputError, UsageError, FileNotFoundError), match=r"big\.npy"):
         list(data.blocks())

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError
 
@@ -95,7 +95,7 @@ def test_mutated_files(name, data):
         path = Path(folder, name)
         path.write_bytes(mutated)
         try:
-            found = repeatable(open_inputs([str(path)]))
+            found = repeatable(open_data([str(path)]))
             rows = np.concatenate([block.vectors for block in found.blocks(7)])
         except DinkError as error:
             assert name in str(error)
@@ -112,5 +112,5 @@ def test_the_files_are_valid():
             path = Path(folder, name)
             path.write_bytes(valid(name))
             np.testing.assert_allclose(
-                repeatable(open_inputs([str(path)])).load(), VECTORS, rtol=1e-6
+                repeatable(open_data([str(path)])).load(), VECTORS, rtol=1e-6
             )

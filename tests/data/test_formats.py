@@ -23,7 +23,7 @@ from safetensors.torch import save_file as save_torch
 
 import dinkcli
 from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.spool import repeatable, seekable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.info import describe
@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(*paths, rows=77, **columns):
-    data = repeatable(open_inputs([str(path) for path in paths], Columns(**columns)))
+    data = repeatable(open_data([str(path) for path in paths], Columns(**columns)))
     assert data.n_rows == sum(len(block) for block in data.blocks(rows))
     return np.concatenate([block.vectors for block in data.blocks(rows)])
 
@@ -132,14 +132,14 @@ def test_narrow_types_stay_narrow(vectors):
     vecs("x.ivecs", np.arange(N * DIM, dtype="<i4").reshape(N, DIM))
     pl.DataFrame({"e": half}).write_parquet("half.parquet")
     for path in ("half.safetensors", "half.parquet"):
-        data = open_inputs([path])
+        data = open_data([path])
         assert data.dtype == np.float16
         loaded, _ = data.load_rows(np.empty((data.known_rows, data.n_features), data.dtype))
         assert loaded.dtype == np.float16
         np.testing.assert_array_equal(loaded, half)
     brain = torch.from_numpy(vectors).bfloat16().float().numpy()
     np.testing.assert_array_equal(read("brain.safetensors"), brain)
-    assert open_inputs(["x.bvecs"]).dtype == np.uint8
+    assert open_data(["x.bvecs"]).dtype == np.uint8
     for path in ("x.bvecs", "x.ivecs"):
         expected = np.arange(N * DIM).reshape(N, DIM) % (256 if path == "x.bvecs" else 10**9)
         np.testing.assert_array_equal(read(path), expected)
@@ -176,7 +176,7 @@ def test_bytes(vectors, type_):
     blobs = pa.array([row.tobytes() for row in vectors], type_)
     pq.write_table(pa.table({"b": blobs}), "x.parquet", row_group_size=70)
     np.testing.assert_array_equal(read("x.parquet", dim=DIM), vectors)
-    half = open_inputs(["x.parquet"], Columns(dim=2 * DIM))
+    half = open_data(["x.parquet"], Columns(dim=2 * DIM))
     assert (half.dtype, half.n_features) == (np.float16, 2 * DIM)
     schema = pa.schema([pa.field("b", type_, metadata={"dim": str(DIM)})])
     pq.write_table(pa.Table.from_arrays([blobs], schema=schema), "y.parquet")
@@ -195,7 +195,7 @@ def test_dimensions_of_a_text_may_begin_as_integers(vectors):
 
 def test_hive_partitions_and_patterns(vectors):
     WRITERS["hive"]("hive", vectors)
-    data = open_inputs(["hive"], Columns(id="part"))
+    data = open_data(["hive"], Columns(id="part"))
     found = [part for block in data.blocks(50) for part in block.carried["part"].to_pylist()]
     assert found == ["a"] * 100 + ["b"] * 200
     np.testing.assert_array_equal(read("hive/part=b/*.parquet"), vectors[100:])
@@ -229,7 +229,7 @@ def test_members_of_archives(vectors):
 def test_copies_for_random_access(vectors):
     save_file({"e": vectors}, "x.safetensors")
     WRITERS["array.parquet"]("x.parquet", vectors)
-    data = open_inputs(["x.safetensors", "x.parquet"])
+    data = open_data(["x.safetensors", "x.parquet"])
     found = seekable(data)
     assert found.readers[0] is data.readers[0]
     np.testing.assert_array_equal(found.readers[1].rows(7, 19), vectors[7:19])
@@ -238,7 +238,7 @@ def test_copies_for_random_access(vectors):
 def test_files_without_rows_are_left_out_with_a_note(vectors):
     pq.write_table(pa.table({"e": pa.array([], pa.list_(pa.float32()))}), "empty.parquet")
     pq.write_table(pa.table({"e": list(vectors)}), "x.parquet")
-    data = open_inputs(["empty.parquet", "x.parquet"])
+    data = open_data(["empty.parquet", "x.parquet"])
     assert data.notes == ["without rows, left out: empty.parquet"]
     assert data.n_rows == N
     with pytest.raises(InputError, match=r"empty\.parquet: 0 rows"):
@@ -261,7 +261,7 @@ def test_bad_rows_are_counted_and_marked(vectors, value):
     with pytest.raises(InputError, match=r"row 3: column 'e' is null.*4 bad rows .*--bad-rows"):
         read("x.parquet")
     for how in ("skip", "label"):
-        data = open_inputs(["x.parquet"], bad_rows=how)
+        data = open_data(["x.parquet"], bad_rows=how)
         for rows_per_block in (7, 1000):
             blocks = list(data.blocks(rows_per_block))
             none = [np.zeros(len(b), bool) if b.bad is None else b.bad for b in blocks]
@@ -272,7 +272,7 @@ def test_bad_rows_are_counted_and_marked(vectors, value):
         np.testing.assert_array_equal(kept, vectors[~bad])
         np.testing.assert_array_equal(numbers, np.flatnonzero(~bad))
     with pytest.raises(UsageError, match="--bad-rows drop: expected stop, skip, label"):
-        open_inputs(["x.parquet"], bad_rows="drop")
+        open_data(["x.parquet"], bad_rows="drop")
 
 
 def test_bad_rows_in_training_and_assigning(vectors):
@@ -302,7 +302,7 @@ def test_files_that_change_are_noticed(vectors):
     np.save("x.npy", vectors)
     pq.write_table(pa.table({"e": list(vectors)}), "x.parquet", row_group_size=50)
     for path in ("x.npy", "x.parquet"):
-        data = open_inputs([path])
+        data = open_data([path])
         blocks = data.blocks(20)
         next(blocks)
         with open(path, "r+b") as file:
@@ -351,13 +351,13 @@ def test_info(vectors, dink):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rows, _ = bad_rows(unit)
     pq.write_table(pa.table({"id": range(N), "e": rows}), "x.parquet")
-    found = describe(open_inputs(["x.parquet"]), memory=100)
+    found = describe(open_data(["x.parquet"]), memory=100)
     assert (found.n_rows, found.n_features, found.dtype) == (N, DIM, "float64")
     assert (found.n_bad, found.n_zero, found.unit, found.held) == (4, 0, True, False)
     assert found.first_bad == "row 3: column 'e' is null, expected a vector"
     assert found.columns == {"id": "int64", "e": "list<element: double>"}
     np.save("y.npy", vectors)
-    found = describe(open_inputs(["y.npy"]))
+    found = describe(open_data(["y.npy"]))
     norms = np.linalg.norm(vectors.astype(float), axis=1)
     np.testing.assert_allclose(found.norms, [norms.min(), norms.mean(), norms.max()])
     assert not found.unit

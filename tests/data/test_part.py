@@ -11,7 +11,7 @@ import torch
 from dinkcli.data.base import Columns
 from dinkcli.data.formats.parquet import ParquetReader
 from dinkcli.data.formats.raw import RawReader
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.shuffle import shuffled_windows
 from dinkcli.data.spool import repeatable, seekable
 from dinkcli.errors import InputError
@@ -58,7 +58,7 @@ def write(folder, kind, rows):
 def opened(folder, kind, rows, **options):
     has_ids = kind.startswith(("parquet", "arrow"))
     columns = Columns(id="id" if has_ids else None)
-    return open_inputs([str(path) for path in write(folder, kind, rows)], columns, **options)
+    return open_data([str(path) for path in write(folder, kind, rows)], columns, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,7 +161,7 @@ def test_the_message_counts_in_the_file_and_to_the_end_of_the_part(tmp_path, row
         1, "v", pa.array([[1.0, 2.0], None, [1.0, 2.0], None, [3.0, 4.0]] * 200)
     )
     pq.write_table(one, tmp_path / "nulls.parquet")
-    nulls = open_inputs([str(tmp_path / "nulls.parquet")])
+    nulls = open_data([str(tmp_path / "nulls.parquet")])
     with pytest.raises(InputError, match=r"row 3 .*1 such row"):
         list(nulls.part(2, 5).blocks(64))
 
@@ -196,7 +196,7 @@ def test_only_what_is_needed_is_read(tmp_path, rows, monkeypatch):
 
 def test_texts_have_no_parts_until_they_are_copied(tmp_path, rows):
     np.savetxt(tmp_path / "x.csv", rows, delimiter=",", fmt="%.9g")
-    data = open_inputs([str(tmp_path / "x.csv")])
+    data = open_data([str(tmp_path / "x.csv")])
     with pytest.raises(ValueError, match="not known"):
         data.part(0, 10)
     np.testing.assert_array_equal(repeatable(data).part(10, 30).load(), rows[10:30])

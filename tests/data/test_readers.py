@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, UsageError
 
 DIM = 6
@@ -31,7 +31,7 @@ def write_table(path, columns, **options):
 def test_npy_of_every_dtype_and_order(tmp_path, vectors, dtype, order):
     array = np.asarray((vectors * 10 + 100).astype(dtype), order=order)
     np.save(tmp_path / "x.npy", array)
-    data = open_inputs([str(tmp_path / "x.npy")])
+    data = open_data([str(tmp_path / "x.npy")])
     assert (data.n_rows, data.n_features) == (50, DIM)
     np.testing.assert_array_equal(data.load(), array.astype(np.float32))
     parts = [block.vectors for block in data.blocks(rows=7)]
@@ -42,7 +42,7 @@ def test_npy_of_every_dtype_and_order(tmp_path, vectors, dtype, order):
 def test_npy_of_every_version(tmp_path, vectors, version):
     with open(tmp_path / "x.npy", "wb") as file:
         np.lib.format.write_array(file, vectors, version=version)
-    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.npy")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load(), vectors)
 
 
 LIST_TYPES = {
@@ -65,7 +65,7 @@ def test_parquet_list_columns(tmp_path, vectors, name, row_group_size):
     # Sliced arrays have offsets that a reader must not ignore.
     column = pa.concat_arrays([column.slice(40), column])[10:]
     write_table(tmp_path / "x.parquet", {"e": column}, row_group_size=row_group_size)
-    data = open_inputs([str(tmp_path / "x.parquet")])
+    data = open_data([str(tmp_path / "x.parquet")])
     assert data.column == "e"
     np.testing.assert_array_equal(data.load(), vectors.astype(np.float32))
     parts = [block.vectors for block in data.blocks(rows=9)]
@@ -78,7 +78,7 @@ def test_parquet_written_by_pandas(tmp_path, vectors):
     frame["e"] = [row.tolist() for row in vectors]
     frame.to_parquet(tmp_path / "lists.parquet")
     for name in ("arrays", "lists"):
-        data = open_inputs([str(tmp_path / f"{name}.parquet")])
+        data = open_data([str(tmp_path / f"{name}.parquet")])
         np.testing.assert_array_equal(data.load(), vectors)
 
 
@@ -86,13 +86,13 @@ def test_parquet_written_by_duckdb(tmp_path, vectors):
     frame = pd.DataFrame({"e": list(vectors)})  # noqa: F841  (DuckDB finds it by name)
     path = tmp_path / "x.parquet"
     duckdb.sql(f"copy (select e::float[{DIM}] as e from frame) to '{path}'")
-    np.testing.assert_array_equal(open_inputs([str(path)]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(path)]).load(), vectors)
 
 
 def test_parquet_of_fixed_shape_tensors(tmp_path, vectors):
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
     write_table(tmp_path / "x.parquet", {"e": tensors})
-    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.parquet")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), vectors)
 
 
 def test_one_column_per_dimension_in_natural_order(tmp_path):
@@ -100,23 +100,21 @@ def test_one_column_per_dimension_in_natural_order(tmp_path):
     order = sorted(range(12), key=str)  # as a naive sort would have them: 0, 1, 10, 11, 2, ...
     columns = {f"dim_{j}": wide[:, j] for j in order}
     write_table(tmp_path / "x.parquet", {"id": np.arange(20), "score": wide[:, 0], **columns})
-    data = open_inputs([str(tmp_path / "x.parquet")])
+    data = open_data([str(tmp_path / "x.parquet")])
     np.testing.assert_array_equal(data.load(), wide)
-    chosen = open_inputs([str(tmp_path / "x.parquet")], Columns("dim_1*"))
+    chosen = open_data([str(tmp_path / "x.parquet")], Columns("dim_1*"))
     np.testing.assert_array_equal(chosen.load(), wide[:, [1, 10, 11]])
 
 
 def test_unnumbered_float_columns_are_taken_in_file_order(tmp_path):
     write_table(tmp_path / "x.parquet", {"y": [1.0, 2.0], "x": [3.0, 4.0], "id": [7, 8]})
-    np.testing.assert_array_equal(
-        open_inputs([str(tmp_path / "x.parquet")]).load(), [[1, 3], [2, 4]]
-    )
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), [[1, 3], [2, 4]])
 
 
 def test_id_column_is_carried_and_not_clustered(tmp_path, vectors):
     names = [f"n{i}" for i in range(50)]
     write_table(tmp_path / "x.parquet", {"key": names, "e": list(vectors)})
-    data = open_inputs([str(tmp_path / "x.parquet")], Columns(id="key"))
+    data = open_data([str(tmp_path / "x.parquet")], Columns(id="key"))
     found = [key for block in data.blocks(rows=8) for key in block.carried["key"].to_pylist()]
     assert found == names
 
@@ -126,7 +124,7 @@ def test_several_files_and_folders_are_one_data_set(tmp_path, vectors):
     write_table(tmp_path / "a.parquet", {"e": list(vectors[:20])})
     (tmp_path / "notes.txt").write_text("not data")
     for paths in ([tmp_path], [tmp_path / "a.parquet", tmp_path / "b.npy"]):
-        data = open_inputs([str(path) for path in paths])
+        data = open_data([str(path) for path in paths])
         np.testing.assert_array_equal(data.load(), vectors)
         assert [block.start for block in data.blocks(rows=15)] == [0, 15, 20, 35]
 
@@ -134,18 +132,18 @@ def test_several_files_and_folders_are_one_data_set(tmp_path, vectors):
 def test_format_is_found_by_content(tmp_path, vectors):
     np.save(tmp_path / "x.npy", vectors)
     (tmp_path / "x.npy").rename(tmp_path / "x.parquet")
-    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.parquet")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), vectors)
 
 
 def refuse(error, message, paths, **columns):
     with pytest.raises(error, match=message):
-        list(open_inputs([str(path) for path in paths], Columns(**columns)).blocks())
+        list(open_data([str(path) for path in paths], Columns(**columns)).blocks())
 
 
 def test_a_block_that_is_kept_stays_what_it_was(tmp_path):
     rows = np.arange(1_500_001, dtype=np.float32).reshape(-1, 1) + np.array([0, 0.5], np.float32)
     np.save(tmp_path / "x.npy", rows)
-    data = open_inputs([str(tmp_path / "x.npy")])
+    data = open_data([str(tmp_path / "x.npy")])
     blocks = list(data.blocks(400_001))
     assert [block.start for block in blocks] == [0, 400_001, 800_002, 1_200_003]
     np.testing.assert_array_equal(np.concatenate([b.vectors for b in blocks]), rows)
@@ -168,7 +166,7 @@ def test_every_float16_is_read_exactly(tmp_path):
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = np.tile(every[np.isfinite(every)], 5).reshape(-1, 4)
     np.save(tmp_path / "x.npy", finite)
-    read = open_inputs([str(tmp_path / "x.npy")]).load()
+    read = open_data([str(tmp_path / "x.npy")]).load()
     expected = finite.astype(np.float32)
     np.testing.assert_array_equal(read.view(np.uint32), expected.view(np.uint32))
     for bits in every[~np.isfinite(every)].view(np.uint16)[::97]:
@@ -222,13 +220,13 @@ def test_values_beyond_float32_are_refused_and_large_sums_are_not(tmp_path):
     refuse(InputError, r"row 1 holds 1e\+300 in feature 0.*finite in float32", [tmp_path / "x.npy"])
     fine = np.full((4, 3), 3e38, np.float32)
     np.save(tmp_path / "x.npy", fine)
-    data = open_inputs([str(tmp_path / "x.npy")])
+    data = open_data([str(tmp_path / "x.npy")])
     np.testing.assert_array_equal(data.load_rows(nonzero=True)[0], fine)  # directions are
     with pytest.raises(InputError, match=r"row 0 holds 3e\+38 in feature 0; squared distances"):
         data.load()
     large = np.full((1 << 12, 3), 1e17, np.float32)  # the sum of all squares overflows
     np.save(tmp_path / "x.npy", large)
-    np.testing.assert_array_equal(open_inputs([str(tmp_path / "x.npy")]).load(), large)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load(), large)
 
 
 def test_bad_parquet_rows_are_named(tmp_path, vectors):
@@ -255,8 +253,8 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     path = tmp_path / "x.parquet"
     write_table(path, {"image": list(vectors), "text": list(vectors)})
     refuse(UsageError, "2 columns .*'image', 'text'; choose one with --column image", [path])
-    np.testing.assert_array_equal(open_inputs([str(path)], Columns("text")).load(), vectors)
-    np.testing.assert_array_equal(open_inputs([str(path)], Columns(usual="text")).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(path)], Columns("text")).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(path)], Columns(usual="text")).load(), vectors)
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
     refuse(UsageError, "--ids key: no such file", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})

@@ -14,7 +14,7 @@ import pytest
 
 import dinkcli
 from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import ExtraError, InputError, UsageError
 
 
@@ -78,7 +78,7 @@ def web(tmp_path, vectors):
 @pytest.mark.parametrize("name", ["x.npy", "x.parquet", "x.csv"])
 def test_http(web, vectors, name):
     Ranges.sent = 0
-    data = open_inputs([f"{web}/{name}"])
+    data = open_data([f"{web}/{name}"])
     found = np.concatenate([block.vectors for block in data.blocks(90)])
     np.testing.assert_allclose(found, vectors, rtol=1e-6)
     if name == "x.parquet":
@@ -91,12 +91,12 @@ def test_http(web, vectors, name):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_http_errors(web, monkeypatch):
     with pytest.raises(UsageError, match=r"none\.npy: no such file or folder"):
-        open_inputs([f"{web}/none.npy"])
+        open_data([f"{web}/none.npy"])
     with pytest.raises(InputError, match="cannot be reached: Protocol not known: gopher"):
-        open_inputs(["gopher://x/y.npy"])
+        open_data(["gopher://x/y.npy"])
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(ExtraError, match=r"needs the package fsspec: pip install .fsspec"):
-        open_inputs([f"{web}/x.npy"])
+        open_data([f"{web}/x.npy"])
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,13 @@ def bucket(vectors):
 
 @pytest.mark.slow
 def test_s3(bucket, vectors):
-    np.testing.assert_array_equal(open_inputs([bucket("x.npy")]).load(), vectors)
-    data = open_inputs([bucket("hive")], Columns(id="part"))
+    np.testing.assert_array_equal(open_data([bucket("x.npy")]).load(), vectors)
+    data = open_data([bucket("hive")], Columns(id="part"))
     np.testing.assert_array_equal(data.load(), vectors)
     parts = [part for block in data.blocks(70) for part in block.carried["part"].to_pylist()]
     assert parts == ["a"] * 200 + ["b"] * 300
     np.testing.assert_array_equal(
-        open_inputs([bucket("hive/part=b/*.parquet")]).load(), vectors[200:]
+        open_data([bucket("hive/part=b/*.parquet")]).load(), vectors[200:]
     )
     with pytest.raises(UsageError, match=r"none\.npy.*: no such file or folder"):
-        open_inputs([bucket("none.npy")])
+        open_data([bucket("none.npy")])

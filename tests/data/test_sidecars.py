@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import dinkcli
-from dinkcli.api import open_data
 from dinkcli.cli import app
+from dinkcli.data.inputs import open_data
 from dinkcli.data.sidefiles import attached, columns_of
 from dinkcli.errors import InputError
 

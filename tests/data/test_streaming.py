@@ -10,7 +10,7 @@ from conftest import inertia_float64
 import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.memory import default_memory, parse_size
 from dinkcli.data.shuffle import shuffled_windows
 from dinkcli.data.sidefiles import attached
@@ -40,7 +40,7 @@ def test_every_row_once_an_epoch(tmp_path, dtype, batch, in_memory):
     rows = numbered(n_rows, 64, dtype)
     np.save(tmp_path / "a.npy", rows[: n_rows // 3])
     pq.write_table(pa.table({"e": list(rows[n_rows // 3 :])}), tmp_path / "b.parquet")
-    data = open_inputs([str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")])
+    data = open_data([str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")])
     weights = np.arange(1, n_rows + 1, dtype=np.float32)
     data = attached(data, sample_weight=weights)
     source = open_rows(data, "euclidean", CPU, 1 << 30 if in_memory else n_rows * 100)
@@ -75,7 +75,7 @@ def test_bad_rows_are_in_no_batch_and_no_sample(tmp_path):
     bad = np.arange(0, 5000, 7)
     rows[bad, 3] = np.nan
     np.save(tmp_path / "x.npy", rows)
-    data = open_inputs([str(tmp_path / "x.npy")], bad_rows="skip")
+    data = open_data([str(tmp_path / "x.npy")], bad_rows="skip")
     for memory in (1000, 1 << 30):
         source = open_rows(data, "euclidean", CPU, memory=memory)
         sample = source.sample(5000, torch.Generator().manual_seed(0)).z
@@ -112,7 +112,7 @@ def test_batches_of_a_sorted_file_come_from_everywhere(tmp_path):
     """The spread of the means of batches is about that of independent draws."""
     rows, _ = clustered()
     np.save(tmp_path / "x.npy", rows)
-    source = open_rows(open_inputs([str(tmp_path / "x.npy")]), "euclidean", CPU, memory=800_000)
+    source = open_rows(open_data([str(tmp_path / "x.npy")]), "euclidean", CPU, memory=800_000)
     batches = [z for z, _ in source.batches(100, 0, 0)]
     spread = torch.stack([z.mean(0) for z in batches]).var(0).sum()
     independent = rows.var(0).sum() / 100

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import dinkcli
 from dinkcli.cli import app
 from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError
 
 N, DIM = 60, 4
@@ -63,7 +63,7 @@ def test_views(name, null):
     }.get(name, LISTS)
     cells = [None if i == null else cell for i, cell in enumerate(cells)]
     arrow(pa.array(cells, VIEWS[name]))
-    data = open_inputs(["x.arrow"], Columns(dim=DIM), bad_rows="skip")
+    data = open_data(["x.arrow"], Columns(dim=DIM), bad_rows="skip")
     loaded, good = data.load_rows()
     expected = np.arange(N) if null is None else np.delete(np.arange(N), null)
     np.testing.assert_array_equal(loaded, VECTORS[expected].astype(np.float32))
@@ -77,7 +77,7 @@ def test_views(name, null):
 def test_decimals(scale, type_):
     ids = pa.array([decimal.Decimal(10**30 + i) for i in range(N)], pa.decimal128(38, 0))
     pq.write_table(pa.table({"id": ids, **decimals(scale, type_)}), "x.parquet")
-    data = open_inputs(["x.parquet"], Columns(id="id"))
+    data = open_data(["x.parquet"], Columns(id="id"))
     np.testing.assert_allclose(data.load(), VECTORS.round(scale), rtol=1e-6, atol=1e-6)
     (block,) = data.blocks()
     assert block.carried["id"].to_pylist() == ids.to_pylist()
@@ -89,7 +89,7 @@ def test_run_ends_and_views_travel():
     table = pa.table({"run": runs, "view": views, "e": LISTS})
     with pa.ipc.new_file("x.arrow", table.schema) as writer:
         writer.write_table(table, max_chunksize=17)
-    data = open_inputs(["x.arrow"], Columns(id="run", others=("view",)))
+    data = open_data(["x.arrow"], Columns(id="run", others=("view",)))
     blocks = list(data.blocks(7))
     seen = [name for block in blocks for name in block.carried["run"].to_pylist()]
     assert seen == ["a"] * 30 + [None] * 30
@@ -101,8 +101,8 @@ def test_booleans():
     np.save("x.npy", flags)
     np.savez("x.npz", flags=flags, other=np.arange(3))
     for name in ("x.npy", "x.npz"):
-        np.testing.assert_array_equal(open_inputs([name]).load(), flags)
-    assert open_inputs(["x.npy"]).dtype == np.uint8
+        np.testing.assert_array_equal(open_data([name]).load(), flags)
+    assert open_data(["x.npy"]).dtype == np.uint8
 
 
 INDEXES = {
@@ -127,9 +127,9 @@ def test_an_index_of_pandas_is_no_feature(name, format):
     else:
         pq.write_table(table, "x.parquet")
     path = "x.arrow" if format == "arrow" else "x.parquet"
-    np.testing.assert_array_equal(open_inputs([path]).load(), VECTORS.astype(np.float32))
+    np.testing.assert_array_equal(open_data([path]).load(), VECTORS.astype(np.float32))
     for index in set(table.schema.names) - set("abcd"):
-        assert open_inputs([path], Columns(vectors=index)).n_features == 1
+        assert open_data([path], Columns(vectors=index)).n_features == 1
 
 
 def hive(name, values):
@@ -144,7 +144,7 @@ def test_values_of_hive_folders(invoke):
     hive("lang", values)
     seen = [
         name
-        for block in open_inputs(["hive"], Columns(id="lang")).blocks()
+        for block in open_data(["hive"], Columns(id="lang")).blocks()
         for name in block.carried["lang"].to_pylist()
     ]
     # In the order of the names of the folders.
@@ -170,7 +170,7 @@ def test_bytes_after_an_array_are_not_left_out(invoke):
         with pytest.raises(
             InputError, match=rf"{name}.*: 1088 bytes come after the array of shape"
         ):
-            open_inputs([name])
+            open_data([name])
     np.save("x.npy", VECTORS)
     dinkcli.train(VECTORS, 2, device="cpu").save("m")
     piped = CliRunner().invoke(

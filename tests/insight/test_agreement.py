@@ -9,8 +9,7 @@ import pytest
 from sklearn import metrics
 
 import dinkcli
-from dinkcli.api import open_data
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.data.sidefiles import columns_of
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Contingency, agreement
@@ -143,7 +142,7 @@ def test_one_and_empty_clusters(blobs):
 
 def labelled(path):
     """z.npy beside the file of its labels."""
-    return open_inputs([str(path.parent / "z.npy")], columns_of(labels=str(path)))
+    return open_data([str(path.parent / "z.npy")], columns_of(labels=str(path)))
 
 
 def test_labels_of_every_kind(tmp_path, blobs):

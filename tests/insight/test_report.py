@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 import dinkcli
 from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.insight.names import distinctive_terms, words
 from dinkcli.insight.report import gather, page
 
@@ -52,7 +52,7 @@ def hostile(tmp_path_factory):
     ids = [HOSTILE[i % len(HOSTILE)] + str(i) for i in range(300)]
     pq.write_table(pa.table({"id": ids, "text": texts, "v": vectors}), folder / "x.parquet")
     model = dinkcli.train(folder / "x.parquet", 3, device="cpu")
-    data = open_inputs([str(folder / "x.parquet")], Columns(id="id", text="text"))
+    data = open_data([str(folder / "x.parquet")], Columns(id="id", text="text"))
     material = gather(model, data)
     html = page(model, material, "A & B </title><script>window.pwned = 1</script>")
     (folder / "x.html").write_text(html, encoding="utf-8")
@@ -64,7 +64,7 @@ def stdlib_page(tmp_path_factory):
     """The page of the sample data and what it shows."""
     folder = tmp_path_factory.mktemp("stdlib")
     model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
-    data = open_inputs([str(SAMPLES / "stdlib.parquet")], Columns(id="id"))
+    data = open_data([str(SAMPLES / "stdlib.parquet")], Columns(id="id"))
     material = gather(model, data)
     (folder / "x.html").write_text(page(model, material), encoding="utf-8")
     return folder / "x.html", material
@@ -407,7 +407,7 @@ def test_the_map_is_the_principal_plane(blobs):
 
     z, _ = blobs
     model = dinkcli.train(z, 3, device="cpu")
-    from dinkcli.api import open_data
+    from dinkcli.data.inputs import open_data
 
     material = gather(model, open_data(z), projection="pca")
     pca = PCA(2).fit(z.astype(np.float64))
@@ -423,7 +423,7 @@ def test_the_map_is_the_principal_plane(blobs):
 @pytest.mark.parametrize("features", [1, 2])
 @pytest.mark.parametrize("k", [1, 2])
 def test_little_data_make_a_page(features, k):
-    from dinkcli.api import open_data
+    from dinkcli.data.inputs import open_data
 
     z = np.arange(4 * features, dtype=np.float32).reshape(4, features)
     model = dinkcli.train(z, k, device="cpu")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import dinkcli
-from dinkcli.api import open_data
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.ranges import parse_numbers
 from dinkcli.insight.recommend import Candidate, recommend

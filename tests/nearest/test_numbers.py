@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, RunError, UsageError
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.limits import normalize_
@@ -169,7 +169,7 @@ def test_more_numbers_than_an_int32_can_count(tmp_path):
     array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.int8, (n, d))
     array[-1, -1] = 100
     del array
-    last = open_inputs([str(tmp_path / "x.npy")]).readers[0].rows(n - 1, n)
+    last = open_data([str(tmp_path / "x.npy")]).readers[0].rows(n - 1, n)
     assert last.shape == (1, d)
     assert (np.flatnonzero(last) == [d - 1]).all()
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dinkcli
-from dinkcli.data.inputs import open_inputs
+from dinkcli.data.inputs import open_data
 from dinkcli.options import TrainOptions
 from dinkcli.planning.plan import plan, size_option
 from dinkcli.planning.work import Range, Work
@@ -70,7 +70,7 @@ def test_json(invoke, data):
     [(8, {}), (3, {"n_init": 2}), (100, {"refine": False}), (20, {"batch_size": 300, "epochs": 1})],
 )
 def test_counts_are_those_of_training(data, k, options):
-    found = open_inputs([str(data / "x.npy")])
+    found = open_data([str(data / "x.npy")])
     work = Work.of(found, TrainOptions(k, **options), 1 << 30)
     history = dinkcli.train(found, k, device="cpu", **options).training["history"]
     by_phase = {phase: [s for s in history if s["phase"] == phase] for phase in ("anneal", "pass")}
@@ -91,7 +91,7 @@ def test_breaths_are_counted_from_the_schedule(data):
     """None when a pass is dear, else at least ``patience`` for each number of moves."""
     from dinkcli.training.schedule import effort
 
-    found = open_inputs([str(data / "x.npy")])
+    found = open_data([str(data / "x.npy")])
     how = effort(4000, 100, 16)
     moves, least = how.moves, 0
     while moves:
@@ -118,7 +118,7 @@ def test_rows_that_do_not_fit_are_read_again_and_again(invoke, data):
 
 
 def test_says_what_to_do_when_memory_does_not_suffice(data):
-    found = open_inputs([str(data / "x.npy")])
+    found = open_data([str(data / "x.npy")])
     options = TrainOptions(8)
     (warning,) = plan(found, options, device="cpu", machine=10**6).warnings
     assert "a process needs about" in warning and "the machine has 1 MB" in warning
@@ -129,7 +129,7 @@ def test_says_what_to_do_when_memory_does_not_suffice(data):
 
 def test_processes_share_rows_and_exchange_sums(data):
     """Sums of K x D that all processes add up, by hand from the schedule."""
-    found = open_inputs([str(data / "x.npy")])
+    found = open_data([str(data / "x.npy")])
     options = TrainOptions(8, refine=False, epochs=2, n_init=1)
     shared = plan(found, options, device="cpu", memory=1 << 30, processes=4)
     centers = 4 * 8 * 16
