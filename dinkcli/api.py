@@ -17,12 +17,8 @@ from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.limited import labels_of_all
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-<<<<<<< HEAD
 from dinkcli.data.inputs import open_data
 from dinkcli.data.offset import around
-=======
-from dinkcli.data.inputs import open_data
->>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
 from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
@@ -170,11 +166,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-<<<<<<< HEAD
-    data = model.rows_of(open_data(inputs, model.as_trained(ANY_COLUMNS), bad_rows))
-=======
-    data = open_data(inputs, model.as_trained(Columns(column)), bad_rows)
->>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
+    data = model.rows_of(open_data(inputs, model.as_trained(Columns(column)), bad_rows))
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     assigner = Assigner(model, resolve_device(device), chosen)

@@ -76,12 +76,7 @@ class Destination:
 
     def open_data(self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
         """Inputs that fit the model."""
-<<<<<<< HEAD
         data = model.rows_of(open_data(inputs, model.as_trained(wanted), bad_rows))
-=======
-        data = open_data(inputs, model.as_trained(wanted), bad_rows)
-        model.check_features(data.n_features, data.name)
->>>>>>> be27518 (Python: lists, frames, series, Arrow tables, sparse matrices, bfloat16 and masked arrays are read; one open_data for paths and memory)
         if self.share is not None:
             self.share.check(data)
         return data
