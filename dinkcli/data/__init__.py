@@ -2,9 +2,8 @@
 
 ``inputs`` opens whatever the command line names; ``sources`` finds the files, ``formats`` reads
 them behind the protocol of ``base``; ``dataset`` joins them to one data set, ``spool`` and
-``memory`` keep it at hand, ``shuffle`` mixes its order; ``sidefiles`` reads what lies beside them.
-``atomic``, ``suffix`` and ``extras`` serve writers as well. Imports nothing of
-dink but its errors, and never torch.
+``memory`` keep it at hand; ``sidefiles`` reads what lies beside them. ``atomic``, ``suffix`` and
+``extras`` serve writers as well. Imports nothing of dink but its errors, and never torch.
 
 Read ``base``, ``dataset``, ``inputs``, then one of ``formats``.
 """

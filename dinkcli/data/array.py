@@ -62,7 +62,6 @@ class ArrayReader(Reader):
     """An (N, D) array of numbers; rows with a masked element are bad."""
 
     path = format = "array"
-    is_seekable = True
 
     def __init__(self, array: np.ndarray, columns: Columns = ANY_COLUMNS):
         columns.refuse(self.path, "an array has none")
@@ -95,11 +94,6 @@ class ArrayReader(Reader):
             feature = int(masked[bad.argmax()].argmax())
             vectors = np.where(bad[:, None], vectors.dtype.type(0), vectors)
             yield Block(start, vectors, None, bad, f" is masked in feature {feature}")
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        if self._masked is None or self.dtype.kind != "f":
-            return self._array[start:stop]
-        return np.where(self._masked[start:stop], np.nan, self._array[start:stop])
 
 
 class SparseReader(Reader):

@@ -152,7 +152,6 @@ class Reader:
         format: such as "parquet".
         about: how it is read, for people: names and what there is to say.
         notes: what the user should know before it is read.
-        is_seekable: whether ``rows`` may be called.
     """
 
     path: str
@@ -168,7 +167,6 @@ class Reader:
     n_bytes: int = 0
     about: Mapping[str, str] = NOTHING_SAID
     notes: Sequence[str] = ()
-    is_seekable: bool = False
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         """Rows in file order, at most ``rows`` at a time, starts counted in this file.
@@ -176,10 +174,6 @@ class Reader:
         Blocks that end before the row ``since`` or begin at or after the row ``until`` are left
         out, and as far as the format lets it, not read; the others are the same as without.
         """
-        raise NotImplementedError
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop), (B, D), of a seekable input."""
         raise NotImplementedError
 
 

@@ -50,14 +50,10 @@ class BitsReader(Reader):
         for name in ("path", "format", "column", "feature_names", "carried", "notes", "source"):
             setattr(self, name, getattr(packed, name))
         self.n_rows, self.n_bytes = packed.n_rows, packed.n_bytes
-        self.is_seekable = packed.is_seekable
         self.n_features = n_bits if dim is None else dim
         self.dtype = np.dtype(np.int8)
         self.about = {**packed.about, "bits": "packed, read as -1 and +1"}
         self._shifted: bool | None = {"i1": True, "u1": False}.get(packed.dtype.str[1:])
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        return self._unpacked(self.packed.rows(start, stop), start)
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         for block in self.packed.blocks(rows, since, until):

@@ -209,25 +209,6 @@ class DataSet:
         stop = len(block) if self.stop is None else self.stop - before - block.start
         return block if start == 0 and stop >= len(block) else block[start:stop]
 
-    def blocks_at(
-        self, places: Sequence[tuple[int, int]], rows: int, dtype: np.dtype, nonzero: bool = False
-    ) -> Iterator[Block]:
-        """Blocks of seekable inputs: for each (number of the reader, first row), ``rows`` rows.
-
-        Fewer at the end of an input or of a part; see ``spans`` for where there are rows.
-        """
-        lengths = [reader.n_rows or 0 for reader in self.readers]
-        before = np.concatenate([[0], np.cumsum(lengths)])
-        ends = {number: end for number, _, end in self.spans()}
-        for number, start in places:
-            reader = self.readers[number]
-            block = Block(start, reader.rows(start, min(start + rows, ends[number])))
-            block = checked(block, dtype, nonzero)
-            if block.bad is not None and self.bad_rows == STOP:
-                rest = self._marked(rows, int(before[number + 1]), None, dtype, nonzero)
-                self._refuse(number, block, rest)
-            yield replace(block, start=int(before[number]) + start)
-
     def _refuse(
         self,
         number: int,

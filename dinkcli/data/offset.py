@@ -32,7 +32,7 @@ class OffsetReader(Reader):
 
     def __init__(self, stored: Reader, offset: np.ndarray):
         self.stored, self._offset = stored, offset
-        for name in (*Reader.__annotations__, "is_seekable"):
+        for name in Reader.__annotations__:
             if hasattr(stored, name):
                 setattr(self, name, getattr(stored, name))
         self.dtype = np.dtype(np.float32)  # that they are wanted in
@@ -40,9 +40,6 @@ class OffsetReader(Reader):
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         for block in self.stored.blocks(rows, since, until):
             yield replace(block, vectors=subtracted(block.vectors, self._offset))
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        return subtracted(self.stored.rows(start, stop), self._offset)
 
 
 def around(data: DataSet, offset: np.ndarray | None) -> DataSet:

@@ -1,14 +1,14 @@
-"""Temporary copies of inputs that cannot be read again, or not from anywhere.
+"""Temporary copies of inputs that cannot be read again.
 
-A pipe comes once; a text does not know its rows; parquet cannot be read row by row. A copy is
-rows of fixed size: float32, or float16 or wider numbers where the input has such; what travels
-along is copied beside them. Of a part only its rows are copied, to where they would be in a copy of
-the whole: the file has a hole before them. Shapes: N rows, B rows in a block.
+A pipe comes once; a text does not know its rows. A copy is rows of fixed size: float32, or float16
+or wider numbers where the input has such; what travels along is copied beside them. Of a part only
+its rows are copied, to where they would be in a copy of the whole: the file has a hole before them.
+Shapes: N rows, B rows in a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,31 +28,22 @@ def repeatable(data: DataSet) -> DataSet:
         InputError: as ``DataSet.blocks``.
         OutputError: the folder of temporary files is full.
     """
-    return _copied(data, lambda reader: reader.n_rows is None or is_stream(reader))
-
-
-def seekable(data: DataSet) -> DataSet:
-    """The same rows in inputs that all have ``rows(start, stop)``."""
-    return _copied(data, lambda reader: not reader.is_seekable)
-
-
-def is_stream(reader: Reader) -> bool:
-    """Whether an input can be read only once."""
-    return isinstance(reader.source, Stream)
-
-
-def _copied(data: DataSet, wanted: Callable[[Reader], bool]) -> DataSet:
     readers = list(data.readers)
     plain = replace(data.whole, beside=None, columns=ANY_COLUMNS)
     ranges = {number: (first, end) for number, first, end in data.spans()}
     for number, reader in enumerate(readers):
         if reader.n_rows is None:
             readers[number] = _copy(replace(plain, readers=[reader]))
-        elif number in ranges and wanted(reader):
+        elif number in ranges and is_stream(reader):
             readers[number] = _copy(replace(plain, readers=[reader]).part(*ranges[number]))
     if data.beside is not None:
         data.beside.check(readers, [reader.n_rows for reader in readers])
     return replace(data, readers=readers)
+
+
+def is_stream(reader: Reader) -> bool:
+    """Whether an input can be read only once."""
+    return isinstance(reader.source, Stream)
 
 
 def _copy(data: DataSet) -> Reader:
@@ -72,7 +63,6 @@ def _copy(data: DataSet) -> Reader:
         if block.bad is not None:
             bad.append(block.start + np.flatnonzero(block.bad))
             problems[int(bad[-1][0])] = block.problem
-            # Found bad once more by whoever reads rows from anywhere.
             if dtype.kind == "f":
                 vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
         file.write(vectors.data)
@@ -87,7 +77,7 @@ def _copy(data: DataSet) -> Reader:
 
 
 class CopyReader(RawReader):
-    """The rows of another reader, copied to where they can be read again and from anywhere.
+    """The rows of another reader, copied to where they can be read again.
 
     Args:
         file: with the rows.

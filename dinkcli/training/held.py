@@ -90,15 +90,6 @@ class HeldRows(RowSource):
                 part = self._prepare_(part.float(), self._first + start)
             yield part, self._weights_at(slice(start, start + size))
 
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(self.n_rows, generator=generator)
-        for part in order.split(size):
-            rows = self._rows.index_select(0, part.to(self._rows.device)).to(self.device)
-            if rows.dtype != torch.float32:
-                rows = self._prepare_(rows.float())
-            yield rows, None if self.weights is None else self.weights[part].to(self.device)
-
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         first = self.group.before(len(self._rows))
         positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)

@@ -37,7 +37,7 @@ def descend(
     while loop.done <= limit:
         if loop.done:
             batches = rows.batches(size, options.seed, loop.done)
-            for batch, _ in islice(batches, loop.blocks, None):
+            for batch in islice(batches, loop.blocks, None):
                 dilation, shrink = head(batch)
                 optimizer.zero_grad()
                 (shrink + options.dilation_weight * dilation).backward()

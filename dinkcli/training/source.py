@@ -31,6 +31,7 @@ from dinkcli.training.sample import Sample, center_projection
 
 Block = tuple[Tensor, "Tensor | None"]
 
+_WINDOW_BYTES = 256 << 20  # of rows that are mixed at once
 # A random permutation of so many rows is no matter.
 _FEW = 1 << 24
 
@@ -92,12 +93,27 @@ class RowSource(ABC):
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
 
-    @abstractmethod
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
-        """All rows and their weights in random order, ``size`` at a time; the last may be smaller.
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+        """All rows in random order, ``size`` at a time; the last batch may be smaller.
 
-        Every row comes exactly once.
+        Blocks fill a window of as many rows as memory allows, whose rows are then mixed.
         """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        window = max(size, min(_WINDOW_BYTES, self.memory // 3) // (4 * self.n_features))
+        held, n_held = [], 0
+        for rows, _ in self.blocks():
+            held.append(rows)
+            n_held += len(rows)
+            if n_held >= window:
+                *batches, rest = self._mixed(held, generator).split(size)
+                yield from batches
+                held, n_held = [rest], len(rest)
+        if held:
+            yield from self._mixed(held, generator).split(size)
+
+    def _mixed(self, blocks: list[Tensor], generator: torch.Generator) -> Tensor:
+        rows = torch.cat(blocks)
+        return rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
 
     @abstractmethod
     def sample(self, size: int, generator: torch.Generator) -> Sample:

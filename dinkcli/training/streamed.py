@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from dinkcli.data.ahead import read_ahead
-from dinkcli.data.shuffle import shuffled_windows
-from dinkcli.data.spool import seekable
 from dinkcli.nearest.copies import Copies
 from dinkcli.nearest.device import sent_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
-
-# Windows of shuffled rows: two are held, one in use and one being read.
-_WINDOW_BYTES = 256 << 20
 
 
 class StreamedRows(RowSource):
@@ -45,34 +40,6 @@ class StreamedRows(RowSource):
     def _prepares_there(self) -> bool:
         """A GPU prepares rows faster, and short ones are sent faster."""
         return self.device.type != "cpu"
-
-    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Block]:
-        """Shuffled on two levels (see ``shuffled_windows``)."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        # Inputs that cannot be read from anywhere are copied, once.
-        self.data = seekable(self.data)
-        window = max(1, min(_WINDOW_BYTES, self.memory // 3))
-        windows = shuffled_windows(self.data, window, generator, nonzero=self._needs_direction)
-        rest: list[tuple[Tensor, Tensor]] = []
-        held = 0
-        for vectors, numbers in read_ahead(windows, depth=1):
-            order = torch.randperm(len(vectors), generator=generator)
-            rows, where = torch.from_numpy(vectors), torch.from_numpy(numbers)
-            for part in (order[: size - held], *order[size - held :].split(size)):
-                rest.append((rows.index_select(0, part), where[part]))
-                held += len(part)
-                if held == size:
-                    yield self._batch(rest)
-                    rest, held = [], 0
-        if held:
-            yield self._batch(rest)
-
-    def _batch(self, parts: list[tuple[Tensor, Tensor]]) -> Block:
-        rows = torch.cat([part for part, _ in parts]).to(self.device)
-        if self.weights is None:
-            return self._prepare_(rows.float()), None
-        numbers = torch.cat([where for _, where in parts])
-        return self._prepare_(rows.float()), self.weights[numbers].to(self.device)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         """All rows are read once. The first time, the bad ones are counted, and a shift that was

@@ -24,7 +24,7 @@ from safetensors.torch import save_file as save_torch
 import dinkcli
 from dinkcli.data.base import Columns
 from dinkcli.data.inputs import open_data
-from dinkcli.data.spool import repeatable, seekable
+from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.info import describe
 
@@ -224,15 +224,6 @@ def test_members_of_archives(vectors):
     torch.save(vectors, "x.pt")
     with pytest.raises(InputError, match=r"a pickle, which dink never loads; .*weights_only=True"):
         read("x.pt")
-
-
-def test_copies_for_random_access(vectors):
-    save_file({"e": vectors}, "x.safetensors")
-    WRITERS["array.parquet"]("x.parquet", vectors)
-    data = open_data(["x.safetensors", "x.parquet"])
-    found = seekable(data)
-    assert found.readers[0] is data.readers[0]
-    np.testing.assert_array_equal(found.readers[1].rows(7, 19), vectors[7:19])
 
 
 def test_files_without_rows_are_left_out_with_a_note(vectors):

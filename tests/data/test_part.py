@@ -6,14 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from dinkcli.data.base import Columns
 from dinkcli.data.formats.parquet import ParquetReader
 from dinkcli.data.formats.raw import RawReader
 from dinkcli.data.inputs import open_data
-from dinkcli.data.shuffle import shuffled_windows
-from dinkcli.data.spool import repeatable, seekable
+from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError
 
 N = 1000
@@ -108,18 +106,6 @@ def test_a_part_of_a_part_and_ranges_outside(tmp_path, rows, kind):
         with pytest.raises(ValueError, match=r"of \[100, 900\)"):
             part.part(first, stop)
     np.testing.assert_array_equal(part.whole.load(), rows)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("first", "stop"), [(0, N), (17, 983), (390, 420), (401, 402), (5, 5)])
-def test_windows_have_every_row_of_the_part_once(tmp_path, rows, kind, first, stop):
-    part = seekable(opened(tmp_path, kind, rows).part(first, stop))
-    generator = torch.Generator().manual_seed(0)
-    numbers = []
-    for vectors, where in shuffled_windows(part, 2000, generator):
-        np.testing.assert_array_equal(vectors, rows[where])
-        numbers += where.tolist()
-    assert sorted(numbers) == list(range(first, stop))
 
 
 @pytest.mark.parametrize("kind", ["npy", "npys", "parquets", "arrow"])

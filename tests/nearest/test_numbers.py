@@ -169,7 +169,8 @@ def test_more_numbers_than_an_int32_can_count(tmp_path):
     array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.int8, (n, d))
     array[-1, -1] = 100
     del array
-    last = open_data([str(tmp_path / "x.npy")]).readers[0].rows(n - 1, n)
+    reader = open_data([str(tmp_path / "x.npy")]).readers[0]
+    last = next(iter(reader.blocks(1, n - 1))).vectors
     assert last.shape == (1, d)
     assert (np.flatnonzero(last) == [d - 1]).all()
 

@@ -41,7 +41,7 @@ class RawLayout:
 
 
 class RawReader(Reader):
-    """Rows of fixed size, read forward or from anywhere.
+    """Rows of fixed size, one after the other.
 
     Args:
         is_whole: nothing else is in the file.
@@ -64,8 +64,6 @@ class RawReader(Reader):
         self.source, self.format, self.layout, self.column = source, format, layout, column
         self.path, self.n_bytes, self.about = source.name, source.n_bytes, about
         self.n_rows, self.n_features = layout.shape
-        # Not what comes once or from afar.
-        self.is_seekable = source.path is not None
         number = layout.record["v"].base if layout.record.names else layout.record
         self.dtype = np.dtype(np.float32) if layout.bfloat16 else number
         needed = layout.offset + layout.n_bytes
@@ -95,11 +93,6 @@ class RawReader(Reader):
             if self._is_whole and until is None and not self.source.n_bytes and file.read(1):
                 refuse_more(self.path, self.layout, None)
         self.source.check_unchanged()
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        with reading(self.path, self.format), self.source.open() as file:
-            self._seek(file, start)
-            return self._read(file, start, min(stop, self.layout.shape[0]))
 
     def _seek(self, file: BinaryIO, row: int) -> None:
         layout = self.layout
