@@ -245,10 +245,10 @@ def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> 
     ):
         raise ValueError(f"offset is {offset.dtype} {offset.shape}, expected float64 {(d,)}")
     if parts := _parts(tensors):
-        _check_numbers(parts.centers, "centers", (len(parts.clusters), d))
         owners = parts.clusters
         if owners.dtype != np.int64 or owners.ndim != 1 or not (owners >= 0).any():
             raise ValueError("center_clusters are no numbers of clusters")
+        _check_numbers(parts.centers, "centers", (len(owners), d))
         if owners.min() < OUTLIER or owners.max() >= k:
             raise ValueError(f"center_clusters from {owners.min()} to {owners.max()}")
     _statistics(tensors, document)

@@ -155,12 +155,10 @@ class Statistics:
         means = tensors.get("statistics.means", means)
         deviations = tensors.get("statistics.deviations", deviations)
         stored, first = tensors["statistics.distances"], tensors["statistics.first_bin"]
-        c = len(tensors.get("centers", tensors["cluster_centers"]))
+        c, d = tensors.get("centers", tensors["cluster_centers"]).shape
+        shapes = [each.shape for each in (weights, means, deviations, first, stored[..., :0])]
         if (
-            {len(weights), len(means), len(deviations), len(stored)} != {c}
-            or (weights.ndim, means.ndim, deviations.ndim, stored.ndim) != (1, 2, 1, 2)
-            or means.shape[1] != tensors["cluster_centers"].shape[1]
-            or first.shape != (1,)
+            shapes != [(c,), (c, d), (c,), (1,), (c, 0)]
             or not 0 <= first[0] <= N_BINS - stored.shape[1]
         ):
             raise ValueError("statistics of other shapes than the centres")
