@@ -9,6 +9,8 @@ Shapes: B rows of a chunk, K clusters, D features, Q coordinates under the map.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,15 +52,21 @@ class FoldedScorer(Scorer):
         # The rows that labels are those of are rounded: each by a part of its length at most.
         self._rate = self.largest + (stretch * longest).to(self.dtype)
 
-    def _magnitude(self, norms: Tensor) -> Tensor:
+    def _magnitude(self, norms: Tensor, longest: Tensor) -> Tensor:
         return (norms * self._rate).add_(self._highest).mul_(2)
 
     def _short_offset(self, norms: Tensor) -> Tensor:
         return torch.zeros_like(norms)
 
-    def _error(self, norms: Tensor) -> Tensor:
+    def _longest(self, norms: Tensor, labels: Tensor) -> Tensor:
+        return self.largest
+
+    def _usual_reach(self, norms: Tensor) -> float:
+        return math.inf  # what the others lose by a far one is not made good here
+
+    def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
         eps = torch.finfo(self.dtype).eps * (self._shifted.shape[1] + 4)
-        return self._magnitude(norms).mul_(eps / 2)
+        return self._magnitude(norms, self.largest).mul_(eps / 2)
 
 
 def _stretch(matrix: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ _SHORT_CENTERS = 1 << 15  # numbers
 # Centres are shifted when their mean is this many times as far from the origin as they are from it.
 _FAR = 0.5
 _BFLOAT16_ROUNDOFF = 2.0**-8
+# Scores of up to this many times the usual size leave the usual ones digits enough.
+_MOST_REACH = 64.0
 
 
 class Scorer:
@@ -66,7 +68,8 @@ class Scorer:
         self.shift = mean if far else None
         self._shifted = self.centers - mean if far else self.centers
         self._half_norms = self._shifted.square().sum(1) / 2
-        self.largest = (2 * self._half_norms.max()).sqrt()
+        self._norms = (2 * self._half_norms).sqrt()
+        self.largest = self._norms.max()
 
     def _choose_products(self) -> None:
         centers, device = self.centers, self.centers.device
@@ -89,28 +92,41 @@ class Scorer:
     def two(self, rows: Tensor) -> tuple[Two, Tensor]:
         """The two best centres of each row, and what the score of the nearest is at most (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        near = self._best.two(self._scores(rows), self._reach(norms))
-        return near, limit_of(near, self._error(norms))
+        scores, reach = self._scores(rows), self._reach(norms)
+        usual = self._usual_reach(norms) if reach < math.inf else reach
+        if reach <= _MOST_REACH * usual:
+            near = self._best.two(scores, reach)
+            return near, limit_of(near, self._error(norms, near.labels))
+        # One far row or centre must not take the digits of all others: what it is not for is cut
+        # off, and far rows are looked at again.
+        near = self._best.two(scores.clamp_(-usual / 2, usual / 2), usual)
+        limit = limit_of(near, self._error(norms, near.labels))
+        return near, limit.masked_fill_(4 * norms.square() > usual, torch.inf)
 
     def short_two(self, rows: Tensor) -> tuple[Two, Tensor]:
         """The same by a short product, on a CPU that has them."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         product, factors = self._short_product(rows, norms)
         near = self._best.short_two(product, self._signed)
-        error = self._short_error(rows, norms, factors)
+        error = self._short_error(rows, norms, factors, near.labels)
         return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
 
     def device_two(self, rows: Tensor, short: bool) -> tuple[Two, Tensor]:
         """The same away from the CPU, where nothing makes the host wait."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        error = self._error(norms)
-        if short:
-            error += rounding_error(rows).mul_(1.01 * self.largest).add_(norms * self._lost)
+
+        def limit(near: Two) -> Tensor:
+            error = self._error(norms, near.labels)
+            if short:
+                longest = self._longest(norms, near.labels)
+                error += rounding_error(rows).mul_(1.01 * longest).add_(norms * self._lost)
+            return limit_of(near, error)
+
         if self._fused:
             near = fused_two(rows, self._shifted, self._half_norms, short)
             if near is not None:
                 found = Two(*near, near.best)
-                return found, limit_of(found, error)
+                return found, limit(found)
             self._fused = False  # and so many scores do not fit
         parts = [
             self._best.two(self._scores(part, short), math.inf)[:4]
@@ -118,7 +134,7 @@ class Scorer:
         ]
         best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
         found = Two(best, labels, second, seconds, best)
-        return found, limit_of(found, error)
+        return found, limit(found)
 
     def rows_at_once(self, z: Tensor) -> int:
         """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""
@@ -171,20 +187,36 @@ class Scorer:
         """Twice the largest score of rows with ``norms`` (B,), or more."""
         if not self._on_cpu:  # nobody asks there
             return math.inf
-        return float(self._magnitude(norms.max()))
+        return float(self._magnitude(norms.max(), self.largest))
 
-    def _magnitude(self, norms: Tensor) -> Tensor:
-        """Twice the largest score of rows with ``norms``, or more, of the same shape."""
-        return (norms + self.largest).square_()
+    def _magnitude(self, norms: Tensor, longest: Tensor) -> Tensor:
+        """Twice the largest score of rows with ``norms``, or more, of the same shape, and of
+        centres that are no longer than ``longest``."""
+        return (norms + longest).square_()
+
+    def _usual_reach(self, norms: Tensor) -> float:
+        """Twice the largest score of the nearest centre, or more, of all rows with ``norms`` (B,)
+        but a few."""
+        usual = norms.kthvalue(1 + (len(norms) - 1) * 63 // 64).values
+        return float(4 * (usual + self._norms.min()).square())
+
+    def _longest(self, norms: Tensor, labels: Tensor) -> Tensor:
+        """The norm that the nearest centre has at most (B,), where that of ``labels`` is about as
+        near: no farther from the row, and so from the origin, than that one is."""
+        if not self._on_cpu:  # where each operation counts
+            return self.largest
+        return (2 * norms + self._norms[labels]).clamp_(max=self.largest)
 
     def _short_offset(self, norms: Tensor) -> Tensor:
         """What is added to the short scores of rows with ``norms`` (B,), (B,)."""
         return norms.square().div_(2)
 
-    def _error(self, norms: Tensor) -> Tensor:
-        """Bound of the error of one score: D + 2 additions of products |z| |c| at most."""
+    def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
+        """Bound (B,) of the error of the score of the nearest centre, and of that of ``labels``:
+        D + 2 additions of products |z| |c| at most."""
         eps = torch.finfo(self.dtype).eps * (self.centers.shape[1] + 2)
-        return (norms + self.largest).mul_(eps * self.largest)
+        longest = self._longest(norms, labels)
+        return (norms + longest).mul_(longest).mul_(eps)
 
     def _short_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
@@ -202,15 +234,17 @@ class Scorer:
         product = scratch("product", rows, (len(self.centers), n_rows), torch.bfloat16)
         return torch.mm(self._short_centers, factors.T, out=product), factors
 
-    def _short_error(self, rows: Tensor, norms: Tensor, factors: Tensor) -> Tensor:
+    def _short_error(self, rows: Tensor, norms: Tensor, factors: Tensor, labels: Tensor) -> Tensor:
         """Bound (B,) of the error of such scores before the last rounding."""
         n_features = rows.shape[1]
         rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, :n_features])
         # 1.01: the rounded centre may be longer than the centre.
-        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * self.largest)
+        longest = self._longest(norms, labels)
+        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * longest)
         # Two columns hold a norm to 2**-16.
         eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
-        return error.add_(norms * self._lost).add_(self._magnitude(norms).mul_(eps))
+        lost = torch.minimum(longest * _BFLOAT16_ROUNDOFF, self._lost)
+        return error.add_(norms * lost).add_(self._magnitude(norms, longest).mul_(eps))
 
     @cached_property
     def _lost(self) -> Tensor:

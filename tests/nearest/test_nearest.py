@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import nearest_float64
 
+from dinkcli.nearest.best import ties_of
 from dinkcli.nearest.index import CenterIndex
 
 
@@ -213,3 +214,24 @@ def test_short_products_can_be_switched_off(monkeypatch):
     assert not index.scorer.has_short and not index.scorer.has_rough
     np.testing.assert_array_equal(index.labels(torch.from_numpy(z)), with_them)
     np.testing.assert_array_equal(with_them, nearest_float64(z, centers))
+
+
+@pytest.mark.parametrize("far", [1e2, 1e3, 1e5, 1e9])
+@pytest.mark.parametrize("among", ["rows", "centres", "both", "many"])
+def test_a_far_row_costs_the_others_no_digits(far, among):
+    """Labels are those of float64, and nearly all from the first look."""
+    rng = np.random.default_rng(0)
+    z, centers = (rng.normal(size=(n, 64)).astype(np.float32) for n in (1500, 200))
+    if among in ("rows", "both"):
+        z[7] = far
+    if among in ("centres", "both"):
+        centers[7] = far
+    if among == "many":
+        z[::3] *= far
+        centers[::5] *= far
+    index = CenterIndex(torch.from_numpy(centers))
+    labels = index.labels(torch.from_numpy(z)).numpy()
+    np.testing.assert_array_equal(labels, nearest_float64(z, centers))
+    near, limit = index.scorer.two(index.scorer.shifted(torch.from_numpy(z)))
+    if among != "many":
+        assert len(ties_of(near, limit)) < 40

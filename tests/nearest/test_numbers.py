@@ -39,7 +39,7 @@ def fit(z, k=3, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "temperature"),
-    [(1e-14, "auto"), (4e16, "auto"), (1e-14, math.inf), (4e16, 0.0), (1, 1e-300), (1, 1e300)],
+    [(1e-14, "auto"), (2e16, "auto"), (1e-14, math.inf), (2e16, 0.0), (1, 1e-300), (1, 1e300)],
 )
 def test_any_scale_that_float32_can_square(blobs, scale, temperature):
     z, truth = blobs
@@ -59,8 +59,8 @@ def test_any_scale_that_float32_can_square(blobs, scale, temperature):
     [
         (1e-42, "squared distances would vanish in float32"),
         (1e-17, "squared distances would vanish in float32"),
-        (1e18, r"row 0 is .* away from the mean .*squared distances would overflow float32"),
-        (1e30, r"row 0 is .* away from the mean .*squared distances would overflow float32"),
+        (1e18, "row 0 holds .* squared distances would overflow float32"),
+        (1e30, "row 0 holds .* squared distances would overflow float32"),
     ],
 )
 def test_scales_beyond_are_refused(blobs, scale, message, memory):
@@ -103,7 +103,7 @@ def test_one_huge_row_is_found_when_assigning(blobs):
     z = blobs[0].copy()
     z[17, 2] = 1e30
     with pytest.raises(
-        InputError, match=r"row 17 is 1e\+30 away from the mean \(counting from 0\)"
+        InputError, match=r"row 17 holds 1e\+30 in feature 2; squared distances would overflow"
     ):
         dinkcli.assign(model, z, device="cpu")
 
