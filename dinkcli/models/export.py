@@ -30,12 +30,12 @@ _MOST_BYTES = 1 << 31  # of one protobuf message
 
 def _npy(model: Model, path: str) -> None:
     with open(path, "wb") as file:
-        np.save(file, model.means, allow_pickle=False)
+        np.save(file, _tensors(model)["cluster_centers"], allow_pickle=False)
 
 
 def _parquet(model: Model, path: str) -> None:
-    means = model.means
-    value = pa.field("element", pa.from_numpy_dtype(means.dtype), nullable=False)
+    rows = _tensors(model)["cluster_centers"]
+    value = pa.field("element", pa.from_numpy_dtype(rows.dtype), nullable=False)
     vector = pa.list_(value, model.n_features)
     schema = pa.schema(
         [
@@ -43,14 +43,14 @@ def _parquet(model: Model, path: str) -> None:
             pa.field("center", vector, nullable=False),
         ]
     )
-    centers = pa.FixedSizeListArray.from_arrays(pa.array(means.reshape(-1)), type=vector)
+    centers = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=vector)
     table = pa.Table.from_arrays([_clusters(model), centers], schema=schema)
     pq.write_table(table, path, use_dictionary=False)
 
 
 def _csv(model: Model, path: str) -> None:
     names = [f"dim_{d}" for d in range(model.n_features)]
-    columns = [_clusters(model), *(pa.array(column) for column in model.means.T)]
+    columns = [_clusters(model), *map(pa.array, _tensors(model)["cluster_centers"].T)]
     pyarrow.csv.write_csv(pa.Table.from_arrays(columns, ["cluster", *names]), path)
 
 
@@ -61,6 +61,8 @@ def _json(model: Model, path: str) -> None:
         "metric": model.metric,
         "fingerprint": model.fingerprint,
     }
+    if model.parts is not None:
+        document["center_clusters"] = model.center_clusters.tolist()
     document |= {name: values.astype(float).tolist() for name, values in _tensors(model).items()}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, allow_nan=False)
@@ -73,17 +75,16 @@ def _safetensors(model: Model, path: str) -> None:
 
 
 def _tensors(model: Model) -> dict[str, np.ndarray]:
-    """Centres (K, D), with the map of the rows if there is one; float64 with an offset."""
-    if not model.maps:
-        return {"cluster_centers": model.means}
-    tensors = {"cluster_centers": model.cluster_centers, **model.maps}
+    """Centres (C, D), with the map of the rows if there is one; float64 with an offset."""
+    tensors = {"cluster_centers": model.centers, **model.maps}
     if model.offset is not None:
-        tensors["origin"] = tensors["origin"] + model.offset
+        moved = "origin" if model.maps else "cluster_centers"
+        tensors[moved] = tensors[moved] + model.offset
     return tensors
 
 
 def _clusters(model: Model) -> pa.Array:
-    return pa.array(np.arange(model.n_clusters, dtype=np.int32))
+    return pa.array(model.center_clusters.astype(np.int32))
 
 
 def _onnx(model: Model, path: str) -> None:
@@ -97,9 +98,9 @@ def _onnx(model: Model, path: str) -> None:
     index.
     """
     onnx = require("onnx", "onnx", "ONNX export")
-    if model.cluster_centers.nbytes + (1 << 20) > _MOST_BYTES:
+    if model.centers.nbytes + (1 << 20) > _MOST_BYTES:
         raise OutputError(
-            f"ONNX files hold less than 2 GiB, the centres take {model.cluster_centers.nbytes} "
+            f"ONNX files hold less than 2 GiB, the centres take {model.centers.nbytes} "
             "bytes; export to pt2 or safetensors"
         )
     made = onnx.helper.make_model(
@@ -144,7 +145,8 @@ def _graph(model: Model, onnx: Any) -> Any:
     nodes += [
         node("Sub", [rows, "shift"], ["shifted"]),
         node("Gemm", ["shifted", "centers", "half_norms"], ["scores"], alpha=-1.0, transB=1),
-        node("ArgMin", ["scores"], ["cluster"], axis=1, keepdims=0),
+        node("ArgMin", ["scores"], ["center"], axis=1, keepdims=0),
+        node("Gather", ["owners", "center"], ["cluster"]),
         node("Mul", ["scores", "two"], ["doubled"]),
         node("ReduceSumSquare", ["shifted", "features_axis"], ["row_norms"], keepdims=1),
         node("Add", ["doubled", "row_norms"], ["squared"]),
@@ -155,8 +157,14 @@ def _graph(model: Model, onnx: Any) -> Any:
         node("ReduceMin", ["scores", "features_axis"], ["best"], keepdims=1),
         node("Sub", ["scores", "best"], ["worse"]),
         node("Mul", ["worse", "sharpness"], ["logits"]),
-        node("Softmax", ["logits"], ["probabilities"], axis=1),
+        node("Softmax", ["logits"], ["shares"], axis=1),
+        node("MatMul", ["shares", "owned"], ["probabilities"]),
     ]
+    if model.parts is None:  # a centre is a cluster
+        renamed = {"center": "cluster", "shares": "probabilities"}
+        nodes = [each for each in nodes if each.op_type != "Gather" and "owned" not in each.input]
+        for each in nodes:
+            each.output[0] = renamed.get(each.output[0], each.output[0])
     return onnx.helper.make_graph(
         nodes,
         "dink",
@@ -173,7 +181,7 @@ def _graph(model: Model, onnx: Any) -> Any:
 
 
 def _constants(model: Model) -> dict[str, np.ndarray]:
-    centers = model.cluster_centers.astype(np.float64)
+    centers = model.centers.astype(np.float64)
     shift = centers.mean(0).astype(np.float32)
     shifted = (centers - shift).astype(np.float32)
     constants = {
@@ -189,6 +197,8 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
         constants["smallest_norm"] = np.float32(1e-12)
     if model.offset is not None:
         constants["offset"] = model.offset
+    if model.parts is not None:
+        constants |= {"owners": model.center_clusters, "owned": model.ownership}
     return {name: np.asarray(array) for name, array in (constants | model.maps).items()}
 
 
@@ -205,7 +215,11 @@ def _faiss(model: Model, path: str, inverted: bool = False) -> None:
     faiss = require("faiss", "faiss", "faiss export")
     k, d = model.n_clusters, model.n_features
     index = flat = faiss.IndexFlatL2(d)
-    flat.add(np.ascontiguousarray(model.cluster_centers))
+    if model.parts is not None:
+        index = faiss.IndexIDMap(flat)
+        index.add_with_ids(np.ascontiguousarray(model.centers), model.center_clusters)
+    else:
+        flat.add(np.ascontiguousarray(model.centers))
     if inverted:
         index = faiss.IndexIVFFlat(flat, d, k, faiss.METRIC_L2)
         index.is_trained = True
@@ -275,6 +289,7 @@ EXPORTERS: dict[str, Callable[[Model, str], None]] = {
     "sklearn": _sklearn,
 }
 _CENTERS_ALONE = ("npy", "parquet", "csv")
+_BY_POSITION = ("npy", "safetensors", "faiss-ivf", "sklearn")
 _WITHOUT_SUFFIX = ("sklearn", "faiss-ivf")
 SUFFIXES = {name: name for name in EXPORTERS if name not in _WITHOUT_SUFFIX} | {"skops": "sklearn"}
 
@@ -296,6 +311,11 @@ def export(model: Model, path: str, format: str) -> None:
         raise UsageError(
             f"format {format}: holds centres alone, and the centres of a model with --metric "
             "learned go with its map; export to safetensors or json, which hold both"
+        )
+    if model.parts is not None and format in _BY_POSITION:
+        raise UsageError(
+            f"format {format}: takes a position for a cluster, and a cluster of this "
+            "edited model may have several; export to onnx, pt2, faiss, json, csv or parquet"
         )
     if model.offset is not None and format.startswith("faiss"):
         raise UsageError(

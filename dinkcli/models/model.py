@@ -131,6 +131,12 @@ class Model:
         return np.arange(self.n_clusters) if self.parts is None else self.parts.clusters
 
     @property
+    def ownership(self) -> np.ndarray:
+        """(C, K) float32, 1 where a centre belongs to a cluster: probabilities of centres times it
+        are those of clusters."""
+        return (self.center_clusters[:, None] == np.arange(self.n_clusters)).astype(np.float32)
+
+    @property
     def all_names(self) -> list[str]:
         """K names, "" for each cluster without one."""
         return self.names or [""] * self.n_clusters

@@ -22,18 +22,26 @@ class Clusters(nn.Module):
     map: Tensor | None
     origin: Tensor | None
     offset: Tensor | None
+    owners: Tensor | None
+    ownership: Tensor | None
 
     def __init__(self, model: Model):
         super().__init__()
         self.cosine = model.metric == "cosine"
         self.temperature = max(model.temperature, 1e-30)
-        for name in ("map", "origin", "offset"):
-            values = getattr(model, name)
+        several = model.parts is not None
+        for name, values in (
+            ("map", model.map),
+            ("origin", model.origin),
+            ("offset", model.offset),
+            ("owners", model.center_clusters if several else None),
+            ("ownership", model.ownership if several else None),
+        ):
             if values is None:
                 setattr(self, name, None)  # torch cannot export a buffer that is not there
             else:
                 self.register_buffer(name, torch.from_numpy(values))
-        centers = torch.from_numpy(model.cluster_centers)
+        centers = torch.from_numpy(model.centers)
         shift = centers.mean(0)
         self.register_buffer("shift", shift)
         self.register_buffer("centers", centers - shift)
@@ -51,7 +59,10 @@ class Clusters(nn.Module):
         squared = scores * 2 + shifted.square().sum(1, keepdim=True)
         distances = squared.clamp(min=0).sqrt()
         exponents = (scores - scores.amin(1, keepdim=True)) * (-2 / self.temperature)
-        return scores.argmin(1), distances.amin(1), torch.softmax(exponents, dim=1)
+        labels, probabilities = scores.argmin(1), torch.softmax(exponents, dim=1)
+        if self.owners is not None and self.ownership is not None:
+            labels, probabilities = self.owners[labels], probabilities @ self.ownership
+        return labels, distances.amin(1), probabilities
 
 
 def write(model: Model, path: str) -> None:

@@ -3,6 +3,7 @@
 The number of disagreements is printed (``pytest -s``) and has to be 0.
 """
 
+import json
 import subprocess
 import sys
 
@@ -13,6 +14,10 @@ import torch
 from conftest import SAMPLES, distances_float64, usual_softmax
 
 import dinkcli
+from dinkcli.errors import UsageError
+from dinkcli.models.edit import drop, merge
+from dinkcli.models.export import SUFFIXES
+from dinkcli.models.export import export as export_model
 
 SETS = {"digits": ("digits.npy", 10, "euclidean"), "stdlib": ("stdlib.parquet", 40, "cosine")}
 
@@ -200,3 +205,49 @@ def test_formats_by_name_and_what_is_too_large(invoke, tmp_path, monkeypatch):
     monkeypatch.setattr("dinkcli.models.export._MOST_BYTES", 1 << 20)
     result = invoke("export", "m.safetensors", "-o", "m.onnx", code=1)
     assert "ONNX files hold less than 2 GiB, the centres take 36 bytes" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "faiss", "csv", "parquet", "json"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_clusters_of_several_centres(tmp_path, suffix, metric):
+    """A merged cluster has the rows and the probability of both, an outlier's the label -1."""
+    rng = np.random.default_rng(1)
+    z = (np.repeat(np.eye(5, 6) * 6, 20, axis=0) + rng.normal(size=(100, 6))).astype(np.float32)
+    plain = dinkcli.train(z, 5, metric=metric, device="cpu", seed=0)
+    model = drop(merge(plain, [1, 3]), 0, outlier=True)
+    path = tmp_path / f"m.{suffix}"
+    export_model(model, str(path), SUFFIXES[suffix])
+    rows = z / np.linalg.norm(z, axis=1, keepdims=True) if metric == "cosine" else z
+    distances = distances_float64(rows.astype(np.float64), plain.cluster_centers)
+    labels = np.array([-1, 1, 2, 1, 4])[distances.argmin(1)]
+    probabilities = usual_softmax(plain, distances)
+    probabilities[:, 1] += probabilities[:, 3]
+    probabilities[:, [0, 3]] = 0
+    if suffix == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+        found, _, shares = session.run(None, {"rows": z})
+    elif suffix == "pt2":
+        found, _, shares = torch.export.load(path).module()(torch.from_numpy(z))
+        found, shares = found.numpy(), shares.numpy()
+    else:
+        shares = probabilities
+        if suffix == "faiss":
+            index = pytest.importorskip("faiss").read_index(str(path))
+            found = index.search(z, 1)[1][:, 0]
+        else:
+            if suffix == "json":
+                document = json.loads(path.read_text())
+                owners = np.array(document["center_clusters"])
+                centers = np.array(document["cluster_centers"])
+            elif suffix == "csv":
+                table = np.loadtxt(path, delimiter=",", skiprows=1)
+                owners, centers = table[:, 0].astype(int), table[:, 1:]
+            else:
+                table = pq.read_table(path).to_pydict()
+                owners, centers = np.array(table["cluster"]), np.array(table["center"])
+            found = owners[distances_float64(rows.astype(np.float64), centers).argmin(1)]
+    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_allclose(shares, probabilities, atol=1e-5)
+    for name in ("npy", "sklearn", "faiss-ivf", "safetensors"):
+        with pytest.raises(UsageError, match="may have several; export to onnx"):
+            export_model(model, str(tmp_path / "no"), name)
