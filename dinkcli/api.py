@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -72,7 +72,7 @@ def train(
             NumPy, masked or not, a tensor, a sparse matrix of SciPy, a list of lists, or a frame,
             table or column of pandas, polars, pyarrow or what else gives itself to Arrow.
         n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100, or,
-            with a warning, a workable one where none is clear; "clear" refuses in that case.
+            with a warning, one that works where none stands out; "clear" refuses in that case.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
         column: of the vectors, or a pattern such as "dim_*" for one column per dimension, where
@@ -85,7 +85,7 @@ def train(
             under cosine; "skip" and "label" leave such rows out.
         on_try: as ``on_step`` of ``sweep``, while K is chosen.
         on_step: called after every update of the centres.
-        checkpoints: where to save the training on its way, and how often.
+        checkpoints: where to save the unfinished training, and how often.
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
             have to be those of the run that wrote it.
         force: go on with other data or options all the same.
@@ -94,34 +94,64 @@ def train(
         options: the other fields of ``TrainOptions``.
 
     Raises:
-        DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number is.
+        DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number stands out.
     """
+    checked = TrainOptions(n_clusters, **options)
+    return train_with(
+        _opened(inputs, column, bad_rows, sample_weight),
+        checked,
+        init=init,
+        device=device,
+        memory=memory,
+        on_try=on_try,
+        on_step=on_step,
+        checkpoints=checkpoints,
+        resume=resume,
+        force=force,
+        group=group,
+    )
+
+
+def train_with(
+    data: DataSet,
+    options: TrainOptions,
+    *,
+    init: str | np.ndarray | Tensor,
+    device: str,
+    memory: int | None,
+    on_try: Callable[[str, int, int], None],
+    on_step: Callable[[Step], None] | None,
+    checkpoints: Checkpoints | None,
+    resume: Path | None,
+    force: bool,
+    group: Group,
+) -> Model:
+    """The same, of a data set and checked options, in which ``init`` replaces that of theirs."""
     notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
-    data = _opened(inputs, column, bad_rows, sample_weight)
     initial = _initial_centers(init, data.feature_names)
-    options["init"] = str(init) if initial is None else GIVEN
+    options = replace(options, init=str(init) if initial is None else GIVEN)
     if not group.alone:
-        _refuse_alone(data, n_clusters, options)
+        _refuse_alone(data, options)
     data = repeatable(data)
-    if isinstance(n_clusters, str):
+    k = options.n_clusters
+    if isinstance(k, str):
         if initial is not None:
-            raise UsageError(f"-k {n_clusters}: cannot start from given centres; give their number")
-        given = {"device": device, "memory": memory, **options}
-        found = choose_n_clusters(data, on_step=on_try, **given)
-        n_clusters = number_of(found, n_clusters, data.name, notify)
-    chosen = TrainOptions(n_clusters, **options)
-    chosen.check_rows(data.known_rows, data.name)
+            raise UsageError(f"`n_clusters` {k}: cannot start from given centres; give a number")
+        result = choose_n_clusters(data, options, device=device, memory=memory, on_step=on_try)
+        k = number_of(result, k, data.name, notify)
+        options = replace(options, n_clusters=k)
+    options.check_rows(data.known_rows, data.name)
     if saved is not None:
         data = around(data, saved.offset)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
+    rows = open_rows(data, options.metric, where, memory, shift, group, saved is None)
     if initial is not None:
-        _check_initial(initial, n_clusters, data)
+        _check_initial(initial, k, data)
         offset = rows.data.offset
         initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
-    trainer = Trainer(rows, chosen, initial)
+    trainer = Trainer(rows, options, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
     if saved is not None:
@@ -211,11 +241,11 @@ def sweep(
     """
     text = numbers if isinstance(numbers, str) else ",".join(map(str, numbers))
     parse_numbers(text)
-    TrainOptions(2, metric=metric, seed=seed)
+    TrainOptions("auto", metric=metric, seed=seed)  # checks them
     if metric == LEARNED:
         raise UsageError(
-            "--metric learned: a sweep compares numbers of clusters by euclidean or cosine; train "
-            "with the number that it finds and --metric learned"
+            "`metric` learned: a sweep compares numbers of clusters by euclidean or cosine; train "
+            "with the number that it finds and `metric` learned"
         )
     data = _opened(inputs, column, bad_rows, sample_weight)
     rows = open_rows(data, metric, resolve_device(device), memory)
@@ -223,15 +253,16 @@ def sweep(
     return sweep_rows(rows, tried, between, seed, on_step)
 
 
-def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any]) -> None:
+def _refuse_alone(data: DataSet, options: TrainOptions) -> None:
     """Raises UsageError for what only one process alone can do."""
     why = "which runs in one process only; start it without a launcher"
-    if isinstance(n_clusters, str):
-        raise UsageError(f"-k {n_clusters}: tries many numbers of clusters, {why}")
-    if options.get("max_size") is not None:
-        raise UsageError(f"--max-size: looks at all rows at once, {why}")
-    if options.get("temperature") == math.inf:
-        raise UsageError(f"--temperature inf: is gradient descent, {why}")
+    k = options.n_clusters
+    if isinstance(k, str):
+        raise UsageError(f"`n_clusters` {k}: tries many numbers of clusters, {why}")
+    if options.max_size is not None:
+        raise UsageError(f"`max_size`: looks at all rows at once, {why}")
+    if options.literal:
+        raise UsageError(f"`temperature` inf: is gradient descent, {why}")
     for reader in data.readers:
         if is_stream(reader):
             raise UsageError(
@@ -240,35 +271,33 @@ def _refuse_alone(data: DataSet, n_clusters: int | str, options: dict[str, Any])
 
 
 def choose_n_clusters(
-    inputs: Inputs,
+    data: DataSet,
+    options: TrainOptions,
     *,
     device: str = "auto",
     memory: int | None = None,
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
-    **options: Any,
 ) -> Sweep:
     """What ``n_clusters="auto"`` looks at: the usual numbers, and those around the best.
 
     Args:
-        inputs, device, memory, options: as for ``train``.
+        device, memory: as for ``train``.
         on_step: as for ``sweep``.
     """
-    checked = TrainOptions(2, **options)
-    data = open_data(inputs)
-    # How many clusters there are is asked before a map is learned.
-    metric = "euclidean" if checked.metric == LEARNED else checked.metric
+    # How many clusters there are is decided before a map is learned.
+    metric = "euclidean" if options.metric == LEARNED else options.metric
     rows = open_rows(data, metric, resolve_device(device), memory)
-    return sweep_rows(rows, usual_numbers(rows.n_rows), True, checked.seed, on_step)
+    return sweep_rows(rows, usual_numbers(rows.n_rows), True, options.seed, on_step)
 
 
 def _check_initial(initial: Tensor, n_clusters: int, data: DataSet) -> None:
     if initial.shape != (n_clusters, data.n_features):
         raise UsageError(
-            f"--init: centres of shape {tuple(initial.shape)}, expected "
+            f"`init`: centres of shape {tuple(initial.shape)}, expected "
             f"({n_clusters}, {data.n_features}) (clusters, features of {data.name})"
         )
     if not initial.isfinite().all():
-        raise UsageError("--init: centres that are not all finite numbers")
+        raise UsageError("`init`: centres that are not all finite numbers")
 
 
 def _initial_centers(
@@ -280,7 +309,7 @@ def _initial_centers(
         return None
     if not os.path.exists(init):
         raise UsageError(
-            f"--init {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
+            f"`init` {init}: expected {', '.join(SEEDINGS)}, or a file of centres, "
             "and there is no such file"
         )
     return torch.from_numpy(read_centers(init, feature_names))

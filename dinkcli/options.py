@@ -11,6 +11,7 @@ from dinkcli.errors import UsageError
 
 LEARNED = "learned"
 METRICS = ("euclidean", "cosine", LEARNED)
+CHOSEN = ("auto", "clear")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
 PROBABILITY_TYPES = ("float32", "float16")
@@ -43,7 +44,7 @@ class Interval:
         amount = float(match[1]) * _UNITS[match[2]] if match else 0.0
         if not match or amount == 0:
             raise UsageError(
-                f"--checkpoint-every {text}: expected a time such as 30s, 5m or 2h, or 100steps, "
+                f"`checkpoint_every` {text}: expected a time such as 30s, 5m or 2h, or 100steps, "
                 "or 2epochs"
             )
         return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
@@ -62,7 +63,7 @@ def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
     least = -(-n_rows // n_clusters)
     if match is None:
         raise UsageError(
-            f"--max-size {limit}: expected a number of rows, or a multiple of the mean such as 1.2x"
+            f"`max_size` {limit}: expected a number of rows, or a multiple of the mean such as 1.2x"
         )
     if match[1]:
         found = int(match[1])
@@ -73,20 +74,20 @@ def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
         found = max(least, int(float(match[2]) * n_rows / n_clusters + 1e-9))
     if found < least:
         raise UsageError(
-            f"--max-size {limit}: {n_clusters} clusters cannot hold {n_rows} rows like that; "
+            f"`max_size` {limit}: {n_clusters} clusters cannot hold {n_rows} rows like that; "
             f"give at least {least}, or 1x"
         )
     return found
 
 
-def _expect(fine: bool, option: str, value: object, expected: str) -> None:
+def _expect(fine: bool, parameter: str, value: object, expected: str) -> None:
     """Raises UsageError for a value that is not fine."""
     if not fine:
-        raise UsageError(f"{option} {value}: expected {expected}")
+        raise UsageError(f"`{parameter}` {value}: expected {expected}")
 
 
-def _expect_one(value: str, option: str, choices: tuple[str, ...]) -> None:
-    _expect(value in choices, option, value, f"one of {', '.join(choices)}")
+def _expect_one(value: str, parameter: str, choices: tuple[str, ...]) -> None:
+    _expect(value in choices, parameter, value, f"one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class TrainOptions:
     """What the result depends on, besides the data and the device.
 
     Attributes:
-        n_clusters: K.
+        n_clusters: K, or "auto" or "clear" for one that is still to be chosen.
         init: "kmeans++", "random", "xavier", or "given" (passed to ``Trainer``).
         metric: "euclidean", "cosine", or "learned" (euclidean under a map that follows neighbours).
         temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
@@ -112,10 +113,10 @@ class TrainOptions:
             None for any number.
 
     Raises:
-        UsageError: a value out of range; the message names the option.
+        UsageError: a value out of range; the message names the parameter.
     """
 
-    n_clusters: int
+    n_clusters: int | str
     init: str = "kmeans++"
     metric: str = "euclidean"
     temperature: float | str = "auto"
@@ -129,31 +130,31 @@ class TrainOptions:
     max_size: str | int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_clusters", "n_init", "epochs", "batch_size"):
+        k = self.n_clusters
+        fine = k in CHOSEN if isinstance(k, str) else k >= 1
+        _expect(fine, "n_clusters", k, "at least 1")
+        for name in ("n_init", "epochs", "batch_size"):
             value = getattr(self, name)
-            option = "-k" if name == "n_clusters" else "--" + name.replace("_", "-")
-            _expect(value is None or value >= 1, option, value, "at least 1")
-        _expect(self.seed >= 0, "--seed", self.seed, "at least 0")
-        _expect_one(self.metric, "--metric", METRICS)
+            _expect(value is None or value >= 1, name, value, "at least 1")
+        _expect(self.seed >= 0, "seed", self.seed, "at least 0")
+        _expect_one(self.metric, "metric", METRICS)
         if self.metric == LEARNED and self.temperature != "auto":
             raise UsageError(
-                f"--metric learned: goes with --temperature auto, not {self.temperature}"
+                f"`metric` learned: goes with `temperature` auto, not {self.temperature}"
             )
         if self.init != GIVEN:
-            _expect_one(self.init, "--init", SEEDINGS)
+            _expect_one(self.init, "init", SEEDINGS)
         heat, weight = self.temperature, self.dilation
         fine = heat == "auto" or (isinstance(heat, (int, float)) and heat >= 0)
-        _expect(fine, "--temperature", heat, "auto, inf, or a number of at least 0")
+        _expect(fine, "temperature", heat, "auto, inf, or a number of at least 0")
         fine = weight is None or 0 <= weight <= _LARGEST_DILATION
-        _expect(fine, "--dilation", weight, f"a number from 0 to {_LARGEST_DILATION:.0e}")
-        _expect(self.seed < 1 << 63, "--seed", self.seed, "less than 2^63")
+        _expect(fine, "dilation", weight, f"a number from 0 to {_LARGEST_DILATION:.0e}")
+        _expect(self.seed < 1 << 63, "seed", self.seed, "less than 2^63")
         if self.max_size is not None:
             most_rows(self.max_size, 1, 1)
             if heat not in ("auto", 0):
-                raise UsageError(
-                    f"--max-size goes with --temperature auto or 0, and not with {heat}"
-                )
-        _expect(0 <= self.tol < 1, "--tol", self.tol, "a number from 0 to below 1")
+                raise UsageError(f"`max_size` goes with `temperature` auto or 0, not with {heat}")
+        _expect(0 <= self.tol < 1, "tol", self.tol, "a number from 0 to below 1")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: an infinite temperature becomes the string "inf"."""
@@ -161,12 +162,11 @@ class TrainOptions:
 
     def check_rows(self, n_rows: int, source: str) -> None:
         """Raises UsageError when there are more clusters than rows, or too small ones for them."""
+        k = int(self.n_clusters)
         if self.max_size is not None:
-            most_rows(self.max_size, n_rows, self.n_clusters)
-        if self.n_clusters > n_rows:
-            raise UsageError(
-                f"-k {self.n_clusters}: more clusters than the {n_rows} rows of {source}"
-            )
+            most_rows(self.max_size, n_rows, k)
+        if k > n_rows:
+            raise UsageError(f"`n_clusters` {k}: more clusters than the {n_rows} rows of {source}")
 
     @property
     def literal(self) -> bool:
@@ -212,22 +212,22 @@ class AssignOptions:
             most_rows(self.max_size, 1, 1)
             if self.needs_probabilities or self.marks_outliers:
                 raise UsageError(
-                    "--max-size gives rows a cluster that need not be the nearest one; leave out "
-                    "--soft, --top, --min-prob and --max-distance"
+                    "`max_size` gives rows a cluster that need not be the nearest one; leave out "
+                    "`soft`, `top`, `min_prob` and `max_distance`"
                 )
         if self.soft and self.top is not None:
-            raise UsageError("--soft gives all probabilities, --top only some: choose one of them")
+            raise UsageError("`soft` gives all probabilities, `top` only some: choose one of them")
         top, heat, least, most = self.top, self.temperature, self.min_prob, self.max_distance
-        _expect(top is None or top >= 1, "--top", top, "at least 1")
-        _expect(heat is None or 0 < heat < math.inf, "--temperature", heat, "a number above 0")
-        _expect_one(self.probability_type, "--dtype", PROBABILITY_TYPES)
-        _expect(least is None or 0 <= least <= 1, "--min-prob", least, "a number from 0 to 1")
-        _expect(most is None or most >= 0, "--max-distance", most, "at least 0")
+        _expect(top is None or top >= 1, "top", top, "at least 1")
+        _expect(heat is None or 0 < heat < math.inf, "temperature", heat, "a number above 0")
+        _expect_one(self.probability_type, "probability_type", PROBABILITY_TYPES)
+        _expect(least is None or 0 <= least <= 1, "min_prob", least, "a number from 0 to 1")
+        _expect(most is None or most >= 0, "max_distance", most, "at least 0")
 
     def check_clusters(self, n_clusters: int) -> None:
         """Raises UsageError when more clusters are asked for than there are."""
         if self.top is not None and self.top > n_clusters:
-            raise UsageError(f"--top {self.top}: the model has {n_clusters} clusters")
+            raise UsageError(f"`top` {self.top}: the model has {n_clusters} clusters")
 
     @property
     def needs_probabilities(self) -> bool:

@@ -210,7 +210,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
 
 # Lines that depend on how fast the machine is, and what does within a line.
 PROGRESS = re.compile(
-    r"(start \d+/\d+, )?(looking for clusters|moving centres|settling on all rows), |assigning: "
+    r"(start \d+/\d+, )?(looking for clusters|moving centres|settling on all rows|assigning): "
 )
 TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|rows/s)(?![\w/])")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")

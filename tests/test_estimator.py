@@ -105,9 +105,9 @@ def test_it_works_in_pipelines_and_searches(blobs):
 
 
 def test_wrong_parameters_are_value_errors(blobs):
-    with pytest.raises(ValueError, match="-k 301: more clusters than the 300 rows"):
+    with pytest.raises(ValueError, match="`n_clusters` 301: more clusters than the 300 rows"):
         DinkClustering(301).fit(blobs[0])
-    with pytest.raises(ValueError, match="--metric l1: expected one of euclidean, cosine"):
+    with pytest.raises(ValueError, match="`metric` l1: expected one of euclidean, cosine"):
         DinkClustering(3, metric="l1").fit(blobs[0])
 
 

@@ -1,10 +1,16 @@
-"""The ``dink`` command and its global options."""
+"""The ``dink`` command: its list of commands, and help as people read it.
+
+Options come in groups, examples at the end, as wide as the terminal; without rich, which would take
+twice as long to start.
+"""
 
 from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import os
+import re
 import sys
 import threading
 from functools import cache
@@ -12,32 +18,129 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from typer import completion
+from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
-from dinkcli.cli.console import abandon_stdout, error_boundary, say
-from dinkcli.cli.help import SETTINGS, Command, Group
-from dinkcli.cli.together import refuse_several
+from dinkcli.cli.console import say
+from dinkcli.cli.options import GROUPS, RUN, with_bundles
+from dinkcli.cli.paths import refuse_overwriting
+from dinkcli.cli.signals import abandon_stdout, error_boundary
+from dinkcli.cli.together import one_voice, refuse_several
+from dinkcli.errors import UsageError
 
 # Each is a function in a module of that name.
 COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
     *("dedup", "sample", "info", "plan", "export"),
 )
+# Options of earlier versions, of all commands or of one, and what there is instead.
+_REPLACED = {
+    "--id-column": "--ids COLUMN",
+    "--text-column": "--texts COLUMN",
+    "--label-column": "--labels COLUMN",
+    "--balance": "--max-size 1x",
+    "--compression": "the suffix, as in rows.csv.gz (parquet is compressed by itself)",
+    "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
+    "--tol": "tol of dinkcli.train in Python",
+    "dedup --threshold": "--max-distance",
+    "dedup --distance": "--max-distance",
+    "assign --names": "--with-names",
+}
+_SETTINGS: dict[Any, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PLAIN: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # plain help starts twice as fast
 }
+_EXAMPLES = "\nExamples:\n"
+# Columns of the options, with their help beside them, in a wide terminal and in a narrow one.
+_COLUMN, _NARROW_COLUMN, _WIDE = 26, 18, 76
+_TYPES = {"<str>": "TEXT", "<int>": "NUMBER", "<float>": "NUMBER", "<list[str]>": "TEXT"}
+_COMPLETION = {
+    "--show-completion": completion.show_callback,
+    "--install-completion": completion.install_callback,
+}
+_COMPLETION_HELP = {
+    "install_completion": "Install TAB completion for this shell, or for one that is named.",
+    "show_completion": "Show the script for TAB completion: of this shell, or of one that is named "
+    "(bash, zsh, fish, powershell).",
+}
 
 
-@cache
-def _load(name: str) -> Any:
-    alone = typer.Typer(add_completion=False, context_settings=SETTINGS, **_PLAIN)
-    alone.command(cls=Command)(getattr(import_module(f"dinkcli.cli.{name}"), name))
-    return typer.main.get_command(alone)
+class _Readable:
+    """Usage in the order in which people write it; the examples of a docstring come last."""
+
+    help: str | None
+    get_params: Any
+
+    def format_usage(self, context: Any, formatter: Any) -> None:
+        parts = []
+        for parameter in self.get_params(context):
+            name = (parameter.metavar or parameter.name or "").partition("|")[0]
+            if parameter.param_type_name == "argument":
+                parts.append(name)
+            elif parameter.required:
+                parts.append(f"{parameter.opts[0]} {name}")
+        formatter.write_usage(
+            context.command_path, " ".join([*(parts or ["COMMAND"]), "[OPTIONS]"])
+        )
+
+    def format_help_text(self, context: Any, formatter: Any) -> None:
+        formatter.write_paragraph()
+        formatter.write_text(_split(self.help)[0])
+
+    def format_options(self, context: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *GROUPS)}
+        # Those of Main in the order of their importance: -k, -o, then the rest.
+        order = {"-k": 0, "-n": 0, "-o": 1}
+        for parameter in sorted(self.get_params(context), key=lambda p: order.get(p.opts[0], 2)):
+            names, text = parameter.get_help_record(context) or ("", "")
+            is_argument = parameter.param_type_name == "argument"
+            for kind, word in _TYPES.items():
+                names = names.replace(kind, "" if is_argument else word)
+            group = "Arguments" if is_argument else parameter.rich_help_panel or RUN
+            if names:
+                groups[group].append((names.rstrip(), text))
+        width = _COLUMN if formatter.width >= _WIDE else _NARROW_COLUMN
+        filled = {name: records for name, records in groups.items() if records}
+        for name, records in filled.items():
+            with formatter.section(name if len(filled) > 1 else "Options"):
+                rows = [_row(*record, width, formatter.width) for record in records]
+                formatter.write_dl(rows, col_max=width)
+
+    def format_epilog(self, context: Any, formatter: Any) -> None:
+        examples = _split(self.help)[1]
+        if examples:
+            with formatter.section("Examples"):
+                for line in examples.splitlines():
+                    formatter.write(f"  {line.strip()}\n")
 
 
-class _Dink(Group):
-    """Each command is loaded when it is asked for: all take a tenth of a second."""
+class _Command(_Readable, TyperCommand):
+    """A command whose help groups its options, and whose failures are one clear line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with error_boundary(ctx):
+            with one_voice():
+                refuse_overwriting(ctx.command.name, ctx.params)
+            return super().invoke(ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        for name in (arg.partition("=")[0] for arg in args):
+            new = _REPLACED.get(f"{self.name} {name}") or _REPLACED.get(name)
+            if new is not None and name not in known:
+                with error_boundary():
+                    raise UsageError(f"{name}: there is no such option any more; use {new}")
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.replace("Value error, ", "")
+            raise
+
+
+class _Group(_Readable, TyperGroup):
+    """All commands, each of which is loaded when it is wanted: all take a tenth of a second."""
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
@@ -46,8 +149,49 @@ class _Dink(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return _load(cmd_name) if cmd_name in COMMANDS else None
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if parameter.name in _COMPLETION_HELP:
+                parameter.help = _COMPLETION_HELP[parameter.name]
+        return parameters
 
-app = typer.Typer(name="dink", cls=_Dink, context_settings=SETTINGS, no_args_is_help=True, **_PLAIN)
+    def format_options(self, context: Any, formatter: Any) -> None:
+        self.format_commands(context, formatter)
+        super().format_options(context, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Typer asks the system for the shell; who names one gets that one.
+        if len(args) == 2 and args[0] in _COMPLETION:
+            _COMPLETION[args[0]](ctx, None, args[1])  # type: ignore[arg-type]
+        return super().parse_args(ctx, args)
+
+
+def _row(names: str, text: str, column: int, most: int) -> tuple[str, str]:
+    """An option and its help; choices too many for a narrow terminal move into the help."""
+    if len(names) + 2 > most and (choices := re.search(r"<([^>]*\|[^>]*)>", names)):
+        names = names.replace(choices[0], "CHOICE")
+        text = f"One of {choices[1].replace('|', ', ')}. {text}"
+    return names.ljust(column), text
+
+
+def _split(text: str | None) -> tuple[str, str]:
+    """(what a docstring says, its examples)."""
+    before, _, examples = inspect.cleandoc(text or "").partition(_EXAMPLES)
+    return before.strip(), examples
+
+
+@cache
+def _load(name: str) -> Any:
+    alone = typer.Typer(add_completion=False, context_settings=_SETTINGS, **_PLAIN)
+    command = with_bundles(getattr(import_module(f"dinkcli.cli.{name}"), name))
+    alone.command(cls=_Command)(command)
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(
+    name="dink", cls=_Group, context_settings=_SETTINGS, no_args_is_help=True, **_PLAIN
+)
 
 
 def _version(value: bool) -> None:
@@ -60,7 +204,7 @@ def _version(value: bool) -> None:
 def options(
     context: typer.Context,
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version."
+        False, "--version", "-V", callback=_version, is_eager=True, help="Show the version."
     ),
 ) -> None:
     """Cluster embedding files: train once, assign new batches for years.

@@ -9,8 +9,8 @@ from dinkcli.cli.console import show_notes
 from dinkcli.cli.options import clusters_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.summary import show_drift
 from dinkcli.cli.together import one_voice
+from dinkcli.cli.train import show_drift
 from dinkcli.options import AssignOptions
 
 

@@ -1,23 +1,29 @@
-"""What reaches the terminal: summaries, warnings and errors, all on standard error."""
+"""What people read: sentences on standard error, results on standard output as tables or JSON.
+
+Whatever comes from files or paths passes ``printable``. Where a terminal is too narrow for a table,
+bars go first, then what it can do without; texts are shortened before that, names and numbers
+never.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-import typer
-
-from dinkcli.cli.signals import NOTHING_WRITTEN, exit_code, interruptible
-from dinkcli.errors import FULL_DEVICE, DinkError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dinkcli.data.dataset import DataSet
 
-_NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
+_PIPE_COLUMNS = 120  # of what is not a terminal
+_LEAST_TEXT = 16
+_SPARKS, _ASCII_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 
 
 def printable(text: object) -> str:
@@ -27,11 +33,11 @@ def printable(text: object) -> str:
 
 
 def _shown(character: str) -> str:
-    code = ord(character)
     if character.isprintable():
         return character
+    code = ord(character)
     return (
-        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
     )
 
 
@@ -45,6 +51,21 @@ def say(text: str, whole: bool = False) -> None:
         print(lines, file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is there to read it, which is no reason to stop working
+
+
+def warn(text: str) -> None:
+    say(f"Warning: {text}")
+
+
+def show_notes(data: DataSet, quiet: bool) -> None:
+    """What there is to know about the inputs."""
+    for note in () if quiet else data.notes:
+        say(f"Note: {note}")
+
+
+def say_bad_rows(number: int, quiet: bool) -> None:
+    if number and not quiet:
+        say(f"bad rows left out: {number}")
 
 
 def wrapped(text: str, columns: int | None, indent: str = "") -> str:
@@ -69,68 +90,149 @@ def terminal_columns(stream: Any) -> int | None:
         return None
 
 
-def warn(text: str) -> None:
-    say(f"Warning: {text}")
+def width() -> int:
+    """Columns of results: COLUMNS, or those of the terminal, or 120 elsewhere."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    return terminal_columns(sys.stdout) or _PIPE_COLUMNS
 
 
-def show_notes(data: DataSet, quiet: bool) -> None:
-    """What there is to know about the inputs."""
-    for note in () if quiet else data.notes:
-        say(f"Note: {note}")
+def print_json(document: Any) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
-def say_bad_rows(number: int, quiet: bool) -> None:
-    if number and not quiet:
-        say(f"bad rows left out: {number}")
+@dataclass(frozen=True)
+class Field:
+    """A column of a table.
 
-
-@contextmanager
-def error_boundary() -> Iterator[None]:
-    """Turns every failure into one clear line and the right exit code.
-
-    2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
-    for a closed pipe.
-    DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
+    Attributes:
+        heading: above it, or an empty text.
+        justify: of its cells.
+        drop: 0 for a column that always stays; of the others those with the highest number go
+            first where a terminal is narrow.
+        text: its cells may be shortened.
     """
-    try:
-        with interruptible():
-            yield
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except (typer.Exit, typer.Abort, typer.BadParameter):
-        raise
-    except BrokenPipeError:
-        abandon_stdout()  # its reader (head, say) has all that it wanted
-        raise typer.Exit(141) from None
-    except KeyboardInterrupt as error:
-        say(NOTHING_WRITTEN)
-        raise typer.Exit(exit_code(error)) from None
-    except Exception as error:
-        if os.environ.get("DINK_DEBUG"):
-            raise
-        if isinstance(error, DinkError):
-            say(f"Error: {error}")
-            raise typer.Exit(error.exit_code) from None
-        say(f"Error: {_unexpected(error)}")
-        abandon_stdout()
-        raise typer.Exit(1) from None
+
+    heading: str = ""
+    justify: Literal["left", "right"] = "left"
+    drop: int = 0
+    text: bool = False
 
 
-def abandon_stdout() -> None:
-    """Points standard output at nothing: Python would complain once more when it flushes it."""
-    try:
-        number = sys.stdout.fileno()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    except (AttributeError, OSError, ValueError):
-        pass  # closed from the start, or not a file
+class Sheet:
+    """A table before it is known how wide it may be.
+
+    Args:
+        columns: a heading alone is one of numbers; None is left out, with its cells.
+        headings: whether they are shown.
+    """
+
+    def __init__(self, *columns: Field | str | None, headings: bool = True):
+        self._given = [column is not None for column in columns]
+        self._fields = [
+            Field(column, "right") if isinstance(column, str) else column
+            for column in columns
+            if column is not None
+        ]
+        self._headings = headings
+        self._rows: list[list[str]] = []
+
+    def add(self, *cells: object) -> None:
+        """A row of plain text: what comes from files is neither markup nor control codes."""
+        self._rows.append([printable(cell) for cell in compress(cells, self._given)])
+
+    def least(self) -> int:
+        """Columns of a terminal that it needs at the least, with all of its own."""
+        return sum(least + 3 for _, least in self._widths()) - 1
+
+    def fitted(self, room: int) -> Table:
+        """The columns that fit, with texts shortened before anything is left out."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        widths, kept = self._widths(), list(range(len(self._fields)))
+        while sum(widths[i][1] + 3 for i in kept) - 1 > room:
+            last = max(kept, key=lambda i: self._fields[i].drop)
+            if self._fields[last].drop == 0:
+                break
+            kept.remove(last)
+        table = Table(
+            box=box.SIMPLE_HEAD if _unicode() else box.ASCII2,
+            show_header=self._headings,
+            pad_edge=False,
+            # Then columns with a ratio share what is left.
+            expand=sum(widths[i][0] + 3 for i in kept) - 1 > room,
+        )
+        for i in kept:
+            field, (natural, least) = self._fields[i], widths[i]
+            shorter = {"no_wrap": True, "ratio": natural, "min_width": least} if field.text else {}
+            # What is longer than the terminal after all goes on in the next line, uncut.
+            overflow = ("ellipsis" if _unicode() else "crop") if field.text else "fold"
+            table.add_column(field.heading, justify=field.justify, overflow=overflow, **shorter)
+        for row in self._rows:
+            table.add_row(*(Text(row[i]) for i in kept))
+        return table
+
+    def _widths(self) -> list[tuple[int, int]]:
+        """(natural, least) width of each column."""
+        from rich.cells import cell_len
+
+        heads = [field.heading if self._headings else "" for field in self._fields]
+        natural = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
+        return [
+            (width, min(width, _LEAST_TEXT) if field.text else width)
+            for width, field in zip(natural, self._fields, strict=True)
+        ]
 
 
-def _unexpected(error: Exception) -> str:
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
-        return "out of memory; use fewer clusters, --device cpu, or a machine with more"
-    if isinstance(error, OSError) and error.strerror:
-        # Only a stream that was open from the start has no name.
-        return f"{error.filename or 'standard output'}: {error.strerror}"
-    return (
-        f"{type(error).__name__}: {error} (this should not happen; DINK_DEBUG=1 shows where it did)"
-    )
+def show(title: str, table: Sheet | None = None, *notes: str, stderr: bool = False) -> None:
+    """A table under its title, and notes below it; a title alone is a sentence."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # to the command's error boundary, where rich would exit itself
+
+    out = PipeConsole(width=width(), highlight=False, soft_wrap=False, stderr=stderr)
+    if table is None:
+        out.print(Text(printable(title)))
+        return
+    out.print(Text(printable(title), style="bold"))
+    out.print(table.fitted(out.width))
+    for note in filter(None, notes):
+        out.print(Text(printable(note)))
+    if any(notes):
+        out.print()
+
+
+def shortened(text: str, most: int) -> str:
+    """The text in at most ``most`` characters."""
+    dots = "…" if _unicode() else "..."
+    return text if len(text) <= most else text[: most - len(dots)].rstrip() + dots
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of ``share`` (0 to 1) of ``width`` characters, in eighths where the terminal can."""
+    eighths = round(share * width * 8)
+    if not _unicode():
+        return "#" * max(eighths // 8, int(share > 0))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """One character for each value, or for each of ``width`` evenly spaced ones."""
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    sparks = _SPARKS if _unicode() else _ASCII_SPARKS
+    low, high = min(values), max(values)
+    scale = (len(sparks) - 1) / (high - low) if high > low else 0.0
+    return "".join(sparks[round((value - low) * scale)] for value in values)
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().startswith("utf")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say, say_bad_rows
-from dinkcli.cli.paths import columns_of, load_model, open_for
+from dinkcli.cli.console import Field, Sheet, print_json, say, say_bad_rows, show, width
+from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import rows_shown
-from dinkcli.cli.tables import Field, Sheet, print_json, show, width
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +23,12 @@ _LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 def evaluate(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     labels: list[str] | None = shared.LABELS,
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON,
-    quiet: bool = shared.QUIET,
+    rows: shared.ModelRows,
+    shown: shared.Shown,
 ) -> None:
     """Measure the clusters, alone or against known classes.
 
@@ -42,25 +39,24 @@ def evaluate(
         dink evaluate emb.dink.safetensors emb.parquet --labels topic
         dink evaluate emb.dink.safetensors emb.npy --labels topics.txt
     """
-    wanted = columns_of(column, labels=labels)
     model = load_model(model_path, inputs)
-    data = open_for(model, inputs, wanted, bad_rows)
+    data = rows.open(model, inputs, labels=labels)
 
     from dinkcli.insight.evaluate import evaluate as measure
 
-    with rows_shown(data, quiet or as_json) as on_rows:
-        found = measure(model, data, device, on_rows)
-    if as_json:
-        print_json(found.as_dict() | ({"names": model.names} if model.names else {}))
+    with rows_shown(data, shown.silent) as on_rows:
+        evaluation = measure(model, data, rows.device, on_rows)
+    if shown.as_json:
+        print_json(evaluation.as_dict() | ({"names": model.names} if model.names else {}))
         return
-    _show(found, model)
-    say_bad_rows(found.quality.bad_rows, quiet)
-    if found.unlabelled and not quiet:
-        say(f"{found.unlabelled} rows without a label are left out of the agreement")
+    _show(evaluation, model)
+    say_bad_rows(evaluation.quality.bad_rows, shown.quiet)
+    if evaluation.unlabelled and not shown.quiet:
+        say(f"{evaluation.unlabelled} rows without a label are left out of the agreement")
 
 
-def _show(found: Evaluation, model: Model) -> None:
-    quality = found.quality
+def _show(evaluation: Evaluation, model: Model) -> None:
+    quality = evaluation.quality
     table = Sheet(Field(), "", Field(drop=1), headings=False)
     for name, value, meaning in (
         ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
@@ -74,10 +70,10 @@ def _show(found: Evaluation, model: Model) -> None:
         share = f"{quality.ambiguous:.2%}"
         table.add("ambiguous rows", share, "second centre within 5 % of the first")
     show(f"{quality.rows:,} rows in {len(quality.sizes)} clusters", table)
-    if found.agreement is not None and found.table is not None:
-        classes = found.classes or []
-        _show_agreement(found.agreement, len(classes))
-        _show_confusion(found.table, found.agreement.matching, classes, model)
+    if evaluation.agreement is not None and evaluation.table is not None:
+        classes = evaluation.classes or []
+        _show_agreement(evaluation.agreement, len(classes))
+        _show_confusion(evaluation.table, evaluation.agreement.matching, classes, model)
     _show_weakest(quality, model)
 
 

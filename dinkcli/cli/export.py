@@ -6,7 +6,7 @@ from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.options import output_option
+from dinkcli.cli.options import file_option, output_option
 from dinkcli.cli.paths import load_model, refuse_stream
 
 Format = Literal[
@@ -21,10 +21,9 @@ _FORMAT = output_option(
 
 
 def export(
+    *,
     model_path: str = shared.MODEL_PATH,
-    output: str = output_option(
-        ..., "-o", "--output", metavar="FILE", help="The file to write.", show_default=False
-    ),
+    output: str = file_option(help="The file to write."),
     format: Format | None = _FORMAT,
     quiet: bool = shared.QUIET,
 ) -> None:

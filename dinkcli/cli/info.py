@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import printable, show_notes, wrapped
-from dinkcli.cli.tables import width
+from dinkcli.cli.console import print_json, printable, show_notes, width, wrapped
 
 if TYPE_CHECKING:
     from dinkcli.insight.info import Info
@@ -19,6 +17,7 @@ _SHOWN_COLUMNS = 12
 
 
 def info(
+    *,
     inputs: list[str] = shared.INPUTS,
     column: str | None = shared.COLUMN,
     dim: int | None = shared.DIM,
@@ -49,7 +48,7 @@ def info(
     show_notes(data, as_json)
     found = describe(data, limit)
     if as_json:
-        typer.echo(json.dumps(found.as_dict()))
+        print_json(found.as_dict())
         return
     for name, value in _lines(found):
         typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
@@ -58,7 +57,7 @@ def info(
 def _show_model(model: Model, as_json: bool) -> None:
     facts = model.summary()
     if as_json:
-        typer.echo(json.dumps(facts))
+        print_json(facts)
         return
     for name, value in facts.items():
         if isinstance(value, list):

@@ -1,18 +1,35 @@
-"""``dink inspect``."""
+"""``dink inspect``: a model, all of its clusters or one, as tables and as JSON."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say_bad_rows
-from dinkcli.cli.options import output_option
-from dinkcli.cli.paths import columns_of, load_model, open_for
+from dinkcli.cli.console import (
+    Field,
+    Sheet,
+    bar,
+    print_json,
+    printable,
+    say_bad_rows,
+    shortened,
+    show,
+    sparkline,
+    width,
+)
+from dinkcli.cli.options import main_option, output_option
+from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import rows_shown
-from dinkcli.cli.tables import print_json
 from dinkcli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dinkcli.insight.inspect import Exemplar, Inside, Seen
+    from dinkcli.models.model import Model
 
 _INPUTS = typer.Argument(
     None,
@@ -20,32 +37,35 @@ _INPUTS = typer.Argument(
     help="Files or folders, to show what is in each cluster: the rows nearest to its centre.",
     show_default=False,
 )
+_PAIRS = 8
+_EXTREMES = 5
+_NUMBERS = 46  # characters beside a sparkline
+_NEIGHBOURS = 8
+_GROUPS = 10
+_MEMBERS = 20  # of a group in a table
+_TEXT = 60  # characters of one row in a list
 
 
 def inspect(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] | None = _INPUTS,
-    ids: list[str] | None = shared.IDS,
-    texts: list[str] | None = shared.TEXTS,
-    exemplars: int = shared.exemplars_option(5),
-    clusters: int = output_option(
-        40, "--clusters", help="How many clusters to list, largest first.", min=1
-    ),
-    cluster: str | None = output_option(
+    cluster: str | None = main_option(
         None,
         "--cluster",
         metavar="NUMBER|NAME",
         help="Look into one cluster: its terms and neighbours, and with inputs its nearest and "
         "farthest rows and its near-duplicates.",
     ),
-    tree: bool = output_option(
-        False, "--tree", help="Show which clusters lie together, as a tree."
+    tree: bool = main_option(False, "--tree", help="Show which clusters lie together, as a tree."),
+    ids: list[str] | None = shared.IDS,
+    texts: list[str] | None = shared.TEXTS,
+    rows: shared.ModelRows,
+    exemplars: int = shared.exemplars_option(5),
+    clusters: int = output_option(
+        40, "--clusters", help="How many clusters to list, largest first.", min=1
     ),
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON,
-    quiet: bool = shared.QUIET,
+    shown: shared.Shown,
 ) -> None:
     """Show a model, and with inputs what is in each cluster.
 
@@ -54,11 +74,9 @@ def inspect(
         dink inspect emb.dink.safetensors emb.parquet --ids id
         dink inspect emb.dink.safetensors emb.npy --texts texts.txt --cluster 17
     """
-    from dinkcli.cli import clusters as view
-    from dinkcli.cli.cluster import show_cluster
     from dinkcli.insight.overview import cluster_of, spreads
 
-    if not inputs and (column or ids or texts):
+    if not inputs and (rows.column or ids or texts):
         raise UsageError("--ids, --texts and --column are about the rows of an INPUT: name one")
     if cluster is not None and tree:
         raise UsageError("--cluster shows one cluster and --tree all of them: give one of them")
@@ -67,36 +85,303 @@ def inspect(
     number = None if cluster is None else cluster_of(model, cluster)
     seen = None
     if inputs:
-        wanted = columns_of(column, ids=ids, texts=texts)
-        data = open_for(model, inputs, wanted, bad_rows)
         from dinkcli.insight.inspect import look
 
-        with rows_shown(data, quiet or as_json) as shown:
+        data = rows.open(model, inputs, ids=ids, texts=texts)
+        with rows_shown(data, shown.silent) as progress:
             seen = look(
                 model,
                 data,
                 exemplars,
-                device,
+                rows.device,
                 number,
                 with_terms=number is not None,
-                on_rows=partial(shown, "inspect"),
+                on_rows=partial(progress, "inspect"),
             )
     if number is not None:
-        show_cluster(model, number, seen, as_json, quiet)
+        _show_cluster(model, number, seen, shown)
         return
     sizes, spread, nearest, n_bad = model.cluster_sizes, spreads(model), None, 0
     if seen is not None:
         sizes, spread, nearest, n_bad = seen.sizes, seen.spread, seen.nearest, seen.bad_rows
-    if as_json:
+    if shown.as_json:
         more = {} if seen is None else {"bad_rows": n_bad}
         more |= {"tree": model.tree} if tree else {}
-        print_json(view.document(model, sizes, spread, nearest) | more)
+        print_json(_document(model, sizes, spread, nearest) | more)
         return
-    view.show_model(model_path, model)
-    view.show_training(model)
-    view.show_sizes(model, sizes, spread, nearest, clusters)
+    _show_model(model_path, model)
+    _show_training(model)
+    _show_sizes(model, sizes, spread, nearest, clusters)
     if tree:
-        view.show_tree(model)
-    view.show_extremes(spread)
-    view.show_pairs(model)
-    say_bad_rows(n_bad, quiet)
+        _show_tree(model)
+    _show_extremes(spread)
+    _show_pairs(model)
+    say_bad_rows(n_bad, shown.quiet)
+
+
+def _document(
+    model: Model, sizes: np.ndarray, spread: np.ndarray, nearest: list[list[Exemplar]] | None
+) -> dict[str, Any]:
+    from dinkcli.insight.overview import nearest_pairs
+
+    clusters = [
+        _plain_cluster(model, j, sizes, spread, model.terms) for j in range(model.n_clusters)
+    ]
+    for cluster, rows in zip(clusters, nearest or (), strict=False):
+        cluster["exemplars"] = list(map(_plain_row, rows))
+    return {
+        "n_clusters": model.n_clusters,
+        "n_features": model.n_features,
+        "metric": model.metric,
+        "column": model.column,
+        "clusters": clusters,
+        "nearest_pairs": [pair._asdict() for pair in nearest_pairs(model, _PAIRS)],
+        "training": model.training,
+    }
+
+
+def _plain_cluster(
+    model: Model,
+    cluster: int,
+    sizes: np.ndarray,
+    spread: np.ndarray,
+    terms: list[list[str]],
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "cluster": cluster,
+        "name": model.names[cluster] if model.names else None,
+        "terms": terms[cluster] if terms else None,
+        "size": float(sizes[cluster]),
+        **more,
+        "spread": None if _unknown(spread[cluster]) else float(spread[cluster]),
+    }
+
+
+def _plain_row(row: Exemplar) -> dict[str, Any]:
+    carried = {
+        name: value if isinstance(value, (bool, int, str, type(None))) else str(value)
+        for name, value in row.carried.items()
+    }
+    return {"row": row.row, "distance": row.distance} | carried
+
+
+def _unknown(spread: float) -> bool:
+    return spread != spread  # NaN
+
+
+def _show_model(path: str, model: Model) -> None:
+    training = model.training
+    data, options = training.get("input", {}), training.get("options", {})
+    table = Sheet(Field(), Field(), headings=False)
+    files = ", ".join(data.get("files", [])) or "unknown"
+    dtype = ", ".join(data.get("dtype", []))
+    table.add("trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
+    for name, value in training.get("metrics", {}).items():
+        if isinstance(value, float) and (name == "inertia" or _is_literal(model)):
+            table.add(name.replace("_", " "), f"{value:.6g}")
+    settings = [f"{name} {value}" for name, value in options.items() if value is not None]
+    table.add("options", ", ".join(settings))
+    versions = training.get("versions", {})
+    table.add("made by", ", ".join(f"{name} {value}" for name, value in versions.items()))
+    show(f"{path}: {model.n_clusters} clusters of {model.n_features} features", table)
+
+
+def _is_literal(model: Model) -> bool:
+    """Whether the paper's losses are what it was trained by."""
+    return bool(model.training.get("options", {}).get("temperature") == "inf")
+
+
+def _show_training(model: Model) -> None:
+    from dinkcli.insight.overview import curve
+
+    if not model.training.get("history"):
+        return
+    table = Sheet(Field(), Field(drop=1), "", headings=False)
+    losses = ("shrink_loss", "dilation_loss") if _is_literal(model) else ()
+    for name in ("inertia", *losses, "largest"):
+        values = curve(model, name)
+        label = "largest cluster" if name == "largest" else name.replace("_", " ")
+        sparks = sparkline(values, max(8, min(60, width() - _NUMBERS)))
+        table.add(label, sparks, f"{values[0]:.4g} to {values[-1]:.4g}")
+    show("training, step by step", table)
+
+
+def _show_sizes(
+    model: Model,
+    sizes: np.ndarray,
+    spread: np.ndarray,
+    nearest: list[list[Exemplar]] | None,
+    most: int,
+) -> None:
+    order = (-sizes).argsort(kind="stable").tolist()
+    hidden = len(order) - most
+    note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)" if hidden > 0 else ""
+    named = bool(model.names)
+    last = 4 if named else 0  # where names say what is inside, rows may go
+    table = Sheet(
+        "cluster",
+        Field("name", text=True) if named else None,
+        "rows",
+        Field("share", "right", drop=1),
+        Field("spread", "right", drop=2),
+        Field(drop=3),
+        Field("nearest rows", text=True, drop=last) if nearest else None,
+    )
+    bar_width = 10 if nearest else 20 if named else 40
+    for j in order[:most]:
+        table.add(
+            j,
+            model.all_names[j] or "-",
+            f"{sizes[j]:g}",
+            f"{sizes[j] / sizes.sum():.1%}",
+            "-" if _unknown(spread[j]) else f"{spread[j]:.3g}",
+            bar(sizes[j] / sizes.max(), bar_width),
+            ", ".join(map(_row_text, nearest[j])) if nearest else "",
+        )
+    show("clusters by size", table, note)
+
+
+def _show_tree(model: Model) -> None:
+    from dinkcli.models.tree import drawn
+
+    labels = [f"{j} {printable(name)}".rstrip() for j, name in enumerate(model.all_names)]
+    table = Sheet(Field(text=True), headings=False)
+    for line in drawn(model.tree, labels):
+        table.add(line)
+    show("tree of the clusters (Ward, by rows)", table)
+
+
+def _show_extremes(spread: np.ndarray) -> None:
+    known = [j for j in spread.argsort(kind="stable").tolist() if not _unknown(spread[j])]
+    if not known or len(spread) < 2:
+        return
+    number = min(_EXTREMES, len(known) // 2)
+    table = Sheet(Field(), Field("clusters, with their spread"))
+    for title, group in (
+        ("tightest", known[:number]),
+        ("loosest", known[len(known) - number :][::-1]),
+    ):
+        table.add(title, ",  ".join(f"{j} ({spread[j]:.3g})" for j in group))
+    show("tightest and loosest (spread: root mean squared distance to the centre)", table)
+
+
+def _show_pairs(model: Model) -> None:
+    from dinkcli.insight.overview import nearest_pairs
+
+    pairs = nearest_pairs(model, _PAIRS)
+    if not pairs:
+        return
+    named = Field("names", text=True, drop=1) if model.names else None
+    table = Sheet(Field("clusters"), "distance", named)
+    for i, j, distance in pairs:
+        names = f"{model.all_names[i]} / {model.all_names[j]}"
+        table.add(f"{i} and {j}", f"{distance:.4g}", names)
+    show("nearest pairs of clusters", table)
+
+
+def _show_cluster(model: Model, cluster: int, seen: Seen | None, shown: shared.Shown) -> None:
+    """Shows a cluster, where rows were seen with the nearest and farthest of them."""
+    document = _cluster_document(model, cluster, seen)
+    if shown.as_json:
+        print_json(document)
+        return
+    _show_facts(document)
+    if document["neighbours"]:
+        _show_neighbours(document)
+    if seen is None or seen.inside is None:
+        return
+    rows = {"nearest rows": seen.nearest[cluster], "farthest rows": seen.inside.farthest}
+    for title, few in rows.items():
+        if few:
+            _show_rows(title, few)
+    _show_groups(seen.inside, int(seen.sizes[cluster]))
+    say_bad_rows(seen.bad_rows, shown.quiet)
+
+
+def _cluster_document(model: Model, cluster: int, seen: Seen | None) -> dict[str, Any]:
+    from dinkcli.insight.overview import neighbours, spreads
+
+    sizes, spread, terms = model.cluster_sizes, spreads(model), model.terms
+    if seen is not None:
+        sizes, spread, terms = seen.sizes, seen.spread, terms or seen.terms
+    share = float(sizes[cluster] / (sizes.sum() or 1))
+    document = _plain_cluster(model, cluster, sizes, spread, terms, share=share)
+    document["neighbours"] = [
+        {
+            "cluster": j,
+            "name": model.names[j] if model.names else None,
+            "size": float(sizes[j]),
+            "distance": distance,
+        }
+        for j, distance in neighbours(model, cluster, _NEIGHBOURS)
+    ]
+    if seen is None or (inside := seen.inside) is None:
+        return document
+    return document | {
+        "nearest": list(map(_plain_row, seen.nearest[cluster])),
+        "farthest": list(map(_plain_row, inside.farthest)),
+        "near_duplicates": {
+            "distance": inside.near,
+            "compared": inside.compared,
+            "groups": [list(map(_plain_row, group)) for group in inside.groups],
+        },
+        "bad_rows": seen.bad_rows,
+    }
+
+
+def _show_facts(facts: dict[str, Any]) -> None:
+    table = Sheet(Field(), Field(), headings=False)
+    table.add("rows", f"{facts['size']:g}, {facts['share']:.1%} of all")
+    if facts["spread"] is not None:
+        table.add("spread", f"{facts['spread']:.3g} (root mean squared distance)")
+    if facts["terms"]:
+        table.add("terms", ", ".join(facts["terms"]))
+    name = f": {facts['name']}" if facts["name"] else ""
+    show(f"cluster {facts['cluster']}{name}", table)
+
+
+def _show_neighbours(facts: dict[str, Any]) -> None:
+    named = Field("name", text=True) if facts["name"] is not None else None
+    table = Sheet("cluster", named, "rows", "distance")
+    for other in facts["neighbours"]:
+        name = other["name"] or "-"
+        table.add(other["cluster"], name, f"{other['size']:g}", f"{other['distance']:.4g}")
+    show("nearest clusters, by their centres", table)
+
+
+def _show_rows(title: str, rows: list[Exemplar]) -> None:
+    table = Sheet("row", "distance", Field(text=True) if rows[0].carried else None)
+    for row in rows:
+        table.add(row.row, f"{row.distance:.4g}", _whole_text(row))
+    show(title, table)
+
+
+def _show_groups(inside: Inside, size: int) -> None:
+    of = "" if inside.compared == size else f" of the first {inside.compared}"
+    title = f"near-duplicates: rows within {inside.near:.3g} of another one"
+    if not inside.groups:
+        show(f"{title}: none{of}")
+        return
+    table = Sheet("rows", Field("which", text=True))
+    for group in inside.groups[:_GROUPS]:
+        table.add(len(group), ", ".join(map(_row_text, group[:_MEMBERS])))
+    hidden = len(inside.groups) - _GROUPS
+    more = f"{hidden} more in --json. " if hidden > 0 else ""
+    members = sum(map(len, inside.groups))
+    groups = "1 group" if len(inside.groups) == 1 else f"{len(inside.groups)} groups"
+    show(
+        title,
+        table,
+        f"{more}{members} rows{of} in {groups}; dink dedup finds those across clusters too.",
+    )
+
+
+def _whole_text(row: Exemplar) -> str:
+    """What a row is called, as long as it is: tables shorten it."""
+    return ": ".join(printable(value) for value in row.carried.values() if value is not None)
+
+
+def _row_text(row: Exemplar) -> str:
+    """What a row is called, or its number, short enough for a list of rows."""
+    return shortened(_whole_text(row) or f"row {row.row}", _TEXT)

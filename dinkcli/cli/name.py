@@ -7,11 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import printable, say
-from dinkcli.cli.options import output_option
-from dinkcli.cli.paths import check_model_path, columns_of, load_model, open_for
+from dinkcli.cli.console import Field, Sheet, print_json, printable, say, show
+from dinkcli.cli.options import main_option, output_option
+from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.cli.progress import rows_shown
-from dinkcli.cli.tables import Field, Sheet, print_json, show
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def name(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] | None = shared.OPTIONAL_INPUTS,
     texts: list[str] | None = shared.TEXTS,
     labels: list[str] | None = shared.LABELS,
-    names: str | None = output_option(
+    names: str | None = main_option(
         None,
         "--names",
         metavar="FILE",
@@ -38,18 +38,15 @@ def name(
         help="Write on standard output what a language model needs to name the clusters: "
         "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
     ),
-    output: str | None = output_option(
+    output: str | None = main_option(
         None,
         "-o",
         "--output",
         metavar="FILE",
         help="Write the named model here; by default the model itself gets the names.",
     ),
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON,
-    quiet: bool = shared.QUIET,
+    rows: shared.ModelRows,
+    shown: shared.Shown,
 ) -> None:
     """Name clusters by texts or labels of rows, or from a file.
 
@@ -80,27 +77,26 @@ def name(
     if output is not None:
         check_model_path(output)
     check_target(output or model_path)
-    given = {} if names is None else read_names(names, model.n_clusters)
+    given = {} if names is None else _read_names(names, model.n_clusters)
     if inputs:
-        wanted = columns_of(column, labels=labels, texts=texts)
-        data = open_for(model, inputs, wanted, bad_rows)
+        data = rows.open(model, inputs, labels=labels, texts=texts)
         if by_texts:
-            found = find(model, data, device, quiet or as_json)
+            named = name_by_texts(model, data, rows.device, shown.silent)
             if prompt:
                 from dinkcli.insight.inspect import prompt as prompt_of
 
-                sys.stdout.write(prompt_of(found))
+                sys.stdout.write(prompt_of(named))
                 return
-            model.names, model.terms = found.names, found.terms
+            model.names, model.terms = named.names, named.terms
         if by_labels:
             from dinkcli.insight.evaluate import names_by_labels
 
-            with rows_shown(data, quiet or as_json) as shown:
-                model.names = names_by_labels(model, data, device, partial(shown, "naming"))
+            with rows_shown(data, shown.silent) as progress:
+                model.names = names_by_labels(model, data, rows.device, partial(progress, "naming"))
     model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
     target = output or model_path
     model.save(target)
-    if as_json:
+    if shown.as_json:
         print_json(
             [
                 {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
@@ -108,21 +104,21 @@ def name(
             ]
         )
         return
-    show_names(model)
-    if not quiet:
+    _show_names(model)
+    if not shown.quiet:
         named = sum(map(bool, model.names))
         say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
 
 
-def find(model: Model, data: DataSet, device: str, quiet: bool) -> Seen:
+def name_by_texts(model: Model, data: DataSet, device: str, quiet: bool) -> Seen:
     """Names by the texts of the rows, with progress."""
     from dinkcli.insight.inspect import look
 
-    with rows_shown(data, quiet) as shown:
-        return look(model, data, 8, device, with_terms=True, on_rows=partial(shown, "naming"))
+    with rows_shown(data, quiet) as progress:
+        return look(model, data, 8, device, with_terms=True, on_rows=partial(progress, "naming"))
 
 
-def read_names(path: str, n_clusters: int) -> dict[int, str]:
+def _read_names(path: str, n_clusters: int) -> dict[int, str]:
     """The names in a file, by cluster."""
     from dinkcli.insight.names import parse_names
 
@@ -138,7 +134,7 @@ def read_names(path: str, n_clusters: int) -> dict[int, str]:
     return parse_names(text, n_clusters, f"--names {printable(path)}")
 
 
-def show_names(model: Model) -> None:
+def _show_names(model: Model) -> None:
     """A table of names, the largest clusters first."""
     terms = Field("terms", drop=1, text=True) if model.terms else None
     table = Sheet("cluster", "rows", Field("name", text=True), terms)

@@ -1,17 +1,31 @@
-"""Options that several commands share, with one wording each."""
+"""The options that commands share, with one wording each, and bundles of them.
+
+A parameter of a command whose type is one of the bundles stands for all options of it.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import typer
 
-from dinkcli.cli.help import CLUSTERS, EXPERT, INPUT, OUTPUT, RUN
+if TYPE_CHECKING:
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
+    from dinkcli.options import TrainOptions
+
+# The groups of the help, in their order; an option without one stands in the last.
+GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
+    *("Main", "Input", "Clusters", "Output", "Expert", "Run"),
+)
 
 
 def option(group: str, default: Any, *names: str, help: str, choices: str = "", **more: Any) -> Any:
-    """An option in one of the groups of ``help``, to stand as a default in a signature.
+    """An option in one of the groups of the help, to stand as a default in a signature.
 
     Args:
         default: an ellipsis for one that has to be given.
@@ -24,11 +38,41 @@ def option(group: str, default: Any, *names: str, help: str, choices: str = "", 
     return typer.Option(default, *names, help=help, rich_help_panel=group, **more)
 
 
+main_option = partial(option, MAIN)
 input_option = partial(option, INPUT)
 clusters_option = partial(option, CLUSTERS)
 output_option = partial(option, OUTPUT)
 expert_option = partial(option, EXPERT)
 run_option = partial(option, RUN)
+
+
+def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of bundles in the place of the parameters that stand for them."""
+    signature = inspect.signature(command, eval_str=True)
+    bundles, flat = {}, []
+    for parameter in signature.parameters.values():
+        bundle = parameter.annotation
+        if not is_dataclass(bundle):
+            flat.append(parameter)
+            continue
+        bundles[parameter.name] = bundle
+        types = get_type_hints(bundle)
+        flat += [
+            parameter.replace(name=field.name, default=field.default, annotation=types[field.name])
+            for field in fields(bundle)
+        ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, bundle in bundles.items():
+            own = {field.name: values.pop(field.name) for field in fields(bundle)}
+            values[name] = bundle(**own)  # type: ignore[operator]
+        command(**values)
+
+    run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return run
+
 
 INPUTS = typer.Argument(
     ...,
@@ -45,13 +89,19 @@ MODEL_PATH = typer.Argument(
     ..., metavar="MODEL", help="A model made by dink train.", show_default=False
 )
 
-COLUMN = input_option(
+COLUMN = main_option(
     None,
     help="The column of embeddings, or a pattern such as 'dim_*' for one column per "
     "dimension; in npz and safetensors files, the member. Not needed if only one will do.",
 )
+Metric = Literal["euclidean", "cosine", "learned"]
+METRIC = main_option(
+    "euclidean",
+    help="How rows are compared: by their distance, by their direction, or by their distance "
+    "under a learned map that moves each row towards its nearest neighbours.",
+)
 DIM = input_option(None, help="How many dimensions the vectors in a column of bytes have.")
-BITS = run_option(
+BITS = input_option(
     False,
     "--bits",
     help="The bytes are packed bits (binary embeddings); read each bit as -1 or +1. --dim says "
@@ -89,12 +139,6 @@ AGAINST = input_option(
     "May be given more than once.",
 )
 
-Metric = Literal["euclidean", "cosine", "learned"]
-METRIC = clusters_option(
-    "euclidean",
-    help="How rows are compared: by their distance, by their direction, or by their distance "
-    "under a map that brings rows near that are each other's neighbours.",
-)
 SEED = clusters_option(0, help="The seed of all random draws: the same seed, the same model.")
 MATCH = clusters_option(
     None,
@@ -104,26 +148,12 @@ MATCH = clusters_option(
 )
 
 exemplars_option = partial(output_option, help="How many rows to show of each cluster.", min=1)
+file_option = partial(main_option, ..., "-o", "--output", metavar="FILE", show_default=False)
 JSON = output_option(
     False,
     "--json",
     help="Give the result, or what is said of it, as one line of JSON on standard output; an "
     "error as one on standard error.",
-)
-
-REFINE = expert_option(True, help="Also move whole centres to where they are worth more.")
-STARTS = expert_option(
-    None,
-    "--n-init",
-    help="How often to start anew; the best start is kept. By default at most 4 times on "
-    "small data, and once on larger ones.",
-)
-EPOCHS = expert_option(
-    None,
-    help="How many times at most to pass over all rows. By default 30, or 50 at temperature inf.",
-)
-BATCH_SIZE = expert_option(
-    None, help="Rows for each update. By default it follows from rows and clusters."
 )
 
 DEVICE = run_option(
@@ -138,7 +168,13 @@ MEMORY = run_option(
     "machine. More rows than that are read anew for each pass.",
 )
 QUIET = run_option(False, "--quiet", "-q", help="Show no progress and no summary.")
-TABLE_PATH = output_option(
+RESUME = run_option(
+    False,
+    "--resume",
+    help="Go on with the interrupted run that was writing this output, if there is one. Inputs "
+    "and options have to be the same.",
+)
+TABLE_PATH = main_option(
     None,
     "-o",
     "--output",
@@ -175,12 +211,6 @@ JOB_SHARD = run_option(
     "parts of one folder. They need not run at the same time. Under torchrun this happens by "
     "itself.",
 )
-RESUME = run_option(
-    False,
-    "--resume",
-    help="Go on with the run that was writing the output and was interrupted, if there is one. "
-    "Inputs and options have to be the same.",
-)
 JOB_MEMORY = run_option(
     None,
     "--memory",
@@ -188,3 +218,82 @@ JOB_MEMORY = run_option(
     help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
     "They are sorted into a file beside the output.",
 )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command says beside its result."""
+
+    as_json: bool = JSON
+    quiet: bool = QUIET
+
+    @property
+    def silent(self) -> bool:
+        """Neither progress nor sentences."""
+        return self.quiet or self.as_json
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Which vectors are read, and how."""
+
+    column: str | None = COLUMN
+    dim: int | None = DIM
+    bits: bool = BITS
+    bad_rows: BadRows = BAD_ROWS
+
+    def open(self, inputs: list[str], **references: Any) -> DataSet:
+        """The inputs; ``references`` are those of ``sidefiles.columns_of``."""
+        from dinkcli.data.inputs import open_data
+        from dinkcli.data.sidefiles import columns_of
+
+        wanted = columns_of(self.column, dim=self.dim, bits=self.bits, **references)
+        return open_data(inputs, wanted, self.bad_rows)
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """How rows are read that a model looks at, and where it computes."""
+
+    column: str | None = COLUMN
+    bad_rows: BadRows = BAD_ROWS
+    device: str = DEVICE
+
+    def open(self, model: Model, inputs: list[str], **references: Any) -> DataSet:
+        """The inputs, which fit the model and can be read more than once."""
+        from dinkcli.data.inputs import open_data
+        from dinkcli.data.sidefiles import columns_of
+        from dinkcli.data.spool import repeatable
+
+        wanted = model.as_trained(columns_of(self.column, **references))
+        return model.rows_of(repeatable(open_data(inputs, wanted, self.bad_rows)))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What decides how long a training takes."""
+
+    metric: Metric = METRIC
+    refine: bool = expert_option(
+        True, help="Also move whole centres to where they lower the inertia more."
+    )
+    n_init: int | None = expert_option(
+        None,
+        help="How often to start anew; the best start is kept. By default at most 4 times on "
+        "small data, and once on larger ones.",
+    )
+    epochs: int | None = expert_option(
+        None,
+        help="How many times at most to pass over all rows. By default 30, or 50 at temperature "
+        "inf.",
+    )
+    batch_size: int | None = expert_option(
+        None, help="Rows for each update. By default it follows from rows and clusters."
+    )
+
+    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
+        """The options of the core."""
+        from dinkcli.options import TrainOptions
+
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TrainOptions(n_clusters, **(own | more))

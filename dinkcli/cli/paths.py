@@ -127,19 +127,6 @@ def _kind_of_data(path: str) -> str | None:
     return None if reader.format == "safetensors" else f"{reader.format} data"
 
 
-def open_twice(inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-    """Inputs that can be read more than once; a stream is spooled."""
-    from dinkcli.data.inputs import open_data
-    from dinkcli.data.spool import repeatable
-
-    return repeatable(open_data(inputs, wanted, bad_rows))
-
-
-def open_for(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-    """The same, of the dimensions that a model was trained on."""
-    return model.rows_of(open_twice(inputs, model.as_trained(wanted), bad_rows))
-
-
 def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
     """Raises UsageError, before any work, where a file that a command writes is one that it reads,
     or where it writes two files of one name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import astuple
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import printable, show_notes, warn, wrapped
-from dinkcli.cli.options import clusters_option, run_option
-from dinkcli.cli.tables import width
+from dinkcli.cli.console import print_json, printable, show_notes, warn, width, wrapped
+from dinkcli.cli.options import main_option, run_option
 
 if TYPE_CHECKING:
     from dinkcli.planning.plan import Plan
@@ -31,24 +29,23 @@ _WHAT = {
 
 
 def plan(
+    *,
     inputs: list[str] = shared.INPUTS,
-    n_clusters: int = clusters_option(
-        ..., "-k", "--n-clusters", help="How many clusters.", show_default=False
+    n_clusters: int = main_option(
+        ...,
+        "-k",
+        "--n-clusters",
+        metavar="K",
+        help="How many clusters.",
+        show_default=False,
     ),
     device: str = shared.DEVICE,
     processes: int = run_option(
         1, help="How many processes share the rows, each with the power and memory of this machine."
     ),
     memory: str | None = shared.MEMORY,
-    column: str | None = shared.COLUMN,
-    dim: int | None = shared.DIM,
-    bits: bool = shared.BITS,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    metric: shared.Metric = shared.METRIC,
-    refine: bool = shared.REFINE,
-    n_init: int | None = shared.STARTS,
-    epochs: int | None = shared.EPOCHS,
-    batch_size: int | None = shared.BATCH_SIZE,
+    vectors: shared.Vectors,
+    effort: shared.Effort,
     as_json: bool = shared.JSON,
 ) -> None:
     """Show what training would take: time, memory, passes.
@@ -61,36 +58,26 @@ def plan(
         dink plan embeddings/ -k 10000 --processes 8 --memory 16GB
     """
     begun = time.process_time(), time.monotonic()
-    from dinkcli.data.base import Columns
-    from dinkcli.data.inputs import open_data
     from dinkcli.data.memory import parse_size
-    from dinkcli.options import TrainOptions
 
-    options = TrainOptions(
-        n_clusters,
-        metric=metric,
-        refine=refine,
-        n_init=n_init,
-        epochs=epochs,
-        batch_size=batch_size,
-    )
+    options = effort.options(n_clusters)
     limit = None if memory is None else parse_size(memory)
-    data = open_data(inputs, Columns(column, dim=dim, bits=bits), bad_rows)
+    data = vectors.open(inputs)
     show_notes(data, as_json)
 
     from dinkcli.planning import plan as core
 
     # What it takes to come here is what it takes a training.
     startup = begun[0] + time.monotonic() - begun[1]
-    found = core.plan(
+    estimate = core.plan(
         data, options, device=device, memory=limit, processes=processes, startup=startup
     )
     if as_json:
-        typer.echo(json.dumps(found.as_dict()))
+        print_json(estimate.as_dict())
         return
-    for line in _lines(found):
+    for line in _lines(estimate):
         typer.echo(wrapped(line, width(), " " * 9))
-    for warning in found.warnings:
+    for warning in estimate.warnings:
         warn(warning)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 1.0  # between two plain lines, at least
 _LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
 _GUESS_SECONDS = 2.0  # before that, how long still is anyone's guess
+_STEADY = 1.5  # two guesses of the end, of which the earlier was made at half of the share now
 _BAR_WIDTH, _BAR_FROM = 20, 90  # columns of the bar, and of a terminal that has room for it
 
 
@@ -29,8 +30,9 @@ class ProgressLines:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task: Any = None
-        self._started = self._phase_started = time.monotonic()
-        self._phase = ""
+        self._phase, self._started = "", time.monotonic()
+        self._begun = self._started
+        self._guesses: list[tuple[float, float]] = []  # (share, seconds of the whole) in a phase
         self._next = 0.0  # when a plain line is due
         self._room = 0  # columns for the text
 
@@ -58,18 +60,29 @@ class ProgressLines:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, phase: str, done: int, total: int, unit: str, *more: str) -> None:
-        """``done`` of ``total`` things are behind us in ``phase``; 0 for a total nobody knows."""
-        if phase != self._phase:
-            self._phase, self._phase_started = phase, time.monotonic()
-        share = done / total if total else 0.0
-        whole = f" of {total:,}" if total else ""
-        left = _time_left(share, self._phase_started)
-        self._show(share, f"{phase}: {done:,}{whole} {unit}", left, *more)
+    def update(
+        self, phase: str, done: int, total: int, unit: str, *more: str, bound: bool = False
+    ) -> None:
+        """``done`` of ``total`` things are behind us in ``phase``; 0 for a total nobody knows.
 
-    def update_share(self, phase: str, share: float, *more: str) -> None:
-        """``share`` of the whole command is behind us, all phases together."""
-        self._show(share, f"{phase}, {share:.0%}", _time_left(share, self._started), *more)
+        Args:
+            bound: the total is a bound that is rarely reached.
+        """
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started, self._guesses = phase, now, []
+        share = done / total if total else 0.0
+        whole = f" of {'at most ' * bound}{total:,}" if total else ""
+        left = "" if bound else self._time_left(share, now - self._started)
+        parts = [f"{phase}: {done:,}{whole} {unit}", *filter(None, (left, *more))]
+        if self._bar is not None:
+            # What comes last goes first, whole: half a number is worse than none.
+            while len(parts) > 1 and len(", ".join(parts)) > self._room:
+                parts.pop()
+            self._bar.update(self._task, completed=share, description=", ".join(parts))
+        elif not self._quiet and now >= self._next:
+            self._next = now + max(_LINE_SECONDS, _LINE_SHARE * (now - self._begun))
+            say(", ".join(parts))
 
     def details(self, line: str) -> None:
         """A line that stays, above the live one."""
@@ -78,17 +91,17 @@ class ProgressLines:
         elif not self._quiet:
             say(line)
 
-    def _show(self, share: float, *texts: str) -> None:
-        parts = [text for text in texts if text]
-        now = time.monotonic()
-        if self._bar is not None:
-            # What comes last goes first, whole: half a number is worse than none.
-            while len(parts) > 1 and len(", ".join(parts)) > self._room:
-                parts.pop()
-            self._bar.update(self._task, completed=share, description=", ".join(parts))
-        elif not self._quiet and now >= self._next:
-            self._next = now + max(_LINE_SECONDS, _LINE_SHARE * (now - self._started))
-            say(", ".join(parts))
+    def _time_left(self, share: float, seconds: float) -> str:
+        """``about 12 s left``, once the guess has been steady since half of the share; nothing
+        before."""
+        if seconds < _GUESS_SECONDS or not 0.01 < share < 1:
+            return ""
+        whole = seconds / share
+        self._guesses.append((share, whole))
+        earlier = [guess for at, guess in self._guesses if at <= share / 2]
+        if not earlier or not 1 / _STEADY < earlier[-1] / whole < _STEADY:
+            return ""
+        return f"about {duration(whole - seconds)} left"
 
 
 @contextmanager
@@ -96,14 +109,6 @@ def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None
     """Shows how many of the rows are behind us, by phase, as the function it yields is told."""
     with ProgressLines(quiet) as lines:
         yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
-
-
-def _time_left(share: float, started: float) -> str:
-    """``about 12 s left`` by what the share so far has taken; nothing while that says little."""
-    seconds = time.monotonic() - started
-    if seconds < _GUESS_SECONDS or not 0.01 < share < 1:
-        return ""
-    return f"about {duration(seconds * (1 - share) / share)} left"
 
 
 def duration(seconds: float) -> str:

@@ -7,17 +7,16 @@ from typing import Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import say
-from dinkcli.cli.options import output_option
-from dinkcli.cli.paths import columns_of, load_model, open_for, refuse_stream
+from dinkcli.cli.options import file_option, output_option
+from dinkcli.cli.paths import load_model, refuse_stream
 from dinkcli.cli.progress import ProgressLines
 
 
 def report(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
-    output: str = output_option(
-        ..., "-o", "--output", metavar="FILE", help="The page to write.", show_default=False
-    ),
+    output: str = file_option(help="The page to write."),
     ids: list[str] | None = shared.IDS,
     texts: list[str] | None = shared.TEXTS,
     points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
@@ -30,9 +29,7 @@ def report(
     ),
     title: str | None = output_option(None, help="The title of the page."),
     seed: int = output_option(0, help="The seed by which rows are drawn for the map."),
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    rows: shared.ModelRows,
     quiet: bool = shared.QUIET,
 ) -> None:
     """Write a page to look at the clusters, which works offline.
@@ -53,8 +50,7 @@ def report(
     by_suffix(output, {"html": "html"})
     check_target(output)
     model = load_model(model_path, inputs)
-    wanted = columns_of(column, ids=ids, texts=texts)
-    data = open_for(model, inputs, wanted, bad_rows)
+    data = rows.open(model, inputs, ids=ids, texts=texts)
 
     from dinkcli.data.atomic import atomic_path
     from dinkcli.insight.report import gather, page
@@ -63,7 +59,7 @@ def report(
         material = gather(
             model,
             data,
-            device,
+            rows.device,
             n_points=points,
             n_exemplars=exemplars,
             projection=projection,

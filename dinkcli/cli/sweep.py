@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say, say_bad_rows
-from dinkcli.cli.options import clusters_option
-from dinkcli.cli.paths import columns_of, open_twice
+from dinkcli.cli.console import Field, Sheet, bar, print_json, say, say_bad_rows, show
+from dinkcli.cli.options import main_option
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.tables import Field, Sheet, bar, print_json, say_result, show
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.insight.inspect import Seen
-    from dinkcli.insight.recommend import Candidate, Sweep
+    from dinkcli.insight.recommend import Sweep
 
 _BAR = 16
-# Neighbours: numbers within this factor. A run of that many is shown by its ends and the best, if
-# their figures differ by no more than this share of the best.
-_NEIGHBOUR = 1.12
-_LONG_RUN = 5
-_ALIKE = 0.2
 _NAMED = 20  # clusters in a table
 
 
 def sweep(
+    *,
     inputs: list[str] = shared.INPUTS,
-    numbers: str = clusters_option(
+    numbers: str = main_option(
         "2:100",
         "-k",
         "--n-clusters",
@@ -41,13 +34,10 @@ def sweep(
     seed: int = shared.SEED,
     device: str = shared.DEVICE,
     texts: list[str] | None = shared.TEXTS,
-    column: str | None = shared.COLUMN,
-    bits: bool = shared.BITS,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    as_json: bool = shared.JSON,
-    quiet: bool = shared.QUIET,
+    vectors: shared.Vectors,
+    shown: shared.Shown,
 ) -> None:
-    """Try many numbers of clusters, and say which one is clear.
+    """Try many numbers of clusters, and recommend one.
 
     Examples:
         dink sweep emb.npy
@@ -56,18 +46,19 @@ def sweep(
     """
     from dinkcli.insight.ranges import parse_numbers
 
-    tried, between = parse_numbers(numbers)  # a wrong range is told before files are opened
+    tried, _ = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-    wanted = columns_of(column, bits=bits, sample_weight=sample_weight, texts=texts)
-    data = open_twice(inputs, wanted, bad_rows)
+    from dinkcli.data.spool import repeatable
+
+    data = repeatable(vectors.open(inputs, sample_weight=sample_weight, texts=texts))
     most = data.known_rows // 2
-    if tried[-1] > most and not (quiet or as_json):
+    if tried[-1] > most and not shown.silent:
         say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
 
     from dinkcli import api
 
-    with ProgressLines(quiet or as_json) as progress:
-        found = api.sweep(
+    with ProgressLines(shown.silent) as progress:
+        result = api.sweep(
             data,
             numbers,
             metric=metric,
@@ -79,27 +70,27 @@ def sweep(
         )
     named = None
     if data.columns.text is not None:
-        named = _named(found, data, metric, device, quiet or as_json)
-    if as_json:
+        named = _named(result, data, metric, device, shown.silent)
+    if shown.as_json:
         clusters = {} if named is None else {"clusters": _clusters(named)}
-        print_json(found.as_dict() | clusters)
+        print_json(result.as_dict() | clusters)
     else:
-        _show(found, data.name, between)
+        _show(result, data.name)
         if named is not None:
             _show_names(named)
-        say_bad_rows(found.bad_rows, quiet)
+        say_bad_rows(result.bad_rows, shown.quiet)
 
 
-def _named(found: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Seen:
+def _named(result: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Seen:
     """What the clusters of the workable K would be about, as far as a sweep knows them."""
     import numpy as np
 
-    from dinkcli.cli.name import find
+    from dinkcli.cli.name import name_by_texts
     from dinkcli.models.model import Model
 
-    assert found.cluster_centers is not None
-    model = Model(found.cluster_centers, np.ones(found.workable), metric, offset=found.offset)
-    return find(model, data, device, quiet)
+    assert result.cluster_centers is not None
+    model = Model(result.cluster_centers, np.ones(result.workable), metric, offset=result.offset)
+    return name_by_texts(model, data, device, quiet)
 
 
 def _clusters(named: Seen) -> list[dict[str, Any]]:
@@ -127,7 +118,7 @@ def _show_names(named: Seen) -> None:
     )
 
 
-def _show(found: Sweep, name: str, between: bool) -> None:
+def _show(result: Sweep, name: str) -> None:
     from dinkcli.insight.recommend import LEAST_EXCESS, LEAST_STABILITY
 
     table = Sheet(
@@ -140,14 +131,10 @@ def _show(found: Sweep, name: str, between: bool) -> None:
         Field("noise", "right", drop=4),
         Field("inertia", "right", drop=1),
     )
-    most = max(1e-9, *(c.excess for c in found.candidates))
-    shown = _worth_a_row(found) if between else list(found.candidates)
-    for c in shown:
-        if c is None:
-            table.add("...", *[""] * 7)
-            continue
-        mark = "> " if c.n_clusters == found.n_clusters else ""
-        mark = "~ " if not mark and c.n_clusters == found.workable else mark
+    most = max(1e-9, *(c.excess for c in result.candidates))
+    for c in result.candidates:
+        mark = "> " if c.n_clusters == result.n_clusters else ""
+        mark = "~ " if not mark and c.n_clusters == result.workable else mark
         table.add(
             f"{mark}{c.n_clusters}",
             f"{c.excess:.3f}",
@@ -158,41 +145,16 @@ def _show(found: Sweep, name: str, between: bool) -> None:
             f"{c.noise_silhouette:.3f}",
             f"{c.inertia:.6g}",
         )
-    alike = "... stands for neighbours of the best that are nearly alike; --json lists them all."
     show(
-        f"{name}: {len(found.candidates)} numbers of clusters",
+        f"{name}: {len(result.candidates)} numbers of clusters",
         table,
-        alike if None in shown else "",
         "above noise: how much better rows fit their clusters (silhouette) than structureless "
         f"noise of the same spread does; it counts from {LEAST_EXCESS} on.",
         "stability: how alike the clusters of two halves of the data are; 1 is the same, 0 is "
         f"chance; it counts from {LEAST_STABILITY} on.",
     )
-    if found.n_clusters is not None:
-        say_result(f"K = {found.n_clusters}: {found.reason}")
+    if result.n_clusters is not None:
+        show(f"K = {result.n_clusters}: {result.reason}")
     else:
-        say_result(f"no clear K: {found.reason}")
-        say_result(f"K = {found.workable} will do: {found.workable_reason}")
-
-
-def _worth_a_row(found: Sweep) -> list[Candidate | None]:
-    """All candidates but those in the middle of a run of neighbours that are nearly alike and that
-    no reason names; one None stands for them."""
-    most = max(c.excess for c in found.candidates)
-    said = f"{found.workable} {found.reason} {found.workable_reason}"
-    named = set(map(int, re.findall(r"(?<![\d.])\d+(?!\.?\d)", said)))
-    runs: list[list[Candidate]] = []
-    for c in found.candidates:
-        if runs and c.n_clusters <= _NEIGHBOUR * runs[-1][-1].n_clusters:
-            runs[-1].append(c)
-        else:
-            runs.append([c])
-    shown: list[Candidate | None] = []
-    for run in runs:
-        excess = [c.excess for c in run]
-        if len(run) < _LONG_RUN or max(excess) - min(excess) > _ALIKE * most:
-            shown += run
-            continue
-        kept = [c if c in (run[0], run[-1]) or c.n_clusters in named else None for c in run]
-        shown += [c for i, c in enumerate(kept) if c is not None or kept[i - 1] is not None]
-    return shown
+        show(f"no clear K: {result.reason}")
+        show(f"K = {result.workable} works: {result.workable_reason}")

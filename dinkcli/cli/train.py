@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import warn
-from dinkcli.cli.options import clusters_option, expert_option, output_option, run_option
-from dinkcli.cli.paths import columns_of, default_model_path
+from dinkcli.cli.console import (
+    Field,
+    Sheet,
+    print_json,
+    printable,
+    say,
+    say_bad_rows,
+    show,
+    show_notes,
+    warn,
+)
+from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
+from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.summary import TrainProgress, show_drift, show_summary, summary
-from dinkcli.cli.tables import print_json
-from dinkcli.cli.together import together
-from dinkcli.options import Interval, TrainOptions
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible, with_options
+from dinkcli.cli.together import leave, refuse_streams, together
+from dinkcli.errors import StoppedError, UsageError
+from dinkcli.processes.launcher import world
+
+if TYPE_CHECKING:
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.matching import Matching
+    from dinkcli.models.model import Model
+    from dinkcli.options import TrainOptions
+    from dinkcli.processes.group import Group
+    from dinkcli.training.checkpoint import Checkpoints
+    from dinkcli.training.step import Step
+
+_WORTH_SAYING = 5e-4  # of the inertia
+_MOST_LINES = 20  # of clusters that moved
+_UNITS = {"anneal": "steps", "refine": "rounds"}
 
 
-def train(
-    inputs: list[str] = shared.INPUTS,
-    n_clusters: str = clusters_option(
-        ...,
-        "-k",
-        "--n-clusters",
-        metavar="INTEGER|auto|clear",
-        help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
-        "if the data speak for one number (dink sweep shows what each is like).",
-        choices="auto clear",
-        show_default=False,
-    ),
-    output: str | None = output_option(
-        None,
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="The model to write. By default it has the name of the first input, and ends in "
-        ".dink.safetensors.",
-    ),
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
+@dataclass(frozen=True)
+class Algorithm(shared.Effort):
+    """What else the centres depend on."""
+
     init: str = expert_option(
         "kmeans++",
         help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
         "parquet, a model, a faiss index, or scikit-learn through skops.",
         choices="kmeans++ random xavier",
-    ),
-    metric: shared.Metric = shared.METRIC,
+    )
     temperature: str = expert_option(
         "auto",
         metavar="NUMBER|auto|inf",
@@ -56,45 +67,70 @@ def train(
         "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
         "literal objective, which loses clusters on fixed embeddings.",
         choices="auto inf 0",
-    ),
+    )
     dilation: float | None = expert_option(
         None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
-    ),
-    refine: bool = shared.REFINE,
-    n_init: int | None = shared.STARTS,
-    sample_weight: str | None = shared.SAMPLE_WEIGHT,
-    epochs: int | None = shared.EPOCHS,
-    batch_size: int | None = shared.BATCH_SIZE,
-    seed: int = shared.SEED,
+    )
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
         help="The most rows that a cluster may have, or how many times the mean; 1x makes all "
         "equal. The summary reports the increase in inertia. Give assign --max-size as well.",
+    )
+    seed: int = shared.SEED
+
+    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
+        from dinkcli.options import SEEDINGS
+
+        own = {"temperature": _number_or_text(self.temperature)}
+        own["init"] = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
+        return super().options(n_clusters, **own, **more)
+
+
+def train(
+    *,
+    inputs: list[str] = shared.INPUTS,
+    n_clusters: str = main_option(
+        ...,
+        "-k",
+        "--n-clusters",
+        metavar="K|auto|clear",
+        help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
+        "if one number stands out (dink sweep shows what each is like).",
+        choices="auto clear",
+        show_default=False,
     ),
-    match_path: str | None = shared.MATCH,
+    output: str | None = main_option(
+        None,
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The model to write. By default it has the name of the first input, and ends in "
+        ".dink.safetensors.",
+    ),
+    vectors: shared.Vectors,
     texts: list[str] | None = shared.TEXTS,
-    dim: int | None = shared.DIM,
-    bits: bool = shared.BITS,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    algorithm: Algorithm,
+    match_path: str | None = shared.MATCH,
+    shown: shared.Shown,
+    verbose: bool = run_option(
+        False,
+        "--verbose",
+        help="Also show every step with its losses and temperature; with --json, the history.",
+    ),
+    device: str = shared.DEVICE,
     memory: str | None = shared.MEMORY,
     checkpoint_every: str = run_option(
         "5m",
         metavar="INTERVAL",
-        help="How often to save the training on its way, beside the model: 30s, 5m, 2h, "
+        help="How often to save the unfinished training, beside the model: 30s, 5m, 2h, "
         "100steps or 2epochs.",
     ),
     resume: bool = shared.RESUME,
     force: bool = run_option(
         False, "--force", help="Resume even if inputs or options have changed."
     ),
-    json_summary: bool = shared.JSON,
-    verbose: bool = run_option(
-        False,
-        "--verbose",
-        help="Also show every step with its losses and temperature; with --json, the history.",
-    ),
-    quiet: bool = shared.QUIET,
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
@@ -106,70 +142,315 @@ def train(
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     started = time.monotonic()
-    from dinkcli.cli import train_run as run
     from dinkcli.data.memory import parse_size
+    from dinkcli.models.file import load
     from dinkcli.models.model import checkpoint_path
+    from dinkcli.options import Interval
 
-    options: dict[str, Any] = {
-        "metric": metric,
-        "temperature": run.number_or_text(temperature),
-        "dilation": dilation,
-        "refine": refine,
-        "n_init": n_init,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "max_size": max_size,
-    }
-    wanted = columns_of(column, dim=dim, bits=bits, sample_weight=sample_weight, texts=texts)
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
-    with together(device, partial(run.how_to_go_on, checkpoint)) as group:
+    with together(device, partial(_how_to_go_on, checkpoint)) as group:
         speaks = group.rank == 0
-        quiet = quiet or not speaks
-        silent = quiet or json_summary
-        k = run.number_of_clusters(n_clusters)
-        checked = TrainOptions(k if isinstance(k, int) else 2, **options)
+        quiet, silent = shown.quiet or not speaks, shown.silent or not speaks
+        options = algorithm.options(_number_of_clusters(n_clusters))
         every = Interval.parse(checkpoint_every)
         limit = None if memory is None else parse_size(memory)
-        named = output is not None
-        data = run.training_data(
-            group, target, named, inputs, wanted, bad_rows, quiet, json_summary
+        data = _open(
+            group, target, inputs, vectors, quiet, texts=texts, sample_weight=sample_weight
         )
-        old = run.fitting(match_path, data, checked, k)
+        if speaks and output is None:
+            keep_other_models(target, data, silent)
+        old = None if match_path is None else load(match_path)
+        _check_fit(options, data, old)
 
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
 
-        checkpoints = Checkpoints(checkpoint, every, warn if speaks else (lambda text: None), group)
-        if group.alone and not quiet:
-            run.warn_of_literal(checked)
-        with run.stopping(checkpoints), ProgressLines(silent) as lines:
-            model = api.train(
+        tell = (lambda text: warn(with_options(text, None))) if speaks else (lambda text: None)
+        checkpoints = Checkpoints(checkpoint, every, tell, group)
+        if group.alone and not quiet and options.literal:
+            warn(
+                "at temperature inf the losses see fixed embeddings only through their mean; "
+                "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
+                "to reproduce the paper."
+            )
+        with _stopping(checkpoints), ProgressLines(silent) as lines:
+            model = api.train_with(
                 data,
-                k,
-                init=init,
+                options,
+                init=algorithm.init,
                 device=device,
                 memory=limit,
                 on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
-                on_step=TrainProgress(lines, data.known_rows, verbose),
+                on_step=_Progress(lines, verbose),
                 checkpoints=checkpoints,
-                resume=run.checkpoint_of(checkpoints, silent) if resume else None,
+                resume=_checkpoint_of(checkpoints, silent) if resume else None,
                 force=force,
                 group=group,
-                **options,
             )
     if not speaks:
         return
-    model, matching = run.save(model, data, old, target, device, silent)
+    model, matching = _save(model, data, old, target, device, silent)
     checkpoints.discard()
     seconds = time.monotonic() - started
-    if json_summary:
+    if shown.as_json:
         matched = {"match": matching.as_dict()} if matching else {}
-        print_json(summary(model, target, seconds, verbose) | matched)
+        print_json(_summary(model, target, seconds, verbose) | matched)
         return
     if not quiet:
-        show_summary(model, data, seconds, verbose)
+        _show_summary(model, data, seconds, verbose)
         if matching is not None and match_path is not None:
             show_drift(matching, match_path)
     typer.echo(os.fsencode(target))
+
+
+def _open(
+    group: Group,
+    target: str,
+    inputs: list[str],
+    vectors: shared.Vectors,
+    quiet: bool,
+    **references: Any,
+) -> DataSet:
+    """The rows to train on, after a look at where the model is to be written."""
+    from dinkcli.data.atomic import check_target
+    from dinkcli.data.spool import repeatable
+
+    if group.rank == 0:
+        check_model_path(target)
+        check_target(target)
+    if not group.alone:
+        refuse_streams([*inputs, *(references["texts"] or ())])
+    data = vectors.open(inputs, **references)
+    show_notes(data, quiet)
+    return repeatable(data)
+
+
+def _check_fit(options: TrainOptions, data: DataSet, old: Model | None) -> None:
+    """Raises DinkError for too many clusters, or an older model whose ids they cannot take."""
+    from dinkcli.models.matching import check_matchable
+
+    known = options.n_clusters if isinstance(options.n_clusters, int) else None
+    if old is not None:
+        check_matchable(old, data.n_features, options.metric, known)
+    if known is not None:
+        options.check_rows(data.known_rows, data.name)
+
+
+def _save(
+    model: Model, data: DataSet, old: Model | None, target: str, device: str, quiet: bool
+) -> tuple[Model, Matching | None]:
+    """Writes the model, with names where there are texts and with the ids of the older one if
+    there is one; returns both."""
+    from dinkcli.cli.name import name_by_texts
+    from dinkcli.models.matching import match
+
+    if data.columns.text is not None:
+        named = name_by_texts(model, data, device, quiet)
+        model.names, model.terms = named.names, named.terms
+    matching = None if old is None else match(old, model)
+    if matching is not None:
+        model = matching.renumber(model)
+    model.save(target)
+    return model, matching
+
+
+def _number_of_clusters(text: str) -> int | str:
+    if text in ("auto", "clear"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"-k {text}: expected a number of clusters, auto or clear") from None
+
+
+def _number_or_text(text: str) -> float | str:
+    """The text as a number where it is one; ``TrainOptions`` judges the rest."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _checkpoint_of(checkpoints: Checkpoints, quiet: bool) -> str | None:
+    """The checkpoint to go on from, if there is one."""
+    exists = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
+    if checkpoints.group.any(exists):
+        return checkpoints.path
+    if not quiet:
+        say(f"Note: there is no {checkpoints.path} to resume from; this run starts anew")
+    return None
+
+
+@contextmanager
+def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """The first signal ends the training with a checkpoint, a second one at once."""
+    try:
+        with interruptible(checkpoints.ask_to_stop) as signals:
+            yield
+    except StoppedError as stopped:
+        code = 128 + (signals[0] if signals else signal.SIGTERM)
+        if checkpoints.group.rank > 0:
+            leave(code)
+        if stopped.checkpoint is None:
+            say(NOTHING_WRITTEN)
+        else:
+            say_how_to_resume(stopped.checkpoint)
+        raise typer.Exit(code) from None
+    except Interrupted as error:
+        if not checkpoints.written:
+            raise
+        say_how_to_resume(checkpoints.path)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _how_to_go_on(checkpoint: str) -> str:
+    """What to do after another process of the training was lost."""
+    if not os.path.exists(checkpoint):
+        return "; there is no checkpoint yet: start again"
+    return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume"
+
+
+def say_how_to_resume(checkpoint: str) -> None:
+    """The command that goes on, as the shell takes it."""
+    command = [part for part in sys.argv[1:] if part != "--resume"]
+    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
+    launcher = world()
+    start = ["dink"]
+    if launcher.size > 1:
+        several = ["--nproc-per-node", str(launcher.local_size)]
+        start = ["torchrun", *several, "-m", "dinkcli"]
+    say("  " + shlex.join([*start, *command, "--resume"]), whole=True)
+
+
+class _Progress:
+    """Shows the steps that it is called with; all figures of each where it is ``verbose``."""
+
+    def __init__(self, lines: ProgressLines, verbose: bool):
+        self._lines, self._verbose = lines, verbose
+        self._rows, self._started = 0, time.monotonic()
+        self._loop: tuple[str, int] = ("", 0)
+        self._first = 0.0  # inertia of the first step of a loop
+
+    def __call__(self, step: Step) -> None:
+        from dinkcli.training.step import PHASES
+
+        loop = step.phase, step.start
+        if loop != self._loop:
+            self._loop, self._first = loop, step.inertia
+        if self._verbose:
+            self._lines.details(self._details(step))
+        several = step.starts > 1 and step.phase in _UNITS
+        what = f"start {step.start}/{step.starts}, " if several else ""
+        what += PHASES[step.phase]
+        # While cooling, the inertia is that of a warm objective: no figure to compare.
+        better = 1 - step.inertia / self._first if self._first > 0 else 0.0
+        lower = step.phase != "anneal" and better > _WORTH_SAYING
+        self._lines.update(
+            what,
+            step.done,
+            step.total,
+            _UNITS.get(step.phase, "passes"),
+            f"inertia down {better:.1%}" if lower else "",
+            bound=step.phase != "anneal" and step.temperature != float("inf"),
+        )
+
+    def _details(self, step: Step) -> str:
+        self._rows += step.rows
+        rate = self._rows / max(1e-9, time.monotonic() - self._started)
+        return (
+            f"{step.phase} {step.done}/{step.total}  inertia {step.inertia:.6g}  "
+            f"T {step.temperature:.3g}  dilation {step.dilation_loss:.4g}  "
+            f"shrink {step.shrink_loss:.4g}  clusters {step.smallest:.2%}..{step.largest:.2%}  "
+            f"{rate:,.0f} rows/s"
+        )
+
+
+def _summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[str, Any]:
+    """The summary as plain JSON; the history, which can be long, only when ``verbose``."""
+    facts = {
+        "model": printable(target),
+        "n_clusters": model.n_clusters,
+        "n_features": model.n_features,
+        "rows": model.training["input"]["rows"],
+        "bad_rows": model.training["input"]["bad_rows"],
+        **model.training["metrics"],
+        "explained_variance": _explained_variance(model),
+        "cluster_sizes": model.cluster_sizes.tolist(),
+        "seconds": round(seconds, 3),
+    }
+    return facts | ({"history": model.training["history"]} if verbose else {})
+
+
+def _explained_variance(model: Model) -> float | None:
+    """The share of the variance of the rows that lies between clusters and not inside of them.
+
+    None where centres are not the means of their rows: with the cosine metric, whose centres have
+    norm 1, and at a temperature above 0.
+    """
+    options, sizes = model.training["options"], model.cluster_sizes
+    if options["metric"] != "euclidean" or options["temperature"] not in ("auto", 0):
+        return None
+    centers = model.cluster_centers.astype(float)
+    mean = sizes @ centers / sizes.sum()
+    between = float(sizes @ ((centers - mean) ** 2).sum(1))
+    whole = between + model.training["metrics"]["inertia"]
+    return between / whole if whole > 0 else None
+
+
+def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
+    metrics, options = model.training["metrics"], model.training["options"]
+    sizes = sorted(model.cluster_sizes.tolist())
+    dtypes = ", ".join(model.training["input"]["dtype"])
+    say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
+    say_bad_rows(model.training["input"]["bad_rows"], False)
+    explained = _explained_variance(model)
+    more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
+    say(
+        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
+        f"({metrics['inertia'] / sum(sizes):.4g} per row){more}"
+    )
+    middle = sizes[len(sizes) // 2]
+    say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
+    if "free_inertia" in metrics:
+        free = metrics["free_inertia"]
+        more = f"{metrics['inertia'] / free - 1:.2%} more than" if free > 0 else "as without:"
+        say(
+            f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
+            f"is {more} the {free:.6g} of nearest centres before"
+        )
+    reseeded = sum(step["reseeded"] for step in model.training["history"])
+    if reseeded:
+        say(f"empty clusters given new centres: {reseeded}")
+    if verbose or options["temperature"] == "inf":
+        say(
+            f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
+            f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
+        )
+
+
+def show_drift(matching: Matching, old_path: str) -> None:
+    """Says how many ids were kept, split, vanished and are new, and lists what moved most."""
+    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
+    line = ", ".join(f"{count} {fate}" for fate, count in matching.counts().items())
+    if moved:
+        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
+    say(f"ids of {old_path}: {line}")
+    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
+    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
+    kept.sort(key=lambda d: -(d.relative or 0))
+    listed = [*news, *kept]
+    if not listed:
+        return
+    table = Sheet("id", Field("fate"), "moved", "of gap", Field("continued by"))
+    for drift in listed[:_MOST_LINES]:
+        table.add(
+            drift.id,
+            drift.fate,
+            "-" if drift.moved is None else f"{drift.moved:.3g}",
+            "-" if drift.relative is None else f"{drift.relative:.0%}",
+            ", ".join(map(str, drift.parts)) or "-",
+        )
+    hidden = len(listed) - _MOST_LINES
+    note = f"and {hidden} more; --json lists all" if hidden > 0 else ""
+    show("what changed most", table, note, stderr=True)

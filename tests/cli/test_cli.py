@@ -134,7 +134,7 @@ def test_progress_is_plain_lines_off_a_terminal_and_quiet_is_silent(dink, tmp_pa
         assert "\x1b" not in result.stderr
         lines = result.stderr.splitlines()
         assert lines[0].startswith("Note: x.dink.safetensors replaces an earlier model") is again
-        assert re.match(r"start 1/4, looking for clusters, \d+%$", lines[again])
+        assert re.match(r"start 1/4, looking for clusters: \d+ of \d+ steps$", lines[again])
     for word in ("T ", "dilation", "shrink", "rows/s"):
         assert word not in result.stderr
     detailed = dink("train", "x.npy", "-k", 3, "--verbose").stderr

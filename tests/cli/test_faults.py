@@ -10,7 +10,8 @@ import pytest
 from conftest import environment, python
 
 import dinkcli
-from dinkcli.cli.console import error_boundary, printable, say
+from dinkcli.cli.console import printable, say
+from dinkcli.cli.signals import error_boundary
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, OutputError, UsageError
@@ -183,7 +184,7 @@ def test_every_failure_is_one_line(capsys, error, code, text):
         lines = []
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("dinkcli.cli.console.say", lines.append)
+                patch.setattr("dinkcli.cli.signals.say", lines.append)
                 with error_boundary():
                     raise error
         finally:

@@ -23,7 +23,7 @@ def test_help_has_groups_and_examples(dink, command):
     assert dink(command, "-h").stdout == shown
     assert shown.startswith(f"Usage: dink {command} ")
     groups = re.findall(r"^(\w+):$", shown, re.MULTILINE)
-    order = ["Arguments", "Input", "Clusters", "Output", "Expert", "Run", "Examples"]
+    order = ["Arguments", "Main", "Input", "Clusters", "Output", "Expert", "Run", "Examples"]
     assert groups == [name for name in order if name in groups]
     assert {"Arguments", "Run", "Examples"} <= set(groups)
     examples = re.findall(r"^  (.*\bdink .*)$", shown.partition("Examples:")[2], re.MULTILINE)

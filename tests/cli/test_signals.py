@@ -179,7 +179,7 @@ def test_kills_at_random_moments(tmp_path, digits):
 
 
 def test_the_command_to_go_on_has_one_resume(monkeypatch, capsys):
-    from dinkcli.cli.train_run import say_how_to_resume
+    from dinkcli.cli.train import say_how_to_resume
 
     monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "-k", "3"])
     say_how_to_resume("c.safetensors")

@@ -125,7 +125,7 @@ def test_sweep_and_auto(dink, folder):
     assert document["n_clusters"] is None
     assert [c["n_clusters"] for c in document["candidates"]] == [2, 4, 8]
     shown = dink("sweep", folder / "noise.npy", "-k", "2:20", "-q").stdout
-    (k,) = re.findall(r"K = (\d+) will do: no number is better", shown)
+    (k,) = re.findall(r"K = (\d+) works: no number is better", shown)
     assert re.search(rf"^ +~ {k} ", shown, re.MULTILINE)
     for word in ("above noise: how much better rows fit", "stability: how alike the clusters of"):
         assert word in shown
