@@ -84,7 +84,7 @@ def register(
     name: str = "dink_assign",
     **options: Any,
 ) -> None:
-    """Gives a DuckDB connection the function ``dink_assign(DOUBLE[]) -> INTEGER``, which takes lists
+    """Gives a DuckDB connection the function ``dink_assign(DOUBLE[]) -> INTEGER``; it takes lists
     and arrays of any kind of float."""
     assigner = ArrowAssigner(model, **options)
     connection.create_function(

@@ -36,7 +36,9 @@ def test_an_arrow_table_gets_a_column(case):
     assert result.schema.field("cluster").type == pa.int32()
     assert (result["cluster"].to_numpy() == expected).all()
     nothing = table.slice(7, 1)
-    assert engines.ArrowAssigner(folder / "model.safetensors")(nothing)["cluster"].to_pylist() == [-1]
+    assert engines.ArrowAssigner(folder / "model.safetensors")(nothing)["cluster"].to_pylist() == [
+        -1
+    ]
 
 
 @pytest.mark.parametrize("kind", ["FLOAT[]", "FLOAT[3]", "DOUBLE[]"])

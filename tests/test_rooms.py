@@ -33,7 +33,14 @@ OPEN = {
         *("limits", "common", "small", "device", "maps", "products", "runs", "copies"),
     },
 }
-DOORS = {"api", "engines", "estimator", "cli", "__init__", "__main__"}  # these may import every room
+DOORS = {
+    "api",
+    "engines",
+    "estimator",
+    "cli",
+    "__init__",
+    "__main__",
+}  # these may import every room
 
 
 def modules() -> dict[str, Path]:
