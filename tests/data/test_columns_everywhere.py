@@ -1,5 +1,7 @@
 """Every command that takes a column finds it in every format, and on standard input."""
 
+import base64
+import decimal
 import io
 import json
 
@@ -145,3 +147,139 @@ def test_weights(run, files):
         dinkcli.load(files / "weighted").cluster_centers[0], expected, atol=1e-5
     )
     run("sweep", "-k", "2,3", "--sample-weight", "w", "--json", "--device", "cpu")
+
+
+# Every command over every kind of column: what comes out is what comes from a plain list column.
+EXACT = np.round(VECTORS * 4) / 4 + 0.0  # what halves and decimals hold as well
+CELLS = EXACT.tolist()
+AROUND = {"id": IDS, "topic": [f"topic {t}" for t in TRUE], "text": TEXTS}
+
+
+def decimal_of(value):
+    return decimal.Decimal(f"{value:.2f}")
+
+
+def spark(row):
+    return {"type": 1, "size": None, "indices": None, "values": row}
+
+
+SPARK = pa.struct(
+    {"type": pa.int8(), "size": pa.int32(), "indices": pa.list_(pa.int32())}
+    | {"values": pa.list_(pa.float64())}
+)
+ONE = {
+    "list": pa.array(CELLS, pa.list_(pa.float32())),
+    "large list": pa.array(CELLS, pa.large_list(pa.float64())),
+    "fixed-size list": pa.array(CELLS, pa.list_(pa.float16(), DIM)),
+    "list view": pa.array(CELLS, pa.list_view(pa.float32())),
+    "list of decimals": pa.array([list(map(decimal_of, row)) for row in CELLS]),
+    "list of one list": pa.array([[row] for row in CELLS]),
+    "struct": pa.array([{"a": {"v": row}} for row in CELLS]),
+    "spark": pa.array(list(map(spark, CELLS)), SPARK),
+    "text": pa.array(list(map(str, CELLS))),
+    "base64": pa.array([base64.b64encode(r.tobytes()).decode() for r in EXACT.astype("<f4")]),
+    **{
+        f"bytes {name} {type_}": pa.array([row.tobytes() for row in EXACT.astype(name)], type_)
+        for name, type_ in (
+            ("<f4", pa.binary()),
+            ("<f2", pa.binary(2 * DIM)),
+            ("<f8", pa.large_binary()),
+            ("<f4", pa.binary_view()),
+        )
+    },
+}
+COLUMNS = dict(zip((f"dim_{j}" for j in range(DIM)), EXACT.T, strict=True))
+TABLES = {
+    **{f"{name}.arrow": pa.table({**AROUND, "e": column}) for name, column in ONE.items()},
+    "numbered.parquet": pa.table({**AROUND, **COLUMNS}),
+    "decimals.parquet": pa.table(
+        {**AROUND, **{name: list(map(decimal_of, column)) for name, column in COLUMNS.items()}}
+    ),
+    "index.parquet": pa.Table.from_pandas(
+        pd.DataFrame({**AROUND, **COLUMNS}, index=np.arange(N) * 0.5)
+    ),
+    "other.parquet": pa.table({**AROUND, "f": (EXACT + 1).tolist(), "e": CELLS}),
+    "numbered.csv": pa.table({**AROUND, **COLUMNS}),
+    "text.csv": pa.table({**AROUND, "e": list(map(str, CELLS))}),
+}
+OPTIONS = {name: ("--dim", DIM) for name in TABLES if name.startswith("bytes")}
+OPTIONS["other.parquet"] = OPTIONS["base64.arrow"] = ("--column", "e")
+
+
+def write_kind(name):
+    table = TABLES[name]
+    if name.endswith(".arrow"):
+        with pa.ipc.new_file(name, table.schema) as writer:
+            writer.write_table(table, max_chunksize=17)
+    elif name.endswith(".parquet"):
+        pq.write_table(table, name, row_group_size=17)
+    else:
+        table.to_pandas().to_csv(name, index=False)
+
+
+def parts_of(document, *names):
+    return {name: document[name] for name in names}
+
+
+def rounded(value):
+    """Sums over blocks of other lengths differ in their last digits."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def walk(invoke, name):
+    """What each command says of the rows; options stand only where there is no model yet."""
+    options = OPTIONS.get(name, ())
+
+    def said(*arguments):
+        return rounded(json.loads(invoke(*arguments).stdout))
+
+    one = ("--device", "cpu")
+    info = said("info", name, *options, "--json")
+    invoke("train", name, *options, "-k", K, *one, "--n-init", 1, "-q", "-o", "m")
+    sweep = said("sweep", name, *options, "-k", "2,3,4", "--json", *one)
+    asked = ("--ids", "id", "--texts", "text")
+    inspected = said("inspect", "m", name, *asked, "--json", "--exemplars", N)
+    named = said("name", "m", name, "--texts", "text", "--json", "-o", "n.safetensors")
+    return {
+        "info": parts_of(info, "n_rows", "n_features", "n_bad", "norms"),
+        "plan": parts_of(said("plan", name, *options, "-k", K, "--json", *one), "rows", "features"),
+        "train": dinkcli.load("m").cluster_centers.tolist(),
+        "sweep": sweep["candidates"],
+        "assign": invoke("assign", "m", name, "--soft", "--ids", "id", "-q").stdout,
+        "inspect": inspected["clusters"],
+        "evaluate": said("evaluate", "m", name, "--labels", "topic", "--json"),
+        "name": named,
+        "sample": invoke("sample", "m", name, "-n", 9, "--ids", "id", "-q").stdout,
+        "dedup": invoke("dedup", "m", name, "--distance", 2, "--ids", "id", "-q").stdout,
+    }
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return {}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_command_reads_every_kind_of_column(invoke, expected, name):
+    if "list.arrow" not in expected:
+        write_kind("list.arrow")
+        expected["list.arrow"] = walk(invoke, "list.arrow")
+        centers = np.array(expected["list.arrow"]["train"])
+        means = [EXACT[j == TRUE].mean(0) for j in range(K)]
+        np.testing.assert_allclose(sorted(centers.tolist()), sorted(map(list, means)), atol=1e-5)
+    write_kind(name)
+    found = walk(invoke, name)
+    for command, value in expected["list.arrow"].items():
+        assert found[command] == value, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_report_needs_no_option_again(invoke, name):
+    write_kind(name)
+    invoke("train", name, *OPTIONS[name], "-k", K, "-q", "-o", "m")
+    invoke("report", "m", name, "--ids", "id", "--texts", "text", "-o", "r.html", "--map", "pca")
