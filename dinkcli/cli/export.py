@@ -35,8 +35,7 @@ def export(
         dink export emb.dink.safetensors -o centers.npy
         dink export emb.dink.safetensors -o model.onnx
     """
-    from dinkcli.data.atomic import check_target
-    from dinkcli.data.suffix import by_suffix
+    from dinkcli.data.atomic import by_suffix, check_target
     from dinkcli.models.export import SUFFIXES
     from dinkcli.models.export import export as export_model
 

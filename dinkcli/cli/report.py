@@ -39,9 +39,8 @@ def report(
         dink report emb.dink.safetensors emb.parquet --texts text -o report.html
     """
     started = time.monotonic()
-    from dinkcli.data.atomic import check_target
+    from dinkcli.data.atomic import by_suffix, check_target
     from dinkcli.data.extras import check_installed
-    from dinkcli.data.suffix import by_suffix
 
     refuse_stream(output, "a page")
     check_installed("bokeh", "report", "a report")

@@ -1,10 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the formats that their names stand for."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dinkcli.errors import OutputError, UsageError
@@ -101,3 +101,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def by_suffix(path: str, formats: Mapping[str, str]) -> str:
+    """The format that the suffix of ``path`` stands for.
+
+    Args:
+        formats: names of formats by suffix, without the dot.
+
+    Raises:
+        UsageError: an unknown suffix.
+    """
+    suffix = os.path.splitext(path)[1].removeprefix(".").lower()
+    if suffix not in formats:
+        found = f"suffix .{suffix}" if suffix else "no suffix"
+        expected = f".{', .'.join(formats)}"
+        raise UsageError(f"{path}: {found}, expected one of {expected}; or name a --format")
+    return formats[suffix]

@@ -14,8 +14,7 @@ from dinkcli.data.formats import (
     foreign,
     hdf5,
     jsonlines,
-    npy,
-    tensors,
+    raw,
     words,
 )
 from dinkcli.data.formats.aside import TABLES
@@ -61,20 +60,20 @@ def open_contents(source: Source, columns: Columns, head: bytes) -> Reader:
 def _open_binary(source: Source, columns: Columns, head: bytes) -> Reader | None:
     """A reader by the first bytes, which say what a file is."""
     suffix = os.path.splitext(without_codec(source.name))[1].lower()
-    if head.startswith(npy.MAGIC):
-        return npy.open_npy(source, columns)
+    if head.startswith(raw.NPY_MAGIC):
+        return raw.open_npy(source, columns)
     if head.startswith(b"PK\x03\x04"):
         columns.refuse(source.name, "an .npz file has none", member=True)
-        return npy.open_npz(source, columns.vectors, columns.usual)
+        return raw.open_npz(source, columns.vectors, columns.usual)
     for magic, table in TABLES.items():
         if head.startswith(magic):
             return table(source, columns)
-    if tensors.is_safetensors(head, source.n_bytes):
+    if raw.is_safetensors(head, source.n_bytes):
         columns.refuse(source.name, "a safetensors file has none", member=True)
-        return tensors.open_safetensors(source, columns)
-    if head and suffix in tensors.VECS:
+        return raw.open_safetensors(source, columns)
+    if head and suffix in raw.VECS:
         columns.refuse(source.name, f"a {suffix} file has none")
-        return tensors.open_vecs(source, suffix)
+        return raw.open_vecs(source, suffix)
     if head.startswith(hdf5.MAGIC):
         return hdf5.Hdf5Reader(source, columns)
     return None
@@ -145,7 +144,7 @@ def _fail(source: Source, head: bytes) -> NoReturn:
 
 def _is_binary(head: bytes) -> bool:
     """Whether something has to be read from anywhere in the file."""
-    known = (npy.MAGIC, b"PK\x03\x04", *TABLES, hdf5.MAGIC)
+    known = (raw.NPY_MAGIC, b"PK\x03\x04", *TABLES, hdf5.MAGIC)
     return head.startswith(known) or words.binary_layout(head) is not None
 
 

@@ -11,9 +11,8 @@ from typing import Any
 from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
-from dinkcli.data.files import HEAD_BYTES, Source
-from dinkcli.data.formats import npy
-from dinkcli.data.sources import sources
+from dinkcli.data.files import HEAD_BYTES, Source, sources
+from dinkcli.data.formats import raw
 from dinkcli.errors import InputError, UsageError
 
 _MOST_NOTES = 5
@@ -143,8 +142,8 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
 def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
     """The reader of whatever is in ``source``."""
     head = source.head(HEAD_BYTES)
-    if head.startswith(npy.MAGIC):  # what reads the rest takes a while to load
-        return npy.open_npy(source, columns)
+    if head.startswith(raw.NPY_MAGIC):  # what reads the rest takes a while to load
+        return raw.open_npy(source, columns)
     from dinkcli.data.contents import open_contents
 
     return open_contents(source, columns, head)

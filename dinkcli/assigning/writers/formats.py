@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from dinkcli.assigning.shards import Shard
 from dinkcli.assigning.writers.base import Layout, Unclosed, Writer
-from dinkcli.data.atomic import atomic_path
-from dinkcli.data.suffix import by_suffix
+from dinkcli.data.atomic import atomic_path, by_suffix
 from dinkcli.errors import UsageError
 
 _TEXT_CODECS = {".gz": "gzip", ".zst": "zstd"}

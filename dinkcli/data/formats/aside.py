@@ -17,12 +17,11 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, without_codec
-from dinkcli.data.formats import arrow, foreign, jsontext, npy, parquet
+from dinkcli.data.formats import arrow, foreign, jsontext, raw
 from dinkcli.data.formats.delimited import CsvReader
 from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
 from dinkcli.data.formats.jsonlines import JsonLinesReader
 from dinkcli.data.formats.places import place_of
-from dinkcli.data.formats.raw import RawLayout, refuse_more
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
@@ -30,7 +29,7 @@ from dinkcli.errors import InputError, UsageError
 
 _ROWS = 1 << 16
 TABLES: dict[bytes, Callable[[Source, Columns], TableReader]] = {
-    parquet.MAGIC: parquet.ParquetReader,
+    arrow.PARQUET_MAGIC: arrow.ParquetReader,
     arrow.FILE_MAGIC: arrow.ArrowFileReader,
     arrow.STREAM_MAGIC: arrow.ArrowStreamReader,
 }
@@ -59,7 +58,7 @@ def values_of(
         InputError: a damaged file, or one that holds something else.
     """
     source, head = _opened(source)
-    if head.startswith(npy.MAGIC):
+    if head.startswith(raw.NPY_MAGIC):
         _refuse(source, column, "an .npy file has none")
         return "", _of_array(source)
     for magic, table in TABLES.items():
@@ -95,7 +94,7 @@ def _opened(source: Source) -> tuple[Source, bytes]:
     codec = codec_of(head)
     if codec is not None and source.n_bytes:
         head = unpacked_head(source, codec, HEAD_BYTES)
-    binary = head.startswith((npy.MAGIC, *TABLES))
+    binary = head.startswith((raw.NPY_MAGIC, *TABLES))
     if not source.n_bytes or (codec is not None and binary):
         source = Kept(source, codec)
         head = source.head(HEAD_BYTES)
@@ -150,7 +149,7 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
         size = os.path.getsize(path)
         if size > array.offset + array.nbytes:
             shape = (len(array), 1)
-            refuse_more(source.name, RawLayout(array.dtype, shape, array.offset), size)
+            raw.refuse_more(source.name, raw.RawLayout(array.dtype, shape, array.offset), size)
         for start in range(0, len(array), _ROWS):
             part = np.asarray(array[start : start + _ROWS])
             if part.dtype.kind == "S":
