@@ -168,7 +168,7 @@ def _written(command: str, values: Mapping[str, Any]) -> dict[str, str]:
 def _reads(text: str, path: str) -> bool:
     """Whether the file at ``path`` is one of those that an argument stands for: a file, perhaps
     with a column of it, the files of a folder, or of a pattern."""
-    from dinkcli.data.files import is_remote, sources
+    from dinkcli.data.sources import is_remote, sources
 
     if is_remote(text):
         return False

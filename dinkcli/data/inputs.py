@@ -11,8 +11,9 @@ from typing import Any
 from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
-from dinkcli.data.files import HEAD_BYTES, Source, sources
+from dinkcli.data.files import HEAD_BYTES, Source
 from dinkcli.data.formats import raw
+from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
 
 _MOST_NOTES = 5

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from dinkcli.data.files import Source
+from dinkcli.data.files import Source
 
 _SAVE = "np.save('embeddings.npy', {})"
 _TO_PARQUET = "{}.to_parquet('embeddings.parquet')"

@@ -1,24 +1,80 @@
-"""Files from elsewhere: s3:// and gs:// by pyarrow, everything else (https, hf, az, ...) by fsspec.
+"""What a path of the caller stands for: files, folders, patterns, standard input; and files from
+elsewhere, s3:// and gs:// by pyarrow, everything else (https, hf, az, ...) by fsspec.
 
-Only the parts that are needed are fetched: of parquet the columns, of npy the rows.
+Of a remote file only the parts that are needed are fetched: of parquet the columns, of npy the
+rows.
 """
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
-import pyarrow.fs
-
 from dinkcli.data.extras import install_line, require
-from dinkcli.data.files import chosen_names, partition_of
+from dinkcli.data.files import LocalFile, Source, Stream, chosen_names, partition_of
+from dinkcli.data.formats.foreign import named_folder
 from dinkcli.errors import DinkError, ExtraError, InputError, UsageError
 
 _BY_PYARROW = ("s3://", "gs://", "gcs://")
 _BLOCK_BYTES = 1 << 20
+
+
+def sources(path: str) -> Iterator[Source]:
+    """The files that one argument stands for, in order of their names.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if path == "-":
+        yield Stream("standard input", sys.stdin.buffer)
+    elif is_remote(path):
+        yield from remote_sources(path)
+    elif os.path.isdir(path):
+        yield from _folder(path)
+    elif os.path.exists(path):
+        yield _file(path)
+    else:
+        found = sorted(glob.glob(path, recursive=True))
+        if not found:
+            what = (
+                "no file matches this pattern" if glob.has_magic(path) else "no such file or folder"
+            )
+            raise UsageError(f"{path}: {what}")
+        for each in found:
+            yield from _folder(each) if os.path.isdir(each) else [_file(each)]
+
+
+def is_remote(path: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", path) is not None
+
+
+def _folder(path: str) -> Iterator[Source]:
+    if what := named_folder(path):
+        raise InputError(f"{path}: {what}")
+    names = [
+        os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
+        for folder, _, files in os.walk(path)
+        for name in files
+    ]
+    for name in chosen_names(names, path):
+        yield LocalFile(os.path.join(path, name), partition_of(name))
+
+
+def _file(path: str) -> Source:
+    if stat.S_ISREG(os.stat(path).st_mode):
+        return LocalFile(path, partition_of(path.replace(os.sep, "/")))
+    try:
+        return Stream(path, open(path, "rb", buffering=0))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
 @dataclass
@@ -100,6 +156,7 @@ def remote_sources(url: str) -> Iterator[RemoteFile]:
 
 
 def _by_pyarrow(url: str) -> tuple[Any, str, Callable[[str, bool], BinaryIO]]:
+    import pyarrow.fs  # takes a while to load
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     found, key = pyarrow.fs.FileSystem.from_uri(url)
