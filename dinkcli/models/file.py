@@ -23,7 +23,6 @@ from dinkcli.models.model import (
     Centers,
     Model,
     TrainingState,
-    unmapped,
 )
 from dinkcli.models.statistics import Statistics
 from dinkcli.options import LEARNED, METRICS
@@ -33,6 +32,7 @@ _HEADER_BYTES = 32 << 20
 _LARGEST_NORM = 5e18  # distances between rows of this norm have squares that float32 can hold
 _LARGEST_WEIGHT = 1e100
 _LARGEST_CONDITION = 1e12
+_LOOKED_AT = 64  # centres, for whether they come back through a map
 _NUMBER = (int, float)
 
 # What ``Model.save`` writes: types, [type] for a list, and objects. A name that ends in "?" may be
@@ -262,14 +262,17 @@ def check_map(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> None:
     d = centers.shape[1]
     _check_numbers(map, "map", (d, d))
     _check_numbers(origin, "origin", (d,))
+    some = centers[:_LOOKED_AT].astype(np.float64)
     try:
-        inverse = np.linalg.inv(map.astype(np.float64))
+        back = np.linalg.solve(map.T.astype(np.float64), some.T).T
     except np.linalg.LinAlgError:
         raise ValueError("map is singular") from None
-    if not np.linalg.norm(map) * np.linalg.norm(inverse) < _LARGEST_CONDITION:
+    grown = np.linalg.norm(back, axis=1) * np.linalg.norm(map)
+    if not (grown <= _LARGEST_CONDITION * np.linalg.norm(some, axis=1)).all():
         raise ValueError("map is singular, or nearly so")
     with np.errstate(over="ignore"):
-        _check_numbers(unmapped(centers, map, origin), "centres before the map", centers.shape)
+        before = (back + origin).astype(np.float32)
+        _check_numbers(before, "centres before the map", before.shape)
         shift = (origin.astype(np.float64) @ map).astype(np.float32)
         _check_numbers(shift, "origin after the map", (d,))
 
