@@ -5,8 +5,10 @@
     ├── UsageError       the call has to change: an option, a path, a column name (exit 2)
     └── RunError         the call is fine, the run failed (exit 1)
         ├── InputError   the data: unreadable, wrong shape, not finite
+        │   └── TextsError   texts, of which there are no vectors yet
         ├── ModelError   the model file: not one, damaged, does not fit the data
         ├── OutputError  the result could not be written
+        ├── LostError    another process of the job is gone
         └── ExtraError   a package is missing that only some formats need
 
 A message says what was found, what was expected, where (file, column, row), and what to do next.
@@ -48,6 +50,19 @@ class RunError(DinkError):
 
 class InputError(RunError, ValueError):
     """The data cannot be used as they are."""
+
+
+class TextsError(InputError):
+    """The data are texts, of which there are no vectors yet.
+
+    Attributes:
+        path: of the file.
+        column: of the texts, or None where each line is one.
+    """
+
+    def __init__(self, message: str, path: str, column: str | None = None):
+        super().__init__(message)
+        self.path, self.column = path, column
 
 
 class ModelError(RunError, ValueError):

@@ -117,4 +117,4 @@ def test_without_scikit_learn_one_line_says_what_to_install():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: DinkClustering needs scikit-learn 1.6 or later")
-    assert "pip install 'scikit-learn>=1.6'" in last
+    assert "pip install 'dinkcli[sklearn]'" in last

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from dinkcli.cli.console import printable, say
-from dinkcli.errors import FULL_DEVICE, DinkError
+from dinkcli.errors import FULL_DEVICE, DinkError, TextsError
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
@@ -122,9 +122,24 @@ def error_boundary(context: Any = None) -> Iterator[None]:
             say(json.dumps(document, ensure_ascii=False), whole=True)
         else:
             say(f"Error: {text}")
+            for line in _embedding(error) if isinstance(error, TextsError) else ():
+                say(line, whole=True)
         if not known:
             abandon_stdout()
         raise typer.Exit(code) from None
+
+
+def _embedding(error: TextsError) -> Iterator[str]:
+    """How texts become vectors."""
+    yield "These are texts: embed them first, for instance by sentence-transformers in Python"
+    texts = f"list(open({error.path!r}))"
+    if error.column is not None:
+        read = "csv" if ".csv" in error.path else "json" if ".json" in error.path else "parquet"
+        lines = ", lines=True" if ".jsonl" in error.path else ""
+        texts = f"pandas.read_{read}({error.path!r}{lines})[{error.column!r}].to_list()"
+    yield "  import numpy, pandas, sentence_transformers"
+    yield "  model = sentence_transformers.SentenceTransformer('all-MiniLM-L6-v2')"
+    yield f"  numpy.save('emb.npy', model.encode({texts}))"
 
 
 def _wants_json(context: Any) -> bool:

@@ -22,7 +22,7 @@ from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
-from dinkcli.errors import InputError
+from dinkcli.errors import InputError, TextsError
 
 
 def open_contents(source: Source, columns: Columns, head: bytes) -> Reader:
@@ -135,11 +135,13 @@ def _fail(source: Source, head: bytes) -> NoReturn:
     if what is not None:
         raise InputError(f"{source.name}: {what}")
     texts = source.name.lower().endswith((".txt", ".csv", ".tsv"))
-    raise InputError(
+    message = (
         f"{source.name}: no format that dink reads ({_found(head)}): expected npy, npz, parquet, "
         "Arrow, safetensors, fvecs, HDF5, jsonl, json, csv of numbers or word vectors; convert it "
         "to one" + (", or, if it is about the rows of another, give it by --texts" if texts else "")
     )
+    prose = texts and sum(map(str.isalpha, head.decode("utf-8", "replace"))) > len(head) / 2
+    raise TextsError(message, source.name) if prose else InputError(message)
 
 
 def _is_binary(head: bytes) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,17 +10,8 @@ from dinkcli.errors import ExtraError, UsageError
 
 
 def install_line(extra: str) -> str:
-    """The command that installs what an extra of dink asks for.
-
-    It names the packages themselves, and so works wherever dink came from: a clone, an archive or
-    an index.
-    """
-    asked = re.compile(rf"(.*?)\s*;\s*extra == ['\"]{re.escape(extra)}['\"]")
-    try:
-        found = [match[1] for line in requires("dinkcli") or () if (match := asked.match(line))]
-    except PackageNotFoundError:  # run from a folder, without being installed
-        found = []
-    return f"pip install {shlex.join(found or [f'dinkcli[{extra}]'])}"
+    """The command that installs what an extra of dink asks for."""
+    return f"pip install 'dinkcli[{extra}]'"
 
 
 def require(module: str, extra: str, purpose: str) -> Any:

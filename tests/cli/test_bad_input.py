@@ -1,13 +1,17 @@
 """Every mistake gets one clear line, the right exit code, and nothing is written."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import environment
 
 import dinkcli
 
@@ -185,3 +189,54 @@ def test_a_failed_assign_keeps_the_old_output(dink, folder):
     (folder / "y.csv").write_text("old")
     dink("assign", "m.safetensors", "nan.npy", "-o", "y.csv", code=1)
     assert (folder / "y.csv").read_text() == "old"
+
+
+# What was an option once, and what the error says in its place.
+REPLACED = [
+    ("train x.npy -k 3 --balance", "--max-size 1x"),
+    ("train x.npy -k 3 --tol=0.1", "tol of dinkcli.train in Python"),
+    ("train x.npy -k 3 --text-column t", "--texts COLUMN"),
+    ("assign m.safetensors x.npy --id-column=i", "--ids COLUMN"),
+    ("assign m.safetensors x.npy --soft --dtype float16", "probability_type="),
+    ("assign m.safetensors x.npy -o y.csv --compression gzip", "rows.csv.gz"),
+    ("evaluate m.safetensors x.npy --label-column y", "--labels COLUMN"),
+]
+
+
+@pytest.mark.parametrize(("line", "new"), REPLACED)
+def test_old_options_name_the_new_ones(invoke, line, new):
+    said = invoke(*line.split(), code=2).stderr
+    assert "there is no such option any more; use " in said and new in said
+    assert said.startswith("Error: --") and said.count("\n") == 1
+
+
+def test_an_error_under_json_is_a_line_of_json(invoke, tmp_path):
+    for line, code, message in (
+        ("train no.npy -k 3 --json", 2, "no.npy: no such file or folder"),
+        ("train no.npy -k 0 --json", 2, "-k 0: expected at least 1"),
+        ("info no\x1b.npy --json", 2, "no\\x1b.npy: no such file or folder"),
+    ):
+        result = invoke(*line.split(), code=code)
+        assert result.stdout == "" and result.stderr.count("\n") == 1
+        document = json.loads(result.stderr)
+        assert document["error"] == message and document["exit_code"] == code
+
+
+def test_texts_are_to_be_embedded_first(invoke, tmp_path):
+    (tmp_path / "t.csv").write_text("id,text\n1,red apples\n2,green pears\n")
+    (tmp_path / "t.txt").write_text("red apples and\ngreen pears\n")
+    for name, code in (("t.csv", "pandas.read_csv('t.csv')['text']"), ("t.txt", "open('t.txt')")):
+        lines = invoke("train", name, "-k", 2, code=1).stderr.splitlines()
+        assert lines[1].startswith("These are texts: embed them first") and len(lines) == 5
+        assert code in lines[-1] and "numpy.save('emb.npy'" in lines[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
+def test_too_little_address_space_for_torch_is_said(folder):
+    line = f"ulimit -v 600000; exec {sys.executable} -m dinkcli train x.npy -k 3"
+    result = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "the limit of address space (ulimit -v) is too small" in result.stderr

@@ -172,8 +172,8 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "module", "arguments"),
     [
-        ("'bokeh>=3.4'", "bokeh", ["report", "m", "no.npy", "-o", "r.html"]),
-        ("'umap-learn>=0.5.4'", "umap", ["report", "m", "no.npy", "-o", "r.html", "--map", "umap"]),
+        ("'dinkcli[report]'", "bokeh", ["report", "m", "no.npy", "-o", "r.html"]),
+        ("'dinkcli[umap]'", "umap", ["report", "m", "no.npy", "-o", "r.html", "--map", "umap"]),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_read(folder, line, module, arguments):

@@ -95,7 +95,7 @@ def test_http_errors(web, monkeypatch):
     with pytest.raises(InputError, match="cannot be reached: Protocol not known: gopher"):
         open_data(["gopher://x/y.npy"])
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
-    with pytest.raises(ExtraError, match=r"needs the package fsspec: pip install .fsspec"):
+    with pytest.raises(ExtraError, match=r"needs the package fsspec: pip install .dinkcli.remote"):
         open_data([f"{web}/x.npy"])
 
 

@@ -91,10 +91,14 @@ def open_page(tmp_path):
 
 
 def requests(driver) -> list[str]:
-    """Addresses that the page asked for, besides itself and what it holds inline."""
+    """Addresses that the page asked for, besides itself and what it holds inline; a browser's own
+    pages, such as that of a new tab, ask for others."""
     events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
     sent = (
-        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+        e["params"]["request"]["url"]
+        for e in events
+        if e["method"] == "Network.requestWillBeSent"
+        and e["params"]["documentURL"].startswith("file:")
     )
     return [
         url for url in sent if not url.startswith(("file:", "data:", "blob:", "about:", "chrome:"))

@@ -181,10 +181,10 @@ def test_onnx_breaks_ties_to_the_lowest_index_and_survives_zero_rows(tmp_path, m
 @pytest.mark.parametrize(
     ("suffix", "module", "package", "line"),
     [
-        ("onnx", "onnx", "onnx", "'onnx>=1.14'"),
-        ("faiss", "faiss", "faiss", "'faiss-cpu>=1.8'"),
-        ("skops", "skops.io", "skops.io", "'scikit-learn>=1.6' 'skops>=0.10'"),
-        ("skops", "sklearn.cluster", "sklearn.cluster", "'scikit-learn>=1.6' 'skops>=0.10'"),
+        ("onnx", "onnx", "onnx", "'dinkcli[onnx]'"),
+        ("faiss", "faiss", "faiss", "'dinkcli[faiss]'"),
+        ("skops", "skops.io", "skops.io", "'dinkcli[sklearn]'"),
+        ("skops", "sklearn.cluster", "sklearn.cluster", "'dinkcli[sklearn]'"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(

@@ -27,7 +27,7 @@ from dinkcli.data.formats.types import (
     is_whole,
     storage,
 )
-from dinkcli.errors import InputError, UsageError
+from dinkcli.errors import InputError, TextsError, UsageError
 
 LIST, BYTES, SPARK, NUMBERS = "list", "bytes", "spark", "numbers"
 TEXT, BASE64 = numerals.TEXT, numerals.BASE64
@@ -225,10 +225,14 @@ def _automatic(path: str, places: list[Place], sized: set[str], peek: Peek) -> F
                 f"choose one with --column {names[0]}"
             )
     known = names_of([f"{place.path}: {place.type}" for place in places if not place.nested])
-    raise InputError(
+    message = (
         f"{path}: no column of vectors: expected a list column of floats, a text of numbers, one "
         f"float column per dimension, or a column of bytes with --dim; it has {known}"
     )
+    texts = [place.path for place in places if not place.nested and is_text(place.type)]
+    if not texts:
+        raise InputError(message)
+    raise TextsError(message, path, next((t for t in texts if "text" in t.lower()), texts[-1]))
 
 
 def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Iterator[Found]:
