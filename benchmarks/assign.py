@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 import dinkcli
-from dinkcli.assigning.job import Job
-from dinkcli.assigning.pipeline import run
+from dinkcli.assigning.pipeline import Job, run
 from dinkcli.assigning.writers.formats import Output, encoding_of
 from dinkcli.data.inputs import open_data
 from dinkcli.options import AssignOptions

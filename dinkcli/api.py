@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
-from dinkcli.assigning.limited import labels_of_all
+from dinkcli.assigning.capacity import labels_of_all
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_data

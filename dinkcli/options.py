@@ -15,6 +15,7 @@ CHOSEN = ("auto", "clear")
 SEEDINGS = ("kmeans++", "random", "xavier")
 GIVEN = "given"
 PROBABILITY_TYPES = ("float32", "float16")
+SAMPLES = ("balanced", "proportional", "prototypes", "diverse")
 _LARGEST_DILATION = 1e12
 _UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
 _INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
@@ -244,3 +245,66 @@ class AssignOptions:
 
 
 HARD = AssignOptions()
+
+
+@dataclass(frozen=True)
+class DedupOptions:
+    """Which rows are near-duplicates, and which of them stays.
+
+    Attributes:
+        max_distance: the largest Euclidean distance, between rows of norm 1 where the metric is
+            cosine; None is that of a cosine similarity of 0.95.
+        keep: "nearest" to or "farthest" from its centre, the "first", or the name of a column of
+            numbers, of which the row with the largest stays.
+
+    Raises:
+        UsageError: a distance below 0, or infinite.
+    """
+
+    max_distance: float | None = None
+    keep: str = "nearest"
+
+    def __post_init__(self) -> None:
+        most = self.max_distance
+        fine = most is None or 0 <= most < math.inf
+        _expect(fine, "--max-distance", most, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What sample is wanted.
+
+    Attributes:
+        number: rows in it; None where ``quota`` says it.
+        by: "balanced" (equal shares of the clusters), "proportional", or equal shares of
+            "prototypes" (rows nearest to their centre) or "diverse" rows (farthest-first).
+        quota: a file of rows by cluster, in place of shares.
+        levels: groups of clusters on the levels of a tree, that have equal shares first.
+        weighted: rows are drawn in proportion to the weights of the data.
+        seed: of all random draws.
+
+    Raises:
+        UsageError: a value out of range, or two that exclude each other.
+    """
+
+    number: int | None = None
+    by: str = "balanced"
+    quota: str | None = None
+    levels: tuple[int, ...] = ()
+    weighted: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.number is None) == (self.quota is None):
+            raise UsageError("give how many rows (-n), or a file of them by cluster (--quota)")
+        _expect(self.number is None or self.number >= 1, "-n", self.number, "at least 1")
+        _expect(0 <= self.seed < 1 << 63, "--seed", self.seed, "at least 0 and less than 2^63")
+        _expect_one(self.by, "--by", SAMPLES)
+        if self.levels and (self.quota is not None or self.by == "proportional"):
+            raise UsageError("--levels shares equally: leave out --quota and --by proportional")
+        ascending = (
+            list(self.levels) == sorted(set(self.levels)) and min(self.levels, default=1) > 0
+        )
+        _expect(ascending, "--levels", self.levels, "ascending numbers such as 10,100")
+        if self.weighted and self.by in ("prototypes", "diverse"):
+            raise UsageError(f"--by {self.by} draws nothing: leave out --sample-weight")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.places import Found, Places, Two
-from dinkcli.assigning.with_numpy import NumpyPlaces, is_small
+from dinkcli.assigning.backend import Backend, BlockResult, NumpyBackend, is_small
 from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
+from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import Model
@@ -86,7 +86,7 @@ class Assigner:
     Attributes:
         chosen: (N,) int32 labels by the number of the row, in place of the nearest centres, or
             None.
-        places: what finds rows among the centres, and takes them ahead of that.
+        backend: what finds rows among the centres, and takes them ahead of that.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Assigner:
         self.options = options
         self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
-        self.places: Places
+        self.backend: Backend
         if small:
-            self.places = NumpyPlaces(model, options, temperature)
+            self.backend = NumpyBackend(model, options, temperature)
         else:
-            from dinkcli.assigning.with_torch import TorchPlaces
+            from dinkcli.assigning.torch_backend import TorchBackend
 
-            self.places = TorchPlaces(model, device, options, temperature)
+            self.backend = TorchBackend(model, device, options, temperature)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
         if np.abs(model.cluster_centers).max() > self._usual_range:
             self._usual_range = 0.0
@@ -117,30 +117,30 @@ class Assigner:
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
     ) -> Assignments:
-        """The assignments of ``vectors`` (B, D) float32, or of what ``places.send`` has made of
+        """The assignments of ``vectors`` (B, D) float32, or of what ``backend.send`` has made of
         such, with the numbers ``rows`` (B,)."""
         # Of bad rows, which have no label, nothing is kept in the end.
         chosen = None if self.chosen is None else self.chosen[rows].clip(0)
-        found, options = self.places(vectors, chosen), self.options
-        labels = self._ids[found.labels].astype(np.int32)
-        if options.max_distance is not None and found.distances is not None:
-            labels[found.distances > options.max_distance] = -1
-        if options.min_prob is not None and found.own is not None:
-            labels[found.own < options.min_prob] = -1
+        result, options = self.backend(vectors, chosen), self.options
+        labels = self._ids[result.labels].astype(np.int32)
+        if options.max_distance is not None and result.distances is not None:
+            labels[result.distances > options.max_distance] = -1
+        if options.min_prob is not None and result.own is not None:
+            labels[result.own < options.min_prob] = -1
         return Assignments(
             rows,
             labels,
-            found.distances if options.distance else None,
-            found.own,
-            None if found.ranked is None else self._ids[found.ranked].astype(np.int32),
-            self._by_id(found),
+            result.distances if options.distance else None,
+            result.own,
+            None if result.ranked is None else self._ids[result.ranked].astype(np.int32),
+            self._by_id(result),
             carried,
         )
 
-    def _by_id(self, found: Found) -> np.ndarray | None:
+    def _by_id(self, result: BlockResult) -> np.ndarray | None:
         """The probabilities as they are kept."""
-        probabilities = found.probabilities
-        if probabilities is None or found.ranked is not None:
+        probabilities = result.probabilities
+        if probabilities is None or result.ranked is not None:
             return probabilities
         if len(self._ids) == self.n_ids and (self._ids == np.arange(self.n_ids)).all():
             return probabilities
@@ -149,34 +149,67 @@ class Assigner:
         matched[:, self._ids] = probabilities
         return matched
 
-    def check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
+    def blocks(self, data: DataSet, first: int = 0, half: bool = False) -> Iterator[Block]:
+        """The one way of rows through a model: in order, in whole chunks of the distance
+        computation, on the same grid wherever they begin.
+
+        Args:
+            first: blocks that end before this row are left out.
+            half: rows as narrow as they are stored.
+
+        Raises:
+            InputError: the data's dimension is not the model's, a row is bad where
+                ``data.bad_rows`` is "stop", or so far away that distances would overflow float32.
+        """
+        model, options = self.model, self.options
+        data = model.rows_of(data)
+        written = self.n_ids if options.soft else options.top or 1
+        rows = block_rows(model.n_clusters, model.n_features, written, self.device)
+        kind, direction = data.dtype if half else np.float32, model.metric == "cosine"
+        for block in data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction):
+            self._check_range(block.vectors, data.name, block.start)
+            yield block
+
+    def _check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
         """Raises InputError at a row so far away that distances would overflow float32."""
         if self.model.metric == "cosine":
             return
         # The range of all numbers says enough, but for data that lie far from the origin.
         if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
-            from dinkcli.assigning.with_torch import refuse_far_rows
+            from dinkcli.assigning.torch_backend import refuse_far_rows
 
             refuse_far_rows(self.model, vectors, name, start)
 
 
-def two_nearest(
-    model: Model, data: DataSet, device: torch.device | str
-) -> Callable[[np.ndarray], Two]:
-    """What finds the two nearest centres for blocks (B, D) float32 of the rows of ``data``.
+def assigner_for(
+    model: Model,
+    data: DataSet,
+    device: torch.device | str = "auto",
+    options: AssignOptions = HARD,
+    matching: Matching | None = None,
+    local_rank: int = 0,
+) -> Assigner:
+    """What assigns the rows of ``data``: small work with device "auto" by NumPy, and then torch is
+    not loaded.
 
     Args:
-        device: with "auto" small work is done by NumPy, and torch is not loaded.
+        local_rank: of this process on its machine, which chooses among GPUs.
 
     Raises:
         UsageError: there is no such device.
     """
-    small = device == "auto" and is_small(model, data)
-    if isinstance(device, str) and not small:
+    if device == "auto" and options.max_size is None and is_small(model, data):
+        return Assigner(model, "cpu", options, matching, small=True)
+    if isinstance(device, str):
         from dinkcli.processes.device import resolve_device
 
-        device = resolve_device(device)
-    return Assigner(model, device, small=small).places.two
+        device = resolve_device(device, local_rank)
+    return Assigner(model, device, options, matching)
+
+
+def usable(block: Block) -> np.ndarray:
+    """(B,) bool, the rows of a block that are not bad."""
+    return np.ones(len(block), bool) if block.bad is None else ~block.bad
 
 
 def block_rows(
@@ -212,27 +245,19 @@ def assign(
         InputError: the data's dimension is not the model's, or a row is bad.
         UsageError: more clusters are asked for than the model has.
     """
-    model, options, places = assigner.model, assigner.options, assigner.places
-    data = model.rows_of(data)
-    options.check_clusters(model.n_clusters)
-    written = assigner.n_ids if options.soft else options.top or 1
-    rows = block_rows(model.n_clusters, model.n_features, written, assigner.device)
-    # Blocks lie on the same grid whatever the limits: rounding is that of a whole run.
+    backend = assigner.backend
+    assigner.options.check_clusters(assigner.model.n_clusters)
     first = max(first, data.first)
-    kind = data.dtype if places.takes_short else np.float32
-    direction = model.metric == "cosine"
-    blocks = data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction)
-    sent = ((block, places.send(block.vectors)) for block in blocks)
-    for block, vectors in read_ahead(sent) if places.has_core_to_spare else sent:
-        assigner.check_range(block.vectors, data.name, block.start)
+    blocks = assigner.blocks(data, first, backend.takes_half)
+    sent = ((block, backend.send(block.vectors)) for block in blocks)
+    for block, vectors in read_ahead(sent) if backend.has_core_to_spare else sent:
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
-        found = assigner(vectors, numbers, block.carried)
         stop = None if data.stop is None else data.stop - block.start
         inside = slice(max(0, first - block.start), stop)
-        found = found[inside]
+        assigned = assigner(vectors, numbers, block.carried)[inside]
         if block.bad is not None:
             bad = block.bad[inside]
             on_bad(int(bad.sum()))
             skip = data.bad_rows == SKIP
-            found = found[np.flatnonzero(~bad)] if skip else found.unassigned(bad)
-        yield found
+            assigned = assigned[np.flatnonzero(~bad)] if skip else assigned.unassigned(bad)
+        yield assigned

@@ -1,20 +1,146 @@
-"""From inputs to an output: rows are read, assigned and written in memory that stays flat."""
+"""From inputs to an output: what is asked about each row, the columns that say it, and the run that
+reads, assigns and writes in memory that stays flat.
+
+Shapes: B rows in a block, K clusters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dinkcli.assigning.assigner import Assigner, Assignments, assign
-from dinkcli.assigning.job import Job
-from dinkcli.assigning.writers.base import Layout, Rows, Writer
+from dinkcli.assigning.assigner import Assignments, assign, assigner_for
+from dinkcli.assigning.writers.base import (
+    Layout,
+    Rows,
+    Writer,
+    as_arrow,
+    row_type,
+    without_nulls,
+)
 from dinkcli.assigning.writers.formats import Output, open_writer, stream_writer
 from dinkcli.assigning.writers.parts import PartsWriter
-from dinkcli.data.dataset import LABEL
+from dinkcli.data.dataset import LABEL, SKIP, DataSet
+from dinkcli.data.spool import is_stream
+from dinkcli.models.matching import Matching, ids_of
+from dinkcli.models.model import Model
+from dinkcli.options import AssignOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, the data it is put to, and what is asked about each row.
+
+    Attributes:
+        model_name: what the output's metadata call the model.
+        matching: ids of an older model for the clusters.
+        names: of the n_ids ids, to be written beside them; None where they are not.
+        parents: (n_ids,) int32 groups of the ids, by the column that each level goes to.
+    """
+
+    model: Model
+    data: DataSet
+    options: AssignOptions
+    model_name: str = "model"
+    matching: Matching | None = None
+    names: tuple[str, ...] | None = None
+    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def temperature(self) -> float:
+        """Of the probabilities."""
+        given = self.options.temperature
+        return self.model.temperature if given is None else given
+
+    @property
+    def n_ids(self) -> int:
+        return ids_of(self.matching, self.model.n_clusters)[1]
+
+    @property
+    def layout(self) -> Layout:
+        metadata = metadata_of(self.model, self.model_name)
+        if self.matching is not None:
+            metadata["dink.match"] = self.matching.old
+        return Layout(
+            None if self.data.bad_rows == SKIP else self.data.n_rows,
+            self._columns,
+            self.data.columns.id,
+            self.data.carried,
+            metadata,
+            self._row_type,
+        )
+
+    @property
+    def _columns(self) -> pa.Schema:
+        """Columns of what is found out about each row."""
+        options = self.options
+        types: dict[str, pa.DataType] = {"cluster": pa.int32()}
+        if self.names is not None:
+            types["name"] = pa.string()
+        types |= dict.fromkeys(self.parents, pa.int32())
+        if options.distance:
+            types["distance"] = pa.float32()
+        if options.top is not None:
+            types["clusters"] = _list_of(pa.int32(), options.top)
+        if options.soft or options.top is not None:
+            kind = pa.float16() if options.probability_type == "float16" else pa.float32()
+            types["probabilities"] = _list_of(kind, options.top or self.n_ids)
+        return without_nulls(types)
+
+    @property
+    def _row_type(self) -> np.dtype:
+        """Of a row in an array. Outliers show in the labels only, so that soft assignments keep
+        them then."""
+        kind = row_type(self._columns, max([1, *map(len, self.names or ())]))
+        alone = {"cluster"} if self.options.marks_outliers else {"cluster", "probabilities"}
+        return kind[-1] if alone.issuperset(kind.names or ()) else kind
+
+    def written(self, assigned: Assignments) -> Rows:
+        """What is written of the rows that were assigned."""
+        labels = assigned.labels
+        columns = {
+            "cluster": labels,
+            "distance": assigned.distances,
+            "clusters": assigned.clusters,
+            "probabilities": assigned.probabilities,
+        }
+        # The label -1 takes the last one.
+        if self.names is not None:
+            at = as_arrow(labels % (len(self.names) + 1))
+            columns["name"] = pa.DictionaryArray.from_arrays(at, [*self.names, ""])
+        for name, groups in self.parents.items():
+            columns[name] = np.append(groups, np.int32(-1))[labels]
+        return Rows(assigned.rows, columns, assigned.carried)
+
+    @property
+    def countable_rows(self) -> int | None:
+        """N, bad rows included, of inputs that can be read from where one likes."""
+        if any(is_stream(reader) for reader in self.data.readers):
+            return None
+        return self.data.n_rows
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the output depends on, as plain JSON: a run goes on only where it is the same."""
+        return {
+            "model": self.model.fingerprint,
+            "match": None if self.matching is None else self.matching.old,
+            "input": self.data.fingerprint(),
+            "bad_rows": self.data.bad_rows,
+            "columns": self.data.carried.names,
+            "id_column": self.data.columns.id,
+            **asdict(self.options),
+            "temperature": self.temperature,
+            **({} if self.names is None else {"names": list(self.names)}),
+            **{name: groups.tolist() for name, groups in self.parents.items()},
+            **self.data.beside_identity(),
+        }
 
 
 @dataclass
@@ -57,12 +183,12 @@ class Counts:
 
     def add(self, rows: Assignments) -> None:
         # One bin more in front takes the label -1.
-        found = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
+        counts = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
         if rows.own is not None:
             self.certainty += float(np.nansum(rows.own, dtype=np.float64))
             self.judged += int(np.isfinite(rows.own).sum())
-        self.outliers += int(found[0])
-        self.sizes += found[1:]
+        self.outliers += int(counts[0])
+        self.sizes += counts[1:]
 
 
 def run(
@@ -71,7 +197,7 @@ def run(
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> tuple[Counts, Written]:
-    """Assigns all rows of a job and writes them.
+    """Assigns all rows of a job and writes those that are not there yet.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -81,71 +207,59 @@ def run(
         DinkError: see ``dinkcli.errors``; the output is then what it was, or has all parts that
             were complete.
     """
-    counts = Counts(np.zeros(job.n_ids, np.int64))
-    small = device == "auto" and job.is_small
-    where: Any = "cpu"
-    if not small:
-        from dinkcli.processes.device import resolve_device
-
-        where = resolve_device(device, 0 if output.shard is None else output.shard.local_rank)
-    assigner = Assigner(job.model, where, job.options, job.matching, small)
+    counts, written = Counts(np.zeros(job.n_ids, np.int64)), Written()
+    local_rank = 0 if output.shard is None else output.shard.local_rank
+    assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)
     if job.options.max_size is not None:
-        from dinkcli.assigning.limited import labels_of_all
+        from dinkcli.assigning.capacity import labels_of_all
 
         assigner.chosen = labels_of_all(assigner, job.data)
-
-    def rows_of(first: int, stop: int | None) -> Iterator[Rows]:
-        data = job.data if stop is None else job.data.part(first, stop)
-        for found in assign(assigner, data, first, counts.add_bad):
-            counts.add(found)
-            yield job.written(found)
-
-    written = write_missing(output, job.layout, job.identity, job.countable_rows, rows_of, on_rows)
+    missing: list[tuple[int, int | None]] = [(0, None)]
+    with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
+        if isinstance(writer, PartsWriter):
+            written.rows_before, missing = writer.rows_before, writer.missing
+        for first, stop in missing:
+            data = job.data if stop is None else job.data.part(first, stop)
+            for assigned in assign(assigner, data, first, counts.add_bad):
+                counts.add(assigned)
+                writer.write(job.written(assigned))
+                written.rows += len(assigned)
+                on_rows(written.rows_before + written.rows)
+    if isinstance(writer, PartsWriter):
+        written.parts, written.complete = writer.n_parts, writer.complete
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
     return counts, written
 
 
-def write_missing(
-    output: Output,
-    layout: Layout,
-    run: dict[str, Any],
-    n_rows: int | None,
-    rows_of: Callable[[int, int | None], Iterable[Rows]],
-    on_rows: Callable[[int], None] = lambda done: None,
-) -> Written:
-    """Writes what is not there yet of an output.
-
-    Args:
-        run, n_rows: see ``PartsWriter``.
-        rows_of: gives the rows from a first one to a last one + 1, or None for the end, in pieces.
-        on_rows: called with the number of rows written so far, those of earlier runs included.
-    """
-    written = Written()
-    with open_output(output, layout, run, n_rows) as writer:
-        missing: list[tuple[int, int | None]] = [(0, None)]
-        if isinstance(writer, PartsWriter):
-            written.rows_before, missing = writer.rows_before, writer.missing
-        for first, stop in missing:
-            for rows in rows_of(first, stop):
-                writer.write(rows)
-                written.rows += len(rows)
-                on_rows(written.rows_before + written.rows)
-    if isinstance(writer, PartsWriter):
-        written.parts, written.complete = writer.n_parts, writer.complete
-    return written
+def write_all(output: Output, layout: Layout, rows: Iterable[Rows]) -> None:
+    """Writes rows to a file or a stream."""
+    with open_output(output, layout) as writer:
+        for some in rows:
+            writer.write(some)
 
 
 def open_output(
-    output: Output, layout: Layout, run: dict[str, Any], n_rows: int | None
+    output: Output, layout: Layout, run: dict[str, Any] | None = None, n_rows: int | None = None
 ) -> AbstractContextManager[Writer | PartsWriter]:
     """The writer of an output.
 
     Args:
-        run, n_rows: see ``PartsWriter``.
+        run, n_rows: of parts, see ``PartsWriter``.
     """
     if output.stream is not None:
         return stream_writer(output.stream, layout, output.encoding)
     if output.rows_per_file is None:
         return open_writer(output.path, layout, output.encoding)
-    return PartsWriter(output, layout, run, n_rows)
+    return PartsWriter(output, layout, run or {}, n_rows)
+
+
+def _list_of(type_: pa.DataType, length: int) -> pa.DataType:
+    return pa.list_(pa.field("element", type_, nullable=False), length)
+
+
+def metadata_of(model: Model, name: str) -> dict[str, str]:
+    """What an output says of the model that it was made by."""
+    # A name need not be text; metadata have to be.
+    text = os.fsencode(os.path.basename(name)).decode("utf-8", "replace")
+    return {"dink.model": text, "dink.fingerprint": model.fingerprint}

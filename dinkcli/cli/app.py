@@ -29,11 +29,15 @@ from dinkcli.cli.signals import abandon_stdout, error_boundary
 from dinkcli.cli.together import one_voice, refuse_several
 from dinkcli.errors import UsageError
 
-# Each is a function in a module of that name.
+# Each is a function in a module of that name, but for some that share one.
 COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
     *("dedup", "sample", "info", "plan", "export"),
 )
+_MODULES = {"dedup": "jobs", "sample": "jobs"}
+_AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
+_DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
+_ONE_FILE = "-o for one file, and another tool to divide it"
 # Options of earlier versions, of all commands or of one, and what there is instead.
 _REPLACED = {
     "--id-column": "--ids COLUMN",
@@ -46,6 +50,9 @@ _REPLACED = {
     "dedup --threshold": "--max-distance",
     "dedup --distance": "--max-distance",
     "assign --names": "--with-names",
+    **dict.fromkeys(("dedup --resume", "sample --resume"), _AGAIN),
+    **dict.fromkeys(("dedup --shard", "sample --shard"), _DIVIDE),
+    **dict.fromkeys(("dedup --rows-per-file", "sample --rows-per-file"), _ONE_FILE),
 }
 _SETTINGS: dict[Any, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _PLAIN: dict[str, Any] = {
@@ -184,7 +191,8 @@ def _split(text: str | None) -> tuple[str, str]:
 @cache
 def _load(name: str) -> Any:
     alone = typer.Typer(add_completion=False, context_settings=_SETTINGS, **_PLAIN)
-    command = with_bundles(getattr(import_module(f"dinkcli.cli.{name}"), name))
+    module = import_module(f"dinkcli.cli.{_MODULES.get(name, name)}")
+    command = with_bundles(getattr(module, name))
     alone.command(cls=_Command)(command)
     return typer.main.get_command(alone)
 

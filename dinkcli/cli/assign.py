@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import show_notes
+from dinkcli.cli.console import printable, say, show_notes, warn
 from dinkcli.cli.options import clusters_option, output_option, run_option
 from dinkcli.cli.paths import columns_of, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
+from dinkcli.cli.signals import exit_code
 from dinkcli.cli.together import one_voice
 from dinkcli.cli.train import show_drift
+from dinkcli.errors import UsageError
 from dinkcli.options import AssignOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dinkcli.assigning.pipeline import Counts, Job, Written
+    from dinkcli.cli.destination import Destination
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
+
+# Of the way from chance to certainty: where the mean probability is below, it says nothing.
+_UNCERTAIN = 0.1
 
 
 def assign(
@@ -52,8 +70,8 @@ def assign(
     max_distance: float | None = clusters_option(
         None, help="Rows that are farther than this from every centre get the cluster -1."
     ),
-    names: bool = clusters_option(
-        False, "--names", help="Also write the name of the cluster (dink name)."
+    with_names: bool = clusters_option(
+        False, "--with-names", help="Also write the name of the cluster (dink name)."
     ),
     levels: str | None = clusters_option(
         None,
@@ -103,12 +121,11 @@ def assign(
             max_size=max_size,
         )
         from dinkcli.assigning.pipeline import run
-        from dinkcli.cli import assign_run
         from dinkcli.cli.destination import Destination
         from dinkcli.models.file import load
 
         destination = Destination(
-            output, format, csv_safe, rows_per_file, shard, resume, json_summary, json_file
+            output, format, csv_safe, json_summary, json_file, rows_per_file, shard, resume
         )
         quiet = quiet or destination.silent
         wanted = columns_of(column, columns, ids=ids, dim=dim, bits=bits)
@@ -118,20 +135,121 @@ def assign(
         options.check_clusters(model.n_clusters)
         data = destination.open_data(model, inputs, wanted, bad_rows)
         show_notes(data, quiet)
-        job = assign_run.job_of(model, data, options, model_path, old, names, above)
-        target, n_rows = destination.open(data)
+        job = _job_of(model, data, options, model_path, old, with_names, above)
+        target, n_rows = destination.open(data), data.n_rows
+        if target.shard is not None:
+            n_rows = target.shard.rows_of(data.known_rows, target.rows_per_file or 1)
         with ProgressLines(quiet or json_summary or destination.output is None) as progress:
 
             def show(done: int) -> None:
                 rate = done / max(1e-9, time.monotonic() - started)
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
-            with assign_run.interruption(destination):
+            with _interruption(destination):
                 counts, written = run(job, target, device, show)
         seconds = time.monotonic() - started
-        summary = assign_run.summary_of(destination, job, counts, written, seconds)
+        summary = _summary_of(destination, job, counts, written, seconds)
         if not quiet:
-            assign_run.warn_of_uncertainty(summary)
-        destination.tell(summary, assign_run.sentence_of(summary), quiet, json_summary)
+            _warn_of_uncertainty(summary)
+        destination.tell(summary, _sentence_of(summary), quiet, json_summary)
         if job.matching is not None and match_path is not None and not (quiet or json_summary):
             show_drift(job.matching, match_path)
+
+
+def _job_of(
+    model: Model,
+    data: DataSet,
+    options: AssignOptions,
+    path: str,
+    old: Model | None,
+    named: bool,
+    levels: tuple[int, ...],
+) -> Job:
+    """A job of the model at ``path``, with the ids of the ``old`` one where there is one."""
+    from dinkcli.assigning.pipeline import Job
+    from dinkcli.models.matching import ids_of, match
+    from dinkcli.models.tree import parents_by_id
+
+    matching = None if old is None else match(old, model)
+    names = model.names if matching is None else matching.names(model)
+    if named and not names:
+        raise UsageError(
+            f"--with-names: the clusters of {printable(path)} have no names; dink name gives them "
+            "some"
+        )
+    ids, n_ids = ids_of(matching, model.n_clusters)
+    above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
+    return Job(model, data, options, path, matching, tuple(names) if named else None, above)
+
+
+@contextmanager
+def _interruption(destination: Destination) -> Iterator[None]:
+    """Ctrl-C says what is kept, which for parts and streams is not nothing."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if destination.silent:
+            raise
+        if destination.in_parts:
+            say(f"Interrupted; the complete parts in {destination.output} stay, --resume goes on.")
+        elif destination.output is None:
+            say("Interrupted; the output is incomplete.")
+        else:
+            raise
+        raise typer.Exit(exit_code(error)) from None
+
+
+def _summary_of(
+    destination: Destination, job: Job, counts: Counts, written: Written, seconds: float
+) -> dict[str, Any]:
+    """The summary as plain JSON."""
+    summary = {
+        "rows": written.rows,
+        **destination.about(job.model, job.model_name),
+        "cluster_sizes": counts.sizes.tolist(),
+        "outliers": counts.outliers,
+        "bad_rows": counts.bad,
+        "seconds": round(seconds, 3),
+    }
+    if counts.judged:
+        summary["temperature"] = job.temperature
+        summary["mean_probability"] = counts.certainty / counts.judged
+    summary |= destination.parts(written, rows_before=written.rows_before)
+    if job.parents:
+        summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
+    if job.matching is not None:
+        summary["match"] = job.matching.as_dict()
+    return summary
+
+
+def _rows_of(parents: np.ndarray, counts: Counts) -> dict[str, int]:
+    """Rows of each group of a level."""
+    groups = sorted(set(parents[parents >= 0].tolist()))
+    return {str(group): int(counts.sizes[parents == group].sum()) for group in groups}
+
+
+def _warn_of_uncertainty(summary: dict[str, Any]) -> None:
+    """One line where probabilities say next to nothing."""
+    mean, chance = summary.get("mean_probability", 1.0), 1 / summary["n_clusters"]
+    if mean < chance + _UNCERTAIN * (1 - chance):
+        warn(
+            f"the cluster of a row has a probability of {mean:.3g} on average, where "
+            f"chance alone gives {chance:.3g}: give a lower --temperature than "
+            f"{summary['temperature']:.3g}"
+        )
+
+
+def _sentence_of(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    from dinkcli.cli.destination import bad_rows_in
+
+    before = summary.get("rows_before")
+    more = f" after {before} by an earlier run" if before else ""
+    if "parts" in summary:
+        more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
+    more += f" of share {summary['shard']}" if "shard" in summary else ""
+    outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+    return (
+        f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}"
+        f"{bad_rows_in(summary)} in {summary['seconds']:.1f} s"
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import typer
 
-from dinkcli.assigning.pipeline import Written
+from dinkcli.assigning.pipeline import Written, write_all
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
+from dinkcli.assigning.writers.base import Layout, Rows
 from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.paths import refuse_stream
@@ -31,21 +34,18 @@ class Destination:
         share: of the rows, when other processes write the others.
         in_parts: whether the output is a folder.
         silent: another process speaks for this one.
-        keeps_work: beside the output, so that not only a folder of parts can be gone on with.
     """
-
-    keeps_work = False
 
     def __init__(
         self,
         output: str | None,
         format: str | None,
         csv_safe: bool,
-        rows_per_file: int | None,
-        shard: str | None,
-        resume: bool,
         as_json: bool,
         json_file: str | None,
+        rows_per_file: int | None = None,
+        shard: str | None = None,
+        resume: bool = False,
     ):
         share = _share_of(shard)
         output = None if output == "-" else output
@@ -61,9 +61,7 @@ class Destination:
         parts = rows_per_file is not None or share is not None
         if parts and output is None:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
-        if resume and self.keeps_work and output is None:
-            raise UsageError("--resume goes on with an output that is named with -o")
-        if resume and not (self.keeps_work or parts):
+        if resume and not parts:
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
         self.encoding = encoding_of(output, format, csv_safe=csv_safe, parts=parts)
         self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
@@ -81,22 +79,20 @@ class Destination:
             self.share.check(data)
         return data
 
-    def open(self, data: DataSet, known_rows: int | None = None) -> tuple[Output, int | None]:
-        """The output, and how many rows will go there if that is known.
-
-        Args:
-            known_rows: of the output, where they are not those of the input.
-        """
-        rows_per_file, n_rows = self.rows_per_file, data.n_rows
-        if self.share is not None:
-            known_rows = data.known_rows if known_rows is None else known_rows
-            rows_per_file = rows_per_file or usual_part_rows(known_rows, self.share.count)
-            n_rows = self.share.rows_of(known_rows, rows_per_file)
+    def open(self, data: DataSet | None = None) -> Output:
+        """The output, for a share one of all rows of ``data``."""
+        rows_per_file = self.rows_per_file
+        if self.share is not None and data is not None:
+            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
         if self.output is None and sys.stdout is None:
             raise OutputError("standard output is closed; write to a file with -o")
         stream = sys.stdout.buffer if self.output is None else None
         name = self.output or "standard output"
-        return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream), n_rows
+        return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream)
+
+    def write(self, layout: Layout, n_rows: int, rows: Iterable[Rows]) -> None:
+        """Writes ``n_rows`` rows to one file or to standard output."""
+        write_all(self.open(), replace(layout, n_rows=n_rows), rows)
 
     def about(self, model: Model, name: str) -> dict[str, Any]:
         """What a summary says of the output, None for standard output, and of the model."""

@@ -1,142 +1,236 @@
-"""What dedup and sample do between reading their options and the summary."""
+"""``dink dedup`` and ``dink sample``."""
 
 from __future__ import annotations
 
 import io
-import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-import typer
-
-from dinkcli.assigning.job import metadata_of
-from dinkcli.assigning.jobs.workplace import Workplace
-from dinkcli.assigning.pipeline import Written, open_output, write_missing
-from dinkcli.assigning.writers.base import Layout, Rows
-from dinkcli.cli.console import say, show_notes
-from dinkcli.cli.destination import Destination
-from dinkcli.cli.paths import load_model
+from dinkcli.cli import options as shared
+from dinkcli.cli.console import show_notes
+from dinkcli.cli.options import clusters_option, output_option
+from dinkcli.cli.paths import columns_of, levels_of, load_model, open_for
 from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.signals import exit_code
-from dinkcli.data.base import Columns
-from dinkcli.data.dataset import DataSet
-from dinkcli.data.memory import default_memory, parse_size
-from dinkcli.data.spool import is_stream
-from dinkcli.errors import UsageError
-from dinkcli.models.model import Model
+from dinkcli.options import DedupOptions, SampleOptions
 
 if TYPE_CHECKING:
-    import torch
+    import pyarrow as pa
 
-    from dinkcli.assigning.jobs.dedup import DedupJob
-    from dinkcli.assigning.jobs.sample import SampleJob
-    from dinkcli.assigning.jobs.survey import OnStep
-
-    Job = DedupJob | SampleJob
-
-_PHASES = {"assign": "assigning", "sort": "sorting", "compare": "comparing", "write": "writing"}
-_PHASES |= {"choose": "choosing", "read ids": "reading ids"}
+    from dinkcli.assigning.writers.base import Layout
+    from dinkcli.cli.destination import Destination
+    from dinkcli.data.dataset import DataSet
+    from dinkcli.models.model import Model
 
 
-def memory_limit(text: str | None) -> int:
+def dedup(
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str | None = shared.TABLE_FILE,
+    max_distance: float | None = clusters_option(
+        None,
+        help="The largest Euclidean distance of near-duplicates; between rows of norm 1 where the "
+        "metric of the model is cosine. There, cosine similarities of 0.99, 0.95 and 0.9 are "
+        "distances of 0.141, 0.316 (the default) and 0.447: sqrt(2 - 2 x similarity).",
+        show_default=False,
+    ),
+    keep: str = clusters_option(
+        "nearest",
+        help="Which row of a group stays: the one nearest to its centre, the farthest, the "
+        "first, or the one with the largest number in a column of that name.",
+        choices="nearest farthest first",
+    ),
+    keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
+    against: list[str] | None = shared.AGAINST,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    memory: str | None = shared.JOB_MEMORY,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
+) -> None:
+    """Find near-duplicates, and choose which rows stay.
+
+    No pair is missed, also across the borders of clusters: each row is compared with all rows that
+    can be near enough.
+
+    Examples:
+        dink dedup emb.dink.safetensors emb.npy -o groups.parquet
+        dink dedup emb.dink.safetensors emb.parquet --max-distance 0.4 --keep-only -o unique.parquet
+        dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
+    """
+    started = time.monotonic()
+    options = DedupOptions(max_distance, keep)
+    from dinkcli.cli.destination import Destination, bad_rows_in
+
+    destination = Destination(output, format, csv_safe, json_summary, json_file)
+    limit = _bytes_of(memory)
+    wanted = columns_of(column, columns, ids=ids, dim=dim)
+    model = load_model(model_path, inputs, warns=True)
+    data = open_for(model, inputs, wanted, bad_rows)
+    show_notes(data, quiet)
+    old = None
+    if against is not None:
+        old = open_for(model, against, columns_of(column, dim=dim), bad_rows)
+
+    import numpy as np
+
+    from dinkcli.assigning.dedup import dedup as find
+    from dinkcli.assigning.dedup import schema_of, written_rows
+    from dinkcli.processes.device import resolve_device
+
+    table = _table(destination, model, model_path, data, schema_of(old is not None))
+    with _progress(quiet or json_summary or destination.output is None) as show:
+        found = find(model, data, options, old, resolve_device(device), limit, show)
+        bad = found.labels < 0
+        seen = ~bad if bad_rows == "skip" else np.ones(len(bad), bool)
+        stay = found.kept & seen
+        rows = stay if keep_only else seen
+        written = int(rows.sum())
+        destination.write(table, written, written_rows(data, found, rows))
+    summary: dict[str, Any] = {
+        **destination.about(model, model_path),
+        "written_rows": written,
+        "rows": int(seen.sum()),
+        "kept": int(stay.sum()),
+        "removed": int((~found.kept).sum()),
+        "groups": found.n_groups,
+        "exact_repeats": found.n_exact,
+        "old_rows": 0 if old is None else old.n_rows,
+        "recall": 1.0,
+        "compared_pairs": found.compared,
+        "border_visits": found.visits,
+        "bad_rows": int(bad.sum()),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    sentence = (
+        f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
+        f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
+        f"({summary['exact_repeats']} exact repeats){bad_rows_in(summary)} "
+        f"in {summary['seconds']:.1f} s"
+    )
+    destination.tell(summary, sentence, quiet, json_summary)
+
+
+def sample(
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    number: int | None = clusters_option(
+        None, "-n", "--number", help="How many rows the sample is to have."
+    ),
+    output: str | None = shared.TABLE_FILE,
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option(
+        "balanced",
+        help="Equal shares of all clusters, shares in proportion to their sizes, or equal shares "
+        "of the rows nearest to their centre, or of rows as unlike each other as possible.",
+    ),
+    quota: str | None = clusters_option(
+        None,
+        metavar="FILE",
+        help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
+        'rows, or JSON such as {"0": 10, "7": 5}.',
+    ),
+    levels: str | None = clusters_option(
+        None,
+        metavar="A,B,...",
+        help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
+        "each among its part of 100, and then among clusters.",
+    ),
+    seed: int = clusters_option(
+        0, help="The seed of all random draws: the same seed, the same rows."
+    ),
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
+    ids: list[str] | None = shared.IDS,
+    columns: str | None = shared.CARRIED_COLUMNS,
+    csv_safe: bool = shared.CSV_SAFE,
+    memory: str | None = shared.JOB_MEMORY,
+    device: str = shared.DEVICE,
+    column: str | None = shared.COLUMN,
+    dim: int | None = shared.DIM,
+    bad_rows: shared.BadRows = shared.BAD_ROWS,
+    json_summary: bool = shared.JSON,
+    json_file: str | None = shared.JSON_FILE,
+    quiet: bool = shared.QUIET,
+) -> None:
+    """Draw a sample in which all clusters have their share.
+
+    It is the same whatever the order of the rows. Each row comes with the probability with which
+    it is in such a sample.
+
+    Examples:
+        dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
+        dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --ids id
+    """
+    started = time.monotonic()
+    weighted = sample_weight is not None
+    options = SampleOptions(number, by, quota, levels_of(levels), weighted, seed)
+    from dinkcli.cli.destination import Destination
+
+    destination = Destination(output, format, csv_safe, json_summary, json_file)
+    limit = _bytes_of(memory)
+    wanted = columns_of(column, columns, ids=ids, dim=dim, sample_weight=sample_weight)
+    model = load_model(model_path, inputs, warns=True)
+    data = open_for(model, inputs, wanted, bad_rows)
+    show_notes(data, quiet)
+
+    from dinkcli.assigning.sample import COLUMNS, written_rows
+    from dinkcli.assigning.sample import sample as draw
+    from dinkcli.processes.device import resolve_device
+
+    table = _table(destination, model, model_path, data, COLUMNS)
+    with _progress(quiet or json_summary or destination.output is None) as show:
+        found = draw(model, data, options, resolve_device(device), limit, show)
+        destination.write(table, len(found.rows), written_rows(data, found))
+    summary: dict[str, Any] = {
+        **destination.about(model, model_path),
+        "written_rows": len(found.rows),
+        "rows": int(found.sizes.sum()),
+        "sample": len(found.rows),
+        "by": by,
+        "clusters_in_sample": int((found.shares > 0).sum()),
+        "shares": found.shares.tolist(),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    taken = found.shares[found.shares > 0]
+    each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
+    sentence = (
+        f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
+        f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
+    )
+    destination.tell(summary, sentence, quiet, json_summary)
+
+
+def _bytes_of(memory: str | None) -> int:
     """Bytes that the rows may take."""
-    return default_memory() if text is None else parse_size(text)
+    from dinkcli.data.memory import default_memory, parse_size
+
+    return default_memory() if memory is None else parse_size(memory)
 
 
-class JobDestination(Destination):
-    """Where the result of a job goes, and, beside it, what is done of the job."""
+def _table(
+    destination: Destination, model: Model, model_path: str, data: DataSet, columns: pa.Schema
+) -> Layout:
+    """The layout of an output; raises DinkError, before any work, where it could not be written."""
+    from dinkcli.assigning.pipeline import metadata_of
+    from dinkcli.assigning.writers.base import Layout
 
-    keeps_work = True
-
-    def open_all(
-        self, model_path: str, inputs: list[str], wanted: Columns, bad_rows: str, quiet: bool
-    ) -> tuple[Model, DataSet]:
-        """The model, and inputs that fit it."""
-        model = load_model(model_path, inputs, warns=not self.silent)
-        data = self.open_data(model, inputs, wanted, bad_rows)
-        for reader in data.readers:
-            if is_stream(reader) and data.carried.names:
-                raise UsageError(
-                    f"{reader.path}: a stream is read once, and column {data.carried.names[0]!r} "
-                    "is wanted after all rows are known; write the stream to a file first"
-                )
-        show_notes(data, quiet)
-        return model, data
-
-    @contextmanager
-    def work(self, run: dict[str, Any]) -> Iterator[Workplace]:
-        """The folder for what is done, beside the output; elsewhere for standard output."""
-        if self.output is None:
-            with TemporaryDirectory(prefix="dink-") as home, Workplace(home, run, False) as work:
-                yield work
-            return
-        folder = os.path.normpath(self.output) + ".work"
-        with Workplace(folder, run, self.resume, self.share) as work:
-            try:
-                yield work
-            except KeyboardInterrupt as error:
-                if not work.holds_work or self.silent:
-                    raise
-                say(f"Interrupted; what is done stays in {work.folder}, --resume goes on.")
-                raise typer.Exit(exit_code(error)) from None
-
-    @contextmanager
-    def progress(self, quiet: bool) -> Iterator[OnStep]:
-        """Shows the steps that the function it yields is called with."""
-        with ProgressLines(quiet or self.output is None) as lines:
-            yield lambda phase, *done: lines.update(_PHASES.get(phase, phase), *done, "rows")
-
-    def device(self, name: str) -> torch.device:
-        from dinkcli.processes.device import resolve_device
-
-        return resolve_device(name, 0 if self.share is None else self.share.local_rank)
-
-    def check(self, job: Job, columns: pa.Schema, n_rows: int | None = None) -> None:
-        """Raises DinkError, before any work, for an output that could not be written after it;
-        ``n_rows`` are its rows, where they are not those of the input."""
-        table = _table(job, columns, None)
-        self.encoding.writer(io.BytesIO(), table).close()
-        output, _ = self.open(job.data, n_rows)
-        open_output(output, table, _identity(job), job.data.n_rows if n_rows is None else n_rows)
-
-    def write(
-        self,
-        job: Job,
-        columns: pa.Schema,
-        n_rows: int,
-        n_kept: int,
-        rows_of: Callable[[int, int | None], Iterator[Rows]],
-        on_rows: Callable[[int], None] = lambda done: None,
-    ) -> Written:
-        """Writes the rows of a table.
-
-        Args:
-            n_rows: by whose numbers they go to parts.
-            n_kept: of them that are written.
-            rows_of, on_rows: see ``write_missing``.
-        """
-        whole = n_kept == n_rows or not self.in_parts
-        table = _table(job, columns, n_kept if whole else None)
-        output, _ = self.open(job.data, n_rows)
-        return write_missing(output, table, _identity(job), n_rows, rows_of, on_rows)
-
-    def about_job(self, job: Job, written: Written) -> dict[str, Any]:
-        """The part of a summary that jobs share."""
-        found = self.about(job.model, job.model_name) | {"written_rows": written.rows}
-        return found | self.parts(written)
+    metadata = metadata_of(model, model_path)
+    layout = Layout(None, columns, data.columns.id, data.carried, metadata)
+    destination.encoding.writer(io.BytesIO(), layout).close()
+    destination.open()
+    return layout
 
 
-def _table(job: Job, columns: pa.Schema, n_rows: int | None) -> Layout:
-    """The layout of the output."""
-    metadata = metadata_of(job.model, job.model_name)
-    return Layout(n_rows, columns, job.data.columns.id, job.data.carried, metadata)
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    """What the output depends on, as plain JSON."""
-    carried, id_column = job.data.carried.names, job.data.columns.id
-    run = job.identity | {"columns": carried, "id_column": id_column}
-    return run | job.data.beside_identity()
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows the steps that the function it yields is called with."""
+    with ProgressLines(quiet) as lines:
+        yield lambda phase, done, total: lines.update(phase, done, total, "rows")

@@ -174,13 +174,13 @@ RESUME = run_option(
     help="Go on with the interrupted run that was writing this output, if there is one. Inputs "
     "and options have to be the same.",
 )
-TABLE_PATH = main_option(
-    None,
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and the like "
-    "are compressed), or a folder with --rows-per-file. By default, and for -, standard output.",
+_TABLE = (
+    "Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and the like are "
+    "compressed){}. By default, and for -, standard output."
+)
+TABLE_FILE, TABLE_PATH = (
+    main_option(None, "-o", "--output", metavar="FILE", help=_TABLE.format(folder))
+    for folder in ("", ", or a folder with --rows-per-file")
 )
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
 OUTPUT_FORMAT = output_option(
@@ -198,25 +198,12 @@ CSV_SAFE = output_option(
     "(they begin with =, +, -, @, a tab or a line break).",
 )
 JSON_FILE = output_option(None, metavar="FILE", help="Also write the summary as JSON to this file.")
-ROWS_PER_FILE = output_option(
-    None,
-    help="Write a folder of parts, each with this many rows of the input (of a sample: of the "
-    "sample). With --shard, by default as many parts as shares, or a million rows each.",
-)
-JOB_SHARD = run_option(
-    None,
-    "--shard",
-    metavar="I/N",
-    help="Be one of N processes, 1/N to N/N, that share the work and each write a share of the "
-    "parts of one folder. They need not run at the same time. Under torchrun this happens by "
-    "itself.",
-)
 JOB_MEMORY = run_option(
     None,
     "--memory",
     metavar="SIZE",
     help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
-    "They are sorted into a file beside the output.",
+    "They are sorted by cluster into a temporary file.",
 )
 
 

@@ -21,7 +21,7 @@ from dinkcli.processes.group import Group
 from dinkcli.processes.join import join
 from dinkcli.processes.launcher import world
 
-_SEVERAL = ("train", "assign", "dedup", "sample")
+_SEVERAL = ("train", "assign")
 # For the one that speaks, before the others end; busy machines took more than one.
 _GRACE_SECONDS = 3.0
 

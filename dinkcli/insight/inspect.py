@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.jobs.groups import Groups
+from dinkcli.assigning.groups import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms, name_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.assigner import two_nearest
+from dinkcli.assigning.assigner import assigner_for, usable
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
@@ -82,20 +82,21 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
             ``data.bad_rows`` is "stop", or all are.
     """
     data = model.rows_of(data)
-    find = two_nearest(model, data, device)
+    assigner = assigner_for(model, data, device)
     centers = model.cluster_centers.astype(np.float64)
     n_rows = n_bad = 0
-    for block in data.blocks(nonzero=model.metric == "cosine"):
+    for block in assigner.blocks(data):
         vectors, carried = block.vectors, block.carried
         rows = np.arange(block.start, block.start + len(block))
         if block.bad is not None:
-            good = ~block.bad
+            good = usable(block)
             vectors, rows = vectors[good], rows[good]
             carried = None if carried is None else carried.filter(pa.array(good))
         n_bad += len(block) - len(rows)
         if not len(rows):
             continue  # the next view counts them
-        yield View(block.start + len(block), rows, n_bad, *find(vectors), centers, carried)
+        pair = assigner.backend.nearest_pair(vectors)
+        yield View(block.start + len(block), rows, n_bad, *pair, centers, carried)
         n_rows, n_bad = n_rows + len(rows), 0
     if not n_rows:
         raise InputError(f"{data.name}: all {n_bad} rows are bad; nothing to look at")

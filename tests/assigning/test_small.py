@@ -11,7 +11,7 @@ from conftest import loads_torch, nearest_float64
 from typer.testing import CliRunner
 
 import dinkcli
-from dinkcli.assigning.assigner import Assigner, two_nearest
+from dinkcli.assigning.assigner import Assigner, assigner_for
 from dinkcli.cli import app
 from dinkcli.data.inputs import open_data
 from dinkcli.options import AssignOptions
@@ -120,16 +120,16 @@ def read(path):
 def test_the_two_nearest_are_those_of_float64(metric, device):
     z, centers = rows_and_centers(3.0)
     model = dinkcli.Model(centers, np.ones(K), metric)
-    found = two_nearest(model, open_data(z), device)(z)
+    found = assigner_for(model, open_data(z), device).backend.nearest_pair(z)
     assert found.z.dtype == np.float32
     x = z.astype(np.float64)
     if metric == "cosine":
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(found.z, x, rtol=1e-6, atol=1e-6)
     apart = np.linalg.norm(x[:, None] - centers.astype(np.float64), axis=2)
-    assert (found.labels != found.seconds).all()
+    assert (found.labels != found.second_labels).all()
     nearest = np.sort(apart, axis=1)
-    for labels, expected in ((found.labels, nearest[:, 0]), (found.seconds, nearest[:, 1])):
+    for labels, expected in ((found.labels, nearest[:, 0]), (found.second_labels, nearest[:, 1])):
         distances = np.take_along_axis(apart, labels[:, None], 1)[:, 0]
         np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-5)
 

@@ -96,7 +96,7 @@ COMMANDS = [
     ("name", "--prompt", "--texts text"),
     ("assign", "--soft", "--ids id"),
     ("sample", "-n 9", "--ids id"),
-    ("dedup", "--distance 0.5", "--ids id"),
+    ("dedup", "--max-distance 0.5", "--ids id"),
 ]
 
 

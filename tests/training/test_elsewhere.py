@@ -128,7 +128,7 @@ def test_commands(there, rows, invoke, tmp_path):
         ("assign", "m.safetensors", "x.npy", "-o", "s.npy", "--soft"),
         ("assign", "m.safetensors", "x.npy", "-o", "t.parquet", "--top", 2, "--distance"),
         ("sample", "m.safetensors", "x.npy", "-n", 40, "-o", "sample.npy"),
-        ("dedup", "m.safetensors", "x.npy", "--distance", 0.5, "-o", "d.parquet"),
+        ("dedup", "m.safetensors", "x.npy", "--max-distance", 0.5, "-o", "d.parquet"),
         ("evaluate", "m.safetensors", "x.npy", "--json"),
         ("inspect", "m.safetensors", "x.npy", "--json"),
         ("report", "m.safetensors", "x.npy", "-o", "r.html"),

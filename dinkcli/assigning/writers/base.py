@@ -27,16 +27,14 @@ class Rows:
     """What was found out about some rows.
 
     Attributes:
-        rows: (B,) int64, the numbers by which rows go to parts, ascending there.
+        rows: (B,) int64, their numbers, by which they go to parts, ascending there.
         columns: (B,) or, for lists, (B, M) values by name; texts as an Arrow dictionary.
         carried: the B values of each carried column, or None without such columns.
-        shown: (B,) int64, what is written as their numbers, where that is something else.
     """
 
     rows: np.ndarray
     columns: Mapping[str, Any]
     carried: pa.RecordBatch | None = None
-    shown: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,12 +42,7 @@ class Rows:
     def __getitem__(self, where: slice | np.ndarray) -> Rows:
         """The rows of a slice, or at positions."""
         columns = {name: rows_at(values, where) for name, values in self.columns.items()}
-        others = (rows_at(values, where) for values in (self.carried, self.shown))
-        return Rows(self.rows[where], columns, *others)
-
-    @property
-    def numbers(self) -> np.ndarray:
-        return self.rows if self.shown is None else self.shown
+        return Rows(self.rows[where], columns, rows_at(self.carried, where))
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,7 @@ class Layout:
         named: dict[str | None, Any] = {}
         if rows.carried is not None:
             named |= zip(rows.carried.schema.names, rows.carried.columns, strict=True)
-        columns = [named.pop(self.id_name, rows.numbers)]
+        columns = [named.pop(self.id_name, rows.rows)]
         for f in self.found:
             values = rows.columns[f.name]
             if isinstance(values, pa.DictionaryArray):
@@ -137,7 +130,7 @@ class Layout:
             return rows.columns[self.found.names[-1]]
         values = np.empty(len(rows), kind)
         for name in kind.names:
-            column = rows.columns.get(name, rows.numbers)
+            column = rows.columns.get(name, rows.rows)
             if isinstance(column, pa.DictionaryArray):
                 column = np.array(column.dictionary.to_pylist())[column.indices.to_numpy()]
             values[name] = column

@@ -1,7 +1,6 @@
 """dink sample: equal shares, the same rows whatever their order, honest probabilities."""
 
 import json
-import os
 
 import duckdb
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 import dinkcli
-from dinkcli.assigning.jobs.choose import by_weight, inclusion
-from dinkcli.assigning.jobs.quotas import balanced, on_levels, proportional
+from dinkcli.assigning.sample import balanced, by_weight, inclusion, on_levels, proportional
 from dinkcli.models.tree import parents, ward
 
 SHARES = [200, 100, 60, 30, 7, 3]
@@ -73,21 +71,6 @@ def test_the_same_bytes_whatever_the_order(invoke, data, tmp_path, by, suffix):
         rows = duckdb.sql("select id, text, cluster, rank from 'a.csv'").fetchall()
         assert all(text == f"text {name[1:]}" for name, text, *_ in rows)
         assert rows == sorted(rows, key=lambda row: row[2:])
-
-
-def test_parts_are_the_file(invoke, data, tmp_path):
-    arguments = ["sample", "m.safetensors", "x.parquet", "-n", 50, "--columns", "text"]
-    invoke(*arguments, "-o", "whole.csv")
-    lines = (tmp_path / "whole.csv").read_text().splitlines()
-    arguments += ["-o", "parts", "--format", "csv", "--rows-per-file", 20]
-    result = invoke(*arguments, "--json")
-    assert json.loads(result.stdout)["parts"] == 3
-    os.unlink("parts/part-00001.csv")
-    invoke(*arguments, "--resume")
-    parts = [(tmp_path / f"parts/part-{i:05d}.csv").read_text().splitlines() for i in range(3)]
-    assert [len(part) for part in parts] == [21, 21, 11]
-    assert lines == [lines[0], *(line for part in parts for line in part[1:])]
-    assert "another run" in invoke(*arguments, "--resume", "--seed", 1, code=2).stderr
 
 
 def test_another_seed_is_another_sample(invoke, data):
@@ -214,7 +197,6 @@ def test_wrong_use(invoke, data, tmp_path):
         (["-n", 9, "--by", "diverse", "--sample-weight", "weight"], 2, "leave out --sample-weight"),
     ):
         assert message in invoke(*sample, *arguments, code=code).stderr
-    assert not [name for name in os.listdir(tmp_path) if name.endswith(".work")]
 
 
 def test_summary_standard_output_and_bad_rows(invoke, data, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.places import Found, Two
+from dinkcli.assigning.backend import BlockResult, NearestPair
 from dinkcli.models.model import Model
 from dinkcli.nearest.copies import Copies, Sent
 from dinkcli.nearest.index import CenterIndex
@@ -19,7 +19,7 @@ from dinkcli.options import AssignOptions
 from dinkcli.processes.device import in_pieces, is_out_of_memory
 
 
-class TorchPlaces:
+class TorchBackend:
     def __init__(
         self, model: Model, device: torch.device | str, options: AssignOptions, temperature: float
     ):
@@ -40,7 +40,7 @@ class TorchPlaces:
         return self._device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
     @property
-    def takes_short(self) -> bool:
+    def takes_half(self) -> bool:
         return self._copies.overlaps
 
     def send(self, vectors: np.ndarray) -> np.ndarray | Sent:
@@ -53,24 +53,24 @@ class TorchPlaces:
                 raise
             return vectors.astype(np.float32, copy=False)  # then in pieces
 
-    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> Found:
+    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> BlockResult:
         rows = self._copies.receive(vectors) if isinstance(vectors, Sent) else vectors
 
-        def work(where: slice) -> Found:
+        def work(where: slice) -> BlockResult:
             return self._found(rows[where], None if chosen is None else chosen[where])
 
-        return Found.joined(list(in_pieces(work, len(rows))))
+        return BlockResult.joined(list(in_pieces(work, len(rows))))
 
-    def two(self, vectors: np.ndarray) -> Two:
+    def nearest_pair(self, vectors: np.ndarray) -> NearestPair:
         z = prepared(vectors, self._model, self._device)
         near = self.index.nearest_two(z)
-        return Two(*(each.cpu().numpy() for each in (z, near.labels, near.second_labels)))
+        return NearestPair(*(each.cpu().numpy() for each in (z, near.labels, near.second_labels)))
 
-    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> Found:
+    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> BlockResult:
         options = self._options
         z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:
-            return Found(self._unmapped.labels(z).cpu().numpy())
+            return BlockResult(self._unmapped.labels(z).cpu().numpy())
         if self._map is not None:
             z = self._map(z)
         found: dict[str, Tensor] = {}
@@ -86,7 +86,7 @@ class TorchPlaces:
             found["labels"] = self.index.labels(z)
         if options.needs_probabilities:
             found |= self._probabilities(z, found["labels"])
-        return Found(**{name: values.cpu().numpy() for name, values in found.items()})
+        return BlockResult(**{name: values.cpu().numpy() for name, values in found.items()})
 
     def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``own`` (B,), and ``probabilities`` with ``ranked`` as far as they are wanted."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner, block_rows
-from dinkcli.assigning.with_torch import prepared
+from dinkcli.assigning.assigner import Assigner, usable
+from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.errors import UsageError
@@ -29,15 +29,11 @@ class _Rows:
         self.good = np.empty(0, bool)
 
     def __iter__(self) -> Iterator[Tensor]:
-        assigner, data, good = self._assigner, self._data, []
-        model = assigner.model
-        rows = block_rows(model.n_clusters, model.n_features, 1, assigner.device)
-        for block in data.blocks(rows, nonzero=model.metric == "cosine"):
-            assigner.check_range(block.vectors, data.name, block.start)
-            usable = np.ones(len(block), bool) if block.bad is None else ~block.bad
-            good.append(usable)
-            vectors = block.vectors if usable.all() else block.vectors[usable]
-            yield prepared(vectors, model, assigner.device)
+        good = []
+        for block in self._assigner.blocks(self._data):
+            good.append(usable(block))
+            vectors = block.vectors if good[-1].all() else block.vectors[good[-1]]
+            yield prepared(vectors, self._assigner.model, self._assigner.device)
         self.good = np.concatenate(good)
 
 

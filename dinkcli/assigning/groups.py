@@ -1,4 +1,4 @@
-"""What belongs together through pairs, and which row of a group stays.
+"""What belongs together through pairs.
 
 Shapes: M things, P pairs.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-
-NEAREST, FARTHEST, FIRST = KEEPS = ("nearest", "farthest", "first")
 
 
 class Groups:
@@ -53,21 +51,3 @@ class Groups:
         roots = self.roots(everything)
         joined = np.flatnonzero(roots != everything)
         return np.stack([joined, roots[joined]], 1)
-
-
-def kept_of(roots: np.ndarray, scores: np.ndarray, is_old: np.ndarray) -> np.ndarray:
-    """(N,) the row that stays of the group of each row: an old one where there is one, then that of
-    the lowest score, then the first.
-
-    Args:
-        roots: (N,) the group of each row.
-        scores: (N,), NaN after all numbers.
-        is_old: (N,) bool.
-    """
-    order = np.lexsort((np.arange(len(roots)), scores, ~is_old, roots))
-    grouped = roots[order]
-    first = np.ones(len(order), bool)
-    first[1:] = grouped[1:] != grouped[:-1]
-    kept = np.empty_like(roots)
-    kept[order] = order[first][np.cumsum(first) - 1]
-    return kept

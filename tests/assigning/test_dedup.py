@@ -1,4 +1,4 @@
-"""dink dedup: groups are those of float64 brute force, in any memory, after any kill."""
+"""dink dedup: groups are those of float64 brute force, in any memory; a kill leaves nothing."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from conftest import environment, python
 from scipy.sparse.csgraph import connected_components
 
 import dinkcli
-from dinkcli.assigning.jobs.groups import Groups, kept_of
+from dinkcli.assigning.dedup import kept_of
+from dinkcli.assigning.groups import Groups
 
 LEVELS = (0.999, 0.97, 0.951, 0.949, 1.0)
 
@@ -46,10 +47,14 @@ def cosine(planted, tmp_path):
     return planted
 
 
-def similarities(z):
+def cosine_distances(z):
     z = z.astype(np.float64)
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    return z @ z.T
+    return distances(z / np.linalg.norm(z, axis=1, keepdims=True))
+
+
+def near(z):
+    """(N, N) bool, which pairs have a cosine similarity of 0.95, the usual one."""
+    return cosine_distances(z) <= 0.1**0.5
 
 
 def distances(z):
@@ -69,18 +74,29 @@ def read(path, *columns):
     return [np.asarray(pq.read_table(path)[name].to_numpy()) for name in columns]
 
 
-@pytest.mark.parametrize("threshold", [0.8, 0.95, 0.99, 1.0])
-def test_groups_are_those_of_brute_force(invoke, cosine, tmp_path, threshold):
-    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--threshold", threshold)
-    group, kept, similarity, cluster = read("d.parquet", "group", "kept", "similarity", "cluster")
-    truth = similarities(cosine)
-    np.testing.assert_array_equal(group, groups_of(truth >= threshold - 1e-15))
+@pytest.mark.parametrize("most", [0.6, 0.3162, 0.1414, 0])
+def test_groups_are_those_of_brute_force(invoke, cosine, tmp_path, most):
+    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--max-distance", most)
+    group, kept, distance, cluster = read("d.parquet", "group", "kept", "distance", "cluster")
+    truth = cosine_distances(cosine)
+    np.testing.assert_array_equal(group, groups_of(truth <= most + 1e-14))
     np.testing.assert_array_equal(cluster, dinkcli.assign("m.safetensors", "x.npy"))
     assert kept.sum() == len(np.unique(group))
     stays = dict(zip(group[kept], np.flatnonzero(kept), strict=True))
     partner = np.array([stays[g] for g in group])
-    np.testing.assert_allclose(similarity, truth[np.arange(len(truth)), partner], atol=1e-7)
-    assert not os.path.exists("d.parquet.work")
+    np.testing.assert_allclose(distance, truth[np.arange(len(truth)), partner], atol=1e-7)
+
+
+def test_multiples_of_a_row_are_its_repeats_under_cosine(invoke, cosine, tmp_path):
+    factors = np.random.default_rng(3).uniform(0.01, 100, (300, 1))
+    np.save(tmp_path / "x.npy", np.concatenate([cosine[:300], 2 * cosine[:300]]))
+    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--max-distance", 0)
+    group = read("d.parquet", "group")[0]
+    np.testing.assert_array_equal(group[300:], group[:300])
+    np.save(tmp_path / "x.npy", np.concatenate([cosine[:300], factors * cosine[:300]]))
+    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--max-distance", 1e-6)
+    group = read("d.parquet", "group")[0]
+    np.testing.assert_array_equal(group[300:], group[:300])
 
 
 @pytest.mark.parametrize("offset", [0, 100])
@@ -88,7 +104,7 @@ def test_euclidean_distances(invoke, planted, tmp_path, offset):
     z = (2 * planted + offset).astype(np.float32)
     np.save(tmp_path / "x.npy", z)
     dinkcli.Model(z[::70].copy(), np.ones(10)).save(tmp_path / "m.safetensors")
-    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--distance", 0.6)
+    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--max-distance", 0.6)
     group, distance, kept = read("d.parquet", "group", "distance", "kept")
     truth = distances(z)
     np.testing.assert_array_equal(group, groups_of(truth <= 0.6))
@@ -97,16 +113,14 @@ def test_euclidean_distances(invoke, planted, tmp_path, offset):
     np.testing.assert_allclose(distance, truth[np.arange(len(truth)), partner], atol=1e-6)
 
 
-def test_similarity_under_a_euclidean_model_needs_norm_1(invoke, planted, tmp_path):
+def test_the_usual_distance_under_a_euclidean_model_needs_norm_1(invoke, planted, tmp_path):
     np.save(tmp_path / "x.npy", planted)
     dinkcli.Model(planted[::70].copy(), np.ones(10)).save(tmp_path / "m.safetensors")
     invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet")
-    np.testing.assert_array_equal(
-        read("d.parquet", "group")[0], groups_of(similarities(planted) >= 0.95)
-    )
+    np.testing.assert_array_equal(read("d.parquet", "group")[0], groups_of(near(planted)))
     np.save(tmp_path / "x.npy", 2 * planted)
     result = invoke("dedup", "m.safetensors", "x.npy", "-o", "e.parquet", code=1)
-    assert "row 0 has norm 2" in result.stderr and "--distance" in result.stderr
+    assert "row 0 has norm 2" in result.stderr and "--max-distance" in result.stderr
     assert sorted(os.listdir(tmp_path)) == ["d.parquet", "m.safetensors", "x.npy"]
 
 
@@ -117,7 +131,7 @@ def test_which_row_stays(invoke, cosine, tmp_path):
     pq.write_table(table.append_column("v", vectors), "x.parquet")
     centers = dinkcli.load("m.safetensors").cluster_centers
     distance = np.linalg.norm(cosine - centers[dinkcli.assign("m.safetensors", "x.npy")], axis=1)
-    group = groups_of(similarities(cosine) >= 0.95)
+    group = groups_of(near(cosine))
     for keep, values in (
         ("first", np.arange(len(cosine))),
         ("nearest", distance),
@@ -143,7 +157,7 @@ def test_against_old_rows(invoke, cosine, tmp_path):
     np.save(tmp_path / "new.npy", new)
     invoke("dedup", "m.safetensors", "new.npy", "--against", "old.npy", "-o", "d.parquet")
     group, kept, old_row = read("d.parquet", "group", "kept", "old_row")
-    close = similarities(cosine) >= 0.95
+    close = near(cosine)
     close[:300, :300] = False  # old rows are not compared with each other,
     same = (old[:, None] == old).all(2)
     close[:300, :300] = same  # but those that are the same are one
@@ -184,10 +198,9 @@ def test_little_memory_and_many_repeats(invoke, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", rng.permutation(z))
     z = np.load(tmp_path / "x.npy")
     dinkcli.Model(z[:1].copy(), np.ones(1), "cosine").save(tmp_path / "m.safetensors")
-    monkeypatch.setattr("dinkcli.assigning.jobs.pairs._BLOCK", 64)
-    monkeypatch.setattr("dinkcli.assigning.jobs.dedup._UNIT_ROWS", 10)
+    monkeypatch.setattr("dinkcli.assigning.near._BLOCK", 64)
     invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--memory", "10kB")
-    np.testing.assert_array_equal(read("d.parquet", "group")[0], groups_of(similarities(z) >= 0.95))
+    np.testing.assert_array_equal(read("d.parquet", "group")[0], groups_of(near(z)))
 
 
 def test_bad_rows(invoke, cosine, tmp_path):
@@ -197,7 +210,7 @@ def test_bad_rows(invoke, cosine, tmp_path):
     np.save(tmp_path / "x.npy", z)
     assert "row 3" in invoke("dedup", "m.safetensors", "x.npy", code=1).stderr
     good = np.setdiff1d(np.arange(len(z)), [3, 7, 50])
-    truth = good[groups_of(similarities(z[good]) >= 0.95)]
+    truth = good[groups_of(near(z[good]))]
     options = ["--bad-rows", "skip", "--json"]
     result = invoke("dedup", "m.safetensors", "x.npy", "-o", "s.parquet", *options)
     row, group, kept = read("s.parquet", "row", "group", "kept")
@@ -207,84 +220,81 @@ def test_bad_rows(invoke, cosine, tmp_path):
     assert (summary["kept"], summary["removed"]) == (kept.sum(), len(good) - kept.sum())
     np.testing.assert_array_equal(group, truth)
     invoke("dedup", "m.safetensors", "x.npy", "-o", "l.parquet", "--bad-rows", "label")
-    cluster, group, kept, similarity = read("l.parquet", "cluster", "group", "kept", "similarity")
+    cluster, group, kept, distance = read("l.parquet", "cluster", "group", "kept", "distance")
     np.testing.assert_array_equal(group[good], truth)
     assert (cluster[[3, 7, 50]] == -1).all() and kept[[3, 7, 50]].all()
-    assert np.isnan(similarity[[3, 7, 50]]).all()
+    assert np.isnan(distance[[3, 7, 50]]).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", [[], ["--rows-per-file", 300]])
-@pytest.mark.parametrize("stage", ["survey-00000.npz", "rows.bin", "axes.bin", "pairs-000000.npz"])
-def test_a_killed_run_goes_on(invoke, cosine, tmp_path, monkeypatch, stage, parts):
-    invoke("dedup", "m.safetensors", "x.npy", "-o", "whole", "--format", "csv", *parts)
-    script = (
-        "import os, dinkcli.data.atomic as atomic, dinkcli.assigning.jobs.workplace as workplace\n"
-        "from contextlib import contextmanager\n"
-        "@contextmanager\n"
-        "def dying(target, replace=True):\n"
-        f"    if target.endswith('{stage}'): os.kill(os.getpid(), 9)\n"
-        "    with atomic.atomic_path(target, replace) as path: yield path\n"
-        "workplace.atomic_path = dying\n"
-        "from dinkcli.cli import main\n"
-        "main()\n"
-    )
-    arguments = ["dedup", "m.safetensors", "x.npy", "-o", "out", "--format", "csv"]
-    arguments += [*map(str, parts), "--resume"]
-    killed = subprocess.run(
-        [python(), "-c", script, *arguments], cwd=tmp_path, env=environment(), capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out").exists() and (tmp_path / "out.work").exists()
-    (tmp_path / "out.work" / ".rows.bin.abc.tmp").write_text("of the killed run")
-    assert "--resume" in invoke(*arguments[:-1], code=2).stderr
-    other = invoke(*arguments, "--threshold", 0.9, code=2)
-    assert "another run: threshold was 0.95, now it is 0.9" in other.stderr
-    invoke(*arguments)
-    if parts:
-        for name in sorted(os.listdir("whole")):
-            assert (tmp_path / "out" / name).read_bytes() == (
-                tmp_path / "whole" / name
-            ).read_bytes()
-    else:
-        assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert not (tmp_path / "out.work").exists()
-
-
-@pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(60_000, 32)).astype(np.float32)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "line", ["dedup --max-distance 3", "sample -n 500 --by diverse", "sample -n 9 --by prototypes"]
+)
+def test_a_stopped_run_leaves_nothing_in_the_way(tmp_path, line, sent):
+    """Stopped at any moment, the old output stays, and the same command gives the right one."""
+    z = np.random.default_rng(0).normal(size=(20_000, 32)).astype(np.float32)
     np.save(tmp_path / "x.npy", z)
-    dinkcli.Model(z[:2].copy(), np.ones(2), "cosine").save(tmp_path / "m.safetensors")
-    command = [python(), "-m", "dinkcli", "dedup", "m.safetensors", "x.npy", "-o", "d.npy"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    end = time.monotonic() + 60
-    while not (tmp_path / "d.npy.work" / "axes.bin").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "what is done stays in d.npy.work, --resume goes on" in errors
-    assert "Traceback" not in errors
+    dinkcli.Model(z[:20].copy(), np.ones(20)).save(tmp_path / "m.safetensors")
+    (tmp_path / "tmp").mkdir()
+    name, *more = line.split()
+    command = [python(), "-m", "dinkcli", name, "m.safetensors", "x.npy", *more, "-o", "d.npy"]
+    options = {"cwd": tmp_path, "env": environment() | {"TMPDIR": str(tmp_path / "tmp")}}
+    started = time.monotonic()
+    assert subprocess.run([*command, "-q"], **options).returncode == 0
+    seconds = time.monotonic() - started
+    truth = (tmp_path / "d.npy").read_bytes()
+    (tmp_path / "d.npy").write_bytes(b"old")
+    for share in (0.3, 0.6, 0.9):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+        time.sleep(share * seconds)
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+        done = (tmp_path / "d.npy").read_bytes()
+        assert done in (b"old", truth) and "Traceback" not in errors
+        if sent != signal.SIGKILL:
+            assert not os.listdir(tmp_path / "tmp")
+    assert subprocess.run([*command, "-q"], **options).returncode == 0
+    assert (tmp_path / "d.npy").read_bytes() == truth
 
 
 def test_wrong_use_is_told_before_any_work(invoke, cosine, tmp_path):
-    os.makedirs("full")
-    (tmp_path / "full" / "note").write_text("mine")
     for arguments, message in (
-        (["--threshold", 1.5], "--threshold 1.5: expected"),
-        (["--threshold", 0.9, "--distance", 1], "either the least similarity"),
-        (["--distance", -1], "--distance -1.0: expected"),
-        (["-o", "full", "--rows-per-file", 100], "not empty, and not a folder of parts"),
-        (["--resume"], "--resume goes on with an output"),
+        (["--max-distance", -1], "--max-distance -1.0: expected"),
+        (["--threshold", 0.9], "there is no such option any more; use --max-distance"),
+        (["--resume"], "there is no such option any more; use the command without it"),
+        (["--shard", "1/2"], "as in docs/recipes.md"),
         (["--against", "none.npy"], "none.npy"),
         (["-o", "x.npy"], "is an input of this run"),
+        (["-o", "y.txt"], "suffix .txt, expected one of"),
     ):
         assert message in invoke("dedup", "m.safetensors", "x.npy", *arguments, code=2).stderr
-    assert sorted(os.listdir(tmp_path)) == ["full", "m.safetensors", "x.npy"]
+    assert sorted(os.listdir(tmp_path)) == ["m.safetensors", "x.npy"]
+
+
+def test_two_partitions_by_cluster_are_the_whole(invoke, planted, tmp_path):
+    """The recipe for more rows than one machine takes: a process for each group of clusters, with
+    the rows that are near its border added; their pairs together make the groups of the whole."""
+    z = planted
+    np.save(tmp_path / "x.npy", z)
+    centers = z[::70].astype(np.float64)
+    dinkcli.Model(z[::70].copy(), np.ones(10)).save(tmp_path / "m.safetensors")
+    most = 0.1**0.5
+    labels = dinkcli.assign("m.safetensors", "x.npy")
+    apart = np.linalg.norm(z[:, None].astype(np.float64) - centers, axis=2)
+    between = np.linalg.norm(centers[:, None] - centers, axis=2)[labels]
+    own = apart[np.arange(len(z)), labels][:, None]
+    near = apart**2 - own**2 <= most * between + 1e-9  # of a cluster, and at its border
+    pairs = []
+    for part in (range(5), range(5, 10)):
+        rows = np.flatnonzero(near[:, list(part)].any(1))
+        np.save(tmp_path / "part.npy", z[rows])
+        invoke("dedup", "m.safetensors", "part.npy", "-o", "p.npy", "-q", "--keep", "first")
+        pairs.append(np.stack([rows, rows[np.load("p.npy")["group"]]], 1))
+    groups = Groups(len(z))
+    groups.join(np.concatenate(pairs))
+    invoke("dedup", "m.safetensors", "x.npy", "-o", "whole.npy", "-q")
+    np.testing.assert_array_equal(groups.roots(np.arange(len(z))), np.load("whole.npy")["group"])
 
 
 def test_the_summary_counts(invoke, cosine):
@@ -301,7 +311,7 @@ def test_the_summary_counts(invoke, cosine):
 def test_standard_output(invoke, cosine):
     result = invoke("dedup", "m.safetensors", "x.npy")
     lines = result.stdout.splitlines()
-    assert lines[0] == "row,cluster,group,kept,similarity" and len(lines) == 701
+    assert lines[0] == "row,cluster,group,kept,distance" and len(lines) == 701
 
 
 def test_joins_in_any_order_give_the_same_groups():
@@ -324,6 +334,5 @@ def test_joins_in_any_order_give_the_same_groups():
 def test_old_rows_stay_first_and_numbers_before_nan():
     roots = np.array([0, 0, 0, 3, 3, 5])
     scores = np.array([2.0, np.nan, 1.0, 1.0, 1.0, np.nan])
-    none = np.zeros(6, bool)
-    np.testing.assert_array_equal(kept_of(roots, scores, none), [2, 2, 2, 3, 3, 5])
-    np.testing.assert_array_equal(kept_of(roots, scores, np.arange(6) < 2), [0, 0, 0, 3, 3, 5])
+    np.testing.assert_array_equal(kept_of(roots, scores), [2, 2, 2, 3, 3, 5])
+    np.testing.assert_array_equal(kept_of(roots, scores, 2), [0, 0, 0, 3, 3, 5])

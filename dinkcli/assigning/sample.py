@@ -1,0 +1,360 @@
+"""Samples by clusters: equal or proportional shares, prototypes, or rows unlike each other.
+
+The same rows whatever the order of files and of rows in them: a row's key, a hash of its numbers
+and of its id, decides in place of a random draw.
+
+Shapes: N rows, B rows of a cluster, K clusters, n rows in the sample, q of them in a cluster.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from dinkcli.assigning.assigner import Assigner
+from dinkcli.assigning.survey import (
+    MOST_BYTES,
+    OnStep,
+    RowsByCluster,
+    mixed,
+    rows_by_cluster,
+    survey,
+)
+from dinkcli.assigning.torch_backend import prepared
+from dinkcli.assigning.writers.base import Rows, without_nulls
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.sidefiles import read_weights
+from dinkcli.data.spool import repeatable
+from dinkcli.errors import InputError, UsageError
+from dinkcli.models.model import Model
+from dinkcli.models.tree import parents
+from dinkcli.options import AssignOptions, SampleOptions
+
+_WRITTEN_ROWS = 1 << 16
+COLUMNS = without_nulls(
+    {
+        "cluster": pa.int32(),
+        "rank": pa.int64(),
+        "probability": pa.float64(),
+        "distance": pa.float32(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows of a sample, by cluster and in each in the order in which they were chosen.
+
+    Attributes:
+        rows: (n,) int64, their numbers.
+        columns: (n,) each: cluster, rank in the cluster from 0, the probability with which a row is
+            in such a sample (1 where chance has no part), the distance to the centre.
+        sizes: (K,) rows that each cluster has.
+        shares: (K,) rows of each in the sample.
+    """
+
+    rows: np.ndarray
+    columns: dict[str, np.ndarray]
+    sizes: np.ndarray
+    shares: np.ndarray
+
+
+def sample(
+    model: Model,
+    data: DataSet,
+    options: SampleOptions,
+    device: torch.device | str = "cpu",
+    memory: int = 1 << 30,
+    on_step: OnStep = lambda phase, done, total: None,
+) -> Sample:
+    """Chooses the rows.
+
+    Args:
+        memory: bytes for rows.
+
+    Raises:
+        UsageError: more rows are wanted than there are, or a file of quotas that is not there.
+        InputError: rows, weights or quotas that cannot be used.
+    """
+    quota = None if options.quota is None else read_quotas(options.quota, model.n_clusters)
+    again = model.rows_of(repeatable(data))
+    weights = read_weights(again)
+    seen = survey(Assigner(model, device, AssignOptions(distance=True)), again, on_step)
+    keys = seen.keys
+    if data.columns.id is not None:
+        keys = mixed(keys ^ _keys_of_ids(again, on_step))
+    keys = mixed(keys, options.seed)
+    usable = seen.labels >= 0 if weights is None else (seen.labels >= 0) & (weights > 0)
+    labels = np.where(usable, seen.labels, -1).astype(np.int32)
+    sizes = rows_by_cluster(labels, model.n_clusters)
+    if quota is None:
+        shares = _shares(model, options, sizes, labels, weights, data.name)
+    else:
+        shares = _checked(quota, sizes, str(options.quota))
+    by_cluster = None
+    if options.by == "diverse":
+        part = min(memory // 4, MOST_BYTES)
+        by_cluster = RowsByCluster(again, labels, model.n_clusters, part, on_step)
+    fit = memory // 2 // (8 * model.n_features)
+    # By cluster, and in each by key: nothing below knows in what order the rows came.
+    order = np.lexsort((keys, labels))
+    members = np.split(order[len(order) - sizes.sum() :], sizes.cumsum()[:-1])
+    rows, probabilities, done = [np.empty(0, np.int64)], [np.empty(0)], shares.cumsum()
+    for label in np.flatnonzero(shares).tolist():
+        own, share = members[label], int(shares[label])
+        sure = np.ones(share)
+        if by_cluster is not None:
+            # Of a cluster that does not fit in memory, among as many of its rows as do.
+            own = own[: max(share, fit)]
+            z = _vectors(by_cluster, own, model)
+            chosen = diverse(z, int(seen.distances[own].argmin()), share)
+        elif options.by == "prototypes":
+            chosen = np.lexsort((keys[own], seen.distances[own]))[:share]
+        elif weights is None:
+            chosen, sure = np.arange(share), np.full(share, share / len(own))
+        else:
+            start = _unit(mixed(np.array([label], np.uint64), options.seed))
+            chosen, sure = by_weight(keys[own], weights[own], share, start)
+        rows.append(own[chosen])
+        probabilities.append(sure)
+        on_step("choosing", int(done[label]), int(done[-1]))
+    numbers = np.concatenate(rows)
+    columns = {
+        "cluster": labels[numbers],
+        "rank": np.concatenate([np.arange(share) for share in shares]),
+        "probability": np.concatenate(probabilities),
+        "distance": seen.distances[numbers],
+    }
+    return Sample(numbers, columns, sizes, shares)
+
+
+def _vectors(by_cluster: RowsByCluster, rows: np.ndarray, model: Model) -> Tensor:
+    """The rows of these numbers (B,) as the model compares them, (B, D)."""
+    positions = by_cluster.positions[rows]
+    order = np.argsort(positions)  # from the file in its order
+    vectors = by_cluster.at(positions[order])[np.argsort(order)]
+    return prepared(vectors.astype(np.float32), model, "cpu")
+
+
+def by_weight(
+    keys: np.ndarray, weights: np.ndarray, number: int, start: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """``number`` q of the rows, each with a probability in proportion to its weight, or 1 where
+    that would be more: a systematic sample in the order of the keys. Positions and probabilities
+    (q,).
+
+    Args:
+        keys: (B,) uint64.
+        weights: (B,) float64, at least q of them above 0.
+        start: from 0 to below 1, the only draw besides the order.
+    """
+    probabilities = inclusion(weights, number)
+    order = np.argsort(keys, kind="stable")
+    ends = probabilities[order].cumsum()
+    ends *= number / ends[-1]  # to the last bit
+    chosen = order[np.searchsorted(ends, start + np.arange(number), "right")]
+    return chosen, probabilities[chosen]
+
+
+def inclusion(weights: np.ndarray, number: int) -> np.ndarray:
+    """(B,) probabilities in proportion to the weights that sum to ``number``, none above 1."""
+    sure = np.zeros(len(weights), bool)
+    while True:
+        rest = np.where(sure, 0.0, weights)
+        total, left = rest.sum(), number - int(sure.sum())
+        found = np.where(sure, 1.0, left * rest / total if total else 0.0)
+        more = ~sure & (found >= 1)
+        if not more.any():
+            return found
+        sure |= more
+
+
+def diverse(z: Tensor, first: int, number: int) -> np.ndarray:
+    """Farthest-first: each next row is the one farthest from all before it (Gonzalez, 1985).
+    Positions (q,).
+
+    Args:
+        z: (B, D) in the order of the keys, which decides ties.
+        first: the position to begin with.
+    """
+    squares = z.square().sum(1)
+    nearest = torch.full((len(z),), torch.inf)
+    chosen = np.empty(number, np.int64)
+    for index in range(number):
+        chosen[index] = first
+        distances = (squares - 2 * (z @ z[first])).add_(squares[first]).clamp_(min=0)
+        nearest = torch.minimum(nearest, distances)
+        nearest[first] = -1
+        first = int(nearest.argmax())
+    return chosen
+
+
+def _unit(key: np.ndarray) -> float:
+    """A key (1,) uint64 as a number from 0 to below 1."""
+    return float(key[0] >> np.uint64(11)) * 2.0**-53
+
+
+def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
+    """(N,) uint64, a hash of the id of each row."""
+    name, found, done = data.columns.id, [], 0
+    for block in data.blocks(nonzero=False):
+        assert block.carried is not None and name is not None
+        ids = block.carried.column(name)
+        if pa.types.is_integer(ids.type) and not ids.null_count:
+            found.append(mixed(ids.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)))
+        else:
+            texts = (repr(value).encode("utf-8", "surrogatepass") for value in ids.to_pylist())
+            hashed = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+            found.append(np.frombuffer(b"".join(hashed), "<u8").astype(np.uint64))
+        done += len(block)
+        on_step("reading ids", done, data.n_rows or 0)
+    return np.concatenate(found)
+
+
+def _shares(
+    model: Model,
+    options: SampleOptions,
+    sizes: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    name: str,
+) -> np.ndarray:
+    """(K,) rows of each cluster in the sample."""
+    number = options.number
+    assert number is not None
+    if number > sizes.sum():
+        more = "" if weights is None else " of a weight above 0"
+        raise UsageError(f"-n {number}: {name} has {sizes.sum()} usable rows{more}")
+    if options.by == "proportional":
+        amounts = np.bincount(labels + 1, weights, len(sizes) + 1)[1:]
+        return proportional(amounts.astype(np.float64), sizes, number)
+    return on_levels(sizes, number, [parents(model.tree, level) for level in options.levels])
+
+
+def balanced(sizes: np.ndarray, number: int) -> np.ndarray:
+    """(K,) int64: equal shares of ``number``, those of small clusters shared out among the others.
+
+    Shares of clusters that have rows left differ by one at most; the first of them get one more.
+
+    Args:
+        sizes: (K,) rows there are, at least ``number`` of them in all.
+    """
+    shares = np.zeros(len(sizes), np.int64)
+    left = number
+    while left:
+        roomy = np.flatnonzero(shares < sizes)
+        each = min(left // len(roomy), int((sizes - shares)[roomy].min()))
+        shares[roomy] += each
+        left -= each * len(roomy)
+        roomy = np.flatnonzero(shares < sizes)
+        if left < len(roomy):
+            shares[roomy[:left]] += 1
+            left = 0
+    return shares
+
+
+def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
+    """(K,) int64: shares in proportion to ``weights`` (K,), by largest remainders; never more than
+    there are rows."""
+    shares = np.zeros(len(sizes), np.int64)
+    while (left := number - int(shares.sum())) > 0:
+        room = np.where(shares < sizes, weights, 0.0)
+        wanted = left * room / room.sum()
+        whole = np.minimum(np.floor(wanted + 1e-9).astype(np.int64), sizes - shares)
+        shares += whole
+        left -= int(whole.sum())
+        if not whole.any() or left < (shares < sizes).sum():
+            rest = np.where((shares < sizes) & (room > 0), wanted - whole, -1.0)
+            best = np.argsort(-rest, kind="stable")[:left]
+            shares[best[rest[best] >= 0]] += 1
+    return shares
+
+
+def on_levels(sizes: np.ndarray, number: int, levels: list[np.ndarray]) -> np.ndarray:
+    """(K,) int64: equal shares of the groups of the first level, of each for its groups on the
+    next, and so on down to clusters.
+
+    Args:
+        levels: (K,) the group of each cluster on each level, coarse ones first.
+    """
+    if not levels:
+        return balanced(sizes, number)
+    names, group = np.unique(levels[0], return_inverse=True)
+    shares = balanced(np.bincount(group, sizes).astype(np.int64), number)
+    found = np.zeros(len(sizes), np.int64)
+    for index in range(len(names)):
+        inside = group == index
+        below = [level[inside] for level in levels[1:]]
+        found[inside] = on_levels(sizes[inside], int(shares[index]), below)
+    return found
+
+
+def read_quotas(path: str, n_clusters: int) -> np.ndarray:
+    """(K,) int64 from a file: csv with the columns cluster and rows, or a JSON object of rows by
+    cluster. Clusters that are not named have 0.
+
+    Raises:
+        UsageError: no such file.
+        InputError: something else in it.
+    """
+    found = np.zeros(n_clusters, np.int64)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            if path.lower().endswith(".json"):
+                pairs = list(json.load(file).items())
+            else:
+                pairs = [(line["cluster"], line["rows"]) for line in csv.DictReader(file)]
+        for cluster, rows in pairs:
+            if not 0 <= int(cluster) < n_clusters or int(rows) < 0:
+                raise ValueError(f"cluster {cluster} with {rows} rows, of {n_clusters} clusters")
+            found[int(cluster)] = int(rows)
+    except FileNotFoundError:
+        raise UsageError(f"--quota {path}: no such file") from None
+    except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(
+            f"--quota {path}: expected csv with the columns cluster and rows, or a JSON object of "
+            f"rows by cluster; found {error}"
+        ) from error
+    return found
+
+
+def _checked(quota: np.ndarray, sizes: np.ndarray, path: str) -> np.ndarray:
+    """The quota, where no cluster has fewer rows than it asks for."""
+    short = np.flatnonzero(quota > sizes)
+    if len(short):
+        raise UsageError(
+            f"--quota {path}: {quota[short[0]]} rows of cluster {short[0]}, which has "
+            f"{sizes[short[0]]}"
+        )
+    return quota
+
+
+def written_rows(data: DataSet, found: Sample) -> Iterator[Rows]:
+    """The rows of a sample, reading the inputs once more for columns that travel along."""
+    carried = _carried(data, found.rows) if data.carried.names else None
+    whole = Rows(found.rows, found.columns, carried)
+    for start in range(0, len(whole), _WRITTEN_ROWS):
+        yield whole[start : start + _WRITTEN_ROWS]
+
+
+def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:
+    """The columns that travel along of the rows of these numbers (n,), in their order."""
+    order = np.argsort(rows)
+    ascending, batches = rows[order], []
+    for block in data.blocks():
+        first, stop = np.searchsorted(ascending, [block.start, block.start + len(block)])
+        if first < stop:
+            assert block.carried is not None
+            batches.append(block.carried.take(pa.array(ascending[first:stop] - block.start)))
+    if not batches:
+        return pa.RecordBatch.from_pylist([], data.carried)
+    table = pa.Table.from_batches(batches, data.carried).combine_chunks()
+    return table.take(pa.array(np.argsort(order))).combine_chunks().to_batches()[0]

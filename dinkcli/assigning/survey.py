@@ -1,0 +1,153 @@
+"""What dedup and sample know of all rows: where each belongs, how far it is from its centre, its
+key; and the rows once more, those of a cluster side by side in a temporary file.
+
+Shapes: N rows, M of them good, B rows in a block, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dinkcli.assigning.assigner import Assigner, usable
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.files import Temporary
+
+MOST_BYTES = 64 << 20  # of rows that are looked at together
+OnStep = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of each row.
+
+    Attributes:
+        labels: (N,) int32, -1 for a bad row.
+        distances: (N,) float32, Euclidean, to the nearest centre.
+        keys: (N,) uint64, a hash of the row's numbers.
+    """
+
+    labels: np.ndarray
+    distances: np.ndarray
+    keys: np.ndarray
+
+
+def survey(
+    assigner: Assigner,
+    data: DataSet,
+    on_step: OnStep,
+    look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda vectors, labels, rows: None,
+) -> Survey:
+    """Looks at all rows of repeatable inputs once.
+
+    Args:
+        assigner: one that gives distances.
+        look: called with the good ones of some rows (B, D), their labels and numbers (B,).
+
+    Raises:
+        InputError: the data's dimension is not the model's, or a row is bad.
+    """
+    n_rows = data.known_rows
+    labels = np.full(n_rows, -1, np.int32)
+    distances, keys = np.empty(n_rows, np.float32), np.empty(n_rows, np.uint64)
+    for block in assigner.blocks(data):
+        where = slice(block.start, block.start + len(block))
+        numbers = np.arange(where.start, where.stop)
+        found, good = assigner(block.vectors, numbers), usable(block)
+        labels[where][good] = found.labels[good]
+        distances[where], keys[where] = found.distances, keys_of(block.vectors)
+        look(block.vectors[good], found.labels[good], numbers[good])
+        on_step("assigning", where.stop, n_rows)
+    return Survey(labels, distances, keys)
+
+
+class RowsByCluster:
+    """Good rows as the inputs give them, by label, and by number within a cluster.
+
+    Args:
+        labels: (N,) int32, -1 for rows to leave out.
+        memory: bytes that rows on their way to the file may take.
+
+    Attributes:
+        rows: (M,) int64, the number of each row by position.
+        positions: (N,) int64, the position of each row by number, -1 for those left out.
+        starts: (K + 1,) int64, where each cluster begins.
+    """
+
+    def __init__(
+        self, data: DataSet, labels: np.ndarray, n_clusters: int, memory: int, on_step: OnStep
+    ):
+        self.starts = np.append(0, rows_by_cluster(labels, n_clusters).cumsum())
+        self.rows = np.argsort(labels, kind="stable")[len(labels) - int(self.starts[-1]) :]
+        self.positions = np.full(len(labels), -1, np.int64)
+        self.positions[self.rows] = np.arange(len(self.rows))
+        width = data.n_features * data.dtype.itemsize
+        self._file = Temporary(".rows", "sorting rows by cluster")
+        self._file.truncate(len(self.rows) * width)
+        held: list[np.ndarray] = []
+        first = 0
+        for block in data.blocks(dtype=data.dtype):
+            held.append(np.array(block.vectors))  # the reader's own memory would add up
+            stop = block.start + len(block)
+            if stop == len(labels) or (stop - first) * width >= memory:
+                self._put(np.concatenate(held), self.positions[first:stop])
+                held, first = [], stop
+            on_step("sorting", stop, len(labels))
+        self._file.flush()
+        shape = len(self.rows), data.n_features
+        self._all = np.memmap(self._file.name, data.dtype, "r", shape=shape)
+        self._file.close()  # it has no name any more, and goes with the map, also after a kill
+        self._map: mmap.mmap = self._all._mmap  # type: ignore[attr-defined]
+        self._map.madvise(mmap.MADV_RANDOM)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cluster(self, label: int) -> slice:
+        """The positions of a cluster."""
+        return slice(int(self.starts[label]), int(self.starts[label + 1]))
+
+    def at(self, positions: np.ndarray | slice) -> np.ndarray:
+        """The rows at these positions, (B, D), in memory of their own."""
+        found = np.array(self._all[positions])
+        # Pages of the file count as this process's memory for as long as they are mapped.
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return found
+
+    def _put(self, rows: np.ndarray, positions: np.ndarray) -> None:
+        """Writes rows to their places, as many as lie side by side at once."""
+        width = rows.shape[1] * rows.itemsize
+        order = np.argsort(positions, kind="stable")
+        order = order[np.searchsorted(positions[order], 0) :]
+        positions = positions[order]
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        for first, stop in zip([0, *breaks], [*breaks, len(positions)], strict=True):
+            if first < stop:
+                self._file.seek(int(positions[first]) * width, os.SEEK_SET)
+                self._file.write(rows[order[first:stop]].tobytes())
+
+
+def rows_by_cluster(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """(K,) int64, how many of the labels are of each cluster; -1 is none."""
+    return np.bincount(labels + 1, minlength=n_clusters + 1)[1:]
+
+
+def keys_of(vectors: np.ndarray) -> np.ndarray:
+    """A hash of each of the ``vectors`` (B, D) float32, (B,) uint64: the same numbers, the same
+    key, wherever the row is."""
+    words = np.ascontiguousarray(vectors, "<f4").view("<u4").astype(np.uint64)
+    factors = mixed(np.arange(1, vectors.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
+    return mixed(np.einsum("ij,j->i", words, factors))
+
+
+def mixed(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """``values`` uint64 as other numbers that look random (the finaliser of splitmix64)."""
+    with np.errstate(over="ignore"):
+        values = values + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % (1 << 64))
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return values ^ (values >> np.uint64(31))
