@@ -89,12 +89,12 @@ def dedup(
             "euclidean or cosine"
         )
     closeness = Closeness.of_options(model.metric, options.max_distance)
-    new = repeatable(data)
-    before = None if old is None else repeatable(old)
+    new = repeatable(model.rows_of(data))
+    before = None if old is None else repeatable(model.rows_of(old))
     # Old rows come first: the lowest row of a group is an old one where there is one.
     n_old = 0 if before is None else before.known_rows
     readers = [*(() if before is None else before.readers), *new.readers]
-    both = model.rows_of(replace(new, beside=None, readers=readers))
+    both = replace(new, beside=None, readers=readers)
 
     index = CenterIndex(torch.from_numpy(model.cluster_centers).to(device))
     border = Border(index, closeness.distance)

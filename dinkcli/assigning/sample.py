@@ -85,7 +85,7 @@ def sample(
         InputError: rows, weights or quotas that cannot be used.
     """
     quota = None if options.quota is None else read_quotas(options.quota, model.n_clusters)
-    again = model.rows_of(repeatable(data))
+    again = repeatable(model.rows_of(data))
     weights = read_weights(again)
     seen = survey(Assigner(model, device, AssignOptions(distance=True)), again, on_step)
     keys = seen.keys
