@@ -267,7 +267,7 @@ class DedupOptions:
     def __post_init__(self) -> None:
         most = self.max_distance
         fine = most is None or 0 <= most < math.inf
-        _expect(fine, "--max-distance", most, "a number of at least 0")
+        _expect(fine, "max_distance", most, "a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -296,15 +296,15 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         if (self.number is None) == (self.quota is None):
-            raise UsageError("give how many rows (-n), or a file of them by cluster (--quota)")
-        _expect(self.number is None or self.number >= 1, "-n", self.number, "at least 1")
-        _expect(0 <= self.seed < 1 << 63, "--seed", self.seed, "at least 0 and less than 2^63")
-        _expect_one(self.by, "--by", SAMPLES)
+            raise UsageError("give how many rows (`number`), or a file of them by cluster (`quota`)")
+        _expect(self.number is None or self.number >= 1, "number", self.number, "at least 1")
+        _expect(0 <= self.seed < 1 << 63, "seed", self.seed, "at least 0 and less than 2^63")
+        _expect_one(self.by, "by", SAMPLES)
         if self.levels and (self.quota is not None or self.by == "proportional"):
-            raise UsageError("--levels shares equally: leave out --quota and --by proportional")
+            raise UsageError("`levels` shares equally: leave out `quota` and `by` proportional")
         ascending = (
             list(self.levels) == sorted(set(self.levels)) and min(self.levels, default=1) > 0
         )
-        _expect(ascending, "--levels", self.levels, "ascending numbers such as 10,100")
+        _expect(ascending, "levels", self.levels, "ascending numbers such as 10,100")
         if self.weighted and self.by in ("prototypes", "diverse"):
-            raise UsageError(f"--by {self.by} draws nothing: leave out --sample-weight")
+            raise UsageError(f"`by` {self.by} draws nothing: leave out `sample_weight`")

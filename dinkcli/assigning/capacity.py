@@ -47,7 +47,7 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
     for reader in data.readers:
         if is_stream(reader):
             raise UsageError(
-                f"{reader.path}: a stream is read once, and --max-size looks at all rows before "
+                f"{reader.path}: a stream is read once, and `max_size` looks at all rows before "
                 "the first of them gets a cluster; write the stream to a file first"
             )
     rows = _Rows(assigner, data)

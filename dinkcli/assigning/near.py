@@ -65,7 +65,7 @@ class Closeness:
             raise InputError(
                 f"{name}: row {rows[wrong[0]]} has norm {norms[wrong[0]]:.4g}, and the model is "
                 f"euclidean: the usual distance, {self.distance:.3f}, is one between rows of norm "
-                "1; give a --max-distance"
+                "1; give a `max_distance`"
             )
 
     def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -232,7 +232,7 @@ def _shares(
     assert number is not None
     if number > sizes.sum():
         more = "" if weights is None else " of a weight above 0"
-        raise UsageError(f"-n {number}: {name} has {sizes.sum()} usable rows{more}")
+        raise UsageError(f"`number` {number}: {name} has {sizes.sum()} usable rows{more}")
     if options.by == "proportional":
         amounts = np.bincount(labels + 1, weights, len(sizes) + 1)[1:]
         return proportional(amounts.astype(np.float64), sizes, number)
@@ -317,10 +317,10 @@ def read_quotas(path: str, n_clusters: int) -> np.ndarray:
                 raise ValueError(f"cluster {cluster} with {rows} rows, of {n_clusters} clusters")
             found[int(cluster)] = int(rows)
     except FileNotFoundError:
-        raise UsageError(f"--quota {path}: no such file") from None
+        raise UsageError(f"`quota` {path}: no such file") from None
     except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(
-            f"--quota {path}: expected csv with the columns cluster and rows, or a JSON object of "
+            f"`quota` {path}: expected csv with the columns cluster and rows, or a JSON object of "
             f"rows by cluster; found {error}"
         ) from error
     return found
@@ -331,7 +331,7 @@ def _checked(quota: np.ndarray, sizes: np.ndarray, path: str) -> np.ndarray:
     short = np.flatnonzero(quota > sizes)
     if len(short):
         raise UsageError(
-            f"--quota {path}: {quota[short[0]]} rows of cluster {short[0]}, which has "
+            f"`quota` {path}: {quota[short[0]]} rows of cluster {short[0]}, which has "
             f"{sizes[short[0]]}"
         )
     return quota

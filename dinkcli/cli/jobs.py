@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import show_notes
 from dinkcli.cli.options import clusters_option, output_option
-from dinkcli.cli.paths import columns_of, levels_of, load_model, open_for
+from dinkcli.cli.paths import columns_of, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.options import DedupOptions, SampleOptions
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dinkcli.assigning.writers.base import Layout
     from dinkcli.cli.destination import Destination
+    from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -74,11 +75,11 @@ def dedup(
     limit = _bytes_of(memory)
     wanted = columns_of(column, columns, ids=ids, dim=dim)
     model = load_model(model_path, inputs, warns=True)
-    data = open_for(model, inputs, wanted, bad_rows)
+    data = _open(model, inputs, wanted, bad_rows)
     show_notes(data, quiet)
     old = None
     if against is not None:
-        old = open_for(model, against, columns_of(column, dim=dim), bad_rows)
+        old = _open(model, against, columns_of(column, dim=dim), bad_rows)
 
     import numpy as np
 
@@ -178,7 +179,7 @@ def sample(
     limit = _bytes_of(memory)
     wanted = columns_of(column, columns, ids=ids, dim=dim, sample_weight=sample_weight)
     model = load_model(model_path, inputs, warns=True)
-    data = open_for(model, inputs, wanted, bad_rows)
+    data = _open(model, inputs, wanted, bad_rows)
     show_notes(data, quiet)
 
     from dinkcli.assigning.sample import COLUMNS, written_rows
@@ -206,6 +207,14 @@ def sample(
         f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
     )
     destination.tell(summary, sentence, quiet, json_summary)
+
+
+def _open(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
+    """The inputs, which fit the model and can be read more than once."""
+    from dinkcli.data.inputs import open_data
+    from dinkcli.data.spool import repeatable
+
+    return model.rows_of(repeatable(open_data(inputs, model.as_trained(wanted), bad_rows)))
 
 
 def _bytes_of(memory: str | None) -> int:

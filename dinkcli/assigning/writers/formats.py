@@ -141,17 +141,17 @@ def encoding_of(
         format = by_suffix(path, {s: name for name, f in FORMATS.items() for s in f.suffixes})
     format = format or ("parquet" if parts else "csv")
     if format not in FORMATS:
-        raise UsageError(f"--format {format}: expected one of {', '.join(FORMATS)}")
+        raise UsageError(f"`format` {format}: expected one of {', '.join(FORMATS)}")
     found = FORMATS[format]
     if codec and found.inside:
         raise UsageError(
             f"{path}: a {format} file is not compressed as a whole, its content is: leave the "
-            f"last suffix out and choose by --compression"
+            f"last suffix out"
         )
     if path is None and found.no_pipe:
         others = ", ".join(name for name, other in FORMATS.items() if not other.no_pipe)
         raise UsageError(
-            f"--format {format} on standard output: {found.no_pipe}; write to a file with -o, "
+            f"`format` {format} on standard output: {found.no_pipe}; write to a file with -o, "
             f"or choose one of {others}"
         )
     compression = compression or codec or found.compressions[0]
@@ -161,7 +161,7 @@ def encoding_of(
             f"{', '.join(found.compressions)}"
         )
     if csv_safe and format != "csv":
-        raise UsageError(f"--csv-safe is about csv, and the output is {format}; leave it out")
+        raise UsageError(f"`csv_safe` is about csv, and the output is {format}; leave it out")
     return Encoding(format, compression, csv_safe)
 
 

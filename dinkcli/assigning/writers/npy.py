@@ -20,7 +20,7 @@ class NpyWriter:
         others = [name for name in layout.carried.names if name != layout.id_name]
         if others:
             raise UsageError(
-                f"--columns {others[0]}: an npy file has no columns of the input; choose csv, "
+                f"`columns` {others[0]}: an npy file has no columns of the input; choose csv, "
                 "jsonl, parquet or arrow"
             )
         if layout.n_rows is None and not file.seekable():

@@ -52,7 +52,7 @@ class PartsWriter:
     ):
         size = output.rows_per_file or 0
         if size < 1:
-            raise UsageError(f"--rows-per-file {size}: expected at least 1")
+            raise UsageError(f"`rows_per_file` {size}: expected at least 1")
         folder, shard = output.path, output.shard
         self.folder = folder
         self.complete = False
@@ -76,7 +76,7 @@ class PartsWriter:
         self._there = self._present()
         if shard is not None and self._there and not self._resume:
             raise UsageError(
-                f"{folder}: holds parts of share {shard} already; go on with it by --resume, or "
+                f"{folder}: holds parts of share {shard} already; go on with it by `resume`, or "
                 "choose another folder"
             )
         self.rows_before = sum(self._rows_of(index) for index in self._there)
@@ -235,11 +235,11 @@ class PartsWriter:
         """Compares the run with that of the manifest, which another share may have just made."""
         if not self._resume and self._shard is None and not another_is_new:
             raise UsageError(
-                f"{self.folder}: holds the parts of a run; go on with it by --resume, or choose "
+                f"{self.folder}: holds the parts of a run; go on with it by `resume`, or choose "
                 "another folder"
             )
         manifest = read_manifest(self._manifest, ("run", "complete"), "start in a new folder")
-        option = "--resume " if self._resume else ""
+        option = "`resume` " if self._resume else ""
         where = f"{option}{self.folder}"
         refuse_another(manifest["run"], self._run, where, "choose another folder")
         self.complete = manifest["complete"]
