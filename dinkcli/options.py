@@ -296,7 +296,7 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         if (self.number is None) == (self.quota is None):
-            raise UsageError("give how many rows (`number`), or a file of them by cluster (`quota`)")
+            raise UsageError("give the rows (`number`), or a file of them by cluster (`quota`)")
         _expect(self.number is None or self.number >= 1, "number", self.number, "at least 1")
         _expect(0 <= self.seed < 1 << 63, "seed", self.seed, "at least 0 and less than 2^63")
         _expect_one(self.by, "by", SAMPLES)

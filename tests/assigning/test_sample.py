@@ -187,7 +187,7 @@ def test_wrong_use(invoke, data, tmp_path):
     (tmp_path / "much.csv").write_text("cluster,rows\n5,90\n")
     sample = ["sample", "m.safetensors", "x.parquet"]
     for arguments, code, message in (
-        ([], 2, "give how many rows (-n)"),
+        ([], 2, "give the rows (-n)"),
         (["-n", 0], 2, "expected at least 1"),
         (["-n", 401], 2, "x.parquet has 400 usable rows"),
         (["--quota", "none.csv"], 2, "no such file"),
