@@ -1,29 +1,47 @@
 """What a training would take, before it is begun: time, memory, passes, and what to do where that
 is too much.
 
-Shapes: N rows, S rows of the sample, K clusters, D features, P processes.
+A few reads, products and sums are timed on the first rows; the rest is arithmetic, right to about a
+half.
+
+Shapes: N rows, K clusters, D features.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.memory import default_memory, machine_memory
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import UsageError
+from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.sums import segment_sums
+from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.options import LEARNED, TrainOptions
-from dinkcli.planning.calibrate import Measured, calibrate
-from dinkcli.planning.footprint import Footprint, resident_bytes
-from dinkcli.planning.work import NOTHING, Range, Work
+from dinkcli.planning.work import NOTHING, Footprint, Range, Work, resident_bytes
 from dinkcli.processes.device import resolve_device
 
 _ENDING = 0.35  # of what starting takes: the interpreter takes the libraries down again
 _SPREAD = 0.15  # of what is measured in a moment against what happens later
+_READING_SECONDS = 0.4  # in which reading is measured at most
+_BYTES = 64 << 20  # of rows to measure with
+_REPEATS = 5
+# Of a search for the nearest centres and sums over the same rows, what else takes that long (see
+# docs/LOG.md, "plan by formulas").
+_SEED_SEARCHES, _SEED_SUMS = 1.5, 12
+_SWAP_SEARCHES, _SWAP_SUMS, _SPLIT_SUMS = 1.1, 1, 12
+_BREATH_SEARCHES, _BREATH_SUMS = 2.0, 10
+_ROUND_CALLS = 6e-3  # seconds of a round, however few the rows
+_UPDATE_CALLS = 3e-4  # seconds of an update, however few the rows
 
 
 @dataclass(frozen=True)
@@ -128,36 +146,19 @@ def plan(
     libraries = resident_bytes()
     work = Work.of(data, options, memory * processes)
     mine = work.shared(processes)
-    measured = calibrate(data, mine, options.metric, where)
-    work, mine = (replace(each, axes=measured.axes) for each in (work, mine))
+    measured = measure(data, mine, where)
     needs = Footprint(mine, libraries, measured.reading_bytes, on_device=where.type == "cuda")
-    result = _summed(data, work, measured, needs, startup, str(where), processes, machine)
-    result.warnings.extend(_warnings(result, work, options, memory, needs))
-    return result
-
-
-def _summed(
-    data: DataSet,
-    work: Work,
-    measured: Measured,
-    needs: Footprint,
-    startup: float,
-    device: str,
-    processes: int,
-    machine: int,
-) -> Plan:
-    """All that is known put together, without warnings."""
-    phases = _phases(work, measured, startup)
+    phases = _phases(work, mine, measured, startup)
     total = sum((phase.seconds for phase in phases), NOTHING)
-    device_total = torch.cuda.mem_get_info(device)[1] if needs.on_device else None
-    return Plan(
+    device_total = torch.cuda.mem_get_info(where)[1] if needs.on_device else None
+    result = Plan(
         name=data.name,
         rows=work.rows,
         features=work.features,
         dtype=str(data.dtype),
         n_bytes=sum(reader.n_bytes for reader in data.readers),
         clusters=work.clusters,
-        device=device,
+        device=str(where),
         processes=processes,
         held=work.held,
         held_bytes=work.rows * work.features * work.itemsize,
@@ -170,31 +171,125 @@ def _summed(
         memory=needs.host,
         device_memory=needs.device if device_total else None,
         exchanged=work.reduced_bytes * (2 * (processes - 1) / processes),
-        assign_seconds=startup + measured.assign,
+        assign_seconds=startup + mine.rows * (measured.read + measured.search),
         assign_memory=needs.assigning,
         machine=machine,
         device_total=device_total,
         warnings=[],
     )
+    result.warnings.extend(_warnings(result, work, options, memory, needs))
+    return result
 
 
-def _phases(work: Work, measured: Measured, startup: float) -> list[Phase]:
+def _phases(work: Work, mine: Work, m: Measured, startup: float) -> list[Phase]:
     """One after the other, each with the seconds of all its rounds."""
     once, starts = Range.exactly(1), Range.exactly(work.starts)
     updates = Range.exactly(work.updates * work.starts)
-    annealing = work.updates * measured.update + work.reports * measured.report
+    passing = m.search + m.sum + (0.0 if work.held else m.read)
+    # A product of the sample and the axes, and means with all features.
+    width = work.axes / work.clusters if work.axes < work.features else 0.0
+    drawing = mine.sample * (m.sum + width * m.search) + (0.0 if work.held else mine.rows * m.read)
+    seeding = mine.seeding * (_SEED_SEARCHES * m.search + _SEED_SUMS * m.axes_sum)
+    annealing = work.updates * m.update + work.reports * min(mine.batch, 2048) * m.axes_search
+    swap = mine.sample * (_SWAP_SEARCHES * m.axes_search + _SWAP_SUMS * m.axes_sum)
+    swap += mine.judged * _SPLIT_SUMS * m.axes_sum
+    breath = mine.breathing * (_BREATH_SEARCHES * m.axes_search + _BREATH_SUMS * m.axes_sum)
     first_look = Range.exactly(1 if work.swaps.high else 0)
-    refining = (work.swaps + first_look) * measured.swap + work.breaths * measured.breath
+    refining = (work.swaps + first_look) * (swap + _ROUND_CALLS)
+    refining += work.breaths * (breath + _ROUND_CALLS)
     rounds = (work.swaps + work.breaths) * work.starts
+    reading = mine.rows * (m.read + m.sum / 2)
     return [
         Phase("start", once, 0, Range.exactly(startup)),
-        Phase("read", once * work.held, work.rows, Range.exactly(measured.read)),
-        Phase("sample", once, work.sample, Range.exactly(measured.draw)),
-        Phase("seed", starts, work.seeding, starts * measured.seed),
+        Phase("read", once * work.held, work.rows, Range.exactly(reading) * work.held),
+        Phase("sample", once, work.sample, Range.exactly(drawing)),
+        Phase("seed", starts, work.seeding, starts * seeding),
         Phase("anneal", updates, work.batch, starts * annealing),
         Phase("refine", rounds, work.sample, refining * work.starts),
-        Phase("passes", work.passes, work.rows, work.passes * measured.full_pass),
+        Phase("passes", work.passes, work.rows, work.passes * (mine.rows * passing)),
     ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds: of each row, to read it, to find its nearest centre and to add it up, with all
+    features and on the axes; of one update of the annealing. And bytes that are resident for
+    reading, besides the rows read."""
+
+    read: float
+    search: float
+    sum: float
+    axes_search: float
+    axes_sum: float
+    update: float
+    reading_bytes: int
+
+
+def measure(data: DataSet, work: Work, device: torch.device) -> Measured:
+    """Times the parts of a training on the first rows, in a second or two.
+
+    Raises:
+        InputError: bad rows among the first ones.
+    """
+    rows, read, reading_bytes = _first_rows(data, work)
+    z = torch.from_numpy(rows).float().to(device)
+    z -= z.mean(0)
+    generator = torch.Generator().manual_seed(0)
+    number = torch.randint(len(z), (work.clusters,), generator=generator).to(device)
+    noise = torch.randn(work.clusters, work.features, generator=generator).to(device)
+    centers = z[number] + noise * z.std(correction=0) / 4
+    search, summing = _search_and_sum(z, centers, device)
+    on_axes, few = z[:, : work.axes].contiguous(), centers[:, : work.axes].contiguous()
+    whole = work.axes == work.features
+    axes = (search, summing) if whole else _search_and_sum(on_axes, few, device)
+    # As a training has it half way: the nearest centres alone matter.
+    temperature = max(float(z.square().sum(1).mean()) / 50, 1e-30)
+    sums = TemperedSums(few, work.batch, (1.0, 1.0), (1.0, 1.0))
+    batch = on_axes[: work.batch]
+    update = timed(lambda: sums(batch, None, few, temperature, False, True), device)
+    update *= work.batch / len(batch)
+    return Measured(read, search, summing, *axes, update + _UPDATE_CALLS, reading_bytes)
+
+
+def _search_and_sum(
+    z: torch.Tensor, centers: torch.Tensor, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of each row (N, D) to find its nearest centre, and to add it to the others there."""
+    index, k = CenterIndex(centers), len(centers)
+    z = z[: max(64, 4 * chunk_rows(*centers.shape, device=device))]
+    labels = index.labels(z)
+    search = timed(lambda: index.nearest(z), device)
+    return search / len(z), timed(lambda: segment_sums(z, labels, k), device) / len(z)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call: the median of some, after one to warm up; of one when that is slow."""
+    found: list[float] = []
+    while len(found) <= _REPEATS and sum(found) < 0.2:
+        started = time.perf_counter()
+        call()
+        getattr(torch, device.type).synchronize()
+        found.append(time.perf_counter() - started)
+    return float(np.median(found[1:] or found))
+
+
+def _first_rows(data: DataSet, work: Work) -> tuple[np.ndarray, float, int]:
+    """Rows to measure with, the seconds that reading one takes, and what it leaves resident."""
+    before, begun = resident_bytes(), time.perf_counter()
+    parts: list[np.ndarray] = []
+    first = started = begun
+    for block in data.blocks(dtype=data.dtype if work.held else np.float32):
+        parts.append(block.vectors.copy() if block.bad is None else block.vectors[~block.bad])
+        if len(parts) == 1:  # it opens files and starts threads
+            first = started = time.perf_counter()
+        size = sum(part.nbytes for part in parts)
+        if size > _BYTES or (len(parts) > 3 and time.perf_counter() - started > _READING_SECONDS):
+            break
+    seconds, timed_rows = time.perf_counter() - first, sum(map(len, parts[1:]))
+    if not timed_rows:
+        seconds, timed_rows = time.perf_counter() - begun, max(1, len(parts[0]))
+    left = resident_bytes() - before - sum(part.nbytes for part in parts)
+    return np.concatenate(parts), seconds / timed_rows, max(0, left)
 
 
 def _warnings(

@@ -1,7 +1,9 @@
-"""What a training will do, in numbers: rows, updates, rounds and passes.
+"""What a training will do, in numbers: rows, updates, rounds, passes, and bytes.
 
 All of it follows from the sizes and the options, but for three counts that only the data decide:
 rounds of swaps, rounds of breaths, and passes over all rows. For those there is what was seen.
+
+Shapes: N rows, S rows of the sample, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -9,11 +11,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from dinkcli.data.dataset import DataSet
+from dinkcli.data.dataset import BLOCK_BYTES, DataSet
 from dinkcli.data.memory import in_memory
+from dinkcli.nearest.device import chunk_rows
 from dinkcli.options import TrainOptions
 from dinkcli.training.anneal import updates_per_report
-from dinkcli.training.schedule import MAX_PASSES, Effort, effort, sample_size, seeding_size
+from dinkcli.training.schedule import (
+    MAX_PASSES,
+    Effort,
+    effort,
+    most_axes,
+    sample_size,
+    seeding_size,
+)
+from dinkcli.training.split import JUDGES
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,13 @@ _MANY_CLUSTERS = 64
 _MORE_BREATHS = Range(0, 2, 8)  # than the least that end the search
 _PASSES = {False: Range(2, 3, 11), True: Range(2, 5, 16)}  # with all rows in the sample, or not
 _ANY_MEMORY = 1 << 62
+# What libraries allocate when they begin to work: threads, kernels, workspaces.
+_WORKING = 20 << 20
+_BLOCKS = 6  # of float32 rows that are read ahead, used, and on their way
+_CHUNKS = 3  # of (rows, K) scores at once
+_LABELS = 48  # bytes a row: two labels and two distances of two states
+_PAIRS = 24  # bytes a row while pairs of clusters are counted
+_COPIES = 11  # of (K, D) float32: centres, sums of them in float64, and steps in between
 _SPLIT_SUMS = 8  # over the rows of each split cluster, one after the other
 
 
@@ -120,7 +138,7 @@ class Work:
             moves=how.moves,
             passes=passes,
             readings=Range.exactly(1) if held else passes + Range.exactly(1),
-            axes=d,
+            axes=most_axes(k, d) or d,
         )
 
     def shared(self, processes: int) -> Work:
@@ -141,13 +159,13 @@ class Work:
         return 4 * self.sample * self.features
 
     @property
-    def on_axes_bytes(self) -> int:
-        """Of the sample on fewer axes, beside the whole one."""
-        return 4 * self.sample * self.axes if self.axes < self.features else 0
-
-    @property
     def center_bytes(self) -> int:
         return 4 * self.clusters * self.features
+
+    @property
+    def judged(self) -> int:
+        """Rows that splits of clusters are judged by, in a round of swaps."""
+        return min(self.sample, JUDGES * max(64, self.clusters // 2))
 
     @property
     def reduced_bytes(self) -> Range:
@@ -176,3 +194,81 @@ def _breaths(how: Effort) -> Range:
     while moves:
         least, moves = least + how.patience, moves // 2
     return _MORE_BREATHS + Range.exactly(least)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one process.
+
+    Attributes:
+        work: of this process.
+        libraries: resident before any row is read.
+        reading: resident for reading, besides the rows read.
+        on_device: whether rows and centres live on a GPU.
+    """
+
+    work: Work
+    libraries: int
+    reading: int
+    on_device: bool = False
+
+    @property
+    def host(self) -> int:
+        """Resident at the largest."""
+        if self.on_device:
+            return self._base + max(self.work.held_bytes, self.work.sample_bytes)
+        return self._base + self.device
+
+    @property
+    def device(self) -> int:
+        """Of rows, sample and centres, wherever they live."""
+        return self.work.held_bytes + self.centers + self._scratch + self._on_sample
+
+    @property
+    def assigning(self) -> int:
+        return self._base + self._scratch + 4 * self.work.center_bytes
+
+    @property
+    def centers(self) -> int:
+        return _COPIES * self.work.center_bytes
+
+    @property
+    def if_held(self) -> int:
+        return replace(self, work=replace(self.work, held=True)).host
+
+    def if_streamed(self, memory: int) -> int:
+        """With rows that may take ``memory`` bytes, which is less than they do."""
+        work = self.work
+        sample = sample_size(work.rows, work.clusters, work.features, memory)
+        return replace(self, work=replace(work, held=False, sample=sample)).host
+
+    @property
+    def _base(self) -> int:
+        blocks = 1 if self.work.held else _BLOCKS
+        queued = blocks * min(BLOCK_BYTES, 4 * self.work.features * self.work.rows)
+        return self.libraries + _WORKING + self.reading + queued
+
+    @property
+    def _scratch(self) -> int:
+        rows = min(self.work.rows, chunk_rows(self.work.clusters, self.work.features))
+        return _CHUNKS * 4 * rows * self.work.clusters
+
+    @property
+    def _on_sample(self) -> int:
+        """The sample, and the most that one step makes beside it."""
+        work = self.work
+        on_axes = 4 * work.sample * work.axes if work.axes < work.features else 0
+        steps = (
+            # The squares of all its numbers, or the numbers in float64 for their mean.
+            work.sample_bytes * (1 if work.held else 2),
+            2 * 4 * work.features * work.seeding,  # differences to centres
+            2 * 4 * work.axes * work.judged + (_LABELS + _PAIRS) * work.sample,  # splits
+        )
+        return work.sample_bytes + on_axes + max(steps)
+
+
+def resident_bytes() -> int:
+    """Of this process, now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss

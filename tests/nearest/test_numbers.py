@@ -39,7 +39,7 @@ def fit(z, k=3, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "temperature"),
-    [(1e-14, "auto"), (2e16, "auto"), (1e-14, math.inf), (2e16, 0.0), (1, 1e-300), (1, 1e300)],
+    [(1e-14, "auto"), (1e16, "auto"), (1e-14, math.inf), (1e16, 0.0), (1, 1e-300), (1, 1e300)],
 )
 def test_any_scale_that_float32_can_square(blobs, scale, temperature):
     z, truth = blobs
