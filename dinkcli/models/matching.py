@@ -54,6 +54,7 @@ class Matching:
         n_ids: the larger of J and K.
         drift: one entry for each id.
         old_names: of the old model's clusters, or empty.
+        named_by_hand: which of these a person gave.
     """
 
     old: str
@@ -61,6 +62,7 @@ class Matching:
     n_ids: int
     drift: tuple[Drift, ...]
     old_names: tuple[str, ...] = ()
+    named_by_hand: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Ids by fate."""
@@ -90,8 +92,10 @@ class Matching:
             model,
             cluster_centers=model.cluster_centers[order],
             cluster_sizes=model.cluster_sizes[order],
+            statistics=model.statistics and model.statistics[order],
             training=training,
-            names=self.names(model),
+            names=(names := self.names(model)),
+            named_by_hand=[j for j in self.named_by_hand if names[j] == self.old_names[j]],
             terms=[model.terms[j] for j in order] if model.terms else [],
         )
 
@@ -163,18 +167,20 @@ def match(old: Model, new: Model) -> Matching:
     check_matchable(old, new.n_features, new.metric)
     old_means = old.means_by_name(new.feature_names)
     distances = np.sqrt(squared_distances(new.means, old_means))
-    rows, partners = linear_sum_assignment(distances)
     n_new, n_old = distances.shape
+    present = np.intersect1d(old.center_clusters, np.arange(n_old))  # ids are never used again
+    rows, partners = linear_sum_assignment(distances[:, present])
     ids = np.full(n_new, -1, np.int64)
-    ids[rows] = partners
+    ids[rows] = present[partners]
     ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
-    return Matching(
-        old.fingerprint, ids, max(n_old, n_new), _drift(distances, ids, old_means), tuple(old.names)
-    )
+    distances[:, np.setdiff1d(np.arange(n_old), present)] = np.inf
+    drift = _drift(distances, ids, old_means)
+    n_ids = max(n_old, int(ids.max()) + 1)
+    return Matching(old.fingerprint, ids, n_ids, drift, tuple(old.names), tuple(old.named_by_hand))
 
 
 def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tuple[Drift, ...]:
-    n_new, n_old = distances.shape
+    n_old = distances.shape[1]
     nearest_old = distances.argmin(1)
     apart = np.sqrt(squared_distances(old_means, old_means))
     np.fill_diagonal(apart, np.inf)
@@ -186,5 +192,5 @@ def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tup
         fate = "vanished" if id_ not in parts else "split" if len(parts) > 1 else "kept"
         relative = None if moved is None or not 0 < scale < np.inf else moved / scale
         found.append(Drift(id_, fate, moved, relative, parts))
-    added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, n_new))
+    added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, int(ids.max()) + 1))
     return (*found, *added)

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import distances_float64, nearest_float64
 
 import dinkcli
+from dinkcli.models.edit import merge, rename
 from dinkcli.models.matching import match
 
 
@@ -144,3 +146,16 @@ def test_models_that_cannot_be_matched(invoke, retrained, tmp_path):
             assert f"--match: {message}" in result.stderr
     result = invoke("train", "x.npy", "-k", 6, "--match", "no.safetensors", code=2)
     assert "no.safetensors: no such model file" in result.stderr
+
+
+def test_names_by_hand_stay_and_numbers_of_merged_clusters_are_not_used_again():
+    rng = np.random.default_rng(0)
+    z = (np.repeat(np.eye(5, 6) * 9, 20, axis=0) + rng.normal(size=(100, 6))).astype(np.float32)
+    old = rename(dinkcli.train(z, 5, device="cpu", seed=0), 4, "mine")
+    new = replace(dinkcli.train(z, 5, device="cpu", seed=1), names=list("vwxyz"))
+    plain = match(old, new)
+    again = plain.renumber(new)
+    assert again.names[4] == "mine" and again.named_by_hand == [4]
+    edited = match(merge(old, [0, 2]), new)
+    assert 2 not in edited.ids and sorted(edited.ids.tolist()) == [0, 1, 3, 4, 5]
+    assert (edited.n_ids, edited.drift[2].fate, edited.drift[5].fate) == (6, "vanished", "new")
