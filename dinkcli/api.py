@@ -49,7 +49,7 @@ Inputs: TypeAlias = "Path | Sequence[Path] | DataSet | Any"  # see data.inputs.o
 
 def train(
     inputs: Inputs,
-    n_clusters: int | Literal["auto", "clear"],
+    n_clusters: int | Literal["auto", "clear"] | TrainOptions,
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
     column: str | None = None,
@@ -73,6 +73,7 @@ def train(
             table or column of pandas, polars, pyarrow or what else gives itself to Arrow.
         n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100, or,
             with a warning, one that works where none stands out; "clear" refuses in that case.
+            Or all options at once, in place of ``options``; ``init`` replaces that of theirs.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
         column: of the vectors, or a pattern such as "dim_*" for one column per dimension, where
@@ -96,62 +97,35 @@ def train(
     Raises:
         DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number stands out.
     """
-    checked = TrainOptions(n_clusters, **options)
-    return train_with(
-        _opened(inputs, column, bad_rows, sample_weight),
-        checked,
-        init=init,
-        device=device,
-        memory=memory,
-        on_try=on_try,
-        on_step=on_step,
-        checkpoints=checkpoints,
-        resume=resume,
-        force=force,
-        group=group,
-    )
-
-
-def train_with(
-    data: DataSet,
-    options: TrainOptions,
-    *,
-    init: str | np.ndarray | Tensor,
-    device: str,
-    memory: int | None,
-    on_try: Callable[[str, int, int], None],
-    on_step: Callable[[Step], None] | None,
-    checkpoints: Checkpoints | None,
-    resume: Path | None,
-    force: bool,
-    group: Group,
-) -> Model:
-    """The same, of a data set and checked options, in which ``init`` replaces that of theirs."""
+    chosen = n_clusters
+    if not isinstance(chosen, TrainOptions):
+        chosen = TrainOptions(chosen, **options)
+    data = _opened(inputs, column, bad_rows, sample_weight)
     notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init, data.feature_names)
-    options = replace(options, init=str(init) if initial is None else GIVEN)
+    chosen = replace(chosen, init=str(init) if initial is None else GIVEN)
     if not group.alone:
-        _refuse_alone(data, options)
+        _refuse_alone(data, chosen)
     data = repeatable(data)
-    k = options.n_clusters
+    k = chosen.n_clusters
     if isinstance(k, str):
         if initial is not None:
             raise UsageError(f"`n_clusters` {k}: cannot start from given centres; give a number")
-        result = choose_n_clusters(data, options, device=device, memory=memory, on_step=on_try)
+        result = choose_n_clusters(data, chosen, device=device, memory=memory, on_step=on_try)
         k = number_of(result, k, data.name, notify)
-        options = replace(options, n_clusters=k)
-    options.check_rows(data.known_rows, data.name)
+        chosen = replace(chosen, n_clusters=k)
+    chosen.check_rows(data.known_rows, data.name)
     if saved is not None:
         data = around(data, saved.offset)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = open_rows(data, options.metric, where, memory, shift, group, saved is None)
+    rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
     if initial is not None:
         _check_initial(initial, k, data)
         offset = rows.data.offset
         initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
-    trainer = Trainer(rows, options, initial)
+    trainer = Trainer(rows, chosen, initial)
     history: list[dict[str, Any]] = []
     sums = checksums(trainer) if checkpoints or saved else {}
     if saved is not None:

@@ -133,16 +133,23 @@ class _Command(_Readable, TyperCommand):
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        as_json = "--json" in args  # which the parser empties
         known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         for name in (arg.partition("=")[0] for arg in args):
             new = _REPLACED.get(f"{self.name} {name}") or _REPLACED.get(name)
             if new is not None and name not in known:
-                with error_boundary():
+                with error_boundary(ctx, as_json):
                     raise UsageError(f"{name}: there is no such option any more; use {new}")
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = error.message.replace("Value error, ", "")
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            if isinstance(error, typer.BadParameter):
+                error.message = error.message.replace("Value error, ", "")
+            if as_json:
+                with error_boundary(ctx, as_json):
+                    raise UsageError(error.format_message()) from None
             raise
 
 

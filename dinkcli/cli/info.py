@@ -46,20 +46,20 @@ def info(
     limit = None if memory is None else parse_size(memory)
     data = open_data(inputs, Columns(column, dim=dim, bits=bits))
     show_notes(data, as_json)
-    found = describe(data, limit)
+    facts = describe(data, limit)
     if as_json:
-        print_json(found.as_dict())
+        print_json(facts.as_dict())
         return
-    for name, value in _lines(found):
+    for name, value in _lines(facts):
         typer.echo(wrapped(f"{name:9} {value}", width(), " " * 10))
 
 
 def _show_model(model: Model, as_json: bool) -> None:
-    facts = model.summary()
+    values = model.summary()
     if as_json:
-        print_json(facts)
+        print_json(values)
         return
-    for name, value in facts.items():
+    for name, value in values.items():
         if isinstance(value, list):
             shown = ", ".join(map(str, value[:_SHOWN_COLUMNS]))
             value = shown + (
@@ -70,37 +70,37 @@ def _show_model(model: Model, as_json: bool) -> None:
             typer.echo(wrapped(f"{name:14} {printable(str(value))}", width(), " " * 15))
 
 
-def _lines(found: Info) -> list[tuple[str, str]]:
+def _lines(facts: Info) -> list[tuple[str, str]]:
     formats = ", ".join(
-        name if number == 1 else f"{number} {name} files" for name, number in found.formats.items()
+        name if number == 1 else f"{number} {name} files" for name, number in facts.formats.items()
     )
     lines = [
-        ("input", printable(found.name)),
+        ("input", printable(facts.name)),
         ("format", formats),
-        ("rows", f"{found.n_rows}"),
-        ("features", f"{found.n_features}"),
-        ("dtype", found.dtype),
+        ("rows", f"{facts.n_rows}"),
+        ("features", f"{facts.n_features}"),
+        ("dtype", facts.dtype),
     ]
-    if found.text:
-        lines.insert(2, ("text", printable(found.text)))
-    if found.column is not None or found.chosen:
-        named = printable(found.column or "")
-        chosen = printable(found.chosen)
+    if facts.text:
+        lines.insert(2, ("text", printable(facts.text)))
+    if facts.column is not None or facts.chosen:
+        named = printable(facts.column or "")
+        chosen = printable(facts.chosen)
         lines.append(("column", f"{named} ({chosen})" if named and chosen else named or chosen))
-    if found.columns:
-        shown = [f"{name} ({kind})" for name, kind in list(found.columns.items())[:_SHOWN_COLUMNS]]
-        more = len(found.columns) - len(shown)
+    if facts.columns:
+        shown = [f"{name} ({kind})" for name, kind in list(facts.columns.items())[:_SHOWN_COLUMNS]]
+        more = len(facts.columns) - len(shown)
         lines.append(("columns", printable(", ".join(shown)) + (f", {more} more" if more else "")))
-    if found.n_bytes:
-        lines.append(("size", _size(found.n_bytes)))
-    if found.norms is not None:
-        low, mean, high = found.norms
-        unit = ", all of them 1" if found.unit else ""
+    if facts.n_bytes:
+        lines.append(("size", _size(facts.n_bytes)))
+    if facts.norms is not None:
+        low, mean, high = facts.norms
+        unit = ", all of them 1" if facts.unit else ""
         lines.append(("norms", f"{low:.4g} to {high:.4g}, mean {mean:.4g}{unit}"))
-    bad = f"{found.n_bad} rows null, ragged or not finite, {found.n_zero} of norm 0"
-    lines.append(("bad", bad + (f"; first {found.first_bad}" if found.n_bad else "")))
-    how = "held in memory" if found.held else "read anew for each pass (--memory sets the limit)"
-    lines.append(("training", f"{_size(found.memory)} of rows, {how}"))
+    bad = f"{facts.n_bad} rows null, ragged or not finite, {facts.n_zero} of norm 0"
+    lines.append(("bad", bad + (f"; first {facts.first_bad}" if facts.n_bad else "")))
+    how = "held in memory" if facts.held else "read anew for each pass (--memory sets the limit)"
+    lines.append(("training", f"{_size(facts.memory)} of rows, {how}"))
     return lines
 
 

@@ -152,8 +152,8 @@ file_option = partial(main_option, ..., "-o", "--output", metavar="FILE", show_d
 JSON = output_option(
     False,
     "--json",
-    help="Give the result, or what is said of it, as one line of JSON on standard output; an "
-    "error as one on standard error.",
+    help="Give the result or its summary as one line of JSON on standard output, and an error as "
+    "one on standard error.",
 )
 
 DEVICE = run_option(

@@ -198,9 +198,9 @@ def columns_of(column: str | None, columns: str | None = None, **options: Any) -
 def levels_of(text: str | None) -> tuple[int, ...]:
     """The numbers of ``--levels``."""
     try:
-        found = tuple(int(part) for part in text.split(",")) if text else ()
+        levels = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise UsageError(f"--levels {text}: expected numbers such as 10,100") from None
-    if len(set(found)) < len(found):
+    if len(set(levels)) < len(levels):
         raise UsageError(f"--levels {text}: one of them is given twice")
-    return found
+    return levels

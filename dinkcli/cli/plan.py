@@ -111,8 +111,8 @@ def _lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _between(found: Range, text: Callable[[float], str] = "{:g}".format) -> str:
-    low, typical, high = map(text, astuple(found))
+def _between(amount: Range, text: Callable[[float], str] = "{:g}".format) -> str:
+    low, typical, high = map(text, astuple(amount))
     return typical if low == high else f"{typical} ({low} to {high})"
 
 

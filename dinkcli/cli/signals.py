@@ -88,7 +88,7 @@ def _torch_is_loading() -> bool:
 
 
 @contextmanager
-def error_boundary(context: Any = None) -> Iterator[None]:
+def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]:
     """Turns every failure into one clear line and the right exit code.
 
     2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
@@ -97,6 +97,7 @@ def error_boundary(context: Any = None) -> Iterator[None]:
 
     Args:
         context: of the command, which has the names of its options, and whether ``--json`` is on.
+        as_json: it is on, though the options are not parsed yet.
     """
     try:
         with interruptible():
@@ -117,7 +118,7 @@ def error_boundary(context: Any = None) -> Iterator[None]:
         known = isinstance(error, DinkError)
         text = with_options(str(error), context) if known else _unexpected(error)
         code = error.exit_code if isinstance(error, DinkError) else 1
-        if _wants_json(context):
+        if as_json or _wants_json(context):
             document = {"error": printable(text), "exit_code": code}
             say(json.dumps(document, ensure_ascii=False), whole=True)
         else:

@@ -175,7 +175,7 @@ def train(
                 "to reproduce the paper."
             )
         with _stopping(checkpoints), ProgressLines(silent) as lines:
-            model = api.train_with(
+            model = api.train(
                 data,
                 options,
                 init=algorithm.init,

@@ -1,4 +1,4 @@
-"""Which of many numbers of clusters the data speak for, and which will do where none is clear.
+"""Recommends one of many numbers of clusters, or one that works where none stands out.
 
 Needs no torch: it judges figures that ``sweeper`` has measured.
 """
@@ -54,7 +54,7 @@ class Sweep:
 
     Attributes:
         candidates: in ascending order.
-        n_clusters: the K that the data speak for, or None.
+        n_clusters: the K that stands out, or None.
         reason: why that one, or why there is no clear one.
         workable: a K to work with in any case: ``n_clusters`` where that is clear, else the one
             that separates best from noise and is found again best, both weighed alike.

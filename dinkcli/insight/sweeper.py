@@ -1,4 +1,4 @@
-"""Many numbers of clusters at once, and which of them the data speak for.
+"""Many numbers of clusters at once, and which of them stands out.
 
 For every K the centres of a smaller K are the start: clusters that gain most from it are split,
 until there are K. That happens on two halves of a sample apart, and on noise with the sample's

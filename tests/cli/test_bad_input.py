@@ -215,6 +215,7 @@ def test_an_error_under_json_is_a_line_of_json(invoke, tmp_path):
         ("train no.npy -k 3 --json", 2, "no.npy: no such file or folder"),
         ("train no.npy -k 0 --json", 2, "-k 0: expected at least 1"),
         ("info no\x1b.npy --json", 2, "no\\x1b.npy: no such file or folder"),
+        ("info --json --no-such", 2, "No such option: --no-such"),
     ):
         result = invoke(*line.split(), code=code)
         assert result.stdout == "" and result.stderr.count("\n") == 1
