@@ -110,7 +110,7 @@ def test_another_run_is_refused(invoke, model, tmp_path):
     for changed, message in (
         ([200], "rows_per_file was 300, now it is 200"),
         ([300, "--soft"], "soft was False, now it is True"),
-        ([300, "--format", "csv"], "compression was 'zstd', now it is 'none'"),
+        ([300, "--format", "csv"], "format was 'parquet', now it is 'csv'"),
     ):
         result = invoke(*arguments, *changed, "--resume", code=2)
         assert f"--resume parts: another run: {message}" in result.stderr

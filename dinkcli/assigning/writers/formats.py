@@ -26,37 +26,31 @@ class Format:
     Attributes:
         writer: module and class, loaded for the first writer: all of them take 80 ms.
         suffixes: of its files; the first is what parts are named with.
-        compressions: the first is the default.
-        inside: the format compresses its own content; others are compressed as a whole.
+        text: compressed as a whole by a second suffix; others compress their content, or not.
         no_pipe: why it cannot be written to standard output.
     """
 
     writer: str
     suffixes: tuple[str, ...]
-    compressions: tuple[str, ...] = ("none",)
-    inside: bool = False
+    text: bool = False
     no_pipe: str | None = None
 
 
 FORMATS = {
-    "csv": Format("csv.CsvWriter", ("csv",), ("none", "gzip", "zstd")),
-    "jsonl": Format("jsonl.JsonlWriter", ("jsonl", "ndjson"), ("none", "gzip", "zstd")),
+    "csv": Format("text.CsvWriter", ("csv",), text=True),
+    "jsonl": Format("text.JsonlWriter", ("jsonl", "ndjson"), text=True),
     "npy": Format("npy.NpyWriter", ("npy",)),
     "parquet": Format(
-        "parquet.ParquetWriter",
+        "columnar.ParquetWriter",
         ("parquet",),
-        ("zstd", "snappy", "gzip", "lz4", "brotli", "none"),
-        inside=True,
         no_pipe="a parquet file is read from its end, which a pipe does not have",
     ),
     "arrow": Format(
-        "arrow.ArrowFileWriter",
+        "columnar.ArrowFileWriter",
         ("arrow", "feather"),
-        ("none", "lz4", "zstd"),
-        inside=True,
         no_pipe="an Arrow file is read from its end, which a pipe does not have",
     ),
-    "arrows": Format("arrow.ArrowStreamWriter", ("arrows",), ("none", "lz4", "zstd"), inside=True),
+    "arrows": Format("columnar.ArrowStreamWriter", ("arrows",)),
 }
 
 
@@ -66,28 +60,24 @@ class Encoding:
 
     Attributes:
         format: a key of ``FORMATS``.
-        compression: one of the format's.
+        compression: of a text as a whole, "gzip" or "zstd", or "none".
         csv_safe: see ``CsvWriter``.
     """
 
     format: str
-    compression: str
+    compression: str = "none"
     csv_safe: bool = False
 
     @property
     def suffix(self) -> str:
         """Of the name of a file, without the first dot."""
-        found = FORMATS[self.format]
-        whole = {codec: end for end, codec in _TEXT_CODECS.items()}
-        return found.suffixes[0] + ("" if found.inside else whole.get(self.compression, ""))
+        ends = {codec: end for end, codec in _TEXT_CODECS.items()}
+        return FORMATS[self.format].suffixes[0] + ends.get(self.compression, "")
 
     def writer(self, file: IO[bytes], layout: Layout) -> Writer:
         """A writer on an open file, which stays open when the writer is closed."""
-        found = FORMATS[self.format]
-        module, name = found.writer.split(".")
+        module, name = FORMATS[self.format].writer.split(".")
         make = getattr(import_module(f"dinkcli.assigning.writers.{module}"), name)
-        if found.inside:
-            return make(file, layout, self.compression)
         options = {"safe": True} if self.csv_safe else {}
         if self.compression == "none":
             return make(file, layout, **options)
@@ -112,13 +102,12 @@ def names_a_file(path: str) -> bool:
     path = path.lower()
     for end in _TEXT_CODECS:
         path = path.removesuffix(end)
-    return path.endswith(tuple(f".{s}" for found in FORMATS.values() for s in found.suffixes))
+    return path.endswith(tuple(f".{s}" for each in FORMATS.values() for s in each.suffixes))
 
 
 def encoding_of(
     path: str | None,
     format: str | None = None,
-    compression: str | None = None,
     *,
     csv_safe: bool = False,
     parts: bool = False,
@@ -129,10 +118,10 @@ def encoding_of(
     ``parts``, whose path is a folder.
 
     Raises:
-        UsageError: an unknown format or suffix, a compression that the format does not have, or
-            a format that cannot be written to a pipe.
+        UsageError: an unknown format or suffix, one of a compression that the format does not have,
+            or a format that cannot be written to a pipe.
     """
-    codec = None
+    codec = "none"
     if path is not None and not parts:
         for end, name in _TEXT_CODECS.items():
             if path.lower().endswith(end):
@@ -142,27 +131,20 @@ def encoding_of(
     format = format or ("parquet" if parts else "csv")
     if format not in FORMATS:
         raise UsageError(f"`format` {format}: expected one of {', '.join(FORMATS)}")
-    found = FORMATS[format]
-    if codec and found.inside:
+    if codec != "none" and not FORMATS[format].text:
         raise UsageError(
-            f"{path}: a {format} file is not compressed as a whole, its content is: leave the "
-            f"last suffix out"
+            f"{path}: {format} is not compressed as a whole; leave the last suffix out"
         )
-    if path is None and found.no_pipe:
+    no_pipe = FORMATS[format].no_pipe
+    if path is None and no_pipe:
         others = ", ".join(name for name, other in FORMATS.items() if not other.no_pipe)
         raise UsageError(
-            f"`format` {format} on standard output: {found.no_pipe}; write to a file with -o, "
-            f"or choose one of {others}"
-        )
-    compression = compression or codec or found.compressions[0]
-    if compression not in found.compressions:
-        raise UsageError(
-            f"compression {compression} for {format}: expected one of "
-            f"{', '.join(found.compressions)}"
+            f"`format` {format} on standard output: {no_pipe}; write to a file with -o, or choose "
+            f"one of {others}"
         )
     if csv_safe and format != "csv":
         raise UsageError(f"`csv_safe` is about csv, and the output is {format}; leave it out")
-    return Encoding(format, compression, csv_safe)
+    return Encoding(format, codec, csv_safe)
 
 
 @dataclass(frozen=True)

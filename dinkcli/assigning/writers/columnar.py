@@ -1,11 +1,11 @@
-"""Parquet: lists of probabilities are fixed-size lists without nulls."""
+"""Arrow IPC, a file or a stream, and parquet; lists of probabilities are fixed-size lists without
+nulls."""
 
 from __future__ import annotations
 
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dinkcli.assigning.writers.base import Layout, Rows
 
@@ -13,15 +13,40 @@ _ROW_GROUP_BYTES = 64 << 20
 _ROW_GROUP_ROWS = 1 << 20
 
 
+class ArrowFileWriter:
+    """Can be mapped into memory: uncompressed, it is read without a copy."""
+
+    _open = staticmethod(pa.ipc.new_file)
+
+    def __init__(self, file: IO[bytes], layout: Layout):
+        self._layout = layout
+        self._schema = layout.schema()
+        self._arrow = self._open(file, self._schema)
+
+    def write(self, rows: Rows) -> None:
+        self._arrow.write_batch(self._layout.record_batch(rows, self._schema))
+
+    def close(self) -> None:
+        self._arrow.close()
+
+
+class ArrowStreamWriter(ArrowFileWriter):
+    """Can be read while it is written."""
+
+    _open = staticmethod(pa.ipc.new_stream)
+
+
 class ParquetWriter:
-    def __init__(self, file: IO[bytes], layout: Layout, compression: str = "zstd"):
+    def __init__(self, file: IO[bytes], layout: Layout):
+        import pyarrow.parquet as pq  # takes as long to load as a small file to write
+
         self._layout = layout
         self._schema = layout.schema()
         # Floats that never repeat gain nothing from a dictionary; everything else does.
         unique = ("row", "distance", "probabilities")
         dictionary = [name for name in self._schema.names if name not in unique]
         self._parquet = pq.ParquetWriter(
-            file, self._schema, compression=compression, use_dictionary=dictionary
+            file, self._schema, compression="zstd", use_dictionary=dictionary
         )
         self._pending: list[pa.RecordBatch] = []
 
