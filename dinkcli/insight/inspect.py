@@ -21,7 +21,7 @@ import pyarrow as pa
 from dinkcli.assigning.groups import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.evaluate import FirstPass
-from dinkcli.insight.names import TERMS, Terms, name_of
+from dinkcli.insight.names import TERMS, Terms, names_of
 from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
@@ -132,7 +132,7 @@ class Seen:
     @property
     def names(self) -> list[str]:
         """K names of the terms, "" for a cluster without words."""
-        return [name_of(terms) for terms in self.terms]
+        return names_of(self.terms)
 
 
 def look(

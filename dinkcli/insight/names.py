@@ -3,8 +3,8 @@
 Class-based tf-idf (Grootendorst 2022, arXiv 2203.05794): all texts of a cluster are one document.
 The weight of a term in a cluster is the number of its texts with the term, times log(1 + A / f),
 with A the mean number of terms of a cluster and f the number of texts with the term anywhere.
-Terms are words and pairs of words; a plural counts as its singular, and is shown as what occurs
-more often.
+Terms are words and pairs of words that stand beside each other. Words of one stem are one term,
+shown as what is most frequent in the cluster.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-_WORD = re.compile(r"[^\W\d_][^\W_]+")
+_WORD = re.compile(r"[^\W\d_][^\W_]*(?:['\u2019][^\W\d_]+)*")  # contractions are words
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MOST_CHARACTERS = 2000  # of one text
 _MOST_TERMS = 2_000_000  # in memory, of all clusters; terms that occurred once go first
 TERMS = 8  # of a cluster
 _IN_A_NAME = 3
-_SAME = 0.6  # a pair that makes up this share of a word's texts stands for the word
+_SAME = 0.35  # a pair that makes up this share of a word's texts stands for the word (docs/LOG.md)
 _STOP_WORDS_TEXT = """
 a about above after again all also am an and any are as at be because been before being below
 between both but by can could did do does doing down during each few for from further had has
@@ -35,13 +35,39 @@ have having he her here hers him his how i if in into is it its itself just me m
 nor not now of off on once only or other our out over own same she should so some such than that
 the their them then there these they this those through to too under until up very was we were
 what when where which while who whom why will with would you your
+cannot get got let like may might must need please really shall still want
+i'm i've i'll i'd you're you've you'll you'd we're we've we'll they're they've it's that's there's
+what's who's how's where's he's she's let's
 """
 _STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
+_PARTICLES = frozenset(("up", "off", "out", "down", "away", "back", "over"))  # end a pair: top up
+# Endings, and what a stem has in their place. Only words that occur are stems.
+_ENDINGS = (
+    ("ies", ("y",)),
+    ("es", ("e", "")),
+    ("s", ("",)),
+    ("ying", ("y", "ie")),
+    ("ing", ("", "e")),
+    ("ied", ("y",)),
+    ("ed", ("", "e")),
+    ("ation", ("e", "")),
+    ("ment", ("",)),
+)
 
 
-def name_of(terms: Sequence[str]) -> str:
-    """A name from the terms of the highest weight."""
-    return ", ".join(terms[:_IN_A_NAME])
+def names_of(terms: Sequence[Sequence[str]]) -> list[str]:
+    """Names from the terms of the highest weight, "" without any; no two begin alike where another
+    of the terms in the name can stand first."""
+    first: set[str] = set()
+    names = []
+    for each in terms:
+        shown = list(each[:_IN_A_NAME])
+        new = next((i for i, term in enumerate(shown) if term.split()[0] not in first), 0)
+        if shown:
+            shown.insert(0, shown.pop(new))
+            first.add(shown[0].split()[0])
+        names.append(", ".join(shown))
+    return names
 
 
 def distinctive_terms(
@@ -62,9 +88,7 @@ class Terms:
 
     def add(self, texts: Iterable[str], labels: Sequence[int]) -> None:
         for text, label in zip(texts, labels, strict=True):
-            singles = words(text)
-            pairs = (f"{a} {b}" for a, b in pairwise(singles) if a != b)
-            self._counts[label].update({*singles, *pairs})  # a text that repeats a term counts once
+            self._counts[label].update(_terms(text))
             self._rows[label] += 1
         if sum(map(len, self._counts)) > _MOST_TERMS:
             self._counts = [
@@ -87,13 +111,12 @@ class Terms:
         everywhere: Counter[str] = Counter()
         for counter in self._counts:
             everywhere.update(counter)
-        singular = {term: _singular(term, everywhere) for term in everywhere}
-        shown: dict[str, str] = {}
-        for term, base in singular.items():
-            if base not in shown or everywhere[term] > everywhere[shown[base]]:
-                shown[base] = term
-        joined = [_joined(counter, singular) for counter in self._counts]
-        total = _joined(everywhere, singular)
+        stems = _stems({term for term in everywhere if " " not in term})
+        base = {
+            term: " ".join(stems.get(word, word) for word in term.split()) for term in everywhere
+        }
+        joined = [_joined(counter, base) for counter in self._counts]
+        total = _joined(everywhere, base)
         mean = total.total() / max(1, len(joined))
         result = []
         for label, counter in enumerate(joined):
@@ -103,14 +126,34 @@ class Terms:
                 for term, count in counter.items()
                 if count >= least
             }
+            shown: dict[str, str] = {}
+            for term, _ in sorted(
+                self._counts[label].items(), key=lambda item: (-item[1], item[0])
+            ):
+                shown.setdefault(base[term], term)
             result.append([shown[term] for term in _chosen(weights, counter, number)])
         return result
 
 
-def _joined(counter: Counter[str], singular: dict[str, str]) -> Counter[str]:
+def _terms(text: str) -> set[str]:
+    """Words and pairs of a text; a text that repeats a term counts once."""
+    every = _tokens(text)
+    pairs = {
+        f"{a} {b}"
+        for a, b in pairwise(every)
+        if a != b and a not in _STOP_WORDS and (b not in _STOP_WORDS or b in _PARTICLES)
+    }
+    return {*(word for word in every if _stands_alone(word)), *pairs}
+
+
+def _stands_alone(word: str) -> bool:
+    return len(word) > 1 and word not in _STOP_WORDS and not word.endswith("n't")
+
+
+def _joined(counter: Counter[str], base: dict[str, str]) -> Counter[str]:
     result: Counter[str] = Counter()
     for term, count in counter.items():
-        result[singular[term]] += count
+        result[base[term]] += count
     return result
 
 
@@ -121,39 +164,57 @@ def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> lis
         if len(chosen) == number:
             break
         parts = term.split()
-        if len(parts) == 2:
-            if sum(part in chosen or _inside(part, chosen) for part in parts) == 0:
+        if len(parts) == 1:
+            if not any(term in other.split() for other in chosen):
                 chosen.append(term)
-                continue
-            # The pair says more than the word that it mostly comes from: it takes its place.
-            for part in parts:
-                if part in chosen and counts[term] >= _SAME * counts[part]:
-                    chosen[chosen.index(part)] = term
-                    chosen = [c for c in chosen if c == term or c not in parts]
-                    break
-        elif not _inside(term, chosen):
+            continue
+        alike = [other for other in chosen if set(other.split()) & set(parts)]
+        if not alike:
             chosen.append(term)
+        elif all(other in parts for other in alike) and (
+            counts[term] >= _SAME * min(counts[other] for other in alike)
+        ):
+            # The pair says more than words that it mostly comes from: it takes their place.
+            chosen[chosen.index(alike[0])] = term
+            chosen = [other for other in chosen if other == term or other not in alike]
     return chosen
 
 
-def _inside(word: str, chosen: Sequence[str]) -> bool:
-    return any(word in term.split() for term in chosen)
+def _stems(known: set[str]) -> dict[str, str]:
+    """Each of the words with its stem, or itself."""
+    stems = {}
+    for word in known:
+        stem = word
+        while (shorter := _stem(stem, known)) != stem:
+            stem = shorter
+        stems[word] = stem
+    return stems
 
 
-def _singular(term: str, known: Counter[str]) -> str:
-    """The term with its last word in the singular, where that occurs as well."""
-    for ending, instead in (("ies", "y"), ("ses", "s"), ("xes", "x"), ("ches", "ch"), ("s", "")):
-        if term.endswith(ending) and not term.endswith("ss"):
-            base = term[: -len(ending)] + instead
-            if base in known:
-                return base
-    return term
+def _stem(word: str, known: set[str]) -> str:
+    for ending, instead in _ENDINGS:
+        if not word.endswith(ending) or word.endswith("ss") or len(word) < len(ending) + 3:
+            continue
+        rest = word.removesuffix(ending)
+        candidates = [rest + each for each in instead]
+        if ending in ("ing", "ed") and rest[-1] == rest[-2]:
+            candidates.append(rest[:-1])  # topped
+        for candidate in candidates:
+            if candidate in known:
+                return candidate
+    return word
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of at least two letters; camelCase and snake_case names fall apart."""
-    spaced = _PARTS.sub(" ", text[:_MOST_CHARACTERS])
-    return [word for word in map(str.lower, _WORD.findall(spaced)) if word not in _STOP_WORDS]
+    """Lower-case words of at least two letters but for the commonest; camelCase and snake_case
+    names fall apart."""
+    return [word for word in _tokens(text) if _stands_alone(word)]
+
+
+def _tokens(text: str) -> list[str]:
+    """Lower-case words in their order, without a possessive 's."""
+    every = _WORD.findall(_PARTS.sub(" ", text[:_MOST_CHARACTERS]).lower().replace("\u2019", "'"))
+    return [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
 
 
 _FENCE = re.compile(r"[ \t]*(```|~~~)")

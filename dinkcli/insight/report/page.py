@@ -21,7 +21,7 @@ import numpy as np
 
 from dinkcli import __version__
 from dinkcli.data.extras import require
-from dinkcli.insight.names import name_of
+from dinkcli.insight.names import names_of
 from dinkcli.insight.overview import curve, nearest_pairs
 from dinkcli.insight.report.gather import Material
 from dinkcli.models.model import Model
@@ -49,7 +49,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     }
     colours = plots.palette(model.n_clusters)
     order = (-material.quality.sizes).argsort(kind="stable").tolist()
-    headings = [_heading(j, model, material) for j in range(model.n_clusters)]
+    headings = _headings(model, material)
     labels = [
         [j, *material.anchors[j].tolist(), _short(headings[j].removeprefix("cluster "), _LABEL)]
         for j in order[:_MOST_LABELS]
@@ -129,9 +129,11 @@ def _map_note(material: Material) -> str:
     )
 
 
-def _heading(j: int, model: Model, material: Material) -> str:
-    terms = material.terms[j] if material.terms else []
-    return (model.names[j] if model.names else "") or name_of(terms) or f"cluster {j}"
+def _headings(model: Model, material: Material) -> list[str]:
+    """What each cluster is called: its name, else what its terms say, else its number."""
+    found = names_of(material.terms) if material.terms else [""] * model.n_clusters
+    pairs = zip(model.all_names, found, strict=True)
+    return [name or words or f"cluster {j}" for j, (name, words) in enumerate(pairs)]
 
 
 def _card(j: int, model: Model, material: Material, colour: str, heading: str) -> str:
