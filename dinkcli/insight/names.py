@@ -22,12 +22,12 @@ from dinkcli.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['\u2019][^\W\d_]+)*")  # contractions are words
-_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MOST_CHARACTERS = 2000  # of one text
 _MOST_TERMS = 2_000_000  # in memory, of all clusters; terms that occurred once go first
 TERMS = 8  # of a cluster
 _IN_A_NAME = 3
-_SAME = 0.35  # a pair that makes up this share of a word's texts stands for the word (docs/LOG.md)
+_SAME = 0.5  # a pair that makes up this share of a word's texts stands for the word (docs/LOG.md)
 _STOP_WORDS_TEXT = """
 a about above after again all also am an and any are as at be because been before being below
 between both but by can could did do does doing down during each few for from further had has

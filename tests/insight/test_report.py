@@ -442,7 +442,8 @@ def test_terms():
     assert terms[2] == []
     assert words("parseHTTPHeader snake_case and Ünïcode 42") == [
         "parse",
-        "httpheader",
+        "http",
+        "header",
         "snake",
         "case",
         "ünïcode",
