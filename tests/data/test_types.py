@@ -150,7 +150,7 @@ def test_values_of_hive_folders(invoke):
     # In the order of the names of the folders.
     assert seen == ["100% ä"] * 20 + [None] * 20 + ["a/b"] * 20
     dinkcli.train(VECTORS, 2, device="cpu").save("m")
-    found = json.loads(invoke("evaluate", "m", "hive", "--label-column", "lang", "--json").stdout)
+    found = json.loads(invoke("evaluate", "m", "hive", "--labels", "lang", "--json").stdout)
     assert found["unlabelled"] == 20 and found["confusion"]["classes"] == ["100% ä", "a/b"]
 
 
@@ -213,7 +213,8 @@ def test_files_that_are_named(invoke):
     Path("old.feather").write_bytes(b"FEA1" + b"\0" * 200 + b"FEA1")
     VECTORS.astype(np.float32).tofile("raw.bin")
     VECTORS.tofile("raw.f64")
-    VECTORS.astype(np.float16).tofile("half.dat")
+    np.tile(VECTORS, 3).astype(np.float16).tofile("half.dat")
+    Path("short.bin").write_bytes(np.random.default_rng(1).bytes(64))
     Path("random.bin").write_bytes(np.random.default_rng(0).bytes(1 << 12))
     for name, expected in {
         "old.feather": "a Feather 1 file; convert it: import pandas as pd; pd.read_feather('old.f",
@@ -221,6 +222,7 @@ def test_files_that_are_named(invoke):
         "raw.f64": "np.fromfile('raw.f64', 'float64').reshape(-1, D)",
         "half.dat": "np.fromfile('half.dat', 'float16').reshape(-1, D)",
         "random.bin": "no format that dink reads",
+        "short.bin": "no format that dink reads",
     }.items():
         assert expected in invoke("train", name, "-k", 2, "-o", "m", code=1).stderr
 
@@ -260,7 +262,7 @@ def test_times_and_durations_are_the_same_in_all_texts(invoke, unit):
     pq.write_table(pa.table({"e": LISTS, **columns}), "x.parquet")
     dinkcli.train(VECTORS, 2, device="cpu").save("m")
     for name, values in columns.items():
-        line = ("assign", "m", "x.parquet", "--id-column", name, "-q")
+        line = ("assign", "m", "x.parquet", "--ids", name, "-q")
         csv = pd.read_csv(io.StringIO(invoke(*line).stdout))[name].to_list()
         text = invoke(*line, "--format", "jsonl").stdout
         jsonl = [json.loads(row)[name] for row in text.splitlines()]

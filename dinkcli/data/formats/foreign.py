@@ -47,7 +47,6 @@ _RAW = (
     "for the dimension: import numpy as np; "
     + _SAVE.format("np.fromfile({name!r}, '{kind}').reshape(-1, D)")
 )
-_FEW = 16
 _LATIN = "text that is not UTF-8; convert it: iconv -f latin1 -t utf-8 {name} > utf8{suffix}"
 _ZIPS = {
     r"(^|/)data\.pkl$": "a PyTorch file, a pickle, which dink never loads; convert it: "
@@ -84,7 +83,7 @@ def _like_numbers(head: bytes, kind: str) -> bool:
         values = np.abs(np.frombuffer(head, kind).astype(np.float64))
     nonzero = values[values > 0]
     return (
-        len(values) >= _FEW
+        len(values) >= (512 if kind == "float16" else 16)  # most bytes are some float16
         and bool(np.isfinite(values).all())
         and len(nonzero) >= len(values) / 2
         and bool(((nonzero > 1e-7) & (nonzero < 1e7)).all())
