@@ -254,7 +254,7 @@ def walk(invoke, name):
         "evaluate": said("evaluate", "m", name, "--labels", "topic", "--json"),
         "name": named,
         "sample": invoke("sample", "m", name, "-n", 9, "--ids", "id", "-q").stdout,
-        "dedup": invoke("dedup", "m", name, "--distance", 2, "--ids", "id", "-q").stdout,
+        "dedup": invoke("dedup", "m", name, "--max-distance", 2, "--ids", "id", "-q").stdout,
     }
 
 
