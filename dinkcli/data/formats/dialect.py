@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dinkcli.data.formats.numerals import NULLS, text_kind
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
 _RECORDS = 20
+_VALUES = {"number", "decimal comma", "vector", "thousands", "blanks", "signed"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.I)
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+_BEFORE = re.compile(r"#.*\s*|sep=.\s*|[\s,;|]*", re.DOTALL)  # lines before the first record
+_LISTS = r"(?m)(?<![^,;|\t])[ ]*([\[{(][^\[\]{}()\"\r\n]*[\]})])[ ]*(?=[,;|\t\r\n]|$)"
+_BLANK_THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}([ \u00a0\u202f\u2009'_]\d{3})+([.,]\d+)?")
+_SIGNED = re.compile(
+    r"[-+]?[\d.,]+\s*[%\u2030]|[$\u20ac\u00a3]\s*[-+]?[\d.,]+|\u2212[\d.,]+([eE]\S?\d+)?"
+)
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)|(\.\d{3}){2,})")
 # Numbers, and something between them that would be a separator.
 _UNSPLIT = re.compile(r"[-+\d.eE\s]*\d[,;|\t ][-+\d.eE,;|\t ]*")
@@ -35,6 +43,7 @@ class Dialect:
         comments: lines before the first record.
         decimal: "." or ",".
         runs: several spaces are one separator.
+        lists: lists have no quotes around them.
         doubled: names that several columns have.
         firsts: the first field of each record looked at.
     """
@@ -48,6 +57,7 @@ class Dialect:
     runs: bool = False
     doubled: frozenset[str] = frozenset()
     firsts: Sequence[str] = field(default=(), repr=False)
+    lists: bool = False
 
     @property
     def described(self) -> str:
@@ -58,9 +68,18 @@ class Dialect:
             parts.append("decimal commas")
         if not self.quoted:
             parts.append("no quotes")
+        if self.lists:
+            parts.append("lists without quotes around them")
         if self.comments:
             parts.append(f"{self.comments} lines before" if self.comments > 1 else "1 line before")
         return ", ".join(parts)
+
+    def rewritten(self, lines: bytes) -> bytes:
+        """Whole lines of a text that cannot be split as they are."""
+        if self.lists:
+            return re.sub(_LISTS.encode(), rb'"\1"', lines)
+        lines = re.sub(rb" {2,}", b" ", lines)
+        return re.sub(rb"(?m)^ | (?=\r?$)", b"", lines)
 
     @property
     def counts_rows(self) -> bool:
@@ -81,9 +100,30 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
     Raises:
         DialectError: there are fields, of a kind that is refused.
     """
-    lines = text.splitlines(keepends=True)
-    comments = len([*itertools.takewhile(lambda line: line.startswith("#"), lines)])
+    lines = [*io.StringIO(text, newline="")]  # ended by \n, \r and \r\n alone
+    comments = len([*itertools.takewhile(_BEFORE.fullmatch, lines)])
     body = "".join(lines[comments:])
+    best = _best(body, whole)
+    if best is None or best.badness[0]:
+        # Perhaps its lists have no quotes around them.
+        listed = re.sub(_LISTS, r'"\1"', body) if '"' not in body else body
+        other = _best(listed, whole) if listed != body else None
+        if other is not None and not other.badness[0]:
+            return replace(other.dialect(comments), lists=True)
+    if best is None:
+        _refuse_ragged(body, whole, comments)
+        return None
+    if best.broken:
+        raise DialectError(
+            f"a list is cut at its {SEPARATORS.get(best.separator, 'separators')}: "
+            f"{best.broken!r}; write lists with quotes around them, or as jsonl"
+        )
+    if best.separator != "," and best.quoted and _has_stray_quotes(best, text):
+        best = _candidate(body, whole, best.separator, quoted=False) or best
+    return best.dialect(comments)
+
+
+def _best(body: str, whole: bool) -> _Candidate | None:
     found = []
     for separator in SEPARATORS:
         candidate = _candidate(body, whole, separator, quoted=True)
@@ -91,13 +131,8 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
             candidate = _candidate(body, whole, separator, quoted=False)
         if candidate is not None:
             found.append(candidate)
-    if not found:
-        _refuse_ragged(body, whole)
-        return None
-    best = min(found, key=lambda each: each.badness)  # the first of equals: commas before tabs
-    if best.separator != "," and best.quoted and _has_stray_quotes(best, text):
-        best = _candidate(body, whole, best.separator, quoted=False) or best
-    return best.dialect(comments)
+    # The first of equals: commas before tabs.
+    return min(found, key=lambda each: each.badness, default=None)
 
 
 @dataclass
@@ -112,8 +147,14 @@ class _Candidate:
     def badness(self) -> tuple[int, int, int, int]:
         counts = Counter(kind for _, kind in self.cells(len(self.kinds) > 1))
         odd = counts["unsplit"] + counts["broken"]
-        numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
+        numbers = sum(counts[kind] for kind in _VALUES - {"thousands"})
         return (odd, counts["decimal comma"] + counts["thousands"], -bool(numbers), -numbers)
+
+    @property
+    def broken(self) -> str:
+        """A cell with one bracket of a list, or ""."""
+        cells = self.cells(len(self.kinds) > 1)
+        return next((cell.strip() for cell, kind in cells if kind == "broken"), "")
 
     def cells(self, header: bool) -> list[tuple[str, str]]:
         """(cell, kind) of all records, or all but the first."""
@@ -135,6 +176,13 @@ class _Candidate:
                 f"numbers such as {example!r} have separators between thousands (or decimal "
                 "commas, which cannot be told apart); write plain numbers, such as 1234.5"
             )
+        numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
+        for kind, what in (("blanks", "blanks between thousands"), ("signed", "signs around")):
+            if counts[kind] > numbers:
+                example = next(cell.strip() for cell, each in cells if each == kind)
+                raise DialectError(
+                    f"numbers such as {example!r} have {what}; write plain numbers, such as -1234.5"
+                )
         decimal = "," if marks and not few else "."
         names = first if header else [f"f{i}" for i in range(len(first))]
         times = Counter(names)
@@ -152,7 +200,7 @@ class _Candidate:
         )
 
 
-def _refuse_ragged(text: str, whole: bool) -> None:
+def _refuse_ragged(text: str, whole: bool, before: int) -> None:
     """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
     for separator in SEPARATORS:
         records = records_of(text, whole, separator, True)
@@ -163,8 +211,8 @@ def _refuse_ragged(text: str, whole: bool) -> None:
             continue
         number, record = next((i, r) for i, r in enumerate(records) if len(r) != usual)
         raise DialectError(
-            f"line {number + 1} has {len(record)} fields between {SEPARATORS[separator]}, and most "
-            f"have {usual}; repair or remove it"
+            f"line {before + number + 1} has {len(record)} fields between "
+            f"{SEPARATORS[separator]}, and most have {usual}; repair or remove it"
         )
 
 
@@ -187,7 +235,7 @@ def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candida
             continue
         kinds = [[_kind(cell, separator) for cell in record] for record in records]
         last = set(kinds[-1]) | set(kinds[len(kinds) // 2])
-        if last & {"number", "decimal comma", "vector", "thousands"}:
+        if last & _VALUES:
             return _Candidate(separator, quoted, runs, records, kinds)
     return None
 
@@ -196,7 +244,7 @@ def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[lis
     """The fields of the first records; none where quotes are not closed."""
     csv.field_size_limit(1 << 30)
     reader = csv.reader(
-        text.splitlines(keepends=True),
+        io.StringIO(text, newline=""),
         delimiter=separator,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
@@ -220,6 +268,10 @@ def _kind(cell: str, separator: str) -> str:
         return "number"
     if cell in NULLS:
         return "null"
+    if separator != " " and _BLANK_THOUSANDS.fullmatch(cell):
+        return "blanks"
+    if _SIGNED.fullmatch(cell):
+        return "signed"
     if separator == "," and _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell):
         return "decimal comma"
     if _THOUSANDS.fullmatch(cell):
@@ -240,12 +292,11 @@ def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]
         return False
     if any(cell in NULLS and cell for cell in first):
         return False
-    values = {"number", "decimal comma", "vector", "thousands"}
     numbers = [int(cell) for cell in first if cell.isdecimal() and cell.isascii()]
     counted = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     if counted and numbers[0] and not any("." in cell for cell in records[1]):
         counted = False  # 1, 2 above 3, 4 is a row as well
-    return not values & set(kinds[0]) or (counted and records[1] != records[0])
+    return not _VALUES & set(kinds[0]) or (counted and records[1] != records[0])
 
 
 def _are_decimals(cells: list[tuple[str, str]]) -> bool:

@@ -63,6 +63,25 @@ def text_kind(cell: str, named: bool) -> str | None:
     return BASE64 if _is_base64(text, 1 if named else 2 * _FEW) else None
 
 
+def type_of_most(cells: list[str]) -> pa.DataType | None:
+    """int64 or float64 when at least half of the texts are numbers; None for other texts."""
+    numbers = [cell for cell in cells if _is_number(cell)]
+    if not cells or 2 * len(numbers) < len(cells):
+        return None
+    return pa.float64() if any(re.search("[.eEnN]", cell) for cell in numbers) else pa.int64()
+
+
+def numbers_of(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Texts as float64, null where a text is none, and (B,) bool: it is neither number nor null."""
+    cells = pc.utf8_trim_whitespace(_plain(cells))
+    fine = pc.fill_null(pc.match_substring_regex(cells, f"^({_NUMBER})$", ignore_case=True), False)
+    null = pc.fill_null(pc.is_in(cells, value_set=pa.array(NULLS, cells.type)), True)
+    null = pc.or_(null, pc.is_null(cells))
+    numbers = pc.if_else(pc.and_not(fine, null), cells, pa.scalar(None, cells.type))
+    wrong = pc.invert(pc.or_(fine, null)).to_numpy(zero_copy_only=False)
+    return numbers.cast(pa.float64()), wrong
+
+
 def parse_numbers(cells: pa.Array) -> Parsed:
     """Numbers between commas, semicolons or blanks, with or without brackets around them."""
     cells = _plain(cells)

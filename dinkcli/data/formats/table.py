@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from uuid import UUID
 
 import numpy as np
@@ -27,9 +29,9 @@ from dinkcli.data.formats.columns import (
     names_of,
     vector_columns,
 )
-from dinkcli.data.formats.numerals import NULLS
+from dinkcli.data.formats.numerals import NULLS, type_of_most
 from dinkcli.data.formats.places import Place, inner_places, place_of
-from dinkcli.data.formats.types import is_number, plain, plain_schema, storage
+from dinkcli.data.formats.types import is_number, is_text, plain, plain_schema, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -71,7 +73,7 @@ class TableReader(Reader):
         )
         if not self.has_names:
             wanted = replace(wanted, features=())
-        candidates = _candidates(schema, wanted)
+        candidates = self._with_numbers_of_texts(_candidates(schema, wanted), wanted)
         found = vector_columns(self.path, candidates, wanted, self._first_text)
         self.places, self.kind = found.places, found.kind
         usual = wanted.usual if found.why in ("as in training", "as in the model") else None
@@ -241,12 +243,12 @@ class TableReader(Reader):
         return dim, np.dtype("i1") if width == dim else np.dtype(f"<f{width // dim}")
 
     def _first_length(self) -> int:
-        """D says the first row that is a vector at all; blocks compare all others with it."""
+        """D is the length of most vectors of the first batch that has any."""
         place, seen = self.places[0], 0
         for batch in self._peek([place.top]):
             lengths = lengths_of(batch, place, self.kind)
             if lengths.any():
-                return int(lengths[lengths > 0][0])
+                return Counter(lengths[lengths > 0].tolist()).most_common(1)[0][0]
             seen += len(batch)
         if seen:
             raise InputError(
@@ -255,16 +257,38 @@ class TableReader(Reader):
             )
         return 0
 
+    def _with_numbers_of_texts(self, schema: pa.Schema, wanted: Columns) -> pa.Schema:
+        """Columns of texts count as numbers when most cells are: the others make bad rows.
+
+        Only those whose names are numbered or named as vectors; a text stays one otherwise.
+        """
+        if wanted.alone:
+            return schema
+        pattern = wanted.vectors or wanted.usual or ""
+        fields = []
+        for field in schema:
+            meant = (
+                re.search(r"\d\W*$", field.name)
+                or fnmatchcase(field.name, pattern)
+                or field.name in wanted.features
+            )
+            if meant and is_text(field.type) and schema.names.count(field.name) == 1:
+                cells = self._texts(Place(field.name, (field.name,), field.type))
+                field = field.with_type(type_of_most(cells) or field.type)
+            fields.append(field)
+        return pa.schema(fields, schema.metadata)
+
     def _first_text(self, place: Place) -> str:
         """The first text in a column that is not empty, looking at some rows; "" without any."""
+        return next(iter(self._texts(place)), "")
+
+    def _texts(self, place: Place) -> list[str]:
+        """The texts in the first rows of a column, without those that spell a null."""
         with reading(self.path, self.format):
             for batch in self._peek([place.top]):
-                for value in place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist():
-                    text = str(value).strip()
-                    if text not in NULLS:
-                        return text
-                break
-        return ""
+                cells = place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
+                return [text for text in (str(cell).strip() for cell in cells) if text not in NULLS]
+        return []
 
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):

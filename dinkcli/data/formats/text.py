@@ -106,7 +106,7 @@ class TextReader(TableReader):
             first = next(self._parsed(None), None)
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
-        super().__init__(source, self._typed(first.schema), None, wanted)
+        super().__init__(source, self._typed(first), None, wanted)
         # Once the columns are known they are parsed straight to what will be used.
         self._chosen = [(place, self._type_of(place)) for place in self.needed]
         self.carried = pa.schema(
@@ -119,9 +119,9 @@ class TextReader(TableReader):
         )
         self.dtype = np.dtype(np.float32)
 
-    def _typed(self, schema: pa.Schema) -> pa.Schema:
-        """The schema that the columns are chosen from, of the one found in the first block."""
-        return schema
+    def _typed(self, first: pa.RecordBatch) -> pa.Schema:
+        """The schema that the columns are chosen from, by the first block."""
+        return first.schema
 
     def _type_of(self, place: Place) -> pa.DataType:
         """What a column is parsed to."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from dinkcli.data.formats import numerals
 from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT
 from dinkcli.data.formats.places import Place, list_lengths
-from dinkcli.data.formats.types import is_number
+from dinkcli.data.formats.types import is_number, is_text
 
 
 class Faults:
@@ -165,6 +165,14 @@ def _from_numbers(
 ) -> np.ndarray:
     result = np.empty((len(arrays[0]), len(arrays)), dtype)
     for feature, (name, values) in enumerate(zip(names, arrays, strict=True)):
+        if is_text(values.type):
+            cells, (values, wrong) = values, numerals.numbers_of(values)
+            faults.add(
+                wrong,
+                lambda row, name=name, cells=cells: (  # type: ignore[misc]
+                    f": column {name!r} holds {str(cells[row])[:40]!r}, expected a number"
+                ),
+            )
         if values.null_count:
             faults.add(_nulls(values), f": column {name!r} is null")
             values = values.fill_null(0)
