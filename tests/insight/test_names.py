@@ -150,7 +150,7 @@ def test_every_output_has_the_names(suffix, invoke, tmp_path):
     model.save(tmp_path / "m.safetensors")
     out = tmp_path / f"out.{suffix}"
     invoke(
-        *("assign", "m.safetensors", SAMPLES / "digits.npy", "--names", "-q", "-o", out),
+        *("assign", "m.safetensors", SAMPLES / "digits.npy", "--with-names", "-q", "-o", out),
         *("--max-distance", 1.5),
     )
     if suffix == "npy":
@@ -171,7 +171,7 @@ def test_every_output_has_the_names(suffix, invoke, tmp_path):
 
 def test_a_model_without_names_says_how_to_get_them(invoke, tmp_path):
     dinkcli.train(np.load(SAMPLES / "digits.npy"), 5, seed=0).save(tmp_path / "m.safetensors")
-    result = invoke("assign", "m.safetensors", SAMPLES / "digits.npy", "--names", code=2)
+    result = invoke("assign", "m.safetensors", SAMPLES / "digits.npy", "--with-names", code=2)
     assert "dink name" in result.stderr
     assert invoke("name", "m.safetensors", code=2).stderr.count("--texts") == 1
 
