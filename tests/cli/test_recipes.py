@@ -39,6 +39,7 @@ def test_recipe(kind, block, folder, monkeypatch):
             pytest.skip("there is no Java for Spark")
         command = [python(), "-c", block]
         env = environment() | ENGINES
+        env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
         result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return
