@@ -100,6 +100,17 @@ READ = {
         "--ids a.items.k",
         "",
     ),
+    "a name in each array": (jsonl([[f"r{i}", *r] for i, r in enumerate(LISTS)]), "", None),
+    "a name before the array": (jsonl([[f"r{i}", r] for i, r in enumerate(LISTS)]), "", None),
+    "a row number in each array": (jsonl([[i, *r] for i, r in enumerate(LISTS)]), "", None),
+    "a comma behind each object": (jsonl(objects()).replace("}\n", "},\n"), "", None),
+    "blank lines before": (lines("{v}\n", BARE, "\n \na0,a1,a2,a3,a4\n"), "", None),
+    "the header again": (
+        lines("{v}\n", [*BARE[:9], "a0,a1,a2,a3,a4", *BARE[9:]], "a0,a1,a2,a3,a4\n"),
+        "",
+        None,
+    ),
+    "lists without quotes": (lines("r{i},{v}\n"), "", None),
     "one vector a list": (jsonl([{"id": i, "e": [r]} for i, r in enumerate(LISTS)]), "", None),
 }
 
@@ -162,6 +173,10 @@ def test_words(labels):
 REFUSED = {
     "elided": ('e\n"[0.1 0.2 ... 0.3 0.4]"\n', r"in place of most numbers, which are lost"),
     "thousands": ('a;b\n"1,234.5";"2,345.5"\n"1,1";"2,2"\n', r"'1,234.5' have separators between"),
+    "blank thousands": (lines("1 23{i:02}.5;2 345.5\n", BARE), "have blanks between thousands"),
+    "percent": (lines("1.5%,2.5%\n", BARE, "a,b\n"), "have signs around"),
+    "cut line": (jsonl(objects()[:4]) + '{"e": [1,\n' + jsonl(objects()), "row 4 is cut"),
+    "orient": (json.dumps({"columns": ["e"], "index": [0], "data": [[LISTS[0]]]}), "orient"),
     "only a header": ("id,a0,a1\n", "a header and no rows"),
     "no elements": ("[]", "no rows in this json file"),
     "ragged": ("a,b\n1.5,2\n3,4,5\n2,1\n", "line 3 has 3 fields between commas, and most have 2"),
@@ -226,6 +241,20 @@ def test_notes(invoke):
     bits = np.packbits(np.random.default_rng(0).random((300, 256)) > 0.5, axis=1)
     np.save("bits.npy", bits)
     assert "looks like packed bits" in " ".join(invoke("info", "bits.npy").stderr.split())
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "?", "-", "true"])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_cell_that_is_no_number_makes_a_bad_row(labels, invoke, cell, header):
+    rows = [row.split(",") for row in BARE]
+    rows[4][2] = cell
+    content = "d_0,d_1,d_2,d_3,d_4\n" * header + "".join(",".join(row) + "\n" for row in rows)
+    expected = nearest_float64(VECTORS, CENTERS)
+    expected[4] = -1
+    np.testing.assert_array_equal(labels(content, "--bad-rows label")[1], expected)
+    name = "d_2" if header else "f2"
+    error = " ".join(invoke("assign", "m", "x", code=1).stderr.split())
+    assert f"row 4: column '{name}' holds '{cell}', expected a number" in error
 
 
 def test_info_names_the_cell(invoke):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pyarrow.json
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
+from dinkcli.data.formats import jsontext
 from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT
 from dinkcli.data.formats.jsontext import ARRAYS, ELEMENTS, OBJECTS, Splitter
 from dinkcli.data.formats.places import Place, pruned
@@ -20,6 +22,7 @@ EXACT = pa.decimal128(38, 0)
 _CHANGED = re.compile(r".*Column\((.*)\) changed from (\w+) to (\w+) in row (\d+)")
 _SAID = {
     ARRAYS: "one array a line",
+    jsontext.MIXED: "one array a line, what comes first names the row",
     ELEMENTS: "the elements of one array",
     OBJECTS: "objects one after the other",
 }
@@ -35,6 +38,10 @@ class JsonLinesReader(TextReader):
         text = head.lstrip()
         inner = text[1:].lstrip() if layout == ELEMENTS else text
         self._arrays = inner[:1] == b"["
+        # A comma behind each line, as in an array without its brackets.
+        self._commas = layout in (jsontext.LINES, ARRAYS, jsontext.MIXED) and (
+            text.split(b"\n", 1)[0].rstrip().endswith(b",")
+        )
         self._schema: pa.Schema | None = None
         self._id = wanted.id
         super().__init__(source, wanted, head)
@@ -77,6 +84,30 @@ class JsonLinesReader(TextReader):
             schema = pa.schema([known.field(name) for name in names])
         yield from self._read(schema)
 
+    def _refuse_cut(self, text: bytes, n_rows: int, error: pa.ArrowInvalid) -> None:
+        """Raises InputError for the first line that is no JSON by itself."""
+        for row, line in enumerate(filter(None, map(bytes.strip, text.split(b"\n"))), n_rows):
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError):
+                raise InputError(
+                    f"{self.source.name}: row {row} is cut, or no JSON: {line[:20]!r} to "
+                    f"{line[-20:]!r} (counting from 0); repair or remove it"
+                ) from error
+
+    def _objects(self, text: bytes, n_rows: int) -> bytes:
+        """The lines, each an array, as objects."""
+        lines = []
+        for row, line in enumerate(filter(None, map(bytes.strip, text.split(b"\n"))), n_rows):
+            try:
+                lines.append(jsontext.as_object(line))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise InputError(
+                    f"{self.source.name}: row {row} is cut, or no JSON array (counting from 0); "
+                    "repair or remove it"
+                ) from error
+        return b"\n".join(lines)
+
     def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
         options = _only(schema)
         splitter = {ELEMENTS: Splitter(1), OBJECTS: Splitter(0)}.get(self._layout)
@@ -84,14 +115,19 @@ class JsonLinesReader(TextReader):
         with self._open() as file:
             for lines in whole_lines(file, splitter.split if splitter else bytes):
                 text = lines.strip()
+                if self._commas:
+                    text = re.sub(rb",[ \t\r]*(?=\n|$)", b"", text)
                 if not text:
                     continue
-                if self._arrays:
+                if self._layout == jsontext.MIXED:
+                    text = self._objects(text, n_rows)
+                elif self._arrays:
                     text = b'{"vector":' + re.sub(rb"\s*\n\s*", b'}\n{"vector":', text) + b"}"
                 read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
                 try:
                     table = pyarrow.json.read_json(pa.BufferReader(text), read, options)
                 except pa.ArrowInvalid as error:
+                    self._refuse_cut(text, n_rows, error)
                     if changed := _CHANGED.fullmatch(str(error)):
                         raise InputError(
                             f"{self.source.name}: row {n_rows + int(changed[4])}: "
@@ -118,6 +154,12 @@ def read_document(source: Source, schema: pa.Schema | None = None) -> pa.StructA
         text = file.read().removeprefix(b"\xef\xbb\xbf")
         # Line breaks are no part of strings.
         text = text.replace(b"\r", b" ").replace(b"\n", b" ").strip()
+        names = set(re.findall(rb'"(columns|index|data)"\s*:\s*\[', text))
+        if len(names) == 3 and text[:1] == b"{":
+            raise InputError(
+                f"{source.name}: names of columns and rows apart, as pandas writes them by "
+                'orient="split"; write it with frame.to_json(path, orient="records", lines=True)'
+            )
         if len(text) >= (1 << 31) - 1:
             raise InputError(
                 f"{source.name}: one JSON object of {len(text) >> 20} MB; write one object for "

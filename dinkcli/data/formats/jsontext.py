@@ -3,12 +3,15 @@ other over several lines."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from typing import Any
 
 import numpy as np
 
 LINES, ARRAYS, ELEMENTS, OBJECTS = "lines", "arrays", "elements", "objects"
+MIXED = "mixed"  # an array a line, of a text and numbers, or of a text and an array of numbers
 _OPEN, _CLOSE, _QUOTE = 1, 2, 3
 _KINDS = np.zeros(256, np.uint8)
 _KINDS[[ord("["), ord("{")]] = _OPEN
@@ -16,6 +19,7 @@ _KINDS[[ord("]"), ord("}")]] = _CLOSE
 _KINDS[ord('"')] = _QUOTE
 _COMMA, _NEWLINE, _SPACE, _BACKSLASH = b",\n \\"
 _BLANKS = b" \t\r\n"
+_FEW = 20  # lines that say what all are
 
 
 def layout_of(head: bytes) -> str | None:
@@ -25,11 +29,44 @@ def layout_of(head: bytes) -> str | None:
     if start == b"[":
         if inner in (b"[", b"{"):
             return ELEMENTS
-        return ARRAYS if inner and inner in b"-+.0123456789NI]n" else None
+        return _arrays_layout(text, inner)
     if start != b"{" or inner not in (b'"', b"}"):
         return None
     first = text.split(b"\n", 1)[0]
     return LINES if Splitter(0).depth_after(first) <= 0 or b"\n" not in text else OBJECTS
+
+
+def _arrays_layout(text: bytes, inner: bytes) -> str | None:
+    """MIXED where the first arrays hold more than numbers, or count the rows before them."""
+    rows: list[Any] = []
+    with contextlib.suppress(ValueError, RecursionError):
+        for line in text.split(b"\n")[:_FEW]:
+            rows.append(json.loads(line))
+    rows = [row for row in rows if isinstance(row, list) and row]
+    if inner == b'"' or any(isinstance(each, list) for row in rows for each in row):
+        values = rows[0][1:] if rows else []
+        numbers = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+        is_vector = bool(numbers) and all(isinstance(n, (int, float)) for n in numbers)
+        return MIXED if is_vector else None
+    first = [row[0] for row in rows]
+    counted = (
+        len(first) > 2 and first[0] in (0, 1) and first == [*range(first[0], first[0] + len(first))]
+    )
+    if (
+        counted
+        and all(isinstance(n, int) for n in first)
+        and any(isinstance(n, float) for row in rows for n in row[1:])
+    ):
+        return MIXED
+    return ARRAYS if inner and inner in b"-+.0123456789NI]n" else None
+
+
+def as_object(line: bytes) -> bytes:
+    """An array of one name and numbers, or an array of numbers, as an object."""
+    name, *values = json.loads(line)
+    if len(values) == 1 and isinstance(values[0], list):
+        values = values[0]
+    return json.dumps({"id": name, "vector": values}).encode()
 
 
 class Splitter:
