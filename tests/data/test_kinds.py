@@ -173,7 +173,7 @@ def test_words(labels):
 REFUSED = {
     "elided": ('e\n"[0.1 0.2 ... 0.3 0.4]"\n', r"in place of most numbers, which are lost"),
     "thousands": ('a;b\n"1,234.5";"2,345.5"\n"1,1";"2,2"\n', r"'1,234.5' have separators between"),
-    "blank thousands": (lines("1 23{i:02}.5;2 345.5\n", BARE), "have blanks between thousands"),
+    "blank thousands": (lines("1 2{i:02}.5;2 345.5\n", BARE), "have blanks between thousands"),
     "percent": (lines("1.5%,2.5%\n", BARE, "a,b\n"), "have signs around"),
     "cut line": (jsonl(objects()[:4]) + '{"e": [1,\n' + jsonl(objects()), "row 4 is cut"),
     "orient": (json.dumps({"columns": ["e"], "index": [0], "data": [[LISTS[0]]]}), "orient"),
