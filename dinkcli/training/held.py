@@ -40,7 +40,7 @@ class HeldRows(RowSource):
             for part in loaded.split(self._block_rows):
                 total += torch.from_numpy(part.numpy().sum(0, dtype=np.float64))  # torch is slower
             self.group.sum_(total)
-            self.shift = (total / self.n_rows).float()
+            self.shift = self._middle(total / self.n_rows, loaded)
         if loaded.dtype == torch.float32:
             for number, part in enumerate(loaded.split(self._block_rows)):
                 self._prepare_(part, self._first + number * self._block_rows)

@@ -29,6 +29,8 @@ from dinkcli.nearest.maps import RowMap
 from dinkcli.processes.group import Group
 from dinkcli.training.sample import Sample, center_projection
 
+_DRAGGED = 16.0  # times the usual distance from the median, beyond which a mean is no middle
+_JUDGES = 1024  # rows that the median is taken of
 Block = tuple[Tensor, "Tensor | None"]
 
 _WINDOW_BYTES = 256 << 20  # of rows that are mixed at once
@@ -118,6 +120,17 @@ class RowSource(ABC):
     @abstractmethod
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         """``size`` rows drawn without replacement from those of all processes, in random order."""
+
+    def _middle(self, mean: Tensor, rows: Tensor) -> Tensor:
+        """(D,) float32 that is subtracted from all rows: their ``mean`` (D,) float64, or the median
+        of the ``rows`` (N, D) where a few far rows drag the mean to where float32 loses the others.
+        The same in every process."""
+        step = max(1, len(rows) * self.group.size // _JUDGES)
+        judges = self.group.gather(rows[::step].to(torch.float64))
+        median = judges.median(0).values
+        usual = torch.linalg.vector_norm(judges - median, dim=1).median()
+        dragged = torch.linalg.vector_norm(mean - median) > _DRAGGED * usual
+        return (median if dragged else mean).float()
 
     def _leave_out(self, n_bad: int) -> None:
         """Takes note of the bad rows here."""

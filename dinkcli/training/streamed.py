@@ -74,10 +74,10 @@ class StreamedRows(RowSource):
         if self._finds_shift:
             total = result.sum(0, dtype=torch.float64)
             self.group.sum_(total)
-            mean = (total / size).float()
-            self.shift += mean
+            middle = self._middle(total / size, result)
+            self.shift += middle
             self._finds_shift = False
-            result -= mean
+            result -= middle
         return self._shared(result.to(self.device), weights, positions, size)
 
     def _read(self, prepare: bool) -> Iterator[tuple[int, Tensor, Tensor | None]]:
