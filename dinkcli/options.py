@@ -17,6 +17,7 @@ GIVEN = "given"
 PROBABILITY_TYPES = ("float32", "float16")
 SAMPLES = ("balanced", "proportional", "prototypes", "diverse")
 _LARGEST_DILATION = 1e12
+LEAST_TEMPERATURE = 1e-30  # but for 0: float32 holds no smaller squared distances
 _UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
 _INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
 
@@ -146,8 +147,10 @@ class TrainOptions:
         if self.init != GIVEN:
             _expect_one(self.init, "init", SEEDINGS)
         heat, weight = self.temperature, self.dilation
-        fine = heat == "auto" or (isinstance(heat, (int, float)) and heat >= 0)
-        _expect(fine, "temperature", heat, "auto, inf, or a number of at least 0")
+        numeric = isinstance(heat, (int, float))
+        fine = heat == "auto" or (numeric and (heat == 0 or heat >= LEAST_TEMPERATURE))
+        expected = f"auto, inf, 0, or a number of at least {LEAST_TEMPERATURE}"
+        _expect(fine, "temperature", heat, expected)
         fine = weight is None or 0 <= weight <= _LARGEST_DILATION
         _expect(fine, "dilation", weight, f"a number from 0 to {_LARGEST_DILATION:.0e}")
         _expect(self.seed < 1 << 63, "seed", self.seed, "less than 2^63")
@@ -220,7 +223,9 @@ class AssignOptions:
             raise UsageError("`soft` gives all probabilities, `top` only some: choose one of them")
         top, heat, least, most = self.top, self.temperature, self.min_prob, self.max_distance
         _expect(top is None or top >= 1, "top", top, "at least 1")
-        _expect(heat is None or 0 < heat < math.inf, "temperature", heat, "a number above 0")
+        fine = heat is None or LEAST_TEMPERATURE <= heat < math.inf
+        expected = f"a number above 0, and at least {LEAST_TEMPERATURE}"
+        _expect(fine, "temperature", heat, expected)
         _expect_one(self.probability_type, "probability_type", PROBABILITY_TYPES)
         _expect(least is None or 0 <= least <= 1, "min_prob", least, "a number from 0 to 1")
         _expect(most is None or most >= 0, "max_distance", most, "at least 0")

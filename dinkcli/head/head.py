@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dinkcli.head.objective import dilation_loss, tempered_shrink_loss
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.probabilities import Probabilities
+from dinkcli.options import LEAST_TEMPERATURE
 
 
 class DinkClusterHead(nn.Module):
@@ -70,13 +71,16 @@ class DinkClusterHead(nn.Module):
                 default, is the paper's Eq. 6; 0 is the k-means objective.
 
         Raises:
-            ValueError: if ``z`` is not (B, D), has no rows, or the temperature is negative or NaN.
+            ValueError: if ``z`` is not (B, D), has no rows, or the temperature is negative, NaN,
+                or above 0 and below 1e-30.
         """
         self._check(z)
         if len(z) == 0:
             raise ValueError("z has no rows; the losses are means over at least one")
-        if not temperature >= 0:
-            raise ValueError(f"temperature must be at least 0, got {temperature}")
+        if not (temperature == 0 or temperature >= LEAST_TEMPERATURE):
+            raise ValueError(
+                f"temperature must be 0 or at least {LEAST_TEMPERATURE}, got {temperature}"
+            )
         shrink = tempered_shrink_loss(z, self.cluster_centers, temperature)
         return dilation_loss(self.cluster_centers), shrink
 

@@ -132,5 +132,5 @@ def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Gene
 def too_few_rows(distinct: int, n_clusters: int) -> InputError:
     return InputError(
         f"the data have {distinct} distinct rows, fewer than the {n_clusters} clusters asked "
-        f"for; use -k {distinct} or less"
+        f"for (rows that float32 cannot tell apart count as one); use -k {distinct} or less"
     )

@@ -142,8 +142,8 @@ def test_other_misuse_is_refused():
         head.reset_cluster_centers(torch.zeros(4, 2))
     with pytest.raises(ValueError, match="no rows"):
         head(torch.zeros(0, 4))
-    for temperature in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="temperature must be at least 0"):
+    for temperature in (-1.0, math.nan, 1e-31):
+        with pytest.raises(ValueError, match="temperature must be 0 or at least 1e-30"):
             head(torch.zeros(1, 4), temperature)
     with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
         DinkClusterHead(0, 4)

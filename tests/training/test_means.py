@@ -96,6 +96,8 @@ def test_centres_are_the_means_of_their_rows(data, kind, weighted):
     assert model.training["metrics"]["inertia"] == pytest.approx(weights @ own, 1e-4, lost)
     sizes = np.bincount(labels, weights, K)
     np.testing.assert_allclose(model.cluster_sizes, sizes, rtol=1e-5)
+    if kind == "limited" and weighted:
+        return  # the partition within a limit counts rows alike, the means do not: no fixed point
     for j in range(K):
         here = labels == j
         mean = np.average(rows[here], 0, weights[here])

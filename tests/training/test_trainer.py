@@ -324,3 +324,11 @@ def test_mps_trains_as_well(digits):
     z, _ = digits
     found = dinkcli.train(z, 10, device="mps").cluster_centers
     assert inertia_float64(z, found) <= 1.002 * inertia_float64(z, fit(z, 10).cluster_centers)
+
+
+@pytest.mark.parametrize("temperature", [1e-31, 5e-324, -1.0, math.nan])
+def test_temperatures_that_float32_cannot_hold_are_refused(blobs, temperature):
+    with pytest.raises(UsageError, match="expected auto, inf, 0, or a number of at least 1e-30"):
+        fit(blobs[0], 3, temperature=temperature)
+    with pytest.raises(UsageError, match="expected a number above 0, and at least 1e-30"):
+        dinkcli.assign(fit(blobs[0], 3), blobs[0], soft=True, temperature=temperature)
