@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.errors import InputError
 from dinkcli.nearest.index import CenterIndex
 
 _CANDIDATES = 8  # at first; twice as many for as long as they are too few
@@ -45,6 +46,8 @@ def labels_within(
         candidates = torch.cat([labels.int().cpu() for labels, _ in found], 1).T
         distances = torch.cat([d.float().cpu() for _, d in found], 1).T
         del found
+        if not distances.isfinite().all():
+            raise InputError("rows or centres so far away that their distances overflow float32")
         labels = limited_labels(
             candidates.contiguous().numpy(), distances.contiguous().numpy(), limit, n_clusters
         )

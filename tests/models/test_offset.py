@@ -56,6 +56,10 @@ def written(path, z):
     elif path.suffix == ".arrow":
         with pa.ipc.new_file(path, columns(z).schema) as file:
             file.write_table(columns(z))
+    elif path.suffix == ".csv":
+        pa.csv.write_csv(columns(z), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"v": row.tolist()}) + "\n" for row in z))
     elif "lists" in path.stem:
         pq.write_table(lists(z), path)
     else:
@@ -69,6 +73,9 @@ CASES = [
     ("float64", "a.arrow"),
     ("seconds", "a.npy"),
     ("seconds", "a.parquet"),
+    ("float64", "a.csv"),
+    ("seconds", "a.csv"),
+    ("float64", "a.jsonl"),
     ("nanoseconds", "a.npy"),
     ("uint64", "a.lists.parquet"),
 ]
@@ -126,7 +133,7 @@ def test_streams_limits_and_processes(kind, tmp_path, dink):
     np.testing.assert_array_equal(both["cluster"].to_numpy(), labels)
     # A copy and what lies beside it.
     np.save(tmp_path / "twice.npy", np.concatenate([z, z[:50]]))
-    command = "dedup", "m.safetensors", "twice.npy", "--distance", 1e-6
+    command = "dedup", "m.safetensors", "twice.npy", "--max-distance", 1e-6
     report = json.loads(dink(*command, "-o", "d.npy", "--json").stdout)
     distinct = len(np.unique(z, axis=0))
     assert report["rows"] == N + 50

@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import BASE64, NUMBERS, TEXT
+from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT
 from dinkcli.data.formats.places import Place
 from dinkcli.data.formats.table import TableReader
+from dinkcli.data.formats.types import is_number
+from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.data.packed import codec_of, unpacked, unpacked_head
 from dinkcli.errors import InputError
 
@@ -92,6 +94,9 @@ def whole_lines(file: Any, split: Callable[[bytes], bytes] = bytes) -> Iterator[
         yield b"".join([lines, *rest])
 
 
+_LOOKED_AT = 4096  # rows that say whether float32 holds the numbers
+
+
 class TextReader(TableReader):
     """A text. A subclass parses it, and says which types the parsed columns have.
 
@@ -107,6 +112,7 @@ class TextReader(TableReader):
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
         super().__init__(source, self._typed(first), None, wanted)
+        self._number = self._number_type(first[:_LOOKED_AT])
         # Once the columns are known they are parsed straight to what will be used.
         self._chosen = [(place, self._type_of(place)) for place in self.needed]
         self.carried = pa.schema(
@@ -117,7 +123,21 @@ class TextReader(TableReader):
                 for field in self.carried
             ]
         )
-        self.dtype = np.dtype(np.float32)
+        self.dtype = np.dtype(self._number.to_pandas_dtype())
+
+    def _number_type(self, first: pa.RecordBatch) -> pa.DataType:
+        """float32, or float64 for numbers that lie far from zero beside their spread."""
+        from dinkcli.data.offset import offset_of
+
+        types = [place.take(first)[0].type for place in self.places]
+        types = [getattr(type_, "value_type", type_) for type_ in types]
+        if not types or self.kind not in (NUMBERS, LIST) or not all(map(is_number, types)):
+            return pa.float32()
+        size, kind = self.n_features, np.dtype(np.float64)
+        vectors, _ = vectors_of(first, self.places, self.kind, size, kind)
+        vectors = vectors[(np.abs(vectors) < 1e30).all(1)]
+        far = len(vectors) and offset_of(vectors) is not None
+        return pa.float64() if far else pa.float32()
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
         """The schema that the columns are chosen from, by the first block."""
@@ -128,8 +148,8 @@ class TextReader(TableReader):
         if place not in self.places:
             return self._carried_type(place)
         if self.kind == NUMBERS:
-            return pa.float32()
-        return pa.string() if self.kind in (TEXT, BASE64) else pa.list_(pa.float32())
+            return self._number
+        return pa.string() if self.kind in (TEXT, BASE64) else pa.list_(self._number)
 
     @staticmethod
     def _written(type_: pa.DataType) -> pa.DataType:
