@@ -131,7 +131,9 @@ def train(
     if saved is not None:
         for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
             notify(f"the result may differ in its last digits: {difference}")
-        history = list(saved.training.get("history", []))
+        # Passes under a limit of sizes begin once more.
+        steps = saved.training.get("history", [])
+        history = [step for step in steps if step["phase"] != "limit"]
     for step in trainer.steps():
         if step is not None:
             history.append(step.as_dict())

@@ -270,3 +270,25 @@ def test_the_history_in_a_file_is_bounded(tmp_path, blobs):
     kept = dinkcli.load(tmp_path / "m").training["history"]
     assert len(kept) <= 50_000
     assert kept[-1]["done"] == 100_000
+
+
+def test_passes_under_a_limit_begin_once_more(blobs, tmp_path):
+    """Stopped after each of its steps: none is in the history twice."""
+    options = {"temperature": 0.0, "max_size": "1.1x", "tol": 0.0}
+    model = dinkcli.train(blobs[0], 7, device="cpu", **options)
+    whole = saved(model, tmp_path / "whole")
+    steps = [step["phase"] for step in model.training["history"]]
+    path, resumed = tmp_path / "c.safetensors", 0
+    for rests in range(1, 200):
+        try:
+            every = StopAfter(path, rests)
+            dinkcli.train(blobs[0], 7, device="cpu", checkpoints=every, **options)
+            break
+        except StoppedError:
+            history = dinkcli.load(path).training["history"]
+            if not history or history[-1]["phase"] != "limit":
+                continue
+            again = dinkcli.train(blobs[0], 7, device="cpu", resume=path, **options)
+            assert saved(again, tmp_path / "again") == whole
+            resumed += 1
+    assert resumed >= steps.count("limit") > 0
