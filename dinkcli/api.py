@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from dinkcli.data.offset import around
 from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
-from dinkcli.insight.ranges import parse_numbers, usual_numbers
+from dinkcli.insight.ranges import USUAL, parse_numbers
 from dinkcli.insight.recommend import Sweep, number_of
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
 from dinkcli.models.file import load
 from dinkcli.models.model import Model
-from dinkcli.options import GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
+from dinkcli.options import CHOSEN, GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.checkpoint import (
@@ -44,12 +44,14 @@ from dinkcli.training.step import Step
 from dinkcli.training.trainer import Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
+_FEWEST_ROWS = 6  # to choose K from
+
 Inputs: TypeAlias = "Path | Sequence[Path] | DataSet | Any"  # see data.inputs.open_data
 
 
 def train(
     inputs: Inputs,
-    n_clusters: int | Literal["auto", "clear"] | TrainOptions,
+    n_clusters: int | str | TrainOptions,
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
     column: str | None = None,
@@ -58,6 +60,7 @@ def train(
     memory: int | None = None,
     bad_rows: str = "stop",
     on_try: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    on_chosen: Callable[[Sweep], object] | None = None,
     on_step: Callable[[Step], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Path | None = None,
@@ -71,8 +74,9 @@ def train(
         inputs: path or paths of files that dink reads; or N rows in memory: an (N, D) array of
             NumPy, masked or not, a tensor, a sparse matrix of SciPy, a list of lists, or a frame,
             table or column of pandas, polars, pyarrow or what else gives itself to Arrow.
-        n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100, or,
-            with a warning, one that works where none stands out; "clear" refuses in that case.
+        n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100 and
+            beyond, or a range such as "5:300", with a warning where none is clear; "clear" refuses
+            in that case.
             Or all options at once, in place of ``options``; ``init`` replaces that of theirs.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
@@ -85,6 +89,7 @@ def train(
         bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
             under cosine; "skip" and "label" leave such rows out.
         on_try: as ``on_step`` of ``sweep``, while K is chosen.
+        on_chosen: called with what the sweep says, in place of a warning where no K is clear.
         on_step: called after every update of the centres.
         checkpoints: where to save the unfinished training, and how often.
         resume: a checkpoint, or the model that it was to become, to go on from. Data and options
@@ -112,9 +117,19 @@ def train(
     if isinstance(k, str):
         if initial is not None:
             raise UsageError(f"`n_clusters` {k}: cannot start from given centres; give a number")
-        result = choose_n_clusters(data, chosen, device=device, memory=memory, on_step=on_try)
-        k = number_of(result, k, data.name, notify)
-        chosen = replace(chosen, n_clusters=k)
+        numbers = USUAL if k in CHOSEN else k
+        parse_numbers(numbers)
+        if data.known_rows < _FEWEST_ROWS:
+            raise UsageError(
+                f"-k {k}: {data.known_rows} rows are too few to choose from; give a number"
+            )
+        given = {"metric": chosen.metric, "seed": chosen.seed, "device": device, "memory": memory}
+        result = sweep(data, numbers, on_step=on_try, **given)
+        chosen = replace(chosen, n_clusters=number_of(result, k, data.name))
+        if on_chosen is not None:
+            on_chosen(result)
+        elif result.n_clusters is None:
+            notify(result.answer)
     chosen.check_rows(data.known_rows, data.name)
     if saved is not None:
         data = around(data, saved.offset)
@@ -207,9 +222,10 @@ def sweep(
 
     Args:
         inputs, column, sample_weight, memory, bad_rows: as for ``train``.
-        numbers: the K to try, or text: "5:100" (a few in equal ratios, then those around the
-            best), "5:100:5" or "5,10,20". What would leave fewer than two rows for each cluster
-            is left out.
+        numbers: the K to try, or text: "5:100" (a few in equal ratios, more while the best is in
+            the last octave, then those around it), "5:100:5" or "5,10,20". What would leave fewer
+            than two rows for each cluster is left out.
+        metric: for "learned", numbers are compared by euclidean distances, before a map is learned.
         on_step: called with a phase, the position in it, and its length.
 
     Raises:
@@ -218,15 +234,12 @@ def sweep(
     text = numbers if isinstance(numbers, str) else ",".join(map(str, numbers))
     parse_numbers(text)
     TrainOptions("auto", metric=metric, seed=seed)  # checks them
-    if metric == LEARNED:
-        raise UsageError(
-            "`metric` learned: a sweep compares numbers of clusters by euclidean or cosine; train "
-            "with the number that it finds and `metric` learned"
-        )
     data = _opened(inputs, column, bad_rows, sample_weight)
-    rows = open_rows(data, metric, resolve_device(device), memory)
-    tried, between = parse_numbers(text, rows.n_rows)
-    return sweep_rows(rows, tried, between, seed, on_step)
+    # How many clusters there are is asked before a map is learned.
+    compared = "euclidean" if metric == LEARNED else metric
+    rows = open_rows(data, compared, resolve_device(device), memory)
+    tried, grows = parse_numbers(text, rows.n_rows)
+    return sweep_rows(rows, tried, grows, seed, on_step)
 
 
 def _refuse_alone(data: DataSet, options: TrainOptions) -> None:
@@ -244,26 +257,6 @@ def _refuse_alone(data: DataSet, options: TrainOptions) -> None:
             raise UsageError(
                 f"{reader.path}: a stream, of which each process would need its part; give files"
             )
-
-
-def choose_n_clusters(
-    data: DataSet,
-    options: TrainOptions,
-    *,
-    device: str = "auto",
-    memory: int | None = None,
-    on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
-) -> Sweep:
-    """What ``n_clusters="auto"`` looks at: the usual numbers, and those around the best.
-
-    Args:
-        device, memory: as for ``train``.
-        on_step: as for ``sweep``.
-    """
-    # How many clusters there are is decided before a map is learned.
-    metric = "euclidean" if options.metric == LEARNED else options.metric
-    rows = open_rows(data, metric, resolve_device(device), memory)
-    return sweep_rows(rows, usual_numbers(rows.n_rows), True, options.seed, on_step)
 
 
 def _check_initial(initial: Tensor, n_clusters: int, data: DataSet) -> None:

@@ -97,7 +97,7 @@ class TrainOptions:
     """What the result depends on, besides the data and the device.
 
     Attributes:
-        n_clusters: K, or "auto" or "clear" for one that is still to be chosen.
+        n_clusters: K, or "auto", "clear" or a range such as "5:300" for one still to be chosen.
         init: "kmeans++", "random", "xavier", or "given" (passed to ``Trainer``).
         metric: "euclidean", "cosine", or "learned" (euclidean under a map that follows neighbours).
         temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
@@ -133,7 +133,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         k = self.n_clusters
-        fine = k in CHOSEN if isinstance(k, str) else k >= 1
+        fine = (k in CHOSEN or ":" in k) if isinstance(k, str) else k >= 1
         _expect(fine, "n_clusters", k, "at least 1")
         for name in ("n_init", "epochs", "batch_size"):
             value = getattr(self, name)

@@ -12,9 +12,10 @@ from dinkcli.cli.progress import ProgressLines
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.insight.inspect import Seen
-    from dinkcli.insight.recommend import Sweep
+    from dinkcli.insight.recommend import Candidate, Sweep
 
 _BAR = 16
+_ROWS = 12  # of numbers in a table
 _NAMED = 20  # clusters in a table
 
 
@@ -26,8 +27,8 @@ def sweep(
         "-k",
         "--n-clusters",
         metavar="RANGE",
-        help="Which numbers to try: 5:100 (some between, then those around the best), 5:100:5 "
-        "(every fifth), or a list such as 5,10,20.",
+        help="Which numbers to try: 5:100 (some between, larger ones while these are best, then "
+        "those around the best), 5:100:5 (every fifth), or a list such as 5,10,20.",
     ),
     metric: shared.Metric = shared.METRIC,
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
@@ -37,7 +38,7 @@ def sweep(
     vectors: shared.Vectors,
     shown: shared.Shown,
 ) -> None:
-    """Try many numbers of clusters, and recommend one.
+    """Try many numbers of clusters, and say which one to take and which look alike.
 
     Examples:
         dink sweep emb.npy
@@ -119,42 +120,53 @@ def _show_names(named: Seen) -> None:
 
 
 def _show(result: Sweep, name: str) -> None:
-    from dinkcli.insight.recommend import LEAST_EXCESS, LEAST_STABILITY
+    from dinkcli.insight.recommend import score
 
+    show(result.answer)
+    if result.levels:
+        levels = ",".join(map(str, result.levels))
+        show(f"{levels.replace(',', ' and ')} stand out too: levels of one model")
     table = Sheet(
         "K",
-        "above noise",
+        "score",
         Field(drop=9),
         "stability",
-        Field(drop=8),
+        "modularity",
         Field("silhouette", "right", drop=3),
         Field("noise", "right", drop=4),
         Field("inertia", "right", drop=1),
     )
-    most = max(1e-9, *(c.excess for c in result.candidates))
-    for c in result.candidates:
-        mark = "> " if c.n_clusters == result.n_clusters else ""
-        mark = "~ " if not mark and c.n_clusters == result.workable else mark
+    scores = dict(zip(result.candidates, score(result.candidates), strict=True))
+    most = max(1e-9, *scores.values())
+    shown = _worth_a_row(result)
+    for c in shown:
+        mark = "> " if c.n_clusters == result.workable else ""
         table.add(
             f"{mark}{c.n_clusters}",
-            f"{c.excess:.3f}",
-            bar(max(0.0, c.excess) / most, _BAR),
+            f"{scores[c]:.3f}",
+            bar(scores[c] / most, _BAR),
             f"{c.stability:.2f}",
-            bar(max(0.0, c.stability), _BAR // 2),
+            f"{c.modularity:.2f}",
             f"{c.silhouette:.3f}",
             f"{c.noise_silhouette:.3f}",
             f"{c.inertia:.6g}",
         )
+    hidden = len(result.candidates) - len(shown)
     show(
         f"{name}: {len(result.candidates)} numbers of clusters",
         table,
-        "above noise: how much better rows fit their clusters (silhouette) than structureless "
-        f"noise of the same spread does; it counts from {LEAST_EXCESS} on.",
+        f"--json lists {hidden} more." if hidden else "",
         "stability: how alike the clusters of two halves of the data are; 1 is the same, 0 is "
-        f"chance; it counts from {LEAST_STABILITY} on.",
+        "chance. modularity: how many more neighbours share a cluster than by chance. score: "
+        "the root of what the silhouette is above that of noise, times stability, times the square "
+        "of modularity, averaged over like numbers.",
+        "silhouette: how well rows fit their clusters, and how well noise of the same spread does.",
     )
-    if result.n_clusters is not None:
-        show(f"K = {result.n_clusters}: {result.reason}")
-    else:
-        show(f"no clear K: {result.reason}")
-        show(f"K = {result.workable} works: {result.workable_reason}")
+
+
+def _worth_a_row(result: Sweep) -> list[Candidate]:
+    """The best, the ends of those that look alike, levels, and some between them all."""
+    named = {result.workable, *result.alike, *result.levels}
+    some = len(result.candidates) / max(1, _ROWS - len(named))
+    chosen = {int(i * some) for i in range(_ROWS)}
+    return [c for i, c in enumerate(result.candidates) if i in chosen or c.n_clusters in named]

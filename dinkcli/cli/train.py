@@ -94,9 +94,10 @@ def train(
         ...,
         "-k",
         "--n-clusters",
-        metavar="K|auto|clear",
-        help="How many clusters. auto tries 2 to 100 and takes the best; clear does so only "
-        "if one number stands out (dink sweep shows what each is like).",
+        metavar="K|RANGE|auto|clear",
+        help="How many clusters. auto chooses, from 2 to 100 and beyond; a range such as 5:300 "
+        "says where to begin; clear chooses only if the data speak for one number (dink sweep "
+        "shows what each is like).",
         choices="auto clear",
         show_default=False,
     ),
@@ -182,6 +183,7 @@ def train(
                 device=device,
                 memory=limit,
                 on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
+                on_chosen=lambda result: None if silent else say(result.answer),
                 on_step=_Progress(lines, verbose),
                 checkpoints=checkpoints,
                 resume=_checkpoint_of(checkpoints, silent) if resume else None,
@@ -256,12 +258,14 @@ def _save(
 
 
 def _number_of_clusters(text: str) -> int | str:
-    if text in ("auto", "clear"):
+    if text in ("auto", "clear") or ":" in text:
         return text
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"-k {text}: expected a number of clusters, auto or clear") from None
+        raise UsageError(
+            f"-k {text}: expected a number of clusters, auto, clear, or a range such as 5:300"
+        ) from None
 
 
 def _number_or_text(text: str) -> float | str:

@@ -6,15 +6,22 @@ import sys
 
 from dinkcli.errors import UsageError
 
-_GRID = 16
+_IN_AN_OCTAVE = 3
 USUAL = "2:100"
 
 
-def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool]:
-    """(numbers of clusters, whether to look between them) of "5,10,20", "5:100" or "5:100:5".
+def grid(first: int, last: int) -> list[int]:
+    """Both, and the numbers between them of a grid that is the same for every range."""
+    steps = range(_IN_AN_OCTAVE * last.bit_length())
+    inner = {round(2 * 2 ** (step / _IN_AN_OCTAVE)) for step in steps}
+    return sorted({first, last} | {k for k in inner if first < k < last})
 
-    "5:100" stands for 16 numbers in equal ratios, and then those around the best. A range ends,
-    and a list leaves numbers out, where there would be fewer than two rows for each cluster.
+
+def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool]:
+    """(numbers of clusters, whether they may grow) of "5,10,20", "5:100" or "5:100:5".
+
+    "5:100" stands for three numbers an octave, and then those around the best and beyond. A range
+    ends, and a list leaves numbers out, where there would be fewer than two rows for each cluster.
 
     Args:
         n_rows: of the data, where it is known.
@@ -43,8 +50,7 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
         if len(part) == 1:
             numbers.add(part[0])
         elif len(part) == 2:
-            ratio = part[1] / part[0]
-            numbers.update(round(part[0] * ratio ** (i / (_GRID - 1))) for i in range(_GRID))
+            numbers.update(grid(*part))
         else:
             numbers.update(range(part[0], part[1] + 1, part[2]))
     if not numbers:
@@ -52,10 +58,3 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
             f"-k {text}: a sweep needs at least 2 rows for each cluster, and there are {n_rows}"
         )
     return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
-
-
-def usual_numbers(n_rows: int) -> list[int]:
-    """What ``-k auto`` tries first, before the numbers around the best."""
-    if n_rows < 6:
-        raise UsageError(f"-k auto: {n_rows} rows are too few to choose from; give a number")
-    return parse_numbers(USUAL, n_rows)[0]

@@ -1,4 +1,4 @@
-"""Recommends one of many numbers of clusters, or one that works where none stands out.
+"""Which of many numbers of clusters the data speak for, and which others look alike.
 
 Needs no torch: it judges figures that ``sweeper`` has measured.
 """
@@ -6,7 +6,7 @@ Needs no torch: it judges figures that ``sweeper`` has measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,14 @@ from dinkcli.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-# What makes a K clear. docs/LOG.md has the figures of data with and without one.
-LEAST_EXCESS = 0.03
-LEAST_STABILITY = 0.8
+# docs/LOG.md has the figures of data with and without a clear number.
+_LEAST_EXCESS = 0.03  # of what is no noise,
+_LEAST_SHARE = 0.2  # and of the silhouette of noise, which differs by a tenth from draw to draw
+_LEAST_STABILITY = 0.8  # of what is clear
 _NEAR = 1.2  # numbers within this factor are the same answer
-_PEAK = 0.9  # of the best excess, which no number farther away may reach
+_ALIKE = 0.9  # of the best: as good
+_LEVEL = 0.8  # of the best score, for another number to stand out
+_DIP = 0.97  # of its score, to which it falls on the way to the best
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Candidate:
 
     Attributes:
         n_clusters: K.
-        inertia: over all rows, after passes that all K share.
+        inertia: of the sample's clusters around their means, scaled to all rows.
         silhouette: mean simplified silhouette of the rows of one half of the sample under the
             centres found on the other.
         noise_silhouette: the same on structureless noise of the data's spread.
         stability: adjusted Rand index of the partitions that the centres of either half make of
             the sample.
+        modularity: of the graph of nearest neighbours, how many more links are within clusters
+            than by chance; a share of all links.
     """
 
     n_clusters: int
@@ -41,11 +46,17 @@ class Candidate:
     silhouette: float
     noise_silhouette: float
     stability: float
+    modularity: float
 
     @property
     def excess(self) -> float:
         """How far the silhouette is above that of noise."""
         return self.silhouette - self.noise_silhouette
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether that is more than chance."""
+        return self.excess >= max(_LEAST_EXCESS, _LEAST_SHARE * self.noise_silhouette)
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,12 @@ class Sweep:
 
     Attributes:
         candidates: in ascending order.
-        n_clusters: the K that stands out, or None.
-        reason: why that one, or why there is no clear one.
-        workable: a K to work with in any case: ``n_clusters`` where that is clear, else the one
-            that separates best from noise and is found again best, both weighed alike.
-        workable_reason: why that one.
+        n_clusters: the K that the data speak for clearly, or None.
+        workable: a K to work with in any case: ``n_clusters`` where that is clear.
+        structure: whether rows are nearer to the clusters of that than noise would be.
+        alike: the lowest and the highest K around it that are nearly as good.
+        levels: other K that stand out, ascending.
+        reason: why that one, or why there is no clear one; one sentence.
         bad_rows: rows that were left out.
         cluster_centers: (K, D) float32, centres for the workable K; training makes better ones.
         offset: (D,) float64 that they are given less of, or None.
@@ -66,106 +78,114 @@ class Sweep:
 
     candidates: list[Candidate]
     n_clusters: int | None
-    reason: str
     workable: int
-    workable_reason: str
+    structure: bool
+    alike: tuple[int, int]
+    levels: list[int]
+    reason: str
     bad_rows: int = 0
     cluster_centers: np.ndarray | None = field(default=None, compare=False, repr=False)
     offset: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {
-            "n_clusters": self.n_clusters,
-            "reason": self.reason,
-            "workable": self.workable,
-            "workable_reason": self.workable_reason,
-            "bad_rows": self.bad_rows,
-            "candidates": [asdict(candidate) for candidate in self.candidates],
-        }
+        names = ("n_clusters", "workable", "structure", "alike", "levels", "reason", "bad_rows")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"candidates": [asdict(candidate) for candidate in self.candidates]}
+
+    @property
+    def answer(self) -> str:
+        """K, how wide it is, and why, in one line."""
+        if not self.structure:
+            return f"no structure: {self.reason}; K = {self.workable} is as good as any"
+        low, high = self.alike
+        alike = f"; {low} to {high} look alike" if low < high else ""
+        return f"K = {self.workable}{alike}: {self.reason}"
+
+
+def number_of(found: Sweep, wanted: str, name: str) -> int:
+    """The K of "auto"; that of "clear" only where it is.
+
+    Raises:
+        InputError: "clear" was wanted, and none is.
+    """
+    if wanted == "clear" and found.n_clusters is None:
+        raise InputError(f"{name}: no clear K: {found.answer}; give a number, or -k auto")
+    return found.workable
 
 
 def recommend(candidates: Sequence[Candidate], bad_rows: int = 0) -> Sweep:
     """What the candidates, in ascending order, say."""
-    clear, reason = clear_number(candidates)
-    if clear is not None:
-        return Sweep(list(candidates), clear, reason, clear, "it is clear", bad_rows)
-    return Sweep(list(candidates), None, reason, *workable_number(candidates), bad_rows)
-
-
-def number_of(found: Sweep, wanted: str, name: str, warn: Callable[[str], object]) -> int:
-    """The clear K; where there is none, for "auto" a workable one with a warning.
-
-    Raises:
-        InputError: "clear" was wanted.
-    """
-    if found.n_clusters is not None:
-        return found.n_clusters
-    if wanted == "clear":
-        raise InputError(
-            f"{name}: no clear K: {found.reason}; {found.workable} would do, or give a number"
+    numbers = [c.n_clusters for c in candidates]
+    scores = score(candidates)
+    best = _clear(candidates)
+    if best is not None:
+        values = [c.excess for c in candidates]
+        clear = best.n_clusters
+        reason = (
+            f"two halves of the data agree on these clusters ({best.stability:.2f} of 1), and "
+            f"rows are nearer to them than noise would be (silhouette {best.silhouette:.2f} "
+            f"for {best.noise_silhouette:.2f})"
         )
-    warn(f"no clear K: {found.reason}. Taking K = {found.workable}: {found.workable_reason}")
-    return found.workable
-
-
-def clear_number(candidates: Sequence[Candidate]) -> tuple[int | None, str]:
-    """(K, reason), or (None, why there is no clear one).
-
-    The silhouette is compared with that of noise, which has a high one too in few dimensions. A
-    clear K stands out from noise, is found again on other rows, and is a peak.
-    """
-    best = _best(candidates)
-    k = best.n_clusters
-    figures = (
-        f"silhouette {best.silhouette:.3f} where noise has {best.noise_silhouette:.3f}, "
-        f"stability {best.stability:.2f}"
-    )
-    if best.excess < LEAST_EXCESS:
-        return None, f"no K stands out from structureless noise; the nearest is {k}: {figures}"
-    if best.stability < LEAST_STABILITY:
-        return None, f"two halves of the data disagree on the clusters even at {k}: {figures}"
-    rivals = [c for c in candidates if abs(math.log(c.n_clusters / k)) > math.log(_NEAR)]
-    if not rivals:
-        return k, f"the best of its neighbours: {figures}; try a wider range"
-    second = max(rivals, key=lambda c: c.excess)
-    if second.excess > _PEAK * best.excess:
-        return None, (
-            f"{second.n_clusters} is as good as {k}: {figures}; "
-            f"{second.n_clusters} has silhouette {second.silhouette:.3f} where noise has "
-            f"{second.noise_silhouette:.3f}, stability {second.stability:.2f}"
+    else:
+        values, clear = scores, None
+        best = candidates[max(range(len(scores)), key=scores.__getitem__)]
+        reason = (
+            f"here two halves of the data agree on the clusters ({best.stability:.2f} of 1), "
+            f"neighbours share one (modularity {best.modularity:.2f}), and rows are nearer to "
+            f"them than noise would be (silhouette {best.silhouette:.2f} for "
+            f"{best.noise_silhouette:.2f}), all three together best"
         )
-    return k, (
-        f"{figures}; next best is {second.n_clusters} at {second.silhouette:.3f}"
-        f"{_edge(k, candidates)}"
-    )
-
-
-def workable_number(candidates: Sequence[Candidate]) -> tuple[int, str]:
-    """(K, reason) where no K is clear: the highest excess times stability."""
-    best = max(candidates, key=lambda c: max(0.0, c.excess) * max(0.0, c.stability))
+    structure = best.is_structure
+    if not structure:
+        reason = (
+            f"rows are no nearer to clusters than noise would be (silhouette "
+            f"{best.silhouette:.2f} for {best.noise_silhouette:.2f})"
+        )
+    at = numbers.index(best.n_clusters)
+    low, high = _run(values, at)
+    levels = _levels(numbers, scores, at) if structure else []
+    reason += _edge(numbers, at) if structure else ""
+    alike = numbers[low], numbers[high]
     k = best.n_clusters
-    if best.excess < LEAST_EXCESS:
-        return k, "no number is better than another; this one is as good as any"
-    return k, (
-        f"it is the best of both: {best.excess:.3f} above noise, and two halves of the data agree "
-        f"on the clusters to {best.stability:.2f}{_edge(k, candidates)}"
-    )
+    return Sweep(list(candidates), clear, k, structure, alike, levels, reason, bad_rows)
 
 
-def _edge(k: int, candidates: Sequence[Candidate]) -> str:
-    """Advice where K lies at an end of the range, beyond which it might be better."""
-    first, last = candidates[0].n_clusters, candidates[-1].n_clusters
-    if k * _NEAR > last:
-        wider = f"-k {first}:{4 * last}"
-        return f"; it lies at the end of the range, so look higher with dink sweep {wider}"
-    if first > 2 and k <= first * _NEAR:
-        return f"; it lies at the start of the range, so look lower with dink sweep -k 2:{last}"
-    return ""
+def score(candidates: Sequence[Candidate]) -> list[float]:
+    """Root of the excess, times stability, times the square of modularity, each averaged over the
+    numbers within an octave, the nearer the more: the stability of one number depends much on
+    which rows are in which half."""
+    octaves = [math.log2(c.n_clusters) for c in candidates]
+    logs = [
+        math.log(max(1e-3, c.excess)) / 2
+        + math.log(max(0.01, c.stability))
+        + math.log(max(0.01, c.modularity)) * 2
+        for c in candidates
+    ]
+    scores = []
+    for at in octaves:
+        weights = [max(0.0, 1 - abs(at - other)) for other in octaves]
+        mean = sum(w * value for w, value in zip(weights, logs, strict=True)) / sum(weights)
+        scores.append(math.exp(mean))
+    return scores
 
 
-def _best(candidates: Sequence[Candidate]) -> Candidate:
-    """The highest excess; or a larger K nearly as high if it is no less stable.
+def _clear(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The one that stands out from noise, is found again on other rows, and is a peak.
+
+    The silhouette is compared with that of noise, which has a high one too in few dimensions.
+    """
+    best = highest(candidates)
+    if not best.is_structure or best.stability < _LEAST_STABILITY:
+        return None
+    rivals = [c for c in candidates if not 1 / _NEAR <= c.n_clusters / best.n_clusters <= _NEAR]
+    if any(c.excess > _ALIKE * best.excess for c in rivals):
+        return None
+    return best
+
+
+def highest(candidates: Sequence[Candidate]) -> Candidate:
+    """The highest excess; or of larger K nearly as high and no less stable the most stable.
 
     Two true clusters near each other have a higher silhouette as one. But one cluster too many
     cuts a true one somewhere else in either half, which costs about 1/K of the stability.
@@ -175,7 +195,43 @@ def _best(candidates: Sequence[Candidate]) -> Candidate:
         c
         for c in candidates
         if c.n_clusters > highest.n_clusters
-        and c.excess >= _PEAK * highest.excess
+        and c.excess >= _ALIKE * highest.excess
         and c.stability >= highest.stability - 0.25 / c.n_clusters
     ]
-    return max(larger, key=lambda c: c.n_clusters, default=highest)
+    return max(larger, key=lambda c: c.stability, default=highest)
+
+
+def _run(values: Sequence[float], at: int) -> tuple[int, int]:
+    """The ends of the run around position ``at`` of values nearly as high as there."""
+    low = high = at
+    while low > 0 and values[low - 1] >= _ALIKE * values[at]:
+        low -= 1
+    while high + 1 < len(values) and values[high + 1] >= _ALIKE * values[at]:
+        high += 1
+    return low, high
+
+
+def _levels(numbers: Sequence[int], scores: Sequence[float], at: int) -> list[int]:
+    """Numbers at least an octave from the best that are the best of their octaves, and between
+    which and the best there is a dip."""
+    levels = []
+    for i, (k, value) in enumerate(zip(numbers, scores, strict=True)):
+        around = [v for n, v in zip(numbers, scores, strict=True) if k / 2 < n < 2 * k]
+        between = scores[min(i, at) : max(i, at) + 1]
+        if (
+            abs(math.log2(k / numbers[at])) >= 1
+            and value == max(around)
+            and value >= _LEVEL * scores[at]
+            and min(between) < _DIP * value
+        ):
+            levels.append(k)
+    return levels
+
+
+def _edge(numbers: Sequence[int], at: int) -> str:
+    """Advice where K lies at an end of the range, beyond which it might be better."""
+    if len(numbers) > 1 and at == len(numbers) - 1:
+        return "; it is the largest that was tried, so look higher"
+    if len(numbers) > 1 and at == 0 and numbers[0] > 2:
+        return "; it is the smallest that was tried, so look lower"
+    return ""

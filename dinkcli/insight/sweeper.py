@@ -1,10 +1,11 @@
 """Many numbers of clusters at once, and which of them stands out.
 
 For every K the centres of a smaller K are the start: clusters that gain most from it are split,
-until there are K. That happens on two halves of a sample apart, and on noise with the sample's
-own spread along each of its main axes. A few passes that all K share then measure all rows.
+until there are K. That happens on two halves of a sample apart, and for a few K on noise with the
+sample's own spread along each of its main axes. A range of numbers grows while the best of them
+lies in its last octave, and is then looked at more closely around the best.
 
-Shapes: N rows, K clusters, D features.
+Shapes: S rows of the sample, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dinkcli.errors import UsageError
 from dinkcli.insight.agreement import adjusted_rand_index
-from dinkcli.insight.recommend import Candidate, Sweep, recommend
-from dinkcli.nearest.index import CenterIndex, NearestTwo
-from dinkcli.nearest.sums import Statistics, tempered_statistics
+from dinkcli.insight.ranges import grid
+from dinkcli.insight.recommend import Candidate, Sweep, highest, recommend
+from dinkcli.nearest.index import NearestTwo
+from dinkcli.training.nearby import nearest_others
+from dinkcli.training.neighbours import neighbour_graph
 from dinkcli.training.refine import Refining, State, swap
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import sample_size
@@ -29,25 +35,31 @@ from dinkcli.training.seeding import seed_centers
 from dinkcli.training.source import RowSource
 from dinkcli.training.split import split
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 _HALF_ROWS = 4096
-_ROWS_PER_CLUSTER = 64
+_ROWS_PER_CLUSTER = 16  # of a half at least
+_GROWN_ROWS = 8  # for each cluster, to which a range grows
 _STARTS = 3
 _PASSES = 2  # after centres were added
 _SWAPS = 2
-_NEIGHBOURS = 12
+_ROUNDS = 4  # of numbers half-way from the best to the next ones
+_STABLE = 0.9  # what may become clear when the numbers around it are known
+_NEIGHBOURS = 8  # of the graph; with 12 or more, small clusters look bad
 
 
 def sweep(
     rows: RowSource,
     numbers: Sequence[int],
-    between: bool = False,
+    grows: bool = False,
     seed: int = 0,
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Sweep:
-    """Measures every K of ``numbers``, ascending, and recommends one if there is a clear one.
+    """Measures every K of ``numbers``, ascending, and recommends one.
 
     Args:
-        between: also try the numbers around the best of ``numbers``.
+        grows: also try larger numbers while the best is among the last, and those around the best.
         on_step: called with a phase, the position in it, and its length.
 
     Raises:
@@ -60,21 +72,28 @@ def sweep(
             f"{rows.data.name} has {rows.n_rows}"
         )
     search = _Search(rows, numbers[-1], seed)
-    found: dict[int, Candidate] = {}
-    for done, k in enumerate(numbers, 1):
-        found[k] = search.at(k)
-        on_step("sweep", done, len(numbers))
-    if between:
-        best = max(found, key=lambda k: found[k].excess)
-        extra = _around(best, sorted(found))
-        for done, k in enumerate(extra, 1):
-            found[k] = search.at(k)
-            on_step("around", done, len(extra))
-    tried = sorted(found)
-    inertia = _shared_passes(rows, [search.first.centers(k) for k in tried])
-    candidates = [replace(found[k], inertia=each) for k, each in zip(tried, inertia, strict=True)]
-    chosen = recommend(candidates, rows.n_bad)
-    centers = search.first.centers(chosen.workable).cpu() + rows.shift
+    tried: dict[int, Candidate] = {}
+
+    def look(more: Sequence[int], phase: str) -> Sweep:
+        for done, k in enumerate(more, 1):
+            tried[k] = search.at(k)
+            on_step(phase, done, len(more))
+        return recommend([tried[k] for k in sorted(tried)], rows.n_bad)
+
+    chosen = look(numbers, "sweep")
+    most = rows.n_rows // _GROWN_ROWS
+    while grows and 2 * chosen.workable > max(tried) and max(tried) < most:
+        last = max(tried)
+        more = [k for k in grid(last, min(2 * last, most)) if k not in tried]
+        if not search.has_rows_for(more[-1]):
+            search = _Search(rows, 2 * more[-1], seed)
+        chosen = look(more, "grow")
+    for _ in range(_ROUNDS if grows else 0):
+        more = _between(chosen, sorted(tried))
+        if not more:
+            break
+        chosen = look(more, "around")
+    centers = search.centers(chosen.workable).cpu() + rows.shift
     return replace(chosen, cluster_centers=centers.float().numpy(), offset=rows.data.offset)
 
 
@@ -83,32 +102,63 @@ class _Search:
 
     def __init__(self, rows: RowSource, most: int, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
-        half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
-        size = min(2 * half, sample_size(rows.n_rows, most, rows.n_features, rows.memory))
-        self.sample = rows.sample(size, self.generator)
-        z, project = self.sample.z, rows.project
-        self.middle = size // 2
+        self.half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
+        fits = sample_size(rows.n_rows, most, rows.n_features, rows.memory)
+        self.sample = rows.sample(min(2 * self.half, fits), self.generator)
+        self.middle = len(self.sample) // 2
+        self.whole = self.middle < self.half
+        self.scale = rows.total_weight / self.sample.total_weight
         self.first = _Path(self.sample[: self.middle], self.generator)
         self.second = _Path(self.sample[self.middle :], self.generator)
-        noise = Sample(project(_noise(z, self.generator)), None, project)
-        self.noise = _Path(noise[: self.middle], self.generator)
-        self.other_noise = noise[self.middle :]
+        number = min(_NEIGHBOURS, len(self.sample) - 1)
+        self.graph = neighbour_graph(nearest_others(self.sample.z.cpu(), number))
+        self._of_noise: dict[int, float] = {}
+
+    def has_rows_for(self, k: int) -> bool:
+        """Whether the sample is large enough for K, or is all that there is."""
+        return self.whole or _ROWS_PER_CLUSTER * k <= self.half
 
     def at(self, k: int) -> Candidate:
-        """All but the inertia over all rows."""
         first, second = self.first.centers(k), self.second.centers(k)
         mine, theirs = self.sample.nearest_two(first), self.sample.nearest_two(second)
         table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
         # Centres are judged on the rows that they were not made from.
         values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
-        noise = _silhouettes(self.other_noise.nearest_two(self.noise.centers(k)))
+        means = self.sample.means(first, mine.labels)
+        apart = (self.sample.z - means[mine.labels]).square().sum(1)
         return Candidate(
             k,
-            math.nan,
+            float(self.sample.weigh(apart).sum()) * self.scale,
             float(self.sample.weigh(values).sum() / self.sample.total_weight),
-            float(noise.mean()),
+            self._noise_silhouette(k),
             adjusted_rand_index(table.reshape(k, k)),
+            modularity(self.graph, mine.labels.cpu().numpy(), k),
         )
+
+    def centers(self, k: int) -> Tensor:
+        """(K, D) the means of the sample's clusters."""
+        first = self.first.centers(k)
+        return self.sample.means(first, self.sample.labels(first))
+
+    @cached_property
+    def noise(self) -> tuple[_Path, Sample]:
+        """Noise that centres are made from, and noise that they are judged on."""
+        project = self.sample.project
+        whole = Sample(project(_noise(self.sample.z, self.generator)), None, project)
+        return _Path(whole[: self.middle], self.generator), whole[self.middle :]
+
+    def _noise_silhouette(self, k: int) -> float:
+        """Measured at powers of two (and at the largest K that there are rows for); between them
+        it is smooth."""
+        path, rows = self.noise
+        power = 1 << (k.bit_length() - 1)
+        ends = sorted({power, min(2 * power, self.middle)} if power < k else {k})
+        for end in ends:
+            if end not in self._of_noise:
+                near = rows.nearest_two(path.centers(end))
+                self._of_noise[end] = float(_silhouettes(near).mean())
+        known = [self._of_noise[end] for end in ends]
+        return float(np.interp(math.log(k), np.log(ends), known))
 
 
 class _Path:
@@ -178,27 +228,21 @@ def _noise(z: Tensor, generator: torch.Generator) -> Tensor:
     return mean + (uniform * spread) @ along.T
 
 
-def _around(best: int, tried: list[int]) -> list[int]:
-    """Numbers next to ``best`` that were not tried, at most ``_NEIGHBOURS``, ascending."""
-    at = tried.index(best)
-    low, high = tried[max(0, at - 1)], tried[min(len(tried) - 1, at + 1)]
-    open_ = [k for k in range(low + 1, high) if k not in tried]
-    if len(open_) > _NEIGHBOURS:
-        open_ = sorted(sorted(open_, key=lambda k: abs(k - best))[:_NEIGHBOURS])
-    return open_
+def modularity(graph: csr_matrix, labels: np.ndarray, n_clusters: int) -> float:
+    """The share of links (S, S) within clusters, less that by chance; ``labels`` (S,)."""
+    degrees = np.diff(graph.indptr)
+    inside = labels[np.repeat(np.arange(len(labels)), degrees)] == labels[graph.indices]
+    by_chance = np.bincount(labels, degrees, n_clusters) / degrees.sum()
+    return float(inside.mean() - (by_chance**2).sum())
 
 
-def _shared_passes(rows: RowSource, all_centers: list[Tensor]) -> list[float]:
-    """Inertia of each K over all rows, after one update on them; each row is read twice."""
-    totals = zip(_one_pass(rows, all_centers), all_centers, strict=True)
-    moved = [rows.project(total.means(centers)) for total, centers in totals]
-    return [total.inertia for total in _one_pass(rows, moved)]
-
-
-def _one_pass(rows: RowSource, all_centers: list[Tensor]) -> list[Statistics]:
-    indexes = [CenterIndex(centers) for centers in all_centers]
-    totals = [Statistics.zeros(centers) for centers in all_centers]
-    for z, weights in rows.blocks():
-        for total, index in zip(totals, indexes, strict=True):
-            total.add(tempered_statistics(z, weights, index, 0.0))
-    return totals
+def _between(chosen: Sweep, tried: list[int]) -> list[int]:
+    """Numbers half-way, in ratio, from the best to those next to it; none where it is not clear
+    and these look alike."""
+    peak = highest(chosen.candidates)
+    clear = peak.stability >= _STABLE
+    at = tried.index(peak.n_clusters if clear else chosen.workable)
+    ends = tried[max(0, at - 1)], tried[min(len(tried) - 1, at + 1)]
+    if not clear and chosen.alike[0] <= ends[0] and ends[1] <= chosen.alike[1]:
+        return []
+    return sorted({round(math.sqrt(tried[at] * end)) for end in ends} - set(tried))
