@@ -22,7 +22,7 @@ from typer import completion
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
-from dinkcli.cli.console import say
+from dinkcli.cli.console import say, warn
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
 from dinkcli.cli.signals import abandon_stdout, error_boundary
@@ -38,18 +38,21 @@ _MODULES = {"dedup": "jobs", "sample": "jobs"}
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
 _ONE_FILE = "-o for one file, and another tool to divide it"
-# Options of earlier versions, of all commands or of one, and what there is instead.
-_REPLACED = {
-    "--id-column": "--ids COLUMN",
-    "--text-column": "--texts COLUMN",
-    "--label-column": "--labels COLUMN",
+# Options of earlier versions. Those that have a new name only, which work until version 1.1:
+_RENAMED = {
+    "--id-column": "--ids",
+    "--text-column": "--texts",
+    "--label-column": "--labels",
+    "--distance": "--max-distance",
+    "--names": "--with-names",
+}
+# Those that are gone, of all commands or of one, and what there is instead:
+_REMOVED = {
     "--balance": "--max-size 1x",
     "--compression": "the suffix, as in rows.csv.gz (parquet is compressed by itself)",
     "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
     "--tol": "tol of dinkcli.train in Python",
-    "dedup --threshold": "--max-distance",
-    "dedup --distance": "--max-distance",
-    "assign --names": "--with-names",
+    "dedup --threshold": "--max-distance, which is sqrt(2 - 2 x similarity)",
     **dict.fromkeys(("dedup --resume", "sample --resume"), _AGAIN),
     **dict.fromkeys(("dedup --shard", "sample --shard"), _DIVIDE),
     **dict.fromkeys(("dedup --rows-per-file", "sample --rows-per-file"), _ONE_FILE),
@@ -135,13 +138,22 @@ class _Command(_Readable, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         as_json = "--json" in args  # which the parser empties
         known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        for name in (arg.partition("=")[0] for arg in args):
-            new = _REPLACED.get(f"{self.name} {name}") or _REPLACED.get(name)
-            if new is not None and name not in known:
+        renamed = {old: new for old, new in _RENAMED.items() if new in known and old not in known}
+        stated = []
+        for place, arg in enumerate(args):
+            name, *value = arg.split("=", 1)
+            instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
+            if instead is not None and name not in known:
                 with error_boundary(ctx, as_json):
-                    raise UsageError(f"{name}: there is no such option any more; use {new}")
+                    raise UsageError(f"{name}: there is no such option any more; use {instead}")
+            if name in renamed:
+                args[place] = "=".join((renamed[name], *value))
+                stated.append(name)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            for name in () if ctx.params.get("quiet") else dict.fromkeys(stated):
+                warn(f"{name} is called {renamed[name]} now; the old name works until dink 1.1")
+            return rest
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
