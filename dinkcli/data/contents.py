@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NoReturn
 
 from dinkcli.data.base import Columns, Reader, reading
@@ -88,8 +89,15 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
         return _open_words(source, columns, head, whole)
     if "\0" in text[:HEAD_BYTES].decode():
         return _open_words(source, columns, head, whole)
+    if b"\r" in text and b"\n" not in text:
+        text = text.replace(b"\r", b"\n")
     if text.strip() in (b"[]", b"{}"):
         raise InputError(f"{source.name}: no rows in this json file; nothing to do")
+    if re.match(rb"\s*\[?\s*\{\s*'", text):
+        raise InputError(
+            f"{source.name}: text in single quotes, as Python prints dictionaries; write it with "
+            "json.dumps(row)"
+        )
     layout = layout_of(text)
     if layout is not None:
         if layout in (LINES, OBJECTS) and (document := _document(source, columns)):
@@ -104,10 +112,9 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
         raise InputError(f"{source.name}: {error}") from error
     if dialect is not None:
         return delimited.CsvReader(source, columns, text, dialect)
-    if os.path.splitext(source.name)[1].lower() in (".csv", ".tsv") and whole and text.strip():
-        lines = text.decode().strip().splitlines()
-        if len(lines) == 1:
-            raise InputError(f"{source.name}: a header and no rows; nothing to do")
+    separated = os.path.splitext(source.name)[1].lower() in (".csv", ".tsv")
+    if separated and whole and re.fullmatch(rb"\s*[^\r\n]+\s*", text):
+        raise InputError(f"{source.name}: a header and no rows; nothing to do")
     return None
 
 

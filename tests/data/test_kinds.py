@@ -20,6 +20,8 @@ import pytest
 import torch
 from conftest import nearest_float64
 
+from dinkcli.data.base import Columns
+from dinkcli.data.inputs import open_data
 from dinkcli.models.file import load
 from dinkcli.models.model import Model
 
@@ -111,6 +113,16 @@ READ = {
         None,
     ),
     "lists without quotes": (lines("r{i},{v}\n"), "", None),
+    "numbers as texts": (jsonl([{"v": [str(x) for x in row]} for row in LISTS]), "", None),
+    "objects by index": (
+        jsonl([{"id": i, "v": {str(j): x for j, x in enumerate(r)}} for i, r in enumerate(LISTS)]),
+        "",
+        None,
+    ),
+    "a row number in each record": (lines("{i},{v}\n", BARE), "", None),
+    "\\r ends lines of csv": (lines("{v}\r", BARE, "a,b,c,d,e\r"), "", None),
+    "\\r ends lines of arrays": (jsonl(LISTS).replace("\n", "\r"), "", None),
+    "\\r ends lines of words": ("".join(WORDS).replace("\n", "\r"), "", "w"),
     "one vector a list": (jsonl([{"id": i, "e": [r]} for i, r in enumerate(LISTS)]), "", None),
 }
 
@@ -137,8 +149,8 @@ def test_variants_are_read(labels, name):
     np.testing.assert_array_equal(found, nearest_float64(VECTORS, CENTERS))
     if form == "04":
         assert ids == [f"{i:04}" for i in range(N)]
-    elif form == '"':
-        assert ids == [f'"{i}' for i in range(N)]
+    elif form:
+        assert ids == [f"{form}{i}" for i in range(N)]
     else:
         assert ids == COUNTED
 
@@ -176,6 +188,9 @@ REFUSED = {
     "blank thousands": (lines("1 2{i:02}.5;2 345.5\n", BARE), "have blanks between thousands"),
     "percent": (lines("1.5%,2.5%\n", BARE, "a,b\n"), "have signs around"),
     "cut line": (jsonl(objects()[:4]) + '{"e": [1,\n' + jsonl(objects()), "row 4 is cut"),
+    "single quotes": (str(objects()), "text in single quotes, as Python prints"),
+    "sparse": ("id,e\n" + 'a,"{1:0.5,3:1}/5"\n' * 3, "'e' holds sparse vectors, .*::vector"),
+    "texts are no raw numbers": ("12.5%a 13.1%b\n" * 400, "no format that dink reads"),
     "orient": (json.dumps({"columns": ["e"], "index": [0], "data": [[LISTS[0]]]}), "orient"),
     "only a header": ("id,a0,a1\n", "a header and no rows"),
     "no elements": ("[]", "no rows in this json file"),
@@ -233,7 +248,8 @@ def test_files_of_other_libraries_are_named(invoke):
 
 def test_notes(invoke):
     Path("counted.csv").write_text(lines("{i},{v}\n", BARE))
-    assert "--ids f0" in " ".join(invoke("info", "counted.csv").stderr.split())
+    shown = " ".join(invoke("info", "counted.csv").stderr.split())
+    assert "its first field counts the rows: it is not read as a coordinate" in shown
     Path("sides.csv").write_text(lines("a,{v},b\n", BARE))
     assert "f1 to f5, not f0, f6" in " ".join(invoke("info", "sides.csv").stderr.split())
     pq.write_table(pa.table({"tokens": [[1, 2, 3]] * 5}), "tokens.parquet")
@@ -241,6 +257,37 @@ def test_notes(invoke):
     bits = np.packbits(np.random.default_rng(0).random((300, 256)) > 0.5, axis=1)
     np.save("bits.npy", bits)
     assert "looks like packed bits" in " ".join(invoke("info", "bits.npy").stderr.split())
+
+
+@pytest.mark.parametrize(
+    "form", ["embedding[{}]", "('emb', '{}')", "{}.0", "dim-{}", "emb_{:03}", "x.{}", "{}", "e({})"]
+)
+@pytest.mark.parametrize("write", [pd.DataFrame.to_csv, pd.DataFrame.to_parquet])
+def test_numbered_columns_are_in_the_order_of_their_numbers(form, write):
+    rows = np.random.default_rng(1).normal(size=(9, 12)).astype(np.float32)
+    names = np.array([form.format(i) for i in range(12)])
+    for order in (np.arange(12), np.random.default_rng(2).permutation(12)):
+        write(pd.DataFrame(rows[:, order], columns=names[order]), "x", index=False)
+        data = open_data(["x"])
+        again = open_data(["x"], Columns(vectors=data.column)) if data.column else data
+        for each in (data, again):
+            np.testing.assert_array_equal(np.concatenate([b.vectors for b in each.blocks()]), rows)
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "x", None])
+@pytest.mark.parametrize("row", [slice(4, 5), slice(None)])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_model_with_names_makes_bad_rows_of_odd_cells(invoke, cell, row, kind):
+    frame = pd.DataFrame(VECTORS, columns=[f"dim_{i}" for i in range(D)]).astype(object)
+    Model(CENTERS, np.ones(K), feature_names=list(frame.columns)).save("m")
+    frame.iloc[row, 2] = cell
+    if cell:
+        frame["dim_2"] = frame["dim_2"].astype(str)
+    getattr(frame, f"to_{kind}")("x", index=False)
+    out = invoke("assign", "m", "x", "-q", "--bad-rows", "label").stdout
+    expected = nearest_float64(VECTORS, CENTERS)
+    expected[row] = -1
+    np.testing.assert_array_equal(pd.read_csv(io.StringIO(out))["cluster"], expected)
 
 
 @pytest.mark.parametrize("cell", ["#N/A", "?", "-", "true"])

@@ -18,10 +18,10 @@ import pyarrow as pa
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, without_codec
 from dinkcli.data.formats import arrow, foreign, jsontext, raw
+from dinkcli.data.formats.columns import place_of
 from dinkcli.data.formats.delimited import CsvReader
 from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
 from dinkcli.data.formats.jsonlines import JsonLinesReader
-from dinkcli.data.formats.places import place_of
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
@@ -189,7 +189,8 @@ def _of_json(source: Source) -> Iterator[pa.Array]:
         try:
             values = json.loads(text)
         except ValueError:
-            values = [json.loads(line) for line in text.splitlines() if line.strip()]
+            lines = text.replace(b"\r", b"\n").split(b"\n")
+            values = [json.loads(line) for line in lines if line.strip()]
         if not isinstance(values, list) or any(isinstance(each, (list, dict)) for each in values):
             raise ValueError("expected one text or number for each row")
         yield pa.array(values)

@@ -1,20 +1,23 @@
-"""Which columns of a table hold the vectors, and of which kind they are.
+"""Which columns of a table hold the vectors, of which kind they are, and how they are reached.
 
-Shapes: N rows, D features.
+``doc.embedding`` is a field of a struct, ``response.body.data.0.embedding`` goes through a list. A
+path without the number takes a list's only element. Shapes: N rows, B rows in a batch, D features.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dinkcli.data.base import Columns
 from dinkcli.data.formats import numerals
-from dinkcli.data.formats.places import ONLY, Place, groups_of, inner_places, natural, place_of
 from dinkcli.data.formats.types import (
     is_any_vector,
     is_bytes,
@@ -31,12 +34,149 @@ from dinkcli.errors import InputError, TextsError, UsageError
 
 LIST, BYTES, SPARK, NUMBERS = "list", "bytes", "spark", "numbers"
 TEXT, BASE64 = numerals.TEXT, numerals.BASE64
-
-Peek = Callable[[Place], str]
+ONLY = -1  # the step into a list that has one element
+_DEPTH = 8
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,18})((?:\.0)?[^\w.]*)", re.DOTALL)
+_FEW = 8  # cells that say what a column of texts holds
+Step = str | int
 
 
 @dataclass(frozen=True)
-class Found:
+class Place:
+    """One column.
+
+    Attributes:
+        path: what the user calls it.
+        steps: names of fields and numbers of elements, from the top.
+        type: of its values, or of the numbers in its texts.
+    """
+
+    path: str
+    steps: tuple[Step, ...]
+    type: pa.DataType
+
+    @property
+    def top(self) -> str:
+        return str(self.steps[0])
+
+    @property
+    def nested(self) -> bool:
+        return len(self.steps) > 1
+
+    @property
+    def first(self) -> str:
+        """The path that takes the first element of lists that should have one."""
+        return ".".join("0" if step == ONLY else str(step) for step in self.steps)
+
+    def take(self, batch: pa.RecordBatch) -> tuple[pa.Array, np.ndarray | None]:
+        """The B values, and the number of elements in lists that should have one, if any has more.
+
+        Null where something on the way is null or missing.
+        """
+        array = batch.column(self.top)
+        crowded: np.ndarray | None = None
+        for step in self.steps[1:]:
+            if isinstance(array, pa.ExtensionArray):
+                array = array.storage
+            if isinstance(step, str):
+                array = pc.struct_field(array, [array.type.get_field_index(step)])
+                continue
+            array, lengths = _element(array, max(step, 0))
+            if step == ONLY and (lengths > 1).any():
+                lengths = np.where(lengths > 1, lengths, 0)
+                crowded = lengths if crowded is None else np.maximum(crowded, lengths)
+        return array, crowded
+
+
+def _element(lists: pa.Array, index: int) -> tuple[pa.Array, np.ndarray]:
+    """(B,) the elements of that number, null where there is none, and the lengths of the lists."""
+    lengths = list_lengths(lists)
+    if pa.types.is_fixed_size_list(lists.type):
+        starts = (lists.offset + np.arange(len(lists))) * lists.type.list_size
+    else:
+        starts = lists.offsets.to_numpy()[:-1]
+    where = pa.array(starts + index, pa.int64(), mask=lengths <= index)
+    return lists.values.take(where), lengths
+
+
+def list_lengths(lists: pa.Array) -> np.ndarray:
+    """(B,) numbers of elements; 0 for null."""
+    return pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def place_of(schema: pa.Schema, path: str) -> Place | None:
+    """The column of that name, or what the path leads to."""
+    if path in schema.names:
+        return Place(path, (path,), schema.types[schema.names.index(path)])
+    walked = _walk(pa.struct(list(schema)), path.split("."))
+    return None if walked is None else Place(path, *walked)
+
+
+def _walk(type_: pa.DataType, parts: list[str]) -> tuple[tuple[Step, ...], pa.DataType] | None:
+    type_ = storage(type_)
+    if not parts:
+        return (), type_
+    if pa.types.is_struct(type_):
+        for n_parts in range(len(parts), 0, -1):  # a name may have points in it
+            index = type_.get_field_index(".".join(parts[:n_parts]))
+            below = _walk(type_.field(index).type, parts[n_parts:]) if index >= 0 else None
+            if below is not None:
+                return (type_.field(index).name, *below[0]), below[1]
+    elif is_list(type_):
+        numbered = parts[0].isdecimal() and parts[0].isascii() and len(parts[0]) < 9
+        below = _walk(type_.value_type, parts[1:] if numbered else parts)
+        if below is not None:
+            return (int(parts[0]) if numbered else ONLY, *below[0]), below[1]
+    return None
+
+
+def inner_places(schema: pa.Schema) -> Iterator[Place]:
+    """Every column inside of structs and lists, without the numbers of elements."""
+    for field in schema:
+        yield from _inner(Place(field.name, (field.name,), field.type), _DEPTH)
+
+
+def _inner(place: Place, depth: int) -> Iterator[Place]:
+    type_, inside = storage(place.type), []
+    if depth and pa.types.is_struct(type_):
+        inside = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
+    elif depth and is_list(type_):
+        value = storage(type_.value_type)
+        if pa.types.is_struct(value) or is_list(value):
+            inside = [(place.path, ONLY, value)]
+    for path, step, inner_type in inside:
+        inner = Place(path, (*place.steps, step), inner_type)
+        yield inner
+        yield from _inner(inner, depth - 1)
+
+
+def pruned(places: list[Place], types: list[pa.DataType]) -> pa.Schema:
+    """A schema of these places alone, which have these types."""
+    tree: dict[Step, object] = {}
+    for place, type_ in zip(places, types, strict=True):
+        node: dict[Step, object] = tree
+        steps = ["" if isinstance(step, int) else step for step in place.steps]
+        for step in steps[:-1]:
+            below = node.setdefault(step, {})
+            node = below if isinstance(below, dict) else {}
+        node[steps[-1]] = type_
+    return pa.schema([(str(name), _grown(below)) for name, below in tree.items()])
+
+
+def _grown(node: object) -> pa.DataType:
+    if not isinstance(node, dict):
+        return node
+    if "" in node:
+        return pa.list_(_grown(node[""]))
+    return pa.struct([(name, _grown(below)) for name, below in node.items()])
+
+
+# Gives the texts in the first rows of a column, without those that spell a null.
+Peek = Callable[[Place], list[str]]
+
+
+@dataclass(frozen=True)
+class VectorColumns:
     """The columns of the vectors.
 
     Attributes:
@@ -50,7 +190,7 @@ class Found:
     places: list[Place]
     kind: str
     why: str
-    column: str | None
+    column: str | None = None
     note: str = ""
 
 
@@ -60,105 +200,306 @@ def names_of(names: list[str]) -> str:
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> Found:
+def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> VectorColumns:
     """The column, or the columns in order of dimension, that hold the vectors.
 
     Ids are no candidates, nor are numbers and texts that travel along, unless ``wanted.vectors``
     names them; carried vectors still are.
-
-    Args:
-        peek: gives the first text in a column, "" without any.
 
     Raises:
         UsageError: no such column, or several candidates.
         InputError: no candidate.
     """
     if wanted.alone:
-        return Found([], NUMBERS, "none are looked for", None)
-    if wanted.features:
-        found = _by_name(path, schema, wanted, peek)
-    elif wanted.vectors is not None:
-        found = _named(path, schema, wanted.vectors, wanted.dim, peek, "named by --column")
-        if found is None:
-            known = names_of(list(dict.fromkeys(schema.names)))
-            raise UsageError(f"{path}: no column {wanted.vectors!r}; it has {known}")
-    else:
-        found = None
-        if wanted.usual is not None:
-            found = _named(path, schema, wanted.usual, wanted.dim, peek, "as in training")
-        if found is None:
-            sized = {f.name for f in schema if is_bytes(f.type) and _is_sized(f, wanted)}
-            found = _automatic(path, _candidates(schema, wanted), sized, peek)
-    for place in found.places:
-        if schema.names.count(place.top) > 1:
-            number = schema.names.count(place.top)
+        return VectorColumns([], NUMBERS, "none are looked for")
+    search = _Search(path, schema, wanted, peek)
+    chosen = search.by_features() if wanted.features else search.by_column()
+    for place in chosen.places:
+        if (times := schema.names.count(place.top)) > 1:
             raise UsageError(
-                f"{path}: {number} columns are named {place.top!r}; give each a name of its own"
+                f"{path}: {times} columns are named {place.top!r}; give each a name of its own"
             )
-    return found
+    return chosen
 
 
-def _by_name(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> Found:
-    """The columns ``wanted.features``, in this order.
+def bytes_dim(field: pa.Field) -> int | None:
+    """The dimension that the metadata of a column of bytes give, as ``dim``."""
+    text = (field.metadata or {}).get(b"dim", b"")
+    return int(text) if text.isdigit() else None
 
-    Without these names, a column of vectors, or what ``wanted.vectors`` names, goes by position.
-    """
-    names, why = wanted.features, f"as in {wanted.features_of}"
-    missing = [name for name in names if name not in schema.names]
-    if missing or wanted.vectors is not None:
-        try:
-            found = vector_columns(path, schema, replace(wanted, features=()), peek)
-        except (UsageError, InputError):
-            if wanted.vectors is not None:
-                raise
-            found = None
-        if found is not None and found.kind != NUMBERS:
-            return found
-        if found is None or wanted.vectors is None:
+
+class _Search:
+    """Looks for the vectors among the columns of one schema; arguments as of ``vector_columns``."""
+
+    def __init__(self, path: str, schema: pa.Schema, wanted: Columns, peek: Peek):
+        self.path, self.schema, self.wanted, self.peek = path, schema, wanted, peek
+
+    def by_column(self) -> VectorColumns:
+        """What is named, or else the only candidate."""
+        column, chosen = self.wanted.vectors, None
+        if column is not None:
+            chosen = self.named(column, "named by --column")
+            if chosen is None:
+                known = names_of(list(dict.fromkeys(self.schema.names)))
+                raise UsageError(f"{self.path}: no column {column!r}; it has {known}")
+        elif self.wanted.usual is not None:
+            chosen = self.named(self.wanted.usual, "as in training")
+        return chosen or self.automatic()
+
+    def by_features(self) -> VectorColumns:
+        """The columns ``wanted.features``, in this order.
+
+        Without these names, a column of vectors, or what ``wanted.vectors`` names, goes by
+        position.
+        """
+        path, wanted, known = self.path, self.wanted, self.schema.names
+        names, why = wanted.features, f"as in {wanted.features_of}"
+        missing = [name for name in names if name not in known]
+        if missing or wanted.vectors is not None:
+            try:
+                chosen = self.by_column()
+            except (UsageError, InputError):
+                if wanted.vectors is not None:
+                    raise
+                chosen = None
+            if chosen is not None and chosen.kind != NUMBERS:
+                return chosen
+            if chosen is None or wanted.vectors is None:
+                raise UsageError(
+                    f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} "
+                    f"are missing: {names_of(missing)}; it has {names_of(known)}; rename them, or "
+                    "choose columns that stand in the same order by --column"
+                )
+            others = sorted(set(names) - {place.path for place in chosen.places})
+            if others:
+                note = f"{path}: no column {others[0]!r}, {why}: columns go by their position"
+                return replace(chosen, note=note)
+        places = [Place(name, (name,), self.schema.types[known.index(name)]) for name in names]
+        typed = [self._numeric(place, surely=True) for place in places]
+        for place, numeric in zip(places, typed, strict=True):
+            if numeric is None:
+                raise UsageError(
+                    f"{path}: column {place.path!r} is {place.type}, not numbers, {why}"
+                )
+        return VectorColumns([place for place in typed if place is not None], NUMBERS, why)
+
+    def named(self, column: str, why: str) -> VectorColumns | None:
+        place = place_of(self.schema, column)
+        if place is None:
+            fields = [each for each in inner_places(self.schema) if ONLY not in each.steps]
+            matches: list[Place] = []
+            for pattern in (column, column.replace("[", "[[]")):  # names such as x[10] have them
+                every = [] if matches else [*_tops(self.schema), *fields]
+                matches += [each for each in every if fnmatchcase(each.path, pattern)]
+            typed = [(each, self._numeric(each)) for each in matches]
+            numbers = [place for _, place in typed if place is not None]
+            if not numbers:
+                return None
+            left = [each for each, place in typed if place is None and is_text(each.type)]
+            numbers.sort(key=lambda each: _natural(each.path))
+            return VectorColumns(numbers, NUMBERS, why, column, self._left_out(left))
+        kind = _kind(place.type)
+        if kind is None and pa.types.is_struct(place.type):  # an object by index
+            fields = self.named(f"{column}.*", why)
+            if fields is not None:
+                return fields
+        if kind is None and is_list(storage(place.type)):
+            inner = storage(storage(place.type).value_type)
+            if is_any_vector(inner):
+                place, kind = Place(column, (*place.steps, ONLY), inner), LIST
+        if kind is None and _holds_text(place.type):
+            kind = self._kind_of_text(place, named=True)
+        if kind is None:
             raise UsageError(
-                f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} are "
-                f"missing: {names_of(missing)}; it has {names_of(schema.names)}; rename them, or "
-                "choose columns that stand in the same order by --column"
+                f"{self.path}: column {column!r} is {place.type}, expected a list of floats or a "
+                "number" + (", or a text of numbers" if is_text(place.type) else "")
             )
-        others = sorted(set(names) - {place.path for place in found.places})
-        if others:
-            note = f"{path}: no column {others[0]!r}, {why}: columns go by their position"
-            return replace(found, note=note)
-    places = [Place(name, (name,), schema.types[schema.names.index(name)]) for name in names]
-    for place in places:
-        if not is_number(place.type):
-            raise UsageError(f"{path}: column {place.path!r} is {place.type}, not numbers, {why}")
-    return Found(places, NUMBERS, why, None)
+        return VectorColumns([place], kind, why, column)
 
-
-def _is_sized(field: pa.Field, wanted: Columns) -> bool:
-    return bool(wanted.dim or wanted.bits or bytes_dim(field))
-
-
-def _named(
-    path: str, schema: pa.Schema, column: str, dim: int | None, peek: Peek, why: str
-) -> Found | None:
-    place = place_of(schema, column)
-    if place is None:
-        fields = {f.name for f in schema if fnmatchcase(f.name, column) and is_number(f.type)}
-        if not fields:
-            return None
-        places = [Place(name, (name,), schema.field(name).type) for name in fields]
-        places.sort(key=lambda each: natural(each.path))
-        return Found(places, NUMBERS, why, column)
-    kind = _kind(place.type)
-    if kind is None and is_list(storage(place.type)):
-        inner = storage(storage(place.type).value_type)
-        if is_any_vector(inner):
-            place, kind = Place(column, (*place.steps, ONLY), inner), LIST
-    if kind is None and is_text(place.type):
-        kind = _kind_of_text(path, place, peek(place), named=True)
-    if kind is None:
-        raise UsageError(
-            f"{path}: column {column!r} is {place.type}, expected a list of floats or a number"
-            + (", or a text of numbers" if is_text(place.type) else "")
+    def automatic(self) -> VectorColumns:
+        """The only candidate of the first sort that has any."""
+        places = self._candidates()
+        for chosen in self._sorts(places):
+            if len(chosen.places) == 1 or (chosen.places and chosen.kind == NUMBERS):
+                return chosen
+            if chosen.places:
+                names = [place.path for place in chosen.places]
+                raise UsageError(
+                    f"{self.path}: {len(names)} columns could hold the embeddings: "
+                    f"{names_of(names)}; choose one with --column {names[0]}"
+                )
+        known = names_of([f"{place.path}: {place.type}" for place in places if not place.nested])
+        message = (
+            f"{self.path}: no column of vectors: expected a list column of floats, a text of "
+            "numbers, one float column per dimension, or a column of bytes with --dim; it has "
+            f"{known}"
         )
-    return Found([place], kind, why, column)
+        texts = [place.path for place in places if not place.nested and is_text(place.type)]
+        if not texts:
+            raise InputError(message)
+        usual = next((text for text in texts if "text" in text.lower()), texts[-1])
+        raise TextsError(message, self.path, usual)
+
+    def _candidates(self) -> list[Place]:
+        """Places that may hold vectors, those inside of others last."""
+        schema, wanted = self.schema, self.wanted
+        aside = {wanted.id, wanted.label, wanted.weight}
+        times = Counter(schema.names)
+        spark = {field.name for field in schema if is_spark_vector(storage(field.type))}
+        top = [
+            place
+            for place in _tops(schema)
+            if place.path not in aside
+            and (times[place.path] == 1 or not is_text(place.type))
+            and (place.path not in wanted.carried or is_any_vector(place.type))
+        ]
+        inside = [
+            place
+            for place in inner_places(schema)
+            if not aside & {place.path, place.top}
+            and times[place.top] == 1
+            and place.top not in spark
+        ]
+        return top + inside
+
+    def _sorts(self, places: list[Place]) -> Iterator[VectorColumns]:
+        """What could be meant, best first. Integers come last: they may be tokens."""
+        top = [place for place in places if not place.nested]
+        inside = [place for place in places if place.nested]
+        yield _lists(top, is_fraction, "the only list of floats")
+        # Bytes may be anything where no dimension is known.
+        sized = [p for p in top if is_bytes(p.type) and self._is_sized(p)]
+        yield _one(sized, BYTES, "the only column of bytes with a dimension")
+        texts, integers = self._texts(top)
+        groups = self._groups(top)
+        for place, kind in texts[:1]:
+            for group in groups:
+                if kind == TEXT and len(self.peek(place)[0].split(",")) <= len(group.places):
+                    raise UsageError(
+                        f"{self.path}: the text in {place.path!r} and the columns "
+                        f"{group.column!r} could hold the embeddings; choose with --column "
+                        f"{place.path} or --column {group.column!r}"
+                    )
+        yield _of_texts(texts, "")
+        yield self._only(groups)
+        yield _lists(inside, is_fraction, "the only list of floats, inside of others")
+        texts, more = self._texts(inside)
+        yield _of_texts(texts, ", inside of others")
+        fields = [place for place in inside if ONLY not in place.steps]
+        yield self._only(self._groups(fields))
+        floats = [place for place in top if _is_float(place)]
+        why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
+        yield VectorColumns(floats, NUMBERS, why)
+        yield _integers(_lists(top, is_whole, "the only list of integers, and nothing else can be"))
+        why = "the only text of integers, and nothing else can be"
+        yield _integers(_one(integers, TEXT, why))
+        why = "the only list of integers, inside of others, and nothing else can be"
+        yield _integers(_lists(inside, is_whole, why))
+        yield _integers(_one(more, TEXT, "the only text of integers, inside of others"))
+
+    def _is_sized(self, place: Place) -> bool:
+        return bool(self.wanted.dim or self.wanted.bits or bytes_dim(self.schema.field(place.path)))
+
+    def _texts(self, places: list[Place]) -> tuple[list[tuple[Place, str]], list[Place]]:
+        """Columns of texts that are vectors with their kinds, and those that are of integers."""
+        kinds = [(p, self._kind_of_text(p, named=False)) for p in places if _holds_text(p.type)]
+        vectors = [(p, kind) for p, kind in kinds if kind and kind != numerals.INTEGERS]
+        return vectors, [place for place, kind in kinds if kind == numerals.INTEGERS]
+
+    def _kind_of_text(self, place: Place, named: bool) -> str | None:
+        """What most of the first texts are; the first of all may be an exception."""
+        cells = self.peek(place)[:_FEW]
+        kinds = Counter(kind for kind in (numerals.text_kind(c, named) for c in cells) if kind)
+        kind = kinds.most_common(1)[0][0] if 2 * kinds.total() > len(cells) else None
+        if kind == numerals.ELIDED:
+            raise InputError(
+                f"{self.path}: column {place.path!r} holds arrays as NumPy prints them, with '...' "
+                "in place of most numbers, which are lost; write the vectors again with "
+                "[row.tolist() for row in vectors]"
+            )
+        if kind == numerals.SPARSE:
+            raise InputError(
+                f"{self.path}: column {place.path!r} holds sparse vectors, {cells[0][:40]!r}; "
+                "write all of their numbers (in PostgreSQL: SELECT embedding::vector)"
+            )
+        return kind
+
+    def _numeric(self, place: Place, surely: bool = False) -> Place | None:
+        """The place as a column of numbers, if it is one; its cells that are none make bad rows.
+
+        Args:
+            surely: it was one before, so a column of any texts, or of nulls alone, is one too.
+        """
+        type_: pa.DataType | None = None
+        if is_number(place.type):
+            return place
+        if is_text(place.type):
+            type_ = numerals.type_of_most(self.peek(place)) or (pa.float64() if surely else None)
+        elif pa.types.is_boolean(place.type) or (surely and pa.types.is_null(place.type)):
+            type_ = pa.int8()
+        return replace(place, type=type_) if type_ is not None else None
+
+    def _groups(self, places: list[Place]) -> list[VectorColumns]:
+        """Sets of numbered columns that may be dimensions, each in the order of its numbers.
+
+        Integers may stand among the dimensions: text files show no point in a column of zeros. So
+        may texts of which most are numbers; of columns between others none is left out silently.
+        """
+        sets: dict[tuple[str, str], list[tuple[int, Place]]] = {}
+        for place in places:
+            if match := _NUMBERED.fullmatch(place.path):
+                sets.setdefault((match[1], match[3]), []).append((int(match[2]), place))
+        groups = []
+        for (prefix, suffix), numbered in sets.items():
+            ordered = [place for _, place in sorted(numbered, key=lambda each: each[0])]
+            sure = [i for i, place in enumerate(ordered) if is_number(place.type)]
+            if not sure:
+                continue
+            members, left = [], []
+            for i, place in enumerate(ordered):
+                is_null = pa.types.is_null(place.type) and sure[0] < i < sure[-1]
+                numeric = self._numeric(place, surely=is_null)
+                if numeric is not None:
+                    members.append(numeric)
+                elif is_text(place.type):
+                    left.append(place)
+            if len(members) > 1:
+                why = f"numbered columns, {members[0].path} to {members[-1].path}"
+                column, note = f"{prefix}*{suffix}", self._left_out(left)
+                groups.append(VectorColumns(members, NUMBERS, why, column, note))
+        mixed = [group for group in groups if any(map(_is_float, group.places))]
+        return mixed or ([] if any(map(_is_float, places)) else groups)
+
+    def _only(self, groups: list[VectorColumns]) -> VectorColumns:
+        if len(groups) > 1:
+            patterns = [str(group.column) for group in groups]
+            raise UsageError(
+                f"{self.path}: {len(patterns)} sets of columns could hold the embeddings: "
+                f"{names_of(patterns)}; choose one with --column '{patterns[0]}'"
+            )
+        return groups[0] if groups else VectorColumns([], NUMBERS, "")
+
+    def _left_out(self, texts: list[Place]) -> str:
+        """A note on columns that have the names of dimensions, or ""."""
+        if not texts:
+            return ""
+        cell = next(iter(self.peek(texts[0])), "")
+        names = names_of([place.path for place in texts])
+        return f"{self.path}: left out of the vectors: {names}, with text such as {cell[:40]!r}"
+
+
+def _tops(schema: pa.Schema) -> list[Place]:
+    return [Place(field.name, (field.name,), field.type) for field in schema]
+
+
+def _is_float(place: Place) -> bool:
+    return pa.types.is_floating(place.type)
+
+
+def _natural(name: str) -> list[tuple[int, str | int]]:
+    """Sorts dim_2 before dim_10."""
+    parts = re.split(r"([0-9]{1,18})", name)
+    return [(1, int(part)) if number % 2 else (0, part) for number, part in enumerate(parts)]
 
 
 def _kind(type_: pa.DataType) -> str | None:
@@ -172,162 +513,37 @@ def _kind(type_: pa.DataType) -> str | None:
     return LIST if is_any_vector(type_) else None
 
 
-def _kind_of_text(path: str, place: Place, cell: str, named: bool) -> str | None:
-    kind = numerals.text_kind(cell, named)
-    if kind == numerals.ELIDED:
-        raise InputError(
-            f"{path}: column {place.path!r} holds arrays as NumPy prints them, with '...' in "
-            "place of most numbers, which are lost; write the vectors again with "
-            "[row.tolist() for row in vectors]"
-        )
-    return kind
+def _holds_text(type_: pa.DataType) -> bool:
+    """Texts, or lists of them."""
+    type_ = storage(type_)
+    return is_text(type_) or (is_list(type_) and is_text(type_.value_type))
 
 
-def _candidates(schema: pa.Schema, wanted: Columns) -> list[Place]:
-    """Places that may hold vectors, those inside of others last."""
-    aside = {wanted.id, wanted.label, wanted.weight}
-    times = Counter(schema.names)
-    top = [
-        Place(field.name, (field.name,), field.type)
-        for field in schema
-        if field.name not in aside
-        and (times[field.name] == 1 or not is_text(field.type))
-        and (field.name not in wanted.carried or is_any_vector(field.type))
-    ]
-    inside = [
-        place
-        for place in inner_places(schema)
-        if place.path not in aside
-        and place.top not in aside
-        and times[place.top] == 1
-        and not _in_spark(schema, place)
-    ]
-    return top + inside
+def _one(places: list[Place], kind: str, why: str) -> VectorColumns:
+    return VectorColumns(places, kind, why, places[0].path if places else None)
 
 
-def _in_spark(schema: pa.Schema, place: Place) -> bool:
-    return is_spark_vector(storage(schema.types[schema.names.index(place.top)]))
-
-
-def _automatic(path: str, places: list[Place], sized: set[str], peek: Peek) -> Found:
-    """The only candidate of the first sort that has any.
-
-    Args:
-        sized: columns of bytes whose dimension is known. Bytes may be anything without it.
-    """
-    for found in _sorts(path, places, sized, peek):
-        if len(found.places) == 1 or (found.places and found.kind == NUMBERS):
-            return found
-        if found.places:
-            names = [place.path for place in found.places]
-            raise UsageError(
-                f"{path}: {len(names)} columns could hold the embeddings: {names_of(names)}; "
-                f"choose one with --column {names[0]}"
-            )
-    known = names_of([f"{place.path}: {place.type}" for place in places if not place.nested])
-    message = (
-        f"{path}: no column of vectors: expected a list column of floats, a text of numbers, one "
-        f"float column per dimension, or a column of bytes with --dim; it has {known}"
-    )
-    texts = [place.path for place in places if not place.nested and is_text(place.type)]
-    if not texts:
-        raise InputError(message)
-    raise TextsError(message, path, next((t for t in texts if "text" in t.lower()), texts[-1]))
-
-
-def _sorts(path: str, places: list[Place], sized: set[str], peek: Peek) -> Iterator[Found]:
-    """What could be meant, best first. Integers come last: they may be tokens."""
-    top = [place for place in places if not place.nested]
-    inside = [place for place in places if place.nested]
-    yield _lists(top, is_fraction, "the only list of floats")
-    bytes_ = [place for place in top if place.path in sized]
-    yield _one(bytes_, BYTES, "the only column of bytes with a dimension")
-    texts, integers = _texts(path, top, peek)
-    groups = groups_of(top)
-    for place, kind in texts[:1]:
-        for prefix, names in groups.items():
-            if kind == TEXT and len(peek(place).split(",")) <= len(names):
-                raise UsageError(
-                    f"{path}: the text in {place.path!r} and the columns '{prefix}*' could hold "
-                    f"the embeddings; choose with --column {place.path} or --column '{prefix}*'"
-                )
-    yield _of_texts(texts, "")
-    yield _numbered_columns(path, top, groups)
-    yield _lists(inside, is_fraction, "the only list of floats, inside of others")
-    texts, more = _texts(path, inside, peek)
-    yield _of_texts(texts, ", inside of others")
-    floats = [place for place in top if pa.types.is_floating(place.type)]
-    why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
-    yield Found(floats, NUMBERS, why, None)
-    yield _of_integers(_lists(top, is_whole, "the only list of integers, and nothing else can be"))
-    why = "the only text of integers, and nothing else can be"
-    yield _of_integers(_one(integers, TEXT, why))
-    why = "the only list of integers, inside of others, and nothing else can be"
-    yield _of_integers(_lists(inside, is_whole, why))
-    yield _of_integers(_one(more, TEXT, "the only text of integers, inside of others"))
-
-
-def _one(places: list[Place], kind: str, why: str) -> Found:
-    return Found(places, kind, why, places[0].path if places else None)
-
-
-def _of_texts(texts: list[tuple[Place, str]], where: str) -> Found:
+def _of_texts(texts: list[tuple[Place, str]], where: str) -> VectorColumns:
     kind = texts[0][1] if texts else TEXT
     what = "float32 in base64" if kind == BASE64 else "numbers"
     return _one([place for place, _ in texts], kind, f"the only text of {what}{where}")
 
 
-def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> Found:
-    found = [place for place in places if is_vector(place.type, is_value)]
+def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> VectorColumns:
+    vectors = [place for place in places if is_vector(place.type, is_value)]
     # With its elements numbered a list in a list is the same column.
-    kind = SPARK if found and is_spark_vector(storage(found[0].type)) else LIST
-    return _one(found, kind, why)
+    kind = SPARK if vectors and is_spark_vector(storage(vectors[0].type)) else LIST
+    return _one(vectors, kind, why)
 
 
-def _of_integers(found: Found) -> Found:
-    if len(found.places) != 1:
-        return found
-    value = getattr(storage(found.places[0].type), "value_type", None)
+def _integers(chosen: VectorColumns) -> VectorColumns:
+    if len(chosen.places) != 1:
+        return chosen
+    value = getattr(storage(chosen.places[0].type), "value_type", None)
     if value is not None and (pa.types.is_boolean(value) or value.bit_width == 8):
-        return found
-    return replace(
-        found,
-        note=f"column {found.column!r} holds integers, which may be tokens or counts; it is read "
-        "as the embeddings since nothing else can be",
+        return chosen
+    note = (
+        f"column {chosen.column!r} holds integers, which may be tokens or counts; it is read as "
+        "the embeddings since nothing else can be"
     )
-
-
-def _texts(
-    path: str, places: list[Place], peek: Peek
-) -> tuple[list[tuple[Place, str]], list[Place]]:
-    """Columns of texts that are vectors with their kinds, and those that are of integers."""
-    vectors, integers = [], []
-    for place in places:
-        if not is_text(place.type):
-            continue
-        kind = _kind_of_text(path, place, peek(place), named=False)
-        if kind == numerals.INTEGERS:
-            integers.append(place)
-        elif kind is not None:
-            vectors.append((place, kind))
-    return vectors, integers
-
-
-def _numbered_columns(path: str, places: list[Place], groups: dict[str, list[str]]) -> Found:
-    if len(groups) > 1:
-        patterns = [f"{prefix}*" for prefix in groups]
-        raise UsageError(
-            f"{path}: {len(patterns)} sets of columns could hold the embeddings: "
-            f"{names_of(patterns)}; choose one with --column '{patterns[0]}'"
-        )
-    for prefix, names in groups.items():
-        why = f"numbered columns, {names[0]} to {names[-1]}"
-        by_name = {place.path: place for place in places}
-        return Found([by_name[name] for name in names], NUMBERS, why, f"{prefix}*")
-    return Found([], NUMBERS, "", None)
-
-
-def bytes_dim(field: pa.Field) -> int | None:
-    """The dimension that the metadata of a column of bytes give, as ``dim``."""
-    text = (field.metadata or {}).get(b"dim", b"")
-    return int(text) if text.isdigit() else None
+    return replace(chosen, note=note)

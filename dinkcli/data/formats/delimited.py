@@ -13,16 +13,15 @@ import pyarrow.csv
 
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import NUMBERS
+from dinkcli.data.formats.columns import NUMBERS, Place
 from dinkcli.data.formats.dialect import Dialect
 from dinkcli.data.formats.numerals import NULLS, type_of_most
-from dinkcli.data.formats.places import Place
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
 from dinkcli.data.formats.types import is_number
 from dinkcli.errors import UsageError
 
 _LOOKED_AT = 1024  # rows that say whether a column of texts is one of numbers
-_TEXT_OF = {pa.float32(): pa.string()}
+_TEXT_OF = {pa.float32(): pa.string(), pa.float64(): pa.string()}
 
 
 class CsvReader(TextReader):
@@ -39,6 +38,7 @@ class CsvReader(TextReader):
                     f"{source.name}: {option} {name}: several columns are named {name!r}; "
                     "give each a name of its own"
                 )
+        self.row_number = dialect.names[0] if dialect.counts_rows else None
         super().__init__(source, wanted, head)
         self.about = {**self.about, "text": dialect.described}
         self._look_at_the_rest()
@@ -50,17 +50,21 @@ class CsvReader(TextReader):
         used = {place.top for place in self.needed}
         others = [name for name in self.schema.names if name not in used]
         # A separator at the end of each line makes a column of nothing.
-        others = [n for n in others if not pa.types.is_null(self.schema.field(n).type)]
+        others = [
+            name
+            for name in others
+            if name != self.row_number and not pa.types.is_null(self.schema.field(name).type)
+        ]
         if others and self.kind == NUMBERS:
             shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
             self._note(
                 f"{self.path} has no header; read as {self.dialect.described}; the vectors are "
                 f"{self.places[0].path} to {self.places[-1].path}, not {shown}"
             )
-        if self.dialect.counts_rows and self.dialect.names[0] in [p.top for p in self.places]:
+        if self.row_number is not None and self.row_number not in used:
             self._note(
-                f"{self.path} has no header, and its first field counts the rows: it is read as "
-                f"a coordinate; if it is not, give --ids {self.dialect.names[0]}"
+                f"{self.path} has no header, and its first field counts the rows: it is not read "
+                f"as a coordinate; --ids {self.row_number} names rows by it"
             )
 
     def _note(self, note: str) -> None:

@@ -46,6 +46,7 @@ class Dialect:
         lists: lists have no quotes around them.
         doubled: names that several columns have.
         firsts: the first field of each record looked at.
+        fractions: some field is a number with a fraction, or a list.
     """
 
     separator: str
@@ -58,6 +59,7 @@ class Dialect:
     doubled: frozenset[str] = frozenset()
     firsts: Sequence[str] = field(default=(), repr=False)
     lists: bool = False
+    fractions: bool = False
 
     @property
     def described(self) -> str:
@@ -88,7 +90,7 @@ class Dialect:
             return False
         start = int(self.firsts[0])
         counted = [str(number) for number in range(start, start + len(self.firsts))]
-        return len(counted) > 2 and list(self.firsts) == counted
+        return len(counted) > 2 and self.fractions and list(self.firsts) == counted
 
 
 def dialect_of(text: str, whole: bool) -> Dialect | None:
@@ -197,6 +199,7 @@ class _Candidate:
             self.runs,
             frozenset(name for name, number in times.items() if number > 1),
             firsts,
+            fractions=any("." in cell or decimal == "," in cell for cell, _ in cells),
         )
 
 
@@ -279,10 +282,10 @@ def _kind(cell: str, separator: str) -> str:
     if separator != "," and _DECIMAL_COMMA.fullmatch(cell):
         return "decimal comma"
     cell = cell.strip('"')
-    if (cell[:1] in "[{" and cell[-1:] not in "]}") or (cell[-1:] in "]}" and cell[:1] not in "[{"):
-        return "broken" if re.search(r"\d", cell) and not re.search("[a-zA-Z]{3}", cell) else "text"
     if text_kind(cell, named=False) is not None:
         return "vector"
+    if (cell[:1] in "[{" and cell[-1:] not in "]}") or (cell[-1:] in "]}" and cell[:1] not in "[{"):
+        return "broken" if re.search(r"\d", cell) and not re.search("[a-zA-Z]{3}", cell) else "text"
     return "unsplit" if _UNSPLIT.fullmatch(cell) else "text"
 
 
@@ -292,10 +295,14 @@ def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]
         return False
     if any(cell in NULLS and cell for cell in first):
         return False
-    numbers = [int(cell) for cell in first if cell.isdecimal() and cell.isascii()]
-    counted = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    if counted and numbers[0] and not any("." in cell for cell in records[1]):
+    numbers = [int(m[1]) for cell in first if (m := re.fullmatch(r"([0-9]{1,9})(\.0)?", cell))]
+    low, size = min(numbers, default=0), len(numbers)
+    fractions = any("." in cell for cell in records[1])
+    counted = size > 1 and numbers == [*range(low, low + size)]
+    if counted and low and not fractions:
         counted = False  # 1, 2 above 3, 4 is a row as well
+    # In any order, as a table has them whose columns were chosen.
+    counted |= 3 < size == len(first) and fractions and sorted(numbers) == [*range(low, low + size)]
     return not _VALUES & set(kinds[0]) or (counted and records[1] != records[0])
 
 

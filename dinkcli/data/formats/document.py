@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
+from dinkcli.data.formats.columns import Place, place_of, pruned
 from dinkcli.data.formats.jsonlines import EXACT, read_document
 from dinkcli.data.formats.numerals import text_kind
-from dinkcli.data.formats.places import Place, place_of, pruned
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.types import is_fraction, is_list, is_text, is_whole
 from dinkcli.errors import InputError
@@ -58,7 +58,7 @@ def open_document(source: Source, wanted: Columns) -> DocumentReader | None:
         place = place_of(pa.schema(document.type), f"{where}.{name}" if where else name)
         assert place is not None
         type_ = pa.list_(EXACT) if is_list(place.type) else EXACT
-        again = read_document(source, pruned(pa.schema(document.type), [place], [type_]))
+        again = read_document(source, pruned([place], [type_]))
         values = _leaf(again, place).cast(pa.string())
         rows = rows.set_column(rows.schema.names.index(name), name, values)
     # Paths from the top of the object lead to the same columns.

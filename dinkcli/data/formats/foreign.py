@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 
 from dinkcli.data.files import Source
+from dinkcli.data.formats import text
 
 _SAVE = "np.save('embeddings.npy', {})"
 _TO_PARQUET = "{}.to_parquet('embeddings.parquet')"
@@ -71,6 +72,8 @@ def named(head: bytes, source: Source) -> str | None:
             return line.format(name=source.name)
     if source.name.lower().endswith((".pkl", ".pickle", ".joblib")):
         return _PICKLE.format(name=source.name)
+    if _is_text(head):
+        return None
     for kind, size in (("float32", 4), ("float64", 8), ("float16", 2)):
         if source.n_bytes % size == 0 and _like_numbers(head[: len(head) // size * size], kind):
             return _RAW.format(kind=kind, name=source.name)
@@ -92,13 +95,18 @@ def _like_numbers(head: bytes, kind: str) -> bool:
 
 def named_text(head: bytes, name: str) -> str | None:
     """The advice for text in another encoding, or None for what is no text."""
-    if not head or any(byte < 9 or 13 < byte < 32 for byte in head):
+    if not head or _is_text(head) or any(byte < 9 or 13 < byte < 32 for byte in head):
         return None
+    return _LATIN.format(name=name, suffix=os.path.splitext(name)[1])
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether it is the beginning of UTF-8, without control characters."""
     try:
-        head.decode()
-        return None
+        text.decoded(head)
     except UnicodeDecodeError:
-        return _LATIN.format(name=name, suffix=os.path.splitext(name)[1])
+        return False
+    return not any(byte < 9 or 13 < byte < 32 for byte in head)
 
 
 def named_zip(archive: zipfile.ZipFile, name: str) -> str | None:

@@ -12,10 +12,10 @@ import pyarrow.json
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats import jsontext
-from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT
+from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT, Place, pruned
 from dinkcli.data.formats.jsontext import ARRAYS, ELEMENTS, OBJECTS, Splitter
-from dinkcli.data.formats.places import Place, pruned
 from dinkcli.data.formats.text import TextReader, open_text, whole_lines
+from dinkcli.data.formats.types import is_list, is_text
 from dinkcli.errors import InputError
 
 EXACT = pa.decimal128(38, 0)
@@ -46,7 +46,7 @@ class JsonLinesReader(TextReader):
         self._id = wanted.id
         super().__init__(source, wanted, head)
         types = [type_ for _, type_ in self._chosen or ()]
-        self._schema = pruned(self.schema, [place for place, _ in self._chosen or ()], types)
+        self._schema = pruned([place for place, _ in self._chosen or ()], types)
         if layout in _SAID:
             self.about = {**self.about, "text": _SAID[layout]}
 
@@ -55,9 +55,13 @@ class JsonLinesReader(TextReader):
             value = getattr(place.type, "value_type", None)
             if self.kind == SPARK or (self.kind == LIST and pa.types.is_boolean(value)):
                 return place.type
-            if self.kind in (TEXT, BASE64):
-                return pa.string()
+            if self.kind in (TEXT, BASE64) or is_text(self._parsed_type(place)):
+                return pa.list_(pa.string()) if is_list(place.type) else pa.string()
         return super()._type_of(place)
+
+    def _parsed_type(self, place: Place) -> pa.DataType:
+        """The type in the first block: a column of numbers may be one of texts there."""
+        return place.take(self._first)[0].type
 
     def _carried_type(self, place: Place) -> pa.DataType:
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
@@ -71,7 +75,7 @@ class JsonLinesReader(TextReader):
 
     def _is_exact(self, place: Place) -> bool:
         """Whether the numbers of the first block are integers."""
-        schema = pruned(self.schema, [place], [EXACT])
+        schema = pruned([place], [EXACT])
         try:
             return next(self._read(schema), None) is not None
         except (pa.ArrowInvalid, InputError):

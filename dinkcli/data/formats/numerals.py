@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-TEXT, INTEGERS, BASE64, ELIDED = "text", "integers in text", "base64", "elided"
+TEXT, INTEGERS, BASE64 = "text", "integers in text", "base64"
+ELIDED, SPARSE = "elided", "sparse"  # refused by name
 NULLS = ["", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "n/a", "\\N", "<NA>", "-nan"]
 _AROUND = '[](){} \t\r\n"'
 _WRAPPED = re.compile(r"\s*(?:np\.|numpy\.|torch\.)?(?:array|tensor)\(", re.I)
@@ -47,6 +48,8 @@ def text_kind(cell: str, named: bool) -> str | None:
         named: the user says that it is one.
     """
     text = re.sub(_SCALAR, r"\1", _unwrapped(cell.strip()))
+    if re.fullmatch(r"\{(\d+:[^,:{}]+(,|(?=\})))*\}/\d+", text):
+        return SPARSE
     bracketed = text[:1] in ("[", "{", "(") and text[-1:] in ("]", "}", ")")
     inner = text.strip(_AROUND)
     if not inner:
@@ -104,7 +107,7 @@ def parse_numbers(cells: pa.Array) -> Parsed:
     try:
         return Parsed(_with_values(lists, lists.values.cast(pa.float32())))
     except pa.ArrowInvalid:
-        return _carefully(_without_empty(pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+"), bare))
+        return parse_tokens(_without_empty(pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+"), bare))
 
 
 def parse_base64(cells: pa.Array) -> Parsed:
@@ -184,7 +187,7 @@ def _with_values(lists: pa.Array, values: pa.Array) -> pa.Array:
     )
 
 
-def _carefully(lists: pa.Array) -> Parsed:
+def parse_tokens(lists: pa.Array) -> Parsed:
     """Token by token: spelled nulls are null elements, what is no number puts its row at fault."""
     tokens = pc.utf8_trim_whitespace(lists.values)
     null = pc.is_in(tokens, value_set=pa.array(NULLS, tokens.type))

@@ -25,13 +25,15 @@ from dinkcli.data.formats.columns import (
     NUMBERS,
     SPARK,
     TEXT,
+    Place,
     bytes_dim,
+    inner_places,
     names_of,
+    place_of,
     vector_columns,
 )
-from dinkcli.data.formats.numerals import NULLS, type_of_most
-from dinkcli.data.formats.places import Place, inner_places, place_of
-from dinkcli.data.formats.types import is_number, is_text, plain, plain_schema, storage
+from dinkcli.data.formats.numerals import NULLS
+from dinkcli.data.formats.types import is_number, plain, plain_schema, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -49,6 +51,7 @@ class TableReader(Reader):
 
     source: Source
     has_names = True  # of its columns, in the file
+    row_number: str | None = None  # the column that counts the rows, no feature unless named
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
         self.source, self.n_rows = source, n_rows
@@ -73,8 +76,8 @@ class TableReader(Reader):
         )
         if not self.has_names:
             wanted = replace(wanted, features=())
-        candidates = self._with_numbers_of_texts(_candidates(schema, wanted), wanted)
-        found = vector_columns(self.path, candidates, wanted, self._first_text)
+        candidates = _candidates(schema, wanted, self.row_number)
+        found = vector_columns(self.path, candidates, wanted, self._texts)
         self.places, self.kind = found.places, found.kind
         usual = wanted.usual if found.why in ("as in training", "as in the model") else None
         single = len(self.places) == 1
@@ -257,37 +260,14 @@ class TableReader(Reader):
             )
         return 0
 
-    def _with_numbers_of_texts(self, schema: pa.Schema, wanted: Columns) -> pa.Schema:
-        """Columns of texts count as numbers when most cells are: the others make bad rows.
-
-        Only those whose names are numbered or named as vectors; a text stays one otherwise.
-        """
-        if wanted.alone:
-            return schema
-        pattern = wanted.vectors or wanted.usual or ""
-        fields = []
-        for field in schema:
-            meant = (
-                re.search(r"\d\W*$", field.name)
-                or fnmatchcase(field.name, pattern)
-                or field.name in wanted.features
-            )
-            if meant and is_text(field.type) and schema.names.count(field.name) == 1:
-                cells = self._texts(Place(field.name, (field.name,), field.type))
-                field = field.with_type(type_of_most(cells) or field.type)
-            fields.append(field)
-        return pa.schema(fields, schema.metadata)
-
-    def _first_text(self, place: Place) -> str:
-        """The first text in a column that is not empty, looking at some rows; "" without any."""
-        return next(iter(self._texts(place)), "")
-
     def _texts(self, place: Place) -> list[str]:
-        """The texts in the first rows of a column, without those that spell a null."""
+        """The texts in the first rows of a column, lists of texts as one, without spelled nulls."""
         with reading(self.path, self.format):
             for batch in self._peek([place.top]):
                 cells = place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
-                return [text for text in (str(cell).strip() for cell in cells) if text not in NULLS]
+                lists = [f"[{', '.join(map(str, c))}]" if isinstance(c, list) else c for c in cells]
+                texts = [str(cell).strip() for cell in lists]
+                return [text for text in texts if text not in NULLS]
         return []
 
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -302,7 +282,7 @@ class TableReader(Reader):
         return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
 
 
-def _candidates(schema: pa.Schema, wanted: Columns) -> pa.Schema:
+def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> pa.Schema:
     """The columns that vectors are looked for in, decimals as the numbers that they are read as.
 
     An index of pandas names rows, and is left out unless ``--column`` names it.
@@ -315,8 +295,11 @@ def _candidates(schema: pa.Schema, wanted: Columns) -> pa.Schema:
         pass
     fields = []
     for field in schema:
-        is_index = field.name in index or re.fullmatch(_INDEX_NAME, field.name)
-        if is_index and field.name not in (wanted.vectors, *wanted.features):
+        is_index = (
+            field.name in (*index, row_number) or re.fullmatch(_INDEX_NAME, field.name) is not None
+        )
+        is_named = fnmatchcase(field.name, wanted.vectors or "") or field.name in wanted.features
+        if is_index and not is_named:
             continue
         if pa.types.is_decimal(field.type):
             field = field.with_type(pa.float64() if field.type.scale > 0 else pa.int64())

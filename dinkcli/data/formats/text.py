@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT
-from dinkcli.data.formats.places import Place
+from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT, Place
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_number
+from dinkcli.data.formats.types import is_number, is_text
 from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.data.packed import codec_of, unpacked, unpacked_head
 from dinkcli.errors import InputError
@@ -82,7 +81,12 @@ def whole_lines(file: Any, split: Callable[[bytes], bytes] = bytes) -> Iterator[
     mark = b"\xef\xbb\xbf"
     rest: list[bytes] = []
     lines = b""  # held back, for the end of a text belongs to what comes before
+    returns: bool | None = None  # lines end with \r alone
     while more := file.read(BLOCK_BYTES):
+        if returns is None:
+            returns = b"\r" in more and b"\n" not in more
+        if returns:
+            more = more.replace(b"\r", b"\n")
         more, mark = split(more.removeprefix(mark)), b""
         end = more.rfind(b"\n") + 1
         if end:
@@ -112,7 +116,8 @@ class TextReader(TableReader):
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
         super().__init__(source, self._typed(first), None, wanted)
-        self._number = self._number_type(first[:_LOOKED_AT])
+        self._first = first.slice(0, _LOOKED_AT)
+        self._number = self._number_type(self._first)
         # Once the columns are known they are parsed straight to what will be used.
         self._chosen = [(place, self._type_of(place)) for place in self.needed]
         self.carried = pa.schema(
@@ -131,6 +136,8 @@ class TextReader(TableReader):
 
         types = [place.take(first)[0].type for place in self.places]
         types = [getattr(type_, "value_type", type_) for type_ in types]
+        if self.kind == NUMBERS and any(map(is_text, types)):
+            return pa.float64()  # as texts are parsed
         if not types or self.kind not in (NUMBERS, LIST) or not all(map(is_number, types)):
             return pa.float32()
         size, kind = self.n_features, np.dtype(np.float64)

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinkcli.data.formats import numerals
-from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT
-from dinkcli.data.formats.places import Place, list_lengths
-from dinkcli.data.formats.types import is_number, is_text
+from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT, Place, list_lengths
+from dinkcli.data.formats.types import is_list, is_number, is_text
 
 
 class Faults:
@@ -47,7 +46,7 @@ def vectors_of(
 
     Args:
         places: one column of vectors, or D columns of numbers.
-        kind: what they hold, see ``columns.Found``.
+        kind: what they hold, see ``columns.VectorColumns``.
         size: D.
     """
     faults = Faults(len(batch))
@@ -85,6 +84,8 @@ def _decoded(
 
 
 def _parse(array: pa.Array, kind: str) -> numerals.Parsed:
+    if is_list(array.type):
+        return numerals.parse_tokens(array)
     return numerals.parse_base64(array) if kind == BASE64 else numerals.parse_numbers(array)
 
 
@@ -173,6 +174,8 @@ def _from_numbers(
                     f": column {name!r} holds {str(cells[row])[:40]!r}, expected a number"
                 ),
             )
+        if pa.types.is_null(values.type):
+            values = values.cast(pa.int8())
         if values.null_count:
             faults.add(_nulls(values), f": column {name!r} is null")
             values = values.fill_null(0)
