@@ -80,13 +80,15 @@ def sweep(
             on_step(phase, done, len(more))
         return recommend([tried[k] for k in sorted(tried)], rows.n_bad)
 
+    if grows:
+        search.walk(grid(2, numbers[0]))
     chosen = look(numbers, "sweep")
     most = rows.n_rows // _GROWN_ROWS
     while grows and 2 * chosen.workable > max(tried) and max(tried) < most:
         last = max(tried)
         more = [k for k in grid(last, min(2 * last, most)) if k not in tried]
         if not search.has_rows_for(more[-1]):
-            search = _Search(rows, 2 * more[-1], seed)
+            search = _Search(rows, more[-1], seed, search)
         chosen = look(more, "grow")
     for _ in range(_ROUNDS if grows else 0):
         more = _between(chosen, sorted(tried))
@@ -100,16 +102,18 @@ def sweep(
 class _Search:
     """Paths of growing K on two halves of a sample, and on noise."""
 
-    def __init__(self, rows: RowSource, most: int, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, rows: RowSource, most: int, seed: int, before: _Search | None = None):
+        self.seed = seed
         self.half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
         fits = sample_size(rows.n_rows, most, rows.n_features, rows.memory)
-        self.sample = rows.sample(min(2 * self.half, fits), self.generator)
+        generator = torch.Generator().manual_seed(seed)
+        self.sample = rows.sample(min(2 * self.half, fits), generator)
         self.middle = len(self.sample) // 2
         self.whole = self.middle < self.half
         self.scale = rows.total_weight / self.sample.total_weight
-        self.first = _Path(self.sample[: self.middle], self.generator)
-        self.second = _Path(self.sample[self.middle :], self.generator)
+        starts = (None, None) if before is None else (before.first.last, before.second.last)
+        self.first = _Path(self.sample[: self.middle], seed, starts[0])
+        self.second = _Path(self.sample[self.middle :], seed + 1, starts[1])
         number = min(_NEIGHBOURS, len(self.sample) - 1)
         self.graph = neighbour_graph(nearest_others(self.sample.z.cpu(), number))
         self._of_noise: dict[int, float] = {}
@@ -117,6 +121,12 @@ class _Search:
     def has_rows_for(self, k: int) -> bool:
         """Whether the sample is large enough for K, or is all that there is."""
         return self.whole or _ROWS_PER_CLUSTER * k <= self.half
+
+    def walk(self, numbers: Sequence[int]) -> None:
+        """Goes to the last of ``numbers``: a range that begins there has the centres of others."""
+        for k in numbers:
+            for path in (self.first, self.second):
+                path.centers(k)
 
     def at(self, k: int) -> Candidate:
         first, second = self.first.centers(k), self.second.centers(k)
@@ -144,8 +154,9 @@ class _Search:
     def noise(self) -> tuple[_Path, Sample]:
         """Noise that centres are made from, and noise that they are judged on."""
         project = self.sample.project
-        whole = Sample(project(_noise(self.sample.z, self.generator)), None, project)
-        return _Path(whole[: self.middle], self.generator), whole[self.middle :]
+        generator = torch.Generator().manual_seed(self.seed + 2)
+        whole = Sample(project(_noise(self.sample.z, generator)), None, project)
+        return _Path(whole[: self.middle], self.seed + 2), whole[self.middle :]
 
     def _noise_silhouette(self, k: int) -> float:
         """Measured at powers of two (and at the largest K that there are rows for); between them
@@ -164,10 +175,17 @@ class _Search:
 class _Path:
     """Centres for growing K on one sample, each from the nearest smaller K."""
 
-    def __init__(self, sample: Sample, generator: torch.Generator):
+    def __init__(self, sample: Sample, seed: int, start: Tensor | None = None):
         self.sample = sample
-        self.generator = generator
+        self.generator = torch.Generator().manual_seed(seed)
         self._states: dict[int, State] = {}
+        if start is not None:
+            self._states[len(start)] = self._settled(start)
+
+    @property
+    def last(self) -> Tensor:
+        """The centres of the largest K."""
+        return self._states[max(self._states)].centers
 
     def centers(self, k: int) -> Tensor:
         if k not in self._states:
