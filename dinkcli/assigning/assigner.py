@@ -18,7 +18,7 @@ from dinkcli.data.ahead import read_ahead
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.models.matching import Matching, ids_of
-from dinkcli.models.model import Model
+from dinkcli.models.model import OUTLIER, Model
 from dinkcli.nearest.common import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
 
@@ -102,6 +102,9 @@ class Assigner:
         self.options = options
         self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
+        self._adds_up = model.parts is not None and options.needs_probabilities
+        if self._adds_up:  # probabilities of all centres are summed by cluster here
+            options = replace(options, soft=True, top=None, probability_type="float32")
         self.backend: Backend
         if small:
             self.backend = NumpyBackend(model, options, temperature)
@@ -110,9 +113,11 @@ class Assigner:
 
             self.backend = TorchBackend(model, device, options, temperature)
         self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
-        if np.abs(model.cluster_centers).max() > self._usual_range:
+        if np.abs(model.centers).max() > self._usual_range:
             self._usual_range = 0.0
-        self._ids, self.n_ids = ids_of(matching, model.n_clusters)
+        ids, self.n_ids = ids_of(matching, model.n_clusters)
+        owners = model.center_clusters
+        self._ids = np.where(owners == OUTLIER, OUTLIER, ids[owners])  # (C,), of the centres
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
@@ -123,6 +128,8 @@ class Assigner:
         chosen = None if self.chosen is None else self.chosen[rows].clip(0)
         result, options = self.backend(vectors, chosen), self.options
         labels = self._ids[result.labels].astype(np.int32)
+        if self._adds_up:
+            result = self._by_cluster(result, labels)
         if options.max_distance is not None and result.distances is not None:
             labels[result.distances > options.max_distance] = -1
         if options.min_prob is not None and result.own is not None:
@@ -132,7 +139,7 @@ class Assigner:
             labels,
             result.distances if options.distance else None,
             result.own,
-            None if result.ranked is None else self._ids[result.ranked].astype(np.int32),
+            None if result.ranked is None else self._ranked_ids(result.ranked),
             self._by_id(result),
             carried,
         )
@@ -140,7 +147,7 @@ class Assigner:
     def _by_id(self, result: BlockResult) -> np.ndarray | None:
         """The probabilities as they are kept."""
         probabilities = result.probabilities
-        if probabilities is None or result.ranked is not None:
+        if probabilities is None or result.ranked is not None or self._adds_up:
             return probabilities
         if len(self._ids) == self.n_ids and (self._ids == np.arange(self.n_ids)).all():
             return probabilities
@@ -148,6 +155,27 @@ class Assigner:
         matched = np.zeros((len(probabilities), self.n_ids), probabilities.dtype)
         matched[:, self._ids] = probabilities
         return matched
+
+    def _ranked_ids(self, ranked: np.ndarray) -> np.ndarray:
+        return (ranked if self._adds_up else self._ids[ranked]).astype(np.int32)
+
+    def _by_cluster(self, result: BlockResult, labels: np.ndarray) -> BlockResult:
+        """With the probabilities of the centres of each cluster added up, by id. A row's sum is
+        less than 1 where centres are outliers'; the ``own`` of an outlier is theirs."""
+        assert result.probabilities is not None
+        columns = np.where(self._ids == OUTLIER, self.n_ids, self._ids)
+        order = np.argsort(columns, kind="stable")
+        present, starts = np.unique(columns[order], return_index=True)
+        every = np.zeros((len(labels), self.n_ids + 1), np.float32)
+        every[:, present] = np.add.reduceat(result.probabilities[:, order], starts, axis=1)
+        own = every[np.arange(len(labels)), labels]  # the label -1 is the last column
+        by_id, kind, top = every[:, :-1], self.options.probability_type, self.options.top
+        if top is not None:
+            ranked = np.argsort(-by_id, axis=1, kind="stable")[:, :top]
+            best = np.take_along_axis(by_id, ranked, 1).astype(kind)
+            return BlockResult(result.labels, result.distances, own, ranked, best)
+        kept = by_id.astype(kind) if self.options.soft else None
+        return BlockResult(result.labels, result.distances, own, None, kept)
 
     def blocks(self, data: DataSet, first: int = 0, half: bool = False) -> Iterator[Block]:
         """The one way of rows through a model: in order, in whole chunks of the distance

@@ -89,7 +89,7 @@ def is_small(model: Model, data: DataSet) -> bool:
     if model.metric == LEARNED:
         return False
     numbers = sum(_numbers_in(reader) for reader in data.readers)
-    return numbers * model.n_clusters <= _MOST_WORK
+    return numbers * len(model.centers) <= _MOST_WORK
 
 
 def _numbers_in(reader: Reader) -> float:
@@ -106,7 +106,7 @@ class NumpyBackend:
     takes_half = False
 
     def __init__(self, model: Model, options: AssignOptions, temperature: float):
-        self._index = SmallIndex(model.cluster_centers, normalize=model.metric == "cosine")
+        self._index = SmallIndex(model.centers, normalize=model.metric == "cosine")
         self._options = options
         self._temperature = temperature
 

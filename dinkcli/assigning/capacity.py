@@ -50,6 +50,8 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
                 f"{reader.path}: a stream is read once, and `max_size` looks at all rows before "
                 "the first of them gets a cluster; write the stream to a file first"
             )
+    if assigner.model.parts is not None:
+        raise UsageError("max_size: clusters of an edited model have no size that could be limited")
     rows = _Rows(assigner, data)
     n_rows = sum(len(z) for z in rows)
     labels = np.full(len(rows.good), -1, np.int32)

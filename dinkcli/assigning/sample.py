@@ -35,7 +35,6 @@ from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.model import Model
-from dinkcli.models.tree import parents
 from dinkcli.options import AssignOptions, SampleOptions
 
 _WRITTEN_ROWS = 1 << 16
@@ -236,7 +235,7 @@ def _shares(
     if options.by == "proportional":
         amounts = np.bincount(labels + 1, weights, len(sizes) + 1)[1:]
         return proportional(amounts.astype(np.float64), sizes, number)
-    return on_levels(sizes, number, [parents(model.tree, level) for level in options.levels])
+    return on_levels(sizes, number, [model.groups(level) for level in options.levels])
 
 
 def balanced(sizes: np.ndarray, number: int) -> np.ndarray:

@@ -27,7 +27,7 @@ class TorchBackend:
         self._copies = Copies(self._device)
         self._model = model
         self._options = options
-        centers = torch.from_numpy(model.cluster_centers).to(self._device)
+        centers = torch.from_numpy(model.centers).to(self._device)
         self.index = CenterIndex(centers)
         self._map = map_of(model, self._device)
         # Labels need no mapped rows.
@@ -138,7 +138,7 @@ def scaled(vectors: np.ndarray | Tensor, metric: str, device: torch.device | str
 
 def refuse_far_rows(model: Model, vectors: np.ndarray, name: str, start: int) -> None:
     """Raises InputError at a row so far from the centres that distances would overflow float32."""
-    shift = CenterIndex(torch.from_numpy(model.cluster_centers)).shift
+    shift = CenterIndex(torch.from_numpy(model.centers)).shift
     if model.origin is not None:
         shift = torch.from_numpy(model.origin)
     rows = as_tensor(vectors)

@@ -178,7 +178,7 @@ def _job_of(
             "some"
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
-    above = parents_by_id(model.tree, levels, ids, n_ids) if levels else {}
+    above = parents_by_id(model.tree, levels, ids[model.present], n_ids) if levels else {}
     return Job(model, data, options, path, matching, tuple(names) if named else None, above)
 
 

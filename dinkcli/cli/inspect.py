@@ -125,7 +125,7 @@ def _document(
     from dinkcli.insight.overview import nearest_pairs
 
     clusters = [
-        _plain_cluster(model, j, sizes, spread, model.terms) for j in range(model.n_clusters)
+        _plain_cluster(model, j, sizes, spread, model.terms) for j in model.present.tolist()
     ]
     for cluster, rows in zip(clusters, nearest or (), strict=False):
         cluster["exemplars"] = list(map(_plain_row, rows))
@@ -245,7 +245,7 @@ def _show_sizes(
 def _show_tree(model: Model) -> None:
     from dinkcli.models.tree import drawn
 
-    labels = [f"{j} {printable(name)}".rstrip() for j, name in enumerate(model.all_names)]
+    labels = [f"{j} {printable(model.all_names[j])}".rstrip() for j in model.present.tolist()]
     table = Sheet(Field(text=True), headings=False)
     for line in drawn(model.tree, labels):
         table.add(line)

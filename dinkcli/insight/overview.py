@@ -31,10 +31,13 @@ def nearest_pairs(model: Model, number: int) -> list[Pair]:
     """
     centers, k = model.cluster_centers.astype(np.float64), model.n_clusters
     best: list[Pair] = []
+    gone = ~np.isin(np.arange(k), model.present)
     rows = max(1, _CHUNK_ELEMENTS // k)
     for start in range(0, k, rows):
         squares = squared_distances(centers[start : start + rows], centers)
         squares[np.tril_indices(len(squares), start, k)] = np.inf
+        squares[gone[start : start + rows]] = np.inf
+        squares[:, gone] = np.inf
         flat = squares.ravel()
         least = np.argpartition(flat, min(number, len(flat) - 1))[:number]
         for i, j in (divmod(int(cell), k) for cell in least if np.isfinite(flat[cell])):
@@ -49,7 +52,8 @@ def neighbours(model: Model, cluster: int, number: int) -> list[tuple[int, float
     centers = model.cluster_centers.astype(np.float64)
     distances = np.linalg.norm(centers - centers[cluster], axis=1)
     order = np.argsort(distances, kind="stable").tolist()
-    return [(j, float(distances[j])) for j in order if j != cluster][:number]
+    present = set(model.present.tolist()) - {cluster}
+    return [(j, float(distances[j])) for j in order if j in present][:number]
 
 
 def cluster_of(model: Model, text: str) -> int:

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.assigner import assigner_for, usable
+from dinkcli.assigning.backend import NearestPair
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
-from dinkcli.models.model import Model
+from dinkcli.models.model import OUTLIER, Model
+from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +35,9 @@ class View:
         rows: (B,) int64, their numbers, ascending.
         n_bad: bad rows among them that are left out.
         z: (B, D) float32 as the model compares them, of norm 1 under cosine.
-        labels, seconds: (B,) int64, the nearest centre and the second nearest.
-        centers: (K, D) float64.
+        nearest, seconds: (B,) int64, the nearest centre, and the nearest of another cluster.
+        labels: (B,) int64, the cluster of the nearest centre.
+        centers: (C, D) float64.
         carried: the B values of each carried column, or None.
     """
 
@@ -42,8 +45,9 @@ class View:
     rows: np.ndarray
     n_bad: int
     z: np.ndarray
-    labels: np.ndarray
+    nearest: np.ndarray
     seconds: np.ndarray
+    labels: np.ndarray
     centers: np.ndarray
     carried: pa.RecordBatch | None
 
@@ -54,25 +58,26 @@ class View:
     @cached_property
     def distances(self) -> np.ndarray:
         """(B,) float64, to the nearest centre."""
-        return np.sqrt(squares_to(self.centers, self.z, self.labels))
+        return np.sqrt(squares_to(self.centers, self.z, self.nearest))
 
     @cached_property
     def second_distances(self) -> np.ndarray:
         """(B,) float64, to the second-nearest centre; infinite with one centre."""
-        if len(self.centers) == 1:
-            return np.full(len(self), np.inf)
-        seconds = np.sqrt(squares_to(self.centers, self.z, self.seconds))
-        return np.maximum(seconds, self.distances)
+        squares = squares_to(self.centers, self.z, self.seconds)
+        squares[self.seconds == self.nearest] = np.inf
+        return np.maximum(np.sqrt(squares), self.distances)
 
     def at(self, places: np.ndarray) -> View:
         """The rows at these places (M,)."""
-        arrays = {name: getattr(self, name)[places] for name in ("rows", "z", "labels", "seconds")}
+        names = ("rows", "z", "nearest", "seconds", "labels")
+        arrays = {name: getattr(self, name)[places] for name in names}
         carried = None if self.carried is None else self.carried.take(pa.array(places))
         return replace(self, **arrays, carried=carried)
 
 
 def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
-    """All usable rows in order, in memory that does not grow with the data.
+    """All usable rows in order, in memory that does not grow with the data; not those of a cluster
+    that was dropped as outliers.
 
     Args:
         device: with "auto" small work is done by NumPy, and torch is not loaded.
@@ -83,7 +88,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
     """
     data = model.rows_of(data)
     assigner = assigner_for(model, data, device)
-    centers = model.cluster_centers.astype(np.float64)
+    centers, owners = model.centers.astype(np.float64), model.center_clusters
     n_rows = n_bad = 0
     for block in assigner.blocks(data):
         vectors, carried = block.vectors, block.carried
@@ -96,10 +101,31 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         if not len(rows):
             continue  # the next view counts them
         pair = assigner.backend.nearest_pair(vectors)
-        yield View(block.start + len(block), rows, n_bad, *pair, centers, carried)
+        seconds = pair.second_labels
+        if model.parts is not None:
+            seconds = _second_clusters(pair, centers, owners)
+        labels, end = owners[pair.labels], block.start + len(block)
+        view = View(end, rows, n_bad, pair.z, pair.labels, seconds, labels, centers, carried)
+        yield view if (labels != OUTLIER).all() else view.at(np.flatnonzero(labels != OUTLIER))
         n_rows, n_bad = n_rows + len(rows), 0
     if not n_rows:
         raise InputError(f"{data.name}: all {n_bad} rows are bad; nothing to look at")
+
+
+def _second_clusters(pair: NearestPair, centers: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """(B,) the nearest centre of another cluster than the nearest one's, no outliers'; that itself
+    where there is no other."""
+    seconds, owner = pair.second_labels.copy(), owners[pair.labels]
+    wrong = np.flatnonzero((owners[seconds] == owner) | (owners[seconds] == OUTLIER))
+    step = max(1, _CACHED_NUMBERS // len(centers))
+    for start in range(0, len(wrong), step):
+        rows = wrong[start : start + step]
+        squares = squared_distances(pair.z[rows], centers)
+        squares[(owners == owner[rows, None]) | (owners == OUTLIER)] = np.inf
+        seconds[rows] = squares.argmin(1)
+        none = rows[np.isinf(squares.min(1))]
+        seconds[none] = pair.labels[none]
+    return seconds
 
 
 def squares_to(points: np.ndarray, z: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from dinkcli.data.atomic import atomic_path
 from dinkcli.data.offset import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.statistics import Statistics
-from dinkcli.models.tree import squared_distances, ward
+from dinkcli.models.tree import parents_by_id, squared_distances, ward
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -137,6 +137,12 @@ class Model:
         return (self.center_clusters[:, None] == np.arange(self.n_clusters)).astype(np.float32)
 
     @property
+    def present(self) -> np.ndarray:
+        """(P,) int64, ascending, the clusters that have centres: not merged into others, dropped or
+        retired."""
+        return np.unique(self.center_clusters[self.center_clusters != OUTLIER])
+
+    @property
     def all_names(self) -> list[str]:
         """K names, "" for each cluster without one."""
         return self.names or [""] * self.n_clusters
@@ -173,9 +179,18 @@ class Model:
 
     @property
     def tree(self) -> list[tuple[int, int, float]]:
-        """The merges of Ward's tree of the centres, with the weight of their training rows (see
-        ``models.tree.ward``); made anew each time."""
-        return ward(self.cluster_centers, self.cluster_sizes)
+        """The merges of Ward's tree of the clusters, numbered as in ``present``, with the weight of
+        their rows (see ``models.tree.ward``); made anew each time."""
+        return ward(self.cluster_centers[self.present], self.cluster_sizes[self.present])
+
+    def groups(self, level: int) -> np.ndarray:
+        """(K,) int32, the group of each cluster where the tree has ``level`` groups: the lowest
+        cluster in it (see ``models.tree.parents``), and -1 for one without centres.
+
+        Raises:
+            UsageError: not 1 to P groups.
+        """
+        return parents_by_id(self.tree, [level], self.present, self.n_clusters)[f"level_{level}"]
 
     @property
     def fingerprint(self) -> str:

@@ -72,7 +72,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
             "the list of clusters below has the same content as text"
         ),
         cards="\n".join(_card(j, model, material, colours[j], headings[j]) for j in order),
-        tree=_tree(model.cluster_centers, material.quality.sizes, headings),
+        tree=_tree(model, material.quality.sizes, headings),
         heat=_heat(model),
         curve=_curve(drawings["curve"] is not None, model),
         metrics=_rows(_metrics(material)),
@@ -175,12 +175,13 @@ def _short(text: str, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _tree(centers: np.ndarray, sizes: np.ndarray, headings: list[str]) -> str:
+def _tree(model: Model, sizes: np.ndarray, headings: list[str]) -> str:
     """The tree of the clusters as nested lists whose groups open and close."""
-    k = len(centers)
+    numbers = model.present
+    k, sizes, headings = len(numbers), sizes[numbers], [headings[j] for j in numbers]
     if not 2 < k <= _MOST_IN_TREE:
         return "<p>A tree needs three to a thousand clusters.</p>"
-    merges = ward(centers, sizes)
+    merges = ward(model.cluster_centers[numbers], sizes)
     groups = members(merges)
     parts: list[str] = []
     # Not by recursion: a tree of a thousand clusters may be as deep.
@@ -191,8 +192,8 @@ def _tree(centers: np.ndarray, sizes: np.ndarray, headings: list[str]) -> str:
             parts.append(item)
         elif item < k:
             parts.append(
-                f'<li><button type="button" class="leaf" data-cluster="{item}">'
-                f'<span class="number">{item}</span> {escape(headings[item])} '
+                f'<li><button type="button" class="leaf" data-cluster="{numbers[item]}">'
+                f'<span class="number">{numbers[item]}</span> {escape(headings[item])} '
                 f"<small>{int(sizes[item]):,}</small></button></li>"
             )
         else:
