@@ -32,7 +32,7 @@ from dinkcli.errors import UsageError
 # Each is a function in a module of that name, but for some that share one.
 COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
-    *("dedup", "sample", "info", "plan", "export"),
+    *("update", "edit", "dedup", "sample", "info", "plan", "export"),
 )
 _MODULES = {"dedup": "jobs", "sample": "jobs"}
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"

@@ -58,6 +58,9 @@ def inspect(
         "farthest rows and its near-duplicates.",
     ),
     tree: bool = main_option(False, "--tree", help="Show which clusters lie together, as a tree."),
+    history: bool = main_option(
+        False, "--history", help="Show what was done to the model since its training, and when."
+    ),
     ids: list[str] | None = shared.IDS,
     texts: list[str] | None = shared.TEXTS,
     rows: shared.ModelRows,
@@ -107,9 +110,13 @@ def inspect(
     if shown.as_json:
         more = {} if seen is None else {"bad_rows": n_bad}
         more |= {"tree": model.tree} if tree else {}
+        more |= {"history": model.history} if history else {}
         print_json(_document(model, sizes, spread, nearest) | more)
         return
     _show_model(model_path, model)
+    if history:
+        _show_history(model)
+        return
     _show_training(model)
     _show_sizes(model, sizes, spread, nearest, clusters)
     if tree:
@@ -240,6 +247,15 @@ def _show_sizes(
             ", ".join(map(_row_text, nearest[j])) if nearest else "",
         )
     show("clusters by size", table, note)
+
+
+def _show_history(model: Model) -> None:
+    from dinkcli.cli.edit import described
+
+    table = Sheet("when", Field("what", text=True))
+    for entry in model.history:
+        table.add(entry["when"], described(entry))
+    show("since the training" if model.history else "as it was trained", table)
 
 
 def _show_tree(model: Model) -> None:

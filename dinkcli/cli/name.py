@@ -45,6 +45,9 @@ def name(
         metavar="FILE",
         help="Write the named model here; by default the model itself gets the names.",
     ),
+    force: bool = main_option(
+        False, "--force", help="Replace names that were given by dink edit as well."
+    ),
     rows: shared.ModelRows,
     shown: shared.Shown,
 ) -> None:
@@ -77,6 +80,7 @@ def name(
     if output is not None:
         check_model_path(output)
     check_target(output or model_path)
+    before = model.all_names
     given = {} if names is None else _read_names(names, model.n_clusters)
     if inputs:
         data = rows.open(model, inputs, labels=labels, texts=texts)
@@ -94,6 +98,10 @@ def name(
             with rows_shown(data, shown.silent) as progress:
                 model.names = names_by_labels(model, data, rows.device, partial(progress, "naming"))
     model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
+    if force:
+        model.named_by_hand = []
+    for j in model.named_by_hand:
+        model.names[j] = before[j]
     target = output or model_path
     model.save(target)
     if shown.as_json:

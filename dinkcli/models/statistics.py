@@ -96,6 +96,19 @@ class Statistics:
             self.distances + other.distances,
         )
 
+    def gathered(self, targets: np.ndarray, number: int) -> Statistics:
+        """Of ``number`` centres, to each of which those with that number in ``targets`` (C,) add
+        up."""
+        weights = np.bincount(targets, self.weights, number)
+        means = np.zeros((number, self.means.shape[1]))
+        np.add.at(means, targets, self.weights[:, None] * self.means)
+        means /= np.where(weights > 0, weights, 1)[:, None]
+        apart = ((self.means - means[targets]) ** 2).sum(1)
+        deviations = np.bincount(targets, self.deviations + self.weights * apart, number)
+        distances = np.zeros((number, N_BINS))
+        np.add.at(distances, targets, self.distances)
+        return Statistics(weights, means, deviations, distances)
+
     def faded(self, factor: float) -> Statistics:
         """With all weights times ``factor``."""
         return Statistics(

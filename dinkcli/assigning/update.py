@@ -1,0 +1,403 @@
+"""New rows for a model without the old ones: what they change, and what they are like.
+
+Each centre stays the mean of all rows that were ever assigned to it (``Statistics``). Among the
+rows that lie farther from their centre than nine in ten of its rows did, sets that gain most from a
+centre of their own become clusters. Shapes: B rows, C centres, K clusters, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dinkcli.assigning.assigner import assigner_for, usable
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.sidefiles import read_weights
+from dinkcli.errors import InputError, ModelError, UsageError
+from dinkcli.models.edit import centers_of, noted, statistics_of, with_centers
+from dinkcli.models.model import OUTLIER, Model
+from dinkcli.models.statistics import Statistics
+from dinkcli.models.tree import squared_distances
+from dinkcli.options import AssignOptions
+
+_FAR = 0.9  # of a centre's rows are nearer than what may found a cluster (docs/LOG.md)
+_VERY_FAR = 0.99  # and than what the report counts
+_MOST_FAR = 8192  # rows among which clusters are looked for; of more, so many at random
+_FOUNDERS = 8  # rows that are tried as the first mean of a cluster
+_ROUNDS = 50  # of mean and members in turns
+_CHUNK_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How new rows change a model.
+
+    Attributes:
+        freeze: no centre moves; what comes is counted all the same.
+        birth_price: what a new cluster must lower the inertia by, in mean squared distances of
+            rows to their centre; infinite for no new clusters.
+        min_size: rows that a new cluster has at least.
+        half_life: updates after which what was there counts half, or None. A cluster whose weight
+            falls below one row retires.
+        max_size: as for ``AssignOptions``.
+
+    Raises:
+        UsageError: numbers out of range.
+    """
+
+    freeze: bool = False
+    birth_price: float = 5.0
+    min_size: int = 5
+    half_life: float | None = None
+    max_size: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.birth_price > 0:
+            raise UsageError(f"birth_price {self.birth_price:g}: expected a positive number")
+        if self.min_size < 2:
+            raise UsageError(f"min_size {self.min_size}: expected 2 or more")
+        if self.half_life is not None and not 0 < self.half_life < np.inf:
+            raise UsageError(f"half_life {self.half_life:g}: expected a positive number of updates")
+
+
+@dataclass
+class Update:
+    """A model after new rows, and what they are like.
+
+    Attributes:
+        model: the new model; the old one itself where the rows were in it already.
+        rows: usable ones; ``bad_rows`` the others.
+        counts: (K,) weight of the new rows in each cluster.
+        spreads: (K,) root mean squared distance of the new rows to their centre; NaN without any.
+        old_spreads: (K,) the same of the rows before.
+        far: share of the new rows beyond the 99 % distance of their cluster; None where the model
+            does not know it.
+        born: numbers of new clusters.
+        retired: numbers of clusters that are without centres now.
+        moved: (K,) distance between the old and the new mean of each old cluster.
+        repeated: the rows were taken in before.
+    """
+
+    model: Model
+    rows: int
+    bad_rows: int
+    counts: np.ndarray
+    spreads: np.ndarray
+    old_spreads: np.ndarray
+    far: float | None
+    born: list[int]
+    retired: list[int]
+    moved: np.ndarray
+    repeated: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        names = self.model.all_names
+        clusters = [
+            {
+                "cluster": j,
+                "name": names[j],
+                "rows": float(self.counts[j]),
+                "spread": _number(self.spreads[j]),
+                "old_spread": _number(self.old_spreads[j]),
+                "moved": _number(self.moved[j]),
+            }
+            for j in range(self.model.n_clusters)
+        ]
+        return {
+            "rows": self.rows,
+            "bad_rows": self.bad_rows,
+            "repeated": self.repeated,
+            "far": self.far,
+            "born": self.born,
+            "retired": self.retired,
+            "clusters": clusters,
+        }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+class Near(NamedTuple):
+    """Rows (B, D) float32 as the model compares them, and of each the number of its centre, the
+    squared distance to it, and its weight, (B,)."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    squared_distances: np.ndarray
+    weights: np.ndarray
+
+    def __getitem__(self, where: Any) -> Near:  # type: ignore[override]
+        return Near(*(each[where] for each in tuple(self)))
+
+
+class Birth(NamedTuple):
+    """Rows that gain from a centre of their own: (B,) bool which ones, their mean (D,), and what it
+    lowers the inertia by."""
+
+    members: np.ndarray
+    mean: np.ndarray
+    gain: float
+
+
+class _Look:
+    """Goes over the new rows once."""
+
+    def __init__(self, model: Model, old: Statistics):
+        self._centers = model.centers
+        self._far, self._very_far = old.quantiles(_FAR), old.quantiles(_VERY_FAR)
+        self._outliers = model.center_clusters == OUTLIER
+        self._random = np.random.default_rng(0)
+        self._kept: list[Near] = []
+        self.statistics = Statistics.empty(*model.centers.shape)  # but for rows that are far
+        self.squares = np.zeros(len(model.centers))  # of distances of all rows
+        self.counts = np.zeros(len(model.centers))
+        self.very_far = 0.0
+        self.rows = self.bad_rows = 0
+
+    def add(self, near: Near) -> None:
+        self.rows += len(near.rows)
+        c = len(self.counts)
+        self.counts += np.bincount(near.labels, near.weights, c)
+        self.squares += np.bincount(near.labels, near.weights * near.squared_distances, c)
+        beyond = near.squared_distances > self._very_far[near.labels]
+        self.very_far += float(near.weights[beyond].sum())
+        far = (near.squared_distances > self._far[near.labels]) & ~self._outliers[near.labels]
+        self.count(near[~far])
+        self._kept.append(near[far])
+        if sum(len(part.rows) for part in self._kept) > 2 * _MOST_FAR:
+            self._thin()
+
+    def count(self, near: Near) -> None:
+        """Adds rows to the statistics of their centres."""
+        self.statistics = self.statistics.added(Statistics.of_rows(*near, self._centers))
+
+    def far(self) -> Near:
+        """The rows that may found clusters."""
+        self._thin()
+        return self._kept[0]
+
+    def _thin(self) -> None:
+        every = Near(*map(np.concatenate, zip(*self._kept, strict=True)))
+        chosen = np.ones(len(every.rows), bool)
+        if len(every.rows) > _MOST_FAR:
+            chosen[:] = False
+            chosen[self._random.permutation(len(every.rows))[:_MOST_FAR]] = True
+            self.count(every[~chosen])
+        self._kept = [every[chosen]]
+
+
+def update(
+    model: Model,
+    data: DataSet,
+    options: UpdateOptions = UpdateOptions(),
+    device: str = "auto",
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Update:
+    """Takes new rows into a model.
+
+    Args:
+        data: the new rows, in inputs that can be read twice. What was taken in before, all and in
+            this order, changes nothing.
+        on_rows: called with the number of rows seen so far.
+
+    Raises:
+        InputError: rows that the model cannot take, or none.
+        UsageError: the model is a checkpoint, or there is no such device.
+    """
+    if model.state is not None:
+        raise UsageError("the model is a checkpoint of a training; finish that first")
+    old, look, digest = statistics_of(model), _Look(model, statistics_of(model)), hashlib.sha256()
+    weights = read_weights(data, nonzero=model.metric == "cosine")
+    chosen = AssignOptions(max_size=options.max_size)
+    assigner = assigner_for(model, data, device, chosen)
+    labels = None
+    if options.max_size is not None:
+        from dinkcli.assigning.capacity import labels_of_all
+
+        labels = labels_of_all(assigner, data)
+    for block in assigner.blocks(data):
+        good = usable(block)
+        look.bad_rows += int((~good).sum())
+        digest.update(np.ascontiguousarray(block.vectors[good]))
+        numbers = block.start + np.flatnonzero(good)
+        pair = assigner.backend.nearest_pair(block.vectors[good])
+        own = pair.labels if labels is None else labels[numbers].astype(np.int64)
+        away = pair.z.astype(np.float64) - model.centers[own]
+        weight = np.ones(len(own)) if weights is None else weights[numbers].astype(np.float64)
+        look.add(Near(pair.z, own, (away**2).sum(1), weight))
+        on_rows(block.start + len(block))
+    if not look.rows:
+        raise InputError(f"{data.name}: no usable rows in it")
+    batch = digest.hexdigest()[:16]
+    repeated = any(entry.get("batch") == batch for entry in model.history)
+    result, born, retired = model, [], []
+    if not repeated:
+        result, born, retired = _taken_in(model, old, look, options)
+        files = data.fingerprint()["files"]
+        what = {"what": "update", "rows": look.rows, "files": files, "batch": batch}
+        result = noted(result, **what, born=born, retired=retired)
+    return _told(model, result, look, born, retired, repeated)
+
+
+def join(model: Model, other: Model) -> Model:
+    """The model with all that ``other`` was given, of another part of the same rows or of other
+    rows of the same space.
+
+    A cluster of ``other`` whose mean lies among the rows of a cluster of ``model`` goes into it;
+    others become clusters of their own, with their names.
+
+    Raises:
+        ModelError: models of different spaces.
+    """
+    if (other.metric, other.n_features) != (model.metric, model.n_features):
+        raise ModelError(
+            f"a model of metric {other.metric} and {other.n_features} features cannot be joined to "
+            f"one of metric {model.metric} and {model.n_features}"
+        )
+    if any((model.maps[name] != other.maps[name]).any() for name in model.maps):
+        raise ModelError("models with different learned maps cannot be joined")
+    batch = other.fingerprint
+    if any(entry.get("batch") == batch for entry in model.history):
+        return model
+    inside = other.center_clusters != OUTLIER
+    theirs, old, clusters = statistics_of(other)[inside], statistics_of(model), other.present
+    theirs = theirs.gathered(
+        np.searchsorted(clusters, other.center_clusters[inside]), len(clusters)
+    )
+    if model.offset is not None or other.offset is not None:
+        zero = np.zeros(model.n_features)
+        ours = zero if model.offset is None else model.offset
+        theirs.means += (zero if other.offset is None else other.offset) - ours
+    apart = squared_distances(theirs.means, model.centers)
+    apart[:, model.center_clusters == OUTLIER] = np.inf
+    nearest = apart.argmin(1)
+    reach = np.maximum(old.quantiles(_VERY_FAR)[nearest], theirs.quantiles(_VERY_FAR))
+    new = apart[np.arange(len(nearest)), nearest] > reach
+    statistics = old.added(theirs[~new].gathered(nearest[~new], len(old.weights)))
+    numbers = np.arange(model.n_clusters, model.n_clusters + new.sum())
+    centers = np.concatenate([statistics.means, theirs[new].means])
+    joined = with_centers(
+        model,
+        centers_of(centers, model.metric),
+        np.append(model.center_clusters, numbers),
+        statistics.joined(theirs[new]),
+    )
+    names = list(joined.all_names)
+    for number, cluster in zip(numbers.tolist(), clusters[new].tolist(), strict=True):
+        names[number] = other.all_names[cluster]
+    joined = replace(joined, names=names if any(names) else [])
+    return noted(joined, what="join", batch=batch, born=numbers.tolist())
+
+
+def _taken_in(
+    model: Model, old: Statistics, look: _Look, options: UpdateOptions
+) -> tuple[Model, list[int], list[int]]:
+    """The model with the new rows, and the clusters that were born and that retired."""
+    far, owners = look.far(), model.center_clusters
+    price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
+    born = []
+    while (birth := best_birth(far)) is not None:
+        if birth.gain <= price or birth.members.sum() < options.min_size:
+            break
+        members = far[birth.members]
+        squared = ((members.rows - birth.mean) ** 2).sum(1)
+        zeros = np.zeros(len(squared), np.int64)
+        of_birth = (members.rows, zeros, squared, members.weights, birth.mean[None])
+        born.append(Statistics.of_rows(*of_birth))
+        far = far[~birth.members]
+    look.count(far)
+    if options.half_life is not None:
+        old = old.faded(0.5 ** (1 / options.half_life))
+    statistics = old.added(look.statistics)
+    centers = model.centers if options.freeze else centers_of(statistics.means, model.metric)
+    numbers = list(range(model.n_clusters, model.n_clusters + len(born)))
+    for number, found in zip(numbers, born, strict=True):
+        statistics = statistics.joined(found)
+        centers = np.concatenate([centers, centers_of(found.means, model.metric)])
+        owners = np.append(owners, number)
+    retired = _retired(owners, statistics.weights) if options.half_life is not None else []
+    rest = ~np.isin(owners, retired)
+    result = with_centers(model, centers[rest], owners[rest], statistics[rest])
+    return result, numbers, retired
+
+
+def _retired(owners: np.ndarray, weights: np.ndarray) -> list[int]:
+    """Clusters with less than the weight of one row, but never all of them."""
+    sizes = np.bincount(owners[owners != OUTLIER], weights[owners != OUTLIER])
+    present = np.unique(owners[owners != OUTLIER])
+    found = [int(j) for j in present if sizes[j] < 1]
+    return found if len(found) < len(present) else []
+
+
+def best_birth(far: Near) -> Birth | None:
+    """The set of rows that gains most from a centre of its own, or None without rows.
+
+    From each of the rows whose neighbours would gain most, mean and members (those nearer to it
+    than to their own centre) in turns until they stay.
+    """
+    if not len(far.rows):
+        return None
+    gains = np.concatenate(list(_founder_gains(far)))
+    best = None
+    for founder in np.argsort(-gains, kind="stable")[:_FOUNDERS]:
+        mean, members = far.rows[founder].astype(np.float64), np.zeros(len(far.rows), bool)
+        for _ in range(_ROUNDS):
+            gain = far.squared_distances - ((far.rows - mean) ** 2).sum(1)
+            if not (gain > 0).any() or ((gain > 0) == members).all():
+                break
+            members = gain > 0
+            mean = np.average(far.rows[members], axis=0, weights=far.weights[members])
+        gain = far.squared_distances - ((far.rows - mean) ** 2).sum(1)
+        members = gain > 0
+        total = float(far.weights[members] @ gain[members])
+        if best is None or total > best.gain:
+            best = Birth(members, mean, total)
+    return best
+
+
+def _founder_gains(far: Near) -> Iterator[np.ndarray]:
+    """(B,), in parts, what a centre at each row would lower the inertia by."""
+    step = max(1, _CHUNK_ELEMENTS // len(far.rows))
+    for start in range(0, len(far.rows), step):
+        apart = squared_distances(far.rows[start : start + step], far.rows)
+        yield (far.squared_distances - apart).clip(min=0) @ far.weights
+
+
+def _told(
+    old: Model, new: Model, look: _Look, born: list[int], retired: list[int], repeated: bool
+) -> Update:
+    k, owners = new.n_clusters, old.center_clusters
+    inside = owners != OUTLIER
+    counts = np.bincount(owners[inside], look.counts[inside], k)
+    squares = np.bincount(owners[inside], look.squares[inside], k)
+    apart = new.cluster_centers[: old.n_clusters] - old.cluster_centers
+    known = old.statistics is not None and old.statistics.distances.any()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Update(
+            new,
+            look.rows,
+            look.bad_rows,
+            counts,
+            np.sqrt(squares / counts),
+            np.sqrt(np.append(_inertia(old), np.zeros(k - old.n_clusters)) / _sizes(old, k)),
+            look.very_far / max(look.counts.sum(), 1e-300) if known else None,
+            born,
+            retired,
+            np.linalg.norm(apart.astype(np.float64), axis=1),
+            repeated,
+        )
+
+
+def _sizes(model: Model, k: int) -> np.ndarray:
+    return np.append(model.cluster_sizes, np.zeros(k - model.n_clusters))
+
+
+def _inertia(model: Model) -> np.ndarray:
+    inertia = model.training.get("metrics", {}).get("cluster_inertia")
+    return np.full(model.n_clusters, np.nan) if inertia is None else np.array(inertia)

@@ -1,0 +1,48 @@
+"""A cluster of a model in parts, by its rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dinkcli.data.array import ArrayReader
+from dinkcli.data.dataset import DataSet
+from dinkcli.errors import UsageError
+from dinkcli.insight.survey import survey
+from dinkcli.models import edit
+from dinkcli.models.model import Model
+from dinkcli.models.statistics import Statistics
+from dinkcli.models.tree import squared_distances
+from dinkcli.options import TrainOptions
+from dinkcli.processes.device import resolve_device
+from dinkcli.training.rows import open_rows
+from dinkcli.training.trainer import Trainer
+
+
+def split(
+    model: Model, cluster: int, data: DataSet, n_parts: int = 2, seed: int = 0, device: str = "auto"
+) -> Model:
+    """The model with a cluster in ``n_parts``, found by training on those of its rows that
+    ``data`` has.
+
+    Raises:
+        UsageError: fewer than two parts, or the cluster has fewer rows in ``data``.
+    """
+    if n_parts < 2:
+        raise UsageError(f"split {cluster}:{n_parts}: expected two or more parts")
+    edit.check_present(model, [cluster])
+    found = [view.z[view.labels == cluster] for view in survey(model, data, device)]
+    z = np.concatenate(found)
+    if len(z) < n_parts:
+        raise UsageError(f"split {cluster}:{n_parts}: {data.name} has {len(z)} of its rows")
+    metric = "cosine" if model.metric == "cosine" else "euclidean"
+    options = TrainOptions(n_parts, metric=metric, seed=seed)
+    rows = open_rows(DataSet([ArrayReader(z)]), metric, resolve_device(device))
+    trainer = Trainer(rows, options)
+    for _ in trainer.steps():
+        pass
+    centers = trainer.cluster_centers.numpy()
+    squares = squared_distances(z, centers)
+    labels = squares.argmin(1)
+    nearest = squares[np.arange(len(z)), labels]
+    parts = Statistics.of_rows(z, labels, nearest, np.ones(len(z)), centers.astype(np.float64))
+    return edit.split(model, cluster, parts)
