@@ -38,7 +38,7 @@ from dinkcli.training.checkpoint import (
     restore,
     shift_of,
 )
-from dinkcli.training.result import checkpoint_of, model_of
+from dinkcli.training.result import checkpoint_of, model_of, row_statistics
 from dinkcli.training.rows import open_rows
 from dinkcli.training.step import Step
 from dinkcli.training.trainer import Trainer
@@ -156,7 +156,9 @@ def train(
                 on_step(step)
         if checkpoints is not None:
             checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
-    return model_of(trainer, history)
+    model = model_of(trainer, history)
+    model.statistics = row_statistics(trainer)
+    return model
 
 
 def assign(

@@ -154,7 +154,9 @@ class _Look:
         self._outliers = model.center_clusters == OUTLIER
         self._random = np.random.default_rng(0)
         self._kept: list[Near] = []
-        self.statistics = Statistics.empty(*model.centers.shape)  # but for rows that are far
+        self._first_bin = old.first_bin
+        # But for rows that are far.
+        self.statistics = Statistics.empty(*model.centers.shape, old.first_bin)
         self.squares = np.zeros(len(model.centers))  # of distances of all rows
         self.counts = np.zeros(len(model.centers))
         self.very_far = 0.0
@@ -175,7 +177,9 @@ class _Look:
 
     def count(self, near: Near) -> None:
         """Adds rows to the statistics of their centres."""
-        self.statistics = self.statistics.added(Statistics.of_rows(*near, self._centers))
+        self.statistics = self.statistics.added(
+            Statistics.of_rows(*near, self._centers, self._first_bin)
+        )
 
     def far(self) -> Near:
         """The rows that may found clusters."""
@@ -309,6 +313,7 @@ def _taken_in(
         squared = ((members.rows - birth.mean) ** 2).sum(1)
         zeros = np.zeros(len(squared), np.int64)
         of_birth = (members.rows, zeros, squared, members.weights, birth.mean[None])
+        of_birth += (old.first_bin,)
         born.append(Statistics.of_rows(*of_birth))
         far = far[~birth.members]
     look.count(far)

@@ -115,9 +115,7 @@ def update(
         raise typer.Exit(_ALARM)
 
 
-def _name_new(
-    result: Update, old: Model, data: DataSet, device: str, shown: shared.Shown
-) -> None:
+def _name_new(result: Update, old: Model, data: DataSet, device: str, shown: shared.Shown) -> None:
     """Names of new clusters by the texts of their rows."""
     from dinkcli.cli.name import name_by_texts
 

@@ -44,5 +44,8 @@ def split(
     squares = squared_distances(z, centers)
     labels = squares.argmin(1)
     nearest = squares[np.arange(len(z)), labels]
-    parts = Statistics.of_rows(z, labels, nearest, np.ones(len(z)), centers.astype(np.float64))
+    first_bin = edit.statistics_of(model).first_bin
+    parts = Statistics.of_rows(
+        z, labels, nearest, np.ones(len(z)), centers.astype(np.float64), first_bin
+    )
     return edit.split(model, cluster, parts)

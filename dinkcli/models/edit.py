@@ -25,13 +25,8 @@ def statistics_of(model: Model) -> Statistics:
     """Of the rows of each centre; of an older model, which does not know it, without distances."""
     if model.statistics is not None:
         return model.statistics
-    found = Statistics.empty(model.n_clusters, model.n_features)
-    found.weights[:] = model.cluster_sizes
-    found.means[:] = model.cluster_centers
-    inertia = model.training.get("metrics", {}).get("cluster_inertia")
-    if inertia:
-        found.deviations[:] = inertia
-    return found
+    inertia = model.training.get("metrics", {}).get("cluster_inertia") or [0.0] * model.n_clusters
+    return Statistics.trained(model.cluster_sizes, model.cluster_centers, np.array(inertia))
 
 
 def check_present(model: Model, clusters: Sequence[int]) -> None:

@@ -1,8 +1,8 @@
 """What a model keeps of the rows of each centre, so that a mean can go on without them.
 
 Weight, mean and squared deviation are added without cancellation (Chan, Golub, LeVeque 1983; so
-does BETULA, arXiv 2006.12881); distances are counted in bins of equal ratio, the same for all
-models, so that counts of two models add up. Shapes: C centres, D features, B rows.
+does BETULA, arXiv 2006.12881); distances are counted in bins of equal ratio. Shapes: C centres, D
+features, B rows.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Squared distances from 2 ** -96 to 2 ** 96, four bins an octave of theirs: 9 % of a distance each.
+# Four bins for a factor of two in squared distance, 9 % of a distance each; from 2 ** -16 to 2 ** 8
+# times the mean.
 _PER_OCTAVE = 4
-_LOWEST = -96
-N_BINS = 768
-_STORED = 96  # bins beside each other that a file holds; a factor of 2 ** 24 in squared distance
+N_BINS = 96
+_BELOW_MEAN = 64
+_FEW = 20  # rows, of which quantiles say little
 
 
 @dataclass
@@ -28,28 +29,49 @@ class Statistics:
         deviations: (C,) float64, sum of weight times squared distance to the mean.
         distances: (C, N_BINS) float64, weight by squared distance to the centre that the rows had
             when they came.
+        first_bin: number of the first of these bins; bin i begins at 2 ** (i / 4).
     """
 
     weights: np.ndarray
     means: np.ndarray
     deviations: np.ndarray
     distances: np.ndarray
+    first_bin: int
 
     def __getitem__(self, where: np.ndarray) -> Statistics:
-        return Statistics(*(each[where] for each in self._arrays()))
+        return Statistics(*(each[where] for each in self._arrays()), self.first_bin)
 
     def joined(self, other: Statistics) -> Statistics:
         """Of the centres of both, those of ``other`` at the end."""
-        pairs = zip(self._arrays(), other._arrays(), strict=True)
-        return Statistics(*map(np.concatenate, pairs))
+        pairs = zip(self._arrays(), other.with_bins(self.first_bin)._arrays(), strict=True)
+        return Statistics(*map(np.concatenate, pairs), self.first_bin)
+
+    def with_bins(self, first_bin: int) -> Statistics:
+        """The same with distances counted from another bin on."""
+        if first_bin == self.first_bin:
+            return self
+        distances = np.zeros_like(self.distances)
+        into = (np.arange(N_BINS) + self.first_bin - first_bin).clip(0, N_BINS - 1)
+        np.add.at(distances, (slice(None), into), self.distances)
+        return Statistics(self.weights, self.means, self.deviations, distances, first_bin)
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.weights, self.means, self.deviations, self.distances
 
     @classmethod
-    def empty(cls, n_centers: int, n_features: int) -> Statistics:
+    def empty(cls, n_centers: int, n_features: int, first_bin: int) -> Statistics:
         shapes = (n_centers,), (n_centers, n_features), (n_centers,), (n_centers, N_BINS)
-        return cls(*map(np.zeros, shapes))
+        return cls(*map(np.zeros, shapes), first_bin)
+
+    @classmethod
+    def trained(cls, weights: np.ndarray, centers: np.ndarray, inertia: np.ndarray) -> Statistics:
+        """Of centres (K, D) that are means of rows of these weights and inertia (K,), with no
+        distances yet."""
+        mean = inertia.sum() / max(float(weights.sum()), 1e-300)
+        first = int(np.floor(np.log2(mean) * _PER_OCTAVE)) if mean > 0 else 0
+        found = cls.empty(*centers.shape, first - _BELOW_MEAN)
+        found.weights[:], found.means[:], found.deviations[:] = weights, centers, inertia
+        return found
 
     @classmethod
     def of_rows(
@@ -59,17 +81,18 @@ class Statistics:
         squared_distances: np.ndarray,
         weights: np.ndarray,
         centers: np.ndarray,
+        first_bin: int,
     ) -> Statistics:
         """Of ``rows`` (B, D) with the ``labels`` (B,), as the model compares them.
 
         Args:
             centers: (C, D), near the means: sums are of differences to them.
         """
-        found = cls.empty(*centers.shape)
+        found = cls.empty(*centers.shape, first_bin)
         order = np.argsort(labels, kind="stable")
         present, starts = np.unique(labels[order], return_index=True)
         found.weights[:] = np.bincount(labels, weights, len(centers))
-        np.add.at(found.distances, (labels, bins(squared_distances)), weights)
+        found.count(labels, squared_distances, weights)
         if len(present):
             away = rows[order].astype(np.float64) - centers[labels[order]]
             weighed = weights[order, None] * away
@@ -83,8 +106,18 @@ class Statistics:
             )
         return found
 
+    def count(self, labels: np.ndarray, squared_distances: np.ndarray, weights: np.ndarray) -> None:
+        """Counts rows (B,) by their distance alone."""
+        with np.errstate(divide="ignore"):
+            octave = np.log2(squared_distances.astype(np.float64))
+        bins = np.floor(octave * _PER_OCTAVE) - self.first_bin
+        cells = labels * N_BINS + bins.clip(0, N_BINS - 1).astype(np.int64)
+        counts = np.bincount(cells, weights, self.distances.size)
+        self.distances += counts.reshape(self.distances.shape)
+
     def added(self, other: Statistics) -> Statistics:
         """Of the rows of both, centre by centre."""
+        other = other.with_bins(self.first_bin)
         weights = self.weights + other.weights
         share = np.divide(other.weights, weights, out=np.zeros_like(weights), where=weights > 0)
         apart = other.means - self.means
@@ -94,6 +127,7 @@ class Statistics:
             self.means + share[:, None] * apart,
             self.deviations + other.deviations + squares,
             self.distances + other.distances,
+            self.first_bin,
         )
 
     def gathered(self, targets: np.ndarray, number: int) -> Statistics:
@@ -107,42 +141,38 @@ class Statistics:
         deviations = np.bincount(targets, self.deviations + self.weights * apart, number)
         distances = np.zeros((number, N_BINS))
         np.add.at(distances, targets, self.distances)
-        return Statistics(weights, means, deviations, distances)
+        return Statistics(weights, means, deviations, distances, self.first_bin)
 
     def faded(self, factor: float) -> Statistics:
         """With all weights times ``factor``."""
-        return Statistics(
-            self.weights * factor, self.means, self.deviations * factor, self.distances * factor
-        )
+        parts = self.weights * factor, self.means, self.deviations * factor
+        return Statistics(*parts, self.distances * factor, self.first_bin)
 
     def quantiles(self, share: float) -> np.ndarray:
-        """(C,) squared distances below which ``share`` of the weight lies; infinite without any."""
-        counts = np.cumsum(self.distances, axis=1)
-        wanted = share * counts[:, -1]
-        bin_ = (counts < wanted[:, None]).sum(1).clip(max=N_BINS - 1)
+        """(C,) squared distances below which ``share`` of the weight lies: of a centre with few
+        rows, of all rows; infinite where no distance is known."""
+        counts = self.distances.copy()
+        counts[counts.sum(1) < _FEW] = counts.sum(0)
+        below = np.cumsum(counts, axis=1)
+        wanted = share * below[:, -1]
+        bins = (below < wanted[:, None]).sum(1).clip(max=N_BINS - 1)
         every = np.arange(len(counts))
-        inside = self.distances[every, bin_]
-        before = counts[every, bin_] - inside
+        inside = counts[every, bins]
+        before = below[every, bins] - inside
         part = np.divide(wanted - before, inside, out=np.ones_like(wanted), where=inside > 0)
-        quantiles = 2.0 ** ((bin_ + part.clip(0, 1)) / _PER_OCTAVE + _LOWEST)
-        return np.where(counts[:, -1] > 0, quantiles, np.inf)
+        quantiles = 2.0 ** ((bins + part.clip(0, 1) + self.first_bin) / _PER_OCTAVE)
+        return np.where(below[:, -1] > 0, quantiles, np.inf)
 
     def tensors(self, centers: np.ndarray) -> dict[str, np.ndarray]:
-        """As they stand in the model file, by name; of the bins those with all of the weight.
+        """As they stand in the model file, by name.
 
         Args:
             centers: (K, D) float32 of the model. Where they are the means, as after a training,
                 the model says all but the distances already.
         """
-        used = np.flatnonzero(self.distances.sum(0))
-        stop = int(used[-1]) + 1 if len(used) else _STORED
-        first = max(0, stop - _STORED)
-        stored = self.distances[:, first:stop].copy()
-        if first < stop:
-            stored[:, 0] += self.distances[:, :first].sum(1)
         tensors = {
-            "statistics.distances": stored.astype(np.float32),
-            "statistics.first_bin": np.array([first]),
+            "statistics.distances": self.distances.astype(np.float32),
+            "statistics.first_bin": np.array([self.first_bin], np.int64),
         }
         if not np.array_equal(self.means, centers):
             tensors["statistics.weights"] = self.weights
@@ -172,21 +202,15 @@ class Statistics:
         shapes = [each.shape for each in (weights, means, deviations, first, stored[..., :0])]
         if (
             shapes != [(c,), (c, d), (c,), (1,), (c, 0)]
-            or not 0 <= first[0] <= N_BINS - stored.shape[1]
+            or stored.shape[1] != N_BINS
+            or first.shape != (1,)
+            or abs(int(first[0])) > 1 << 13
         ):
             raise ValueError("statistics of other shapes than the centres")
-        distances = np.zeros((c, N_BINS))
-        distances[:, int(first[0]) : int(first[0]) + stored.shape[1]] = stored
-        for values in (weights, deviations, distances):
+        for values in (weights, deviations, stored):
             if not ((values >= 0) & (values < np.inf)).all():
                 raise ValueError("statistics that are not finite, or negative")
         if not np.isfinite(means).all():
             raise ValueError("statistics with means that are not finite")
-        return cls(*(each.astype(np.float64) for each in (weights, means, deviations, distances)))
-
-
-def bins(squared_distances: np.ndarray) -> np.ndarray:
-    """(B,) int64 bin of each squared distance (B,)."""
-    with np.errstate(divide="ignore"):
-        octave = np.log2(squared_distances.astype(np.float64)) - _LOWEST
-    return np.floor(octave * _PER_OCTAVE).clip(0, N_BINS - 1).astype(np.int64)
+        arrays = (each.astype(np.float64) for each in (weights, means, deviations, stored))
+        return cls(*arrays, int(first[0]))

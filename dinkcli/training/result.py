@@ -9,9 +9,13 @@ import torch
 
 from dinkcli import __version__
 from dinkcli.models.model import Model
+from dinkcli.models.statistics import Statistics
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.options import LEARNED
 from dinkcli.training.checkpoint import capture
 from dinkcli.training.trainer import Trainer
+
+_LOOKED_AT = 1 << 16  # rows, of which every cluster has some (docs/LOG.md)
 
 
 def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
@@ -50,6 +54,27 @@ def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
         origin=origin,
         offset=data.offset,
     )
+
+
+def row_statistics(trainer: Trainer) -> Statistics:
+    """Of the rows of each cluster; their distances are those of about 65,536 rows, in blocks that
+    lie evenly among all."""
+    rows, group = trainer.rows, trainer.rows.group
+    counts = trainer.at.counts.cpu().numpy().astype(np.float64)
+    inertia = trainer.at.cluster_inertia.cpu().numpy().astype(np.float64)
+    found = Statistics.trained(counts, trainer.cluster_centers.numpy(), inertia)
+    index = CenterIndex(trainer.at.centers)
+    step = 1
+    for number, (z, weights) in enumerate(rows.blocks()):
+        if number == 0:
+            step = max(1, rows.n_rows // group.size // max(len(z), _LOOKED_AT))
+        if number % step == 0:
+            near = index.nearest(z)
+            ones = np.ones(len(z)) if weights is None else weights.cpu().numpy()
+            found.count(near.labels.cpu().numpy(), near.squared_distances.cpu().numpy(), ones)
+    distances = torch.from_numpy(found.distances)
+    group.sum_(distances)
+    return found
 
 
 def checkpoint_of(trainer: Trainer, history: list[dict[str, Any]], sums: dict[str, int]) -> Model:
