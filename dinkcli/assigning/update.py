@@ -29,6 +29,8 @@ _VERY_FAR = 0.99  # and than what the report counts
 _MOST_FAR = 8192  # rows among which clusters are looked for; of more, so many at random
 _FOUNDERS = 8  # rows that are tried as the first mean of a cluster
 _ROUNDS = 50  # of mean and members in turns
+_NEARER = 0.25  # of the members of a new cluster are left out when it is judged
+_DEVIATIONS = 4  # standard deviations of a count that a new cluster is above it
 _CHUNK_ELEMENTS = 1 << 22
 
 
@@ -78,7 +80,7 @@ class Update:
             does not know it.
         born: numbers of new clusters.
         retired: numbers of clusters that are without centres now.
-        moved: (K,) distance between the old and the new mean of each old cluster.
+        moved: (K,) distance between the old and the new mean; NaN for a new cluster.
         repeated: the rows were taken in before.
     """
 
@@ -307,9 +309,11 @@ def _taken_in(
     price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
     born = []
     while (birth := best_birth(far)) is not None:
-        if birth.gain <= price or birth.members.sum() < options.min_size:
-            break
         members = far[birth.members]
+        if birth.gain <= price or len(members.rows) < options.min_size:
+            break
+        if not _stands_out(members, old, look.counts):
+            break
         squared = ((members.rows - birth.mean) ** 2).sum(1)
         zeros = np.zeros(len(squared), np.int64)
         of_birth = (members.rows, zeros, squared, members.weights, birth.mean[None])
@@ -330,6 +334,23 @@ def _taken_in(
     rest = ~np.isin(owners, retired)
     result = with_centers(model, centers[rest], owners[rest], statistics[rest])
     return result, numbers, retired
+
+
+def _stands_out(members: Near, old: Statistics, counts: np.ndarray) -> bool:
+    """Whether rows are more than so many rows of their centres would have at such distances: a
+    large batch has a tail as well, from which a centre of its own would always gain.
+
+    Args:
+        counts: (C,) weight of the new rows of each centre.
+    """
+    number = expected = 0.0
+    for center in np.unique(members.labels):
+        own = members[members.labels == center]
+        least = np.quantile(own.squared_distances, _NEARER)
+        number += own.weights[own.squared_distances >= least].sum()
+        beyond = old.shares_beyond(np.array([center]), np.array([least]))[0]
+        expected += counts[center] * beyond
+    return number > expected + _DEVIATIONS * np.sqrt(expected + 1)
 
 
 def _retired(owners: np.ndarray, weights: np.ndarray) -> list[int]:
@@ -394,7 +415,7 @@ def _told(
             look.very_far / max(look.counts.sum(), 1e-300) if known else None,
             born,
             retired,
-            np.linalg.norm(apart.astype(np.float64), axis=1),
+            np.append(np.linalg.norm(apart.astype(np.float64), axis=1), [np.nan] * len(born)),
             repeated,
         )
 

@@ -26,6 +26,9 @@ _OTHERS = {
 }
 
 
+_IN_PLACE = ("name", "update", "edit")  # commands whose output may be the model that they read
+
+
 def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the working folder."""
     from dinkcli.models.model import SUFFIX
@@ -146,7 +149,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
             continue
         for name, value in values.items():
             spared = name in ("output", "json_file", "resume") or "column" in name
-            if spared or (command, name) == ("name", "model_path"):
+            if spared or (name == "model_path" and command in _IN_PLACE):
                 continue
             texts = value if isinstance(value, (list, tuple)) else [value]
             if any(_reads(text, path) for text in texts if isinstance(text, str)):

@@ -158,7 +158,6 @@ def _show(result: Update, output: str | None, quiet: bool) -> None:
     named = Field("name", text=True) if result.model.names else None
     table = Sheet("cluster", named, "rows", "spread", "before", "moved")
     for j in (-counts).argsort(kind="stable")[:_MOST_SHOWN].tolist():
-        old = j < len(result.moved)
-        figures = result.spreads[j], result.old_spreads[j], result.moved[j] if old else float("nan")
+        figures = result.spreads[j], result.old_spreads[j], result.moved[j]
         table.add(j, names[j] or "-", f"{counts[j]:g}", *map("{:.3g}".format, figures))
     show("clusters by new rows (spread: root mean squared distance to the centre)", table)

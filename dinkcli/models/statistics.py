@@ -108,10 +108,7 @@ class Statistics:
 
     def count(self, labels: np.ndarray, squared_distances: np.ndarray, weights: np.ndarray) -> None:
         """Counts rows (B,) by their distance alone."""
-        with np.errstate(divide="ignore"):
-            octave = np.log2(squared_distances.astype(np.float64))
-        bins = np.floor(octave * _PER_OCTAVE) - self.first_bin
-        cells = labels * N_BINS + bins.clip(0, N_BINS - 1).astype(np.int64)
+        cells = labels * N_BINS + self._bins(squared_distances)
         counts = np.bincount(cells, weights, self.distances.size)
         self.distances += counts.reshape(self.distances.shape)
 
@@ -151,8 +148,7 @@ class Statistics:
     def quantiles(self, share: float) -> np.ndarray:
         """(C,) squared distances below which ``share`` of the weight lies: of a centre with few
         rows, of all rows; infinite where no distance is known."""
-        counts = self.distances.copy()
-        counts[counts.sum(1) < _FEW] = counts.sum(0)
+        counts = self._known()
         below = np.cumsum(counts, axis=1)
         wanted = share * below[:, -1]
         bins = (below < wanted[:, None]).sum(1).clip(max=N_BINS - 1)
@@ -162,6 +158,28 @@ class Statistics:
         part = np.divide(wanted - before, inside, out=np.ones_like(wanted), where=inside > 0)
         quantiles = 2.0 ** ((bins + part.clip(0, 1) + self.first_bin) / _PER_OCTAVE)
         return np.where(below[:, -1] > 0, quantiles, np.inf)
+
+    def shares_beyond(self, centers: np.ndarray, squared_distances: np.ndarray) -> np.ndarray:
+        """(M,) share of the weight of each of ``centers`` (M,) that lies in the bin of a squared
+        distance (M,) or beyond; 1 where no distance is known."""
+        counts = self._known()[centers]
+        bins = self._bins(squared_distances)
+        beyond = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+        total = beyond[:, 0]
+        found = beyond[np.arange(len(bins)), bins]
+        return np.divide(found, total, out=np.ones_like(total), where=total > 0)
+
+    def _known(self) -> np.ndarray:
+        """(C, N_BINS) the distances, of a centre with few rows those of all."""
+        counts = self.distances.copy()
+        counts[counts.sum(1) < _FEW] = counts.sum(0)
+        return counts
+
+    def _bins(self, squared_distances: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            octave = np.log2(squared_distances.astype(np.float64))
+        bins = np.floor(octave * _PER_OCTAVE) - self.first_bin
+        return bins.clip(0, N_BINS - 1).astype(np.int64)
 
     def tensors(self, centers: np.ndarray) -> dict[str, np.ndarray]:
         """As they stand in the model file, by name.
