@@ -1,4 +1,4 @@
-"""Models edited by hand: what every command and export makes of merged, split and dropped clusters."""
+"""Models edited by hand: what commands make of merged, split and dropped clusters."""
 
 import json
 
@@ -28,7 +28,7 @@ def case(tmp_path_factory):
 
 
 def test_a_merged_cluster_has_the_rows_of_both_in_every_format(dink, case):
-    folder, _, rows, squares = case
+    folder, _, _, squares = case
     dink("edit", folder / "m.safetensors", "--merge", "4,1", "--as", "both", "-o", folder / "e.st")
     expected = squares.argmin(1)
     expected[expected == 1] = 4
@@ -78,7 +78,7 @@ def test_dropped_clusters_leave_their_rows_or_mark_them(case):
 
 
 def test_numbers_of_clusters_stay_and_are_not_used_again(dink, case):
-    folder, model, rows, squares = case
+    folder, _, rows, squares = case
     dink("edit", folder / "m.safetensors", "--drop", "5", "--name", "0:zero", "-o", folder / "d.st")
     dink("edit", folder / "d.st", folder / "rows.npy", "--split", "zero:3", "-o", folder / "s.st")
     labels = dinkcli.assign(folder / "s.st", rows)
