@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "1.0.0rc1"
 
 if TYPE_CHECKING:
-    from dinkcli.api import assign, sweep, train
+    from dinkcli.api import assign, split, sweep, train, update
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
     from dinkcli.head.head import DinkClusterHead
+    from dinkcli.models.edit import drop, merge, rename
     from dinkcli.models.file import load
     from dinkcli.models.model import Model
 
@@ -25,9 +26,14 @@ _HOME = {
     "DinkError": "dinkcli.errors",
     "Model": "dinkcli.models.model",
     "assign": "dinkcli.api",
+    "drop": "dinkcli.models.edit",
     "load": "dinkcli.models.file",
+    "merge": "dinkcli.models.edit",
+    "rename": "dinkcli.models.edit",
+    "split": "dinkcli.api",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
+    "update": "dinkcli.api",
 }
 
 __all__ = [
@@ -36,9 +42,14 @@ __all__ = [
     "DinkError",
     "Model",
     "assign",
+    "drop",
     "load",
+    "merge",
+    "rename",
+    "split",
     "sweep",
     "train",
+    "update",
 ]
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.capacity import labels_of_all
+from dinkcli.assigning.update import Update, UpdateOptions
+from dinkcli.assigning.update import update as take_in
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_data
@@ -24,6 +26,7 @@ from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import USUAL, parse_numbers
 from dinkcli.insight.recommend import Sweep, number_of
+from dinkcli.insight.split import split as split_by_rows
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
 from dinkcli.models.file import load
@@ -189,7 +192,7 @@ def assign(
     """
     if not isinstance(model, Model):
         model = load(model)
-    data = model.rows_of(open_data(inputs, model.as_trained(Columns(column)), bad_rows))
+    data = _of_model(model, inputs, column, bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
     assigner = Assigner(model, resolve_device(device), chosen)
@@ -205,6 +208,57 @@ def _opened(
 ) -> DataSet:
     data = open_data(inputs, Columns(column), bad_rows)
     return data if sample_weight is None else attached(data, sample_weight=sample_weight)
+
+
+def update(
+    model: Model | Path,
+    inputs: Inputs,
+    *,
+    column: str | None = None,
+    device: str = "auto",
+    sample_weight: np.ndarray | None = None,
+    bad_rows: str = "stop",
+    **options: Any,
+) -> Update:
+    """Takes new rows into a model, without the old ones; the model that is given stays as it is.
+
+    Args:
+        model: a model or the path of one.
+        inputs, column, device, bad_rows: as for ``assign``.
+        sample_weight: (N,), not negative.
+        options: the fields of ``UpdateOptions``: ``freeze``, ``birth_price``, ``min_size``,
+            ``half_life`` and ``max_size``.
+
+    Returns:
+        The new model as ``model``, and what the rows were like: ``born``, ``far`` and others.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    data = _of_model(model, inputs, column, bad_rows)
+    if sample_weight is not None:
+        data = attached(data, sample_weight=sample_weight)
+    return take_in(model, repeatable(data), UpdateOptions(**options), device)
+
+
+def split(
+    model: Model | Path, cluster: int, inputs: Inputs, n_parts: int = 2, *, seed: int = 0
+) -> Model:
+    """The model with a cluster in ``n_parts``, by those of its rows that ``inputs`` have. The
+    largest part keeps the number of the cluster.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    return split_by_rows(model, cluster, _of_model(model, inputs), n_parts, seed)
+
+
+def _of_model(
+    model: Model, inputs: Inputs, column: str | None = None, bad_rows: str = "stop"
+) -> DataSet:
+    return model.rows_of(open_data(inputs, model.as_trained(Columns(column)), bad_rows))
 
 
 def sweep(

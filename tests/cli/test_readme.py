@@ -17,6 +17,8 @@ COMMANDS = (
     "inspect",
     "evaluate",
     "sweep",
+    "update",
+    "edit",
     "report",
 )
 TEXT = "\n".join(PAGES.values())
