@@ -252,7 +252,9 @@ def split(
         DinkError: see ``dinkcli.errors``.
     """
     model = model if isinstance(model, Model) else load(model)
-    return split_by_rows(model, cluster, _of_model(model, inputs), n_parts, seed)
+    return split_by_rows(
+        model, cluster, _of_model(model, inputs), n_parts, seed, resolve_device("auto")
+    )
 
 
 def _of_model(

@@ -84,9 +84,10 @@ def edit(
     for text in split or ():
         which, parts = _with_number(text)
         from dinkcli.insight.split import split as split_by_rows
+        from dinkcli.processes.device import resolve_device
 
-        data = rows.open(model, inputs or [])
-        model = split_by_rows(model, cluster_of(model, which), data, parts, seed, rows.device)
+        data, device = rows.open(model, inputs or []), resolve_device(rows.device)
+        model = split_by_rows(model, cluster_of(model, which), data, parts, seed, device)
     for text in drop or ():
         outlier = text.endswith(":outlier")
         model = edits.drop(model, cluster_of(model, text.removesuffix(":outlier")), outlier)

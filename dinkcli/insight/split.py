@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
@@ -13,13 +14,12 @@ from dinkcli.models.model import Model
 from dinkcli.models.statistics import Statistics
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import TrainOptions
-from dinkcli.processes.device import resolve_device
 from dinkcli.training.rows import open_rows
 from dinkcli.training.trainer import Trainer
 
 
 def split(
-    model: Model, cluster: int, data: DataSet, n_parts: int = 2, seed: int = 0, device: str = "auto"
+    model: Model, cluster: int, data: DataSet, n_parts: int, seed: int, device: torch.device
 ) -> Model:
     """The model with a cluster in ``n_parts``, found by training on those of its rows that
     ``data`` has.
@@ -36,7 +36,7 @@ def split(
         raise UsageError(f"split {cluster}:{n_parts}: {data.name} has {len(z)} of its rows")
     metric = "cosine" if model.metric == "cosine" else "euclidean"
     options = TrainOptions(n_parts, metric=metric, seed=seed)
-    rows = open_rows(DataSet([ArrayReader(z)]), metric, resolve_device(device))
+    rows = open_rows(DataSet([ArrayReader(z)]), metric, device)
     trainer = Trainer(rows, options)
     for _ in trainer.steps():
         pass
