@@ -11,16 +11,14 @@ from dinkcli.data.files import HEAD_BYTES, Source, without_codec
 from dinkcli.data.formats import (
     arrow,
     delimited,
-    document,
     foreign,
     hdf5,
-    jsonlines,
+    jsonrows,
     raw,
     words,
 )
 from dinkcli.data.formats.aside import TABLES
 from dinkcli.data.formats.dialect import DialectError, dialect_of
-from dinkcli.data.formats.jsontext import LINES, OBJECTS, is_one_object, layout_of
 from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError, TextsError
@@ -98,11 +96,12 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
             f"{source.name}: text in single quotes, as Python prints dictionaries; write it with "
             "json.dumps(row)"
         )
-    layout = layout_of(text)
+    layout = jsonrows.layout_of(text)
     if layout is not None:
-        if layout in (LINES, OBJECTS) and (document := _document(source, columns)):
+        single = layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY
+        if single and (document := _document(source, columns)):
             return document
-        return jsonlines.JsonLinesReader(source, columns, text, layout)
+        return jsonrows.JsonReader(source, columns, text, layout)
     words_ = words.word_layout(text, whole)
     if words_ is not None:
         return words.WordsReader(source, columns, text, words_)
@@ -132,9 +131,9 @@ def _open_words(source: Source, columns: Columns, head: bytes, whole: bool) -> R
 def _document(source: Source, columns: Columns) -> Reader | None:
     """A reader of a text that is one object, or None when there are more."""
     with reading(source.name, "json"), open_text(source) as file:
-        if not is_one_object(file):
+        if not jsonrows.is_one_object(file):
             return None
-    return document.open_document(source, columns)
+    return jsonrows.open_document(source, columns)
 
 
 def _fail(source: Source, head: bytes) -> NoReturn:

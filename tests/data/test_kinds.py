@@ -114,6 +114,16 @@ READ = {
     ),
     "lists without quotes": (lines("r{i},{v}\n"), "", None),
     "numbers as texts": (jsonl([{"v": [str(x) for x in row]} for row in LISTS]), "", None),
+    "MongoDB's numbers": (
+        jsonl(
+            {"_id": {"$oid": f"m{i}"}, "v": [{"$numberDouble": str(x)} for x in row]}
+            for i, row in enumerate(LISTS)
+        ),
+        "--ids _id",
+        "m",
+    ),
+    "names in one array": (json.dumps([[f"r{i}", *r] for i, r in enumerate(LISTS)]), "", None),
+    "row numbers in one array": (json.dumps([[i, r] for i, r in enumerate(LISTS)]), "", None),
     "objects by index": (
         jsonl([{"id": i, "v": {str(j): x for j, x in enumerate(r)}} for i, r in enumerate(LISTS)]),
         "",
@@ -196,6 +206,8 @@ REFUSED = {
     "no elements": ("[]", "no rows in this json file"),
     "ragged": ("a,b\n1.5,2\n3,4,5\n2,1\n", "line 3 has 3 fields between commas, and most have 2"),
     "latin-1": ("id,t,a,b\n1,é,0.5,1\n".encode("latin-1"), "iconv -f latin1 -t utf-8 x.csv"),
+    "by index": (json.dumps({f"r{i}": r for i, r in enumerate(objects())}), r'orient="records"'),
+    "by column": (json.dumps({"e": {f"r{i}": r for i, r in enumerate(LISTS)}}), "a key for each"),
     "keyed": (json.dumps({"e": {"0": LISTS[0], "1": LISTS[1]}}), r'orient="records"'),
     "by word": (json.dumps({"a": LISTS[0], "b": LISTS[1]}), r'write one a line: \{"id": "a"'),
     "mixed ids": (jsonl([{"id": 1, "e": [1.5]}, {"id": "a", "e": [1.5]}]), "row 1: 'id' is of"),
@@ -214,13 +226,10 @@ def test_others_are_named(invoke, name):
     content, message = REFUSED[name]
     Path("x.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     Model(CENTERS, np.ones(K)).save("m")
-    shown = " ".join(invoke("info", "x.csv", code=1).stderr.split()) if name != "several" else ""
-    if name in ("mixed ids", "several"):
-        shown = " ".join(
-            invoke(
-                "assign", "m", "x.csv", *(["--ids", "id"] * (name[0] == "m")), code=1
-            ).stderr.split()
-        )
+    args: list[str] = ["info", "x.csv"]
+    if name in ("mixed ids", "several"):  # seen only where ids, or rows, are read
+        args = ["assign", "m", "x.csv", *(["--ids", "id"] * (name[0] == "m"))]
+    shown = " ".join(invoke(*args, code=1).stderr.split())
     assert re.search(message, shown), shown
 
 
@@ -302,6 +311,27 @@ def test_a_cell_that_is_no_number_makes_a_bad_row(labels, invoke, cell, header):
     name = "d_2" if header else "f2"
     error = " ".join(invoke("assign", "m", "x", code=1).stderr.split())
     assert f"row 4: column '{name}' holds '{cell}', expected a number" in error
+
+
+@pytest.mark.parametrize("cell", ["?", "#N/A", True, None, [1.5], {"a": 1}])
+@pytest.mark.parametrize("row", [0, 4])
+@pytest.mark.parametrize("form", ["element", "vector", "column", "array", "document"])
+def test_an_odd_value_in_json_makes_a_bad_row(labels, cell, row, form):
+    rows = [list(each) for each in LISTS]
+    if form == "vector":
+        rows[row] = cell
+    else:
+        rows[row][2] = cell
+    if form == "column":
+        written = [{"id": i, **{f"d{j}": x for j, x in enumerate(r)}} for i, r in enumerate(rows)]
+    elif form == "array":
+        written = rows
+    else:
+        written = [{"id": i, "v": r} for i, r in enumerate(rows)]
+    content = json.dumps({"data": written}) if form == "document" else jsonl(written)
+    expected = nearest_float64(VECTORS, CENTERS)
+    expected[row] = -1
+    np.testing.assert_array_equal(labels(content, "--bad-rows label")[1], expected)
 
 
 def test_info_names_the_cell(invoke):

@@ -17,11 +17,10 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, without_codec
-from dinkcli.data.formats import arrow, foreign, jsontext, raw
+from dinkcli.data.formats import arrow, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import place_of
 from dinkcli.data.formats.delimited import CsvReader
 from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
-from dinkcli.data.formats.jsonlines import JsonLinesReader
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
@@ -77,11 +76,11 @@ def values_of(
     if suffix not in _SUFFIXES and column is None:
         return "", _of_lines(source)
     if suffix in _SUFFIXES[2:] or (suffix not in _SUFFIXES and text.lstrip()[:1] in (b"{", b"[")):
-        layout = jsontext.layout_of(text)
-        if layout is None or layout == jsontext.ARRAYS:
+        layout = jsonrows.layout_of(text)
+        if layout is None or (layout.level, layout.rows) == (jsonrows.LINES, jsonrows.ARRAYS):
             _refuse(source, column, "these JSON values have none")
             return "", _of_json(source)
-        json_lines = partial(JsonLinesReader, head=text, layout=layout)
+        json_lines = partial(jsonrows.JsonReader, head=text, layout=layout)
         return _of_table(source, role, column, choose, json_lines)
     dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, "\t" if suffix == ".tsv" else None)
     csv = partial(CsvReader, head=text, dialect=dialect)
