@@ -175,7 +175,7 @@ def test_weights_count_like_copies(digits):
 def test_only_annealed():
     from dinkcli.errors import UsageError
 
-    with pytest.raises(UsageError, match="--metric learned: goes with --temperature auto"):
+    with pytest.raises(UsageError, match="`metric` learned: goes with `temperature` auto"):
         dinkcli.train(np.eye(9, dtype=np.float32), 2, metric="learned", temperature=1.0)
 
 
