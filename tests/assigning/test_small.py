@@ -181,7 +181,7 @@ def test_a_row_too_far_away_is_refused_all_the_same(folder, monkeypatch):
     z[7] = 3e18
     np.save("far.npy", z)
     result = run_dink("assign", "m.safetensors", "far.npy", "-o", "far.csv", code=1)
-    assert "far.npy: row 7 is 3e+18 away" in result.stderr
+    assert "far.npy: row 7 holds 3e+18 in feature 0; squared distances" in result.stderr
 
 
 def test_outliers_and_ids_of_another_model(folder, monkeypatch):

@@ -34,7 +34,7 @@ COMMANDS = [
     "export m -o c.onnx",
     "export m -o c.faiss",
     "train x.npy -k 3 -q --init m --epochs 1 -o new.safetensors",
-    "train x.npy -k 3 -q --match m --epochs 1 -o new.safetensors",
+    "train x.npy -k 3 -q --match m --metric METRIC --epochs 1 -o new.safetensors",
     "report m x.npy -o r.html --map pca -q",
 ]
 
@@ -124,7 +124,7 @@ def test_whatever_is_changed_in_a_model(good, tmp_path, monkeypatch):
     np.save("x.npy", x)
     (tmp_path / "names").write_text("0: one\n")
     save_file(tensors, "good", {"dink": json.dumps(document)})
-    faults, number = [], 0
+    faults, number, metric = [], 0, document["metric"]
     for what, arrays, metadata in hostile(good):
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(arrays, "m", {"dink": json.dumps(metadata)})
@@ -135,7 +135,8 @@ def test_whatever_is_changed_in_a_model(good, tmp_path, monkeypatch):
         else:
             # Nasty numbers go through some commands, the rest through one of them, in turn.
             step = 5 if isinstance(what[0], str) else 2 * len(COMMANDS)
-            chosen = COMMANDS[number % step :: step]
-            faults += [(what, found) for command in chosen if (found := fault(command))]
+            for command in COMMANDS[number % step :: step]:
+                if found := fault(command.replace("METRIC", metric)):
+                    faults.append((what, found))
             number += 1
     assert not faults, "\n".join(map(str, faults))
