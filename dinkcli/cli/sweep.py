@@ -38,7 +38,7 @@ def sweep(
     vectors: shared.Vectors,
     shown: shared.Shown,
 ) -> None:
-    """Try many numbers of clusters, and say which one to take and which look alike.
+    """Try many numbers of clusters, and say which one to take.
 
     Examples:
         dink sweep emb.npy

@@ -114,11 +114,15 @@ def test_sweep_keeps_its_k_and_its_figures(folder):
     command = [python(), "-m", "dinkcli", "sweep", "d.npy", "-k", "2,4,8,10", "--json"]
     found = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     candidates = json.loads(found.stdout)["candidates"]
-    shown = "\n".join(on_a_terminal(folder, 60, "sweep", "d.npy", "-k", "2,4,8,10", "-q"))
-    for c in candidates:
-        excess = c["silhouette"] - c["noise_silhouette"]
-        row = rf"^ *[>~]? ?{c['n_clusters']} +{excess:.3f} .*\b{c['stability']:.2f}\b"
-        assert re.search(row, shown, re.MULTILINE), (row, shown)
+    for columns in (60, 120):
+        shown = "\n".join(on_a_terminal(folder, columns, "sweep", "d.npy", "-k", "2,4,8,10", "-q"))
+        for c in candidates:
+            figures = [rf"{c[name]:.2f}" for name in ("stability", "modularity")]
+            if columns == 120:  # what is left out first where there is no room
+                figures += [rf"{c[name]:.3f}" for name in ("silhouette", "noise_silhouette")]
+            figures.append(f"{c['inertia']:g}")
+            row = rf"^ *[>~]? ?{c['n_clusters']} +\d\.\d{{3}} .*\b{' +'.join(figures)}\b"
+            assert re.search(row, shown, re.MULTILINE), (row, shown)
 
 
 def test_progress_says_what_how_far_and_how_good(folder):
