@@ -247,6 +247,10 @@ def open_output(
     Args:
         run, n_rows: of parts, see ``PartsWriter``.
     """
+    if output.by_cluster:
+        from dinkcli.assigning.writers.by_cluster import partition_writer
+
+        return partition_writer(output.path, layout)
     if output.stream is not None:
         return stream_writer(output.stream, layout, output.encoding)
     if output.rows_per_file is None:

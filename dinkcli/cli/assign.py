@@ -42,6 +42,12 @@ def assign(
         help="Write a folder of parts, each with this many rows of the input. With --shard, by "
         "default as many parts as shares, or a million rows each.",
     ),
+    partition_by_cluster: bool = output_option(
+        False,
+        "--partition-by-cluster",
+        help="Write a folder with a folder of parquet for each cluster (cluster=7), so that "
+        "DuckDB, Spark and others read only those that a query asks for.",
+    ),
     shard: str | None = run_option(
         None,
         metavar="I/N",
@@ -125,7 +131,8 @@ def assign(
         from dinkcli.models.file import load
 
         destination = Destination(
-            output, format, csv_safe, json_summary, json_file, rows_per_file, shard, resume
+            *(output, format, csv_safe, json_summary, json_file, rows_per_file, shard, resume),
+            partition_by_cluster,
         )
         quiet = quiet or destination.silent
         wanted = columns_of(column, columns, ids=ids, dim=dim, bits=bits)

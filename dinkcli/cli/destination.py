@@ -46,6 +46,7 @@ class Destination:
         rows_per_file: int | None = None,
         shard: str | None = None,
         resume: bool = False,
+        by_cluster: bool = False,
     ):
         share = _share_of(shard)
         output = None if output == "-" else output
@@ -63,12 +64,18 @@ class Destination:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
         if resume and not parts:
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
-        self.encoding = encoding_of(output, format, csv_safe=csv_safe, parts=parts)
+        if by_cluster and (output is None or parts or format not in (None, "parquet")):
+            raise UsageError(
+                "--partition-by-cluster writes a folder of parquet: name it with -o, and leave out "
+                "--rows-per-file, --shard and other formats"
+            )
+        self.by_cluster = by_cluster
+        self.encoding = encoding_of(output, format, csv_safe=csv_safe, parts=parts or by_cluster)
         self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
         self.share, self.resume = share, resume
         self.silent = is_silent(share)
         self._json_file = None if self.silent else json_file
-        for path in (None if parts else output, self._json_file):
+        for path in (None if parts or by_cluster else output, self._json_file):
             if path is not None:
                 check_target(path)
 
@@ -88,7 +95,8 @@ class Destination:
             raise OutputError("standard output is closed; write to a file with -o")
         stream = sys.stdout.buffer if self.output is None else None
         name = self.output or "standard output"
-        return Output(name, self.encoding, rows_per_file, self.resume, self.share, stream)
+        where = (rows_per_file, self.resume, self.share, stream, self.by_cluster)
+        return Output(name, self.encoding, *where)
 
     def write(self, layout: Layout, n_rows: int, rows: Iterable[Rows]) -> None:
         """Writes ``n_rows`` rows to one file or to standard output."""

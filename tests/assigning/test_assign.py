@@ -470,3 +470,28 @@ def test_other_devices_give_the_same(blobs, device):
             dinkcli.assign(model, blobs[0], soft=soft, device=d) for d in ("cpu", device)
         )
         np.testing.assert_allclose(elsewhere, here, rtol=1e-4, atol=1e-6)
+
+
+def test_a_folder_for_each_cluster(dink, tmp_path):
+    """DuckDB and pyarrow find the rows of a cluster where they are."""
+    import duckdb
+    import pyarrow.dataset as ds
+
+    rows = np.random.default_rng(0).normal(size=(500, 3)).astype("f4")
+    np.save(tmp_path / "rows.npy", rows)
+    model = dinkcli.train(rows, 4, seed=0)
+    model.save(tmp_path / "m.safetensors")
+    command = ["assign", tmp_path / "m.safetensors", tmp_path / "rows.npy", "-q"]
+    command += ["--partition-by-cluster", "--max-distance", "2", "-o", tmp_path / "out"]
+    dink(*command)
+    squares = ((rows[:, None].astype(float) - model.cluster_centers) ** 2).sum(2)
+    expected = np.where(squares.min(1) > 4, -1, squares.argmin(1))
+    found = ds.dataset(tmp_path / "out", partitioning="hive").to_table().sort_by("row")
+    assert found["cluster"].to_pylist() == expected.tolist()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"cluster={j}" for j in np.unique(expected)
+    }
+    query = f"select count(*) from read_parquet('{tmp_path}/out/*/*.parquet') where cluster = 2"
+    assert duckdb.sql(query).fetchall() == [((expected == 2).sum(),)]
+    assert "is there already" in dink(*command, code=2).stderr
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".dink")]

@@ -158,6 +158,7 @@ class Output:
         resume: go on with the parts that are missing.
         shard: write only the parts of this share.
         stream: an open file, such as standard output, to write to instead; ``path`` is its name.
+        by_cluster: a folder with a folder of parquet for each cluster.
     """
 
     path: str
@@ -166,6 +167,7 @@ class Output:
     resume: bool = False
     shard: Shard | None = None
     stream: IO[bytes] | None = None
+    by_cluster: bool = False
 
 
 @contextmanager
