@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from dinkcli.assigning.writers.base import Layout, Rows
 from dinkcli.errors import OutputError, UsageError
@@ -40,6 +39,8 @@ def partition_writer(path: str, layout: Layout) -> Iterator[_Spool]:
         UsageError: something is there already.
         OutputError: the operating system refused.
     """
+    import pyarrow.dataset as ds  # loads pandas where that is installed
+
     if os.path.lexists(path):
         raise UsageError(f"{path}: is there already; name a folder that is not, or remove it first")
     parent = os.path.dirname(os.path.abspath(path))
