@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dinkcli.nearest.products import has_short_factors, products
+from dinkcli.nearest.products import has_bfloat16, products
 
 _PACKAGES = (
     "torch",
@@ -87,7 +87,7 @@ def _instruction_sets() -> str:
     has = [name for name in known if name in _cpu()[1]] or [platform.machine()]
     used = [f"torch {torch.backends.cpu.get_cpu_capability()}"]
     used += [f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ]
-    used.append("bfloat16 products" if has_short_factors() else "no bfloat16 products")
+    used.append("bfloat16 products" if has_bfloat16() else "no bfloat16 products")
     return f"has {', '.join(has)}; used: {', '.join(used)}"
 
 
@@ -118,7 +118,7 @@ def ceilings() -> dict[str, float]:
         "product": product,
         "copy": lambda: target.copy_(source),
     }
-    if has_short_factors():
+    if has_bfloat16():
         short = a.bfloat16(), b.bfloat16()
         ways["short"] = lambda: torch.mm(*short)
     work = {"product": a.numel() * 2048, "short": a.numel() * 2048, "copy": 8 * source.numel()}

@@ -32,9 +32,8 @@ from common import ceilings, ceilings_in_words, machine, table, timed, write_sec
 from quality import mixture
 
 from dinkcli.data.inputs import open_data
-from dinkcli.nearest.best import Best
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.scorer import Scorer
+from dinkcli.nearest.scorer import Best, Scorer
 from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
@@ -47,9 +46,9 @@ _WORK = 2e10  # multiply-adds of one timed assignment
 _TIES = "near-ties"
 _PARTS = {
     (Scorer, "_scores"): "product",
-    (Scorer, "_short_product"): "product",
+    (Scorer, "_bfloat16_product"): "product",
     (Best, "two"): "two minima",
-    (Best, "short_two"): "two minima",
+    (Best, "bfloat16_two"): "two minima",
     (CenterIndex, "_settle"): _TIES,
     (CenterIndex, "_look_again"): _TIES,
 }

@@ -33,7 +33,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.nearest import fused
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import has_short_products, products
+from dinkcli.nearest.products import has_low_precision, products
 from dinkcli.nearest.sums import full_pass, tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training import held
@@ -44,8 +44,8 @@ SMALL = ((2_000, 16, 10), (1_000, 24, 30))
 WAYS = {
     "as it comes": {},
     "without the kernel": {"DINK_TRITON": "0"},
-    "without TF32": {"DINK_SHORT_PRODUCTS": "0"},
-    "with neither": {"DINK_TRITON": "0", "DINK_SHORT_PRODUCTS": "0"},
+    "without TF32": {"DINK_LOW_PRECISION": "0"},
+    "with neither": {"DINK_TRITON": "0", "DINK_LOW_PRECISION": "0"},
 }
 LIMIT = 300  # seconds after which no further shape is begun
 
@@ -99,7 +99,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "triton": getattr(fused.triton, "__version__", None),
         "kernel left out because": fused.why_not(device, torch.float32),
-        "short products": has_short_products(device, torch.float32),
+        "short products": has_low_precision(device, torch.float32),
     }
 
 
@@ -215,7 +215,7 @@ def times(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
 
 
 def product(z: Tensor, centers: Tensor) -> None:
-    with products(z.device, short=has_short_products(z.device, torch.float32)):
+    with products(z.device, low_precision=has_low_precision(z.device, torch.float32)):
         torch.mm(z, centers.T)
 
 

@@ -28,7 +28,7 @@ import dinkcli.cli  # sets how threads wait, for dink and its peers alike
 HERE = Path(__file__).parent
 # As on a CPU without bfloat16 products and AVX-512, as far as the libraries can be told.
 _AVX2 = (
-    "DINK_SHORT_PRODUCTS=0",
+    "DINK_LOW_PRECISION=0",
     "ATEN_CPU_CAPABILITY=avx2",
     "ONEDNN_MAX_CPU_ISA=AVX2",
     "MKL_ENABLE_INSTRUCTIONS=AVX2",

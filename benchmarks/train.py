@@ -4,7 +4,7 @@
     python benchmarks/train.py [--rows 100000 --features 384 --clusters 500 --repeats 3]
                                [--methods faiss,superkmeans] [--kept FILE]
 
-With DINK_SHORT_PRODUCTS=0 dink does without bfloat16 products, as where a CPU has none.
+With DINK_LOW_PRECISION=0 dink does without bfloat16 products, as where a CPU has none.
 
 The rows are quality.py's mixture of sentence embeddings, projected at random where there are not to
 be 384 features. With --clock process times are those of the processor, which other programs disturb

@@ -19,7 +19,7 @@ from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import OUTLIER, Model
-from dinkcli.nearest.common import LARGEST_NORM, chunk_rows
+from dinkcli.nearest.small import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
 
 if TYPE_CHECKING:

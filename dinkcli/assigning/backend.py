@@ -17,7 +17,7 @@ import numpy as np
 from dinkcli.data.base import Reader
 from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
-from dinkcli.nearest.small import Seen, SmallIndex
+from dinkcli.nearest.small import ChunkResult, SmallIndex
 from dinkcli.options import LEARNED, AssignOptions
 
 # Multiplications: NumPy takes half of the time for them that loading torch does.
@@ -115,31 +115,31 @@ class NumpyBackend:
 
     def __call__(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> BlockResult:
         assert chosen is None, "labels of all rows at once are no small work"
-        return BlockResult.joined([self._found(seen) for seen in self._index.look(vectors)])
+        return BlockResult.joined([self._found(chunk) for chunk in self._index.chunks(vectors)])
 
     def nearest_pair(self, vectors: np.ndarray) -> NearestPair:
         parts = [
-            (seen.rows.astype(np.float32), seen.labels, self._index.seconds(seen))
-            for seen in self._index.look(vectors)
+            (chunk.rows.astype(np.float32), chunk.labels, self._index.seconds(chunk))
+            for chunk in self._index.chunks(vectors)
         ]
         return NearestPair(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _found(self, seen: Seen) -> BlockResult:
+    def _found(self, chunk: ChunkResult) -> BlockResult:
         options, distances = self._options, None
         if options.distance or options.max_distance is not None:
-            distances = self._index.distances(seen).astype(np.float32)
+            distances = self._index.distances(chunk).astype(np.float32)
         if not options.needs_probabilities:
-            return BlockResult(seen.labels, distances)
+            return BlockResult(chunk.labels, distances)
         kind = options.probability_type
-        exponents = self._index.exponents(seen, self._temperature, kind)
+        exponents = self._index.exponents(chunk, self._temperature, kind)
         probabilities = np.exp(exponents)
         probabilities /= probabilities.sum(1, keepdims=True)
-        own = np.take_along_axis(probabilities, seen.labels[:, None], 1)[:, 0].astype(np.float32)
+        own = np.take_along_axis(probabilities, chunk.labels[:, None], 1)[:, 0].astype(np.float32)
         if options.soft:
-            return BlockResult(seen.labels, distances, own, None, probabilities.astype(kind))
+            return BlockResult(chunk.labels, distances, own, None, probabilities.astype(kind))
         if options.top is None:
-            return BlockResult(seen.labels, distances, own)
+            return BlockResult(chunk.labels, distances, own)
         # By exponents, which tell apart what is too improbable to be more than 0.
         ranked = np.argsort(-exponents, axis=1, kind="stable")[:, : options.top]
         best = np.take_along_axis(probabilities, ranked, 1).astype(kind)
-        return BlockResult(seen.labels, distances, own, ranked, best)
+        return BlockResult(chunk.labels, distances, own, ranked, best)

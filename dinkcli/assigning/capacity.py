@@ -13,7 +13,7 @@ from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.errors import UsageError
-from dinkcli.nearest.limited import labels_within
+from dinkcli.nearest.capacity import labels_within
 from dinkcli.options import most_rows
 
 

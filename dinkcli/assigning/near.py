@@ -23,7 +23,7 @@ from dinkcli.assigning.survey import RowsByCluster
 from dinkcli.assigning.torch_backend import scaled
 from dinkcli.errors import InputError
 from dinkcli.models.model import Model
-from dinkcli.nearest.device import wide
+from dinkcli.nearest.device import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import products
 
@@ -122,7 +122,7 @@ class Border:
     @cached_property
     def _table(self) -> Tensor:
         """Distances between all centres, (K, K)."""
-        exact = self._index.centers.to(wide(self._index.centers.device))
+        exact = self._index.centers.to(accumulator_dtype(self._index.centers.device))
         with products(exact.device):
             return torch.cdist(exact, exact).float()
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dinkcli.assigning.backend import BlockResult, NearestPair
 from dinkcli.models.model import Model
-from dinkcli.nearest.copies import Copies, Sent
+from dinkcli.nearest.device import Copies, Sent
+from dinkcli.nearest.float_range import normalize_, refuse_overflow
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.limits import normalize_, refuse_overflow
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dinkcli.nearest.soft import accumulation_dtype, responsibilities
+from dinkcli.nearest.probabilities import responsibilities
+from dinkcli.nearest.products import at_least_float32
 
 # Rows are shifted in pieces of this many elements, so that the shifted copy stays in cache.
 _CHUNK_ELEMENTS = 1 << 19
@@ -27,7 +28,7 @@ def dilation_loss(cluster_centers: Tensor) -> Tensor:
     -1/((K-1)K) sum_{i != j} ||C_i - C_j||^2  =  -2/(K-1) sum_j ||C_j - mean C||^2.
     O(KD); 0 for K = 1.
     """
-    return _Dilation.apply(cluster_centers.to(accumulation_dtype(cluster_centers.dtype)))
+    return _Dilation.apply(cluster_centers.to(at_least_float32(cluster_centers.dtype)))
 
 
 class _Dilation(torch.autograd.Function):
@@ -54,7 +55,7 @@ def shrink_loss(z: Tensor, cluster_centers: Tensor) -> Tensor:
     1/(BK) sum_{ij} ||Z_i - C_j||^2 = mean ||Z_i||^2 + mean ||C_j||^2 - 2 <mean Z, mean C>,
     with Z and C both shifted by the mean centre first. O(BD + KD); never a (B, K) matrix.
     """
-    dtype = accumulation_dtype(torch.promote_types(z.dtype, cluster_centers.dtype))
+    dtype = at_least_float32(torch.promote_types(z.dtype, cluster_centers.dtype))
     return _Shrink.apply(z.to(dtype), cluster_centers.to(dtype))
 
 
@@ -97,7 +98,7 @@ def tempered_shrink_loss(z: Tensor, cluster_centers: Tensor, temperature: float)
     """
     if math.isinf(temperature):
         return shrink_loss(z, cluster_centers)
-    dtype = accumulation_dtype(torch.promote_types(z.dtype, cluster_centers.dtype))
+    dtype = at_least_float32(torch.promote_types(z.dtype, cluster_centers.dtype))
     shift = cluster_centers.detach().to(dtype).mean(0)
     z, c = z.to(dtype) - shift, cluster_centers.to(dtype) - shift
     distances = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2.0 * (z @ c.T)

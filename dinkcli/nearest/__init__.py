@@ -1,11 +1,12 @@
 """Nearest centres and the sums over their rows: exact, and as fast as the machine allows.
 
-The only room that knows chunks, caches, short products and how far they are off. ``index`` finds
-nearest centres, ``sums`` makes what centres are updated from; ``maps`` and ``folded`` put a learned
-map before that; ``limits`` says which numbers float32 can hold. Behind them, ``scorer`` computes
-scores, ``best`` finds the lowest of them, ``products`` multiplies. ``device`` says how much to do
-at once; on GPUs ``fused`` finds the two best in one kernel, ``runs`` adds up, and rows arrive by
-``copies``. ``exact`` has the last word on ties.
+The only room that knows chunks, caches, products of low precision and how far they are off.
+``index`` finds nearest centres, ``sums`` makes what centres are updated from, ``tempered`` the same
+for annealing; ``probabilities`` is a softmax over centres, ``capacity`` finds labels under a limit
+of sizes, ``maps`` puts a learned map before all that, and ``float_range`` says which numbers
+float32 can hold. Behind them, ``scorer`` computes scores and finds the lowest, ``products``
+multiplies, and on GPUs ``fused`` does both in one kernel. ``device`` says how much to do at once
+and brings rows there; ``small`` needs no torch.
 
-Read ``index`` and ``sums``; ``scorer``, ``best`` and ``products`` only to make them faster.
+Read ``index`` and ``sums``; ``scorer`` and ``products`` only to make them faster.
 """

@@ -1,16 +1,21 @@
-"""How much to give a device at once: the one place that knows caches, memory and launch costs.
+"""What a device wants: how much at once, and rows that are there when it needs them.
 
 A CPU wants chunks that stay in its caches. A GPU takes some 5 microseconds to be told anything, and
-100 for an answer, so chunks there are as large as memory allows, and nobody asks before the end.
+100 for an answer, so chunks there are as large as memory allows, and the host does not ask before
+the end. Rows go to it by pinned memory, a pair of buffers that are filled in turn, and a stream of
+their own: ``Copies.send`` on a thread that reads ahead, ``receive`` on the one that computes.
 
-Shapes: K clusters, D features.
+Shapes: B rows of a block, K clusters, D features.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import Any, NamedTuple
 
-from dinkcli.nearest import common
+import torch
+from torch import Tensor
+
+from dinkcli.nearest import small
 
 # Numbers of a matrix on a GPU, 256 MB in float32: a product of 1000 centres in 128 dimensions with
 # as many rows takes 50 times as long as its launch. Two or three such matrices are there at once.
@@ -18,14 +23,12 @@ _DEVICE_NUMBERS = 1 << 26
 # And at most this part of a small card's memory.
 _DEVICE_SHARE = 1 / 64
 _LEAST_ROWS = 64
-# On a CPU, for its caches.
-_CACHED_PAIRS = 1 << 22
-_CACHED_GATHERED = 1 << 20
 _MATRICES = 8  # that a block takes to compute with, at most
 _SENT_NUMBERS = 1 << 24
 # Rows of a block that is on the device already.
 _BLOCK_ROWS = 1 << 16
 _DEVICE_BLOCK_ROWS = 1 << 19
+_BUFFERS = 2
 CPU = torch.device("cpu")
 _WITHOUT_FLOAT64 = {"mps"}
 
@@ -34,7 +37,7 @@ def has_float64(device: torch.device) -> bool:
     return device.type not in _WITHOUT_FLOAT64
 
 
-def wide(device: torch.device) -> torch.dtype:
+def accumulator_dtype(device: torch.device) -> torch.dtype:
     """float64, or float32 on a device (MPS) that has no float64."""
     return torch.float64 if has_float64(device) else torch.float32
 
@@ -43,26 +46,13 @@ def chunk_rows(n_clusters: int, n_features: int, *, device: torch.device = CPU) 
     """Rows (of D features) whose scores against K centres are computed at once."""
     if device.type != "cpu":
         return max(_LEAST_ROWS, numbers_at_once(device) // max(n_clusters, n_features))
-    return common.chunk_rows(n_clusters, n_features)
+    return small.chunk_rows(n_clusters, n_features)
 
 
-def scores_at_once(device: torch.device) -> int:
-    """Scores of doubtful rows that are kept until they are settled."""
-    return common.CHUNK_SCORES if device.type == "cpu" else numbers_at_once(device)
-
-
-def pairs_at_once(device: torch.device) -> int:
-    """Coordinates of pairs of a row and a centre that are looked at together in float64."""
-    return _CACHED_PAIRS if device.type == "cpu" else numbers_at_once(device) // 4
-
-
-def gathered_at_once(device: torch.device) -> int:
-    """Coordinates of centres that are gathered for rows at once."""
-    return _CACHED_GATHERED if device.type == "cpu" else numbers_at_once(device)
-
-
-def numbers_at_once(device: torch.device) -> int:
-    """Numbers of the largest matrix made on a device other than the CPU."""
+def numbers_at_once(device: torch.device, on_cpu: int = _DEVICE_NUMBERS) -> int:
+    """Numbers of the largest matrix that is made; ``on_cpu`` there, where caches decide."""
+    if device.type == "cpu":
+        return on_cpu
     if device.type != "cuda":
         return _DEVICE_NUMBERS
     memory = torch.cuda.get_device_properties(device).total_memory
@@ -91,3 +81,94 @@ def block_rows(n_features: int, device: torch.device) -> int:
     if device.type == "cpu":
         return _BLOCK_ROWS
     return max(_BLOCK_ROWS, min(_DEVICE_BLOCK_ROWS, numbers_at_once(device) // n_features))
+
+
+class Sent(NamedTuple):
+    """Rows (B, D) and what says when they have arrived, or None."""
+
+    rows: Tensor
+    event: Any = None
+
+
+class Copies:
+    """Sends blocks of rows to a device in their own type; one at a time, from one thread. To a CPU
+    there is nothing to send.
+
+    Args:
+        device: where they go.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._streams = _streams(device)
+        self._buffers: list[Tensor] = []
+        self._events: list[Any] = [None] * _BUFFERS
+        self._turn = 0
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether rows travel beside computation; otherwise nothing is won on another thread."""
+        return self._streams is not None
+
+    def send(self, rows: Tensor) -> Sent:
+        """Begins to copy ``rows`` (B, D) from the CPU, whose memory may be used again after."""
+        if self._streams is None:
+            return Sent(rows)
+        event, rows = self._streams.send(self._pinned(rows))
+        self._events[self._turn] = event
+        self._turn = (self._turn + 1) % _BUFFERS
+        return Sent(rows, event)
+
+    def receive(self, sent: Sent) -> Tensor:
+        """The rows on the device; the host does not wait for them."""
+        if self._streams is None:
+            return sent.rows.to(self._device)
+        self._streams.receive(sent.rows, sent.event)
+        return sent.rows
+
+    def _pinned(self, rows: Tensor) -> Tensor:
+        """A copy in the buffer whose turn it is, when what was in it has left."""
+        turn, size = self._turn, rows.numel()
+        if self._events[turn] is not None:
+            self._events[turn].synchronize()
+        if len(self._buffers) == turn:
+            self._buffers.append(self._streams.pinned(size, rows.dtype))
+        buffer = self._buffers[turn]
+        if len(buffer) < size or buffer.dtype != rows.dtype:
+            buffer = self._buffers[turn] = self._streams.pinned(size, rows.dtype)
+        return buffer[:size].view(rows.shape).copy_(rows)
+
+
+class CudaStreams:
+    """What is asked of CUDA."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def pinned(self, size: int, dtype: torch.dtype) -> Tensor:
+        """Memory that a GPU reads by itself, or plain memory where no more can be pinned."""
+        try:
+            return torch.empty(size, dtype=dtype, pin_memory=True)
+        except RuntimeError:
+            return torch.empty(size, dtype=dtype)
+
+    def send(self, rows: Tensor) -> tuple[Any, Tensor]:
+        """What says when they are there, and the ``rows`` there."""
+        with torch.cuda.stream(self._stream):
+            sent = torch.empty(rows.shape, dtype=rows.dtype, device=self._device)
+            sent.copy_(rows, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return event, sent
+
+    def receive(self, sent: Tensor, event: Any) -> None:
+        """What the device is told from now on comes after their arrival; and their memory is not
+        given to later ones before that is done."""
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(event)
+        sent.record_stream(stream)
+
+
+def _streams(device: torch.device) -> Any:
+    return CudaStreams(device) if device.type == "cuda" else None

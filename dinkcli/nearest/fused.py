@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,15 +28,6 @@ except Exception:  # CPU builds of torch come without; some do not fit the machi
 # Rows and centres of a tile, features at once, warps and stages: the largest that fits is taken.
 # A Hopper multiprocessor has 228 KB of shared memory, a Turing one 64.
 _TILES = ((128, 128, 32, 8, 3), (128, 64, 32, 4, 2), (64, 32, 32, 4, 2), (32, 32, 16, 2, 1))
-
-
-class FusedTwo(NamedTuple):
-    """Of each row (N,): the two lowest scores, and the centres that have them."""
-
-    best: Tensor
-    labels: Tensor
-    second: Tensor
-    seconds: Tensor
 
 
 class _State:
@@ -61,28 +51,29 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     if not _State.tried:
         # Before anybody counts on it: without the kernel, scores of so many rows would not fit.
         _State.tried = True
-        while not all(_serves(device, short) for short in (True, False)):
+        while not all(_serves(device, low_precision) for low_precision in (True, False)):
             pass  # the next tile
     return _State.failure
 
 
-def _serves(device: torch.device, short: bool) -> bool:
+def _serves(device: torch.device, low_precision: bool) -> bool:
     """Whether the kernel gives the two lowest scores there, or no tile is left to try: a compiler
     that is wrong on some card must not be found out by its labels."""
     generator = torch.Generator().manual_seed(0)
     rows, centers = (torch.randn(n, 72, generator=generator).to(device) for n in (150, 130))
     half_norms = centers.square().sum(1) / 2
-    found = fused_two(rows, centers, half_norms, short)
-    if found is None:
+    fused = fused_two(rows, centers, half_norms, low_precision)
+    if fused is None:
         return True
+    least, labels, second, seconds = fused
     with products(device):
         scores = torch.addmm(half_norms, rows, centers.T, alpha=-1)
-    best = torch.stack([found.best, found.second], 1)
+    best = torch.stack([least, second], 1)
     expected = scores.topk(2, largest=False).values
-    those = scores.gather(1, torch.stack([found.labels, found.seconds], 1))
+    those = scores.gather(1, torch.stack([labels, seconds], 1))
     # Norms of both are about 8.5: TF32 is off by a tenth at most.
     worst = torch.stack([(best - expected).abs().max(), (those - expected).abs().max()]).max()
-    if worst <= (0.3 if short else 1e-3):
+    if worst <= (0.3 if low_precision else 1e-3):
         return True
     _State.tile += 1
     _State.failure = f"Triton {triton.__version__} computes wrong scores on this card"
@@ -93,14 +84,17 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def fused_two(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool) -> FusedTwo | None:
-    """The two centres with the lowest scores ||c||^2 / 2 - <z, c>, the lower index at a tie; with
-    one centre, the second is number 0 at infinity. None where the kernel cannot be compiled.
+def fused_two(
+    rows: Tensor, centers: Tensor, half_norms: Tensor, low_precision: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Of each row (N,) the lowest score ||c||^2 / 2 - <z, c>, the centre that has it (the lower
+    index at a tie), the second-lowest and its centre; with one centre, that is number 0 at
+    infinity. None where the kernel cannot be compiled.
 
     Args:
         rows, centers: (N, D) and (K, D) float32.
         half_norms: (K,).
-        short: by TF32 factors; scores are then off by what ``products.rounding_error`` bounds.
+        low_precision: by TF32 factors; scores are then off by what ``rounding_error`` bounds.
     """
     rows, centers = rows.contiguous(), centers.contiguous()
     n_rows = len(rows)
@@ -110,7 +104,7 @@ def fused_two(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool) ->
         try:
             with warnings.catch_warnings():  # of Triton, about its own settings
                 warnings.simplefilter("ignore")
-                _launch(rows, centers, half_norms, short, best, labels, second, seconds)
+                _launch(rows, centers, half_norms, low_precision, best, labels, second, seconds)
             break
         except Exception as error:  # of the compiler: too much shared memory, an unknown card
             if is_out_of_memory(error):
@@ -120,10 +114,12 @@ def fused_two(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool) ->
     if _State.tile >= len(_TILES):
         return None
     _State.failure = None
-    return FusedTwo(best, labels, second, seconds)
+    return best, labels, second, seconds
 
 
-def _launch(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool, *out: Tensor) -> None:
+def _launch(
+    rows: Tensor, centers: Tensor, half_norms: Tensor, low_precision: bool, *out: Tensor
+) -> None:
     tile_rows, tile_centers, tile_features, warps, stages = _TILES[_State.tile]
     (n_rows, n_features), n_clusters = rows.shape, len(centers)
     launched = _nearest_two[(triton.cdiv(n_rows, tile_rows),)]
@@ -140,7 +136,7 @@ def _launch(rows: Tensor, centers: Tensor, half_norms: Tensor, short: bool, *out
             tile_rows=tile_rows,
             tile_centers=tile_centers,
             tile_features=tile_features,
-            precision="tf32" if short else "ieee",
+            precision="tf32" if low_precision else "ieee",
             num_warps=warps,
             num_stages=stages,
         )

@@ -10,18 +10,37 @@ Shapes: B rows of a chunk, K clusters, D features.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.common import BELOW, LEAST_TEMPERATURE, TOLERANCE
 from dinkcli.nearest.device import has_float64
-from dinkcli.nearest.exact import squares_of_pairs
-from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.index import CenterIndex, squares_of_pairs
+from dinkcli.nearest.scorer import Scorer
+from dinkcli.nearest.small import BELOW, TOLERANCE
+from dinkcli.options import LEAST_TEMPERATURE
 
 # A centre whose exponent lies farther below the best has a probability below 1e-6.
 _MATTERS = 14.0
+
+
+def responsibilities(squared_distances: Tensor, temperature: float) -> Tensor:
+    """softmax over centres of minus the squared distance over the temperature; (B, K) to (B, K).
+
+    The temperature has the unit of a squared distance. 0 gives a one-hot row (the lowest index
+    wins a tie), infinity gives 1/K everywhere.
+    """
+    if temperature == 0:
+        nearest = squared_distances.argmin(1, keepdim=True)
+        return torch.zeros_like(squared_distances).scatter_(1, nearest, 1.0)
+    if math.isinf(temperature):
+        return torch.full_like(squared_distances, 1.0 / squared_distances.shape[1])
+    # Away from the nearest first, or a tiny temperature makes every quotient infinite.
+    least = squared_distances.amin(1, keepdim=True)
+    temperature = max(temperature, LEAST_TEMPERATURE)
+    return torch.softmax((squared_distances - least) / -temperature, dim=1)
 
 
 class Probabilities:
@@ -56,13 +75,13 @@ class Probabilities:
         own = labels[:, None]
         squares, row_squares = self._index.scorer.squared_distances(z)
         moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
-        found = self._relative(squares, own)
+        exponents = self._relative(squares, own)
         if has_float64(z.device):
             doubtful = (moved > TOLERANCE).nonzero()[:, 0]
             if len(doubtful):
-                rows, again = z[doubtful], labels[doubtful]
-                found[doubtful] = self._in_float64(rows, again).to(found.dtype)
-        return found.clamp_(max=-self._below).scatter_(1, own, 0.0)
+                again = self._in_float64(z[doubtful], labels[doubtful])
+                exponents[doubtful] = again.to(exponents.dtype)
+        return exponents.clamp_(max=-self._below).scatter_(1, own, 0.0)
 
     def _relative(self, squares: Tensor, own: Tensor) -> Tensor:
         """Exponents from squared distances (B, K), in their memory."""
@@ -86,33 +105,22 @@ class Probabilities:
         return error / self._temperature
 
     @cached_property
-    def _centers64(self) -> Tensor:
-        centers = self._index.centers.double()
-        return centers if self._index.shift is None else centers - self._index.shift.double()
-
-    @cached_property
-    def _norms64(self) -> Tensor:
-        return self._centers64.square().sum(1)
+    def _in_double(self) -> Scorer:
+        return Scorer(self._index.centers.double())
 
     def _in_float64(self, z: Tensor, labels: Tensor) -> Tensor:
         """Exponents (B, K) in float64."""
         own = labels[:, None]
-        rows = z.double()
-        if self._index.shift is not None:
-            rows = rows - self._index.shift.double()
-        squares = torch.addmm(self._norms64, rows, self._centers64.T, alpha=-2)
-        row_squares = rows.square().sum(1)
-        squares.add_(row_squares[:, None]).clamp_(min=0)
+        squares, row_squares = self._in_double.squared_distances(z)
         moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
         doubtful = (moved > TOLERANCE).nonzero()[:, 0]
-        if not len(doubtful):
-            return self._relative(squares, own)
         again = squares[doubtful]
-        found = self._relative(squares, own)
-        reach = -(_MATTERS + 2 * moved[doubtful])
-        matters = found[doubtful] > reach[:, None]
-        matters.scatter_(1, own[doubtful], True)
-        row, center = matters.nonzero().unbind(1)
-        again[row, center] = squares_of_pairs(z[doubtful], self._index.centers, row, center)
-        found[doubtful] = self._relative(again, own[doubtful])
-        return found
+        exponents = self._relative(squares, own)
+        if len(doubtful):
+            reach = -(_MATTERS + 2 * moved[doubtful])
+            matters = exponents[doubtful] > reach[:, None]
+            matters.scatter_(1, own[doubtful], True)
+            row, center = matters.nonzero().unbind(1)
+            again[row, center] = squares_of_pairs(z[doubtful], self._index.centers, row, center)
+            exponents[doubtful] = self._relative(again, own[doubtful])
+        return exponents

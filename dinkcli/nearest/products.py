@@ -1,12 +1,12 @@
-"""Matrix products of float32 tensors, exact to float32 or in the short format of matrix units.
+"""Matrix products of float32 tensors, exact to float32 or of low precision.
 
-Processors with matrix units (AMX on CPUs, tensor cores on GPUs) multiply short floats several times
-faster than float32 ones and add up in float32. The products are then off by the rounding of the
-factors, which ``rounding_error`` bounds; what needs better than that looks again at the few entries
-for which it matters.
+Processors with matrix units (AMX on CPUs, tensor cores on GPUs) multiply bfloat16 or TF32 numbers
+several times faster than float32 ones and add up in float32. Such products of low precision are off
+by the rounding of the factors, which ``rounding_error`` bounds; what needs better than that looks
+again at the few entries for which it matters.
 
-``DINK_SHORT_PRODUCTS=0`` in the environment does without short products, so that what a machine
-without them does can be tested and measured on one that has them.
+``DINK_LOW_PRECISION=0`` in the environment does without them, so that what a machine that has none
+does can be tested and measured on one that has them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SHORT = {"cpu": "bf16", "cuda": "tf32"}
+_LOW_PRECISION = {"cpu": "bf16", "cuda": "tf32"}
 # TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
 _TF32_ROUNDOFF = 2.0**-10
-_SWITCH = "DINK_SHORT_PRODUCTS"
+_SWITCH = "DINK_LOW_PRECISION"
 
 
 class _BeforeTorch29:
@@ -42,28 +42,31 @@ class _BeforeTorch29:
 
 def _settings(device: torch.device) -> Any:
     """Where this torch keeps the precision of float32 products; before 2.9 there is none for the
-    short ones of CPUs."""
+    low precision of CPUs."""
     backends = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}
-    found = getattr(backends.get(device.type), "matmul", None)
-    if hasattr(found, "fp32_precision"):
-        return found
+    settings = getattr(backends.get(device.type), "matmul", None)
+    if hasattr(settings, "fp32_precision"):
+        return settings
     return _BeforeTorch29() if device.type == "cuda" else None
 
 
-def has_short_products(device: torch.device, dtype: torch.dtype) -> bool:
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that numbers of ``dtype`` are computed with."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def has_low_precision(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this machine and this torch have them for matrices of ``dtype``."""
     if dtype != torch.float32 or _settings(device) is None or _switched_off():
         return False
-    if device.type == "cpu":
-        return _cpu_has("_is_amx_tile_supported")
-    return _has_tf32(device)
+    return _cpu_has("_is_amx_tile_supported") if device.type == "cpu" else _has_tf32(device)
 
 
 def _has_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def has_short_factors() -> bool:
+def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
     return _cpu_has("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 
@@ -79,15 +82,15 @@ def _switched_off() -> bool:
 
 
 def rounding_error(z: Tensor) -> Tensor:
-    """Norm of what each row of ``z`` (N, D) loses in a short product, or a bound of it, (N,)."""
+    """Norm of what each row of ``z`` (N, D) loses in such a product, or a bound of it, (N,)."""
     if z.device.type == "cpu":
         return torch.linalg.vector_norm(z - z.bfloat16().float(), dim=1)
     return torch.linalg.vector_norm(z, dim=1) * _TF32_ROUNDOFF
 
 
 @contextmanager
-def products(device: torch.device, short: bool = False) -> Iterator[None]:
-    """Inside, products of float32 tensors are exact to float32, or short ones.
+def products(device: torch.device, low_precision: bool = False) -> Iterator[None]:
+    """Inside, products of float32 tensors are exact to float32, or of low precision.
 
     The setting is global in torch, so whatever the program around has chosen comes back after; and
     what it, or a container's environment, has chosen may be TF32, so no product goes without this.
@@ -97,7 +100,7 @@ def products(device: torch.device, short: bool = False) -> Iterator[None]:
         yield
         return
     before = settings.fp32_precision
-    settings.fp32_precision = _SHORT.get(device.type, "tf32") if short else "ieee"
+    settings.fp32_precision = _LOW_PRECISION.get(device.type, "tf32") if low_precision else "ieee"
     try:
         yield
     finally:

@@ -1,7 +1,9 @@
-"""Scores of rows against centres, and how far off they can be.
+"""Scores of rows against centres, the lowest of them, and how far off they can be.
 
 The score of a centre is half its squared distance from the row, less half the row's squared norm
-unless the product is a short one of a CPU.
+unless the product is one of bfloat16 numbers. On CPUs scores are made integers whose lowest bits
+are the number of the centre, so that one plain minimum finds both; a minimum that carries indices
+takes several times as long.
 
 Shapes: B rows of a chunk, K clusters, D features. Scores are (K, B): reductions over centres then
 take many rows at once.
@@ -10,30 +12,195 @@ take many rows at once.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.best import Best, Two, limit_of, scratch
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.fused import fused_two, why_not
 from dinkcli.nearest.products import (
-    has_short_factors,
-    has_short_products,
+    at_least_float32,
+    has_bfloat16,
+    has_low_precision,
     products,
     rounding_error,
 )
-from dinkcli.nearest.soft import accumulation_dtype
 
+# More bits than this leave too few to a score.
+_MOST_NUMBER_BITS = 14
+# Fewer, and what the shift leaves would have bits of the large number added before it.
+_LEAST_NUMBER_BITS = 10
+# Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
+_USUAL_SCORES = 1e-30, 1e36
+_LARGEST_KEY = 2**31 - 1
+_BFLOAT16_BITS = 16
+_MOST_BFLOAT16_NUMBERS = 1 << _BFLOAT16_BITS
 # With less, conversion costs more than the faster product wins.
-_SHORT_CLUSTERS = 48
-_SHORT_CENTERS = 1 << 15  # numbers
+_MANY_CLUSTERS = 48
+_MANY_NUMBERS = 1 << 15  # numbers
 # Centres are shifted when their mean is this many times as far from the origin as they are from it.
 _FAR = 0.5
 _BFLOAT16_ROUNDOFF = 2.0**-8
 # Scores of up to this many times the usual size leave the usual ones digits enough.
 _MOST_REACH = 64.0
+
+
+_scratch = threading.local()
+
+
+def scratch(name: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory on the device of ``like`` that chunks use one after the other: fresh pages cost more
+    than what is written to them. On CPUs each thread keeps its own; elsewhere torch does."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape, dtype=dtype)
+    size, key = math.prod(shape), f"{name} {dtype}"
+    buffer = getattr(_scratch, key, None)
+    if buffer is None or len(buffer) < size:
+        buffer = torch.empty(size, dtype=dtype)
+        setattr(_scratch, key, buffer)
+    return buffer[:size].view(*shape)
+
+
+class TwoBest(NamedTuple):
+    """The two best scores of each row of a chunk (B,), with the numbers of their centres; and,
+    unless they are bfloat16 ones, the ``scores`` (K, B) in units of ``quantum``, shifted by
+    ``bits``, the best ones the largest."""
+
+    best: Tensor
+    labels: Tensor
+    second: Tensor
+    seconds: Tensor
+    scores: Tensor | None = None
+    quantum: float = 0.0
+    bits: int = 0
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Scores (M, K) of some of the rows; not those of the best."""
+        assert self.scores is not None
+        some = self.scores.index_select(1, rows).T.contiguous()
+        return (some >> self.bits) * self.quantum if self.quantum else some
+
+
+class Best:
+    """Finds the lowest of the scores of K centres.
+
+    Args:
+        n_clusters: K.
+        dtype: of the scores.
+    """
+
+    def __init__(self, n_clusters: int, dtype: torch.dtype, device: torch.device):
+        self.n_clusters = n_clusters
+        self._bits = max(_LEAST_NUMBER_BITS, (n_clusters - 1).bit_length())
+        self._numbers = torch.arange(n_clusters, dtype=torch.int32, device=device)[:, None]
+        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
+        few = self._bits <= _MOST_NUMBER_BITS
+        self._numbered = device.type == "cpu" and dtype == torch.float32 and few
+
+    def two(self, scores: Tensor, reach: float) -> TwoBest:
+        """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
+        if not self._fits(reach):
+            best, labels = scores.min(0)
+            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
+            return TwoBest(best, labels, second, second_labels, scores)
+        keys, quantum = self._keys(scores, reach)
+        bits = self._bits
+        best, labels = _take_lowest(keys, bits)
+        second, seconds = _lowest(keys, bits)
+        seconds.clamp_(max=self.n_clusters - 1)
+        return TwoBest(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
+
+    def bfloat16_two(self, product: Tensor, signed: bool = False) -> TwoBest:
+        """``two`` of bfloat16 scores (K, B), in their memory where they are ``signed``; else they
+        are not negative but for rounding."""
+        if self.n_clusters > _MOST_BFLOAT16_NUMBERS:
+            return self.two(product.float(), torch.inf)
+        if signed:
+            _turn_negative(product.view(torch.int16))
+        keys = self._bfloat16_keys(product)
+        best, labels = _take_lowest(keys, _BFLOAT16_BITS)
+        second, seconds = _lowest(keys, _BFLOAT16_BITS)
+        if signed:
+            best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
+        return TwoBest(_from_bits(best), labels, _from_bits(second), seconds)
+
+    def few(self, scores: Tensor, half_norms: Tensor, number: int) -> Tensor:
+        """The ``number`` M lowest of ``scores`` (K, B), in their memory, the lowest first; centres
+        (M, B). ``half_norms`` (B,) are half the squared ones of the rows.
+
+        Each is rounded by the share 2**-13 or so of its distance, whatever the other rows.
+        """
+        if not self._numbered:
+            return scores.topk(number, dim=0, largest=False).indices
+        # Bits of numbers that are not negative ascend as they do, and a negative one is about 0.
+        keys = scores.add_(half_norms).view(torch.int32)
+        keys.bitwise_and_(-1 << self._bits).bitwise_or_(self._numbers)
+        return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
+
+    def bfloat16_few(self, product: Tensor, number: int) -> Tensor:
+        """The ``number`` M lowest of such scores, the lowest first; centres (M, B)."""
+        if self.n_clusters > _MOST_BFLOAT16_NUMBERS:
+            return product.topk(number, dim=0, largest=False).indices
+        keys = self._bfloat16_keys(product)
+        return torch.stack([_take_lowest(keys, _BFLOAT16_BITS)[1] for _ in range(number)])
+
+    def _fits(self, reach: float) -> bool:
+        return self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]
+
+    def _keys(self, scores: Tensor, reach: float) -> tuple[Tensor, float]:
+        """Scores in units of a quantum, and below them the numbers of the centres."""
+        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
+        # exponent and large number, and makes room.
+        quantum = 2.0 ** (math.frexp(reach)[1] + self._bits - 32)
+        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
+        return torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys), quantum
+
+    def _bfloat16_keys(self, product: Tensor) -> Tensor:
+        """The bits of the scores, which ascend as they do, and below them the numbers."""
+        keys = scratch("keys", product, product.shape, torch.int32)
+        keys.copy_(product.view(torch.int16))
+        return torch.add(self._numbers, keys, alpha=1 << _BFLOAT16_BITS, out=keys)
+
+
+def _lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The lowest of the ``keys`` (K, B): what is above its ``bits`` of the number, and that."""
+    best = keys.amin(0)
+    return best >> bits, best.bitwise_and((1 << bits) - 1).long()
+
+
+def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The same; then it is hidden."""
+    best, labels = _lowest(keys, bits)
+    keys.scatter_(0, labels[None], _LARGEST_KEY)
+    return best, labels
+
+
+def _turn_negative(bits: Tensor) -> None:
+    """Makes the bits (K, B) int16 of negative numbers ascend as these do, in place."""
+    signs = scratch("signs", bits, bits.shape, torch.int16)
+    torch.bitwise_right_shift(bits, 15, out=signs)
+    bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
+
+
+def _from_bits(bits: Tensor) -> Tensor:
+    """The float32 numbers that begin with these 16 bits."""
+    return (bits << 16).view(torch.float32)
+
+
+def limit_of(near: TwoBest, error: Tensor, roundoff: float = 0.0) -> Tensor:
+    """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
+    by the share ``roundoff`` of themselves, then by a quantum."""
+    limit = near.best + (2 * error + 2 * near.quantum)
+    return limit.add_((near.best.abs() + 2 * error).mul_(2.1 * roundoff)) if roundoff else limit
+
+
+def ties_of(near: TwoBest, limit: Tensor) -> Tensor:
+    """The rows whose second centre may be the nearer one."""
+    return (near.second <= limit).nonzero()[:, 0]
 
 
 class Scorer:
@@ -47,15 +214,15 @@ class Scorer:
         centers: (K, D) in that.
         shift: (D,) what is subtracted from them and from the rows, or None.
         largest: norm of the longest centre, after the shift.
-        has_short: whether short products find the nearest centre faster.
-        has_rough: whether there are some on a CPU, however few the centres.
+        low_precision_pays: whether products of low precision find the nearest centre faster.
+        bfloat16_serves: whether there are some on a CPU, however few the centres.
     """
 
-    _signed = False  # whether short scores may be negative
+    _signed = False  # whether bfloat16 scores may be negative
 
     def __init__(self, cluster_centers: Tensor):
         centers = cluster_centers.detach()
-        self.dtype = accumulation_dtype(centers.dtype)
+        self.dtype = at_least_float32(centers.dtype)
         self.centers = centers.to(self.dtype)
         self._prepare()
         self._choose_products()
@@ -75,12 +242,12 @@ class Scorer:
         centers, device = self.centers, self.centers.device
         self._best = Best(len(centers), self.dtype, device)
         self._on_cpu = device.type == "cpu"
-        available = has_short_factors() if self._on_cpu else has_short_products(device, self.dtype)
+        available = has_bfloat16() if self._on_cpu else has_low_precision(device, self.dtype)
         available = available and self.dtype == torch.float32
-        large = len(centers) >= _SHORT_CLUSTERS and centers.numel() >= _SHORT_CENTERS
-        self.has_short = available and large
+        large = len(centers) >= _MANY_CLUSTERS and centers.numel() >= _MANY_NUMBERS
+        self.low_precision_pays = available and large
         self._fused = not self._on_cpu and why_not(device, self.dtype) is None
-        self.has_rough = available and self._on_cpu
+        self.bfloat16_serves = available and self._on_cpu
 
     def shifted(self, z: Tensor) -> Tensor:
         """Rows (B, D) as the other methods want them."""
@@ -89,7 +256,7 @@ class Scorer:
             return z
         return torch.sub(z, self.shift, out=scratch("shifted", z, z.shape, self.dtype))
 
-    def two(self, rows: Tensor) -> tuple[Two, Tensor]:
+    def two(self, rows: Tensor) -> tuple[TwoBest, Tensor]:
         """The two best centres of each row, and what the score of the nearest is at most (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         scores, reach = self._scores(rows), self._reach(norms)
@@ -101,52 +268,49 @@ class Scorer:
         # off, and far rows are looked at again.
         near = self._best.two(scores.clamp_(-usual / 2, usual / 2), usual)
         limit = limit_of(near, self._error(norms, near.labels))
-        return near, limit.masked_fill_(4 * norms.square() > usual, torch.inf)
+        return near, limit.masked_fill_(4 * self._mapped_norm(norms).square() > usual, torch.inf)
 
-    def short_two(self, rows: Tensor) -> tuple[Two, Tensor]:
-        """The same by a short product, on a CPU that has them."""
+    def bfloat16_two(self, rows: Tensor) -> tuple[TwoBest, Tensor]:
+        """The same by a product of low precision, on a CPU that has them."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, factors = self._short_product(rows, norms)
-        near = self._best.short_two(product, self._signed)
-        error = self._short_error(rows, norms, factors, near.labels)
+        product, factors = self._bfloat16_product(rows, norms)
+        near = self._best.bfloat16_two(product, self._signed)
+        error = self._bfloat16_error(rows, norms, factors, near.labels)
         return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
 
-    def device_two(self, rows: Tensor, short: bool) -> tuple[Two, Tensor]:
+    def device_two(self, rows: Tensor, low_precision: bool) -> tuple[TwoBest, Tensor]:
         """The same away from the CPU, where nothing makes the host wait."""
         norms = torch.linalg.vector_norm(rows, dim=1)
 
-        def limit(near: Two) -> Tensor:
+        def limited(near: TwoBest) -> tuple[TwoBest, Tensor]:
             error = self._error(norms, near.labels)
-            if short:
-                longest = self._longest(norms, near.labels)
+            if low_precision:
+                longest = self._factor_norm(self._longest(norms, near.labels))
                 error += rounding_error(rows).mul_(1.01 * longest).add_(norms * self._lost)
-            return limit_of(near, error)
+            return near, limit_of(near, error)
 
         if self._fused:
-            near = fused_two(rows, self._shifted, self._half_norms, short)
-            if near is not None:
-                found = Two(*near, near.best)
-                return found, limit(found)
+            fused = fused_two(rows, self._shifted, self._half_norms, low_precision)
+            if fused is not None:
+                return limited(TwoBest(*fused))
             self._fused = False  # and so many scores do not fit
         parts = [
-            self._best.two(self._scores(part, short), math.inf)[:4]
+            self._best.two(self._scores(part, low_precision), math.inf)[:4]
             for part in rows.split(self.rows_at_once(rows))
         ]
-        best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
-        found = Two(best, labels, second, seconds, best)
-        return found, limit(found)
+        return limited(TwoBest(*map(torch.cat, zip(*parts, strict=True))))
 
     def rows_at_once(self, z: Tensor) -> int:
         """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""
         n_clusters = 1 if self._fused else len(self.centers)
         return chunk_rows(n_clusters, z.shape[1], device=z.device)
 
-    def rough(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The nearest centre of each row and its squared distance, from the scores of a short
-        product on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
+    def bfloat16_nearest(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest centre of each row and its squared distance, from bfloat16 scores
+        on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._short_product(rows, norms)
-        near = self._best.short_two(product)
+        product, _ = self._bfloat16_product(rows, norms)
+        near = self._best.bfloat16_two(product)
         return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
     def few(self, rows: Tensor, number: int) -> Tensor:
@@ -155,11 +319,11 @@ class Scorer:
         half_norms = torch.linalg.vecdot(rows, rows).div_(2)
         return self._best.few(self._scores(rows), half_norms, number)
 
-    def short_few(self, rows: Tensor, number: int) -> Tensor:
-        """The same by a short product on a CPU."""
+    def bfloat16_few(self, rows: Tensor, number: int) -> Tensor:
+        """The same by a product of low precision on a CPU."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._short_product(rows, norms)
-        return self._best.short_few(product, number)
+        product, _ = self._bfloat16_product(rows, norms)
+        return self._best.bfloat16_few(product, number)
 
     def squared_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """||z_i - c_j||^2, (B, K), in one piece, never negative; and the squared norms of the rows
@@ -177,9 +341,9 @@ class Scorer:
         torch.index_select(self.centers, 0, labels, out=chosen)
         return torch.linalg.vector_norm(chosen.sub_(rows), dim=1).square_()
 
-    def _scores(self, rows: Tensor, short: bool = False) -> Tensor:
+    def _scores(self, rows: Tensor, low_precision: bool = False) -> Tensor:
         out = scratch("scores", rows, (len(self.centers), len(rows)), self.dtype)
-        with products(rows.device, short):
+        with products(rows.device, low_precision):
             half_norms = self._half_norms[:, None]
             return torch.addmm(half_norms, self._shifted, rows.T, alpha=-1, out=out)
 
@@ -198,17 +362,25 @@ class Scorer:
         """Twice the largest score of the nearest centre, or more, of all rows with ``norms`` (B,)
         but a few."""
         usual = norms.kthvalue(1 + (len(norms) - 1) * 63 // 64).values
-        return float(4 * (usual + self._norms.min()).square())
+        return float(4 * (self._mapped_norm(usual) + self._norms.min()).square())
 
     def _longest(self, norms: Tensor, labels: Tensor) -> Tensor:
         """The norm that the nearest centre has at most (B,), where that of ``labels`` is about as
         near: no farther from the row, and so from the origin, than that one is."""
         if not self._on_cpu:  # where each operation counts
             return self.largest
-        return (2 * norms + self._norms[labels]).clamp_(max=self.largest)
+        return (2 * self._mapped_norm(norms) + self._norms[labels]).clamp_(max=self.largest)
 
-    def _short_offset(self, norms: Tensor) -> Tensor:
-        """What is added to the short scores of rows with ``norms`` (B,), (B,)."""
+    def _mapped_norm(self, norms: Tensor) -> Tensor:
+        """The norms that rows with ``norms`` have among the centres at most, of the same shape."""
+        return norms
+
+    def _factor_norm(self, longest: Tensor) -> Tensor:
+        """The norm of what a row is multiplied by for a centre no longer than ``longest``."""
+        return longest
+
+    def _bfloat16_offset(self, norms: Tensor) -> Tensor:
+        """What is added to the bfloat16 scores of rows with ``norms`` (B,), (B,)."""
         return norms.square().div_(2)
 
     def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
@@ -218,7 +390,7 @@ class Scorer:
         longest = self._longest(norms, labels)
         return (norms + longest).mul_(longest).mul_(eps)
 
-    def _short_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+    def _bfloat16_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
 
         Half the squared norms go in as two more columns each, so that it is half the squared
@@ -227,34 +399,37 @@ class Scorer:
         n_rows, n_features = rows.shape
         factors = scratch("factors", rows, (n_rows, n_features + 4), torch.bfloat16)
         factors[:, :n_features].copy_(rows)
-        half = self._short_offset(norms)
+        half = self._bfloat16_offset(norms)
         factors[:, n_features] = half
         factors[:, n_features + 1] = half - factors[:, n_features]
         factors[:, n_features + 2 :] = 1.0
         product = scratch("product", rows, (len(self.centers), n_rows), torch.bfloat16)
-        return torch.mm(self._short_centers, factors.T, out=product), factors
+        return torch.mm(self._bfloat16_centers, factors.T, out=product), factors
 
-    def _short_error(self, rows: Tensor, norms: Tensor, factors: Tensor, labels: Tensor) -> Tensor:
+    def _bfloat16_error(
+        self, rows: Tensor, norms: Tensor, factors: Tensor, labels: Tensor
+    ) -> Tensor:
         """Bound (B,) of the error of such scores before the last rounding."""
         n_features = rows.shape[1]
         rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, :n_features])
-        # 1.01: the rounded centre may be longer than the centre.
         longest = self._longest(norms, labels)
-        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * longest)
+        factor = self._factor_norm(longest)
+        # 1.01: the rounded factor may be longer than the factor.
+        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * factor)
         # Two columns hold a norm to 2**-16.
         eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
-        lost = torch.minimum(longest * _BFLOAT16_ROUNDOFF, self._lost)
+        lost = torch.minimum(factor * _BFLOAT16_ROUNDOFF, self._lost)
         return error.add_(norms * lost).add_(self._magnitude(norms, longest).mul_(eps))
 
     @cached_property
     def _lost(self) -> Tensor:
-        """The norm of what a centre loses in a short product, at most."""
+        """The norm of what a centre loses in a product of low precision, at most."""
         return rounding_error(self._shifted).max()
 
     @cached_property
-    def _short_centers(self) -> Tensor:
+    def _bfloat16_centers(self) -> Tensor:
         """The factor (K, D + 4) that goes with the one of the rows."""
-        rough = self._half_norms.bfloat16()
-        one = torch.ones_like(rough)
-        columns = one, one, rough, (self._half_norms - rough).bfloat16()
+        high = self._half_norms.bfloat16()
+        one = torch.ones_like(high)
+        columns = one, one, high, (self._half_norms - high).bfloat16()
         return torch.cat([-self._shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)

@@ -1,6 +1,12 @@
 """One pass over rows: the sums from which new centres are made, hard or tempered.
 
-Shapes: N rows, K clusters, D features; ``weights`` is (N,) or None for all ones.
+The same bits every time. On a GPU that rules out atomic additions: rows sorted by label lie in
+runs, each run is summed in pieces of the same length, a batched product that takes in the weights,
+and the sums of pieces are rows sorted by label again, far fewer. After a few rounds every label has
+one. No size depends on values, so the host never waits.
+
+Shapes: N rows, K clusters, D features, T pieces of R rows; ``weights`` is (N,) or
+None for all ones. "Wide" is the accumulator's dtype, float64 but on MPS.
 """
 
 from __future__ import annotations
@@ -11,15 +17,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import gathered_at_once, wide
+from dinkcli.nearest.device import accumulator_dtype, numbers_at_once
 from dinkcli.nearest.index import CenterIndex, Nearest
+from dinkcli.nearest.probabilities import responsibilities
 from dinkcli.nearest.products import products
-from dinkcli.nearest.runs import counts_of, one_hot_sums, run_sums
-from dinkcli.nearest.soft import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
 # Of so few rows and clusters a GPU has the product before it is told of runs.
 _ONE_HOT_ELEMENTS = 1 << 22
+# Multiplications, many of them in float64, that take less than a GPU is told of another round in.
+_FEW_PIECES = 1 << 26
+# Short pieces take more rounds, long ones are emptier when labels have few rows.
+_SHORTEST, _LONGEST = 8, 128
+_LINE = 1024
+_CACHED_GATHERED = 1 << 20  # coordinates of centres that a CPU gathers for rows at once
 
 
 @dataclass
@@ -42,7 +53,7 @@ class Statistics:
 
     @classmethod
     def zeros(cls, centers: Tensor) -> Statistics:
-        dtype = wide(centers.device)
+        dtype = accumulator_dtype(centers.device)
         return cls(
             torch.zeros(len(centers), dtype=dtype, device=centers.device),
             torch.zeros(centers.shape, dtype=dtype, device=centers.device),
@@ -99,12 +110,12 @@ class Statistics:
 
 def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """<z_i, table[index_i]> of each row, (N,), in pieces that stay in the processor's cache."""
-    rows = max(1, gathered_at_once(z.device) // z.shape[1])
+    rows = max(1, numbers_at_once(z.device, _CACHED_GATHERED) // z.shape[1])
     buffer = z.new_empty((min(rows, len(z)), z.shape[1]))
     parts = []
     for part, where in zip(z.split(rows), index.split(rows), strict=True):
-        products = torch.index_select(table, 0, where, out=buffer[: len(part)]).mul_(part)
-        parts.append(products.sum(1))
+        chosen = torch.index_select(table, 0, where, out=buffer[: len(part)])
+        parts.append(chosen.mul_(part).sum(1))
     return torch.cat(parts)
 
 
@@ -116,7 +127,7 @@ def segment_sums(
     The same bits every time; on CPUs, where they are taken in float64, also however the rows are
     shared between processes, but for the last bits of that.
     """
-    dtype = wide(values.device)
+    dtype = accumulator_dtype(values.device)
     if values.ndim == 1:
         wider = values.to(dtype)
         return segment_sums(
@@ -124,7 +135,7 @@ def segment_sums(
         )[:, 0]
     if values.device.type == "cpu" or not len(values):
         result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
-        rows = max(1, gathered_at_once(values.device) // max(1, values.shape[1]))
+        rows = max(1, numbers_at_once(values.device, _CACHED_GATHERED) // max(1, values.shape[1]))
         buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
         for start in range(0, len(values), rows):
             where = slice(start, min(start + rows, len(values)))
@@ -146,16 +157,16 @@ def segment_sums(
 def weights_and_sums(
     values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums of ``weights`` (N,), and of ``values`` (N, D) times these, by label: (K,) and (K, D),
-    wide; of few rows, for which a GPU is told once."""
+    """Sums of ``weights`` (N,), and of ``values`` (N, D) times these, by label: (K,) and (K, D), in
+    the accumulator's dtype; of few rows, for which a GPU is told once."""
     if values.device.type == "cpu":
         return (
             segment_sums(weights, labels, n_clusters),
             segment_sums(values, labels, n_clusters, weights),
         )
     with_ones = torch.nn.functional.pad(values, (0, 1), value=1.0)
-    found = segment_sums(with_ones, labels, n_clusters, weights)
-    return found[:, -1], found[:, :-1]
+    sums = segment_sums(with_ones, labels, n_clusters, weights)
+    return sums[:, -1], sums[:, :-1]
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -179,16 +190,16 @@ def cluster_sums(
 
 
 def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
-    """Weight of each cluster, (K,) wide."""
+    """Weight of each cluster, (K,), wide."""
     if weights is None:
         if labels.device.type != "cpu":
-            return counts_of(labels, n_clusters).to(wide(labels.device))
+            return counts_of(labels, n_clusters).to(accumulator_dtype(labels.device))
         return torch.bincount(labels, minlength=n_clusters).to(torch.float64)
     return segment_sums(weights, labels, n_clusters)
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
-    dtype = wide(values.device)
+    dtype = accumulator_dtype(values.device)
     if weights is None:
         return float(values.sum(dtype=dtype))
     return float((values.to(dtype) * weights).sum())
@@ -253,15 +264,16 @@ def farthest_rows(
     """
     index = CenterIndex(centers)
     rows = [centers.new_empty((0, centers.shape[1]))]
-    distances = [centers.new_empty(0, dtype=wide(centers.device))]
+    dtype = accumulator_dtype(centers.device)
+    distances = [centers.new_empty(0, dtype=dtype)]
     for z, weights in blocks:
         near = index.nearest(z)
         if weights is not None:
             near.squared_distances[weights == 0] = -1.0
         # Four times as many, since some may be copies of one row.
         top = near.squared_distances.topk(min(len(z), 4 * number)).indices
-        nearest_centers = centers[near.labels[top]].to(wide(z.device))
-        exact = (z[top].to(wide(z.device)) - nearest_centers).square().sum(1)
+        rows_there, nearest = (part.to(dtype) for part in (z[top], centers[near.labels[top]]))
+        exact = (rows_there - nearest).square().sum(1)
         keep = exact > 0
         if weights is not None:
             keep &= weights[top] > 0
@@ -280,3 +292,105 @@ def _farthest_of(rows: Tensor, distances: Tensor, number: int) -> tuple[Tensor, 
     distance.scatter_reduce_(0, copies, distances, "amax")
     top = distance.topk(min(number, len(far)))
     return far[top.indices], top.values
+
+
+def run_sums(
+    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Sums of ``values`` (N, D) times ``weights`` (N,) by label, (K, D) in ``dtype``.
+
+    The first round is taken in the type of the values, those after it in ``dtype``.
+    """
+    labels, first_order = labels.sort(stable=True)
+    order: Tensor | None = first_order
+    factors = None if weights is None else weights[first_order].to(values.dtype)
+    n_rows, length = len(labels), _length(len(labels), n_clusters)
+    reached = 1
+    while reached < n_rows or reached == 1:
+        if reached > 1 and values.numel() * n_clusters <= _FEW_PIECES:
+            return one_hot_sums(values, labels, n_clusters)
+        pieces = _Pieces(labels, n_clusters, length)
+        values = pieces.sums(values, order, factors)
+        values, labels, order, factors = values.to(dtype), pieces.labels, None, None
+        reached *= length
+    result = values.new_zeros((n_clusters + 1, values.shape[1]))
+    # One row for each label by now, but for that of what is empty.
+    return result.index_copy_(0, labels, values)[:n_clusters]
+
+
+def one_hot_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """The same of few ``values`` (N, D) in their type, by one product; labels of K do not count."""
+    one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
+    with products(values.device):
+        return one_hot @ values
+
+
+def counts_of(labels: Tensor, n_clusters: int) -> Tensor:
+    """How often each label (N,) comes, (K,) int64; sums of integers are the same in any order.
+
+    ``torch.bincount`` would make the host wait."""
+    counts = torch.zeros(n_clusters, dtype=torch.int64, device=labels.device)
+    return counts.scatter_add_(0, labels, torch.ones_like(labels))
+
+
+def running_sums(values: Tensor) -> Tensor:
+    """The sums of ``values`` (N,) up to each one, wide; the same bits every time. Along one line a
+    GPU adds up in any order, along the rows of a matrix it does not."""
+    dtype = accumulator_dtype(values.device)
+    if values.device.type == "cpu":
+        return values.cumsum(0, dtype=dtype)
+    n_lines = max(2, -(-len(values) // _LINE))
+    lines = values.new_zeros(n_lines * _LINE, dtype=dtype)
+    lines[: len(values)] = values
+    lines = lines.view(n_lines, _LINE).cumsum(1)
+    if len(values) > _LINE:
+        lines[1:] += running_sums(lines[:, -1])[:-1, None]
+    return lines.view(-1)[: len(values)]
+
+
+def _length(n_rows: int, n_clusters: int) -> int:
+    mean = max(1, n_rows // n_clusters)
+    return min(_LONGEST, max(_SHORTEST, 1 << mean.bit_length() - 1))
+
+
+class _Pieces:
+    """Rows sorted by label, in pieces.
+
+    Args:
+        labels: (N,) ascending; K for what does not count.
+        length: R.
+
+    Attributes:
+        labels: (T,) of the pieces, ascending; K for the empty ones at the end.
+    """
+
+    def __init__(self, labels: Tensor, n_clusters: int, length: int):
+        n_rows = len(labels)
+        counts = counts_of(labels, n_clusters + 1)
+        starts = counts.cumsum(0) - counts
+        numbers = (counts + (length - 1)).div_(length, rounding_mode="floor")
+        numbers[n_clusters:] = 0
+        ends = numbers.cumsum(0)
+        # As many as there can be, whatever the labels.
+        piece = torch.arange(n_rows // length + min(n_rows, n_clusters), device=labels.device)
+        self.labels = torch.searchsorted(ends, piece, right=True).clamp_(max=n_clusters)
+        done = (piece - (ends - numbers)[self.labels]).mul_(length)
+        self._first = starts[self.labels] + done
+        left = (counts[self.labels] - done).masked_fill_(self.labels == n_clusters, 0)
+        self._left, self._length, self._last = left, length, n_rows - 1
+
+    def sums(self, values: Tensor, order: Tensor | None, factors: Tensor | None) -> Tensor:
+        """(T, D) sums of ``values`` (N, D), at ``order`` (N,), times ``factors`` (N,)."""
+        n_features = values.shape[1]
+        inside = torch.arange(self._length, device=values.device)
+        at_once = max(1, numbers_at_once(values.device) // (self._length * n_features))
+        parts = []
+        for first, left in zip(self._first.split(at_once), self._left.split(at_once), strict=True):
+            where = (first[:, None] + inside).clamp_(max=self._last)
+            factor = (inside < left[:, None]).to(values.dtype)
+            if factors is not None:
+                factor *= factors[where]
+            rows = values[where if order is None else order[where]]
+            with products(values.device):
+                parts.append(torch.bmm(factor[:, None], rows)[:, 0])
+        return torch.cat(parts)

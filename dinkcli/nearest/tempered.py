@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import chunk_rows, wide
+from dinkcli.nearest.device import accumulator_dtype, chunk_rows
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import has_short_factors, has_short_products, products
+from dinkcli.nearest.products import has_bfloat16, has_low_precision, products
 
 _LEAST_EXPONENT = -60.0  # far below, exponentials are denormal numbers, which are slow
 _ALIGNED = 4  # numbers, which matrix units want to begin with
@@ -27,37 +27,38 @@ _MANY_CLUSTERS = 160
 _KEPT = 4
 _LEAST_KEPT = 1e-3  # responsibilities below count as none
 _WIDEST = 1024.0  # times the usual size
-# Short products serve where their error moves no exponent 2 <z, c> / T by more than a tenth.
-_SHORT_PRODUCTS = 20.0
+# Products of low precision serve where their error moves no exponent 2 <z, c> / T by more than a
+# tenth.
+_EXPONENTS = 20.0
 # Where the mean squared distance is this share of the mean squared norm, what bfloat16 products are
 # off by does not matter: 2**-7 of the norm at most, and in 30 dimensions a tenth of that for
 # differences of squared distances.
-_WIDE = 2.0**-5
+_OVERLAP = 2.0**-5
 
 
-def least_short_temperature(z: Tensor, centers: Tensor) -> float:
-    """The temperature from which on short products of such rows (B, D) and centres (K, D) serve;
-    infinity where there are none to be had."""
-    if not has_short_products(z.device, z.dtype):
+def low_precision_temperature(z: Tensor, centers: Tensor) -> float:
+    """The temperature from which on products of low precision serve for such rows (B, D) and
+    centres (K, D); infinity where there are none to be had."""
+    if not has_low_precision(z.device, z.dtype):
         return math.inf
-    with products(z.device, short=True):
-        found = z @ centers.T
+    with products(z.device, low_precision=True):
+        approximate = z @ centers.T
     with products(z.device):
-        return _SHORT_PRODUCTS * float((found - z @ centers.T).square().mean().sqrt())
+        return _EXPONENTS * float((approximate - z @ centers.T).square().mean().sqrt())
 
 
 def arithmetic() -> dict[str, object]:
     """What of the processor the last bits of a product depend on, by name."""
     return {
         "processor": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16 products": has_short_factors(),
+        "bfloat16 products": has_bfloat16(),
     }
 
 
-def are_wide(mean_inertia: float, mean_square: float) -> bool:
+def clusters_overlap(mean_inertia: float, mean_square: float) -> bool:
     """Whether clusters are so wide, beside the squared norm of their rows, that any of the centres
     about as near will do."""
-    return mean_inertia >= _WIDE * mean_square
+    return mean_inertia >= _OVERLAP * mean_square
 
 
 class TemperedSums:
@@ -89,26 +90,26 @@ class TemperedSums:
         weights: Tensor | None,
         centers: Tensor,
         temperature: float,
-        short: bool,
-        rough: bool,
+        low_precision: bool,
+        approximate: bool,
     ) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D), valid until the next call.
 
         Args:
             z, weights: (B, D), and (B,) or None for all ones.
-            short: short products serve (see ``least_short_temperature``).
-            rough: clusters are wide (see ``are_wide``).
+            low_precision: such products of low precision serve (see ``low_precision_temperature``).
+            approximate: clusters overlap (see ``clusters_overlap``).
         """
         sums = self._room.zero_()
         counts = torch.zeros_like(sums[:, 0])
         if self._on_cpu and len(centers) >= _MANY_CLUSTERS:
-            self._add_few(counts, sums, z, weights, centers, temperature, rough)
+            self._add_few(counts, sums, z, weights, centers, temperature, approximate)
             return counts, sums
         bias = centers.square().sum(1) / -temperature
         done = 0
         for rows in z.split(chunk_rows(*centers.shape, device=z.device)):
             # ||z||^2 is the same for all centres of a row and drops out of the softmax.
-            with products(rows.device, short=short):
+            with products(rows.device, low_precision=low_precision):
                 r = _softmax_(torch.addmm(bias, rows, centers.T, alpha=2 / temperature))
                 if weights is not None:
                     r *= weights[done : done + len(rows), None]
@@ -129,10 +130,10 @@ class TemperedSums:
         weights: Tensor | None,
         centers: Tensor,
         temperature: float,
-        rough: bool,
+        approximate: bool,
     ) -> None:
         """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
-        labels, distances = CenterIndex(centers).nearest_few(z, _KEPT, rough)
+        labels, distances = CenterIndex(centers).nearest_few(z, _KEPT, approximate)
         # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
         r = _softmax_(distances.T.contiguous().div_(-temperature))
         r.mul_(r > _LEAST_KEPT)
@@ -178,10 +179,10 @@ class RunningAverages:
         self._totals = [float(batch_size)] * (len(z) // batch_size)
         if weights is not None:
             parts = weights[: len(self._totals) * batch_size].view(-1, batch_size)
-            self._totals = parts.sum(1, dtype=wide(z.device)).tolist()
+            self._totals = parts.sum(1, dtype=accumulator_dtype(z.device)).tolist()
 
     def update(
-        self, start: int, centers: Tensor, temperature: float, short: bool, step_size: float
+        self, start: int, centers: Tensor, temperature: float, low_precision: bool, step_size: float
     ) -> None:
         """Takes in the batch from row ``start`` on, with the weight ``step_size``."""
         norms = torch.linalg.vecdot(centers, centers)
@@ -189,7 +190,7 @@ class RunningAverages:
         alpha = step_size / max(self._totals[start // self._size], 1e-30)
         rows = self._rows[start : start + self._size]
         for part in rows.split(chunk_rows(*centers.shape, device=rows.device)):
-            with products(rows.device, short=short):
+            with products(rows.device, low_precision=low_precision):
                 z = part[:, : centers.shape[1]]
                 r = torch.addmm(
                     norms, z, centers.T, beta=-1 / temperature, alpha=2 / temperature

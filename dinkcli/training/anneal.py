@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.limits import largest_value
+from dinkcli.nearest.float_range import largest_value
 from dinkcli.nearest.sums import Statistics, row_dots, segment_sums
 from dinkcli.nearest.tempered import (
     RunningAverages,
     TemperedSums,
-    are_wide,
-    least_short_temperature,
+    clusters_overlap,
+    low_precision_temperature,
 )
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size, step_sizes, temperatures
@@ -33,7 +33,7 @@ _START = 0.5
 _POWER_ITERATIONS = 4  # to the largest eigenvalue of each cluster's covariance
 _REPORTS = 12  # of an annealing
 REPORT_ROWS = 2048  # for an estimate of the inertia
-_PROBE_ROWS = 512  # that tell whether short products serve
+_PROBE_ROWS = 512  # that tell whether low_precision products serve
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Annealing:
         shares: (K,) running average of the share of rows in each cluster.
         sums: (K, D) running average of the sum of their rows over all rows.
         start_temperature: of the first update.
-        short_above: the temperature from which on short products serve.
-        rough: clusters are so wide that any of the centres about as near will do.
+        low_precision_above: the temperature from which on low_precision products serve.
+        approximate: clusters are so wide that any of the centres about as near will do.
         temperature: of the last update.
         done: updates so far.
         position: first row of the next batch in the sample.
@@ -56,8 +56,8 @@ class Annealing:
     shares: Tensor
     sums: Tensor
     start_temperature: float
-    short_above: float
-    rough: bool
+    low_precision_above: float
+    approximate: bool
     temperature: float = 0.0
     done: int = 0
     position: int = 0
@@ -71,10 +71,10 @@ class Annealing:
         centers = part.means(centers, labels)
         start = start_temperature(part, centers, labels)
         probe = part[:_PROBE_ROWS]
-        short_above = least_short_temperature(probe.everywhere(probe.z), centers)
+        low_precision_above = low_precision_temperature(probe.everywhere(probe.z), centers)
         shares, sums = torch.zeros_like(centers[:, 0]), torch.zeros_like(centers)
-        rough = are_wide(part[:REPORT_ROWS].mean_inertia(centers), sample.moments[1])
-        return cls(centers, shares, sums, start, short_above, rough)
+        approximate = clusters_overlap(part[:REPORT_ROWS].mean_inertia(centers), sample.moments[1])
+        return cls(centers, shares, sums, start, low_precision_above, approximate)
 
 
 def anneal(
@@ -112,8 +112,8 @@ def _updates(sample: Sample, at: Annealing, batch_size: int) -> Callable[[int, f
         at.shares, at.sums = averages.shares, averages.sums
 
         def update_there(start: int, step_size: float) -> None:
-            short = at.temperature >= at.short_above
-            averages.update(start, at.centers, at.temperature, short, step_size)
+            low_precision = at.temperature >= at.low_precision_above
+            averages.update(start, at.centers, at.temperature, low_precision, step_size)
 
         return update_there
     add_up = _sums_of(sample, at.centers, batch_size)
@@ -121,8 +121,10 @@ def _updates(sample: Sample, at: Annealing, batch_size: int) -> Callable[[int, f
     def update(start: int, step_size: float) -> None:
         batch = sample[start : start + batch_size]
         weight = max(batch.total_weight, 1e-30)
-        short = at.temperature >= at.short_above
-        counts, total = add_up(batch.z, batch.weights, at.centers, at.temperature, short, at.rough)
+        low_precision = at.temperature >= at.low_precision_above
+        counts, total = add_up(
+            batch.z, batch.weights, at.centers, at.temperature, low_precision, at.approximate
+        )
         batch.group.sum_(counts, total)
         at.shares.lerp_((counts / weight).to(at.shares), step_size)
         at.sums.lerp_(total.div_(weight).to(at.sums), step_size)

@@ -18,7 +18,7 @@ import torch
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
-from dinkcli.nearest.device import wide
+from dinkcli.nearest.device import accumulator_dtype
 from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval
 from dinkcli.processes.device import full_name
@@ -218,7 +218,9 @@ def restore(
 
 
 def _on(device: torch.device, values: torch.Tensor) -> torch.Tensor:
-    return values.to(wide(device) if values.dtype == torch.float64 else values.dtype).to(device)
+    return values.to(
+        accumulator_dtype(device) if values.dtype == torch.float64 else values.dtype
+    ).to(device)
 
 
 def _square(matrix: np.ndarray, n_features: int) -> torch.Tensor:

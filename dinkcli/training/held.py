@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.dataset import BLOCK_BYTES
-from dinkcli.nearest.copies import Copies
-from dinkcli.nearest.device import block_rows, keeps, sent_rows
+from dinkcli.nearest.device import Copies, block_rows, keeps, sent_rows
 from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.capacity import labels_within
 from dinkcli.nearest.index import CenterIndex, Nearest
-from dinkcli.nearest.limited import labels_within
+from dinkcli.nearest.probabilities import responsibilities
 from dinkcli.nearest.products import products
-from dinkcli.nearest.soft import responsibilities
 from dinkcli.nearest.sums import Statistics, hard_statistics
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource

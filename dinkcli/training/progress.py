@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import wide
+from dinkcli.nearest.device import accumulator_dtype
 from dinkcli.nearest.sums import Statistics
 from dinkcli.training.anneal import Annealing
 from dinkcli.training.refine import Refining
@@ -121,8 +121,8 @@ class Progress:
     def begin(cls, n_clusters: int, n_features: int, device: torch.device) -> Progress:
         return cls(
             torch.zeros(n_clusters, n_features, device=device),
-            torch.zeros(n_clusters, dtype=wide(device), device=device),
-            torch.zeros(n_clusters, dtype=wide(device), device=device),
+            torch.zeros(n_clusters, dtype=accumulator_dtype(device), device=device),
+            torch.zeros(n_clusters, dtype=accumulator_dtype(device), device=device),
         )
 
     def measured(self, found: Statistics) -> None:

@@ -41,9 +41,9 @@ class State:
     rows: int
 
     @classmethod
-    def of(cls, sample: Sample, centers: Tensor, rough: bool = False) -> State:
-        """``rough``: any of the centres about as near will do."""
-        near = sample.nearest_two(centers, rough)
+    def of(cls, sample: Sample, centers: Tensor, approximate: bool = False) -> State:
+        """``approximate``: any of the centres about as near will do."""
+        near = sample.nearest_two(centers, approximate)
         return cls(centers, near, sample.inertia(near), len(sample))
 
 
@@ -55,7 +55,7 @@ class Refining:
         centers: (K, D), the best so far.
         moves: centres that the next round may move; 0 after the last breath.
         largest: the most centres that a round moved, at least K/4.
-        rough: clusters are so wide that any of the centres about as near will do.
+        approximate: clusters are so wide that any of the centres about as near will do.
         swapping: swaps come first, then breaths.
         rounds: of swaps so far.
         failures: poor rounds in a row.
@@ -64,15 +64,15 @@ class Refining:
     centers: Tensor
     moves: int
     largest: int
-    rough: bool = False
+    approximate: bool = False
     swapping: bool = True
     rounds: int = 0
     failures: int = 0
 
     @classmethod
-    def begin(cls, centers: Tensor, rough: bool = False) -> Refining:
+    def begin(cls, centers: Tensor, approximate: bool = False) -> Refining:
         most = max(1, len(centers) // 4)
-        return cls(centers, most, most, rough)
+        return cls(centers, most, most, approximate)
 
 
 def refine(
@@ -81,7 +81,7 @@ def refine(
     """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
     if len(at.centers) < 2:
         return
-    best = State.of(sample, at.centers, at.rough)
+    best = State.of(sample, at.centers, at.approximate)
     if at.swapping:
         for step in swap(sample, at, best, generator, effort.patience, effort.moves):
             yield step
@@ -89,7 +89,7 @@ def refine(
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):
-            best = State.of(part, best.centers, at.rough)
+            best = State.of(part, best.centers, at.approximate)
         yield from breathe(part, at, best, generator, effort)
 
 
@@ -111,7 +111,7 @@ def swap(
         at.swapping, at.moves = False, breaths
     while at.swapping:
         centers, moved = _swapped(sample, best, at.moves, generator)
-        new = State.of(sample, centers, at.rough)
+        new = State.of(sample, centers, at.approximate)
         poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
         if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
@@ -185,8 +185,8 @@ def breathe(
     """
     while at.moves:
         moves = at.moves
-        centers = _inhale_exhale(sample, best, moves, at.rough, generator)
-        new = State.of(sample, centers, at.rough)
+        centers = _inhale_exhale(sample, best, moves, at.approximate, generator)
+        new = State.of(sample, centers, at.approximate)
         poor = new.inertia >= best.inertia * (1 - effort.tol)
         if new.inertia < best.inertia * (1 - _ROUNDING):
             best = new
@@ -200,7 +200,7 @@ def breathe(
 
 
 def _inhale_exhale(
-    sample: Sample, state: State, moves: int, rough: bool, generator: torch.Generator
+    sample: Sample, state: State, moves: int, approximate: bool, generator: torch.Generator
 ) -> Tensor:
     """``moves`` more centres by the best splits, then as many fewer by the least cost; (K, D)."""
     near, n_clusters = state.near, len(state.centers)
@@ -211,7 +211,7 @@ def _inhale_exhale(
     many = torch.cat([state.centers, found.high[best]])
     many[candidates[best]] = found.low[best]
     many = sample.means(many, sample.labels(many))
-    near = sample.nearest_two(many, rough)
+    near = sample.nearest_two(many, approximate)
     sizes = sample.cluster_weights(near.labels, len(many)).to(many)
     removed = _least_useful(*removal_costs(sample, near, sizes), moves)
     many = _means_without(sample, near, many, removed)

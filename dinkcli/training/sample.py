@@ -167,8 +167,8 @@ class Sample:
     def nearest(self, centers: Tensor) -> Nearest:
         return CenterIndex(centers).nearest(self.z)
 
-    def nearest_two(self, centers: Tensor, rough: bool = False) -> NearestTwo:
-        return CenterIndex(centers).nearest_two(self.z, rough)
+    def nearest_two(self, centers: Tensor, approximate: bool = False) -> NearestTwo:
+        return CenterIndex(centers).nearest_two(self.z, approximate)
 
     def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
         """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""

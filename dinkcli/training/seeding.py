@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
-from dinkcli.nearest.runs import running_sums
-from dinkcli.nearest.seeds import nearest_seeds
+from dinkcli.nearest.index import nearest_seeds
+from dinkcli.nearest.sums import running_sums
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size
 

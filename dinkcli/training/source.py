@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
-from dinkcli.nearest.limits import (
+from dinkcli.nearest.float_range import (
     LARGEST_WEIGHT,
     largest_value,
     normalize_,

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.data.ahead import read_ahead
-from dinkcli.nearest.copies import Copies
-from dinkcli.nearest.device import sent_rows
+from dinkcli.nearest.device import Copies, sent_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.source import Block, RowSource, empty_rows
 

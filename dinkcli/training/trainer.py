@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.head.objective import dilation_loss
-from dinkcli.nearest.limits import refuse_overflow
+from dinkcli.nearest.float_range import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
 from dinkcli.training.limited import MOST_PASSES, limited_passes, limited_start
@@ -137,12 +137,12 @@ class Trainer:
                 at.loop = Annealing.begin(space.sample, space.into(at.centers), labels)
             if isinstance(at.loop, Annealing):
                 yield from self._anneal(space, at.loop)
-                at.loop = Refining.begin(at.loop.centers, at.loop.rough)
+                at.loop = Refining.begin(at.loop.centers, at.loop.approximate)
             if isinstance(at.loop, Refining):
                 labels = None
                 if self.options.refine:
                     labels = yield from self._refine(space, at.loop)
-                at.centers = space.means(at.loop.centers, labels, at.loop.rough)
+                at.centers = space.means(at.loop.centers, labels, at.loop.approximate)
             if n_init > 1:
                 now, before = State.of(sample, at.centers).inertia, at.best_inertia
                 if at.best is None or now < before:

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import dinkcli
-from dinkcli.nearest.limited import limited_labels
+from dinkcli.nearest.capacity import limited_labels
 
 
 def least_cost(squared, limit):

@@ -24,29 +24,29 @@ def compared(n: int, k: int, d: int, tile: int, kind: int, generator: torch.Gene
         z = (centers[pick[0]] + centers[pick[1]]) / 2
     fused._State.tile = tile
     half_norms = centers.square().sum(1) / 2
-    found = fused.fused_two(z, centers, half_norms, short=bool(n % 2))
-    assert found is not None, fused._State.failure
+    fused_two = fused.fused_two(z, centers, half_norms, low_precision=bool(n % 2))
+    assert fused_two is not None, fused._State.failure
+    best, labels, second, seconds = fused_two
     scores = half_norms.double() - z.double() @ centers.double().T
     size = torch.linalg.vector_norm(z, dim=1) * torch.linalg.vector_norm(centers, dim=1).max()
     error = 1e-6 * (size + half_norms.max())
     expected = scores.topk(min(2, k), dim=1, largest=False).values
-    pairs = ((found.best, found.labels), (found.second, found.seconds))
+    pairs = ((best, labels), (second, seconds))
     for place, (score, label) in enumerate(pairs[: min(2, k)]):
         assert ((score - expected[:, place]).abs() <= error).all()
         assert ((scores.gather(1, label[:, None])[:, 0] - score).abs() <= error).all()
     if k == 1:
-        assert found.second.isinf().all()
-        assert not found.seconds.any()
+        assert second.isinf().all()
+        assert not seconds.any()
     else:
-        assert (found.labels != found.seconds).all()
+        assert (labels != seconds).all()
     if kind == 1:
-        assert (found.labels < max(1, (k + 1) // 2)).all()
+        assert (labels < max(1, (k + 1) // 2)).all()
     # With near-ties looked at again, labels are those of the CPU.
     index = CenterIndex(centers)
-    error = index.scorer._error(torch.linalg.vector_norm(z, dim=1))
-    clear = found.second > found.best + 2 * error
-    labels = index.labels(z)
-    assert torch.equal(found.labels[clear], labels[clear])
+    error = index.scorer._error(torch.linalg.vector_norm(z, dim=1), labels)
+    clear = second > best + 2 * error
+    assert torch.equal(labels[clear], index.labels(z)[clear])
 
 
 def no_numbers() -> None:
@@ -54,7 +54,7 @@ def no_numbers() -> None:
     z, centers = torch.full((3, 8), torch.nan), torch.ones(5, 8)
     found = fused.fused_two(z, centers, centers[:, 0], False)
     assert found is not None
-    assert torch.cat([found.labels, found.seconds]).lt(5).all()
+    assert torch.cat([found[1], found[3]]).lt(5).all()
 
 
 def main() -> None:

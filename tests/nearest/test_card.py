@@ -17,7 +17,7 @@ from dinkcli.nearest import device as sizes
 from dinkcli.nearest import fused, products
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.probabilities import Probabilities
-from dinkcli.nearest.runs import running_sums
+from dinkcli.nearest.sums import running_sums
 from dinkcli.processes import device as devices
 from dinkcli.processes.join import join
 
@@ -57,7 +57,7 @@ def exact(z, centers):
 def test_labels_by_tf32_are_those_of_float64(there):
     z, centers = rows_and_centers()
     index = CenterIndex(centers.to(NAME))
-    assert index.scorer.has_short
+    assert index.scorer.low_precision_pays
     expected = exact(z, centers)
     assert torch.equal(index.labels(z.to(NAME)).cpu(), expected)
     # Without the second look TF32 is wrong about some of them: the simulation bites.
@@ -104,7 +104,7 @@ def test_precision_of_products_before_torch_2_9(monkeypatch, chosen):
         torch.set_float32_matmul_precision(chosen)
         with products.products(card):
             assert torch.get_float32_matmul_precision() == "highest"
-        with products.products(card, short=True):
+        with products.products(card, low_precision=True):
             assert torch.get_float32_matmul_precision() == "high"
         assert torch.get_float32_matmul_precision() == chosen
     finally:

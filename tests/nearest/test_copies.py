@@ -17,7 +17,6 @@ from conftest import nearest_float64
 from simulated import NAME, Elsewhere, known_to_commands, simulated
 
 import dinkcli
-from dinkcli.nearest import copies
 from dinkcli.nearest import device as sizes
 
 D = 8
@@ -72,7 +71,7 @@ def there(monkeypatch):
     known_to_commands(monkeypatch)
     monkeypatch.setattr(LateStreams, "made", [])
     monkeypatch.setattr(
-        copies, "_streams", lambda device: LateStreams(device) if device.type == NAME else None
+        sizes, "_streams", lambda device: LateStreams(device) if device.type == NAME else None
     )
     monkeypatch.setattr(sizes, "_SENT_NUMBERS", 100 * D)  # many blocks
     with simulated() as found:
@@ -87,7 +86,7 @@ def rows():
 
 
 def test_late_copies_arrive_whole_and_in_order(there):
-    ways = copies.Copies(torch.device(NAME))
+    ways = sizes.Copies(torch.device(NAME))
     blocks = [torch.full((3, 2), float(n)) for n in range(7)]
     sent = []
     for block in blocks:
@@ -174,7 +173,7 @@ def test_what_cuda_is_asked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", lambda: record)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, which: calls.append("keep"))
-    streams = copies.CudaStreams(torch.device("cpu"))
+    streams = sizes.CudaStreams(torch.device("cpu"))
     rows = torch.arange(6.0).view(3, 2)
     event, sent = streams.send(rows)
     streams.receive(sent, event)

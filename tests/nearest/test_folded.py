@@ -38,7 +38,7 @@ def nasty(seed):
 @pytest.mark.parametrize("short", ["1", "0"])
 @pytest.mark.slow
 def test_labels_are_those_of_mapped_rows(short, monkeypatch):
-    monkeypatch.setenv("DINK_SHORT_PRODUCTS", short)
+    monkeypatch.setenv("DINK_LOW_PRECISION", short)
     for seed in range(60):
         z, centers, origin, matrix = nasty(seed)
         row_map = RowMap(torch.from_numpy(origin), torch.from_numpy(matrix))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import nearest_float64
 
-from dinkcli.nearest.best import ties_of
 from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.scorer import ties_of
 
 
 def near_ties(seed=0):
@@ -22,7 +22,7 @@ def near_ties(seed=0):
 def index_of(centers, short):
     """Short products are forced on or off, whatever this machine would choose."""
     index = CenterIndex(torch.from_numpy(centers))
-    index.scorer.has_short = index.scorer.has_rough = short
+    index.scorer.low_precision_pays = index.scorer.bfloat16_serves = short
     return index
 
 
@@ -55,7 +55,9 @@ def test_the_few_nearest_are_the_nearest_but_for_rounding(short, rtol):
     rng = np.random.default_rng(5)
     centers = (rng.normal(size=(300, 64)) + 2).astype(np.float32)
     z = (centers[rng.integers(0, 300, 5000)] + rng.normal(size=(5000, 64))).astype(np.float32)
-    labels, distances = index_of(centers, short).nearest_few(torch.from_numpy(z), 4, rough=short)
+    labels, distances = index_of(centers, short).nearest_few(
+        torch.from_numpy(z), 4, approximate=short
+    )
     assert labels.shape == distances.shape == (4, 5000)
     exact = ((z[:, None].astype(np.float64) - centers[labels.T]) ** 2).sum(2)
     np.testing.assert_allclose(distances.T, exact, rtol=1e-5)
@@ -69,7 +71,7 @@ def test_two_about_the_nearest(short, rtol):
     rng = np.random.default_rng(8)
     centers = rng.normal(size=(200, 64)).astype(np.float32)
     z = (centers[rng.integers(0, 200, 3000)] + rng.normal(size=(3000, 64))).astype(np.float32)
-    found = index_of(centers, short).nearest_two(torch.from_numpy(z), rough=True)
+    found = index_of(centers, short).nearest_two(torch.from_numpy(z), approximate=True)
     exact = ((z[:, None].astype(np.float64) - centers) ** 2).sum(2)
     for labels, distances, best in (
         (found.labels, found.squared_distances, np.sort(exact, axis=1)[:, 0]),
@@ -90,7 +92,7 @@ def test_more_centers_than_numbers_beside_short_scores(k):
     index = index_of(centers, short=True)
     expected = nearest_float64(z, centers)
     np.testing.assert_array_equal(index.labels(torch.from_numpy(z)).numpy(), expected)
-    _, distances = index.nearest_few(torch.from_numpy(z), 2, rough=True)
+    _, distances = index.nearest_few(torch.from_numpy(z), 2, approximate=True)
     exact = ((z.astype(np.float64) - centers[expected]) ** 2).sum(1)
     np.testing.assert_allclose(distances[0], exact, rtol=0, atol=0.1)
 
@@ -101,7 +103,7 @@ def test_rough_distances_are_exact_where_they_are_zero():
     centers = rng.normal(size=(400, 96)).astype(np.float32)
     centers[1::2] = centers[::2] * (1 + 1e-5)  # pairs that bfloat16 cannot tell from each other
     z = np.concatenate([centers, rng.normal(size=(2000, 96)).astype(np.float32)])
-    found = index_of(centers, short=True).nearest_roughly(torch.from_numpy(z))
+    found = index_of(centers, short=True).nearest_approximate(torch.from_numpy(z))
     np.testing.assert_array_equal(found.labels[:400], np.arange(400))
     assert not found.squared_distances[:400].any()
     exact = ((z.astype(np.float64) - centers[found.labels]) ** 2).sum(1)
@@ -209,9 +211,9 @@ def test_short_products_can_be_switched_off(monkeypatch):
     centers = np.tile(centers, (1, 20))  # so many numbers that short products would serve
     z = np.tile(z, (1, 20))
     with_them = CenterIndex(torch.from_numpy(centers)).labels(torch.from_numpy(z))
-    monkeypatch.setenv("DINK_SHORT_PRODUCTS", "0")
+    monkeypatch.setenv("DINK_LOW_PRECISION", "0")
     index = CenterIndex(torch.from_numpy(centers))
-    assert not index.scorer.has_short and not index.scorer.has_rough
+    assert not index.scorer.low_precision_pays and not index.scorer.bfloat16_serves
     np.testing.assert_array_equal(index.labels(torch.from_numpy(z)), with_them)
     np.testing.assert_array_equal(with_them, nearest_float64(z, centers))
 

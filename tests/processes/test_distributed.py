@@ -255,7 +255,7 @@ def test_distinct_draws(number, size):
 @pytest.mark.parametrize(("clusters", "short"), [(100, False), (300, False), (300, True)])
 def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     """Bit for bit those of the parts: centres that divide would magnify any difference."""
-    monkeypatch.setattr("dinkcli.nearest.scorer.has_short_factors", lambda: short)
+    monkeypatch.setattr("dinkcli.nearest.scorer.has_bfloat16", lambda: short)
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(3000, 40)).astype(np.float32) * 7)
     weights = torch.from_numpy(rng.uniform(0, 900, 3000).astype(np.float32)) if weighted else None
@@ -266,7 +266,7 @@ def test_sums_of_annealing_are_exact(weighted, clusters, short, monkeypatch):
     def sums_of(where):
         part = None if weights is None else weights[where]
         add_up = TemperedSums(centers, 3000, largest, usual)
-        return add_up(z[where], part, centers, 20.0, short=False, rough=short)
+        return add_up(z[where], part, centers, 20.0, low_precision=False, approximate=short)
 
     counts, sums = sums_of(slice(None))
     parts = [sums_of(where) for where in (slice(1100, None), slice(1100))]

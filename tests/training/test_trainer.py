@@ -268,7 +268,7 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
 def test_short_products_serve_where_clusters_are_wide(n_features, wide):
     z = np.random.default_rng(0).uniform(-1, 1, (6000, n_features)).astype(np.float32)
     rows = Sample(torch.from_numpy(z), None, lambda centers: centers)
-    assert Annealing.begin(rows, rows.z[:400].clone()).rough is wide
+    assert Annealing.begin(rows, rows.z[:400].clone()).approximate is wide
     peer = KMeans(400, n_init=1, random_state=0).fit(z)
     assert fit(z, 400).training["metrics"]["inertia"] < peer.inertia_
 

@@ -42,10 +42,10 @@ def labels_within(
     index, n_clusters = CenterIndex(centers), len(centers)
     number = min(_CANDIDATES, n_clusters)
     while True:
-        found = [index.nearest_few(z, number, rough=False) for z in blocks()]
-        candidates = torch.cat([labels.int().cpu() for labels, _ in found], 1).T
-        distances = torch.cat([d.float().cpu() for _, d in found], 1).T
-        del found
+        nearest = [index.nearest_few(z, number, approximate=False) for z in blocks()]
+        candidates = torch.cat([labels.int().cpu() for labels, _ in nearest], 1).T
+        distances = torch.cat([d.float().cpu() for _, d in nearest], 1).T
+        del nearest
         if not distances.isfinite().all():
             raise InputError("rows or centres so far away that their distances overflow float32")
         labels = limited_labels(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
-from dinkcli.nearest.common import LARGEST_NORM
-from dinkcli.nearest.device import wide
+from dinkcli.nearest.device import accumulator_dtype
+from dinkcli.nearest.small import LARGEST_NORM
 
 # Norms between this and LARGEST_NORM have squares that float32 can hold.
 SMALLEST_NORM = 1e-15
@@ -66,7 +66,7 @@ def normalize_(rows: Tensor) -> Tensor:
     if len(extreme) == 0:
         rows /= norms
         return norms
-    dtype = wide(rows.device)
+    dtype = accumulator_dtype(rows.device)
     exact = norms.to(dtype)
     exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(dtype), dim=1, keepdim=True)
     rows.copy_(rows.to(dtype) / exact.masked_fill(exact == 0, 1.0))
