@@ -99,7 +99,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "triton": getattr(fused.triton, "__version__", None),
         "kernel left out because": fused.why_not(device, torch.float32),
-        "short products": has_low_precision(device, torch.float32),
+        "low precision": has_low_precision(device, torch.float32),
     }
 
 
@@ -130,7 +130,7 @@ def wait(device: torch.device) -> None:
 
 
 def nasty() -> dict[str, tuple[Tensor, Tensor]]:
-    # Large enough for short products, which are the ones that may be wrong.
+    # Large enough for products of low precision, which are the ones that may be wrong.
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(1500, 96, generator=generator)
     centers = torch.randn(400, 96, generator=generator)
