@@ -37,7 +37,6 @@ def test_torch_and_pyarrow_wait_until_they_are_needed(module):
         (2, "sweep no.npy"),
         (0, "-h"),
         (0, "train -h"),
-        (0, "--show-completion zsh"),
         (0, "--help"),
     ],
 )

@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer import completion
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
@@ -66,15 +65,6 @@ _EXAMPLES = "\nExamples:\n"
 # Columns of the options, with their help beside them, in a wide terminal and in a narrow one.
 _COLUMN, _NARROW_COLUMN, _WIDE = 26, 18, 76
 _TYPES = {"<str>": "TEXT", "<int>": "NUMBER", "<float>": "NUMBER", "<list[str]>": "TEXT"}
-_COMPLETION = {
-    "--show-completion": completion.show_callback,
-    "--install-completion": completion.install_callback,
-}
-_COMPLETION_HELP = {
-    "install_completion": "Install TAB completion for this shell, or for one that is named.",
-    "show_completion": "Show the script for TAB completion: of this shell, or of one that is named "
-    "(bash, zsh, fish, powershell).",
-}
 
 
 class _Readable:
@@ -175,22 +165,9 @@ class _Group(_Readable, TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return _load(cmd_name) if cmd_name in COMMANDS else None
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters = super().get_params(ctx)
-        for parameter in parameters:
-            if parameter.name in _COMPLETION_HELP:
-                parameter.help = _COMPLETION_HELP[parameter.name]
-        return parameters
-
     def format_options(self, context: Any, formatter: Any) -> None:
         self.format_commands(context, formatter)
         super().format_options(context, formatter)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # Typer asks the system for the shell; who names one gets that one.
-        if len(args) == 2 and args[0] in _COMPLETION:
-            _COMPLETION[args[0]](ctx, None, args[1])  # type: ignore[arg-type]
-        return super().parse_args(ctx, args)
 
 
 def _row(names: str, text: str, column: int, most: int) -> tuple[str, str]:

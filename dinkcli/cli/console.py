@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,21 +22,13 @@ if TYPE_CHECKING:
 
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
-_SPARKS, _ASCII_SPARKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 
 
 def printable(text: object) -> str:
     """Text from files and paths made safe for a terminal: control codes, changes of the writing
     direction and lone surrogates are escaped."""
-    return "".join(map(_shown, str(text)))
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return (
-        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
     )
 
 
@@ -144,20 +135,24 @@ class Sheet:
         """A row of plain text: what comes from files is neither markup nor control codes."""
         self._rows.append([printable(cell) for cell in compress(cells, self._given)])
 
-    def least(self) -> int:
-        """Columns of a terminal that it needs at the least, with all of its own."""
-        return sum(least + 3 for _, least in self._widths()) - 1
-
     def fitted(self, room: int) -> Table:
         """The columns that fit, with texts shortened before anything is left out."""
         from rich import box
+        from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
-        widths, kept = self._widths(), list(range(len(self._fields)))
-        while sum(widths[i][1] + 3 for i in kept) - 1 > room:
-            last = max(kept, key=lambda i: self._fields[i].drop)
-            if self._fields[last].drop == 0:
+        fields = self._fields
+        heads = [field.heading if self._headings else "" for field in fields]
+        natural = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
+        least = [
+            min(width, _LEAST_TEXT) if field.text else width
+            for width, field in zip(natural, fields, strict=True)
+        ]
+        kept = list(range(len(fields)))
+        while sum(least[i] + 3 for i in kept) - 1 > room:
+            last = max(kept, key=lambda i: fields[i].drop)
+            if fields[last].drop == 0:
                 break
             kept.remove(last)
         table = Table(
@@ -165,28 +160,21 @@ class Sheet:
             show_header=self._headings,
             pad_edge=False,
             # Then columns with a ratio share what is left.
-            expand=sum(widths[i][0] + 3 for i in kept) - 1 > room,
+            expand=sum(natural[i] + 3 for i in kept) - 1 > room,
         )
         for i in kept:
-            field, (natural, least) = self._fields[i], widths[i]
-            shorter = {"no_wrap": True, "ratio": natural, "min_width": least} if field.text else {}
+            text = {"no_wrap": True, "ratio": natural[i], "min_width": least[i]}
             # What is longer than the terminal after all goes on in the next line, uncut.
-            overflow = ("ellipsis" if _unicode() else "crop") if field.text else "fold"
-            table.add_column(field.heading, justify=field.justify, overflow=overflow, **shorter)
+            overflow = "fold" if not fields[i].text else "ellipsis" if _unicode() else "crop"
+            table.add_column(
+                fields[i].heading,
+                justify=fields[i].justify,
+                overflow=overflow,
+                **(text if fields[i].text else {}),
+            )
         for row in self._rows:
             table.add_row(*(Text(row[i]) for i in kept))
         return table
-
-    def _widths(self) -> list[tuple[int, int]]:
-        """(natural, least) width of each column."""
-        from rich.cells import cell_len
-
-        heads = [field.heading if self._headings else "" for field in self._fields]
-        natural = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
-        return [
-            (width, min(width, _LEAST_TEXT) if field.text else width)
-            for width, field in zip(natural, self._fields, strict=True)
-        ]
 
 
 def show(title: str, table: Sheet | None = None, *notes: str, stderr: bool = False) -> None:
@@ -222,16 +210,6 @@ def bar(share: float, width: int) -> str:
     if not _unicode():
         return "#" * max(eighths // 8, int(share > 0))
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """One character for each value, or for each of ``width`` evenly spaced ones."""
-    if len(values) > width:
-        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
-    sparks = _SPARKS if _unicode() else _ASCII_SPARKS
-    low, high = min(values), max(values)
-    scale = (len(sparks) - 1) / (high - low) if high > low else 0.0
-    return "".join(sparks[round((value - low) * scale)] for value in values)
 
 
 def _unicode() -> bool:

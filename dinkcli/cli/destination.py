@@ -15,12 +15,11 @@ from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_ro
 from dinkcli.assigning.writers.base import Layout, Rows
 from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
+from dinkcli.cli.options import TableOutput
 from dinkcli.cli.paths import refuse_stream
 from dinkcli.cli.together import is_silent
 from dinkcli.data.atomic import atomic_path, check_target
-from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_data
 from dinkcli.errors import OutputError, UsageError
 from dinkcli.models.model import Model
 
@@ -34,15 +33,13 @@ class Destination:
         share: of the rows, when other processes write the others.
         in_parts: whether the output is a folder.
         silent: another process speaks for this one.
+        quiet: that, or --quiet.
     """
 
     def __init__(
         self,
         output: str | None,
-        format: str | None,
-        csv_safe: bool,
-        as_json: bool,
-        json_file: str | None,
+        shown: TableOutput,
         rows_per_file: int | None = None,
         shard: str | None = None,
         resume: bool = False,
@@ -50,9 +47,9 @@ class Destination:
     ):
         share = _share_of(shard)
         output = None if output == "-" else output
-        if json_file is not None:
-            refuse_stream(json_file, "the summary of --json-file")
-        if as_json and output is None:
+        if shown.json_file is not None:
+            refuse_stream(shown.json_file, "the summary of --json-file")
+        if shown.as_json and output is None:
             raise UsageError(
                 "--json writes to standard output, and so do the rows: name a file with -o, or "
                 "write the summary to one by --json-file"
@@ -64,32 +61,36 @@ class Destination:
             raise UsageError("--rows-per-file writes a folder of parts: name it with -o")
         if resume and not parts:
             raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+        format = shown.format
         if by_cluster and (output is None or parts or format not in (None, "parquet")):
             raise UsageError(
                 "--partition-by-cluster writes a folder of parquet: name it with -o, and leave out "
                 "--rows-per-file, --shard and other formats"
             )
         self.by_cluster = by_cluster
-        self.encoding = encoding_of(output, format, csv_safe=csv_safe, parts=parts or by_cluster)
+        self.encoding = encoding_of(
+            output, format, csv_safe=shown.csv_safe, parts=parts or by_cluster
+        )
         self.output, self.in_parts, self.rows_per_file = output, parts, rows_per_file
         self.share, self.resume = share, resume
         self.silent = is_silent(share)
-        self._json_file = None if self.silent else json_file
+        self.quiet = shown.quiet or self.silent
+        self._json_file = None if self.silent else shown.json_file
+        self._as_json = shown.as_json
         for path in (None if parts or by_cluster else output, self._json_file):
             if path is not None:
                 check_target(path)
 
-    def open_data(self, model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-        """Inputs that fit the model."""
-        data = model.rows_of(open_data(inputs, model.as_trained(wanted), bad_rows))
-        if self.share is not None:
-            self.share.check(data)
-        return data
+    @property
+    def shows_progress(self) -> bool:
+        """Whether lines on standard error are in nobody's way."""
+        return not (self.quiet or self._as_json or self.output is None)
 
     def open(self, data: DataSet | None = None) -> Output:
         """The output, for a share one of all rows of ``data``."""
         rows_per_file = self.rows_per_file
         if self.share is not None and data is not None:
+            self.share.check(data)
             rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
         if self.output is None and sys.stdout is None:
             raise OutputError("standard output is closed; write to a file with -o")
@@ -119,15 +120,15 @@ class Destination:
             return parts
         return {**parts, "shard": str(self.share), "complete": written.complete}
 
-    def tell(self, summary: dict[str, Any], sentence: str, quiet: bool, as_json: bool) -> None:
+    def tell(self, summary: dict[str, Any], sentence: str) -> None:
         """Saves the summary, and says it as JSON or, of a file or a folder, as a sentence."""
         text = json.dumps(summary)
         if self._json_file is not None:
             with atomic_path(self._json_file) as path, open(path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
-        if as_json and not self.silent:
+        if self._as_json and not self.silent:
             typer.echo(text)
-        elif not quiet and self.output is not None:
+        elif self.shows_progress:
             whole = summary.get("complete", True)
             say(sentence + ("" if whole else "; parts of other shares are missing yet"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import Field, Sheet, print_json, say, say_bad_rows, show, width
+from dinkcli.cli.console import Field, Sheet, print_json, say, say_bad_rows, show
 from dinkcli.cli.paths import load_model
 from dinkcli.cli.progress import rows_shown
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from dinkcli.insight.evaluate import Evaluation, Quality
     from dinkcli.models.model import Model
 
-_MOST_COLUMNS = 12  # of the confusion table
-_MOST_ROWS = 40
+_MOST_PARTS = 20  # of classes
 _WEAKEST = 5
 _LEAST_CLUSTERS = 4  # of which some are worth naming
 
@@ -73,7 +72,7 @@ def _show(evaluation: Evaluation, model: Model) -> None:
     if evaluation.agreement is not None and evaluation.table is not None:
         classes = evaluation.classes or []
         _show_agreement(evaluation.agreement, len(classes))
-        _show_confusion(evaluation.table, evaluation.agreement.matching, classes, model)
+        _show_confused(evaluation.table, evaluation.agreement.matching, classes, model)
     _show_weakest(quality, model)
 
 
@@ -105,46 +104,24 @@ def _show_weakest(quality: Quality, model: Model) -> None:
     show("clusters that are least apart from others", table)
 
 
-def _show_confusion(
-    counts: np.ndarray, matching: np.ndarray, classes: list[Any], model: Model
-) -> None:
-    """Classes by their own cluster and the clusters that take most of the rest."""
-    own = [j for j in matching.tolist() if j >= 0]
-    rest = counts.sum(0).argsort(kind="stable")[::-1].tolist()
-    shown = [*own, *(j for j in rest if j not in set(own) and counts[:, j].any())]
-    table = Sheet(
-        Field("class", text=True),
-        Field("its cluster", text=True, drop=1) if model.names else None,
-        "rows",
-        *map(str, shown),
-    )
-    for label, mine, row in zip(classes, matching.tolist(), counts, strict=True):
-        table.add(label, _called(mine, model), row.sum(), *(row[j] or "." for j in shown))
-    if len(shown) > _MOST_COLUMNS or len(counts) > _MOST_ROWS or table.least() > width():
-        _show_confused_pairs(counts, matching, classes, model)
-    else:
-        show("rows of each class (down) in each cluster (across)", table)
-
-
 def _called(cluster: int, model: Model) -> str:
     """A cluster by its number and name."""
     return "none" if cluster < 0 else f"{cluster} {model.all_names[cluster]}".rstrip()
 
 
-def _show_confused_pairs(
+def _show_confused(
     counts: np.ndarray, matching: np.ndarray, classes: list[Any], model: Model
 ) -> None:
-    """What a table too large for a terminal comes down to."""
+    """The largest parts of classes that lie outside the cluster of their class."""
     wrong = counts.copy()
     matched = (matching >= 0).nonzero()[0]
     wrong[matched, matching[matched]] = 0
-    order = wrong.ravel().argsort(kind="stable")[::-1][:20].tolist()
-    text = bool(model.names)
-    own, other = (
-        Field(head, "left" if text else "right", text=text) for head in ("its cluster", "in")
-    )
+    order = wrong.ravel().argsort(kind="stable")[::-1][:_MOST_PARTS].tolist()
+    side: Any = "left" if model.names else "right"
+    own, other = (Field(head, side, text=side == "left") for head in ("its cluster", "in"))
     table = Sheet("rows", Field("of class", text=True), own, other)
     for i, j in (divmod(cell, counts.shape[1]) for cell in order):
         if wrong[i, j]:
             table.add(wrong[i, j], classes[i], _called(matching[i], model), _called(j, model))
-    show("largest groups outside their class's cluster (--json has the whole table)", table)
+    if wrong.any():
+        show("largest groups outside their class's cluster (--json has the whole table)", table)

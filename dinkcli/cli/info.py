@@ -71,6 +71,8 @@ def _show_model(model: Model, as_json: bool) -> None:
 
 
 def _lines(facts: Info) -> list[tuple[str, str]]:
+    from dinkcli.data.memory import size_text
+
     formats = ", ".join(
         name if number == 1 else f"{number} {name} files" for name, number in facts.formats.items()
     )
@@ -92,7 +94,7 @@ def _lines(facts: Info) -> list[tuple[str, str]]:
         more = len(facts.columns) - len(shown)
         lines.append(("columns", printable(", ".join(shown)) + (f", {more} more" if more else "")))
     if facts.n_bytes:
-        lines.append(("size", _size(facts.n_bytes)))
+        lines.append(("size", size_text(facts.n_bytes)))
     if facts.norms is not None:
         low, mean, high = facts.norms
         unit = ", all of them 1" if facts.unit else ""
@@ -100,13 +102,5 @@ def _lines(facts: Info) -> list[tuple[str, str]]:
     bad = f"{facts.n_bad} rows null, ragged or not finite, {facts.n_zero} of norm 0"
     lines.append(("bad", bad + (f"; first {facts.first_bad}" if facts.n_bad else "")))
     how = "held in memory" if facts.held else "read anew for each pass (--memory sets the limit)"
-    lines.append(("training", f"{_size(facts.memory)} of rows, {how}"))
+    lines.append(("training", f"{size_text(facts.memory)} of rows, {how}"))
     return lines
-
-
-def _size(n_bytes: float) -> str:
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while n_bytes >= 1000 and len(units) > 1:
-        n_bytes /= 1000
-        units.pop(0)
-    return f"{n_bytes:.4g} {units[0]}"

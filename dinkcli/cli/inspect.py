@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import (
     Field,
@@ -17,8 +15,6 @@ from dinkcli.cli.console import (
     say_bad_rows,
     shortened,
     show,
-    sparkline,
-    width,
 )
 from dinkcli.cli.options import main_option, output_option
 from dinkcli.cli.paths import load_model
@@ -31,15 +27,7 @@ if TYPE_CHECKING:
     from dinkcli.insight.inspect import Exemplar, Inside, Seen
     from dinkcli.models.model import Model
 
-_INPUTS = typer.Argument(
-    None,
-    metavar="[INPUT]...",
-    help="Files or folders, to show what is in each cluster: the rows nearest to its centre.",
-    show_default=False,
-)
 _PAIRS = 8
-_EXTREMES = 5
-_NUMBERS = 46  # characters beside a sparkline
 _NEIGHBOURS = 8
 _GROUPS = 10
 _MEMBERS = 20  # of a group in a table
@@ -49,7 +37,7 @@ _TEXT = 60  # characters of one row in a list
 def inspect(
     *,
     model_path: str = shared.MODEL_PATH,
-    inputs: list[str] | None = _INPUTS,
+    inputs: list[str] | None = shared.OPTIONAL_INPUTS,
     cluster: str | None = main_option(
         None,
         "--cluster",
@@ -117,11 +105,9 @@ def inspect(
     if history:
         _show_history(model)
         return
-    _show_training(model)
     _show_sizes(model, sizes, spread, nearest, clusters)
     if tree:
         _show_tree(model)
-    _show_extremes(spread)
     _show_pairs(model)
     say_bad_rows(n_bad, shown.quiet)
 
@@ -185,33 +171,13 @@ def _show_model(path: str, model: Model) -> None:
     dtype = ", ".join(data.get("dtype", []))
     table.add("trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
     for name, value in training.get("metrics", {}).items():
-        if isinstance(value, float) and (name == "inertia" or _is_literal(model)):
+        if isinstance(value, float):
             table.add(name.replace("_", " "), f"{value:.6g}")
     settings = [f"{name} {value}" for name, value in options.items() if value is not None]
     table.add("options", ", ".join(settings))
     versions = training.get("versions", {})
     table.add("made by", ", ".join(f"{name} {value}" for name, value in versions.items()))
     show(f"{path}: {model.n_clusters} clusters of {model.n_features} features", table)
-
-
-def _is_literal(model: Model) -> bool:
-    """Whether the paper's losses are what it was trained by."""
-    return bool(model.training.get("options", {}).get("temperature") == "inf")
-
-
-def _show_training(model: Model) -> None:
-    from dinkcli.insight.overview import curve
-
-    if not model.training.get("history"):
-        return
-    table = Sheet(Field(), Field(drop=1), "", headings=False)
-    losses = ("shrink_loss", "dilation_loss") if _is_literal(model) else ()
-    for name in ("inertia", *losses, "largest"):
-        values = curve(model, name)
-        label = "largest cluster" if name == "largest" else name.replace("_", " ")
-        sparks = sparkline(values, max(8, min(60, width() - _NUMBERS)))
-        table.add(label, sparks, f"{values[0]:.4g} to {values[-1]:.4g}")
-    show("training, step by step", table)
 
 
 def _show_sizes(
@@ -246,7 +212,8 @@ def _show_sizes(
             bar(sizes[j] / sizes.max(), bar_width),
             ", ".join(map(_row_text, nearest[j])) if nearest else "",
         )
-    show("clusters by size", table, note)
+    meaning = "spread: the root of the mean squared distance to the centre"
+    show("clusters by size", table, note, meaning)
 
 
 def _show_history(model: Model) -> None:
@@ -266,20 +233,6 @@ def _show_tree(model: Model) -> None:
     for line in drawn(model.tree, labels):
         table.add(line)
     show("tree of the clusters (Ward, by rows)", table)
-
-
-def _show_extremes(spread: np.ndarray) -> None:
-    known = [j for j in spread.argsort(kind="stable").tolist() if not _unknown(spread[j])]
-    if not known or len(spread) < 2:
-        return
-    number = min(_EXTREMES, len(known) // 2)
-    table = Sheet(Field(), Field("clusters, with their spread"))
-    for title, group in (
-        ("tightest", known[:number]),
-        ("loosest", known[len(known) - number :][::-1]),
-    ):
-        table.add(title, ",  ".join(f"{j} ({spread[j]:.3g})" for j in group))
-    show("tightest and loosest (spread: root mean squared distance to the centre)", table)
 
 
 def _show_pairs(model: Model) -> None:

@@ -6,12 +6,13 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import show_notes
-from dinkcli.cli.options import clusters_option, output_option
-from dinkcli.cli.paths import columns_of, levels_of, load_model
+from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
+from dinkcli.cli.paths import levels_of, load_model
 from dinkcli.cli.progress import ProgressLines
 from dinkcli.options import DedupOptions, SampleOptions
 
@@ -19,13 +20,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dinkcli.assigning.writers.base import Layout
-    from dinkcli.cli.destination import Destination
-    from dinkcli.data.base import Columns
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.models.model import Model
+
+_MEMORY = run_option(
+    None,
+    "--memory",
+    metavar="SIZE",
+    help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
+    "They are sorted by cluster into a temporary file.",
+)
+_AGAINST = input_option(
+    None,
+    metavar="OLD",
+    help="Files of rows that are there already: rows that repeat one of them do not stay. "
+    "May be given more than once.",
+)
 
 
 def dedup(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     output: str | None = shared.TABLE_FILE,
@@ -43,19 +55,10 @@ def dedup(
         choices="nearest farthest first",
     ),
     keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
-    against: list[str] | None = shared.AGAINST,
-    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
-    ids: list[str] | None = shared.IDS,
-    columns: str | None = shared.CARRIED_COLUMNS,
-    csv_safe: bool = shared.CSV_SAFE,
-    memory: str | None = shared.JOB_MEMORY,
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    dim: int | None = shared.DIM,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    json_summary: bool = shared.JSON,
-    json_file: str | None = shared.JSON_FILE,
-    quiet: bool = shared.QUIET,
+    against: list[str] | None = _AGAINST,
+    memory: str | None = _MEMORY,
+    rows: shared.WrittenRows,
+    shown: shared.TableOutput,
 ) -> None:
     """Find near-duplicates, and choose which rows stay.
 
@@ -69,35 +72,27 @@ def dedup(
     """
     started = time.monotonic()
     options = DedupOptions(max_distance, keep)
-    from dinkcli.cli.destination import Destination, bad_rows_in
-
-    destination = Destination(output, format, csv_safe, json_summary, json_file)
-    limit = _bytes_of(memory)
-    wanted = columns_of(column, columns, ids=ids, dim=dim)
-    model = load_model(model_path, inputs, warns=True)
-    data = _open(model, inputs, wanted, bad_rows)
-    show_notes(data, quiet)
-    old = None
+    job = _Job(model_path, inputs, output, rows, shown, memory)
+    model, data, old = job.model, job.data, None
     if against is not None:
-        old = _open(model, against, columns_of(column, dim=dim), bad_rows)
+        old = replace(rows, ids=None, columns=None).open(model, against)
 
     import numpy as np
 
     from dinkcli.assigning.dedup import dedup as find
     from dinkcli.assigning.dedup import schema_of, written_rows
-    from dinkcli.processes.device import resolve_device
+    from dinkcli.cli.destination import bad_rows_in
 
-    table = _table(destination, model, model_path, data, schema_of(old is not None))
-    with _progress(quiet or json_summary or destination.output is None) as show:
-        found = find(model, data, options, old, resolve_device(device), limit, show)
+    with job.writing(schema_of(old is not None)) as (table, show):
+        found = find(model, data, options, old, job.device, job.memory, show)
         bad = found.labels < 0
-        seen = ~bad if bad_rows == "skip" else np.ones(len(bad), bool)
+        seen = ~bad if rows.bad_rows == "skip" else np.ones(len(bad), bool)
         stay = found.kept & seen
-        rows = stay if keep_only else seen
-        written = int(rows.sum())
-        destination.write(table, written, written_rows(data, found, rows))
+        chosen = stay if keep_only else seen
+        written = int(chosen.sum())
+        job.destination.write(table, written, written_rows(data, found, chosen))
     summary: dict[str, Any] = {
-        **destination.about(model, model_path),
+        **job.destination.about(model, model_path),
         "written_rows": written,
         "rows": int(seen.sum()),
         "kept": int(stay.sum()),
@@ -117,10 +112,11 @@ def dedup(
         f"({summary['exact_repeats']} exact repeats){bad_rows_in(summary)} "
         f"in {summary['seconds']:.1f} s"
     )
-    destination.tell(summary, sentence, quiet, json_summary)
+    job.destination.tell(summary, sentence)
 
 
 def sample(
+    *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     number: int | None = clusters_option(
@@ -148,18 +144,9 @@ def sample(
         0, help="The seed of all random draws: the same seed, the same rows."
     ),
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
-    format: shared.OutputFormat = shared.OUTPUT_FORMAT,
-    ids: list[str] | None = shared.IDS,
-    columns: str | None = shared.CARRIED_COLUMNS,
-    csv_safe: bool = shared.CSV_SAFE,
-    memory: str | None = shared.JOB_MEMORY,
-    device: str = shared.DEVICE,
-    column: str | None = shared.COLUMN,
-    dim: int | None = shared.DIM,
-    bad_rows: shared.BadRows = shared.BAD_ROWS,
-    json_summary: bool = shared.JSON,
-    json_file: str | None = shared.JSON_FILE,
-    quiet: bool = shared.QUIET,
+    memory: str | None = _MEMORY,
+    rows: shared.WrittenRows,
+    shown: shared.TableOutput,
 ) -> None:
     """Draw a sample in which all clusters have their share.
 
@@ -173,25 +160,15 @@ def sample(
     started = time.monotonic()
     weighted = sample_weight is not None
     options = SampleOptions(number, by, quota, levels_of(levels), weighted, seed)
-    from dinkcli.cli.destination import Destination
-
-    destination = Destination(output, format, csv_safe, json_summary, json_file)
-    limit = _bytes_of(memory)
-    wanted = columns_of(column, columns, ids=ids, dim=dim, sample_weight=sample_weight)
-    model = load_model(model_path, inputs, warns=True)
-    data = _open(model, inputs, wanted, bad_rows)
-    show_notes(data, quiet)
-
+    job = _Job(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
     from dinkcli.assigning.sample import COLUMNS, written_rows
     from dinkcli.assigning.sample import sample as draw
-    from dinkcli.processes.device import resolve_device
 
-    table = _table(destination, model, model_path, data, COLUMNS)
-    with _progress(quiet or json_summary or destination.output is None) as show:
-        found = draw(model, data, options, resolve_device(device), limit, show)
-        destination.write(table, len(found.rows), written_rows(data, found))
+    with job.writing(COLUMNS) as (table, show):
+        found = draw(job.model, job.data, options, job.device, job.memory, show)
+        job.destination.write(table, len(found.rows), written_rows(job.data, found))
     summary: dict[str, Any] = {
-        **destination.about(model, model_path),
+        **job.destination.about(job.model, model_path),
         "written_rows": len(found.rows),
         "rows": int(found.sizes.sum()),
         "sample": len(found.rows),
@@ -206,40 +183,50 @@ def sample(
         f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
         f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
     )
-    destination.tell(summary, sentence, quiet, json_summary)
+    job.destination.tell(summary, sentence)
 
 
-def _open(model: Model, inputs: list[str], wanted: Columns, bad_rows: str) -> DataSet:
-    """The inputs, which fit the model and can be read more than once."""
-    from dinkcli.data.inputs import open_data
-    from dinkcli.data.spool import repeatable
+class _Job:
+    """What a command begins with: the model, its inputs and the output, all of them checked."""
 
-    return model.rows_of(repeatable(open_data(inputs, model.as_trained(wanted), bad_rows)))
+    def __init__(
+        self,
+        model_path: str,
+        inputs: list[str],
+        output: str | None,
+        rows: shared.WrittenRows,
+        shown: shared.TableOutput,
+        memory: str | None,
+        **references: str | None,
+    ):
+        from dinkcli.cli.destination import Destination
+        from dinkcli.data.memory import default_memory, parse_size
 
+        self.destination = Destination(output, shown)
+        self.memory = default_memory() if memory is None else parse_size(memory)
+        self.model_path = model_path
+        self.model = load_model(model_path, inputs, warns=True)
+        self.data = rows.open(self.model, inputs, **references)
+        show_notes(self.data, shown.quiet)
 
-def _bytes_of(memory: str | None) -> int:
-    """Bytes that the rows may take."""
-    from dinkcli.data.memory import default_memory, parse_size
+        from dinkcli.processes.device import resolve_device
 
-    return default_memory() if memory is None else parse_size(memory)
+        self.device = resolve_device(rows.device)
 
+    @contextmanager
+    def writing(
+        self, columns: pa.Schema
+    ) -> Iterator[tuple[Layout, Callable[[str, int, int], None]]]:
+        """Yields the layout of the output, and a function that shows the steps it is told.
 
-def _table(
-    destination: Destination, model: Model, model_path: str, data: DataSet, columns: pa.Schema
-) -> Layout:
-    """The layout of an output; raises DinkError, before any work, where it could not be written."""
-    from dinkcli.assigning.pipeline import metadata_of
-    from dinkcli.assigning.writers.base import Layout
+        Raises DinkError, before any work, where that output could not be written.
+        """
+        from dinkcli.assigning.pipeline import metadata_of
+        from dinkcli.assigning.writers.base import Layout
 
-    metadata = metadata_of(model, model_path)
-    layout = Layout(None, columns, data.columns.id, data.carried, metadata)
-    destination.encoding.writer(io.BytesIO(), layout).close()
-    destination.open()
-    return layout
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows the steps that the function it yields is called with."""
-    with ProgressLines(quiet) as lines:
-        yield lambda phase, done, total: lines.update(phase, done, total, "rows")
+        metadata = metadata_of(self.model, self.model_path)
+        layout = Layout(None, columns, self.data.columns.id, self.data.carried, metadata)
+        self.destination.encoding.writer(io.BytesIO(), layout).close()
+        self.destination.open()
+        with ProgressLines(not self.destination.shows_progress) as lines:
+            yield layout, lambda phase, done, total: lines.update(phase, done, total, "rows")

@@ -83,7 +83,10 @@ INPUTS = typer.Argument(
     show_default=False,
 )
 OPTIONAL_INPUTS = typer.Argument(
-    None, metavar="[INPUT]...", help="Files or folders, to look at their rows.", show_default=False
+    None,
+    metavar="[INPUT]...",
+    help="Files or folders, to look at what is in each cluster.",
+    show_default=False,
 )
 MODEL_PATH = typer.Argument(
     ..., metavar="MODEL", help="A model made by dink train.", show_default=False
@@ -132,13 +135,6 @@ LABELS = input_option(
     None, "--labels", metavar=_REFERENCE, help=f"The true classes of the rows{_EACH}"
 )
 SAMPLE_WEIGHT = input_option(None, metavar=_REFERENCE, help=f"The weights of the rows{_BESIDE}")
-AGAINST = input_option(
-    None,
-    metavar="OLD",
-    help="Files of rows that are there already: rows that repeat one of them do not stay. "
-    "May be given more than once.",
-)
-
 SEED = clusters_option(0, help="The seed of all random draws: the same seed, the same model.")
 MATCH = clusters_option(
     None,
@@ -183,27 +179,10 @@ TABLE_FILE, TABLE_PATH = (
     for folder in ("", ", or a folder with --rows-per-file")
 )
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
-OUTPUT_FORMAT = output_option(
+_FORMAT = output_option(
     None,
     help="The format to write; arrow is a file, arrows a stream. By default it follows "
     "from the suffix; standard output gets csv, parts are parquet.",
-)
-CARRIED_COLUMNS = output_option(
-    None, metavar="A,B,...", help="Columns of the input to write as well, separated by commas."
-)
-CSV_SAFE = output_option(
-    False,
-    "--csv-safe",
-    help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
-    "(they begin with =, +, -, @, a tab or a line break).",
-)
-JSON_FILE = output_option(None, metavar="FILE", help="Also write the summary as JSON to this file.")
-JOB_MEMORY = run_option(
-    None,
-    "--memory",
-    metavar="SIZE",
-    help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
-    "They are sorted by cluster into a temporary file.",
 )
 
 
@@ -218,6 +197,22 @@ class Shown:
     def silent(self) -> bool:
         """Neither progress nor sentences."""
         return self.quiet or self.as_json
+
+
+@dataclass(frozen=True)
+class TableOutput(Shown):
+    """How rows are written, and what is said beside them."""
+
+    format: OutputFormat = _FORMAT
+    csv_safe: bool = output_option(
+        False,
+        "--csv-safe",
+        help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
+        "(they begin with =, +, -, @, a tab or a line break).",
+    )
+    json_file: str | None = output_option(
+        None, metavar="FILE", help="Also write the summary as JSON to this file."
+    )
 
 
 @dataclass(frozen=True)
@@ -246,14 +241,36 @@ class ModelRows:
     bad_rows: BadRows = BAD_ROWS
     device: str = DEVICE
 
-    def open(self, model: Model, inputs: list[str], **references: Any) -> DataSet:
-        """The inputs, which fit the model and can be read more than once."""
+    def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:
+        """The inputs, which fit the model.
+
+        Args:
+            once: they are read only once; a stream need not be kept.
+            more: as for ``sidefiles.columns_of``.
+        """
         from dinkcli.data.inputs import open_data
         from dinkcli.data.sidefiles import columns_of
         from dinkcli.data.spool import repeatable
 
-        wanted = model.as_trained(columns_of(self.column, **references))
-        return model.rows_of(repeatable(open_data(inputs, wanted, self.bad_rows)))
+        data = open_data(inputs, model.as_trained(columns_of(self.column, **more)), self.bad_rows)
+        return model.rows_of(data if once else repeatable(data))
+
+
+@dataclass(frozen=True)
+class WrittenRows(ModelRows):
+    """How rows are read that are written again, with what a model knows of them."""
+
+    dim: int | None = DIM
+    bits: bool = BITS
+    ids: list[str] | None = IDS
+    columns: str | None = output_option(
+        None, metavar="A,B,...", help="Columns of the input to write as well, separated by commas."
+    )
+
+    def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:
+        others = [name.strip() for name in self.columns.split(",")] if self.columns else []
+        more |= {"ids": self.ids, "others": tuple(others), "dim": self.dim, "bits": self.bits}
+        return super().open(model, inputs, once, **more)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dinkcli.cli.console import say, warn
 from dinkcli.errors import DinkError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.data.base import Columns
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -183,19 +182,6 @@ def _reads(text: str, path: str) -> bool:
         if inside and any(os.path.samefile(each.path, path) for each in sources(name)):
             return True
     return False
-
-
-def columns_of(column: str | None, columns: str | None = None, **options: Any) -> Columns:
-    """The columns to read, from options as they stand on the command line.
-
-    Args:
-        columns: those to carry along, separated by commas.
-        options: as for ``sidefiles.columns_of``; of references, None where there are none.
-    """
-    from dinkcli.data.sidefiles import columns_of
-
-    others = tuple(name.strip() for name in columns.split(",")) if columns else ()
-    return columns_of(column, others=others, **options)
 
 
 def levels_of(text: str | None) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import typer
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import print_json, printable, show_notes, warn, width, wrapped
 from dinkcli.cli.options import main_option, run_option
+from dinkcli.cli.progress import duration
 
 if TYPE_CHECKING:
     from dinkcli.planning.plan import Plan
@@ -82,7 +83,7 @@ def plan(
 
 
 def _lines(plan: Plan) -> list[str]:
-    from dinkcli.planning.plan import size_text
+    from dinkcli.data.memory import size_text
 
     how = "held in memory" if plan.held else f"read {_between(plan.readings)} times"
     each = "" if plan.processes == 1 else f" in each of {plan.processes} processes"
@@ -95,11 +96,12 @@ def _lines(plan: Plan) -> list[str]:
     for phase in plan.phases:
         if phase.rounds.high:
             what = _WHAT[phase.name].format(rounds=_between(phase.rounds), rows=phase.rows)
-            lines.append(f"{phase.name:8} {_between(phase.seconds, _time):22} {what}")
+            lines.append(f"{phase.name:8} {_between(phase.seconds, duration):22} {what}")
     lines += [
         "",
-        f"train    {_between(plan.seconds, _time):22} {size_text(plan.memory)} of memory{each}",
-        f"assign   {_time(plan.assign_seconds):22} {size_text(plan.assign_memory)} of memory{each}",
+        f"train    {_between(plan.seconds, duration):22} {size_text(plan.memory)} of memory{each}",
+        f"assign   {duration(plan.assign_seconds):22} "
+        f"{size_text(plan.assign_memory)} of memory{each}",
     ]
     if plan.device_memory is not None:
         lines.append(f"{plan.device:8} {size_text(plan.device_memory)} of its memory")
@@ -114,11 +116,3 @@ def _lines(plan: Plan) -> list[str]:
 def _between(amount: Range, text: Callable[[float], str] = "{:g}".format) -> str:
     low, typical, high = map(text, astuple(amount))
     return typical if low == high else f"{typical} ({low} to {high})"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:.3g} h"

@@ -101,7 +101,7 @@ class ProgressLines:
         earlier = [guess for at, guess in self._guesses if at <= share / 2]
         if not earlier or not 1 / _STEADY < earlier[-1] / whole < _STEADY:
             return ""
-        return f"about {duration(whole - seconds)} left"
+        return f"about {duration(max(1, round(whole - seconds)))} left"
 
 
 @contextmanager
@@ -112,9 +112,9 @@ def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None
 
 
 def duration(seconds: float) -> str:
-    """``12 s``, ``3 min`` or ``2.5 h``."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    """``0.5 s``, ``12 s``, ``3.2 min`` or ``2.5 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    if seconds < 5970:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.3g} h"

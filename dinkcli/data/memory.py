@@ -31,6 +31,15 @@ def default_memory() -> int:
     return machine_memory() // 4
 
 
+def size_text(n_bytes: float) -> str:
+    """Bytes for a reader, such as 1.54 GB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes /= 1000
+        units.pop(0)
+    return f"{n_bytes:.3g} {units[0]}"
+
+
 def parse_size(text: str) -> int:
     """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000.
 

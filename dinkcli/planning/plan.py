@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.memory import default_memory, machine_memory
+from dinkcli.data.memory import default_memory, machine_memory, size_text
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import UsageError
 from dinkcli.nearest.device import chunk_rows
@@ -341,15 +341,6 @@ def _remedy(plan: Plan, needs: Footprint) -> str:
     more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
     ways.append(f"or share the rows among more machines (--processes {more})")
     return ", ".join(ways)
-
-
-def size_text(n_bytes: float) -> str:
-    """Bytes for a reader, such as 1.54 GB."""
-    units = ["B", "kB", "MB", "GB", "TB", "PB"]
-    while n_bytes >= 1000 and len(units) > 1:
-        n_bytes /= 1000
-        units.pop(0)
-    return f"{n_bytes:.3g} {units[0]}"
 
 
 def size_option(n_bytes: float) -> str:

@@ -185,7 +185,7 @@ def test_a_newer_model_is_refused_with_advice(dink, folder):
 
 def test_control_characters_of_paths_are_shown_escaped(dink, folder):
     result = dink("train", "no\x1b[31mfile\n.npy", "-k", 3, code=2)
-    assert "no\\x1b[31mfile\\x0a.npy: no file matches this pattern" in result.stderr
+    assert "no\\x1b[31mfile\\n.npy: no file matches this pattern" in result.stderr
 
 
 def test_a_failed_assign_keeps_the_old_output(dink, folder):

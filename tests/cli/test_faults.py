@@ -160,7 +160,7 @@ def test_no_locale_and_names_of_all_kinds(folder, blobs):
 def test_no_message_reaches_the_terminal_with_control_characters(capsys):
     hostile = "a\x1b[31m\x07\x9b2J\r\n\u202e\udcff"
     say(hostile)
-    assert capsys.readouterr().err == "a\\x1b[31m\\x07\\x9b2J\\x0d\\x0a\\u202e\\udcff\n"
+    assert capsys.readouterr().err == "a\\x1b[31m\\x07\\x9b2J\\r\\n\\u202e\\udcff\n"
     assert printable("gr\u00fcn \u4e2d") == "gr\u00fcn \u4e2d"
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import environment, loads_torch, python
 
 from dinkcli.assigning.writers.formats import FORMATS
-from dinkcli.cli import assign, export, options
+from dinkcli.cli import export, options
 from dinkcli.cli.app import COMMANDS
 from dinkcli.data.dataset import BAD_ROWS
 from dinkcli.models.export import EXPORTERS
@@ -89,7 +89,7 @@ def test_choices_are_those_of_the_core():
 
     assert choices(options.Metric) == set(METRICS)
     assert choices(options.BadRows) == set(BAD_ROWS)
-    assert of(assign.assign, "format") == set(FORMATS)
+    assert choices(options.OutputFormat) == set(FORMATS)
     assert of(export.export, "format") == set(EXPORTERS)
 
 
@@ -98,20 +98,6 @@ def test_a_wrong_choice_lists_the_right_ones(dink):
     assert "Invalid value for '--metric': 'taxi' is not one of 'euclidean', 'cosine'" in (
         result.stderr
     )
-
-
-@pytest.mark.parametrize(
-    ("shell", "sign"),
-    [
-        ("zsh", "#compdef dink"),
-        ("bash", "complete -o default"),
-        ("fish", "complete --command dink"),
-    ],
-)
-def test_completion_of_the_shell_that_is_named(dink, shell, sign):
-    env = environment() | {"SHELL": "/bin/sh"}
-    assert sign in dink("--show-completion", shell, env=env).stdout
-    assert f"_DINK_COMPLETE=complete_{shell}" in dink("--show-completion", shell, env=env).stdout
 
 
 def test_help_needs_neither_torch_nor_rich():
