@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
@@ -32,6 +33,7 @@ _NEIGHBOURS = 8
 _GROUPS = 10
 _MEMBERS = 20  # of a group in a table
 _TEXT = 60  # characters of one row in a list
+_WHOLE_TEXT = 10_000  # of one in a table, which shortens it
 
 
 def inspect(
@@ -147,7 +149,7 @@ def _plain_cluster(
         "terms": terms[cluster] if terms else None,
         "size": float(sizes[cluster]),
         **more,
-        "spread": None if _unknown(spread[cluster]) else float(spread[cluster]),
+        "spread": None if isnan(spread[cluster]) else float(spread[cluster]),
     }
 
 
@@ -159,10 +161,6 @@ def _plain_row(row: Exemplar) -> dict[str, Any]:
     return {"row": row.row, "distance": row.distance} | carried
 
 
-def _unknown(spread: float) -> bool:
-    return spread != spread  # NaN
-
-
 def _show_model(path: str, model: Model) -> None:
     training = model.training
     data, options = training.get("input", {}), training.get("options", {})
@@ -170,9 +168,9 @@ def _show_model(path: str, model: Model) -> None:
     files = ", ".join(data.get("files", [])) or "unknown"
     dtype = ", ".join(data.get("dtype", []))
     table.add("trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
-    for name, value in training.get("metrics", {}).items():
-        if isinstance(value, float):
-            table.add(name.replace("_", " "), f"{value:.6g}")
+    inertia = training.get("metrics", {}).get("inertia")
+    if inertia is not None:
+        table.add("inertia", f"{inertia:.6g}")
     settings = [f"{name} {value}" for name, value in options.items() if value is not None]
     table.add("options", ", ".join(settings))
     versions = training.get("versions", {})
@@ -208,7 +206,7 @@ def _show_sizes(
             model.all_names[j] or "-",
             f"{sizes[j]:g}",
             f"{sizes[j] / sizes.sum():.1%}",
-            "-" if _unknown(spread[j]) else f"{spread[j]:.3g}",
+            "-" if isnan(spread[j]) else f"{spread[j]:.3g}",
             bar(sizes[j] / sizes.max(), bar_width),
             ", ".join(map(_row_text, nearest[j])) if nearest else "",
         )
@@ -322,7 +320,7 @@ def _show_neighbours(facts: dict[str, Any]) -> None:
 def _show_rows(title: str, rows: list[Exemplar]) -> None:
     table = Sheet("row", "distance", Field(text=True) if rows[0].carried else None)
     for row in rows:
-        table.add(row.row, f"{row.distance:.4g}", _whole_text(row))
+        table.add(row.row, f"{row.distance:.4g}", _row_text(row, _WHOLE_TEXT))
     show(title, table)
 
 
@@ -346,11 +344,7 @@ def _show_groups(inside: Inside, size: int) -> None:
     )
 
 
-def _whole_text(row: Exemplar) -> str:
-    """What a row is called, as long as it is: tables shorten it."""
-    return ": ".join(printable(value) for value in row.carried.values() if value is not None)
-
-
-def _row_text(row: Exemplar) -> str:
-    """What a row is called, or its number, short enough for a list of rows."""
-    return shortened(_whole_text(row) or f"row {row.row}", _TEXT)
+def _row_text(row: Exemplar, most: int = _TEXT) -> str:
+    """What a row is called, or its number, in at most so many characters."""
+    texts = [printable(value) for value in row.carried.values() if value is not None]
+    return shortened(": ".join(texts) or f"row {row.row}", most)

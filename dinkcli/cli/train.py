@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.step import Step
 
-_WORTH_SAYING = 5e-4  # of the inertia
 _MOST_LINES = 20  # of clusters that moved
 _UNITS = {"anneal": "steps", "refine": "rounds"}
 
@@ -333,29 +332,20 @@ class _Progress:
     def __init__(self, lines: ProgressLines, verbose: bool):
         self._lines, self._verbose = lines, verbose
         self._rows, self._started = 0, time.monotonic()
-        self._loop: tuple[str, int] = ("", 0)
-        self._first = 0.0  # inertia of the first step of a loop
 
     def __call__(self, step: Step) -> None:
         from dinkcli.training.step import PHASES
 
-        loop = step.phase, step.start
-        if loop != self._loop:
-            self._loop, self._first = loop, step.inertia
         if self._verbose:
             self._lines.details(self._details(step))
         several = step.starts > 1 and step.phase in _UNITS
         what = f"start {step.start}/{step.starts}, " if several else ""
         what += PHASES[step.phase]
-        # While cooling, the inertia is that of a warm objective: no figure to compare.
-        better = 1 - step.inertia / self._first if self._first > 0 else 0.0
-        lower = step.phase != "anneal" and better > _WORTH_SAYING
         self._lines.update(
             what,
             step.done,
             step.total,
             _UNITS.get(step.phase, "passes"),
-            f"inertia down {better:.1%}" if lower else "",
             bound=step.phase != "anneal" and step.temperature != float("inf"),
         )
 
