@@ -36,6 +36,7 @@ COMMANDS = (
 _MODULES = {"dedup": "jobs", "sample": "jobs"}
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
+_NAMES = "dink train --texts with the number that it finds, which names the clusters"
 _ONE_FILE = "-o for one file, and another tool to divide it"
 # Options of earlier versions. Those that have a new name only, which work until version 1.1:
 _RENAMED = {
@@ -52,6 +53,7 @@ _REMOVED = {
     "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
     "--tol": "tol of dinkcli.train in Python",
     "dedup --threshold": "--max-distance, which is sqrt(2 - 2 x similarity)",
+    **dict.fromkeys(("sweep --texts", "sweep --text-column"), _NAMES),
     **dict.fromkeys(("dedup --resume", "sample --resume"), _AGAIN),
     **dict.fromkeys(("dedup --shard", "sample --shard"), _DIVIDE),
     **dict.fromkeys(("dedup --rows-per-file", "sample --rows-per-file"), _ONE_FILE),

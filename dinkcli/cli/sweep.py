@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import Field, Sheet, bar, print_json, say, say_bad_rows, show
@@ -10,13 +10,10 @@ from dinkcli.cli.options import main_option
 from dinkcli.cli.progress import ProgressLines
 
 if TYPE_CHECKING:
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.inspect import Seen
     from dinkcli.insight.recommend import Candidate, Sweep
 
 _BAR = 16
 _ROWS = 12  # of numbers in a table
-_NAMED = 20  # clusters in a table
 
 
 def sweep(
@@ -34,7 +31,6 @@ def sweep(
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     seed: int = shared.SEED,
     device: str = shared.DEVICE,
-    texts: list[str] | None = shared.TEXTS,
     vectors: shared.Vectors,
     shown: shared.Shown,
 ) -> None:
@@ -43,7 +39,6 @@ def sweep(
     Examples:
         dink sweep emb.npy
         dink sweep emb.parquet -k 10:400 --metric cosine
-        dink sweep emb.npy --texts texts.txt
     """
     from dinkcli.insight.ranges import parse_numbers
 
@@ -51,7 +46,7 @@ def sweep(
 
     from dinkcli.data.spool import repeatable
 
-    data = repeatable(vectors.open(inputs, sample_weight=sample_weight, texts=texts))
+    data = repeatable(vectors.open(inputs, sample_weight=sample_weight))
     most = data.known_rows // 2
     if tried[-1] > most and not shown.silent:
         say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
@@ -69,54 +64,11 @@ def sweep(
                 "trying numbers of clusters", done, total, "tried"
             ),
         )
-    named = None
-    if data.columns.text is not None:
-        named = _named(result, data, metric, device, shown.silent)
     if shown.as_json:
-        clusters = {} if named is None else {"clusters": _clusters(named)}
-        print_json(result.as_dict() | clusters)
+        print_json(result.as_dict())
     else:
         _show(result, data.name)
-        if named is not None:
-            _show_names(named)
         say_bad_rows(result.bad_rows, shown.quiet)
-
-
-def _named(result: Sweep, data: DataSet, metric: str, device: str, quiet: bool) -> Seen:
-    """What the clusters of the workable K would be about, as far as a sweep knows them."""
-    import numpy as np
-
-    from dinkcli.cli.name import name_by_texts
-    from dinkcli.models.model import Model
-
-    assert result.cluster_centers is not None
-    model = Model(result.cluster_centers, np.ones(result.workable), metric, offset=result.offset)
-    return name_by_texts(model, data, device, quiet)
-
-
-def _clusters(named: Seen) -> list[dict[str, Any]]:
-    """Plain JSON, the largest first."""
-    order = (-named.sizes).argsort(kind="stable").tolist()
-    return [
-        {"size": int(named.sizes[j]), "name": named.names[j], "terms": named.terms[j]}
-        for j in order
-    ]
-
-
-def _show_names(named: Seen) -> None:
-    clusters = _clusters(named)
-    table = Sheet("rows", "share", Field("about", text=True))
-    total = max(1, sum(named.sizes))
-    for cluster in clusters[:_NAMED]:
-        share = f"{cluster['size'] / total:.1%}"
-        table.add(cluster["size"], share, cluster["name"] or "-")
-    hidden = len(clusters) - _NAMED
-    show(
-        f"what {len(clusters)} clusters would be about",
-        table,
-        f"and {hidden} smaller ones" if hidden > 0 else "",
-        "A first look: dink train makes better ones.",
-    )
 
 
 def _show(result: Sweep, name: str) -> None:

@@ -200,6 +200,7 @@ REMOVED = [
     ("train x.npy -k 3 --tol=0.1", "tol of dinkcli.train in Python"),
     ("assign m.safetensors x.npy --soft --dtype float16", "probability_type="),
     ("assign m.safetensors x.npy -o y.csv --compression gzip", "rows.csv.gz"),
+    ("sweep x.npy --text-column t", "dink train --texts"),
 ]
 
 

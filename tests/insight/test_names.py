@@ -219,23 +219,3 @@ def test_labels_name_clusters(invoke, tmp_path):
     weakest = np.argsort(shown["cluster_silhouette"], kind="stable")[:5]
     rows = re.findall(r"^ +(\d+) +.* ([\d.]+) $", text.partition("least apart")[2], re.MULTILINE)
     assert [int(j) for j, _ in rows] == weakest.tolist()
-
-
-def test_a_sweep_says_what_clusters_would_be_about(invoke, tmp_path):
-    """Well-separated clusters, whose texts have a word of their own each."""
-    rng = np.random.default_rng(0)
-    truth = rng.permutation(np.repeat([0, 1, 2], [150, 100, 50]))
-    np.save(tmp_path / "x.npy", 1000 + np.eye(3, 5)[truth] * 9 + rng.normal(size=(300, 5)))
-    animals = ["ant", "bee", "cow"]
-    (tmp_path / "t.txt").write_text("".join(f"the {animals[j]} again\n" for j in truth))
-    line = ("sweep", "x.npy", "-k", "2:6", "--texts", "t.txt")
-    found = json.loads(invoke(*line, "--json").stdout)
-    assert found["n_clusters"] == 3
-    assert [(c["name"], c["size"]) for c in found["clusters"]] == [
-        ("ant", 150), ("bee", 100), ("cow", 50)
-    ]  # fmt: skip
-    shown = invoke(*line).stdout.partition("what 3 clusters would be about")[2]
-    assert re.findall(r"(\d+) +(\d+\.\d%) +(\w+) ", shown) == [
-        ("150", "50.0%", "ant"), ("100", "33.3%", "bee"), ("50", "16.7%", "cow")
-    ]  # fmt: skip
-    assert "clusters" not in json.loads(invoke("sweep", "x.npy", "-k", "2:6", "--json").stdout)
