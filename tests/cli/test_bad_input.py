@@ -79,7 +79,7 @@ TRAIN = [
     (["x.npy", "--device", "cuda:99"], 2, "--device cuda:99: not on this machine, which has"),
     (["x.npy", "--init", "best"], 2, "--init best: expected kmeans++, random, xavier"),
     (["x.npy", "--metric", "taxi"], 2, "'--metric': 'taxi' is not one of 'euclidean', 'cosine'"),
-    (["x.npy", "--temperature", "warm"], 2, "--temperature warm: expected auto, inf, 0, or a number"),
+    (["x.npy", "--temperature", "warm"], 2, "--temperature warm: expected auto, inf, 0, or"),
     (["x.npy", "--temperature", "-1"], 2, "--temperature -1.0: expected auto"),
     (["x.npy", "--temperature", "nan"], 2, "--temperature nan: expected auto"),
     (["x.npy", "--dilation", "-1"], 2, "--dilation -1.0: expected a number from 0"),
