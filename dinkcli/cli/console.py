@@ -163,15 +163,12 @@ class Sheet:
             expand=sum(natural[i] + 3 for i in kept) - 1 > room,
         )
         for i in kept:
-            text = {"no_wrap": True, "ratio": natural[i], "min_width": least[i]}
             # What is longer than the terminal after all goes on in the next line, uncut.
-            overflow = "fold" if not fields[i].text else "ellipsis" if _unicode() else "crop"
-            table.add_column(
-                fields[i].heading,
-                justify=fields[i].justify,
-                overflow=overflow,
-                **(text if fields[i].text else {}),
-            )
+            more: dict[str, Any] = {"overflow": "fold"}
+            if fields[i].text:
+                more = {"no_wrap": True, "ratio": natural[i], "min_width": least[i]}
+                more["overflow"] = "ellipsis" if _unicode() else "crop"
+            table.add_column(fields[i].heading, justify=fields[i].justify, **more)
         for row in self._rows:
             table.add_row(*(Text(row[i]) for i in kept))
         return table

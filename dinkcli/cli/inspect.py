@@ -98,7 +98,7 @@ def inspect(
     if seen is not None:
         sizes, spread, nearest, n_bad = seen.sizes, seen.spread, seen.nearest, seen.bad_rows
     if shown.as_json:
-        more = {} if seen is None else {"bad_rows": n_bad}
+        more: dict[str, Any] = {} if seen is None else {"bad_rows": n_bad}
         more |= {"tree": model.tree} if tree else {}
         more |= {"history": model.history} if history else {}
         print_json(_document(model, sizes, spread, nearest) | more)

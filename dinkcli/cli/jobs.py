@@ -197,7 +197,7 @@ class _Job:
         rows: shared.WrittenRows,
         shown: shared.TableOutput,
         memory: str | None,
-        **references: str | None,
+        **references: Any,
     ):
         from dinkcli.cli.destination import Destination
         from dinkcli.data.memory import default_memory, parse_size
