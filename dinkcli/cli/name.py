@@ -114,8 +114,8 @@ def name(
         return
     _show_names(model)
     if not shown.quiet:
-        named = sum(map(bool, model.names))
-        say(f"{printable(target)}: {named} of {model.n_clusters} clusters have a name")
+        number = sum(map(bool, model.names))
+        say(f"{printable(target)}: {number} of {model.n_clusters} clusters have a name")
 
 
 def name_by_texts(model: Model, data: DataSet, device: str, quiet: bool) -> Seen:

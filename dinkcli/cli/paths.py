@@ -179,7 +179,7 @@ def _reads(text: str, path: str) -> bool:
         if os.path.samefile(name, path):
             return True
         inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(name), ""))
-        if inside and any(os.path.samefile(each.path, path) for each in sources(name)):
+        if inside and any(os.path.samefile(str(each.path), path) for each in sources(name)):
             return True
     return False
 
