@@ -160,7 +160,7 @@ class Trainer:
         where that is known."""
         if self.initial is not None:
             centers = self.initial - self.rows.shift
-            refuse_overflow(centers, "--init")
+            refuse_overflow(centers, "`init`")
             seeds = Seeds(centers.to(sample.z))
         else:
             options = self.options
