@@ -27,7 +27,7 @@ PHASES = ("load", "anneal", "refine", "pass")
 def worker(data: str, clusters: int, out: str) -> None:
     """One process of a training; rank 0 leaves its centres and times."""
     import dinkcli
-    from dinkcli.processes.join import join
+    from dinkcli.processes.group import join
 
     def lost(sentence: str | None) -> None:
         print(sentence, file=sys.stderr)

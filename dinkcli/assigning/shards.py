@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dinkcli.errors import UsageError
-from dinkcli.processes.launcher import world
+from dinkcli.processes.group import world
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet

@@ -17,9 +17,7 @@ from dinkcli.assigning.shards import Shard, launched
 from dinkcli.cli.console import say
 from dinkcli.cli.signals import exit_code, ignore_signals
 from dinkcli.errors import DinkError, LostError, UsageError
-from dinkcli.processes.group import Group
-from dinkcli.processes.join import join
-from dinkcli.processes.launcher import world
+from dinkcli.processes.group import SINGLE, Group, world
 
 _SEVERAL = ("train", "assign")
 # For the one that speaks, before the others end; busy machines took more than one.
@@ -50,15 +48,17 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
             say(f"Error: {sentence}{advice()}")
         os._exit(1)
 
+    if world().size == 1:
+        yield SINGLE
+        return
+    from dinkcli.processes.collective import join  # with torch, which one process may not need yet
+
     try:
         group = join(device, lost)
     except Exception:
         if world().local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
             leave(1)
         raise
-    if group.alone:
-        yield group
-        return
     try:
         yield group
         group.close()

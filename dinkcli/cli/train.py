@@ -34,7 +34,7 @@ from dinkcli.cli.progress import ProgressLines
 from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible, with_options
 from dinkcli.cli.together import leave, refuse_streams, together
 from dinkcli.errors import StoppedError, UsageError
-from dinkcli.processes.launcher import world
+from dinkcli.processes.group import world
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet

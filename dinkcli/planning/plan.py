@@ -136,7 +136,7 @@ def plan(
         InputError: a damaged input, or bad rows among the first.
     """
     if processes < 1:
-        raise UsageError(f"--processes {processes}: expected at least 1")
+        raise UsageError(f"`processes` {processes}: expected at least 1")
     where = resolve_device(device)
     data = repeatable(data)
     options.check_rows(data.known_rows, data.name)
@@ -264,13 +264,13 @@ def _search_and_sum(
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of a call: the median of some, after one to warm up; of one when that is slow."""
-    found: list[float] = []
-    while len(found) <= _REPEATS and sum(found) < 0.2:
+    seconds: list[float] = []
+    while len(seconds) <= _REPEATS and sum(seconds) < 0.2:
         started = time.perf_counter()
         call()
         getattr(torch, device.type).synchronize()
-        found.append(time.perf_counter() - started)
-    return float(np.median(found[1:] or found))
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:] or seconds))
 
 
 def _first_rows(data: DataSet, work: Work) -> tuple[np.ndarray, float, int]:
@@ -295,14 +295,14 @@ def _first_rows(data: DataSet, work: Work) -> tuple[np.ndarray, float, int]:
 def _warnings(
     plan: Plan, work: Work, options: TrainOptions, memory: int, needs: Footprint
 ) -> list[str]:
-    found = []
+    warnings = []
     if plan.memory > plan.machine:
-        found.append(
+        warnings.append(
             f"a process needs about {size_text(plan.memory)} of memory, the machine has "
             f"{size_text(plan.machine)}; {_remedy(plan, needs)}"
         )
     if plan.device_total and plan.device_memory and plan.device_memory > plan.device_total:
-        found.append(
+        warnings.append(
             f"{plan.device} needs about {size_text(plan.device_memory)} of memory and has "
             f"{size_text(plan.device_total)}; use float16 input, fewer clusters, or more processes"
         )
@@ -314,18 +314,18 @@ def _warnings(
         )
         if needs.if_held <= plan.machine * 0.9:
             text += f"; --memory {size_option(plan.held_bytes / plan.processes)} would hold them"
-        found.append(text)
+        warnings.append(text)
     if work.sample < work.wanted_sample:
-        found.append(
+        warnings.append(
             f"--memory cuts the sample to {work.sample} rows of {work.wanted_sample}, which may "
             f"cost quality; it takes --memory {size_option(4 * work.wanted_sample * work.features)}"
         )
     if options.metric == LEARNED:
-        found.append(
+        warnings.append(
             "this is the time of --metric euclidean; --metric learned then follows the neighbours "
             "of up to 100,000 rows, which takes about a tenth of a second for each thousand"
         )
-    return found
+    return warnings
 
 
 def _remedy(plan: Plan, needs: Footprint) -> str:

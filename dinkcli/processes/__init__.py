@@ -1,6 +1,6 @@
 """The machine: devices, and processes that train one model together.
 
-``group`` is what a training asks of the others (alone: nothing), ``join`` finds them, by way of
-``launcher`` (what the environment says), ``collective`` (their messages) and ``watch`` (signs of
-life). ``device`` checks names of devices.
+``group`` is what a training asks of the others (alone: nothing) and joins those that a launcher has
+started, by way of ``collective`` (their messages) and ``watch`` (signs of life). ``device`` checks
+names of devices.
 """

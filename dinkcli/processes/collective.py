@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dinkcli.errors import LostError, RunError
-from dinkcli.processes.group import Group
-from dinkcli.processes.launcher import World
+from dinkcli.errors import LostError, RunError, UsageError
+from dinkcli.processes.device import resolve_device
+from dinkcli.processes.group import Group, World, world
 from dinkcli.processes.watch import Watch
 
 _ARRIVAL = timedelta(minutes=5)
@@ -71,14 +71,14 @@ class Processes(Group):
         self._reduce((tensor,), dist.ReduceOp.MAX)
 
     def largest(self, *values: float) -> list[float]:
-        found = torch.tensor(values, dtype=torch.float64)
-        self.largest_(found)
-        return found.tolist()
+        largest = torch.tensor(values, dtype=torch.float64)
+        self.largest_(largest)
+        return largest.tolist()
 
     def total(self, *values: float) -> list[float]:
-        found = torch.tensor(values, dtype=torch.float64)
-        self.sum_(found)
-        return found.tolist()
+        total = torch.tensor(values, dtype=torch.float64)
+        self.sum_(total)
+        return total.tolist()
 
     def before(self, number: int) -> int:
         return int(self.gather(torch.tensor([number]))[: self.rank].sum())
@@ -115,14 +115,14 @@ class Processes(Group):
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
             return
-        there = [tensor.to(self._device).contiguous() for tensor in tensors]
+        moved = [tensor.to(self._device).contiguous() for tensor in tensors]
         with _connected():
-            works = [dist.all_reduce(each, operation, async_op=True) for each in there]
+            works = [dist.all_reduce(each, operation, async_op=True) for each in moved]
             for work in works:
                 work.wait()
-        for tensor, found in zip(tensors, there, strict=True):
-            if found is not tensor:
-                tensor.copy_(found)
+        for tensor, reduced in zip(tensors, moved, strict=True):
+            if reduced is not tensor:
+                tensor.copy_(reduced)
 
 
 @contextmanager
@@ -131,3 +131,26 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostError(f"a connection between processes broke: {error}") from error
+
+
+def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
+    """The group of this process and those that a launcher has started with it.
+
+    Args:
+        device: name of the compute device.
+        on_loss: see ``Watch``.
+
+    Raises:
+        UsageError: no such device, or one that several processes cannot use.
+        RunError: the others have not come.
+    """
+    where = world()
+    if device.startswith("cuda:") and where.local_size > 1:
+        raise UsageError(
+            f"`device` {device}: {where.local_size} processes cannot share one GPU; "
+            "`device` cuda gives each its own"
+        )
+    resolved = resolve_device(device, where.local_rank)
+    if resolved.type == "mps":
+        raise UsageError("`device` mps: several processes train on cpu or cuda")
+    return Processes(where, resolved, on_loss)

@@ -27,13 +27,13 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
             use, or more processes than GPUs.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"`device` {name}: expected auto, cpu, cuda, cuda:N or mps")
     present = _present()
     if name in ("auto", "cuda") and number and (n_gpus := torch.cuda.device_count()):
         if number >= n_gpus:
             raise UsageError(
-                f"--device {name}: process {number} (counting from 0) finds {n_gpus} GPUs on this "
-                "machine; start one process for each GPU, or use --device cpu"
+                f"`device` {name}: process {number} (counting from 0) finds {n_gpus} GPUs on this "
+                "machine; start one process for each GPU, or use `device` cpu"
             )
         return _that_computes(f"cuda:{number}")
     if name == "auto":
@@ -41,7 +41,7 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
     if name not in (*present, "cuda" if "cuda:0" in present else None):
         without = " (this torch is built without CUDA)" if _lacks_cuda(name) else ""
         raise UsageError(
-            f"--device {name}: not on this machine, which has {', '.join(present)}{without}"
+            f"`device` {name}: not on this machine, which has {', '.join(present)}{without}"
         )
     return _that_computes(name)
 
@@ -62,8 +62,8 @@ def _that_computes(name: str) -> torch.device:
                 return device  # which says so itself, when it matters
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
-                f"--device {name}: torch {torch.__version__} cannot compute there ({reason}); "
-                "use --device cpu, or a torch made for this driver and card"
+                f"`device` {name}: torch {torch.__version__} cannot compute there ({reason}); "
+                "use `device` cpu, or a torch made for this driver and card"
             ) from error
     return device
 
@@ -101,7 +101,7 @@ def in_pieces(work: Callable[[slice], T], n_rows: int) -> Iterator[T]:
             if size <= _LEAST_ROWS:
                 raise RunError(
                     f"the device is out of memory even for {size} rows at a time; free some, "
-                    "use fewer clusters, or --device cpu"
+                    "use fewer clusters, or `device` cpu"
                 ) from error
             full = True
         if full:  # not before the error has let go of what the work had made

@@ -1,13 +1,49 @@
-"""What the parts of a training that run in several processes ask of the others; alone, nothing."""
+"""The processes of one training: which of them this is, and what it asks of the others.
+
+A launcher such as torchrun says by the environment who there is; alone, there is nothing to ask.
+Needs no torch, so that commands can ask at their start, and wrong options do not wait for it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from dinkcli.processes.launcher import ALONE, World
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is, on all machines and on this one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    def share(self, total: int) -> tuple[int, int]:
+        """First and last + 1 of the part of ``total`` things that belongs to this process."""
+        return total * self.rank // self.size, total * (self.rank + 1) // self.size
+
+
+ALONE = World()
+
+
+def world(environment: Mapping[str, str] = os.environ) -> World:
+    """``ALONE`` unless all that a launcher sets is there and it has started several processes."""
+    try:
+        rank, size, local_rank = (
+            int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        )
+        local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
+    except (KeyError, ValueError):
+        return ALONE
+    if "MASTER_ADDR" not in environment or not 0 <= rank < size or size == 1:
+        return ALONE
+    return World(rank, size, local_rank, local_size)
 
 
 class Group:

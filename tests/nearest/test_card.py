@@ -19,7 +19,7 @@ from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.nearest.sums import running_sums
 from dinkcli.processes import device as devices
-from dinkcli.processes.join import join
+from dinkcli.processes.collective import join
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from conftest import PROGRESS, environment, torchrun
 
 import dinkcli
 from dinkcli.nearest.tempered import TemperedSums
-from dinkcli.processes.launcher import ALONE, World, world
+from dinkcli.processes.group import ALONE, World, world
 from dinkcli.training.source import draw_distinct
 
 pytestmark = [

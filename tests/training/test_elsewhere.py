@@ -19,8 +19,7 @@ from dinkcli.data.sidefiles import attached
 from dinkcli.estimator import DinkClustering
 from dinkcli.nearest import device as sizes
 from dinkcli.options import TrainOptions
-from dinkcli.processes.group import Group
-from dinkcli.processes.launcher import World
+from dinkcli.processes.group import Group, World
 from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.trainer import Trainer
