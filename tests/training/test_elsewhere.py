@@ -115,7 +115,7 @@ def test_commands(there, rows, invoke, tmp_path):
     """From a training that is stopped and goes on to a report."""
     np.save(tmp_path / "x.npy", rows)
     on = "--device", NAME
-    train = "train", "x.npy", "-k", K, *on, "--temperature", 0, "--tol", 0
+    train = "train", "x.npy", "-k", K, *on, "--temperature", 0
     invoke(*train, "-o", "whole.safetensors", "--epochs", 5)
     invoke(*train, "-o", "m.safetensors", "--epochs", 5, "--checkpoint-every", "1s")
     invoke("train", "x.npy", "-k", K, *on, "--init", "m.safetensors", "-o", "n.safetensors")
