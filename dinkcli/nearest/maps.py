@@ -66,7 +66,7 @@ class FoldedScorer(Scorer):
         norms = (2 * half_norms).sqrt()
         # Rows are shifted where that keeps digits; else the shift is in the scores too.
         offset = torch.linalg.vector_norm(origin)
-        far = bool(offset > norms.max())
+        far = bool(offset > norms.median())
         self.shift = origin.to(self.dtype) if far else None
         self._shifted = factors.to(self.dtype)
         self._half_norms = (half_norms if far else half_norms + factors @ origin).to(self.dtype)

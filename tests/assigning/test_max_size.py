@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import dinkcli
+from dinkcli.errors import InputError
 from dinkcli.nearest.capacity import limited_labels
 
 
@@ -121,6 +122,15 @@ def test_wrong_limits(invoke, tmp_path):
         (["assign", model, "x.npy", "--max-size", 50, "--soft"], "leave out --soft"),
     ):
         assert message in invoke(*arguments, code=2).stderr
+
+
+def test_distances_that_overflow_end_in_an_error():
+    """No price would ever be found for what is infinitely far. Files of such models are refused."""
+    z, centers = np.full((40, 5), 4e17, np.float32), np.zeros((4, 5), np.float32)
+    centers[0], centers[1] = 8e18, -8e18
+    model = dinkcli.Model(centers, np.ones(4))
+    with pytest.raises(InputError, match="distances overflow float32"):
+        dinkcli.assign(model, z, max_size="1x")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import torch
 
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.scorer import ties_of
 
 
 def reference(z, centers, origin, matrix):
@@ -51,3 +52,25 @@ def test_labels_are_those_of_mapped_rows(short, monkeypatch):
         size = np.linalg.norm((z[wrong] - origin).astype(np.float64) @ matrix, axis=1)
         assert (gap <= 1e-7 * size * np.sqrt(squares[wrong, expected[wrong]]) * 4).all(), seed
         assert len(wrong) <= 1, seed
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6])
+@pytest.mark.parametrize("among", ["rows", "centres", "both"])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_a_far_row_costs_the_others_no_digits(far, among, offset):
+    """Labels are those of float64, and nearly all from the first look."""
+    rng = np.random.default_rng(0)
+    z = (rng.normal(size=(1500, 64)) + offset).astype(np.float32)
+    origin, axes = z.mean(0), np.linalg.qr(rng.normal(size=(64, 64)))[0]
+    matrix = ((axes * rng.uniform(0.2, 1, 64)) @ axes.T).astype(np.float32)
+    centers = (rng.normal(size=(200, 64)) @ matrix).astype(np.float32)
+    if among in ("rows", "both"):
+        z[7] += far
+    if among in ("centres", "both"):
+        centers[7] = far
+    row_map = RowMap(torch.from_numpy(origin), torch.from_numpy(matrix))
+    index = CenterIndex(torch.from_numpy(centers), row_map)
+    expected, _ = reference(z, centers, origin, matrix)
+    np.testing.assert_array_equal(index.labels(torch.from_numpy(z)).numpy(), expected)
+    near, limit = index.scorer.two(index.scorer.shifted(torch.from_numpy(z)))
+    assert len(ties_of(near, limit)) < 60

@@ -140,7 +140,7 @@ def test_processes_share_rows_and_exchange_sums(data):
     alone = plan(found, options, device="cpu", memory=1 << 30)
     assert alone.exchanged == Range.exactly(0)
     assert Work.of(found, options, 1 << 30).shared(4).rows == 1000
-    with pytest.raises(dinkcli.errors.UsageError, match="--processes 0: expected at least 1"):
+    with pytest.raises(dinkcli.errors.UsageError, match="`processes` 0: expected at least 1"):
         plan(found, options, processes=0)
 
 
