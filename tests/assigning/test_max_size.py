@@ -126,8 +126,8 @@ def test_wrong_limits(invoke, tmp_path):
 
 def test_distances_that_overflow_end_in_an_error():
     """No price would ever be found for what is infinitely far. Files of such models are refused."""
-    z, centers = np.full((40, 5), 4e17, np.float32), np.zeros((4, 5), np.float32)
-    centers[0], centers[1] = 8e18, -8e18
+    z, centers = np.full((40, 5), 2e17, np.float32), np.zeros((4, 5), np.float32)
+    centers[0], centers[1] = 8.15e18, -8.15e18
     model = dinkcli.Model(centers, np.ones(4))
     with pytest.raises(InputError, match="distances overflow float32"):
         dinkcli.assign(model, z, max_size="1x")
