@@ -34,6 +34,28 @@ def test_models_of_every_version_are_read(blobs, name):
     np.testing.assert_array_equal(np.bincount(labels), model.cluster_sizes)
 
 
+def test_an_updated_and_edited_model_of_version_2_is_read(blobs):
+    """Four clusters of two thirds of the blobs, updated with the last third; two of one blob are
+    merged."""
+    z, truth = blobs
+    model = dinkcli.load(MODELS / "format_2.dink.safetensors")
+    assert model.training["versions"]["dink"] == "1.0.0rc1"
+    assert [entry["what"] for entry in model.history] == ["update", "merge"]
+    assert len(model.centers) == 4 and len(model.present) == 3
+    assert "one blob" in model.names and model.cluster_sizes.sum() == 300
+    labels = dinkcli.assign(model, z)
+    owners = model.center_clusters[nearest_float64(z, model.centers)]
+    np.testing.assert_array_equal(labels, owners)
+    assert len(set(zip(labels.tolist(), truth.tolist(), strict=True))) == 3
+
+
+def test_a_model_of_version_2_of_rows_far_from_zero_is_read(blobs):
+    z = blobs[0].astype(np.float64) + 1e8
+    model = dinkcli.load(MODELS / "format_2_offset.dink.safetensors")
+    expected = nearest_float64(z, model.cluster_centers + model.offset)
+    np.testing.assert_array_equal(dinkcli.assign(model, z), expected)
+
+
 def document(**changes):
     whole = {
         "format_version": 1,
