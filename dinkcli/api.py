@@ -227,7 +227,7 @@ def update(
         inputs, column, device, bad_rows: as for ``assign``.
         sample_weight: (N,), not negative.
         options: the fields of ``UpdateOptions``: ``freeze``, ``birth_price``, ``min_size``,
-            ``half_life`` and ``max_size``.
+            ``half_life``, ``max_size`` and ``again``.
 
     Returns:
         The new model as ``model``, and what the rows were like: ``born``, ``far`` and others.

@@ -5,7 +5,9 @@ Shapes: N rows, K clusters, D features.
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,7 +21,6 @@ from dinkcli.models.model import Model
 from dinkcli.nearest.device import has_float64
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.maps import RowMap
-from dinkcli.nearest.sums import Statistics, hard_statistics
 from dinkcli.options import LEARNED
 from dinkcli.processes.device import resolve_device
 
@@ -71,6 +72,7 @@ class DinkClustering(
         n_iter_: passes over all rows, or calls of ``partial_fit`` as far as there were any.
         cluster_weights_: (K,) float64, the weight of the rows that each centre is a mean of.
         n_features_in_: D.
+        model_: the ``dinkcli.Model``, to be saved or exported.
     """
 
     cluster_centers_: np.ndarray
@@ -78,6 +80,7 @@ class DinkClustering(
     labels_: np.ndarray
     inertia_: float
     n_iter_: int
+    model_: Model
 
     def __init__(
         self,
@@ -121,32 +124,37 @@ class DinkClustering(
     def partial_fit(self, X: Any, y: object = None, sample_weight: Any = None) -> DinkClustering:
         """Moves the centres by one batch ``X`` (B, D); the first call trains on its batch.
 
-        Each centre stays the mean of all the rows that it was given so far. After ``fit`` it
-        goes on from the fitted centres.
+        This is ``dinkcli.update`` without new clusters: each centre stays the mean of all the rows
+        that it was given so far. After ``fit`` it goes on from the fitted centres.
 
         Raises:
             ValueError: fewer distinct rows than clusters in the first batch; other features.
         """
-        if self.metric == LEARNED:
-            raise ValueError("partial_fit: the map of metric='learned' is learned by fit alone")
-        first = not hasattr(self, "cluster_centers_")
+        first = not hasattr(self, "model_")
         X, sample_weight = self._rows(X, sample_weight, reset=first)  # noqa: N806
         if first:
             self._fit(X, sample_weight)
             return self
-        z, weights = self._prepared(X), torch.from_numpy(sample_weight)
-        found = hard_statistics(z, weights, self._nearest(z), len(self.cluster_centers_))
-        old = torch.from_numpy(np.asarray(self.cluster_centers_, np.float64))
-        before = torch.from_numpy(self.cluster_weights_)
-        total = Statistics(before + found.counts.cpu(), before[:, None] * old + found.sums.cpu())
-        centers = total.means(old)
-        if self.metric == "cosine":
-            centers = torch.nn.functional.normalize(centers, dim=1)
-        self.cluster_centers_ = centers.numpy().astype(self.cluster_centers_.dtype)
-        self.cluster_weights_ = total.counts.numpy()
+        options = {"device": self.device, "birth_price": math.inf, "again": True}
+        found = api.update(self.model_, X, sample_weight=sample_weight, **options)
+        self._adopt(found.model, self.cluster_centers_.dtype)
         self._measure(X, sample_weight)
         self.n_iter_ += 1
         return self
+
+    @classmethod
+    def from_model(cls, model: Model) -> DinkClustering:
+        """A fitted estimator of a model, such as one that ``dinkcli.load`` has read.
+
+        Raises:
+            ValueError: an edited model, whose clusters own several centres.
+        """
+        if model.parts is not None:
+            raise ValueError("an edited model has clusters of several centres, or of none")
+        found = cls(model.n_clusters, metric=model.metric)
+        found._adopt(model, np.dtype(np.float32))
+        found.n_features_in_, found.n_iter_ = model.n_features, 1
+        return found
 
     def predict(self, X: Any) -> np.ndarray:
         """The nearest centre of each row of ``X`` (N, D): (N,) int32."""
@@ -192,19 +200,28 @@ class DinkClustering(
                 stacklevel=3,
             )
             model = self._train(X, sample_weight, distinct, seed)
-        if model.map is not None:
-            self.map_, self.origin_ = model.map, model.origin
-            if model.offset is not None:
-                self.origin_ = model.origin + model.offset
-        # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
-        centers = model.means if model.map is None else model.cluster_centers
-        copies = np.repeat(centers[:1], missing, axis=0)
-        self.cluster_centers_ = np.concatenate([centers, copies]).astype(X.dtype)
-        self.cluster_weights_ = np.append(model.cluster_sizes, np.zeros(missing))
+        if missing:
+            # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
+            copies = np.repeat(model.cluster_centers[:1], missing, axis=0)
+            centers = np.concatenate([model.cluster_centers, copies])
+            sizes = np.append(model.cluster_sizes, np.zeros(missing))
+            model = replace(model, cluster_centers=centers, cluster_sizes=sizes, statistics=None)
+            model.training["metrics"]["cluster_inertia"] += [0.0] * missing
+        self._adopt(model, X.dtype)
         self.n_iter_ = max(
             1, sum(step["phase"] == "pass" for step in model.training["history"]) - 1
         )
         self._measure(X, sample_weight)
+
+    def _adopt(self, model: Model, dtype: np.dtype) -> None:
+        self.model_ = model
+        if model.map is not None:
+            self.map_, self.origin_ = model.map, model.origin
+            if model.offset is not None:
+                self.origin_ = model.origin + model.offset
+        centers = model.means if model.map is None else model.cluster_centers
+        self.cluster_centers_ = centers.astype(dtype)
+        self.cluster_weights_ = model.cluster_sizes
 
     def _train(
         self,

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+import dinkcli
 from dinkcli import DinkClustering
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,3 +119,18 @@ def test_without_scikit_learn_one_line_says_what_to_install():
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: DinkClustering needs scikit-learn 1.6 or later")
     assert "pip install 'dinkcli[sklearn]'" in last
+
+
+def test_a_model_goes_on_as_an_estimator_and_back(blobs, tmp_path):
+    z, _ = blobs
+    dinkcli.train(z[:150], 3, seed=0).save(tmp_path / "a.safetensors")
+    estimator = DinkClustering.from_model(dinkcli.load(tmp_path / "a.safetensors"))
+    for _ in range(2):  # the same batch counts each time
+        estimator.partial_fit(z[150:])
+    everything = np.concatenate([z, z[150:]]).astype(float)
+    labels = estimator.predict(everything.astype(np.float32))
+    for j in range(3):
+        mean = everything[labels == j].mean(0)
+        np.testing.assert_allclose(estimator.cluster_centers_[j], mean, atol=1e-5)
+    estimator.model_.save(tmp_path / "b.safetensors")
+    assert (dinkcli.assign(tmp_path / "b.safetensors", z) == estimator.predict(z)).all()

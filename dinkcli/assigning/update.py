@@ -46,6 +46,7 @@ class UpdateOptions:
         half_life: updates after which what was there counts half, or None. A cluster whose weight
             falls below one row retires.
         max_size: as for ``AssignOptions``.
+        again: count rows once more that were taken in before.
 
     Raises:
         UsageError: numbers out of range.
@@ -56,6 +57,7 @@ class UpdateOptions:
     min_size: int = 5
     half_life: float | None = None
     max_size: str | int | None = None
+    again: bool = False
 
     def __post_init__(self) -> None:
         if not self.birth_price > 0:
@@ -241,7 +243,8 @@ def update(
     if not look.rows:
         raise InputError(f"{data.name}: no usable rows in it")
     batch = digest.hexdigest()[:16]
-    repeated = any(entry.get("batch") == batch for entry in model.history)
+    before = [entry.get("batch") for entry in model.history]
+    repeated = batch in before and not options.again
     result, born, retired = model, [], []
     if not repeated:
         result, born, retired = _taken_in(model, old, look, options)
