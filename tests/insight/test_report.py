@@ -395,7 +395,7 @@ def test_everything_has_a_name_for_a_screen_reader(open_page, hostile):
 
 @needs_browser
 def test_fifty_thousand_points(open_page, tmp_path, dink):
-    """Below 15 MB, and there within 3 s once the browser runs (doubled for a busy machine)."""
+    """Below 15 MB, and ready after less than 3 s of a processor's work in the browser."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 50, 50_000)
     z = (rng.normal(size=(50, 16)) * 3)[labels] + rng.normal(size=(50_000, 16))
@@ -412,8 +412,9 @@ def test_fifty_thousand_points(open_page, tmp_path, dink):
     dink("report", "m", "x.parquet", "--ids", "id", "--texts", "text", "-o", "x.html")
     assert os.path.getsize(tmp_path / "x.html") < 15e6
     driver = open_page(tmp_path / "x.html")
-    timing = "return performance.getEntriesByName('ready')[0].startTime"
-    assert driver.execute_script(timing) < 6000
+    found = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    seconds = {metric["name"]: metric["value"] for metric in found}
+    assert 0.1 < seconds["TaskDuration"] < 3
     assert errors(driver) == []
 
 
