@@ -29,7 +29,8 @@ from dinkcli.assigning.writers.parts import PartsWriter
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.models.matching import Matching, ids_of
-from dinkcli.models.model import Model
+from dinkcli.models.model import OUTLIER, Model
+from dinkcli.models.statistics import VERY_FAR
 from dinkcli.options import AssignOptions
 
 
@@ -61,6 +62,18 @@ class Job:
     @property
     def n_ids(self) -> int:
         return ids_of(self.matching, self.model.n_clusters)[1]
+
+    @property
+    def reach(self) -> np.ndarray | None:
+        """(n_ids,) the distance that 99 % of the rows of each cluster lay within so far."""
+        statistics, owners = self.model.statistics, self.model.center_clusters
+        if not self.options.distance or statistics is None:
+            return None
+        found = np.zeros(self.n_ids)
+        inside = owners != OUTLIER
+        ids = ids_of(self.matching, self.model.n_clusters)[0][owners[inside]]
+        np.maximum.at(found, ids, np.sqrt(statistics.quantiles(VERY_FAR)[inside]))
+        return found
 
     @property
     def layout(self) -> Layout:
@@ -170,13 +183,22 @@ class Counts:
         sizes: (n_ids,) int64, rows of each cluster.
         certainty: sum of the probabilities that rows have of being in their own cluster.
         judged: rows of which it is the sum; 0 where probabilities were not asked for.
+        reach: (n_ids,) float64, the distance that 99 % of the rows of each cluster lay within so
+            far; None where the model does not know it.
+        distance: sum of the distances of the rows, as far as they were asked for.
+        measured: rows of which it is the sum; 0 without.
+        far: rows beyond the reach of their cluster.
     """
 
     sizes: np.ndarray
+    reach: np.ndarray | None = None
     outliers: int = 0
     bad: int = 0
     certainty: float = 0.0
     judged: int = 0
+    distance: float = 0.0
+    measured: int = 0
+    far: int = 0
 
     def add_bad(self, n_bad: int) -> None:
         self.bad += n_bad
@@ -187,6 +209,14 @@ class Counts:
         if rows.own is not None:
             self.certainty += float(np.nansum(rows.own, dtype=np.float64))
             self.judged += int(np.isfinite(rows.own).sum())
+        if rows.distances is not None:
+            known = np.isfinite(rows.distances)
+            self.distance += float(rows.distances[known].sum(dtype=np.float64))
+            self.measured += int(known.sum())
+            if self.reach is not None:
+                # An outlier, of the label -1, is far from wherever it came.
+                reach = np.append(self.reach, 0.0)[rows.labels]
+                self.far += int((rows.distances > reach)[known].sum())
         self.outliers += int(counts[0])
         self.sizes += counts[1:]
 
@@ -207,7 +237,7 @@ def run(
         DinkError: see ``dinkcli.errors``; the output is then what it was, or has all parts that
             were complete.
     """
-    counts, written = Counts(np.zeros(job.n_ids, np.int64)), Written()
+    counts, written = Counts(np.zeros(job.n_ids, np.int64), job.reach), Written()
     local_rank = 0 if output.shard is None else output.shard.local_rank
     assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)
     if job.options.max_size is not None:

@@ -20,12 +20,11 @@ from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, ModelError, UsageError
 from dinkcli.models.edit import centers_of, noted, statistics_of, with_centers
 from dinkcli.models.model import OUTLIER, Model
-from dinkcli.models.statistics import Statistics
+from dinkcli.models.statistics import VERY_FAR, Statistics
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import AssignOptions
 
 _FAR = 0.9  # of a centre's rows are nearer than what may found a cluster (docs/LOG.md)
-_VERY_FAR = 0.99  # and than what the report counts
 _MOST_FAR = 8192  # rows among which clusters are looked for; of more, so many at random
 _FOUNDERS = 8  # rows that are tried as the first mean of a cluster
 _ROUNDS = 50  # of mean and members in turns
@@ -154,7 +153,7 @@ class _Look:
 
     def __init__(self, model: Model, old: Statistics):
         self._centers = model.centers
-        self._far, self._very_far = old.quantiles(_FAR), old.quantiles(_VERY_FAR)
+        self._far, self._very_far = old.quantiles(_FAR), old.quantiles(VERY_FAR)
         self._outliers = model.center_clusters == OUTLIER
         self._random = np.random.default_rng(0)
         self._kept: list[Near] = []
@@ -286,7 +285,7 @@ def join(model: Model, other: Model) -> Model:
     apart = squared_distances(theirs.means, model.centers)
     apart[:, model.center_clusters == OUTLIER] = np.inf
     nearest = apart.argmin(1)
-    reach = np.maximum(old.quantiles(_VERY_FAR)[nearest], theirs.quantiles(_VERY_FAR))
+    reach = np.maximum(old.quantiles(VERY_FAR)[nearest], theirs.quantiles(VERY_FAR))
     new = apart[np.arange(len(nearest)), nearest] > reach
     statistics = old.added(theirs[~new].gathered(nearest[~new], len(old.weights)))
     numbers = np.arange(model.n_clusters, model.n_clusters + new.sum())

@@ -46,7 +46,10 @@ class Labels:
         help="Also write the M most probable clusters and their probabilities.",
     )
     distance: bool = clusters_option(
-        False, "--distance", help="Also write the distance to the nearest centre."
+        False,
+        "--distance",
+        help="Also write the distance to the nearest centre; --json then has the mean, and the "
+        "share of rows beyond the 99 % distance of their cluster.",
     )
     temperature: float | None = clusters_option(
         None,
@@ -212,6 +215,10 @@ def _summary_of(
     if counts.judged:
         summary["temperature"] = job.temperature
         summary["mean_probability"] = counts.certainty / counts.judged
+    if counts.measured:
+        summary["mean_distance"] = counts.distance / counts.measured
+        if counts.reach is not None:
+            summary["far"] = counts.far / counts.measured
     summary |= destination.parts(written, rows_before=written.rows_before)
     if job.parents:
         summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}

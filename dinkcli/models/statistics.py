@@ -16,6 +16,7 @@ import numpy as np
 _PER_OCTAVE = 4
 N_BINS = 96
 _BELOW_MEAN = 64
+VERY_FAR = 0.99  # of the rows of a centre are nearer than what counts as far
 _FEW = 20  # rows, of which quantiles say little
 
 

@@ -178,3 +178,14 @@ def test_a_killed_update_leaves_a_sound_model(case, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert dinkcli.load(model).fingerprint in (case[1].fingerprint, new)
+
+
+def test_assign_says_how_far_rows_are(dink, case, tmp_path):
+    case[1].save(tmp_path / "a.st")
+    rows = np.concatenate([rows_of(range(K), 300, 4), rows_of([K], 100, 5)])
+    np.save(tmp_path / "new.npy", rows)
+    command = ["assign", tmp_path / "a.st", tmp_path / "new.npy", "--distance", "--json"]
+    summary = json.loads(dink(*command, "-o", tmp_path / "out.csv").stdout)
+    squares = ((rows[:, None].astype(float) - case[1].cluster_centers) ** 2).sum(2)
+    assert summary["mean_distance"] == pytest.approx(np.sqrt(squares.min(1)).mean(), rel=1e-6)
+    assert summary["far"] == pytest.approx(0.25, abs=0.03)
