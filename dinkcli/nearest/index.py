@@ -12,7 +12,7 @@ Shapes: N rows, B rows of a chunk, K clusters, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -170,13 +170,13 @@ class CenterIndex:
             start += len(chunk)
 
     def _search(
-        self, z: Tensor, distances: bool = False, two: bool = False, exact: bool = False
+        self, z: Tensor, distances: bool = False, two: bool = False, low_precision: bool = True
     ) -> list[Tensor]:
         """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
-        not asked for. ``exact`` rules out products of low precision."""
-        if not (self._on_cpu or exact) and len(z):
+        not asked for. Without ``low_precision`` as a CPU does, and by float32 products at least."""
+        if low_precision and not self._on_cpu and len(z):
             return self._search_on_device(z, distances, two, self._low_precision_pays)
-        low_precision = self.scorer.low_precision_pays and not exact and len(z) >= _LEAST_ROWS
+        low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
         wanted = (True, two, distances, distances and two)
         dtypes = (torch.int64, torch.int64, self.dtype, self.dtype)
         result = [
@@ -204,7 +204,7 @@ class CenterIndex:
         if ties:
             self._settle(z, ties, result)
         if doubtful:
-            self._look_again(z, torch.cat(doubtful), result)
+            self._look_again(self._search, z, torch.cat(doubtful), result)
         return result
 
     def _search_on_device(
@@ -224,20 +224,17 @@ class CenterIndex:
         if low_precision and len(where) > _MANY * len(z):
             self._low_precision_pays = False
         if len(where):
-            self._look_again(z, where, result, exact=not low_precision)
+            again = self._search_on_device if low_precision else self._search
+            self._look_again(again, z, where, result)
         return result
 
+    @staticmethod
     def _look_again(
-        self, z: Tensor, where: Tensor, result: list[Tensor], exact: bool = True
+        search: Callable[..., list[Tensor]], z: Tensor, where: Tensor, result: list[Tensor]
     ) -> None:
-        """Replaces the ``result`` for the rows ``where`` by that of float32 products, and without
-        ``exact`` away from the CPU."""
-        _, second, distances, _ = result
-        wanted = len(distances) > 0, len(second) > 0
-        if exact:
-            again = self._search(z[where], *wanted, exact=True)
-        else:
-            again = self._search_on_device(z[where], *wanted, low_precision=False)
+        """Replaces the ``result`` for the rows ``where`` by that of ``search``."""
+        _, seconds, distances, _ = result
+        again = search(z[where], len(distances) > 0, len(seconds) > 0, low_precision=False)
         for values, right in zip(result, again, strict=True):
             if len(values):
                 values[where] = right

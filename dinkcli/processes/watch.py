@@ -56,7 +56,7 @@ class Watch:
             try:
                 self._mine = self._store.add(_TOLD, 1) == 1
             except RuntimeError:  # the store is gone with the process that held it
-                self._mine = self._rank == self._lowest_without_store()
+                self._mine = self._rank == (0 if self._held_by_launcher() else 1)
         return self._mine
 
     def broken(self) -> str | None:
@@ -81,7 +81,7 @@ class Watch:
                 continue
             if counts is None:
                 self._end(self._store_is_gone())
-            elif self._told():
+            elif self._store.check([_TOLD]):
                 self._stop.wait(BEAT_SECONDS)  # its line comes first
                 self._end(None)
             else:
@@ -96,9 +96,6 @@ class Watch:
             ]
         except RuntimeError:
             return None
-
-    def _told(self) -> bool:
-        return bool(self._store.check([_TOLD]))
 
     def _judge(self, counts: list[int], now: float) -> None:
         for rank, count in enumerate(counts):
@@ -125,9 +122,6 @@ class Watch:
         if self._held_by_launcher():
             return "the launcher of this job is gone"
         return f"rank 0 of {self._size} is gone (its store does not answer)"
-
-    def _lowest_without_store(self) -> int:
-        return 0 if self._held_by_launcher() else 1
 
     @staticmethod
     def _held_by_launcher() -> bool:
