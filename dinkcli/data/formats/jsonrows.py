@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 from dinkcli.data.base import Columns, reading
@@ -25,7 +24,7 @@ from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT, Place, place
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import TextReader, open_text, whole_lines
-from dinkcli.data.formats.types import is_fraction, is_list, is_number, is_text, is_whole
+from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.errors import InputError
 
 # How deep the rows are: in one array, or one after the other over several lines, or a line each.
@@ -34,6 +33,7 @@ OBJECTS, ARRAYS, NAMED = "objects", "arrays", "named"  # NAMED: a name, then num
 EXACT = pa.decimal128(38, 0)
 _CHANGED = re.compile(r".*Column\((.*)\) changed from (\w+) to (\w+) in row (\d+)")
 _ROWS = 20  # that say what all are
+_NUMBERS = {int, float}
 _TEXTS = {
     (IN_ARRAY, ARRAYS): "the elements of one array",
     (IN_ARRAY, OBJECTS): "the elements of one array",
@@ -106,7 +106,7 @@ class JsonReader(TextReader):
         self._layout = layout
         self.format = "jsonl" if layout.level is LINES else "json"
         self._schema: pa.Schema | None = None
-        self._id, self._kept = wanted.id, leaves(wanted)
+        self._id, self._kept = wanted.id, _leaves(wanted)
         super().__init__(source, wanted, head)
         types = [type_ for _, type_ in self._chosen or ()]
         self._schema = pruned([place for place, _ in self._chosen or ()], types)
@@ -156,7 +156,7 @@ class JsonReader(TextReader):
                 if not text:
                     continue
                 try:
-                    table = read_rows(text, schema, self._kept)
+                    table = _read_rows(text, schema, self._kept)
                 except pa.ArrowInvalid as error:
                     self._refuse(text, n_rows, error)
                 for batch in table.combine_chunks().to_batches():
@@ -216,12 +216,12 @@ def _numbered_lines(text: bytes, first: int) -> Iterator[tuple[int, bytes]]:
     return enumerate(filter(None, map(bytes.strip, text.split(b"\n"))), first)
 
 
-def leaves(wanted: Columns) -> Set[str]:
+def _leaves(wanted: Columns) -> Set[str]:
     """The last parts of the names of columns that travel along."""
     return {name.rpartition(".")[2] for name in wanted.carried}
 
 
-def read_rows(text: bytes, schema: pa.Schema | None, kept: Set[str]) -> pa.Table:
+def _read_rows(text: bytes, schema: pa.Schema | None, kept: Set[str]) -> pa.Table:
     """The objects of a text, or what the schema has of them. What is of another type than most
     values in its place is null, so that its row is a bad one, but not in the columns ``kept``.
 
@@ -252,16 +252,23 @@ def _read_json(text: bytes, schema: pa.Schema | None) -> pa.Table:
 
 def _type_of_most(values: list[Any]) -> pa.DataType:
     """The type of most values; of the values in them, if these are objects or lists."""
-    kinds = Counter(float if type(v) is int else type(v) for v in values if v is not None)
-    kind = kinds.most_common(1)[0][0] if kinds else None
-    values = [value for value in values if isinstance(value, kind or type(None))]
+    kinds = Counter(map(type, values))
+    whole = kinds.pop(int, 0)
+    kinds[float] += whole
+    kinds.pop(type(None), None)
+    kind = kinds.most_common(1)[0][0]
     if kind is dict:
-        names = dict.fromkeys(itertools.chain(*values))
-        fields = {name: [v[name] for v in values if name in v] for name in names}
+        objects = [value for value in values if type(value) is dict]
+        names = dict.fromkeys(itertools.chain(*objects))
+        fields = {name: [each[name] for each in objects if name in each] for name in names}
         return pa.struct([(name, _type_of_most(inner)) for name, inner in fields.items()])
     if kind is list:
-        return pa.list_(_type_of_most([*itertools.chain(*values)]))
-    return {float: pa.float64(), str: pa.string(), bool: pa.bool_()}.get(kind, pa.null())
+        lists = (value for value in values if type(value) is list)
+        return pa.list_(_type_of_most([*itertools.chain(*lists)]))
+    if kind is float and not kinds[float]:
+        return pa.null()
+    number = pa.int64() if whole == kinds[float] else pa.float64()
+    return {float: number, str: pa.string(), bool: pa.bool_()}[kind]
 
 
 def _fitting(value: Any, type_: pa.DataType, kept: Set[str]) -> Any:
@@ -276,15 +283,17 @@ def _fitting(value: Any, type_: pa.DataType, kept: Set[str]) -> Any:
         }
     if is_list(type_):
         inner = type_.value_type
-        return [_fitting(v, inner, kept) for v in value] if isinstance(value, list) else None
+        if not isinstance(value, list) or (is_number(inner) and {*map(type, value)} <= _NUMBERS):
+            return value if isinstance(value, list) else None
+        return [_fitting(each, inner, kept) for each in value]
     if is_number(type_):
         return value if type(value) in (int, float) else None
     return value if not is_text(type_) or isinstance(value, str) else None
 
 
 class DocumentReader(TableReader):
-    """The rows are the elements of a list somewhere in the object; lists beside it that are as long
-    travel with it. In memory as a whole, as JSON has to be parsed.
+    """The rows are the elements of a list somewhere in one object; lists beside it that are as long
+    travel with it. In memory as a whole.
 
     Args:
         where: the path of that list, "" for lists at the top.
@@ -296,10 +305,8 @@ class DocumentReader(TableReader):
     def __init__(self, source: Source, wanted: Columns, where: str, rows: pa.RecordBatch):
         self.source, self._table = source, rows
         super().__init__(source, rows.schema, len(rows), wanted)
-        self.about = {
-            **self.about,
-            "text": f"the elements of {where!r}" if where else "lists of one object",
-        }
+        text = f"the elements of {where!r}" if where else "lists of one object"
+        self.about = {**self.about, "text": text}
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         yield self._table.select(names)
@@ -309,171 +316,129 @@ def open_document(source: Source, wanted: Columns) -> DocumentReader | None:
     """A reader of the rows in the one object that a text is; None when the object is a row.
 
     Raises:
-        InputError: several lists could be the rows, or pandas' layout of columns.
+        InputError: several lists could be the rows, or pandas' layouts of columns.
     """
-    document = _read_document(source, None, leaves(wanted))
+    with reading(source.name, "json"), open_text(source) as file:
+        document = json.loads(file.read())
     located = _rows_of(source.name, document, wanted.vectors)
     if located is None:
         return None
-    where, rows = located
-    # Integers beyond 64 bits come as floats: once more, as they are written.
-    exact = [name for name, values in zip(rows.schema.names, rows, strict=True) if _is_cut(values)]
-    for name in exact:
-        place = place_of(pa.schema(document.type), f"{where}.{name}" if where else name)
-        assert place is not None
-        type_ = pa.list_(EXACT) if is_list(place.type) else EXACT
-        again = _read_document(source, pruned([place], [type_]), set())
-        values = _leaf(again, place).cast(pa.string())
-        rows = rows.set_column(rows.schema.names.index(name), name, values)
+    where, columns = located
+    kept = _leaves(wanted)
+    try:
+        arrays = {name: _array(name, values, kept) for name, values in columns.items()}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise InputError(f"{source.name}: {error}; write one type in all rows") from error
     # Paths from the top of the object lead to the same columns.
+    schema = pa.schema([(name, array.type) for name, array in arrays.items()])
+    rows = pa.RecordBatch.from_arrays([*arrays.values()], schema=schema)
     for path in [*wanted.named, wanted.usual]:
-        if path is None or not path.startswith(f"{where}.") or path in rows.schema.names:
+        if path is None or not path.startswith(f"{where}.") or path in schema.names:
             continue
-        place = place_of(rows.schema, path.removeprefix(f"{where}."))
+        place = place_of(schema, path.removeprefix(f"{where}."))
         if place is not None:
             rows = rows.append_column(path, place.take(rows)[0])
     return DocumentReader(source, wanted, where, rows)
 
 
-def _leaf(array: pa.Array, place: Place) -> pa.Array:
-    """All values at a place, those in lists one after the other."""
-    for step in place.steps:
-        if isinstance(step, str):
-            array = pc.struct_field(array, [array.type.get_field_index(step)])
-        if is_list(array.type):
-            array = array.flatten()
-    return array
+def _array(name: str, values: list[Any], kept: Set[str]) -> pa.Array:
+    """The values as most of them are; integers beyond 64 bits as they are written."""
+    if any(type(value) is int and abs(value) >> 63 for value in values):
+        return pa.array([value if value is None else str(value) for value in values])
+    if name in kept:
+        return pa.array(values)
+    type_ = _type_of_most(values)
+    return pa.array([_fitting(value, type_, kept) for value in values], type_, safe=False)
 
 
 def _rows_of(
-    path: str, document: pa.StructArray, column: str | None
-) -> tuple[str, pa.RecordBatch] | None:
-    """Where the list of rows is in the object, and the rows; None when the object is a row."""
+    path: str, document: dict[str, Any], column: str | None
+) -> tuple[str, dict[str, list[Any]]] | None:
+    """Where the list of rows is in the object, and their columns; None when the object is a row."""
+    if {"columns", "index", "data"} <= document.keys():
+        raise InputError(
+            f"{path}: names of columns and rows apart, as pandas writes them by "
+            'orient="split"; write it with frame.to_json(path, orient="records", lines=True)'
+        )
     if column is not None and any(part.isdecimal() for part in column.split(".")):
         return None
-    found = [each for each in _lists(document, "") if _holds_rows(each[1])]
+    lists = [each for each in _lists(document, "") if _holds_vectors(each[1])]
     if column is not None:
-        found = [f for f in found if column == f[0] or column.startswith(f"{f[0]}.")] or found
-    if not found:
-        if column is None:
-            _refuse_keyed(path, document.type)
+        named = [f for f in lists if column == f[0] or column.startswith(f"{f[0]}.")]
+        lists = named or lists
+    elif not lists:
+        _refuse_keyed(path, document)
+    if not lists:
         return None
-    where, lists, parent = found[0]
-    length = len(lists.flatten())
-    for index, field in enumerate(document.type):
-        if _is_row(field.type) and len(document.field(index).flatten()) != length:
-            return None
-    if any(other[2] is not parent for other in found):
-        names = ", ".join(each[0] for each in found)
+    where, rows, parent = lists[0]
+    if any(_is_vector(value) and len(value) != len(rows) for value in document.values()):
+        return None
+    if any(other is not parent for _, _, other in lists):
+        names = ", ".join(name for name, _, _ in lists)
         raise InputError(f"{path}: several lists could be the rows: {names}; name one by --column")
-    if pa.types.is_struct(lists.type.value_type):
-        return where, pa.RecordBatch.from_struct_array(lists.flatten())
-    beside = {}
-    for index, field in enumerate(parent.type):
-        if is_list(field.type) and len(values := parent.field(index).flatten()) == length:
-            beside[field.name] = values
-    return where.rpartition(".")[0], pa.RecordBatch.from_pydict(beside)
+    if isinstance(rows[0], dict):
+        names = dict.fromkeys(itertools.chain(*(row for row in rows if isinstance(row, dict))))
+        objects = [row if isinstance(row, dict) else {} for row in rows]
+        return where, {name: [row.get(name) for row in objects] for name in names}
+    beside = {n: v for n, v in parent.items() if isinstance(v, list) and len(v) == len(rows)}
+    return where.rpartition(".")[0], beside
 
 
-def _refuse_keyed(path: str, type_: pa.StructType) -> None:
-    objects = [field.type for field in type_ if pa.types.is_struct(field.type)]
-    keyed = [inner for inner in objects if _is_keyed(inner, several=len(objects) > 1)]
-    if keyed or _is_keyed(type_):
+def _lists(value: dict[str, Any], path: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+    """Every list in objects in objects, its path, and the object that it is in."""
+    for name, inner in value.items():
+        where = f"{path}.{name}" if path else name
+        if isinstance(inner, dict):
+            yield from _lists(inner, where)
+        elif isinstance(inner, list):
+            yield where, inner, value
+
+
+def _holds_vectors(values: list[Any]) -> bool:
+    """Whether most of the first values are vectors, or objects with a vector in them."""
+    first = values[:_ROWS]
+    return 2 * sum(_is_vector(v) or _has_vector(v) for v in first) > len(first)
+
+
+def _has_vector(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_is_vector(inner) or _has_vector(inner) for inner in value.values())
+    return isinstance(value, str) and text_kind(value, named=False) is not None
+
+
+def _is_vector(value: Any) -> bool:
+    """A list of numbers, some of which may be something else."""
+    first = value[:_ROWS] if isinstance(value, list) else []
+    numbers = sum(isinstance(each, int | float) for each in first)
+    return numbers > 0 and 2 * numbers >= len(first)
+
+
+def _refuse_keyed(path: str, document: dict[str, Any]) -> None:
+    if len(document) > 1 and all(map(_is_vector, document.values())):
+        raise InputError(
+            f"{path}: one object of {len(document)} lists of numbers: if each is a vector, write "
+            f'one a line: {{"id": "{next(iter(document))}", "vector": [...]}}'
+        )
+    objects = [value for value in document.values() if isinstance(value, dict)]
+    if _is_keyed(document) or any(_is_keyed(each, several=len(objects) > 1) for each in objects):
         raise InputError(
             f"{path}: an object with a key for each row, as pandas writes it by default or by "
             'orient="index"; write it with frame.to_json(path, orient="records", lines=True)'
         )
-    vectors = [field.name for field in type_ if _is_row(field.type)]
-    if len(vectors) > 1 and len(vectors) == type_.num_fields:
-        raise InputError(
-            f"{path}: one object of {len(vectors)} lists of numbers: if each is a vector, write "
-            'one a line: {"id": "' + vectors[0] + '", "vector": [...]}'
-        )
 
 
-def _is_keyed(type_: pa.StructType, several: bool = False) -> bool:
+def _is_keyed(value: dict[str, Any], several: bool = False) -> bool:
     """Whether each field of an object is the vector or the object of a row.
 
     Numbered numbers are one vector, unless ``several`` objects of them are columns of a table.
     """
-    fields = [field.type for field in type_]
-    if not fields:
-        return False
-    if all(map(is_number, fields)):
-        return several and all(field.name.isdecimal() for field in type_)
-    if len(fields) > 1 and all(map(pa.types.is_struct, fields)):
-        names = [{inner.name for inner in field} for field in fields]
-        return all(each == names[0] for each in names) and any(map(_is_row, _types(fields[0])))
-    numbered = all(field.name.isdecimal() for field in type_)
-    return (numbered or len(fields) > 2) and all(map(_is_row, fields))
-
-
-def _types(type_: pa.StructType) -> list[pa.DataType]:
-    return [field.type for field in type_]
-
-
-def _lists(array: pa.StructArray, path: str) -> Iterator[tuple[str, pa.Array, pa.StructArray]]:
-    """Every list in structs in structs, its path, and the struct that it is in."""
-    for index, field in enumerate(array.type):
-        here = f"{path}.{field.name}" if path else field.name
-        inner = array.field(index)
-        if pa.types.is_struct(field.type):
-            yield from _lists(inner, here)
-        elif is_list(field.type):
-            yield here, inner, array
-
-
-def _holds_rows(lists: pa.Array) -> bool:
-    """A list of vectors, or of structs with a vector in them."""
-    return _is_row(lists.type.value_type) or _has_vector(lists.flatten())
-
-
-def _has_vector(values: pa.Array) -> bool:
-    """Structs with a list of numbers inside, or texts that are vectors."""
-    if pa.types.is_struct(values.type):
-        fields = [values.field(index) for index in range(values.type.num_fields)]
-        return any(_is_row(field.type) or _has_vector(field) for field in fields)
-    if not is_text(values.type):
-        return False
-    first = values.drop_null()[:1].to_pylist()
-    return bool(first) and text_kind(first[0], named=False) is not None
-
-
-def _is_row(type_: pa.DataType) -> bool:
-    return is_list(type_) and (is_fraction(type_.value_type) or is_whole(type_.value_type))
-
-
-def _is_cut(values: pa.Array) -> bool:
-    """Whether floats are integers that a float cannot hold."""
-    if not pa.types.is_floating(values.type) or not len(values):
-        return False
-    numbers = values.drop_null().to_numpy(zero_copy_only=False)
-    return bool(len(numbers) and (np.abs(numbers) >= 2.0**53).any() and (numbers % 1 == 0).all())
-
-
-def _read_document(source: Source, schema: pa.Schema | None, kept: Set[str]) -> pa.StructArray:
-    """(1,) the one object that a text is, or what the schema has of it.
-
-    Raises:
-        InputError: it is too long.
-    """
-    with reading(source.name, "json"), open_text(source) as file:
-        text = file.read().removeprefix(b"\xef\xbb\xbf")
-        # Line breaks are no part of strings.
-        text = text.replace(b"\r", b" ").replace(b"\n", b" ").strip()
-        names = set(re.findall(rb'"(columns|index|data)"\s*:\s*\[', text))
-        if len(names) == 3 and text[:1] == b"{":
-            raise InputError(
-                f"{source.name}: names of columns and rows apart, as pandas writes them by "
-                'orient="split"; write it with frame.to_json(path, orient="records", lines=True)'
-            )
-        if len(text) >= (1 << 31) - 1:
-            raise InputError(
-                f"{source.name}: one JSON object of {len(text) >> 20} MB; write one object for "
-                "each row (jsonl)"
-            )
-        (batch,) = read_rows(text, schema, kept).combine_chunks().to_batches()
-        return batch.to_struct_array()
+    fields = [*value.values()]
+    numbered = bool(fields) and all(name.isdecimal() for name in value)
+    if len(fields) > 1 and all(isinstance(field, dict) for field in fields):
+        return _has_vector(fields[0]) and all(field.keys() == fields[0].keys() for field in fields)
+    if all(isinstance(field, int | float) for field in fields):
+        return several and numbered
+    return (numbered or len(fields) > 2) and all(map(_is_vector, fields))
 
 
 _OPEN, _CLOSE, _QUOTE = 1, 2, 3
