@@ -13,9 +13,9 @@ cd "$work"
 use() { # an environment's bin
     "$1/dink" --version
     "$1/dink" train "$samples/digits.npy" -k 10 -o digits.dink.safetensors
-    "$1/dink" assign digits.dink.safetensors "$samples/digits.npy" -q | head -n 3
+    "$1/dink" assign digits.dink.safetensors "$samples/digits.npy" -q | sed -n 1,3p
     "$1/dink" train "$samples/stdlib.parquet" -k 40 -q -o stdlib.dink.safetensors
-    "$1/dink" name stdlib.dink.safetensors "$samples/stdlib.parquet" --texts id -q | head -n 5
+    "$1/dink" name stdlib.dink.safetensors "$samples/stdlib.parquet" --texts id -q | sed -n 1,5p
     "$1/dink" report stdlib.dink.safetensors "$samples/stdlib.parquet" --ids id -q -o report.html
     "$1/python" -c "import dinkcli; print(len(dinkcli.assign('digits.dink.safetensors', '$samples/digits.npy')))"
 }
