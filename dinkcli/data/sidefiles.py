@@ -410,10 +410,8 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
             first += count
         what = "the weight"
     elif data.columns.weight is not None:
-        found, what = (
-            _column_numbers(data.columns.weight, data, OPTIONS[WEIGHT]),
-            (f"column {data.columns.weight!r}"),
-        )
+        found = _column_numbers(data.columns.weight, data, OPTIONS[WEIGHT])
+        what = f"column {data.columns.weight!r}"
     else:
         return None
     weights = found.values()

@@ -171,13 +171,12 @@ def _decoded(lines: list[bytes], name: str, before: int) -> pa.Array:
     try:
         return pa.array([line.decode() for line in lines], pa.string())
     except UnicodeDecodeError:
-        for number, line in enumerate(lines):
-            if line.decode(errors="replace").encode() != line:
-                raise InputError(
-                    f"{name}: line {before + number + 1} is not UTF-8 text; convert the file to "
-                    "UTF-8"
-                ) from None
-        raise
+        # A line that is UTF-8 comes back from the characters it stands for.
+        numbered = enumerate(lines, before + 1)
+        bad = next(n for n, line in numbered if line.decode(errors="replace").encode() != line)
+        raise InputError(
+            f"{name}: line {bad} is not UTF-8 text; convert the file to UTF-8"
+        ) from None
 
 
 def _of_json(source: Source) -> Iterator[pa.Array]:
