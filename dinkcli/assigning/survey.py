@@ -86,7 +86,7 @@ class RowsByCluster:
         self.positions = np.full(len(labels), -1, np.int64)
         self.positions[self.rows] = np.arange(len(self.rows))
         width = data.n_features * data.dtype.itemsize
-        self._file = Temporary(".rows", "sorting rows by cluster")
+        self._file = Temporary(".rows", "sorting rows by cluster", named=False)
         self._file.truncate(len(self.rows) * width)
         held: list[np.ndarray] = []
         first = 0
@@ -99,8 +99,8 @@ class RowsByCluster:
             on_step("sorting", stop, len(labels))
         self._file.flush()
         shape = len(self.rows), data.n_features
-        self._all = np.memmap(self._file.name, data.dtype, "r", shape=shape)
-        self._file.close()  # it has no name any more, and goes with the map, also after a kill
+        self._all = np.memmap(self._file, data.dtype, "r", shape=shape)
+        self._file.close()  # it goes with the map
         self._map: mmap.mmap = self._all._mmap  # type: ignore[attr-defined]
         self._map.madvise(mmap.MADV_RANDOM)
 

@@ -106,10 +106,12 @@ class Temporary:
 
     Args:
         doing: what it is written for, as it follows "while" in a message.
+        named: it is to be opened by its name; without one, not even a killed process leaves it.
     """
 
-    def __init__(self, suffix: str, doing: str):
-        self._file = tempfile.NamedTemporaryFile(prefix="dink-", suffix=suffix)  # noqa: SIM115
+    def __init__(self, suffix: str, doing: str, named: bool = True):
+        make = tempfile.NamedTemporaryFile if named else tempfile.TemporaryFile
+        self._file = make(prefix="dink-", suffix=suffix)
         self._doing = doing
         weakref.finalize(self, self._file.close)  # also where an error still refers to this
 
@@ -122,8 +124,8 @@ class Temporary:
             return self._file.write(data)
         except OSError as error:
             raise OutputError(
-                f"{self._file.name}: {error.strerror}, while {self._doing}; set TMPDIR to a folder "
-                "with more space"
+                f"{tempfile.gettempdir()}: {error.strerror}, while {self._doing}; set TMPDIR to a "
+                "folder with more space"
             ) from error
 
 
