@@ -69,7 +69,7 @@ def good(request, tmp_path_factory):
         labels = dinkcli.assign(model, x, device="cpu")
         centers = model.cluster_centers.astype(np.float64)
         squares = ((x - centers[labels]) ** 2).sum(1)
-        model.statistics = Statistics.of_rows(x, labels, squares, np.ones(30), centers)
+        model.statistics = Statistics.of_rows(x, labels, squares, np.ones(30), centers, -20)
         model = rename(merge(model, [0, 2]), 1, "by hand")
     path = tmp_path_factory.mktemp("good") / "m"
     model.save(path)

@@ -87,7 +87,7 @@ def test_training_and_labels_are_those_of_float64(kind, name, tmp_path, invoke):
     path = written(tmp_path / name, z)
     invoke("train", path, "-k", K, "-o", "m.safetensors", "-q")
     model = load(tmp_path / "m.safetensors")
-    invoke("assign", "m.safetensors", path, "-o", "labels.npy", "--max-distance", "-q")
+    invoke("assign", "m.safetensors", path, "-o", "labels.npy", "--distance", "-q")
     found = np.load(tmp_path / "labels.npy")
     labels = found["cluster"]
     # Centres less the origin of the reference, without a sum of large numbers.
