@@ -18,7 +18,6 @@ from dinkcli.data.formats import (
     words,
 )
 from dinkcli.data.formats.aside import TABLES
-from dinkcli.data.formats.dialect import DialectError, dialect_of
 from dinkcli.data.formats.text import decoded, open_text
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError, TextsError
@@ -106,8 +105,8 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     if words_ is not None:
         return words.WordsReader(source, columns, text, words_)
     try:
-        dialect = dialect_of(text.decode(), whole)
-    except DialectError as error:
+        dialect = delimited.dialect_of(text.decode(), whole)
+    except delimited.DialectError as error:
         raise InputError(f"{source.name}: {error}") from error
     if dialect is not None:
         return delimited.CsvReader(source, columns, text, dialect)

@@ -19,8 +19,13 @@ from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, without_codec
 from dinkcli.data.formats import arrow, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import place_of
-from dinkcli.data.formats.delimited import CsvReader
-from dinkcli.data.formats.dialect import SEPARATORS, Dialect, records_of, unique_names
+from dinkcli.data.formats.delimited import (
+    SEPARATORS,
+    CsvReader,
+    Dialect,
+    records_of,
+    unique_names,
+)
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.data.packed import Kept, codec_of, unpacked_head
