@@ -1,4 +1,4 @@
-"""A model inside the engines that people have: Ray Data, Spark, DuckDB and polars.
+"""A model inside the engines that people have: Ray, Spark, DuckDB and polars.
 
 Each worker loads the model once and is handed vectors as Arrow columns: lists of any float or
 integer type, or whatever else ``dinkcli.assign`` takes. Labels are those of ``dink assign``; a row
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dinkcli.api import assign
+from dinkcli.api import assign, train
 from dinkcli.models.file import load
 from dinkcli.models.model import Model
 
@@ -57,6 +57,24 @@ class ArrowAssigner:
         if len(vectors) == vectors.null_count:  # without a single one their dimension is unknown
             return pa.array([-1] * len(vectors), pa.int32())
         return pa.array(assign(self.model, vectors, **self.options), pa.int32())
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What Ray's ``TorchTrainer`` runs in each worker: they train one model together, which the
+    first of them saves.
+
+    Args:
+        config: ``inputs`` and ``output``, paths that every worker sees, ``n_clusters``, and other
+            arguments of ``dinkcli.train``.
+    """
+    from dinkcli.processes.collective import join
+
+    options = dict(config)
+    output, device = options.pop("output"), options.get("device", "auto")
+    group = join(device, on_loss=lambda reason: None)
+    model = train(options.pop("inputs"), options.pop("n_clusters"), group=group, **options)
+    if group.rank == 0:
+        model.save(output)
 
 
 def map_in_arrow(

@@ -86,6 +86,30 @@ def test_ray(case):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+def test_training_under_ray(tmp_path):
+    """Two workers of Ray Train end in the centres of one process."""
+    ray = pytest.importorskip("ray")
+    ray_torch = pytest.importorskip("ray.train.torch")
+    rows = np.random.default_rng(0).normal(size=(3000, 8)).astype("f4")
+    rows[:, 0] += np.arange(3000) % 5 * 8
+    np.save(tmp_path / "rows.npy", rows)
+    config = {"inputs": str(tmp_path / "rows.npy"), "output": str(tmp_path / "m.safetensors")}
+    config |= {"n_clusters": 5, "seed": 0, "device": "cpu"}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        workers = ray.train.ScalingConfig(num_workers=2)
+        ray_torch.TorchTrainer(
+            engines.train_loop, train_loop_config=config, scaling_config=workers
+        ).fit()
+    finally:
+        ray.shutdown()
+    alone = dinkcli.train(config["inputs"], 5, seed=0, device="cpu")
+    found = dinkcli.load(config["output"])
+    np.testing.assert_allclose(found.cluster_centers, alone.cluster_centers, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_spark(case, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     folder, _, expected = case

@@ -125,6 +125,23 @@ class Processes(Group):
                 tensor.copy_(reduced)
 
 
+class Existing(Processes):
+    """Over a process group that a launcher such as Ray Train has made, and looks after."""
+
+    def __init__(self, world: World, device: torch.device):
+        Group.__init__(self, world)
+        self._device = device
+
+    def claim(self) -> bool:
+        return self.rank == 0
+
+    def explain(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self.total(1.0)
+
+
 @contextmanager
 def _connected() -> Iterator[None]:
     try:
@@ -153,4 +170,6 @@ def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
     resolved = resolve_device(device, where.local_rank)
     if resolved.type == "mps":
         raise UsageError("`device` mps: several processes train on cpu or cuda")
+    if dist.is_initialized():
+        return Existing(where, resolved)
     return Processes(where, resolved, on_loss)
