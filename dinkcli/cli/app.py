@@ -24,7 +24,7 @@ from dinkcli import __version__
 from dinkcli.cli.console import say, warn
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
-from dinkcli.cli.signals import abandon_stdout, error_boundary
+from dinkcli.cli.signals import abandon_stdout, error_boundary, ignore_signals
 from dinkcli.cli.together import one_voice, refuse_several
 from dinkcli.errors import UsageError
 
@@ -235,6 +235,7 @@ def main() -> None:
         say(f"Error: standard output: {error.strerror}")
         sys.exit(1)
     except SystemExit as end:
+        ignore_signals()  # all is done and said; Python would only show where it is
         _end_at_once(end.code)
         raise
 

@@ -109,6 +109,22 @@ def test_a_signal_before_the_first_step_writes_nothing(folder):
     assert os.listdir(folder) == ["x.npy"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_work_is_too_late(tmp_path, number):
+    """Python takes itself apart: the output is whole, and so is what has been said."""
+    code = f"""
+import atexit, os
+from dinkcli.cli import main
+atexit.register(os.kill, os.getpid(), {int(number)})
+main()
+"""
+    np.save(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
+    run = [sys.executable, "-c", code, "info", "x.npy"]
+    options = {"cwd": tmp_path, "env": environment(), "capture_output": True, "timeout": 60}
+    done = subprocess.run(run, **options)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_signal_while_torch_loads_raises_nothing_inside_it(tmp_path):
     """C++ that calls Python as it loads aborts on an exception."""
     fake = """
