@@ -214,8 +214,15 @@ def test_labels_name_clusters(invoke, tmp_path):
     )
     assert shown["names"] == found.names
     text = invoke("evaluate", "m.safetensors", SAMPLES / "digits.npy", *labels).stdout
-    for digit, j in enumerate(shown["agreement"]["matching"]):
-        assert re.search(rf"^ {digit} +{j} {found.names[j]} +\d+ ", text, re.MULTILINE)
+    counts, own = np.array(shown["confusion"]["counts"]), shown["agreement"]["matching"]
+    listed = re.findall(r"^ +(\d+) +(\d) +(\d) (\S.*?)  +(\d) (\S.*?) *$", text, re.MULTILINE)
+    assert len(listed) == 20
+    for n, digit, j, name, other, its in listed:
+        assert int(n) == counts[int(digit), int(other)] and int(other) != int(j)
+        assert int(j) == own[int(digit)]
+        assert (name, its) == (found.names[int(j)], found.names[int(other)])
+    outside = sorted((counts[i, j] for i in range(10) for j in range(10) if j != own[i]), key=int)
+    assert [int(n) for n, *_ in listed] == outside[::-1][:20]
     weakest = np.argsort(shown["cluster_silhouette"], kind="stable")[:5]
     rows = re.findall(r"^ +(\d+) +.* ([\d.]+) $", text.partition("least apart")[2], re.MULTILINE)
     assert [int(j) for j, _ in rows] == weakest.tolist()
