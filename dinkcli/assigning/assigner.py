@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from dinkcli.assigning.writers.base import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
-from dinkcli.models.matching import Matching, ids_of
+from dinkcli.errors import ModelError
+from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model
 from dinkcli.nearest.small import LARGEST_NORM, chunk_rows
 from dinkcli.options import HARD, AssignOptions
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
 _BLOCK_ELEMENTS = {"cpu": 2 << 20, "cuda": 16 << 20, "mps": 8 << 20}
+# Models of different metrics are matched by this many rows at most, in blocks spread evenly.
+_MATCHED_ROWS, _MATCHED_BLOCKS = 1 << 16, 16
 
 
 @dataclass(frozen=True)
@@ -289,3 +293,32 @@ def assign(
             skip = data.bad_rows == SKIP
             assigned = assigned[np.flatnonzero(~bad)] if skip else assigned.unassigned(bad)
         yield assigned
+
+
+def match_on(
+    data: DataSet, old: Model, new: Model, device: torch.device | str = "auto"
+) -> Matching:
+    """``models.matching.match``, by the rows of ``data`` where the models' metrics differ.
+
+    Raises:
+        ModelError: as ``match``, or the columns of the models are in another order.
+        InputError: as ``assign``.
+    """
+    check_matchable(old, new.n_features, feature_names=new.feature_names)
+    if old.metric == new.metric:
+        return match(old, new)
+    if old.feature_names and new.feature_names and old.feature_names != new.feature_names:
+        raise ModelError("--match: the columns of the old model are in another order")
+    data = replace(data.whole, bad_rows=SKIP)
+    shared = np.zeros((new.n_clusters, old.n_clusters), np.int64)
+    assigners = [assigner_for(model, data, device) for model in (new, old)]
+    n_rows, length = data.known_rows, _MATCHED_ROWS // _MATCHED_BLOCKS
+    ends = np.linspace(0, n_rows, min(_MATCHED_BLOCKS, n_rows // length + 1) + 1).astype(int)
+    for first, end in pairwise(ends.tolist()):
+        labels = np.full((2, end - first), OUTLIER)  # of bad rows too
+        for own, assigner in zip(labels, assigners, strict=True):
+            for some in assign(assigner, data.part(first, min(end, first + length))):
+                own[some.rows - first] = some.labels
+        theirs = labels[:, (labels != OUTLIER).all(0)]
+        np.add.at(shared, (theirs[0], theirs[1]), 1)
+    return match(old, new, shared)

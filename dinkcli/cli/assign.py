@@ -127,6 +127,7 @@ def assign(
         options = labels.options()
         from dinkcli.assigning.pipeline import run
         from dinkcli.cli.destination import Destination
+        from dinkcli.data.spool import repeatable
         from dinkcli.models.file import load
 
         destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)
@@ -136,6 +137,8 @@ def assign(
         options.check_clusters(model.n_clusters)
         data = rows.open(model, inputs, once=True)
         show_notes(data, destination.quiet)
+        if old is not None and old.metric != model.metric:
+            data = repeatable(data)  # rows are read before they are assigned
         job = _job_of(model, data, options, model_path, old, with_names, above)
         target, n_rows = destination.open(data), data.n_rows
         if target.shard is not None:
@@ -167,11 +170,12 @@ def _job_of(
     levels: tuple[int, ...],
 ) -> Job:
     """A job of the model at ``path``, with the ids of the ``old`` one where there is one."""
+    from dinkcli.assigning.assigner import match_on
     from dinkcli.assigning.pipeline import Job
-    from dinkcli.models.matching import ids_of, match
+    from dinkcli.models.matching import ids_of
     from dinkcli.models.tree import parents_by_id
 
-    matching = None if old is None else match(old, model)
+    matching = None if old is None else match_on(data, old, model)
     names = model.names if matching is None else matching.names(model)
     if named and not names:
         raise UsageError(

@@ -140,7 +140,8 @@ MATCH = clusters_option(
     None,
     "--match",
     metavar="OLD_MODEL",
-    help="Keep the cluster ids of an older model, by the best pairing of the centres.",
+    help="Keep the cluster ids of an older model, by the best pairing of the centres, or "
+    "between metrics, of the rows that clusters share.",
 )
 
 exemplars_option = partial(output_option, help="How many rows to show of each cluster.", min=1)

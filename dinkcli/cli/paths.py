@@ -135,7 +135,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
 
     Args:
         values: of all parameters of the command. Whatever text is the name of a file counts as
-            read, but for names of columns, and for what ``name`` and ``--resume`` are to replace.
+            read, but for words of options, and for what ``name`` and ``--resume`` are to replace.
     """
     written = _written(command, values)
     for option, path in written.items():

@@ -233,7 +233,7 @@ def _check_fit(options: TrainOptions, data: DataSet, old: Model | None) -> None:
 
     known = options.n_clusters if isinstance(options.n_clusters, int) else None
     if old is not None:
-        check_matchable(old, data.n_features, options.metric, known)
+        check_matchable(old, data.n_features, known)
     if known is not None:
         options.check_rows(data.known_rows, data.name)
 
@@ -243,13 +243,13 @@ def _save(
 ) -> tuple[Model, Matching | None]:
     """Writes the model, with names where there are texts and with the ids of the older one if
     there is one; returns both."""
+    from dinkcli.assigning.assigner import match_on
     from dinkcli.cli.name import name_by_texts
-    from dinkcli.models.matching import match
 
     if data.columns.text is not None:
         named = name_by_texts(model, data, device, quiet)
         model.names, model.terms = named.names, named.terms
-    matching = None if old is None else match(old, model)
+    matching = None if old is None else match_on(data, old, model, device)
     if matching is not None:
         model = matching.renumber(model)
     model.save(target)

@@ -5,7 +5,8 @@ Shapes: K new clusters, J old ones, D features.
 The assignment of new centres to old ones is the one with the least sum of Euclidean distances
 between partners (under cosine, centres are directions of norm 1). It says which id each new
 cluster takes; how the clusters drifted is told from nearest centres, so that an id whose old
-cluster is gone is not reported as a cluster that moved far.
+cluster is gone is not reported as a cluster that moved far. Between models of different metrics it
+is the assignment with the most rows that partners share, among rows that both models label.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class Drift:
         fate: "kept" (the new centre is nearer to this old one than to any other old one),
             "split" (kept, and other new centres are nearest to this old one too), "vanished" (the
             new centre with this id is nearer to another old one, or there is none), or "new" (an
-            id that the old model did not have).
-        moved: distance between the old and the new centre; None without one of them.
+            id that the old model did not have). By shared rows, an old cluster is nearest to a
+            new one that has most of its rows from it, and "kept" holds most of its own.
+        moved: distance between the old and the new centre; None without one of them, or by rows.
         relative: ``moved`` over the old centre's distance to its nearest neighbour.
         parts: ids of all new clusters nearest to this old one.
     """
@@ -124,7 +126,6 @@ def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]
 def check_matchable(
     old: Model,
     n_features: int,
-    metric: str,
     n_clusters: int | None = None,
     feature_names: Sequence[str] = (),
 ) -> None:
@@ -135,18 +136,14 @@ def check_matchable(
         feature_names: of the columns that the new model is of, if known.
 
     Raises:
-        ModelError: models of different dimensions, metrics or columns.
+        ModelError: models of different dimensions or columns.
         UsageError: fewer clusters than ids, so that some could not keep theirs.
     """
-    for name, theirs, ours in (
-        ("features", old.n_features, n_features),
-        ("metric", old.metric, metric),
-    ):
-        if ours != theirs:
-            raise ModelError(
-                f"--match: {name} of the old model {theirs}, of the new one {ours}; clusters can "
-                "only be matched between models of the same kind of embeddings"
-            )
+    if n_features != old.n_features:
+        raise ModelError(
+            f"--match: features of the old model {old.n_features}, of the new one {n_features}; "
+            "clusters can only be matched between models of the same kind of embeddings"
+        )
     old.means_by_name(feature_names)
     if n_clusters is not None and n_clusters < old.n_clusters:
         raise UsageError(
@@ -156,27 +153,58 @@ def check_matchable(
         )
 
 
-def match(old: Model, new: Model) -> Matching:
+def match(old: Model, new: Model, shared: np.ndarray | None = None) -> Matching:
     """Gives the clusters of ``new`` the ids of those of ``old`` that they continue.
 
+    Args:
+        shared: (K, J) rows of each new cluster that each old one has (see
+            ``assigning.assigner.match_on``), which partners are chosen by where metrics differ.
+
     Raises:
-        ModelError: models of different dimensions, metrics or columns.
+        ModelError: models of different dimensions or columns, or of different metrics without
+            ``shared``.
     """
     from scipy.optimize import linear_sum_assignment  # takes longer to load than to run
 
-    check_matchable(old, new.n_features, new.metric)
+    check_matchable(old, new.n_features)
     old_means = old.means_by_name(new.feature_names)
-    distances = np.sqrt(squared_distances(new.means, old_means))
-    n_new, n_old = distances.shape
+    by_rows = old.metric != new.metric
+    if not by_rows:
+        costs = np.sqrt(squared_distances(new.means, old_means))
+    elif shared is not None:
+        costs = -shared.astype(np.float64)
+    else:
+        raise ModelError(
+            f"metric of the old model {old.metric}, of the new one {new.metric}; clusters of "
+            "different metrics are matched by the rows that they share"
+        )
+    n_new, n_old = costs.shape
     present = np.intersect1d(old.center_clusters, np.arange(n_old))  # ids are never used again
-    rows, partners = linear_sum_assignment(distances[:, present])
+    rows, partners = linear_sum_assignment(costs[:, present])
     ids = np.full(n_new, -1, np.int64)
     ids[rows] = present[partners]
     ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
-    distances[:, np.setdiff1d(np.arange(n_old), present)] = np.inf
-    drift = _drift(distances, ids, old_means)
+    costs[:, np.setdiff1d(np.arange(n_old), present)] = np.inf
+    drift = _drift_by_rows(costs, ids) if by_rows else _drift(costs, ids, old_means)
     n_ids = max(n_old, int(ids.max()) + 1)
     return Matching(old.fingerprint, ids, n_ids, drift, tuple(old.names), tuple(old.named_by_hand))
+
+
+def _drift_by_rows(costs: np.ndarray, ids: np.ndarray) -> tuple[Drift, ...]:
+    """``costs`` (K, J): minus the rows in common, infinite for old clusters that are gone."""
+    n_old = costs.shape[1]
+    shared = np.where(np.isinf(costs), 0, -costs)
+    from_old = np.where(shared.any(1), shared.argmax(1), -1)
+    drift = []
+    for id_ in range(max(n_old, int(ids.max()) + 1)):
+        parts = (id_,) if id_ >= n_old else tuple(sorted(ids[from_old == id_].tolist()))
+        fate = "new" if id_ >= n_old else "vanished"
+        if id_ < n_old and id_ in parts:
+            stayed = shared[ids == id_, id_].sum()
+            mostly = 2 * stayed > shared[:, id_].sum()
+            fate = "split" if len(parts) > 1 else "kept" if mostly else "vanished"
+        drift.append(Drift(id_, fate, None, None, parts))
+    return tuple(drift)
 
 
 def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tuple[Drift, ...]:

@@ -9,6 +9,7 @@ import pytest
 from conftest import distances_float64, nearest_float64
 
 import dinkcli
+from dinkcli.errors import ModelError
 from dinkcli.models.edit import merge, rename
 from dinkcli.models.matching import match
 
@@ -133,17 +134,14 @@ def test_train_stores_the_old_ids(invoke, retrained, tmp_path):
 
 def test_models_that_cannot_be_matched(invoke, retrained, tmp_path):
     model(np.eye(4)).save(tmp_path / "four.safetensors")
-    model(np.eye(5), "cosine").save(tmp_path / "cosine.safetensors")
+    with pytest.raises(ModelError, match="cosine, of the new one euclidean"):
+        match(model(np.eye(5), "cosine"), model(np.eye(5)))
     for command in (
         ["assign", "new.safetensors", "x.npy", "-o", "y.npy"],
         ["train", "x.npy", "-k", 6, "-o", "y.safetensors"],
     ):
-        for name, message in (
-            ("four", "features of the old model 4, of the new one 5"),
-            ("cosine", "metric of the old model cosine, of the new one euclidean"),
-        ):
-            result = invoke(*command, "--match", f"{name}.safetensors", code=1)
-            assert f"--match: {message}" in result.stderr
+        result = invoke(*command, "--match", "four.safetensors", code=1)
+        assert "--match: features of the old model 4, of the new one 5" in result.stderr
     result = invoke("train", "x.npy", "-k", 6, "--match", "no.safetensors", code=2)
     assert "no.safetensors: no such model file" in result.stderr
 
@@ -159,3 +157,38 @@ def test_names_by_hand_stay_and_numbers_of_merged_clusters_are_not_used_again():
     edited = match(merge(old, [0, 2]), new)
     assert 2 not in edited.ids and sorted(edited.ids.tolist()) == [0, 1, 3, 4, 5]
     assert (edited.n_ids, edited.drift[2].fate, edited.drift[5].fate) == (6, "vanished", "new")
+
+
+@pytest.mark.parametrize(("before", "after"), [("euclidean", "cosine"), ("cosine", "learned")])
+def test_models_of_different_metrics_match_by_their_rows(invoke, tmp_path, before, after):
+    rng = np.random.default_rng(3)
+    truth = rng.permutation(np.repeat(np.arange(8), 150))
+    z = np.float32(np.eye(8, 12)[truth] * 9 + rng.normal(size=(1200, 12)))
+    np.save(tmp_path / "x.npy", z)
+    np.save(tmp_path / "zero.npy", np.vstack([z[:5] * 0, z]))
+    train = ["train", "x.npy", "-k", 8, "-q"]
+    invoke(*train, "--metric", before, "-o", "old.safetensors")
+    new = ["--metric", after, "--seed", 5]
+    invoke(*train, *new, "-o", "plain.safetensors")
+    invoke(*train, *new, "--match", "old.safetensors", "-o", "new.safetensors")
+    matched = ["plain.safetensors", "--match", "old.safetensors"]
+    runs = {"old": ["old.safetensors"], "new": ["new.safetensors"], "plain": matched}
+    for name, run in runs.items():
+        invoke("assign", *run, "x.npy", "-q", "-o", f"{name}.npy")
+    labels = {name: np.load(tmp_path / f"{name}.npy") for name in runs}
+    for name in ("new", "plain"):
+        assert (labels[name] == labels["old"]).mean() > 0.9
+    line = ["assign", *matched, "-q", "--bad-rows", "label", "-o", "z.npy"]
+    invoke(*line, "zero.npy")
+    assert (np.load(tmp_path / "z.npy")[5:] == labels["old"]).mean() > 0.9
+
+
+def test_fates_by_shared_rows():
+    old, new = model(np.eye(5)[:4], "cosine"), model(np.eye(5))
+    shared = [[0, 0, 90, 0], [0, 50, 0, 0], [0, 40, 0, 0], [80, 0, 0, 0], [0, 0, 0, 0]]
+    found = match(old, new, np.array(shared))
+    assert found.ids.tolist()[:2] == [2, 1] and found.ids[3] == 0
+    fates = [drift.fate for drift in found.drift]
+    assert fates == ["kept", "split", "kept", "vanished", "new"]
+    assert found.drift[1].parts == (1, int(found.ids[2]))
+    assert all(drift.moved is None for drift in found.drift)
