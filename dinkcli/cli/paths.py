@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
 from dinkcli.errors import DinkError, ModelError, UsageError
+from dinkcli.options import SEEDINGS
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -25,6 +26,11 @@ _OTHERS = {
 }
 
 
+# The parameters that name files to read; other texts are words, such as -k auto.
+_READ = (
+    *("inputs", "model_path", "match_path", "init", "against", "ids", "texts", "labels", "names"),
+    *("sample_weight", "quota"),
+)
 _IN_PLACE = ("name", "update", "edit")  # commands whose output may be the model that they read
 
 
@@ -134,8 +140,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
     or where it writes two files of one name.
 
     Args:
-        values: of all parameters of the command. Whatever text is the name of a file counts as
-            read, but for words of options, and for what ``name`` and ``--resume`` are to replace.
+        values: of all parameters of the command.
     """
     written = _written(command, values)
     for option, path in written.items():
@@ -146,9 +151,11 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
                 raise UsageError(f"{path}: stands for {other} and for {option}; name two files")
         if not os.path.isfile(path):
             continue
-        for name, value in values.items():
-            spared = name in ("output", "json_file", "resume") or "column" in name
-            if spared or (name == "model_path" and command in _IN_PLACE):
+        for name in _READ:
+            value = values.get(name)
+            if (name == "model_path" and command in _IN_PLACE) or (
+                name == "init" and value in SEEDINGS
+            ):
                 continue
             texts = value if isinstance(value, (list, tuple)) else [value]
             if any(_reads(text, path) for text in texts if isinstance(text, str)):

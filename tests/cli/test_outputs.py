@@ -116,6 +116,10 @@ def test_what_a_run_reads_stays(invoke, files, line):
 def test_what_may_be_replaced(invoke, files):
     """The model that gets names, a stopped training, and files that only look like inputs."""
     invoke("name", "m.safetensors", "--names", "names.txt", "-o", "m.safetensors")
+    for word in ("auto", "euclidean", "random", "kmeans++"):
+        for _ in range(2):
+            line = ["train", "x.npy", "-k", "auto", "--metric", "euclidean", "-o", word, "-q"]
+            invoke(*line, "--init", word if word[0] in "rk" else "kmeans++")
     (files / "id").write_text("not the column")
     invoke("train", "x.npy", "-k", 2, "-o", "m.safetensors")
     os.makedirs("out")
