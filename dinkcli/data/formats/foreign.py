@@ -9,7 +9,6 @@ import zipfile
 import numpy as np
 
 from dinkcli.data.files import Source
-from dinkcli.data.formats import text
 
 _SAVE = "np.save('embeddings.npy', {})"
 _TO_PARQUET = "{}.to_parquet('embeddings.parquet')"
@@ -102,6 +101,8 @@ def named_text(head: bytes, name: str) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     """Whether it is the beginning of UTF-8, without control characters."""
+    from dinkcli.data.formats import text  # which takes a while to load
+
     try:
         text.decoded(head)
     except UnicodeDecodeError:

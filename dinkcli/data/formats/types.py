@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
 
@@ -75,9 +75,9 @@ def plain(array: pa.Array) -> pa.Array:
     if _plain_type(type_) == type_:
         return array
     if pa.types.is_run_end_encoded(type_):
-        return plain(pc.run_end_decode(array))
+        return plain(_compute().run_end_decode(array))
     if _is_list_view(type_):
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        lengths = _compute().list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
         values = plain(array.flatten())
         return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
@@ -114,4 +114,13 @@ def _is_list_view(type_: pa.DataType) -> bool:
 def seconds_of(durations: pa.Array) -> pa.Array:
     """Durations as float64 numbers of seconds, which say more in a text than counts of any unit."""
     parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[durations.type.unit]
-    return pc.divide(durations.cast(pa.int64()).cast(pa.float64(), safe=False), float(parts))
+    return _compute().divide(
+        durations.cast(pa.int64()).cast(pa.float64(), safe=False), float(parts)
+    )
+
+
+def _compute() -> Any:
+    """``pyarrow.compute``, which takes as long to load as a small run, and most runs need not."""
+    import pyarrow.compute
+
+    return pyarrow.compute
