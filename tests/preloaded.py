@@ -151,6 +151,8 @@ class _Server:
             del self._running[child]
 
         def gone() -> None:
+            if child not in self._running:
+                return  # it has ended in the same moment
             self._selector.unregister(client)
             os.kill(child, signal.SIGKILL)
 
