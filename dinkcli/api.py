@@ -126,8 +126,15 @@ def train(
             raise UsageError(
                 f"-k {k}: {data.known_rows} rows are too few to choose from; give a number"
             )
-        given = {"metric": chosen.metric, "seed": chosen.seed, "device": device, "memory": memory}
-        result = sweep(data, numbers, on_step=on_try, **given)
+        result = sweep(
+            data,
+            numbers,
+            metric=chosen.metric,
+            seed=chosen.seed,
+            device=device,
+            memory=memory,
+            on_step=on_try,
+        )
         chosen = replace(chosen, n_clusters=number_of(result, k, data.name))
         if on_chosen is not None:
             on_chosen(result)
@@ -140,7 +147,7 @@ def train(
     where = resolve_device(device, group.world.local_rank)
     rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
     if initial is not None:
-        _check_initial(initial, k, data)
+        _check_initial(initial, chosen.k, data)
         offset = rows.data.offset
         initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
     trainer = Trainer(rows, chosen, initial)

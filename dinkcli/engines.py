@@ -105,9 +105,9 @@ def register(
     """Gives a DuckDB connection the function ``dink_assign(DOUBLE[]) -> INTEGER``; it takes lists
     and arrays of any kind of float."""
     assigner = ArrowAssigner(model, **options)
-    connection.create_function(
-        name, assigner.labels, ["DOUBLE[]"], "INTEGER", type="arrow", null_handling="special"
-    )
+    # Both as text, which DuckDB takes though its annotations name only its enumerations.
+    kinds: dict[str, Any] = {"type": "arrow", "null_handling": "special"}
+    connection.create_function(name, assigner.labels, ["DOUBLE[]"], "INTEGER", **kinds)
 
 
 def polars_expression(

@@ -135,8 +135,14 @@ class DinkClustering(
         if first:
             self._fit(X, sample_weight)
             return self
-        options = {"device": self.device, "birth_price": math.inf, "again": True}
-        found = api.update(self.model_, X, sample_weight=sample_weight, **options)
+        found = api.update(
+            self.model_,
+            X,
+            device=self.device,
+            sample_weight=sample_weight,
+            birth_price=math.inf,
+            again=True,
+        )
         self._adopt(found.model, self.cluster_centers_.dtype)
         self._measure(X, sample_weight)
         self.n_iter_ += 1

@@ -147,8 +147,9 @@ class TrainOptions:
         if self.init != GIVEN:
             _expect_one(self.init, "init", SEEDINGS)
         heat, weight = self.temperature, self.dilation
-        numeric = isinstance(heat, (int, float))
-        fine = heat == "auto" or (numeric and (heat == 0 or heat >= LEAST_TEMPERATURE))
+        fine = heat == "auto" or (
+            isinstance(heat, (int, float)) and (heat == 0 or heat >= LEAST_TEMPERATURE)
+        )
         expected = f"auto, inf, 0, or a number of at least {LEAST_TEMPERATURE}"
         _expect(fine, "temperature", heat, expected)
         fine = weight is None or 0 <= weight <= _LARGEST_DILATION
@@ -166,11 +167,16 @@ class TrainOptions:
 
     def check_rows(self, n_rows: int, source: str) -> None:
         """Raises UsageError when there are more clusters than rows, or too small ones for them."""
-        k = int(self.n_clusters)
+        k = self.k
         if self.max_size is not None:
             most_rows(self.max_size, n_rows, k)
         if k > n_rows:
             raise UsageError(f"`n_clusters` {k}: more clusters than the {n_rows} rows of {source}")
+
+    @property
+    def k(self) -> int:
+        """K, once it is chosen."""
+        return int(self.n_clusters)
 
     @property
     def literal(self) -> bool:

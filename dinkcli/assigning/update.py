@@ -126,7 +126,8 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-class Near(NamedTuple):
+@dataclass(frozen=True)
+class Near:
     """Rows (B, D) float32 as the model compares them, and of each the number of its centre, the
     squared distance to it, and its weight, (B,)."""
 
@@ -135,8 +136,12 @@ class Near(NamedTuple):
     squared_distances: np.ndarray
     weights: np.ndarray
 
-    def __getitem__(self, where: Any) -> Near:  # type: ignore[override]
-        return Near(*(each[where] for each in tuple(self)))
+    def __getitem__(self, where: np.ndarray) -> Near:
+        return Near(*(each[where] for each in self.arrays))
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.rows, self.labels, self.squared_distances, self.weights
 
 
 class Birth(NamedTuple):
@@ -159,7 +164,7 @@ class _Look:
         self._kept: list[Near] = []
         self._first_bin = old.first_bin
         # But for rows that are far.
-        self.statistics = Statistics.empty(*model.centers.shape, old.first_bin)
+        self.statistics = Statistics.empty(model.centers.shape, old.first_bin)
         self.squares = np.zeros(len(model.centers))  # of distances of all rows
         self.counts = np.zeros(len(model.centers))
         self.very_far = 0.0
@@ -181,7 +186,7 @@ class _Look:
     def count(self, near: Near) -> None:
         """Adds rows to the statistics of their centres."""
         self.statistics = self.statistics.added(
-            Statistics.of_rows(*near, self._centers, self._first_bin)
+            Statistics.of_rows(*near.arrays, self._centers, self._first_bin)
         )
 
     def far(self) -> Near:
@@ -190,7 +195,8 @@ class _Look:
         return self._kept[0]
 
     def _thin(self) -> None:
-        every = Near(*map(np.concatenate, zip(*self._kept, strict=True)))
+        kept = zip(*(part.arrays for part in self._kept), strict=True)
+        every = Near(*map(np.concatenate, kept))
         chosen = np.ones(len(every.rows), bool)
         if len(every.rows) > _MOST_FAR:
             chosen[:] = False
@@ -231,7 +237,7 @@ def update(
     for block in assigner.blocks(data):
         good = usable(block)
         look.bad_rows += int((~good).sum())
-        digest.update(np.ascontiguousarray(block.vectors[good]))
+        digest.update(np.ascontiguousarray(block.vectors[good]).data)
         numbers = block.start + np.flatnonzero(good)
         pair = assigner.backend.nearest_pair(block.vectors[good])
         own = pair.labels if labels is None else labels[numbers].astype(np.int64)
@@ -244,7 +250,9 @@ def update(
     batch = digest.hexdigest()[:16]
     before = [entry.get("batch") for entry in model.history]
     repeated = batch in before and not options.again
-    result, born, retired = model, [], []
+    result = model
+    born: list[int] = []
+    retired: list[int] = []
     if not repeated:
         result, born, retired = _taken_in(model, old, look, options)
         files = data.fingerprint()["files"]
@@ -318,9 +326,8 @@ def _taken_in(
             break
         squared = ((members.rows - birth.mean) ** 2).sum(1)
         zeros = np.zeros(len(squared), np.int64)
-        of_birth = (members.rows, zeros, squared, members.weights, birth.mean[None])
-        of_birth += (old.first_bin,)
-        born.append(Statistics.of_rows(*of_birth))
+        of_birth = members.rows, zeros, squared, members.weights, birth.mean[None]
+        born.append(Statistics.of_rows(*of_birth, old.first_bin))
         far = far[~birth.members]
     look.count(far)
     if options.half_life is not None:

@@ -76,10 +76,10 @@ class ArrayReader(Reader):
                 f"array of shape {array.shape} and dtype {array.dtype}, "
                 "expected 2-D (rows, features) of floats or integers"
             )
-        self._masked = None
+        self._masked: np.ndarray | None = None
         if isinstance(array, np.ma.MaskedArray):
             mask = np.ma.getmask(array)
-            self._masked = None if mask is np.ma.nomask else mask
+            self._masked = mask if isinstance(mask, np.ndarray) else None  # nomask is none
         self._array = np.asarray(array)
         self.n_rows, self.n_features = array.shape
         self.dtype = self._array.dtype
@@ -90,7 +90,7 @@ class ArrayReader(Reader):
             if self._masked is None or not (masked := self._masked[start : start + rows]).any():
                 yield Block(start, vectors)
                 continue
-            bad = masked.any(1)
+            bad = np.asarray(masked.any(1))
             feature = int(masked[bad.argmax()].argmax())
             vectors = np.where(bad[:, None], vectors.dtype.type(0), vectors)
             yield Block(start, vectors, None, bad, f" is masked in feature {feature}")

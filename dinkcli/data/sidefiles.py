@@ -215,6 +215,7 @@ def open_side_columns(
         DinkError: a file is missing or damaged, or does not say which column is meant.
     """
     found: dict[str, SideColumn] = {}
+    named: dict[str, Any] = {}
     weights = None
     for role, given in ((role, columns.files[role]) for role in OPTIONS if role in columns.files):
         side = _read(role, given)
@@ -229,8 +230,8 @@ def open_side_columns(
                 f"{whose}; rename one of them"
             )
         found[side.name] = side
-        columns = replace(columns, **{role: side.name})
-    return columns, SideColumns(tuple(found.values()), tuple(parts), weights)
+        named[role] = side.name
+    return replace(columns, **named), SideColumns(tuple(found.values()), tuple(parts), weights)
 
 
 def check_standard_input(columns: Columns, paths: Sequence[str]) -> None:
@@ -254,7 +255,8 @@ def attached(data: DataSet, **values: Any) -> DataSet:
         InputError, UsageError: other numbers of them than of rows.
     """
     parameters = {"texts": "text", "labels": "label", "ids": "id", "sample_weight": WEIGHT}
-    found, named = [], {}
+    found: list[SideColumn] = []
+    named: dict[str, Any] = {}
     for parameter, role in parameters.items():
         if parameter in values:
             array = values[parameter]

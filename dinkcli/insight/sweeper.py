@@ -112,8 +112,8 @@ class _Search:
         self.whole = self.middle < self.half
         self.scale = rows.total_weight / self.sample.total_weight
         starts = (None, None) if before is None else (before.first.last, before.second.last)
-        self.first = _Path(self.sample[: self.middle], seed, starts[0])
-        self.second = _Path(self.sample[self.middle :], seed + 1, starts[1])
+        self.first: _Path = _Path(self.sample[: self.middle], seed, starts[0])
+        self.second: _Path = _Path(self.sample[self.middle :], seed + 1, starts[1])
         number = min(_NEIGHBOURS, len(self.sample) - 1)
         self.graph = neighbour_graph(nearest_others(self.sample.z.cpu(), number))
         self._of_noise: dict[int, float] = {}

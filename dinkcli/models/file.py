@@ -105,6 +105,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         names = [name for name in tensors if name.startswith(STATE_PREFIX)]
         inner = {name.removeprefix(STATE_PREFIX): tensors[name] for name in names}
         state = TrainingState(inner, document["state"])
+    copies = {name: tensors[name].copy() for name in ("map", "origin", "offset") if name in tensors}
     return Model(
         tensors["cluster_centers"].copy(),
         tensors["cluster_sizes"].copy(),
@@ -116,10 +117,9 @@ def load(path: str | os.PathLike[str]) -> Model:
         document.get("temperature", -1.0),
         document.get("names", []),
         document.get("terms", []),
-        *(
-            tensors[name].copy() if name in tensors else None
-            for name in ("map", "origin", "offset")
-        ),
+        copies.get("map"),
+        copies.get("origin"),
+        copies.get("offset"),
         _parts(tensors),
         _statistics(tensors, document),
         document.get("named_by_hand", []),

@@ -7,7 +7,7 @@ features, B rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,15 +37,15 @@ class Statistics:
     means: np.ndarray
     deviations: np.ndarray
     distances: np.ndarray
-    first_bin: int
+    first_bin: int = field(kw_only=True)
 
     def __getitem__(self, where: np.ndarray) -> Statistics:
-        return Statistics(*(each[where] for each in self._arrays()), self.first_bin)
+        return Statistics(*(each[where] for each in self._arrays()), first_bin=self.first_bin)
 
     def joined(self, other: Statistics) -> Statistics:
         """Of the centres of both, those of ``other`` at the end."""
         pairs = zip(self._arrays(), other.with_bins(self.first_bin)._arrays(), strict=True)
-        return Statistics(*map(np.concatenate, pairs), self.first_bin)
+        return Statistics(*map(np.concatenate, pairs), first_bin=self.first_bin)
 
     def with_bins(self, first_bin: int) -> Statistics:
         """The same with distances counted from another bin on."""
@@ -53,16 +53,17 @@ class Statistics:
             return self
         distances = np.zeros_like(self.distances)
         into = (np.arange(N_BINS) + self.first_bin - first_bin).clip(0, N_BINS - 1)
-        np.add.at(distances, (slice(None), into), self.distances)
-        return Statistics(self.weights, self.means, self.deviations, distances, first_bin)
+        np.add.at(distances.T, into, self.distances.T)
+        return replace(self, distances=distances, first_bin=first_bin)
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.weights, self.means, self.deviations, self.distances
 
     @classmethod
-    def empty(cls, n_centers: int, n_features: int, first_bin: int) -> Statistics:
-        shapes = (n_centers,), (n_centers, n_features), (n_centers,), (n_centers, N_BINS)
-        return cls(*map(np.zeros, shapes), first_bin)
+    def empty(cls, shape: tuple[int, ...], first_bin: int) -> Statistics:
+        """Of centres of ``shape`` (C, D) without rows."""
+        shapes: tuple[tuple[int, ...], ...] = shape[:1], shape, shape[:1], (shape[0], N_BINS)
+        return cls(*map(np.zeros, shapes), first_bin=first_bin)
 
     @classmethod
     def trained(cls, weights: np.ndarray, centers: np.ndarray, inertia: np.ndarray) -> Statistics:
@@ -70,7 +71,7 @@ class Statistics:
         distances yet."""
         mean = inertia.sum() / max(float(weights.sum()), 1e-300)
         first = int(np.floor(np.log2(mean) * _PER_OCTAVE)) if mean > 0 else 0
-        found = cls.empty(*centers.shape, first - _BELOW_MEAN)
+        found = cls.empty(centers.shape, first - _BELOW_MEAN)
         found.weights[:], found.means[:], found.deviations[:] = weights, centers, inertia
         return found
 
@@ -89,7 +90,7 @@ class Statistics:
         Args:
             centers: (C, D), near the means: sums are of differences to them.
         """
-        found = cls.empty(*centers.shape, first_bin)
+        found = cls.empty(centers.shape, first_bin)
         order = np.argsort(labels, kind="stable")
         present, starts = np.unique(labels[order], return_index=True)
         found.weights[:] = np.bincount(labels, weights, len(centers))
@@ -125,7 +126,7 @@ class Statistics:
             self.means + share[:, None] * apart,
             self.deviations + other.deviations + squares,
             self.distances + other.distances,
-            self.first_bin,
+            first_bin=self.first_bin,
         )
 
     def gathered(self, targets: np.ndarray, number: int) -> Statistics:
@@ -139,12 +140,12 @@ class Statistics:
         deviations = np.bincount(targets, self.deviations + self.weights * apart, number)
         distances = np.zeros((number, N_BINS))
         np.add.at(distances, targets, self.distances)
-        return Statistics(weights, means, deviations, distances, self.first_bin)
+        return Statistics(weights, means, deviations, distances, first_bin=self.first_bin)
 
     def faded(self, factor: float) -> Statistics:
         """With all weights times ``factor``."""
         parts = self.weights * factor, self.means, self.deviations * factor
-        return Statistics(*parts, self.distances * factor, self.first_bin)
+        return Statistics(*parts, self.distances * factor, first_bin=self.first_bin)
 
     def quantiles(self, share: float) -> np.ndarray:
         """(C,) squared distances below which ``share`` of the weight lies: of a centre with few
@@ -189,7 +190,7 @@ class Statistics:
             centers: (K, D) float32 of the model. Where they are the means, as after a training,
                 the model says all but the distances already.
         """
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "statistics.distances": self.distances.astype(np.float32),
             "statistics.first_bin": np.array([self.first_bin], np.int64),
         }
@@ -232,4 +233,4 @@ class Statistics:
         if not np.isfinite(means).all():
             raise ValueError("statistics with means that are not finite")
         arrays = (each.astype(np.float64) for each in (weights, means, deviations, stored))
-        return cls(*arrays, int(first[0]))
+        return cls(*arrays, first_bin=int(first[0]))

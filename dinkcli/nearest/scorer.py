@@ -298,7 +298,8 @@ class Scorer:
             self._best.two(self._scores(part, low_precision), math.inf)[:4]
             for part in rows.split(self.rows_at_once(rows))
         ]
-        return limited(TwoBest(*map(torch.cat, zip(*parts, strict=True))))
+        best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
+        return limited(TwoBest(best, labels, second, seconds))
 
     def rows_at_once(self, z: Tensor) -> int:
         """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""

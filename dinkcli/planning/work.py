@@ -111,7 +111,7 @@ class Work:
     @classmethod
     def of(cls, data: DataSet, options: TrainOptions, memory: int) -> Work:
         """For a data set of known length, of which ``memory`` bytes may be held."""
-        n, d, k = data.known_rows, data.n_features, options.n_clusters
+        n, d, k = data.known_rows, data.n_features, options.k
         held = in_memory(data, memory)
         sample = sample_size(n, k, d, memory)
         how = effort(sample, k, d)

@@ -62,7 +62,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed)
         self.free_inertia: float | None = None  # before sizes were limited
         self._before: Progress | None = None
-        self.at = Progress.begin(options.n_clusters, rows.n_features, rows.device)
+        self.at = Progress.begin(options.k, rows.n_features, rows.device)
 
     @property
     def to_save(self) -> Progress:
@@ -81,7 +81,7 @@ class Trainer:
         """The rows that centres are seeded, annealed and refined on; the first random draw."""
         n_rows, n_features = self.rows.n_rows, self.rows.n_features
         memory = self.rows.memory * self.rows.group.size
-        size = sample_size(n_rows, self.options.n_clusters, n_features, memory)
+        size = sample_size(n_rows, self.options.k, n_features, memory)
         return self.rows.sample(size, self.generator)
 
     def steps(self) -> Iterator[Step | None]:
@@ -114,7 +114,7 @@ class Trainer:
     def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
         """Learns the map of the rows; the centres are then means under it."""
         yield from self._best_start(sample)
-        part = sample[: neighbourhood_size(len(sample), self.options.n_clusters)]
+        part = sample[: neighbourhood_size(len(sample), self.options.k)]
         matrix, self.at.centers = follow_neighbours(part, self.at.centers)
         self.rows.learn(matrix)
 
@@ -127,7 +127,7 @@ class Trainer:
             return
         n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
         self._starts = n_init
-        axes = main_axes(sample, self.options.n_clusters)
+        axes = main_axes(sample, self.options.k)
         while at.start <= n_init:
             if isinstance(at.loop, Annealing | Refining):
                 space = Subspace.on(sample, axes, at.loop.centers.shape[1])
@@ -164,8 +164,8 @@ class Trainer:
             seeds = Seeds(centers.to(sample.z))
         else:
             options = self.options
-            part = seeding_size(len(sample), options.n_clusters)
-            seeds = seed_centers(sample, options.n_clusters, options.init, self.generator, part)
+            part = seeding_size(len(sample), options.k)
+            seeds = seed_centers(sample, options.k, options.init, self.generator, part)
         self.at.centers = self._project(seeds.centers)
         return seeds.labels
 
@@ -217,7 +217,7 @@ class Trainer:
         options, at, rows = self.options, self.at, self.rows
         if options.max_size is None:
             return
-        limit = most_rows(options.max_size, rows.n_rows, options.n_clusters)
+        limit = most_rows(options.max_size, rows.n_rows, options.k)
         self.free_inertia = float(torch.as_tensor(at.cluster_inertia).sum())
         self._before = at
         at = self.at = replace(at)

@@ -300,9 +300,9 @@ class _Search:
             return VectorColumns(numbers, NUMBERS, why, column, self._left_out(left))
         kind = _kind(place.type)
         if kind is None and pa.types.is_struct(place.type):  # an object by index
-            fields = self.named(f"{column}.*", why)
-            if fields is not None:
-                return fields
+            numbered = self.named(f"{column}.*", why)
+            if numbered is not None:
+                return numbered
         if kind is None and is_list(storage(place.type)):
             inner = storage(storage(place.type).value_type)
             if is_any_vector(inner):

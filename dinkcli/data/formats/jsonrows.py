@@ -374,8 +374,10 @@ def _rows_of(
     if any(_is_vector(value) and len(value) != len(rows) for value in document.values()):
         return None
     if any(other is not parent for _, _, other in lists):
-        names = ", ".join(name for name, _, _ in lists)
-        raise InputError(f"{path}: several lists could be the rows: {names}; name one by --column")
+        several = ", ".join(name for name, _, _ in lists)
+        raise InputError(
+            f"{path}: several lists could be the rows: {several}; name one by --column"
+        )
     if isinstance(rows[0], dict):
         names = dict.fromkeys(itertools.chain(*(row for row in rows if isinstance(row, dict))))
         objects = [row if isinstance(row, dict) else {} for row in rows]
