@@ -167,7 +167,7 @@ def train(
         if checkpoints is not None:
             checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
     model = model_of(trainer, history)
-    model.statistics = row_statistics(trainer)
+    model.statistics = row_statistics(trainer, model)
     return model
 
 

@@ -20,7 +20,7 @@ from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, ModelError, UsageError
 from dinkcli.models.edit import centers_of, noted, statistics_of, with_centers
 from dinkcli.models.model import OUTLIER, Model
-from dinkcli.models.statistics import VERY_FAR, Statistics
+from dinkcli.models.statistics import VERY_FAR, Statistics, root_mean
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import AssignOptions
 
@@ -225,7 +225,8 @@ def update(
     """
     if model.state is not None:
         raise UsageError("the model is a checkpoint of a training; finish that first")
-    old, look, digest = statistics_of(model), _Look(model, statistics_of(model)), hashlib.sha256()
+    old, digest = statistics_of(model), hashlib.sha256()
+    look = _Look(model, old)
     weights = read_weights(data, nonzero=model.metric == "cosine")
     chosen = AssignOptions(max_size=options.max_size)
     assigner = assigner_for(model, data, device, chosen)
@@ -237,9 +238,9 @@ def update(
     for block in assigner.blocks(data):
         good = usable(block)
         look.bad_rows += int((~good).sum())
-        digest.update(np.ascontiguousarray(block.vectors[good]).data)
-        numbers = block.start + np.flatnonzero(good)
-        pair = assigner.backend.nearest_pair(block.vectors[good])
+        vectors, numbers = block.vectors[good], block.start + np.flatnonzero(good)
+        digest.update(np.ascontiguousarray(vectors).data)
+        pair = assigner.backend.nearest_pair(vectors)
         own = pair.labels if labels is None else labels[numbers].astype(np.int64)
         away = pair.z.astype(np.float64) - model.centers[own]
         weight = np.ones(len(own)) if weights is None else weights[numbers].astype(np.float64)
@@ -352,13 +353,12 @@ def _stands_out(members: Near, old: Statistics, counts: np.ndarray) -> bool:
     Args:
         counts: (C,) weight of the new rows of each centre.
     """
-    number = expected = 0.0
-    for center in np.unique(members.labels):
+    centers, number, least = np.unique(members.labels), 0.0, []
+    for center in centers:
         own = members[members.labels == center]
-        least = np.quantile(own.squared_distances, _NEARER)
-        number += own.weights[own.squared_distances >= least].sum()
-        beyond = old.shares_beyond(np.array([center]), np.array([least]))[0]
-        expected += counts[center] * beyond
+        least.append(np.quantile(own.squared_distances, _NEARER))
+        number += own.weights[own.squared_distances >= least[-1]].sum()
+    expected = counts[centers] @ old.shares_beyond(centers, np.array(least))
     return number > expected + _DEVIATIONS * np.sqrt(expected + 1)
 
 
@@ -413,26 +413,17 @@ def _told(
     squares = np.bincount(owners[inside], look.squares[inside], k)
     apart = new.cluster_centers[: old.n_clusters] - old.cluster_centers
     known = old.statistics is not None and old.statistics.distances.any()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Update(
-            new,
-            look.rows,
-            look.bad_rows,
-            counts,
-            np.sqrt(squares / counts),
-            np.sqrt(np.append(_inertia(old), np.zeros(k - old.n_clusters)) / _sizes(old, k)),
-            look.very_far / max(look.counts.sum(), 1e-300) if known else None,
-            born,
-            retired,
-            np.append(np.linalg.norm(apart.astype(np.float64), axis=1), [np.nan] * len(born)),
-            repeated,
-        )
-
-
-def _sizes(model: Model, k: int) -> np.ndarray:
-    return np.append(model.cluster_sizes, np.zeros(k - model.n_clusters))
-
-
-def _inertia(model: Model) -> np.ndarray:
-    inertia = model.training.get("metrics", {}).get("cluster_inertia")
-    return np.full(model.n_clusters, np.nan) if inertia is None else np.array(inertia)
+    unknown = [np.nan] * len(born)
+    return Update(
+        new,
+        look.rows,
+        look.bad_rows,
+        counts,
+        root_mean(squares, counts),
+        np.append(old.spreads, unknown),
+        look.very_far / max(look.counts.sum(), 1e-300) if known else None,
+        born,
+        retired,
+        np.append(np.linalg.norm(apart.astype(np.float64), axis=1), unknown),
+        repeated,
+    )

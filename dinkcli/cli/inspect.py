@@ -67,7 +67,7 @@ def inspect(
         dink inspect emb.dink.safetensors emb.parquet --ids id
         dink inspect emb.dink.safetensors emb.npy --texts texts.txt --cluster 17
     """
-    from dinkcli.insight.overview import cluster_of, spreads
+    from dinkcli.insight.overview import cluster_of
 
     if not inputs and (rows.column or ids or texts):
         raise UsageError("--ids, --texts and --column are about the rows of an INPUT: name one")
@@ -94,7 +94,7 @@ def inspect(
     if number is not None:
         _show_cluster(model, number, seen, shown)
         return
-    sizes, spread, nearest, n_bad = model.cluster_sizes, spreads(model), None, 0
+    sizes, spread, nearest, n_bad = model.cluster_sizes, model.spreads, None, 0
     if seen is not None:
         sizes, spread, nearest, n_bad = seen.sizes, seen.spread, seen.nearest, seen.bad_rows
     if shown.as_json:
@@ -267,9 +267,9 @@ def _show_cluster(model: Model, cluster: int, seen: Seen | None, shown: shared.S
 
 
 def _cluster_document(model: Model, cluster: int, seen: Seen | None) -> dict[str, Any]:
-    from dinkcli.insight.overview import neighbours, spreads
+    from dinkcli.insight.overview import neighbours
 
-    sizes, spread, terms = model.cluster_sizes, spreads(model), model.terms
+    sizes, spread, terms = model.cluster_sizes, model.spreads, model.terms
     if seen is not None:
         sizes, spread, terms = seen.sizes, seen.spread, terms or seen.terms
     share = float(sizes[cluster] / (sizes.sum() or 1))

@@ -22,9 +22,9 @@ from dinkcli.assigning.groups import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms, names_of
-from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.model import Model
+from dinkcli.models.statistics import root_mean
 from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:

@@ -84,21 +84,6 @@ def cluster_of(model: Model, text: str) -> int:
     raise UsageError(f"--cluster {text}: may be {some}{more}; give the number")
 
 
-def spreads(model: Model) -> np.ndarray:
-    """(K,) root mean squared distance of the training rows to their centre; NaN for a cluster
-    without rows, and where the model does not know it."""
-    inertia = model.training.get("metrics", {}).get("cluster_inertia")
-    if inertia is None or len(inertia) != model.n_clusters:
-        return np.full(model.n_clusters, np.nan)
-    return root_mean(np.asarray(inertia, np.float64), model.cluster_sizes)
-
-
-def root_mean(inertia: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(K,) roots of the mean squared distances; NaN for an empty cluster."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(sizes > 0, np.sqrt(inertia / sizes), np.nan)
-
-
 def history(model: Model) -> list[dict[str, Any]]:
     """The steps of the training; of the last start, where it had several."""
     steps = model.training.get("history", [])

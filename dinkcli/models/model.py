@@ -18,7 +18,7 @@ from safetensors.numpy import save as tensors_as_bytes
 from dinkcli.data.atomic import atomic_path
 from dinkcli.data.offset import around
 from dinkcli.errors import ModelError, UsageError
-from dinkcli.models.statistics import Statistics
+from dinkcli.models.statistics import Statistics, root_mean
 from dinkcli.models.tree import parents_by_id, squared_distances, ward
 
 if TYPE_CHECKING:
@@ -135,6 +135,15 @@ class Model:
         """(C, K) float32, 1 where a centre belongs to a cluster: probabilities of centres times it
         are those of clusters."""
         return (self.center_clusters[:, None] == np.arange(self.n_clusters)).astype(np.float32)
+
+    @property
+    def spreads(self) -> np.ndarray:
+        """(K,) root mean squared distance of the training rows to their centre; NaN for a cluster
+        without rows, and where the model does not know it."""
+        inertia = self.training.get("metrics", {}).get("cluster_inertia")
+        if inertia is None or len(inertia) != self.n_clusters:
+            return np.full(self.n_clusters, np.nan)
+        return root_mean(np.asarray(inertia, np.float64), self.cluster_sizes)
 
     @property
     def present(self) -> np.ndarray:

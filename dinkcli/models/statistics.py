@@ -234,3 +234,9 @@ class Statistics:
             raise ValueError("statistics with means that are not finite")
         arrays = (each.astype(np.float64) for each in (weights, means, deviations, stored))
         return cls(*arrays, first_bin=int(first[0]))
+
+
+def root_mean(inertia: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(K,) roots of the mean squared distances; NaN for an empty cluster."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sizes > 0, np.sqrt(inertia / sizes), np.nan)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dinkcli import __version__
+from dinkcli.models.edit import statistics_of
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import Statistics
 from dinkcli.nearest.index import CenterIndex
@@ -56,13 +57,11 @@ def model_of(trainer: Trainer, history: list[dict[str, Any]]) -> Model:
     )
 
 
-def row_statistics(trainer: Trainer) -> Statistics:
-    """Of the rows of each cluster; their distances are those of about 65,536 rows, in blocks that
-    lie evenly among all."""
+def row_statistics(trainer: Trainer, model: Model) -> Statistics:
+    """Of the rows of each cluster of the trained ``model``; their distances are those of about
+    65,536 rows, in blocks that lie evenly among all."""
     rows, group = trainer.rows, trainer.rows.group
-    counts = trainer.at.counts.cpu().numpy().astype(np.float64)
-    inertia = trainer.at.cluster_inertia.cpu().numpy().astype(np.float64)
-    found = Statistics.trained(counts, trainer.cluster_centers.numpy(), inertia)
+    found = statistics_of(model)
     index = CenterIndex(trainer.at.centers)
     step = 1
     for number, (z, weights) in enumerate(rows.blocks()):

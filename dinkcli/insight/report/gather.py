@@ -19,9 +19,9 @@ from dinkcli.insight.evaluate import OnRows, Quality, measured
 from dinkcli.insight.inspect import Exemplar, Exemplars
 from dinkcli.insight.layout import map_of_rows, principal_plane
 from dinkcli.insight.names import distinctive_terms
-from dinkcli.insight.overview import root_mean
 from dinkcli.insight.survey import View
 from dinkcli.models.model import Model
+from dinkcli.models.statistics import root_mean
 
 if TYPE_CHECKING:
     import torch
