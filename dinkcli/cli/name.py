@@ -6,16 +6,20 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+import typer
+
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import Field, Sheet, print_json, printable, say, show
 from dinkcli.cli.options import main_option, output_option
 from dinkcli.cli.paths import check_model_path, load_model
-from dinkcli.cli.progress import rows_shown
-from dinkcli.errors import UsageError
+from dinkcli.cli.progress import ProgressLines, rows_shown
+from dinkcli.cli.signals import exit_code
+from dinkcli.errors import DinkError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.insight.inspect import Seen
+    from dinkcli.insight.llm import Answers, Server
     from dinkcli.models.model import Model
 
 
@@ -37,6 +41,17 @@ def name(
         "--prompt",
         help="Write on standard output what a language model needs to name the clusters: "
         "terms and typical rows. Its answer is a file for --names. The model stays as it is.",
+    ),
+    llm: str | None = main_option(
+        None,
+        "--llm",
+        metavar="URL",
+        help="Ask a language model for the names, one request a cluster: any server of OpenAI's "
+        "chat completions, as http://localhost:8000/v1; with a key in OPENAI_API_KEY if it wants "
+        "one. Needs --texts.",
+    ),
+    llm_model: str | None = main_option(
+        None, "--llm-model", metavar="NAME", help="The model that the server of --llm should use."
     ),
     output: str | None = main_option(
         None,
@@ -62,8 +77,10 @@ def name(
         dink name emb.dink.safetensors emb.npy --texts texts.txt
         dink name emb.dink.safetensors emb.parquet --labels topic
         dink name emb.dink.safetensors --names answers.txt
+        dink name MODEL emb.parquet --texts text --llm http://localhost:8000/v1 --llm-model qwen3
     """
     from dinkcli.data.atomic import check_target
+    from dinkcli.insight.llm import Answers, Server
 
     by_texts, by_labels = bool(texts), bool(labels)
     if bool(inputs) != (by_texts or by_labels):
@@ -76,6 +93,12 @@ def name(
         raise UsageError("--prompt shows rows: give an INPUT with --texts")
     if prompt and names is not None:
         raise UsageError("--prompt asks for names and --names gives them: use one at a time")
+    if (llm is None) != (llm_model is None) or (llm is not None and not by_texts):
+        raise UsageError("a language model names texts: give --llm, --llm-model and --texts")
+    if llm is not None and (prompt or names is not None):
+        raise UsageError("--llm asks for names by itself: leave --prompt and --names away")
+    answers = None
+    server = None if llm is None or llm_model is None else Server(llm, llm_model)
     model = load_model(model_path, inputs or ())
     if output is not None:
         check_model_path(output)
@@ -92,6 +115,10 @@ def name(
                 sys.stdout.write(prompt_of(named))
                 return
             model.names, model.terms = named.names, named.terms
+            if server is not None:
+                kept = set(model.named_by_hand) if not force else set()
+                answers = Answers(f"{output or model_path}.answers.jsonl")
+                _ask(model, named, server, answers, kept, shown.silent)
         if by_labels:
             from dinkcli.insight.evaluate import names_by_labels
 
@@ -104,6 +131,8 @@ def name(
         model.names[j] = before[j]
     target = output or model_path
     model.save(target)
+    if answers is not None:
+        answers.remove()
     if shown.as_json:
         print_json(
             [
@@ -124,6 +153,34 @@ def name_by_texts(model: Model, data: DataSet, device: str, quiet: bool) -> Seen
 
     with rows_shown(data, quiet) as progress:
         return look(model, data, 8, device, with_terms=True, on_rows=partial(progress, "naming"))
+
+
+def _ask(
+    model: Model, seen: Seen, server: Server, answers: Answers, leave: set[int], silent: bool
+) -> None:
+    """The names that a language model gives; where it gives none, the words of the texts stay."""
+    from dinkcli.insight.llm import ask, questions
+
+    prompts = {j: text for j, text in questions(model, seen).items() if j not in leave}
+    number = 0
+    try:
+        with ProgressLines(silent) as lines:
+            for done, reply in enumerate(ask(server, prompts, answers), 1):
+                lines.update("asking", done, len(prompts), "clusters", reply.name or "")
+                if reply.name is None:
+                    lines.details(f"cluster {reply.cluster}: {reply.problem}; its words stay")
+                else:
+                    model.names[reply.cluster] = reply.name
+                    number += 1
+    except (KeyboardInterrupt, DinkError) as error:
+        kept = (
+            f"{number} of {len(prompts)} answers are kept in {printable(answers.path)}; "
+            "the same command goes on from there"
+        )
+        if isinstance(error, DinkError):
+            raise type(error)(f"{error}; {kept}" if number else str(error)) from error
+        say(f"Interrupted; {kept if number else 'nothing was written'}.")
+        raise typer.Exit(exit_code(error)) from None
 
 
 def _read_names(path: str, n_clusters: int) -> dict[int, str]:

@@ -197,10 +197,14 @@ def prompt(seen: Seen) -> str:
     ]
     for j, (terms, rows) in enumerate(zip(seen.terms, seen.nearest, strict=True)):
         lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
-        for row in rows:
-            text = " ".join(str(v) for v in row.carried.values() if v is not None)
-            lines.append("- " + " ".join(_CONTROL.sub(" ", text).split())[:300])
+        lines += [f"- {text}" for text in typical_texts(rows)]
     return "\n".join(lines) + "\n"
+
+
+def typical_texts(rows: list[Exemplar]) -> list[str]:
+    """What ``rows`` carry, a short line each."""
+    texts = [" ".join(str(v) for v in row.carried.values() if v is not None) for row in rows]
+    return [" ".join(_CONTROL.sub(" ", text).split())[:300] for text in texts]
 
 
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:

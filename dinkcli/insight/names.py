@@ -217,6 +217,8 @@ def _tokens(text: str) -> list[str]:
     return [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
 
 
+_THOUGHTS = re.compile(r".*</think>", re.DOTALL)
+_LONGEST_NAME = 80  # characters, of a language model's: more is an explanation
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
 _HEADER = re.compile(r"\W*(cluster|topic|id|number|#)\W+(name|label|title|topic)\W*", re.IGNORECASE)
 _RULE = re.compile(r"[\s|:+=-]+")  # between the header and the rows of a table
@@ -265,6 +267,29 @@ def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
     if not names:
         raise UsageError(f"{source}: no names in it")
     return names
+
+
+def name_in_answer(text: str) -> str:
+    """The one name in what a language model answered: on a line, or in JSON; without what it
+    thought before.
+
+    Raises:
+        UsageError: no name, several, or more than a name.
+    """
+    text = "\n".join(_fenced(_THOUGHTS.sub("", text).splitlines(), "the answer")).strip()
+    pairs = (
+        _of_json(f"[{text}]", "the answer") if text[:1] == "{" else _of_lines(text, "the answer")
+    )
+    names = [" ".join(name.split()) for _, name in pairs if name]
+    if len(names) != 1 or not names[0]:
+        raise UsageError(
+            f"the answer has {len(names)} lines, expected a name"
+            if names
+            else "the answer is empty"
+        )
+    if len(names[0]) > _LONGEST_NAME:
+        raise UsageError(f"the answer has {len(names[0])} characters, expected a name")
+    return names[0]
 
 
 Pairs = list[tuple[int | None, str | None]]
