@@ -36,7 +36,7 @@ from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_low_precision, products
 from dinkcli.nearest.sums import full_pass, tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
-from dinkcli.training import held
+from dinkcli.training import rows as training_rows
 from dinkcli.training.rows import open_rows
 
 SHAPES = (10**6, 128, 1000), (10**6, 384, 1000), (200_000, 768, 4096), (10**7, 64, 100)
@@ -250,7 +250,7 @@ def streamed(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
     """GB/s of a pass over rows that stay in the CPU's memory, and of a bare copy of them."""
     z, centers = rows_of(n, d, k, device)
     rows = z.cpu()
-    with patch.object(held, "keeps", lambda *arguments: False):
+    with patch.object(training_rows, "keeps", lambda *arguments: False):
         source = open_rows(DataSet([ArrayReader(rows.numpy())]), "euclidean", device)
     taken = {"pass": ms(lambda: full_pass(source.blocks(), centers), device, repeats=2)}
     rows = rows.pin_memory() if device.type == "cuda" else rows

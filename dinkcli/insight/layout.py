@@ -18,7 +18,7 @@ import torch
 from scipy import fft
 
 from dinkcli.models.tree import squared_distances
-from dinkcli.training.nearby import nearest_others
+from dinkcli.training.neighbours import nearest_others
 
 # docs/LOG.md has the figures of each.
 NEIGHBOURS = 15

@@ -26,13 +26,12 @@ from dinkcli.insight.agreement import adjusted_rand_index
 from dinkcli.insight.ranges import grid
 from dinkcli.insight.recommend import Candidate, Sweep, highest, recommend
 from dinkcli.nearest.index import NearestTwo
-from dinkcli.training.nearby import nearest_others
-from dinkcli.training.neighbours import neighbour_graph
+from dinkcli.training.neighbours import nearest_others, neighbour_graph
 from dinkcli.training.refine import Refining, State, swap
+from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import sample_size
 from dinkcli.training.seeding import seed_centers
-from dinkcli.training.source import RowSource
 from dinkcli.training.split import split
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from dinkcli.nearest.sums import full_pass
 from dinkcli.options import TrainOptions
 from dinkcli.training.passes import Pass
 from dinkcli.training.progress import Descending, Progress
+from dinkcli.training.rows import RowSource
 from dinkcli.training.schedule import annealing_batch
-from dinkcli.training.source import RowSource
 
 _EPOCHS = 50
 _LEARNING_RATE = 1e-3

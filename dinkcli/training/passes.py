@@ -20,9 +20,9 @@ from dinkcli.nearest.sums import (
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import in_pieces
 from dinkcli.training.progress import Passing, Progress
+from dinkcli.training.rows import RowSource
 from dinkcli.training.schedule import MAX_PASSES
 from dinkcli.training.seeding import too_few_rows
-from dinkcli.training.source import RowSource
 
 
 @dataclass(frozen=True)

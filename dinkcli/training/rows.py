@@ -1,19 +1,50 @@
-"""The rows being clustered: in memory, or read block by block."""
+"""The rows being clustered, prepared for the metric: held in memory, or read anew for each pass.
+
+Shapes: N rows, B rows in a block or batch, D features.
+
+Euclidean rows are shifted to their mean, which changes no distance and keeps float32 digits.
+Cosine rows are scaled to norm 1, where the squared distance is 2 - 2 cos. Narrow dtypes such as
+float16 stay as they are until a block is prepared.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.data.dataset import DataSet
+from dinkcli.data.ahead import read_ahead
+from dinkcli.data.dataset import BLOCK_BYTES, DataSet
 from dinkcli.data.memory import default_memory, in_memory
 from dinkcli.data.offset import around_usual_row
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
+from dinkcli.errors import InputError, UsageError
+from dinkcli.nearest.device import Copies, block_rows, keeps, sent_rows
+from dinkcli.nearest.float_range import (
+    LARGEST_WEIGHT,
+    largest_value,
+    normalize_,
+    refuse_overflow,
+    refuse_underflow,
+)
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.sums import Statistics, farthest_rows, tempered_statistics
+from dinkcli.processes.device import in_pieces, is_out_of_memory
 from dinkcli.processes.group import SINGLE, Group
-from dinkcli.training.held import HeldRows
-from dinkcli.training.source import RowSource, share_of
-from dinkcli.training.streamed import StreamedRows
+from dinkcli.training.sample import Sample, center_projection
+
+Block = tuple[Tensor, "Tensor | None"]
+_DRAGGED = 16.0  # times the usual distance from the median, beyond which a mean is no middle
+_JUDGES = 1024  # rows that the median is taken of
+_WINDOW_BYTES = 256 << 20  # of rows that are mixed at once
+_FEW = 1 << 24  # rows, of which a random permutation is no matter
 
 
 def open_rows(
@@ -25,21 +56,379 @@ def open_rows(
     group: Group = SINGLE,
     offset: bool = True,
 ) -> RowSource:
-    """The rows of a data set and their weights (see ``RowSource``), held when all processes can
-    hold theirs.
+    """The rows of a data set and their weights, held when all processes can hold theirs.
 
     Args:
+        metric: "euclidean", "cosine" or "learned".
         memory: bytes that rows may take on this machine, a quarter of its memory by default.
+        shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
+        group: the processes that share the rows: each reads a range of them, of equal length.
         offset: look whether rows lie so far from zero that they need one (see ``data.offset``).
 
     Raises:
-        InputError, UsageError: as ``RowSource``.
+        InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
+        UsageError: weights that are all zero, or too large or small for float32.
     """
     data = repeatable(data)
     weights = read_weights(data, nonzero=metric == "cosine")
     data = around_usual_row(data, metric) if offset else data
     # The processes of one machine share its memory.
     memory = (default_memory() if memory is None else memory) // group.world.local_size
-    streams = group.any(not in_memory(share_of(data, group), memory))
-    kind = StreamedRows if streams else HeldRows
-    return kind(data, metric, device, weights, memory, shift, group)
+    own = data if group.alone else data.part(*group.world.share(data.known_rows))
+    kind = StreamedRows if group.any(not in_memory(own, memory)) else HeldRows
+    return kind(data, own, metric, device, weights, memory, shift, group)
+
+
+class RowSource(ABC):
+    """N usable rows of a data set on a device; ``open_rows`` makes one.
+
+    Attributes:
+        in_memory: all rows are held; otherwise they are read anew for each pass.
+        map: what is done to rows after the shift, once it is learned.
+        n_rows, n_bad, total_weight: over all processes.
+        blocks, batches and weights are those of this process.
+    """
+
+    in_memory: bool
+
+    def __init__(
+        self,
+        data: DataSet,
+        own: DataSet,
+        metric: str,
+        device: torch.device,
+        weights: np.ndarray | None,
+        memory: int,
+        shift: Tensor | None,
+        group: Group,
+    ):
+        self.data = data
+        self.metric = metric
+        self.project = center_projection(metric)
+        self.device = device
+        self.group = group
+        self.memory = memory
+        self.n_rows, self.n_features = data.known_rows, data.n_features
+        self._own = own  # rows of this process
+        self._first, self._stop = group.world.share(self.n_rows)
+        self.weights = _check_weights(weights)
+        if self.weights is not None:
+            self.weights = self.weights[self._first : self._stop]
+        self.shift = torch.zeros(self.n_features) if shift is None else shift
+        self._needs_direction = metric == "cosine"  # rows of norm 0 are bad ones
+        self._finds_shift = metric != "cosine" and shift is None
+        self.map: RowMap | None = None
+        self.n_bad = 0
+        self._weigh()
+
+    @abstractmethod
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        """The rows and their weights from block number ``first`` on, in order, on the device."""
+
+    @abstractmethod
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        """``size`` rows drawn without replacement from those of all processes, in random order."""
+
+    def full_pass(
+        self,
+        centers: Tensor,
+        temperature: float = 0.0,
+        first: int = 0,
+        before: Statistics | None = None,
+        after_block: Callable[[int, Statistics], None] = lambda number, statistics: None,
+    ) -> Statistics:
+        """Statistics of all rows of all processes for ``centers`` (K, D).
+
+        Args:
+            first, before: block to go on from, and the statistics of those before it.
+            after_block: told how many blocks are done, and their statistics.
+        """
+        index = CenterIndex(centers)
+        total = Statistics.zeros(centers) if before is None else before
+        for number, (z, weights) in enumerate(self.blocks(first), first + 1):
+
+            def of(where: slice, z: Tensor = z, weights: Tensor | None = weights) -> Statistics:
+                part = None if weights is None else weights[where]
+                return tempered_statistics(z[where], part, index, temperature)
+
+            for part in in_pieces(of, len(z)):
+                total.add(part)
+            after_block(number, total)
+        return total.over(self.group)
+
+    def farthest(self, centers: Tensor, number: int) -> Tensor:
+        """At most ``number`` distinct rows (M, D) of positive weight, the farthest from their
+        centres; of the rows of all processes, the same in each."""
+        return farthest_rows(self.blocks(), centers, number, self.group)
+
+    def batches(self, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+        """All rows in random order, ``size`` at a time; the last batch may be smaller.
+
+        Blocks fill a window of as many rows as memory allows, whose rows are then mixed.
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        window = max(size, min(_WINDOW_BYTES, self.memory // 3) // (4 * self.n_features))
+        held, n_held = [], 0
+        for rows, _ in self.blocks():
+            held.append(rows)
+            n_held += len(rows)
+            if n_held >= window:
+                *batches, rest = _mixed(held, generator).split(size)
+                yield from batches
+                held, n_held = [rest], len(rest)
+        if held:
+            yield from _mixed(held, generator).split(size)
+
+    def learn(self, matrix: Tensor) -> None:
+        """From here on rows are those under the map ``matrix`` (D, D)."""
+        self.map = RowMap(torch.zeros_like(matrix[:, 0]), matrix)
+
+    def _middle(self, mean: Tensor, rows: Tensor) -> Tensor:
+        """(D,) float32 that is subtracted from all rows: their ``mean`` (D,) float64, or the median
+        of the ``rows`` (N, D) where a few far rows drag the mean to where float32 loses the others.
+        The same in every process."""
+        step = max(1, len(rows) * self.group.size // _JUDGES)
+        judges = self.group.gather(rows[::step].to(torch.float64))
+        median = judges.median(0).values
+        usual = torch.linalg.vector_norm(judges - median, dim=1).median()
+        dragged = torch.linalg.vector_norm(mean - median) > _DRAGGED * usual
+        return (median if dragged else mean).float()
+
+    def _leave_out(self, n_bad: int) -> None:
+        """Takes note of the bad rows of this process."""
+        n_bad = int(self.group.total(n_bad)[0])
+        self.n_bad += n_bad
+        self.n_rows -= n_bad
+        if self.n_rows == 0:
+            raise InputError(f"{self.data.name}: all {n_bad} rows are bad; nothing to train on")
+
+    def _weigh(self) -> None:
+        self.total_weight = float(self.n_rows)
+        if self.weights is not None:
+            self.total_weight = self.group.total(float(self.weights.double().sum()))[0]
+
+    def _prepare_(self, rows: Tensor, start: int = 0) -> Tensor:
+        """float32 ``rows``, the first with number ``start``, for the metric; in place but for a
+        map."""
+        if self.metric == "cosine":
+            normalize_(rows)  # bad rows are zeros, and stay so
+        else:
+            rows -= self.shift.to(rows.device)
+            refuse_overflow(rows, self.data.name, start)
+        return rows if self.map is None else self.map(rows)
+
+    def _draw(
+        self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """``size`` of ``n_rows`` rows in random order; the positions in it of those from ``first``
+        up to ``stop``, and their numbers less ``first``."""
+        chosen = draw_distinct(n_rows, size, generator)
+        positions = ((chosen >= first) & (chosen < stop)).nonzero()[:, 0]
+        return positions, chosen[positions] - first
+
+    def _shared(self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int) -> Sample:
+        refuse_underflow(self.group.largest(largest_value(z))[0], self.data.name)
+        weights = None if weights is None else weights.to(self.device)
+        if self.group.alone:
+            return Sample(z, weights, self.project)
+        return Sample(z, weights, self.project, self.group, positions.to(self.device), size)
+
+    def _weights_at(self, where: slice) -> Tensor | None:
+        return None if self.weights is None else self.weights[where].to(self.device)
+
+
+class HeldRows(RowSource):
+    """Rows in memory, on the device where they fit there. Bad ones are left out at once."""
+
+    in_memory = True
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._block_rows = max(1, BLOCK_BYTES // (4 * self.n_features))
+        self._rows = self._load()
+        self._weigh()
+
+    def _load(self) -> Tensor:
+        loaded = empty_rows((self._own.known_rows, self.n_features), self.data.dtype)
+        rows, good = self._own.load_rows(loaded.numpy(), nonzero=self._needs_direction)
+        self._leave_out(len(loaded) - len(rows))
+        loaded = loaded[: len(rows)]
+        if good is not None and self.weights is not None:
+            self.weights = self.weights[torch.from_numpy(good)]
+        if self._finds_shift:
+            total = torch.zeros(self.n_features, dtype=torch.float64)
+            for part in loaded.split(self._block_rows):
+                total += torch.from_numpy(part.numpy().sum(0, dtype=np.float64))  # torch is slower
+            self.group.sum_(total)
+            self.shift = self._middle(total / self.n_rows, loaded)
+        if loaded.dtype == torch.float32:
+            for number, part in enumerate(loaded.split(self._block_rows)):
+                self._prepare_(part, self._first + number * self._block_rows)
+        # Where they do not fit, each block goes to the device when it is its turn.
+        if self.device.type == "cpu" or not keeps(loaded.nbytes, self.device):
+            return loaded
+        try:
+            sent = torch.empty(loaded.shape, dtype=loaded.dtype, device=self.device)
+            for start, part in self._arriving(loaded, sent_rows(self.n_features)):
+                sent[start : start + len(part)] = part
+            return sent
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return loaded
+
+    def _arriving(self, rows: Tensor, size: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Blocks of ``size`` rows on the device, each with the number of its first row; those that
+        are elsewhere arrive while the one before is computed with."""
+        starts = range(first, len(rows), size)
+        if rows.device.type == self.device.type:
+            yield from ((start, rows[start : start + size]) for start in starts)
+            return
+        copies = Copies(self.device)
+        sent = ((start, copies.send(rows[start : start + size])) for start in starts)
+        for start, part in read_ahead(sent, depth=1) if copies.overlaps else sent:
+            yield start, copies.receive(part)
+
+    def learn(self, matrix: Tensor) -> None:
+        super().learn(matrix)
+        assert self.map is not None
+        if self._rows.dtype == torch.float32:
+            for part in self._rows.split(self._block_rows):
+                part.copy_(self.map(part.to(self.device)))
+
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        size = block_rows(self.n_features, self.device)
+        for start, part in self._arriving(self._rows, size, first * size):
+            if part.dtype != torch.float32:
+                part = self._prepare_(part.float(), self._first + start)
+            yield part, self._weights_at(slice(start, start + size))
+
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        first = self.group.before(len(self._rows))
+        positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)
+        z = self._rows.index_select(0, chosen.to(self._rows.device)).to(self.device)
+        if z.dtype != torch.float32:
+            z = self._prepare_(z.float())
+        weights = None if self.weights is None else self.weights[chosen]
+        return self._shared(z, weights, positions, min(size, self.n_rows))
+
+
+class StreamedRows(RowSource):
+    """Rows read block by block, while a thread reads ahead."""
+
+    in_memory = False
+
+    def blocks(self, first: int = 0) -> Iterator[Block]:
+        # A GPU prepares rows faster, and narrow ones are sent faster.
+        prepares_later = self.device.type != "cpu"
+        copies = Copies(self.device)
+        blocks = self._read(prepare=not prepares_later)
+        sent = ((start, copies.send(rows), bad) for start, rows, bad in blocks)
+        ready = read_ahead(sent, depth=1 if copies.overlaps else 2)
+        for start, part, bad in islice(ready, first, None):
+            rows = copies.receive(part)
+            weights = self._weights_at(slice(start, start + len(rows)))
+            if prepares_later:
+                rows = self._prepare_(rows.float(), self._first + start)
+            if bad is not None:
+                good = (~bad).nonzero()[:, 0].to(self.device)
+                rows, weights = rows[good], None if weights is None else weights[good]
+            yield rows, weights
+
+    def sample(self, size: int, generator: torch.Generator) -> Sample:
+        """All rows are read once. The first time, the bad ones are counted, and a shift that was
+        not given is set to the sample's mean. The sample is smaller by the bad rows in it."""
+        n_rows = self.data.known_rows
+        size = min(size, n_rows)
+        positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
+        weights = None if self.weights is None else self.weights[chosen]
+        order = chosen.argsort()
+        ascending = chosen[order]
+        z = torch.empty(len(chosen), self.n_features)
+        good = torch.ones(len(chosen), dtype=torch.bool)
+        n_bad = 0
+        for start, rows, bad in read_ahead(self._read(prepare=True)):
+            first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
+            inside = ascending[first:last] - start
+            z[order[first:last]] = rows[inside]
+            if bad is not None:
+                n_bad += int(bad.sum())
+                good[order[first:last]] = ~bad[inside]
+                if self.weights is not None:
+                    self.weights[start : start + len(rows)][bad] = 0
+        if self.group.any(n_bad > 0):
+            if not self.n_bad:
+                self._leave_out(n_bad)
+                self._weigh()
+            lost = self.group.gather(positions[~good]).sort().values
+            size -= len(lost)
+            z, weights = z[good], None if weights is None else weights[good]
+            positions = positions[good]
+            positions -= torch.searchsorted(lost, positions)
+        if self._finds_shift:
+            total = z.sum(0, dtype=torch.float64)
+            self.group.sum_(total)
+            middle = self._middle(total / size, z)
+            self.shift += middle
+            self._finds_shift = False
+            z -= middle
+        return self._shared(z.to(self.device), weights, positions, size)
+
+    def _read(self, prepare: bool) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU; rows
+        that are not prepared are as they are stored, in blocks for a device."""
+        size, dtype = None, np.dtype(np.float32)
+        if not prepare:
+            size, dtype = sent_rows(self.n_features), self.data.dtype
+        for block in self._own.blocks(size, dtype=dtype, nonzero=self._needs_direction):
+            if prepare:
+                rows = empty_rows(block.vectors.shape, block.vectors.dtype)
+                rows.numpy()[:] = block.vectors
+                rows = self._prepare_(rows, block.start)
+            else:
+                rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
+            bad = None if block.bad is None else torch.from_numpy(block.bad)
+            yield block.start - self._first, rows, bad
+
+
+def draw_distinct(number: int, size: int, generator: torch.Generator) -> Tensor:
+    """At most ``size`` distinct integers below ``number`` in random order, int64."""
+    if number <= max(_FEW, 4 * size):
+        return torch.randperm(number, generator=generator)[:size]
+    # A permutation of all would take 8 bytes for each.
+    drawn = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < size:
+        more = torch.randint(number, (size + size // 4,), generator=generator)
+        drawn = torch.cat([drawn, more])
+        ascending, order = drawn.sort(stable=True)
+        first = torch.ones_like(ascending, dtype=torch.bool)
+        first[1:] = ascending[1:] != ascending[:-1]
+        drawn = drawn[order[first].sort().values]
+    return drawn[:size]
+
+
+def empty_rows(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
+    """Memory of torch's own alignment.
+
+    The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
+    differs from run to run.
+    """
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+
+
+def _mixed(blocks: list[Tensor], generator: torch.Generator) -> Tensor:
+    rows = torch.cat(blocks)
+    return rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+
+
+def _check_weights(weights: np.ndarray | None) -> Tensor | None:
+    if weights is None:
+        return None
+    if not weights.any():
+        raise UsageError("sample weights must be finite, not negative, and not all zero")
+    if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
+        raise UsageError(
+            f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "
+            f"and at least {1 / LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
+        )
+    return torch.from_numpy(np.array(weights, dtype=np.float32))

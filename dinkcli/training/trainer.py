@@ -23,16 +23,16 @@ from dinkcli.head.objective import dilation_loss
 from dinkcli.nearest.float_range import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Annealing, anneal, updates_per_report
-from dinkcli.training.limited import MOST_PASSES, limited_passes, limited_start
+from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.literal import descend
 from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
 from dinkcli.training.passes import Pass, Passes
 from dinkcli.training.progress import Descending, Passing, Progress
 from dinkcli.training.refine import Refining, State, refine
+from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
-from dinkcli.training.source import RowSource
 from dinkcli.training.step import Step
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 

@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import dinkcli
 from dinkcli.insight.layout import Repulsion, map_of_rows, places_of_centers
-from dinkcli.training.nearby import nearest_others
+from dinkcli.training.neighbours import nearest_others
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,8 +10,7 @@ from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.ranges import parse_numbers
 from dinkcli.insight.recommend import Candidate, recommend, score
 from dinkcli.insight.sweeper import sweep
-from dinkcli.training.nearby import nearest_others
-from dinkcli.training.neighbours import neighbour_graph
+from dinkcli.training.neighbours import nearest_others, neighbour_graph
 from dinkcli.training.rows import open_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,7 @@ from conftest import PROGRESS, environment, torchrun
 import dinkcli
 from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.processes.group import ALONE, World, world
-from dinkcli.training.source import draw_distinct
+from dinkcli.training.rows import draw_distinct
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import kneighbors_graph
 
 import dinkcli
-from dinkcli.training.nearby import nearest_others
-from dinkcli.training.neighbours import move, neighbour_graph, smoothed, whitening
+from dinkcli.training.neighbours import move, nearest_others, neighbour_graph, smoothed, whitening
 from dinkcli.training.sample import Sample
 
 

@@ -21,8 +21,8 @@ from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.probabilities import responsibilities
 from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import Statistics, hard_statistics
+from dinkcli.training.rows import Block, RowSource
 from dinkcli.training.sample import Sample
-from dinkcli.training.source import Block, RowSource
 
 MOST_PASSES = 20
 # First temperatures and the last one, of the mean squared distance. Which first one is best depends
