@@ -21,7 +21,7 @@ import pyarrow.csv
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import NUMBERS, Place
-from dinkcli.data.formats.numerals import NULLS, text_kind, type_of_most
+from dinkcli.data.formats.numerals import NULLS, kind_of, type_of_most
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
 from dinkcli.data.formats.types import is_number
 from dinkcli.errors import UsageError
@@ -29,17 +29,8 @@ from dinkcli.errors import UsageError
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
 _RECORDS = 20
 _VALUES = {"number", "decimal comma", "vector", "thousands", "blanks", "signed"}
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|infinity)", re.I)
-_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 _BEFORE = re.compile(r"#.*\s*|sep=.\s*|[\s,;|]*", re.DOTALL)  # lines before the first record
 _LISTS = r"(?m)(?<![^,;|\t])[ ]*([\[{(][^\[\]{}()\"\r\n]*[\]})])[ ]*(?=[,;|\t\r\n]|$)"
-_BLANK_THOUSANDS = re.compile(r"[-+\u2212]?\d{1,3}([ \u00a0\u202f\u2009'_]\d{3})+([.,]\d+)?")
-_SIGNED = re.compile(
-    r"[-+]?[\d.,]+\s*[%\u2030]|[$\u20ac\u00a3]\s*[-+]?[\d.,]+|\u2212[\d.,]+([eE]\S?\d+)?"
-)
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)|(\.\d{3}){2,})")
-# Numbers, and something between them that would be a separator.
-_UNSPLIT = re.compile(r"[-+\d.eE\s]*\d[,;|\t ][-+\d.eE,;|\t ]*")
 
 
 class DialectError(ValueError):
@@ -224,7 +215,7 @@ def _refuse_ragged(text: str, whole: bool, before: int) -> None:
         lengths = Counter(len(record) for record in records)
         usual, times = lengths.most_common(1)[0] if lengths else (0, 0)
         fine = [record for record in records if len(record) == usual]
-        if usual < 2 or 2 * times < len(records) or _kind(fine[-1][-1], separator) != "number":
+        if usual < 2 or 2 * times < len(records) or kind_of(fine[-1][-1]) != "number":
             continue
         number, record = next((i, r) for i, r in enumerate(records) if len(r) != usual)
         raise DialectError(
@@ -250,7 +241,7 @@ def _candidate(text: str, whole: bool, separator: str, quoted: bool) -> _Candida
             continue
         if separator != "," and len(records[0]) == 1:
             continue
-        kinds = [[_kind(cell, separator) for cell in record] for record in records]
+        kinds = [[kind_of(cell) for cell in record] for record in records]
         last = set(kinds[-1]) | set(kinds[len(kinds) // 2])
         if last & _VALUES:
             return _Candidate(separator, quoted, runs, records, kinds)
@@ -277,30 +268,6 @@ def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[lis
     if len(records) > _RECORDS or (not whole and len(records) > 1):
         records.pop()  # it may go on
     return records
-
-
-def _kind(cell: str, separator: str) -> str:
-    cell = cell.strip()
-    if _NUMBER.fullmatch(cell):
-        return "number"
-    if cell in NULLS:
-        return "null"
-    if separator != " " and _BLANK_THOUSANDS.fullmatch(cell):
-        return "blanks"
-    if _SIGNED.fullmatch(cell):
-        return "signed"
-    if separator == "," and _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell):
-        return "decimal comma"
-    if _THOUSANDS.fullmatch(cell):
-        return "thousands"
-    if separator != "," and _DECIMAL_COMMA.fullmatch(cell):
-        return "decimal comma"
-    cell = cell.strip('"')
-    if text_kind(cell, named=False) is not None:
-        return "vector"
-    if (cell[:1] in "[{" and cell[-1:] not in "]}") or (cell[-1:] in "]}" and cell[:1] not in "[{"):
-        return "broken" if re.search(r"\d", cell) and not re.search("[a-zA-Z]{3}", cell) else "text"
-    return "unsplit" if _UNSPLIT.fullmatch(cell) else "text"
 
 
 def _is_header(first: list[str], kinds: list[list[str]], records: list[list[str]]) -> bool:

@@ -1,18 +1,20 @@
-"""Arrow columns as an array of vectors. No loop over rows: flat values and offsets do it.
+"""Cells as an array of vectors: lists, bytes, texts, or a column for each dimension.
 
-Shapes: B rows in a batch, D features.
+No loop over rows: flat values and offsets do it. Shapes: B rows in a batch, D features.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinkcli.data.formats import numerals
 from dinkcli.data.formats.columns import BASE64, BYTES, NUMBERS, SPARK, TEXT, Place, list_lengths
+from dinkcli.data.formats.numerals import BRACKETS, CALL, CALL_END, NULLS, NUMBER, SCALAR
 from dinkcli.data.formats.types import is_list, is_number, is_text
 
 
@@ -22,7 +24,6 @@ class Faults:
     def __init__(self, n_rows: int):
         self.mask: np.ndarray | None = None
         self.problem = ""
-        self._n_rows = n_rows
         self._first = n_rows
 
     def add(self, mask: np.ndarray, problem: str | Callable[[int], str]) -> None:
@@ -51,8 +52,7 @@ def vectors_of(
     """
     faults = Faults(len(batch))
     if kind == NUMBERS:
-        arrays = [place.take(batch)[0] for place in places]
-        return _from_numbers(arrays, [place.path for place in places], dtype, faults), faults
+        return _from_numbers(batch, places, dtype, faults), faults
     what = f"column {places[0].path!r}"
     array, crowded = places[0].take(batch)
     if crowded is not None:
@@ -62,48 +62,117 @@ def vectors_of(
             lambda row: f" of {what} holds {crowded[row]} vectors, expected one; {advice}",
         )
         array = pc.if_else(pa.array(crowded > 1), pa.scalar(None, array.type), array)
-    return _decoded(array, kind, what, size, dtype, faults), faults
-
-
-def _decoded(
-    array: pa.Array, kind: str, what: str, size: int, dtype: np.dtype, faults: Faults
-) -> np.ndarray:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
     if kind == SPARK:
-        return _from_spark(array, what, size, faults)
-    if kind == BYTES:
-        values = _from_lists(_as_list_of_bytes(array), what, size * dtype.itemsize, faults, "bytes")
-        return np.ascontiguousarray(values).view(dtype)
-    if kind in (TEXT, BASE64):
-        parsed = _parse(array, kind)
-        if parsed.wrong is not None:
-            faults.add(parsed.wrong, lambda row: f": {what} {parsed.problem(row)}")
-        array = parsed.lists
-    return _from_lists(array, what, size, faults)
-
-
-def _parse(array: pa.Array, kind: str) -> numerals.Parsed:
-    if is_list(array.type):
-        return numerals.parse_tokens(array)
-    return numerals.parse_base64(array) if kind == BASE64 else numerals.parse_numbers(array)
+        return _from_spark(array, what, size, faults), faults
+    lists = _lists(array, kind, what, faults)
+    if kind != BYTES:
+        return _from_lists(lists, what, size, faults), faults
+    values = _from_lists(lists, what, size * dtype.itemsize, faults, "bytes")
+    return np.ascontiguousarray(values).view(dtype), faults
 
 
 def lengths_of(batch: pa.RecordBatch, place: Place, kind: str) -> np.ndarray:
     """(B,) number of elements (or bytes) of each row; 0 for null."""
     array, _ = place.take(batch)
+    if kind == SPARK:
+        kinds, sizes = (_integers(array.field(name), 0) for name in ("type", "size"))
+        lengths = np.where(kinds == 1, list_lengths(array.field("values")), sizes)
+        return np.where(_nulls(array), 0, lengths)
+    return list_lengths(_lists(array, kind, "", Faults(len(array))))
+
+
+def _lists(array: pa.Array, kind: str, what: str, faults: Faults) -> pa.Array:
+    """Each cell as a list of numbers or bytes; null where it is null, or at fault."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if kind == SPARK:
-        dense = pc.equal(array.field("type"), 1).to_numpy(zero_copy_only=False)
-        sizes = array.field("size").fill_null(0).to_numpy(zero_copy_only=False)
-        lengths = np.where(dense == 1, list_lengths(array.field("values")), sizes)
-        return np.where(_nulls(array), 0, lengths)
     if kind == BYTES:
-        array = _as_list_of_bytes(array)
-    elif kind in (TEXT, BASE64):
-        array = _parse(array, kind).lists
-    return list_lengths(array)
+        return _as_list_of_bytes(array)
+    if kind == BASE64:
+        return _decoded(_plain(array), what, faults)
+    if kind == TEXT:
+        return _parsed(array, what, faults)
+    return array
+
+
+def _parsed(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
+    """Numbers between commas, semicolons or blanks, with or without brackets around them; or lists
+    of texts."""
+    if is_list(cells.type):
+        return _token_by_token(cells.cast(pa.large_list(pa.large_string())), what, faults)
+    cells = _plain(cells)
+    first = next((cell for cell in cells.drop_null()[:1].to_pylist()), "")
+    if "(" in first:
+        for pattern, new in ((CALL, ""), (CALL_END, ""), (SCALAR, r"\1")):
+            cells = pc.replace_substring_regex(cells, pattern, new)
+    bare = pc.utf8_trim(cells, BRACKETS)
+    if pa.types.is_large_string(bare.type) and bare.nbytes < 1 << 31:
+        bare = bare.cast(pa.string())
+    # The separator of the first cell is that of all others, or the careful way finds out.
+    separator = next((each for each in (", ", ",", ";") if each in first), None)
+    split = pc.ascii_split_whitespace if separator is None else pc.split_pattern
+    lists = _without_empty(split(bare, *filter(None, [separator])), bare)
+    try:
+        return _with_values(lists, lists.values.cast(pa.float32()))
+    except pa.ArrowInvalid:
+        lists = _without_empty(pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+"), bare)
+        return _token_by_token(lists, what, faults)
+
+
+def _without_empty(lists: pa.Array, bare: pa.Array) -> pa.Array:
+    """A cell without numbers is a list without elements, and a spelled null is null."""
+    for nulls, value in ((NULLS[1:], None), (NULLS[:1], [])):
+        those = pc.is_in(bare, value_set=pa.array(nulls, bare.type))
+        if pc.any(those).as_py():
+            lists = pc.if_else(those, pa.scalar(value, lists.type), lists)
+    return lists
+
+
+def _token_by_token(lists: pa.Array, what: str, faults: Faults) -> pa.Array:
+    """Spelled nulls are null elements, what is no number puts its row at fault."""
+    numbers, wrong = numbers_of(lists.values, pa.float32())
+    where = np.flatnonzero(wrong)
+    rows = np.searchsorted(lists.offsets.to_numpy(), where, "right") - 1
+    mask = np.zeros(len(lists), bool)
+    mask[rows[(rows >= 0) & (rows < len(lists))]] = True
+
+    def problem(row: int) -> str:
+        token = lists.values[where[rows == row][0]].as_py().strip()
+        if "..." in token:
+            return f": {what} was printed with '...' in place of numbers, which are lost"
+        return f": {what} holds {token[:40]!r}, expected numbers"
+
+    faults.add(mask, problem)
+    return _with_values(lists, numbers)
+
+
+def numbers_of(texts: pa.Array, type_: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    """Texts as numbers, null where a text is none, and (B,) bool: it is neither number nor null."""
+    texts = pc.utf8_trim_whitespace(_plain(texts))
+    null = pc.or_(pc.is_null(texts), pc.is_in(texts, value_set=pa.array(NULLS, texts.type)))
+    fine = pc.match_substring_regex(texts, f"^{NUMBER.pattern}$", ignore_case=True)
+    usable = pc.and_not(pc.fill_null(fine, False), null)
+    numbers = pc.if_else(usable, texts, pa.scalar(None, texts.type)).cast(type_)
+    return numbers, pc.invert(pc.or_(usable, null)).to_numpy(zero_copy_only=False)
+
+
+def _with_values(lists: pa.Array, values: pa.Array) -> pa.Array:
+    kind = pa.large_list if pa.types.is_large_list(lists.type) else pa.list_
+    around, counts = lists.buffers()[:2], (lists.null_count, lists.offset)
+    return pa.Array.from_buffers(kind(values.type), len(lists), around, *counts, children=[values])
+
+
+def _decoded(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
+    """float32 in base64, as OpenAI's ``encoding_format="base64"`` gives them."""
+    decoded: list[np.ndarray | None] = []
+    for cell in cells.to_pylist():
+        try:
+            blob = None if cell is None else base64.b64decode(cell.strip(), validate=True)
+            decoded.append(None if blob is None else np.frombuffer(blob, "<f4").astype(np.float32))
+        except (binascii.Error, ValueError):
+            decoded.append(None)
+    lists = pa.array(decoded, pa.list_(pa.float32()))
+    faults.add(_nulls(lists) & ~_nulls(cells), f": {what} holds no base64 of float32")
+    return lists
 
 
 def _from_lists(
@@ -135,23 +204,22 @@ def _from_lists(
 
 def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> np.ndarray:
     """Dense vectors are their values; sparse ones (type 0) are spread over zeros."""
-    types = array.field("type").fill_null(1).to_numpy(zero_copy_only=False)
-    sparse = (types == 0) & ~_nulls(array)
+    sparse = (_integers(array.field("type"), 1) == 0) & ~_nulls(array)
     values = pc.struct_field(array, "values")  # null where the struct is
     if not sparse.any():
         return _from_lists(values, what, size, faults)
     zeros = pa.scalar([0.0] * size, values.type)
     result = _from_lists(pc.if_else(pa.array(sparse), zeros, values), what, size, faults).copy()
     rows, part = np.flatnonzero(sparse), array.filter(pa.array(sparse))
-    declared = part.field("size").fill_null(0).to_numpy(zero_copy_only=False)
-    n_indices, lengths = list_lengths(part.field("indices")), list_lengths(part.field("values"))
-    fine = (declared == size) & (n_indices == lengths)
+    declared = _integers(part.field("size"), 0)
+    lengths = list_lengths(part.field("values"))
+    fine = (declared == size) & (list_lengths(part.field("indices")) == lengths)
     wrong = np.zeros(len(array), bool)
     wrong[rows[~fine]] = True
-    part = part.filter(pa.array(fine))
     row = np.repeat(rows[fine], lengths[fine])
     position, numbers = (
-        part.field(name).flatten().to_numpy(zero_copy_only=False) for name in ("indices", "values")
+        part.filter(pa.array(fine)).field(name).flatten().to_numpy(zero_copy_only=False)
+        for name in ("indices", "values")
     )
     inside = (position >= 0) & (position < size)
     wrong[row[~inside]] = True
@@ -162,22 +230,20 @@ def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> 
 
 
 def _from_numbers(
-    arrays: list[pa.Array], names: list[str], dtype: np.dtype, faults: Faults
+    batch: pa.RecordBatch, places: list[Place], dtype: np.dtype, faults: Faults
 ) -> np.ndarray:
-    result = np.empty((len(arrays[0]), len(arrays)), dtype)
-    for feature, (name, values) in enumerate(zip(names, arrays, strict=True)):
+    result = np.empty((len(batch), len(places)), dtype)
+    for feature, place in enumerate(places):
+        values, _ = place.take(batch)
+        what = f": column {place.path!r}"
         if is_text(values.type):
-            cells, (values, wrong) = values, numerals.numbers_of(values)
-            faults.add(
-                wrong,
-                lambda row, name=name, cells=cells: (  # type: ignore[misc]
-                    f": column {name!r} holds {str(cells[row])[:40]!r}, expected a number"
-                ),
-            )
+            cells, (values, wrong) = values, numbers_of(values, pa.float64())
+            for row in np.flatnonzero(wrong)[:1]:
+                faults.add(wrong, f"{what} holds {str(cells[row])[:40]!r}, expected a number")
         if pa.types.is_null(values.type):
             values = values.cast(pa.int8())
         if values.null_count:
-            faults.add(_nulls(values), f": column {name!r} is null")
+            faults.add(_nulls(values), f"{what} is null")
             values = values.fill_null(0)
         if pa.types.is_decimal(values.type):
             values = values.cast(pa.float64())
@@ -185,6 +251,14 @@ def _from_numbers(
     if faults.mask is not None:
         result[faults.mask] = 0
     return result
+
+
+def _plain(cells: pa.Array) -> pa.Array:
+    """As a string or large string array, whatever the encoding."""
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    is_plain = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+    return cells if is_plain else cells.cast(pa.large_string())
 
 
 def _as_list_of_bytes(array: pa.Array) -> pa.Array:
@@ -197,7 +271,9 @@ def _as_list_of_bytes(array: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), around, offset=array.offset, children=[values])
 
 
+def _integers(array: pa.Array, null: int) -> np.ndarray:
+    return array.cast(pa.int64()).fill_null(null).to_numpy(zero_copy_only=False)
+
+
 def _nulls(array: pa.Array) -> np.ndarray:
-    if array.null_count == 0:
-        return np.zeros(len(array), bool)
     return array.is_null().to_numpy(zero_copy_only=False)

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from dinkcli.data.base import Columns
 from dinkcli.data.files import Source
-from dinkcli.data.formats.numerals import parse_numbers
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
+from dinkcli.data.formats.vectors import numbers_of
 from dinkcli.errors import InputError
 
 WORD, VECTOR = "word", "vector"
@@ -177,18 +177,10 @@ class WordsReader(TextReader):
         try:
             values = numbers.cast(pa.float32())
         except pa.ArrowInvalid:
-            values = _slowly(numbers, size)
+            values, _ = numbers_of(numbers, pa.float32())  # null where one is none
         vectors = pa.FixedSizeListArray.from_arrays(values, size)
         words = pc.utf8_trim(tokens.take(pa.array(start)), " ")
         return pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
-
-
-def _slowly(numbers: pa.Array, size: int) -> pa.Array:
-    """Numbers of which some are none: these are null, as in any column."""
-    parsed = parse_numbers(numbers)
-    return pa.array(
-        [None if cell is None else cell[0] for cell in parsed.lists.to_pylist()], pa.float32()
-    )
 
 
 class BinaryWordsReader(TableReader):
