@@ -41,8 +41,8 @@ class Job:
     Attributes:
         model_name: what the output's metadata call the model.
         matching: ids of an older model for the clusters.
-        names: of the n_ids ids, to be written beside them; None where they are not.
-        parents: (n_ids,) int32 groups of the ids, by the column that each level goes to.
+        by_cluster: what is written of the n_ids ids beside them, (n_ids,) int32 groups or strings,
+            by column.
     """
 
     model: Model
@@ -50,8 +50,7 @@ class Job:
     options: AssignOptions
     model_name: str = "model"
     matching: Matching | None = None
-    names: tuple[str, ...] | None = None
-    parents: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by_cluster: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:
@@ -94,9 +93,8 @@ class Job:
         """Columns of what is found out about each row."""
         options = self.options
         types: dict[str, pa.DataType] = {"cluster": pa.int32()}
-        if self.names is not None:
-            types["name"] = pa.string()
-        types |= dict.fromkeys(self.parents, pa.int32())
+        for name, values in self.by_cluster.items():
+            types[name] = pa.string() if values.dtype.kind == "U" else pa.int32()
         if options.distance:
             types["distance"] = pa.float32()
         if options.top is not None:
@@ -110,7 +108,8 @@ class Job:
     def _row_type(self) -> np.dtype:
         """Of a row in an array. Outliers show in the labels only, so that soft assignments keep
         them then."""
-        kind = row_type(self._columns, max([1, *map(len, self.names or ())]))
+        texts = [each for each in self.by_cluster.values() if each.dtype.kind == "U"]
+        kind = row_type(self._columns, max([1, *(each.itemsize // 4 for each in texts)]))
         alone = {"cluster"} if self.options.marks_outliers else {"cluster", "probabilities"}
         return kind[-1] if alone.issuperset(kind.names or ()) else kind
 
@@ -124,11 +123,12 @@ class Job:
             "probabilities": assigned.probabilities,
         }
         # The label -1 takes the last one.
-        if self.names is not None:
-            at = as_arrow(labels % (len(self.names) + 1))
-            columns["name"] = pa.DictionaryArray.from_arrays(at, [*self.names, ""])
-        for name, groups in self.parents.items():
-            columns[name] = np.append(groups, np.int32(-1))[labels]
+        for name, values in self.by_cluster.items():
+            if values.dtype.kind == "U":
+                at = as_arrow(labels % (len(values) + 1))
+                columns[name] = pa.DictionaryArray.from_arrays(at, [*values.tolist(), ""])
+            else:
+                columns[name] = np.append(values, np.int32(-1))[labels]
         return Rows(assigned.rows, columns, assigned.carried)
 
     @property
@@ -150,8 +150,7 @@ class Job:
             "id_column": self.data.columns.id,
             **asdict(self.options),
             "temperature": self.temperature,
-            **({} if self.names is None else {"names": list(self.names)}),
-            **{name: groups.tolist() for name, groups in self.parents.items()},
+            **{name: values.tolist() for name, values in self.by_cluster.items()},
             **self.data.beside_identity(),
         }
 

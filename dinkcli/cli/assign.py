@@ -100,7 +100,9 @@ def assign(
     resume: bool = shared.RESUME,
     labels: Labels,
     with_names: bool = clusters_option(
-        False, "--with-names", help="Also write the name of the cluster (dink name)."
+        False,
+        "--with-names",
+        help="Also write the name of the cluster (dink name), and of its groups on --levels.",
     ),
     levels: str | None = clusters_option(
         None,
@@ -170,10 +172,13 @@ def _job_of(
     levels: tuple[int, ...],
 ) -> Job:
     """A job of the model at ``path``, with the ids of the ``old`` one where there is one."""
+    import numpy as np
+
     from dinkcli.assigning.assigner import match_on
     from dinkcli.assigning.pipeline import Job
+    from dinkcli.insight.names import group_names
     from dinkcli.models.matching import ids_of
-    from dinkcli.models.tree import parents_by_id
+    from dinkcli.models.tree import parents
 
     matching = None if old is None else match_on(data, old, model)
     names = model.names if matching is None else matching.names(model)
@@ -183,8 +188,17 @@ def _job_of(
             "some"
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
-    above = parents_by_id(model.tree, levels, ids[model.present], n_ids) if levels else {}
-    return Job(model, data, options, path, matching, tuple(names) if named else None, above)
+    by_cluster: dict[str, np.ndarray] = {"name": np.array(names, np.str_)} if named else {}
+    for level in levels:
+        inside = np.full(model.n_clusters, -1, np.int32)
+        inside[model.present] = parents(model.tree, level, ids[model.present])
+        by_cluster[f"level_{level}"] = groups = np.full(n_ids, -1, np.int32)
+        groups[ids] = inside
+        if named:
+            known = group_names(model, inside)
+            texts = [known.get(group, "") for group in groups.tolist()]
+            by_cluster[f"level_{level}_name"] = np.array(texts, np.str_)
+    return Job(model, data, options, path, matching, by_cluster)
 
 
 @contextmanager
@@ -224,8 +238,9 @@ def _summary_of(
         if counts.reach is not None:
             summary["far"] = counts.far / counts.measured
     summary |= destination.parts(written, rows_before=written.rows_before)
-    if job.parents:
-        summary["levels"] = {name: _rows_of(above, counts) for name, above in job.parents.items()}
+    levels = {name: each for name, each in job.by_cluster.items() if each.dtype.kind == "i"}
+    if levels:
+        summary["levels"] = {name: _rows_of(groups, counts) for name, groups in levels.items()}
     if job.matching is not None:
         summary["match"] = job.matching.as_dict()
     return summary

@@ -11,12 +11,14 @@ import typer
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import Field, Sheet, print_json, printable, say, show
 from dinkcli.cli.options import main_option, output_option
-from dinkcli.cli.paths import check_model_path, load_model
+from dinkcli.cli.paths import check_model_path, levels_of, load_model
 from dinkcli.cli.progress import ProgressLines, rows_shown
 from dinkcli.cli.signals import exit_code
 from dinkcli.errors import DinkError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dinkcli.data.dataset import DataSet
     from dinkcli.insight.inspect import Seen
     from dinkcli.insight.llm import Answers, Server
@@ -53,6 +55,12 @@ def name(
     llm_model: str | None = main_option(
         None, "--llm-model", metavar="NAME", help="The model that the server of --llm should use."
     ),
+    levels: str | None = main_option(
+        None,
+        "--levels",
+        metavar="K,K,...",
+        help="Also name the groups of these levels of the tree, which assign --levels writes.",
+    ),
     output: str | None = main_option(
         None,
         "-o",
@@ -80,14 +88,15 @@ def name(
         dink name MODEL emb.parquet --texts text --llm http://localhost:8000/v1 --llm-model qwen3
     """
     from dinkcli.data.atomic import check_target
-    from dinkcli.insight.llm import Answers, Server
+    from dinkcli.insight.llm import Answers, Server, group_questions, questions
+    from dinkcli.insight.names import group_names, keep_group_names
 
     by_texts, by_labels = bool(texts), bool(labels)
     if bool(inputs) != (by_texts or by_labels):
         raise UsageError(
             "names come from texts or labels of rows: give an INPUT, and --texts or --labels"
         )
-    if not inputs and names is None:
+    if not inputs and names is None and not levels:
         raise UsageError("give an INPUT with --texts or --labels, or --names FILE")
     if prompt and not by_texts:
         raise UsageError("--prompt shows rows: give an INPUT with --texts")
@@ -114,11 +123,13 @@ def name(
 
                 sys.stdout.write(prompt_of(named))
                 return
-            model.names, model.terms = named.names, named.terms
+            model.names, model.terms, model.group_names = named.names, named.terms, {}
             if server is not None:
-                kept = set(model.named_by_hand) if not force else set()
                 answers = Answers(f"{output or model_path}.answers.jsonl")
-                _ask(model, named, server, answers, kept, shown.silent)
+                by_hand = () if force else model.named_by_hand
+                asked = {j: q for j, q in questions(model, named).items() if j not in by_hand}
+                for j, text in _ask(server, asked, answers, "cluster", shown.silent).items():
+                    model.names[j] = text
         if by_labels:
             from dinkcli.insight.evaluate import names_by_labels
 
@@ -129,6 +140,13 @@ def name(
         model.named_by_hand = []
     for j in model.named_by_hand:
         model.names[j] = before[j]
+    groups = []
+    for level in levels_of(levels):
+        named_groups = group_names(model, model.groups(level))
+        if server is not None and answers is not None:
+            asked = group_questions(model, level)
+            named_groups |= _ask(server, asked, answers, "group", shown.silent)
+        groups += keep_group_names(model, level, named_groups)
     target = output or model_path
     model.save(target)
     if answers is not None:
@@ -139,9 +157,18 @@ def name(
                 {"cluster": j, "name": text, "terms": model.terms[j] if model.terms else []}
                 for j, text in enumerate(model.names)
             ]
+            + groups
         )
         return
     _show_names(model)
+    if groups:
+        table = Sheet(
+            "level", "group", Field("clusters", drop=1, text=True), Field("name", text=True)
+        )
+        for each in groups:
+            inside = ",".join(map(str, each["clusters"]))
+            table.add(each["level"], each["group"], inside, each["name"] or "-")
+        show("groups of clusters", table)
     if not shown.quiet:
         number = sum(map(bool, model.names))
         say(f"{printable(target)}: {number} of {model.n_clusters} clusters have a name")
@@ -156,31 +183,28 @@ def name_by_texts(model: Model, data: DataSet, device: str, quiet: bool) -> Seen
 
 
 def _ask(
-    model: Model, seen: Seen, server: Server, answers: Answers, leave: set[int], silent: bool
-) -> None:
-    """The names that a language model gives; where it gives none, the words of the texts stay."""
-    from dinkcli.insight.llm import ask, questions
+    server: Server, asked: Mapping[int, str], answers: Answers, what: str, silent: bool
+) -> dict[int, str]:
+    """The names that a language model gives, by number; none where its answer is no name."""
+    from dinkcli.insight.llm import ask
 
-    prompts = {j: text for j, text in questions(model, seen).items() if j not in leave}
-    number = 0
+    names: dict[int, str] = {}
     try:
         with ProgressLines(silent) as lines:
-            for done, reply in enumerate(ask(server, prompts, answers), 1):
-                lines.update("asking", done, len(prompts), "clusters", reply.name or "")
+            for done, reply in enumerate(ask(server, asked, answers), 1):
+                lines.update("asking", done, len(asked), f"{what}s", reply.name or "")
                 if reply.name is None:
-                    lines.details(f"cluster {reply.cluster}: {reply.problem}; its words stay")
+                    lines.details(f"{what} {reply.number}: {reply.problem}; its words stay")
                 else:
-                    model.names[reply.cluster] = reply.name
-                    number += 1
+                    names[reply.number] = reply.name
     except (KeyboardInterrupt, DinkError) as error:
-        kept = (
-            f"{number} of {len(prompts)} answers are kept in {printable(answers.path)}; "
-            "the same command goes on from there"
-        )
+        kept = f"answers kept in {printable(answers.path)}: {len(answers)}; "
+        kept = kept + "the same command goes on from there" if len(answers) else ""
         if isinstance(error, DinkError):
-            raise type(error)(f"{error}; {kept}" if number else str(error)) from error
-        say(f"Interrupted; {kept if number else 'nothing was written'}.")
+            raise type(error)(f"{error}; {kept}" if kept else str(error)) from error
+        say(f"Interrupted; {kept or 'nothing was written'}.")
         raise typer.Exit(exit_code(error)) from None
+    return names
 
 
 def _read_names(path: str, n_clusters: int) -> dict[int, str]:

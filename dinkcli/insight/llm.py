@@ -22,6 +22,7 @@ import numpy as np
 from dinkcli.errors import OutputError, RunError, UsageError
 from dinkcli.insight.inspect import typical_texts
 from dinkcli.insight.names import name_in_answer
+from dinkcli.models.model import OUTLIER
 from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _TRIES = 3  # of a request that the server is too busy for
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
 _TOO_SLOW = 3  # answers in a row that do not come in time: the server is not there for us
+_MOST_MEMBERS = 50  # names of clusters in the question for a group of them
 _NEIGHBOURS = 3  # clusters that a name should tell apart
 _ASK = (
     "You name groups of texts. Answer with one name of two to five words for the group below, "
@@ -117,7 +119,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of the question for one cluster.
+    """What became of one question.
 
     Attributes:
         name: None where the answer cannot be used.
@@ -125,7 +127,7 @@ class Reply:
         kept: it was answered by an earlier run.
     """
 
-    cluster: int
+    number: int
     name: str | None
     problem: str = ""
     kept: bool = False
@@ -143,11 +145,15 @@ class Answers:
                     entry = json.loads(line)
                     self._names[entry["question"]] = str(entry["name"])
 
+    def __len__(self) -> int:
+        return len(self._names)
+
     def get(self, question: str) -> str | None:
         return self._names.get(question)
 
-    def keep(self, question: str, cluster: int, name: str) -> None:
-        line = json.dumps({"question": question, "cluster": cluster, "name": name})
+    def keep(self, question: str, name: str) -> None:
+        self._names[question] = name
+        line = json.dumps({"question": question, "name": name})
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -179,17 +185,30 @@ def questions(model: Model, seen: Seen) -> dict[int, str]:
     return result
 
 
-def ask(server: Server, prompts: Mapping[int, str], answers: Answers) -> Iterator[Reply]:
-    """Asks for one name after another, and keeps each that can be used.
+def group_questions(model: Model, level: int) -> dict[int, str]:
+    """What to ask for the groups of a level that have several clusters, by group."""
+    groups, result = model.groups(level), {}
+    for group in np.unique(groups[groups != OUTLIER]).tolist():
+        inside = np.flatnonzero(groups == group)
+        if len(inside) > 1:
+            largest = inside[np.argsort(-model.cluster_sizes[inside], kind="stable")]
+            names = [model.all_names[j] for j in largest[:_MOST_MEMBERS].tolist()]
+            lines = ["Names of what the group is made of, the largest first:"]
+            result[group] = "\n".join(lines + [f"- {name}" for name in names if name])
+    return result
+
+
+def ask(server: Server, asked: Mapping[int, str], answers: Answers) -> Iterator[Reply]:
+    """Asks one question after another, by number, and keeps each name that can be used.
 
     Raises:
         RunError: the server is not there, refuses, or is too slow several times in a row.
     """
     slow = 0
-    for cluster, prompt in prompts.items():
+    for number, prompt in asked.items():
         question = hashlib.sha256(f"{server.model}\n{prompt}".encode()).hexdigest()[:16]
         if (known := answers.get(question)) is not None:
-            yield Reply(cluster, known, kept=True)
+            yield Reply(number, known, kept=True)
             continue
         try:
             name = name_in_answer(server.answer(prompt))
@@ -198,13 +217,13 @@ def ask(server: Server, prompts: Mapping[int, str], answers: Answers) -> Iterato
             problem = f"no answer in {server.seconds:g} s"
             if slow == _TOO_SLOW:
                 raise RunError(f"{server.url}: {problem}, {slow} times in a row") from None
-            yield Reply(cluster, None, problem)
+            yield Reply(number, None, problem)
             continue
         except UsageError as error:
-            yield Reply(cluster, None, str(error))
+            yield Reply(number, None, str(error))
         else:
-            answers.keep(question, cluster, name)
-            yield Reply(cluster, name)
+            answers.keep(question, name)
+            yield Reply(number, name)
         slow = 0
 
 

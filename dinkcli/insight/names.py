@@ -13,14 +13,19 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dinkcli.errors import UsageError
+from dinkcli.models.model import OUTLIER
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dinkcli.models.model import Model
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['\u2019][^\W\d_]+)*")  # contractions are words
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MOST_CHARACTERS = 2000  # of one text
@@ -68,6 +73,40 @@ def names_of(terms: Sequence[Sequence[str]]) -> list[str]:
             first.add(shown[0].split()[0])
         names.append(", ".join(shown))
     return names
+
+
+def group_names(model: Model, groups: np.ndarray) -> dict[int, str]:
+    """Names of groups of clusters, by number: those that the model keeps, else of the terms that
+    weigh most in their clusters, or of the largest clusters where there are no terms.
+
+    Args:
+        groups: (K,) the group of each cluster, -1 for one in none.
+    """
+    numbers = sorted(set(groups.tolist()) - {OUTLIER})
+    inside = [tuple(np.flatnonzero(groups == number).tolist()) for number in numbers]
+    names = names_of([_terms_of_group(model, clusters) for clusters in inside])
+    for i, clusters in enumerate(inside):
+        own = model.all_names[clusters[0]] if len(clusters) == 1 else names[i]
+        names[i] = model.group_names.get(clusters, own)
+    return dict(zip(numbers, names, strict=True))
+
+
+def keep_group_names(model: Model, level: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Gives groups of a level these names, by number; what was given, as plain JSON."""
+    groups, kept = model.groups(level), []
+    for number, name in sorted(names.items()):
+        inside = np.flatnonzero(groups == number).tolist()
+        model.group_names[tuple(inside)] = name
+        kept.append({"level": level, "group": number, "clusters": inside, "name": name})
+    return kept
+
+
+def _terms_of_group(model: Model, clusters: tuple[int, ...]) -> list[str]:
+    weights: Counter[str] = Counter()
+    for j in clusters:
+        for rank, term in enumerate(model.terms[j] if model.terms else model.all_names[j : j + 1]):
+            weights[term] += model.cluster_sizes[j] / (1 + rank)
+    return [term for term, _ in weights.most_common(_IN_A_NAME) if term]
 
 
 def distinctive_terms(

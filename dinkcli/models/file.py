@@ -60,6 +60,7 @@ _DOCUMENT = {
     "names?": [str],
     "terms?": [[str]],
     "training?": _TRAINING,
+    "group_names?": [{"clusters": [int], "name": str}],
     "named_by_hand?": [int],
     "history?": [{"when": str}],
     "state?": {"progress": {}, "checksums": {}, "environment": {}},
@@ -122,6 +123,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         copies.get("offset"),
         _parts(tensors),
         _statistics(tensors, document),
+        {tuple(each["clusters"]): each["name"] for each in document.get("group_names", ())},
         document.get("named_by_hand", []),
         document.get("history", []),
     )

@@ -19,7 +19,7 @@ from dinkcli.data.atomic import atomic_path
 from dinkcli.data.offset import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.statistics import Statistics, root_mean
-from dinkcli.models.tree import parents_by_id, squared_distances, ward
+from dinkcli.models.tree import parents, squared_distances, ward
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -86,6 +86,7 @@ class Model:
         state: where its training stands when this is a checkpoint; None in a finished model.
         parts: the centres of an edited model; None where each cluster has the one that is its mean.
         statistics: of the rows of each centre so far, which ``update`` goes on from, or None.
+        group_names: of groups of the tree, by their clusters, ascending.
         named_by_hand: clusters whose names only a person changes.
         history: what was done to the model since its training, plain JSON.
     """
@@ -105,6 +106,7 @@ class Model:
     offset: np.ndarray | None = None
     parts: Centers | None = None
     statistics: Statistics | None = None
+    group_names: dict[tuple[int, ...], str] = field(default_factory=dict)
     named_by_hand: list[int] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -199,7 +201,9 @@ class Model:
         Raises:
             UsageError: not 1 to P groups.
         """
-        return parents_by_id(self.tree, [level], self.present, self.n_clusters)[f"level_{level}"]
+        groups = np.full(self.n_clusters, -1, np.int32)
+        groups[self.present] = parents(self.tree, level, self.present)
+        return groups
 
     @property
     def fingerprint(self) -> str:
@@ -273,7 +277,13 @@ class Model:
             "temperature": self.temperature,
             "training": self.training | _thinned(self.training.get("history", [])),
         }
-        more = {"feature_names": self.feature_names, "names": self.names, "terms": self.terms}
+        more: dict[str, list] = {
+            "feature_names": self.feature_names,
+            "names": self.names,
+            "terms": self.terms,
+        }
+        groups = sorted(self.group_names.items())
+        more["group_names"] = [{"clusters": list(inside), "name": name} for inside, name in groups]
         more |= {"named_by_hand": self.named_by_hand, "history": self.history}
         document |= {name: values for name, values in more.items() if values}
         arrays = {"cluster_centers": self.cluster_centers, **self.maps}

@@ -8,8 +8,6 @@ centres the same weight. Shapes: K clusters, D features, L groups of a level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from dinkcli.errors import UsageError
@@ -73,18 +71,6 @@ def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
             nearest[row] = cost[row].argmin()
             least[row] = cost[row, nearest[row]]
     return merges
-
-
-def parents_by_id(
-    merges: list[Merge], levels: Sequence[int], ids: np.ndarray, n_ids: int
-) -> dict[str, np.ndarray]:
-    """``level_10`` and the like, with (n_ids,) int32 groups of the ids, as ``parents`` gives them
-    for clusters with the ids (K,); -1 for one that no cluster has."""
-    columns = {}
-    for level in levels:
-        columns[f"level_{level}"] = group = np.full(n_ids, -1, np.int32)
-        group[ids] = parents(merges, level, ids)
-    return columns
 
 
 def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Names from a language model, through the real command and a small server of our own."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,7 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Retry-After", "0")
         self.end_headers()
-        self.wfile.write(payload)
+        with contextlib.suppress(BrokenPipeError):  # who asked waits no longer
+            self.wfile.write(payload)
 
     def log_message(self, *_):
         pass
@@ -96,6 +99,39 @@ def test_each_cluster_is_one_request_and_gets_its_name(dink, server, model, tmp_
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_groups_of_a_level_get_names_and_assign_writes_them(dink, server, model, tmp_path):
+    """By the words of their clusters, then by the language model, which sees their names."""
+    groups = model.groups(2)
+    pair = int(np.bincount(groups).argmax())
+    alone = int(np.flatnonzero(np.bincount(groups, minlength=3) == 1)[0])
+
+    def written():
+        dink("assign", "m.safetensors", "d.parquet", "--with-names", "--levels", 2, "-o", "a.csv")
+        table = pd.read_csv(tmp_path / "a.csv")
+        assert (table.level_2 == groups[table.cluster]).all()
+        assert (
+            table[table.level_2 == alone].level_2_name == table[table.level_2 == alone].name
+        ).all()
+        return set(table[table.level_2 == pair].level_2_name)
+
+    dink("name", "m.safetensors", "d.parquet", "--texts", "text", "--levels", 2)
+    (by_words,) = written()
+    inside = {TOPICS[j] for j in model.cluster_centers[groups == pair].argmax(1)}
+    assert inside <= set(by_words.replace(",", "").split())
+
+    def reply(prompt):
+        if "Names of what the group is made of" in prompt:
+            assert all(f"- {topic.title()} questions" in prompt for topic in inside)
+            return 200, "Both"
+        return 200, f"{topic_of(prompt).title()} questions"
+
+    server.reply = reply
+    shown = json.loads(named(dink, server, "--levels", 2, "--json").stdout)
+    assert len(server.requests) == 4 and written() == {"Both"}
+    clusters = np.flatnonzero(groups == pair).tolist()
+    assert {"level": 2, "group": pair, "clusters": clusters, "name": "Both"} in shown
+
+
 def test_a_name_given_by_hand_stays_and_is_not_asked_for(dink, server, model, tmp_path):
     dinkcli.rename(model, 1, "mine").save(tmp_path / "m.safetensors")
     named(dink, server)
@@ -123,7 +159,10 @@ def test_a_stopped_run_goes_on_where_it_was(dink, server, model, tmp_path):
         (200, "first") if len(server.requests) < 2 else (500, {"error": "out"})
     )
     shown = named(dink, server, code=1)
-    assert "500: out; 1 of 3 answers are kept in m.safetensors.answers.jsonl" in shown.stderr
+    assert (
+        "500: out; answers kept in m.safetensors.answers.jsonl: 1; the same command goes on"
+        in shown.stderr
+    )
     assert not dinkcli.load(tmp_path / "m.safetensors").names
     kept = tmp_path / "m.safetensors.answers.jsonl"
     kept.write_text(kept.read_text() + '{"question": "half a li')
@@ -154,7 +193,7 @@ def test_ctrl_c_keeps_the_answers(server, model, tmp_path):
         _, said = run.communicate(timeout=30)
     waits.set()
     assert run.returncode == 130
-    assert "1 of 3 answers are kept in m.safetensors.answers.jsonl" in said
+    assert "answers kept in m.safetensors.answers.jsonl: 1;" in said
     assert (tmp_path / "m.safetensors.answers.jsonl").read_text().count("\n") == 1
 
 
