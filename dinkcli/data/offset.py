@@ -74,20 +74,23 @@ def around_usual_row(data: DataSet, metric: str) -> DataSet:
 
 
 def offset_of(vectors: np.ndarray) -> np.ndarray | None:
-    """(D,) float64 about in the middle of finite rows (B, D); None where float32 holds what tells
-    these apart."""
+    """(D,) float64 in the middle of finite rows (B, D); None where float32 holds what tells these
+    apart. Both go by the median, so that a few far rows neither move it nor hide what is lost."""
     values = vectors.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         # Beyond 2**53 float64 itself does not say what is lost.
         lost = np.where(
             np.abs(values) < 2.0**53, values - values.astype(np.float32), values / 2**25
         )
-        lost = np.square(lost).sum()
-        offset = values[0] + (values - values[0]).mean(0)
+        offset = values[0] + np.median(values - values[0], axis=0)
         if vectors.dtype.kind in "iu":
             offset = np.round(offset)
-        spread = np.square(subtracted(vectors, offset)).sum()
-        return offset if lost > _LOST**2 * spread and np.isfinite(offset).all() else None
+        spread = np.square(subtracted(vectors, offset)).sum(1)
+        apart = spread > 0  # copies of the middle row need no offset
+        lost, spread = np.square(lost).sum(1)[apart], spread[apart]
+        if not len(spread) or not np.isfinite(offset).all():
+            return None
+        return offset if np.median(lost) > _LOST**2 * np.median(spread) else None
 
 
 def subtracted(vectors: np.ndarray, offset: np.ndarray) -> np.ndarray:

@@ -234,3 +234,17 @@ def test_models_of_other_rows_have_no_offset(dtype, tmp_path):
     same = dinkcli.train(z.astype(np.float32), 5, **QUICK)
     np.testing.assert_array_equal(model.cluster_centers, same.cluster_centers)
     assert b'"offset"' not in (tmp_path / "m.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("far", [0.0, 1e9, 1e12])
+def test_one_far_row_does_not_hide_what_float32_loses(far):
+    """Groups at 1e8 and one row elsewhere: the groups are those of float64."""
+    z, near = rows("float64")
+    z[7] = far
+    model = dinkcli.train(z, K + 1, **QUICK)
+    labels = np.asarray(dinkcli.assign(model, z))
+    rest = np.arange(N) != 7
+    means = np.stack([near[rest & (np.arange(N) % K == j)].mean(0) for j in range(K)])
+    expected = nearest_float64(near[rest], means)
+    pairs = set(zip(labels[rest].tolist(), expected.tolist(), strict=True))
+    assert len(pairs) == K and labels[7] not in labels[rest]
