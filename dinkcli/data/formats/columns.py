@@ -6,6 +6,8 @@ path without the number takes a list's only element. Shapes: N rows, B rows in a
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +29,6 @@ from dinkcli.data.formats.types import (
     is_spark_vector,
     is_text,
     is_vector,
-    is_whole,
     storage,
 )
 from dinkcli.errors import InputError, TextsError, UsageError
@@ -138,7 +139,7 @@ def inner_places(schema: pa.Schema) -> Iterator[Place]:
 
 def _inner(place: Place, depth: int) -> Iterator[Place]:
     type_, inside = storage(place.type), []
-    if depth and pa.types.is_struct(type_):
+    if depth and pa.types.is_struct(type_) and not is_spark_vector(type_):
         inside = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
     elif depth and is_list(type_):
         value = storage(type_.value_type)
@@ -152,23 +153,21 @@ def _inner(place: Place, depth: int) -> Iterator[Place]:
 
 def pruned(places: list[Place], types: list[pa.DataType]) -> pa.Schema:
     """A schema of these places alone, which have these types."""
-    tree: dict[Step, object] = {}
-    for place, type_ in zip(places, types, strict=True):
-        node: dict[Step, object] = tree
-        steps = ["" if isinstance(step, int) else step for step in place.steps]
-        for step in steps[:-1]:
-            below = node.setdefault(step, {})
-            node = below if isinstance(below, dict) else {}
-        node[steps[-1]] = type_
-    return pa.schema([(str(name), _grown(below)) for name, below in tree.items()])
+    return pa.schema(
+        list(_grown([(p.steps, type_) for p, type_ in zip(places, types, strict=True)]))
+    )
 
 
-def _grown(node: object) -> pa.DataType:
-    if not isinstance(node, dict):
-        return node
-    if "" in node:
-        return pa.list_(_grown(node[""]))
-    return pa.struct([(name, _grown(below)) for name, below in node.items()])
+def _grown(leaves: list[tuple[tuple[Step, ...], pa.DataType]]) -> pa.DataType:
+    below: dict[str, list[tuple[tuple[Step, ...], pa.DataType]]] = {}
+    for steps, type_ in leaves:
+        if not steps:
+            return type_
+        name = "" if isinstance(steps[0], int) else steps[0]
+        below.setdefault(name, []).append((steps[1:], type_))
+    if "" in below:
+        return pa.list_(_grown(below[""]))
+    return pa.struct([(name, _grown(inner)) for name, inner in below.items()])
 
 
 # Gives the texts in the first rows of a column, without those that spell a null.
@@ -228,23 +227,35 @@ def bytes_dim(field: pa.Field) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+_LISTS, _BYTES, _TEXTS = "list of floats", "column of bytes with a dimension", "text of numbers"
+_BASE64, _GROUPS, _FLOATS = "text of float32 in base64", "numbered columns", "columns of floats"
+_INTEGERS = ("list of integers", "text of integers")
+# What may hold the vectors, best first, and whether inside of others. Integers may be tokens.
+_SORTS = [
+    *((_LISTS, False), (_BYTES, False), (_TEXTS, False), (_GROUPS, False)),
+    *((_LISTS, True), (_TEXTS, True), (_GROUPS, True), (_FLOATS, False)),
+    *((sort, nested) for nested in (False, True) for sort in _INTEGERS),
+]
+
+
 class _Search:
     """Looks for the vectors among the columns of one schema; arguments as of ``vector_columns``."""
 
     def __init__(self, path: str, schema: pa.Schema, wanted: Columns, peek: Peek):
-        self.path, self.schema, self.wanted, self.peek = path, schema, wanted, peek
+        self.path, self.schema, self.wanted = path, schema, wanted
+        self.peek = functools.cache(peek)
 
     def by_column(self) -> VectorColumns:
         """What is named, or else the only candidate."""
-        column, chosen = self.wanted.vectors, None
-        if column is not None:
-            chosen = self.named(column, "named by --column")
-            if chosen is None:
-                known = names_of(list(dict.fromkeys(self.schema.names)))
-                raise UsageError(f"{self.path}: no column {column!r}; it has {known}")
-        elif self.wanted.usual is not None:
-            chosen = self.named(self.wanted.usual, "as in training")
-        return chosen or self.automatic()
+        column, usual = self.wanted.vectors, self.wanted.usual
+        if column is None:
+            chosen = None if usual is None else self._named(usual, "as in training")
+            return chosen or self._automatic()
+        chosen = self._named(column, "named by --column")
+        if chosen is None:
+            known = names_of(list(dict.fromkeys(self.schema.names)))
+            raise UsageError(f"{self.path}: no column {column!r}; it has {known}")
+        return chosen
 
     def by_features(self) -> VectorColumns:
         """The columns ``wanted.features``, in this order.
@@ -255,35 +266,34 @@ class _Search:
         path, wanted, known = self.path, self.wanted, self.schema.names
         names, why = wanted.features, f"as in {wanted.features_of}"
         missing = [name for name in names if name not in known]
-        if missing or wanted.vectors is not None:
-            try:
-                chosen = self.by_column()
-            except (UsageError, InputError):
-                if wanted.vectors is not None:
-                    raise
-                chosen = None
-            if chosen is not None and chosen.kind != NUMBERS:
-                return chosen
-            if chosen is None or wanted.vectors is None:
-                raise UsageError(
-                    f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} "
-                    f"are missing: {names_of(missing)}; it has {names_of(known)}; rename them, or "
-                    "choose columns that stand in the same order by --column"
-                )
+        if wanted.vectors is not None:
+            chosen = self.by_column()
             others = sorted(set(names) - {place.path for place in chosen.places})
+            if chosen.kind != NUMBERS:
+                return chosen
             if others:
                 note = f"{path}: no column {others[0]!r}, {why}: columns go by their position"
                 return replace(chosen, note=note)
-        places = [Place(name, (name,), self.schema.types[known.index(name)]) for name in names]
-        typed = [self._numeric(place, surely=True) for place in places]
-        for place, numeric in zip(places, typed, strict=True):
-            if numeric is None:
-                raise UsageError(
-                    f"{path}: column {place.path!r} is {place.type}, not numbers, {why}"
-                )
-        return VectorColumns([place for place in typed if place is not None], NUMBERS, why)
+        elif missing:
+            with contextlib.suppress(UsageError, InputError):
+                chosen = self.by_column()
+                if chosen.kind != NUMBERS:
+                    return chosen
+            raise UsageError(
+                f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} "
+                f"are missing: {names_of(missing)}; it has {names_of(known)}; rename them, or "
+                "choose columns that stand in the same order by --column"
+            )
+        places = []
+        for name in names:
+            type_ = self.schema.types[known.index(name)]
+            place = self._numeric(Place(name, (name,), type_), surely=True)
+            if place is None:
+                raise UsageError(f"{path}: column {name!r} is {type_}, not numbers, {why}")
+            places.append(place)
+        return VectorColumns(places, NUMBERS, why)
 
-    def named(self, column: str, why: str) -> VectorColumns | None:
+    def _named(self, column: str, why: str) -> VectorColumns | None:
         place = place_of(self.schema, column)
         if place is None:
             fields = [each for each in inner_places(self.schema) if ONLY not in each.steps]
@@ -298,43 +308,43 @@ class _Search:
             left = [each for each, place in typed if place is None and is_text(each.type)]
             numbers.sort(key=lambda each: _natural(each.path))
             return VectorColumns(numbers, NUMBERS, why, column, self._left_out(left))
-        kind = _kind(place.type)
-        if kind is None and pa.types.is_struct(place.type):  # an object by index
-            numbered = self.named(f"{column}.*", why)
+        kind, type_ = _kind(place.type), storage(place.type)
+        if kind is None and pa.types.is_struct(type_):  # an object by index
+            numbered = self._named(f"{column}.*", why)
             if numbered is not None:
                 return numbered
-        if kind is None and is_list(storage(place.type)):
-            inner = storage(storage(place.type).value_type)
-            if is_any_vector(inner):
-                place, kind = Place(column, (*place.steps, ONLY), inner), LIST
-        if kind is None and _holds_text(place.type):
-            kind = self._kind_of_text(place, named=True)
+        if kind is None and is_list(type_) and is_any_vector(storage(type_.value_type)):
+            place, kind = Place(column, (*place.steps, ONLY), storage(type_.value_type)), LIST
+        kind = kind or self._kind_of_text(place, named=True)
         if kind is None:
             raise UsageError(
                 f"{self.path}: column {column!r} is {place.type}, expected a list of floats or a "
                 "number" + (", or a text of numbers" if is_text(place.type) else "")
             )
+        kind = TEXT if kind == numerals.INTEGERS else kind
         return VectorColumns([place], kind, why, column)
 
-    def automatic(self) -> VectorColumns:
+    def _automatic(self) -> VectorColumns:
         """The only candidate of the first sort that has any."""
         places = self._candidates()
-        for chosen in self._sorts(places):
-            if len(chosen.places) == 1 or (chosen.places and chosen.kind == NUMBERS):
-                return chosen
-            if chosen.places:
-                names = [place.path for place in chosen.places]
+        for sort, nested in _SORTS:
+            found = self._of_sort(sort, [place for place in places if place.nested == nested])
+            if len(found) == 1:
+                return found[0]
+            if found:
+                names = [str(each.column) for each in found]
+                sets, example = ("sets of ", f"'{names[0]}'") if sort == _GROUPS else ("", names[0])
                 raise UsageError(
-                    f"{self.path}: {len(names)} columns could hold the embeddings: "
-                    f"{names_of(names)}; choose one with --column {names[0]}"
+                    f"{self.path}: {len(names)} {sets}columns could hold the embeddings: "
+                    f"{names_of(names)}; choose one with --column {example}"
                 )
-        known = names_of([f"{place.path}: {place.type}" for place in places if not place.nested])
+        tops = [place for place in places if not place.nested]
         message = (
             f"{self.path}: no column of vectors: expected a list column of floats, a text of "
             "numbers, one float column per dimension, or a column of bytes with --dim; it has "
-            f"{known}"
+            + names_of([f"{place.path}: {place.type}" for place in tops])
         )
-        texts = [place.path for place in places if not place.nested and is_text(place.type)]
+        texts = [place.path for place in tops if is_text(place.type)]
         if not texts:
             raise InputError(message)
         usual = next((text for text in texts if "text" in text.lower()), texts[-1])
@@ -342,72 +352,65 @@ class _Search:
 
     def _candidates(self) -> list[Place]:
         """Places that may hold vectors, those inside of others last."""
-        schema, wanted = self.schema, self.wanted
+        wanted, times = self.wanted, Counter(self.schema.names)
         aside = {wanted.id, wanted.label, wanted.weight}
-        times = Counter(schema.names)
-        spark = {field.name for field in schema if is_spark_vector(storage(field.type))}
-        top = [
+        inside = [p for p in inner_places(self.schema) if times[p.top] == 1 and p.top not in aside]
+        tops = [
             place
-            for place in _tops(schema)
-            if place.path not in aside
-            and (times[place.path] == 1 or not is_text(place.type))
+            for place in _tops(self.schema)
+            if (times[place.path] == 1 or not is_text(place.type))
             and (place.path not in wanted.carried or is_any_vector(place.type))
         ]
-        inside = [
-            place
-            for place in inner_places(schema)
-            if not aside & {place.path, place.top}
-            and times[place.top] == 1
-            and place.top not in spark
-        ]
-        return top + inside
+        return [place for place in tops + inside if place.path not in aside]
 
-    def _sorts(self, places: list[Place]) -> Iterator[VectorColumns]:
-        """What could be meant, best first. Integers come last: they may be tokens."""
-        top = [place for place in places if not place.nested]
-        inside = [place for place in places if place.nested]
-        yield _lists(top, is_fraction, "the only list of floats")
-        # Bytes may be anything where no dimension is known.
-        sized = [p for p in top if is_bytes(p.type) and self._is_sized(p)]
-        yield _one(sized, BYTES, "the only column of bytes with a dimension")
-        texts, integers = self._texts(top)
-        groups = self._groups(top)
-        for place, kind in texts[:1]:
-            for group in groups:
-                if kind == TEXT and len(self.peek(place)[0].split(",")) <= len(group.places):
-                    raise UsageError(
-                        f"{self.path}: the text in {place.path!r} and the columns "
-                        f"{group.column!r} could hold the embeddings; choose with --column "
-                        f"{place.path} or --column {group.column!r}"
-                    )
-        yield _of_texts(texts, "")
-        yield self._only(groups)
-        yield _lists(inside, is_fraction, "the only list of floats, inside of others")
-        texts, more = self._texts(inside)
-        yield _of_texts(texts, ", inside of others")
-        fields = [place for place in inside if ONLY not in place.steps]
-        yield self._only(self._groups(fields))
-        floats = [place for place in top if _is_float(place)]
-        why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
-        yield VectorColumns(floats, NUMBERS, why)
-        yield _integers(_lists(top, is_whole, "the only list of integers, and nothing else can be"))
-        why = "the only text of integers, and nothing else can be"
-        yield _integers(_one(integers, TEXT, why))
-        why = "the only list of integers, inside of others, and nothing else can be"
-        yield _integers(_lists(inside, is_whole, why))
-        yield _integers(_one(more, TEXT, "the only text of integers, inside of others"))
+    def _of_sort(self, sort: str, places: list[Place]) -> list[VectorColumns]:
+        """Each choice of that sort."""
+        if sort == _GROUPS:
+            return self._groups([place for place in places if ONLY not in place.steps])
+        if sort == _FLOATS:
+            floats = [place for place in places if pa.types.is_floating(place.type)]
+            why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
+            return [VectorColumns(floats, NUMBERS, why)] if floats else []
+        chosen = []
+        for place in places:  # to look into texts is to read them
+            is_sought = _holds_text(place.type) == sort.startswith("text")
+            own, kind = self._sort_of(place) if is_sought else ("", "")
+            if own == sort or (own == _BASE64 and sort == _TEXTS):
+                why = f"the only {own}" + ", inside of others" * place.nested
+                why += ", and nothing else can be" * (sort in _INTEGERS)
+                note = _about_integers(place) if sort in _INTEGERS else ""
+                chosen.append(VectorColumns([place], kind, why, place.path, note))
+        if chosen and sort == _TEXTS and not chosen[0].places[0].nested:
+            self._refuse_both(chosen[0], self._groups(places))
+        return chosen
 
-    def _is_sized(self, place: Place) -> bool:
-        return bool(self.wanted.dim or self.wanted.bits or bytes_dim(self.schema.field(place.path)))
+    def _sort_of(self, place: Place) -> tuple[str, str]:
+        """What a column holds, as ``_SORTS`` has it, and its kind."""
+        kind = _kind(place.type) or self._kind_of_text(place) or ""
+        if kind == BYTES and not (self.wanted.dim or self.wanted.bits):
+            kind = BYTES if bytes_dim(self.schema.field(place.top)) else ""
+        if kind in (LIST, SPARK):
+            return _LISTS if is_vector(place.type, is_fraction) else _INTEGERS[0], kind
+        if kind == numerals.INTEGERS:
+            return _INTEGERS[1], TEXT
+        return {BYTES: _BYTES, TEXT: _TEXTS, BASE64: _BASE64}.get(kind, ""), kind
 
-    def _texts(self, places: list[Place]) -> tuple[list[tuple[Place, str]], list[Place]]:
-        """Columns of texts that are vectors with their kinds, and those that are of integers."""
-        kinds = [(p, self._kind_of_text(p, named=False)) for p in places if _holds_text(p.type)]
-        vectors = [(p, kind) for p, kind in kinds if kind and kind != numerals.INTEGERS]
-        return vectors, [place for place, kind in kinds if kind == numerals.INTEGERS]
+    def _refuse_both(self, text: VectorColumns, groups: list[VectorColumns]) -> None:
+        """Raises UsageError where a text has no more numbers than there are numbered columns."""
+        n_numbers = len(self.peek(text.places[0])[0].split(","))
+        for group in groups:
+            if text.kind == TEXT and n_numbers <= len(group.places):
+                raise UsageError(
+                    f"{self.path}: the text in {text.column!r} and the columns {group.column!r} "
+                    "could hold the embeddings; choose with --column "
+                    f"{text.column} or --column {group.column!r}"
+                )
 
-    def _kind_of_text(self, place: Place, named: bool) -> str | None:
-        """What most of the first texts are; the first of all may be an exception."""
+    def _kind_of_text(self, place: Place, named: bool = False) -> str | None:
+        """What most of the first texts are, or lists of them; the first of all may be an
+        exception."""
+        if not _holds_text(place.type):
+            return None
         cells = self.peek(place)[:_FEW]
         kinds = Counter(kind for kind in (numerals.text_kind(c, named) for c in cells) if kind)
         kind = kinds.most_common(1)[0][0] if 2 * kinds.total() > len(cells) else None
@@ -467,17 +470,8 @@ class _Search:
                 why = f"numbered columns, {members[0].path} to {members[-1].path}"
                 column, note = f"{prefix}*{suffix}", self._left_out(left)
                 groups.append(VectorColumns(members, NUMBERS, why, column, note))
-        mixed = [group for group in groups if any(map(_is_float, group.places))]
-        return mixed or ([] if any(map(_is_float, places)) else groups)
-
-    def _only(self, groups: list[VectorColumns]) -> VectorColumns:
-        if len(groups) > 1:
-            patterns = [str(group.column) for group in groups]
-            raise UsageError(
-                f"{self.path}: {len(patterns)} sets of columns could hold the embeddings: "
-                f"{names_of(patterns)}; choose one with --column '{patterns[0]}'"
-            )
-        return groups[0] if groups else VectorColumns([], NUMBERS, "")
+        mixed = [g for g in groups if any(pa.types.is_floating(place.type) for place in g.places)]
+        return mixed or ([] if any(pa.types.is_floating(p.type) for p in places) else groups)
 
     def _left_out(self, texts: list[Place]) -> str:
         """A note on columns that have the names of dimensions, or ""."""
@@ -490,10 +484,6 @@ class _Search:
 
 def _tops(schema: pa.Schema) -> list[Place]:
     return [Place(field.name, (field.name,), field.type) for field in schema]
-
-
-def _is_float(place: Place) -> bool:
-    return pa.types.is_floating(place.type)
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:
@@ -516,34 +506,15 @@ def _kind(type_: pa.DataType) -> str | None:
 def _holds_text(type_: pa.DataType) -> bool:
     """Texts, or lists of them."""
     type_ = storage(type_)
-    return is_text(type_) or (is_list(type_) and is_text(type_.value_type))
+    return is_text(type_.value_type if is_list(type_) else type_)
 
 
-def _one(places: list[Place], kind: str, why: str) -> VectorColumns:
-    return VectorColumns(places, kind, why, places[0].path if places else None)
-
-
-def _of_texts(texts: list[tuple[Place, str]], where: str) -> VectorColumns:
-    kind = texts[0][1] if texts else TEXT
-    what = "float32 in base64" if kind == BASE64 else "numbers"
-    return _one([place for place, _ in texts], kind, f"the only text of {what}{where}")
-
-
-def _lists(places: list[Place], is_value: Callable[[pa.DataType], bool], why: str) -> VectorColumns:
-    vectors = [place for place in places if is_vector(place.type, is_value)]
-    # With its elements numbered a list in a list is the same column.
-    kind = SPARK if vectors and is_spark_vector(storage(vectors[0].type)) else LIST
-    return _one(vectors, kind, why)
-
-
-def _integers(chosen: VectorColumns) -> VectorColumns:
-    if len(chosen.places) != 1:
-        return chosen
-    value = getattr(storage(chosen.places[0].type), "value_type", None)
+def _about_integers(place: Place) -> str:
+    """A note on them, unless they are bits or bytes."""
+    value = getattr(storage(place.type), "value_type", None)
     if value is not None and (pa.types.is_boolean(value) or value.bit_width == 8):
-        return chosen
-    note = (
-        f"column {chosen.column!r} holds integers, which may be tokens or counts; it is read as "
+        return ""
+    return (
+        f"column {place.path!r} holds integers, which may be tokens or counts; it is read as "
         "the embeddings since nothing else can be"
     )
-    return replace(chosen, note=note)
