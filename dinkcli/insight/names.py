@@ -256,6 +256,7 @@ def _tokens(text: str) -> list[str]:
     return [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _THOUGHTS = re.compile(r".*</think>", re.DOTALL)
 _LONGEST_NAME = 80  # characters, of a language model's: more is an explanation
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
@@ -319,7 +320,7 @@ def name_in_answer(text: str) -> str:
     pairs = (
         _of_json(f"[{text}]", "the answer") if text[:1] == "{" else _of_lines(text, "the answer")
     )
-    names = [" ".join(name.split()) for _, name in pairs if name]
+    names = [" ".join(_CONTROL.sub(" ", name).split()) for _, name in pairs if name]
     if len(names) != 1 or not names[0]:
         raise UsageError(
             f"the answer has {len(names)} lines, expected a name"

@@ -248,6 +248,7 @@ def test_slow_answers_are_left_out_until_they_are_too_many(server, tmp_path):
         "Card fees",
         ' "Card fees"\n',
         "**Card fees**",
+        "Card\x1b fees",
         "17: Card fees",
         "```\nCard fees\n```",
         '```json\n{"name": "Card fees"}\n```',
