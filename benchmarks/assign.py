@@ -27,7 +27,7 @@ import torch
 
 import dinkcli
 from dinkcli.assigning.pipeline import Job, run
-from dinkcli.assigning.writers.formats import Output, encoding_of
+from dinkcli.assigning.writers import Output, encoding_of
 from dinkcli.data.inputs import open_data
 from dinkcli.options import AssignOptions
 

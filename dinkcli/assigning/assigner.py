@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.backend import Backend, BlockResult, NumpyBackend, is_small
-from dinkcli.assigning.writers.base import rows_at
+from dinkcli.assigning.layout import rows_at
 from dinkcli.data.ahead import read_ahead
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet

@@ -18,10 +18,10 @@ import torch
 
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.groups import Groups
+from dinkcli.assigning.layout import Rows, without_nulls
 from dinkcli.assigning.near import Border, Closeness, Pairs
 from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, Survey, survey
 from dinkcli.assigning.torch_backend import prepared
-from dinkcli.assigning.writers.base import Rows, without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.sidefiles import read_numbers
 from dinkcli.data.spool import repeatable

@@ -7,8 +7,7 @@ Shapes: B rows in a block, K clusters.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,16 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.assigner import Assignments, assign, assigner_for
-from dinkcli.assigning.writers.base import (
-    Layout,
-    Rows,
-    Writer,
-    as_arrow,
-    row_type,
-    without_nulls,
-)
-from dinkcli.assigning.writers.formats import Output, open_writer, stream_writer
-from dinkcli.assigning.writers.parts import PartsWriter
+from dinkcli.assigning.layout import Layout, Rows, as_arrow, row_type, without_nulls
+from dinkcli.assigning.parts import PartsWriter, open_output
+from dinkcli.assigning.writers import Output
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.models.matching import Matching, ids_of
@@ -259,32 +251,6 @@ def run(
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
     return counts, written
-
-
-def write_all(output: Output, layout: Layout, rows: Iterable[Rows]) -> None:
-    """Writes rows to a file or a stream."""
-    with open_output(output, layout) as writer:
-        for some in rows:
-            writer.write(some)
-
-
-def open_output(
-    output: Output, layout: Layout, run: dict[str, Any] | None = None, n_rows: int | None = None
-) -> AbstractContextManager[Writer | PartsWriter]:
-    """The writer of an output.
-
-    Args:
-        run, n_rows: of parts, see ``PartsWriter``.
-    """
-    if output.by_cluster:
-        from dinkcli.assigning.writers.by_cluster import partition_writer
-
-        return partition_writer(output.path, layout)
-    if output.stream is not None:
-        return stream_writer(output.stream, layout, output.encoding)
-    if output.rows_per_file is None:
-        return open_writer(output.path, layout, output.encoding)
-    return PartsWriter(output, layout, run or {}, n_rows)
 
 
 def _list_of(type_: pa.DataType, length: int) -> pa.DataType:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.assigning.layout import Rows, without_nulls
 from dinkcli.assigning.survey import (
     MOST_BYTES,
     OnStep,
@@ -29,7 +30,6 @@ from dinkcli.assigning.survey import (
     survey,
 )
 from dinkcli.assigning.torch_backend import prepared
-from dinkcli.assigning.writers.base import Rows, without_nulls
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable

@@ -10,10 +10,11 @@ from typing import Any
 
 import typer
 
-from dinkcli.assigning.pipeline import Written, write_all
+from dinkcli.assigning.layout import Layout, Rows
+from dinkcli.assigning.parts import open_output
+from dinkcli.assigning.pipeline import Written
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
-from dinkcli.assigning.writers.base import Layout, Rows
-from dinkcli.assigning.writers.formats import Output, encoding_of, names_a_file
+from dinkcli.assigning.writers import Output, encoding_of, names_a_file
 from dinkcli.cli.console import printable, say
 from dinkcli.cli.options import TableOutput
 from dinkcli.cli.paths import refuse_stream
@@ -101,7 +102,9 @@ class Destination:
 
     def write(self, layout: Layout, n_rows: int, rows: Iterable[Rows]) -> None:
         """Writes ``n_rows`` rows to one file or to standard output."""
-        write_all(self.open(), replace(layout, n_rows=n_rows), rows)
+        with open_output(self.open(), replace(layout, n_rows=n_rows)) as writer:
+            for some in rows:
+                writer.write(some)
 
     def about(self, model: Model, name: str) -> dict[str, Any]:
         """What a summary says of the output, None for standard output, and of the model."""

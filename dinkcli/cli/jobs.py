@@ -19,7 +19,7 @@ from dinkcli.options import DedupOptions, SampleOptions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dinkcli.assigning.writers.base import Layout
+    from dinkcli.assigning.layout import Layout
 
 _MEMORY = run_option(
     None,
@@ -221,12 +221,14 @@ class _Job:
 
         Raises DinkError, before any work, where that output could not be written.
         """
+        from dinkcli.assigning.layout import Layout
         from dinkcli.assigning.pipeline import metadata_of
-        from dinkcli.assigning.writers.base import Layout
+        from dinkcli.assigning.writers import stream_writer
 
         metadata = metadata_of(self.model, self.model_path)
         layout = Layout(None, columns, self.data.columns.id, self.data.carried, metadata)
-        self.destination.encoding.writer(io.BytesIO(), layout).close()
+        with stream_writer(io.BytesIO(), layout, self.destination.encoding):
+            pass
         self.destination.open()
         with ProgressLines(not self.destination.shows_progress) as lines:
             yield layout, lambda phase, done, total: lines.update(phase, done, total, "rows")

@@ -19,8 +19,8 @@ from conftest import distances_float64, softmax_float64, usual_softmax
 
 import dinkcli
 from dinkcli.assigning.assigner import Assigner, assign, block_rows
-from dinkcli.assigning.writers.base import Layout, Rows
-from dinkcli.assigning.writers.formats import encoding_of, open_writer
+from dinkcli.assigning.layout import Layout, Rows
+from dinkcli.assigning.writers import encoding_of, open_writer, stream_writer
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.nearest.device import chunk_rows
@@ -435,7 +435,7 @@ def test_npy_of_an_unknown_number_of_rows(tmp_path):
         np.testing.assert_array_equal(np.load(path), np.arange(n_rows) % 7)
     reading, writing = os.pipe()
     with open(writing, "wb") as pipe, pytest.raises(dinkcli.DinkError, match="gone back to"):
-        encoding_of(None, "npy").writer(pipe, layout)
+        stream_writer(pipe, layout, encoding_of(None, "npy")).__enter__()
     os.close(reading)
 
 

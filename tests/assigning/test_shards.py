@@ -181,7 +181,7 @@ def test_another_run_is_refused(invoke, data, tmp_path):
 
 def test_two_runs_that_make_one_folder_at_once(invoke, data, tmp_path, monkeypatch):
     """The manifest of the other appears after this one looked for it."""
-    from dinkcli.assigning.writers.parts import PartsWriter
+    from dinkcli.assigning.parts import PartsWriter
 
     original, done = PartsWriter._save_manifest, []
 

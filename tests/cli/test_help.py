@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from conftest import environment, loads_torch, python
 
-from dinkcli.assigning.writers.formats import FORMATS
+from dinkcli.assigning.writers import FORMATS
 from dinkcli.cli import export, options
 from dinkcli.cli.app import COMMANDS
 from dinkcli.data.dataset import BAD_ROWS

@@ -15,20 +15,44 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from dinkcli.assigning.writers.base import Layout, Rows, Writer
-from dinkcli.assigning.writers.formats import Output, open_writer
+from dinkcli.assigning.layout import Layout, Rows
+from dinkcli.assigning.writers import (
+    FORMATS,
+    Output,
+    Writer,
+    check_parent,
+    open_writer,
+    partition_writer,
+    stream_writer,
+)
 from dinkcli.data.atomic import atomic_path
 from dinkcli.errors import OutputError, UsageError
 
 MANIFEST = "_dink.json"
+
+
+def open_output(
+    output: Output, layout: Layout, run: dict[str, Any] | None = None, n_rows: int | None = None
+) -> AbstractContextManager[Writer | PartsWriter]:
+    """The writer of an output.
+
+    Args:
+        run, n_rows: of parts, see ``PartsWriter``.
+    """
+    if output.by_cluster:
+        return partition_writer(output.path, layout)
+    if output.stream is not None:
+        return stream_writer(output.stream, layout, output.encoding)
+    if output.rows_per_file is None:
+        return open_writer(output.path, layout, output.encoding)
+    return PartsWriter(output, layout, run or {}, n_rows)
 
 
 class PartsWriter:
@@ -41,6 +65,7 @@ class PartsWriter:
 
     Attributes:
         complete: the folder has all parts of the run.
+        rows_before: of the input, in the parts that were there already.
 
     Raises:
         UsageError: the folder holds something else, or another run.
@@ -54,33 +79,38 @@ class PartsWriter:
         if size < 1:
             raise UsageError(f"`rows_per_file` {size}: expected at least 1")
         folder, shard = output.path, output.shard
-        self.folder = folder
-        self.complete = False
-        self._layout, self._encoding, self._size = layout, output.encoding, size
-        self._run = run | asdict(output.encoding) | {"rows_per_file": size}
-        self._run = json.loads(json.dumps(self._run))  # as it will be read again
-        self._n_rows, self._shard, self._resume = n_rows, shard, output.resume
-        self._total = None if n_rows is None else -(-n_rows // size)
-        # Parts to be written: [_at, _end), without those that are there.
-        self._at, self._end = 0, self._total
+        self.folder, self.complete = folder, False
+        self._output, self._layout, self._size, self._n_rows = output, layout, size, n_rows
+        run = run | asdict(output.encoding) | {"rows_per_file": size}
+        self._run = json.loads(json.dumps(run))  # as it will be read again
+        # Parts that this writer is for: [first, end).
+        self._first, self._end = 0, None if n_rows is None else -(-n_rows // size)
+        self._total = self._end
         if shard is not None and self._total is not None:
-            self._at, self._end = shard.of(self._total)
-        self._first = self._at
+            self._first, self._end = shard.of(self._total)
         self._stack = ExitStack()
         self._writer: Writer | None = None
         self._makes = not os.path.isdir(folder)
         self._manifest = os.path.join(folder, MANIFEST)
         self._fresh = self._makes or not self._holds_run()
+        self._there: set[int] = set()  # parts that need not be written again
         if not self._fresh:
             self._check_run()
-        self._there = self._present()
-        if shard is not None and self._there and not self._resume:
+            index = self._first
+            while index != self._end:
+                if self._exists(index):
+                    self._there.add(index)
+                elif self._end is None:
+                    break
+                index += 1
+        if shard is not None and self._there and not output.resume:
             raise UsageError(
                 f"{folder}: holds parts of share {shard} already; go on with it by `resume`, or "
                 "choose another folder"
             )
-        self.rows_before = sum(self._rows_of(index) for index in self._there)
-        self._at = self._next(self._at)
+        limits = ((i * size, (i + 1) * size) for i in self._there)
+        self.rows_before = sum(min(stop, n_rows or stop) - first for first, stop in limits)
+        self._at = self._next(self._first)
 
     @property
     def missing(self) -> list[tuple[int, int | None]]:
@@ -88,13 +118,12 @@ class PartsWriter:
         if self._end is None or self._n_rows is None:
             return [] if self.complete else [(self._at * self._size, None)]
         ranges: list[tuple[int, int | None]] = []
-        for index in range(self._at, self._end):
+        for index in range(self._first, self._end):
             first, stop = index * self._size, min(self._n_rows, (index + 1) * self._size)
-            if index in self._there:
-                continue
-            if ranges and ranges[-1][1] == first:
-                first = ranges.pop()[0]
-            ranges.append((first, stop))
+            if index not in self._there:
+                if ranges and ranges[-1][1] == first:
+                    first = ranges.pop()[0]
+                ranges.append((first, stop))
         return ranges
 
     @property
@@ -102,15 +131,17 @@ class PartsWriter:
         """Parts that are complete, of those that this writer is for."""
         return len(self._there)
 
-    def path(self, index: int) -> str:
-        return os.path.join(self.folder, self._name(index))
-
     def __enter__(self) -> PartsWriter:
         if self._makes:
-            self._make_folder()
+            check_parent(self.folder)
+            try:
+                os.makedirs(self.folder, exist_ok=self._output.shard is not None)
+            except OSError as error:
+                raise OutputError(f"{self.folder}: {error.strerror}") from error
         for left in glob.glob(".part-*.tmp", root_dir=self.folder):
             # Of a run that was killed; those of other shares may be in use.
-            if self._is_own(int(left.split(".")[1].removeprefix("part-"))):
+            index = int(left.split(".")[1].removeprefix("part-"))
+            if self._first <= index and (self._end is None or index < self._end):
                 os.unlink(os.path.join(self.folder, left))
         if not self.complete:
             self._save_manifest(False)
@@ -134,31 +165,26 @@ class PartsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        shared = self._output.shard is not None
         if error is None:
-            while self._writer is not None or self._is_short():
+            # Parts at the end are missing where all of their rows were left out.
+            one_at_least = self._end is None and not self._there and not shared
+            while self._writer is not None or one_at_least or self._at < (self._end or 0):
                 self._commit()
-            self._finish()
+                one_at_least = False
+            if not self.complete:
+                names = set(os.listdir(self.folder))
+                self.complete = all(self._name(i) in names for i in range(self._total or 0))
+                if self.complete:
+                    self._save_manifest(True)
             return
         try:
             self._stack.__exit__(kind, error, trace)  # the part at hand is not kept
         finally:
-            if self._fresh and self._shard is None and not self._there:
+            if self._fresh and not shared and not self._there:
                 os.unlink(self._manifest)
                 if self._makes:
                     os.rmdir(self.folder)
-
-    def _is_short(self) -> bool:
-        """Whether parts are missing at the end, because all of their rows were left out."""
-        return (
-            not self._there and self._shard is None if self._end is None else self._at < self._end
-        )
-
-    def _finish(self) -> None:
-        if not self.complete:
-            names = set(os.listdir(self.folder))
-            self.complete = all(self._name(index) in names for index in range(self._total or 0))
-            if self.complete:
-                self._save_manifest(True)
 
     def _open(self) -> Writer:
         if self._writer is None:
@@ -166,7 +192,8 @@ class PartsWriter:
             if n_rows is not None:
                 n_rows = max(0, min(self._size, n_rows - self._at * self._size))
             layout = replace(self._layout, n_rows=n_rows)
-            writer = open_writer(self.path(self._at), layout, self._encoding)
+            path = os.path.join(self.folder, self._name(self._at))
+            writer = open_writer(path, layout, self._output.encoding)
             self._writer = self._stack.enter_context(writer)
         return self._writer
 
@@ -183,45 +210,18 @@ class PartsWriter:
         return index
 
     def _name(self, index: int) -> str:
-        return f"part-{index:05d}.{self._encoding.suffix}"
+        return f"part-{index:05d}.{FORMATS[self._output.encoding.format].suffixes[0]}"
 
-    def _is_own(self, index: int) -> bool:
-        return self._first <= index and (self._end is None or index < self._end)
-
-    def _rows_of(self, index: int) -> int:
-        """Of the input, in the part of that number."""
-        stop = (index + 1) * self._size
-        return (stop if self._n_rows is None else min(stop, self._n_rows)) - index * self._size
-
-    def _present(self) -> set[int]:
-        """The parts that need not be written again."""
-        if self._fresh:
-            return set()
-        if self._end is not None:
-            return {i for i in range(self._first, self._end) if os.path.exists(self.path(i))}
-        index = 0
-        while os.path.exists(self.path(index)):
-            index += 1
-        return set(range(index))
-
-    def _make_folder(self) -> None:
-        parent = os.path.dirname(os.path.abspath(self.folder))
-        if not os.path.isdir(parent):
-            raise UsageError(f"{self.folder}: no such folder: {parent}; make it first")
-        try:
-            os.makedirs(self.folder, exist_ok=self._shard is not None)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: {error.strerror}") from error
+    def _exists(self, index: int) -> bool:
+        return os.path.exists(os.path.join(self.folder, self._name(index)))
 
     def _holds_run(self) -> bool:
         """Whether there is a manifest; without one the folder has to be empty."""
         # Another share may be about to put its manifest here.
         names = [n for n in os.listdir(self.folder) if not n.startswith(f".{MANIFEST}.")]
-        if not names:
-            return False
-        if not os.path.exists(self._manifest):
+        if names and not os.path.exists(self._manifest):
             raise UsageError(f"{self.folder}: not empty, and not a folder of parts; choose another")
-        return True
+        return bool(names)
 
     def _save_manifest(self, complete: bool) -> None:
         with (
@@ -233,37 +233,24 @@ class PartsWriter:
 
     def _check_run(self, another_is_new: bool = False) -> None:
         """Compares the run with that of the manifest, which another share may have just made."""
-        if not self._resume and self._shard is None and not another_is_new:
+        resume = self._output.resume
+        if not resume and self._output.shard is None and not another_is_new:
             raise UsageError(
                 f"{self.folder}: holds the parts of a run; go on with it by `resume`, or choose "
                 "another folder"
             )
-        manifest = read_manifest(self._manifest, ("run", "complete"), "start in a new folder")
-        option = "`resume` " if self._resume else ""
-        where = f"{option}{self.folder}"
-        refuse_another(manifest["run"], self._run, where, "choose another folder")
-        self.complete = manifest["complete"]
-
-
-def read_manifest(path: str, keys: Iterable[str], advice: str) -> dict[str, Any]:
-    """The JSON object in a file that a run keeps.
-
-    Raises:
-        OutputError: it cannot be read, or one of the ``keys`` is missing.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        return found | {key: found[key] for key in keys}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); {advice}") from error
-
-
-def refuse_another(run: dict[str, Any], wanted: dict[str, Any], where: str, advice: str) -> None:
-    """Raises UsageError for a run that is not the wanted one."""
-    for name in sorted({*run, *wanted}):
-        if run.get(name) != wanted.get(name):
-            raise UsageError(
-                f"{where}: another run: {name} was {run.get(name)!r}, now it is "
-                f"{wanted.get(name)!r}; give the same, or {advice}"
-            )
+        try:
+            with open(self._manifest, encoding="utf-8") as file:
+                manifest = json.load(file)
+            run, self.complete = manifest["run"], manifest["complete"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"{self._manifest}: cannot be read ({error}); start in a new folder"
+            ) from error
+        for name in sorted({*run, *self._run}):
+            before, now = run.get(name), self._run.get(name)
+            if before != now:
+                raise UsageError(
+                    f"{'`resume` ' * resume}{self.folder}: another run: {name} was {before!r}, now "
+                    f"it is {now!r}; give the same, or choose another folder"
+                )

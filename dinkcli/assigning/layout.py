@@ -1,21 +1,19 @@
-"""What every writer offers, and the table that all of them share.
+"""What an output holds: rows with their columns, as record batches or as arrays.
 
 Shapes: B rows in a batch, K clusters, M clusters of a list.
 """
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import NOTHING_CARRIED
-from dinkcli.data.formats.types import is_bytes
 from dinkcli.errors import UsageError
 
 # In formats without lists each element has a column of its own, of this name and its number.
@@ -24,7 +22,7 @@ _SINGLE = {"clusters": "cluster", "probabilities": "probability"}
 
 @dataclass(frozen=True)
 class Rows:
-    """What was found out about some rows.
+    """What is written of some rows.
 
     Attributes:
         rows: (B,) int64, their numbers, by which they go to parts, ascending there.
@@ -51,19 +49,19 @@ class Layout:
 
     Attributes:
         n_rows: rows that will be written, or None where only the end of the input tells.
-        found: names and types of what is found out about each row.
+        columns: names and types of what is written about each row.
         id_name: name of the id column; without one the row number is written as ``row``.
         carried: columns of the input that travel along, the id column among them.
-        metadata: of the schema and of the columns that were found: the model and its fingerprint.
-        row_type: of a row in an array, where it is not the number and all that was found; without
-            names it is the last of that alone.
+        metadata: of the schema and of ``columns``: the model and its fingerprint.
+        row_type: of a row in an array, where it is not the number and all columns; without names
+            it is that of the last column alone.
 
     Raises:
         UsageError: two columns would have one name.
     """
 
     n_rows: int | None
-    found: pa.Schema
+    columns: pa.Schema
     id_name: str | None = None
     carried: pa.Schema = NOTHING_CARRIED
     metadata: dict[str, str] = field(default_factory=dict)
@@ -78,25 +76,25 @@ class Layout:
             )
 
     def schema(self, flat: bool = False) -> pa.Schema:
-        """Columns: id or row, what was found, then those that travel along.
+        """Id or row, ``columns``, then those that travel along.
 
-        ``flat`` gives each element of a list a column of its own, for formats without lists.
+        ``flat`` gives each element of a list a column of its own, for formats without lists: of
+        all clusters by their numbers, from 0; of the best ones by rank, from 1.
         """
+        first = 1 if "clusters" in self.columns.names else 0
+        columns: list[pa.Field] = []
+        for each in self.columns:
+            if flat and pa.types.is_fixed_size_list(each.type):
+                numbers = range(first, first + each.type.list_size)
+                names = [f"{_SINGLE[each.name]}_{j}" for j in numbers]
+                columns += without_nulls(dict.fromkeys(names, each.type.value_type))
+            else:
+                columns.append(each)
+        if self.metadata:
+            columns = [each.with_metadata(self.metadata) for each in columns]
         ids = self.carried.field(self.id_name) if self.id_name else _ROW
-        found = [part for f in self.found for part in (self._elements(f) if flat else [f])]
-        fields = [f.with_metadata(self.metadata) for f in found] if self.metadata else found
-        others = [field for field in self.carried if field.name != self.id_name]
-        return pa.schema([ids, *fields, *others], metadata=self.metadata or None)
-
-    def _elements(self, column: pa.Field) -> list[pa.Field]:
-        """A column for each element of a list: of all clusters by their numbers, from 0; of the
-        best ones by rank, from 1."""
-        if not pa.types.is_fixed_size_list(column.type):
-            return [column]
-        first = 1 if "clusters" in self.found.names else 0
-        numbers = range(first, first + column.type.list_size)
-        name, type_ = _SINGLE[column.name], column.type.value_type
-        return [pa.field(f"{name}_{j}", type_, nullable=False) for j in numbers]
+        others = [each for each in self.carried if each.name != self.id_name]
+        return pa.schema([ids, *columns, *others], metadata=self.metadata or None)
 
     def record_batch(self, rows: Rows, schema: pa.Schema) -> pa.RecordBatch:
         """``rows`` as a record batch of ``schema``."""
@@ -104,15 +102,15 @@ class Layout:
         if rows.carried is not None:
             named |= zip(rows.carried.schema.names, rows.carried.columns, strict=True)
         columns = [named.pop(self.id_name, rows.rows)]
-        for f in self.found:
-            values = rows.columns[f.name]
+        for each in self.columns:
+            values = rows.columns[each.name]
             if isinstance(values, pa.DictionaryArray):
                 values = values.dictionary_decode()
-            if not pa.types.is_fixed_size_list(f.type):
+            if not pa.types.is_fixed_size_list(each.type):
                 columns.append(values)
-            elif f.name in schema.names:
+            elif each.name in schema.names:
                 flat = as_arrow(values.reshape(-1))
-                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=f.type))
+                columns.append(pa.FixedSizeListArray.from_arrays(flat, type=each.type))
             else:
                 columns += list(values.T)
         arrays = [as_arrow(values) for values in (*columns, *named.values())]
@@ -121,13 +119,13 @@ class Layout:
     @property
     def array_type(self) -> np.dtype:
         """Of one row in an array."""
-        return row_type([_ROW, *self.found]) if self.row_type is None else self.row_type
+        return row_type([_ROW, *self.columns]) if self.row_type is None else self.row_type
 
     def array(self, rows: Rows) -> np.ndarray:
         """``rows`` as an array of that type."""
         kind = self.array_type
         if not kind.names:
-            return rows.columns[self.found.names[-1]]
+            return rows.columns[self.columns.names[-1]]
         values = np.empty(len(rows), kind)
         for name in kind.names:
             column = rows.columns.get(name, rows.rows)
@@ -177,38 +175,3 @@ def rows_at(values: Any, where: slice | np.ndarray) -> Any:
     if isinstance(values, (pa.Array, pa.RecordBatch)) and isinstance(where, np.ndarray):
         return values.take(as_arrow(where))
     return None if values is None else values[where]
-
-
-class Writer(Protocol):
-    """Takes rows in order; ``close`` completes what was written."""
-
-    def write(self, rows: Rows) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def is_binary(type_: pa.DataType) -> bool:
-    """Bytes of any representation."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    return is_bytes(type_) or pa.types.is_binary_view(type_)
-
-
-def refuse_types(layout: Layout, refused: Callable[[pa.DataType], bool], why: str) -> None:
-    """Raises UsageError for the first column of the input that a format cannot hold."""
-    for name, type_ in zip(layout.carried.names, layout.carried.types, strict=True):
-        if refused(type_):
-            raise UsageError(f"column {name!r} of the input is {type_}: {why}")
-
-
-class Unclosed(io.RawIOBase):
-    """Passes writes on to a file that outlives whoever closes this."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)

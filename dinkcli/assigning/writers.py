@@ -1,0 +1,455 @@
+"""The formats of what is written: suffixes, compression, which of them a pipe can take; and their
+writers, on a file that appears whole, on an open stream, or into folders by cluster."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.assigning.layout import Layout, Rows, as_arrow
+from dinkcli.assigning.shards import Shard
+from dinkcli.data.atomic import atomic_path, by_suffix
+from dinkcli.data.formats.types import is_bytes, is_text, seconds_of
+from dinkcli.errors import OutputError, UsageError
+
+_TEXT_CODECS = {".gz": "gzip", ".zst": "zstd"}
+_ROW_GROUP_BYTES = 64 << 20
+_ROW_GROUP_ROWS = 1 << 20
+# What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
+_FORMULA = r"^([=+\-@\t\r\n])"
+_DEFUSED = r"'\1"
+
+
+class Writer:
+    """Takes rows in order; ``close`` completes what was written, and leaves the file open.
+
+    Args:
+        safe: csv only, puts an apostrophe before texts that a spreadsheet would run as a formula.
+    """
+
+    flat = False  # without lists, see ``Layout.schema``
+
+    def __init__(self, file: IO[bytes], layout: Layout, safe: bool = False):
+        self.file, self.layout, self.schema = file, layout, layout.schema(self.flat)
+        self.safe = safe
+        self.begin()
+
+    def begin(self) -> None: ...
+
+    def write(self, rows: Rows) -> None:
+        self.write_batch(self.layout.record_batch(rows, self.schema))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None: ...
+
+    def close(self) -> None: ...
+
+    def refuse_types(self, refused: Callable[[pa.DataType], bool], why: str) -> None:
+        """Raises UsageError for the first column of the input that the format cannot hold."""
+        for column in self.layout.carried:
+            if refused(column.type):
+                raise UsageError(f"column {column.name!r} of the input is {column.type}: {why}")
+
+
+class ArrowFileWriter(Writer):
+    """Can be mapped into memory: uncompressed, it is read without a copy."""
+
+    open = staticmethod(pa.ipc.new_file)
+
+    def begin(self) -> None:
+        self._arrow = self.open(self.file, self.schema)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        self._arrow.write_batch(batch)
+
+    def close(self) -> None:
+        self._arrow.close()
+
+
+class ArrowStreamWriter(ArrowFileWriter):
+    """Can be read while it is written."""
+
+    open = staticmethod(pa.ipc.new_stream)
+
+
+class ParquetWriter(Writer):
+    def begin(self) -> None:
+        import pyarrow.parquet as pq  # takes as long to load as a small file to write
+
+        # Floats that never repeat gain nothing from a dictionary; everything else does.
+        unique = ("row", "distance", "probabilities")
+        dictionary = [name for name in self.schema.names if name not in unique]
+        self._parquet = pq.ParquetWriter(
+            self.file, self.schema, compression="zstd", use_dictionary=dictionary
+        )
+        self._pending: list[pa.RecordBatch] = []
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        n_bytes = sum(batch.nbytes for batch in self._pending)
+        if n_bytes >= _ROW_GROUP_BYTES or sum(map(len, self._pending)) >= _ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        if self._pending:
+            self._flush()
+        self._parquet.close()
+
+    def _flush(self) -> None:
+        table = pa.Table.from_batches(self._pending, self.schema)
+        self._parquet.write_table(table, row_group_size=max(1, len(table)))
+        self._pending = []
+
+
+class NpyWriter(Writer):
+    """Labels (N,) int32, or probabilities (N, K) when soft. With more than that for each row, a
+    structured array (N,) with one field for each column. Ids are left out."""
+
+    def begin(self) -> None:
+        layout, file = self.layout, self.file
+        others = [name for name in layout.carried.names if name != layout.id_name]
+        if others:
+            raise UsageError(
+                f"`columns` {others[0]}: an npy file has no columns of the input; choose csv, "
+                "jsonl, parquet or arrow"
+            )
+        if layout.n_rows is None and not file.seekable():
+            raise UsageError(
+                "npy names the number of rows before the first of them, and neither this input "
+                "nor this output can be gone back to; write to a file (-o), or another format"
+            )
+        self._n_rows = 0
+        self._start = 0 if layout.n_rows is not None else file.tell()
+        self._write_header(layout.n_rows or 0)
+
+    def write(self, rows: Rows) -> None:
+        values = self.layout.array(rows)
+        self.file.write(np.ascontiguousarray(values).view(np.uint8).data)
+        self._n_rows += len(rows)
+
+    def close(self) -> None:
+        expected = self.layout.n_rows
+        if expected is None:
+            self.file.seek(self._start)
+            self._write_header(self._n_rows)  # of the same length: it is padded
+            self.file.seek(0, io.SEEK_END)
+        elif self._n_rows != expected:
+            raise OutputError(f"npy: {self._n_rows} rows written, its header promises {expected}")
+
+    def _write_header(self, n_rows: int) -> None:
+        kind, buffer = self.layout.array_type, io.BytesIO()
+        descr, shape = np.lib.format.dtype_to_descr(kind.base), (n_rows, *kind.shape)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(buffer, header)
+        self.file.write(buffer.getvalue())
+
+
+class CsvWriter(Writer):
+    """``row,cluster`` or the id first; a list gives one column for each of its elements."""
+
+    flat = True
+
+    def begin(self) -> None:
+        import pyarrow.csv
+
+        self.refuse_types(
+            lambda type_: pa.types.is_nested(type_) or _is_binary(type_),
+            "csv holds numbers and text; choose parquet, arrow, or for lists jsonl",
+        )
+        names = self.schema.names
+        if self.safe:
+            names = _defused(pa.array(names)).to_pylist()
+        header = io.StringIO()  # pyarrow would put every name in quotes
+        csv.writer(header, lineterminator="\n").writerow(names)
+        self.file.write(header.getvalue().encode())
+        fields = [field.with_type(_csv_type(field.type)) for field in self.schema]
+        self._csv_schema = pa.schema(fields, metadata=self.schema.metadata)
+        options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+        self._csv = pyarrow.csv.CSVWriter(self.file, self._csv_schema, write_options=options)
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        columns = []
+        for column in batch.columns:
+            if pa.types.is_duration(column.type):
+                column = seconds_of(column)
+            elif is_text(column.type):
+                column = column.cast(pa.string())
+                column = _defused(column) if self.safe else column
+            columns.append(column)
+        self._csv.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._csv_schema))
+
+    def close(self) -> None:
+        self._csv.close()
+
+
+class JsonlWriter(Writer):
+    """One object a row, lists as lists; what JSON cannot hold (NaN) becomes null."""
+
+    def begin(self) -> None:
+        self.refuse_types(_is_binary, "JSON holds no bytes; choose parquet or arrow")
+        keys = [json.dumps(name) + ":" for name in self.schema.names]
+        self._keys = [("," if i else "{") + key for i, key in enumerate(keys)]
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        if not len(batch):
+            return
+        import pyarrow.compute as pc
+
+        pieces: list[Any] = []
+        for key, column in zip(self._keys, batch.columns, strict=True):
+            pieces += [key, _json_texts(column)]
+        lines = pc.binary_join_element_wise(*pieces, "}\n", "").cast(pa.large_string())
+        _, offsets, text = lines.buffers()
+        ends = memoryview(offsets).cast("q")
+        first, last = ends[lines.offset], ends[lines.offset + len(lines)]
+        self.file.write(memoryview(text)[first:last])
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    """Bytes of any representation."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return is_bytes(type_) or pa.types.is_binary_view(type_)
+
+
+def _csv_type(type_: pa.DataType) -> pa.DataType:
+    """What goes to csv: seconds, and plain texts for views and dictionaries of them."""
+    if pa.types.is_duration(type_):
+        return pa.float64()
+    return pa.string() if is_text(type_) else type_
+
+
+def _defused(texts: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc  # takes as long to load as a small file to write
+
+    return pc.replace_substring_regex(texts, _FORMULA, _DEFUSED)
+
+
+def _json_texts(column: pa.Array) -> pa.Array:
+    """Each value as JSON. Numbers and lists of them by Arrow, without a loop over rows."""
+    import pyarrow.compute as pc
+
+    if pa.types.is_duration(column.type):
+        column = seconds_of(column)
+    type_ = column.type
+    if pa.types.is_integer(type_):
+        return pc.fill_null(column.cast(pa.string()), "null")
+    if pa.types.is_floating(type_):
+        column = column if pa.types.is_float64(type_) else column.cast(pa.float32())
+        finite = pc.fill_null(pc.is_finite(column), False)
+        return pc.if_else(finite, column.cast(pa.string()), "null")
+    if pa.types.is_fixed_size_list(type_) and not column.null_count:
+        texts = _json_texts(column.flatten())
+        size = type_.list_size
+        offsets = as_arrow(np.arange(0, size * len(column) + 1, size, dtype=np.int32))
+        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ",")
+        return pc.binary_join_element_wise("[", joined, "]", "")
+    if pa.types.is_temporal(type_):  # the text that Arrow writes to csv
+        column = column.cast(pa.string())
+    encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+    return pa.array([encode(_without_nan(value)) for value in column.to_pylist()], pa.string())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of output.
+
+    Attributes:
+        writer: its class.
+        suffixes: of its files; the first is what parts are named with.
+        text: compressed as a whole by a second suffix; others compress their content, or not.
+        no_pipe: why it cannot be written to standard output.
+    """
+
+    writer: type[Writer]
+    suffixes: tuple[str, ...]
+    text: bool = False
+    no_pipe: str | None = None
+
+
+_ENDS = "file is read from its end, which a pipe does not have"
+FORMATS = {
+    "csv": Format(CsvWriter, ("csv",), text=True),
+    "jsonl": Format(JsonlWriter, ("jsonl", "ndjson"), text=True),
+    "npy": Format(NpyWriter, ("npy",)),
+    "parquet": Format(ParquetWriter, ("parquet",), no_pipe=f"a parquet {_ENDS}"),
+    "arrow": Format(ArrowFileWriter, ("arrow", "feather"), no_pipe=f"an Arrow {_ENDS}"),
+    "arrows": Format(ArrowStreamWriter, ("arrows",)),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A format with what is chosen about it.
+
+    Attributes:
+        format: a key of ``FORMATS``.
+        compression: of a text as a whole, "gzip" or "zstd", or "none".
+        csv_safe: see ``Writer``.
+    """
+
+    format: str
+    compression: str = "none"
+    csv_safe: bool = False
+
+
+_SPOOLED = Encoding("arrows")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where rows go.
+
+    Attributes:
+        path: a file, or a folder for parts.
+        encoding: how they are written.
+        rows_per_file: of the parts, or None for one file.
+        resume: go on with the parts that are missing.
+        shard: write only the parts of this share.
+        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
+        by_cluster: a folder with a folder of parquet for each cluster.
+    """
+
+    path: str
+    encoding: Encoding
+    rows_per_file: int | None = None
+    resume: bool = False
+    shard: Shard | None = None
+    stream: IO[bytes] | None = None
+    by_cluster: bool = False
+
+
+def names_a_file(path: str) -> bool:
+    """Whether the suffix of ``path`` is that of a format."""
+    path = path.lower()
+    for end in _TEXT_CODECS:
+        path = path.removesuffix(end)
+    return path.endswith(tuple(f".{s}" for each in FORMATS.values() for s in each.suffixes))
+
+
+def encoding_of(
+    path: str | None, format: str | None = None, *, csv_safe: bool = False, parts: bool = False
+) -> Encoding:
+    """How to write to ``path``, or to standard output without one.
+
+    The suffix chooses the format unless ``format`` does: csv on standard output, parquet for
+    ``parts``, whose path is a folder.
+
+    Raises:
+        UsageError: an unknown format or suffix, one of a compression that the format does not have,
+            or a format that cannot be written to a pipe.
+    """
+    codec = "none"
+    if path is not None and not parts:
+        for end, name in _TEXT_CODECS.items():
+            if path.lower().endswith(end):
+                path, codec = path[: -len(end)], name
+        suffixes = {s: name for name, f in FORMATS.items() for s in f.suffixes}
+        format = format or by_suffix(path, suffixes)
+    format = format or ("parquet" if parts else "csv")
+    if format not in FORMATS:
+        raise UsageError(f"`format` {format}: expected one of {', '.join(FORMATS)}")
+    if codec != "none" and not FORMATS[format].text:
+        raise UsageError(
+            f"{path}: {format} is not compressed as a whole; leave the last suffix out"
+        )
+    no_pipe = FORMATS[format].no_pipe
+    if path is None and no_pipe:
+        others = ", ".join(name for name, other in FORMATS.items() if not other.no_pipe)
+        raise UsageError(
+            f"`format` {format} on standard output: {no_pipe}; write to a file with -o, or choose "
+            f"one of {others}"
+        )
+    if csv_safe and format != "csv":
+        raise UsageError(f"`csv_safe` is about csv, and the output is {format}; leave it out")
+    return Encoding(format, codec, csv_safe)
+
+
+@contextmanager
+def stream_writer(file: IO[bytes], layout: Layout, encoding: Encoding) -> Iterator[Writer]:
+    """A writer on an open file, such as standard output.
+
+    Raises:
+        UsageError: columns that the format cannot hold, or a pipe that it cannot be written to.
+    """
+    sink: Any = file
+    if encoding.compression != "none":
+        sink = pa.CompressedOutputStream(file, encoding.compression)  # closes the file as well
+    writer = FORMATS[encoding.format].writer(sink, layout, encoding.csv_safe)
+    yield writer
+    writer.close()
+    (file.flush if sink is file else sink.close)()
+
+
+@contextmanager
+def open_writer(path: str, layout: Layout, encoding: Encoding) -> Iterator[Writer]:
+    """A writer whose file appears under ``path`` when the block ends well, or not at all."""
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w+b") as file,
+        stream_writer(file, layout, encoding) as writer,
+    ):
+        try:
+            yield writer
+        except BaseException:
+            # The file goes, but a parquet writer would complain about it when it is collected.
+            with suppress(Exception):
+                writer.close()
+            raise
+
+
+@contextmanager
+def partition_writer(path: str, layout: Layout) -> Iterator[Writer]:
+    """A writer whose folder, with a hive-style folder such as ``cluster=0`` for each cluster, so
+    that DuckDB, Spark and pyarrow read only those that a query asks for, appears under ``path``
+    when the block ends well, or not at all. Outliers are in ``cluster=-1``.
+
+    Raises:
+        UsageError: something is there already.
+        OutputError: the operating system refused.
+    """
+    import pyarrow.dataset as ds  # loads pandas where that is installed
+
+    if os.path.lexists(path):
+        raise UsageError(f"{path}: is there already; name a folder that is not, or remove it first")
+    parent = check_parent(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".dink.", dir=parent) as folder:
+            # Arrow divides rows that it can ask for, so they wait in a file of their own.
+            rows, clusters = os.path.join(folder, "rows"), os.path.join(folder, "clusters")
+            with open(rows, "wb") as file, stream_writer(file, layout, _SPOOLED) as writer:
+                yield writer
+            with pa.memory_map(rows) as source, pa.ipc.open_stream(source) as batches:
+                kind = ds.partitioning(pa.schema([("cluster", pa.int32())]), flavor="hive")
+                ds.write_dataset(
+                    batches, clusters, format="parquet", partitioning=kind, max_partitions=1 << 20
+                )
+            os.makedirs(clusters, exist_ok=True)  # of no rows
+            os.rename(clusters, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_parent(path: str) -> str:
+    """The folder that a new folder ``path`` will be in; raises UsageError where it is missing."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        raise UsageError(f"{path}: no such folder: {parent}; make it first")
+    return parent

@@ -1,1 +1,0 @@
-"""Writers of rows: to one file, to a stream (``formats``), or to a folder of ``parts``."""
