@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "models": {"data", "head"},
     "training": {"processes", "data", "nearest", "head", "models"},
     "assigning": {"processes", "data", "nearest", "models"},
-    "insight": {"data", "nearest", "models", "training", "assigning"},
+    "insight": {"processes", "data", "nearest", "models", "training", "assigning"},
     "planning": {"processes", "data", "nearest", "models", "training", "assigning"},
 }
 # What makes it fast stays inside: others see these modules of the room alone.

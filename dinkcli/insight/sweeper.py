@@ -11,11 +11,11 @@ Shapes: S rows of the sample, K clusters, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from dinkcli.insight.agreement import adjusted_rand_index
 from dinkcli.insight.ranges import grid
 from dinkcli.insight.recommend import Candidate, Sweep, highest, recommend
 from dinkcli.nearest.index import NearestTwo
+from dinkcli.nearest.products import products
+from dinkcli.processes.workers import Workers
 from dinkcli.training.neighbours import nearest_others, neighbour_graph
 from dinkcli.training.refine import Refining, State, swap
 from dinkcli.training.rows import RowSource
@@ -37,6 +39,7 @@ from dinkcli.training.split import split
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+_WORKERS = 4  # two halves, noise, and what is judged
 _HALF_ROWS = 4096
 _ROWS_PER_CLUSTER = 16  # of a half at least
 _GROWN_ROWS = 8  # for each cluster, to which a range grows
@@ -70,12 +73,23 @@ def sweep(
             f"-k {numbers[-1]}: a sweep needs at least 2 rows for each cluster, and "
             f"{rows.data.name} has {rows.n_rows}"
         )
-    search = _Search(rows, numbers[-1], seed)
-    tried: dict[int, Candidate] = {}
+    # On other devices than CPUs one thing after the other: they share what is set for products.
+    most = _WORKERS if rows.device.type == "cpu" else 1
+    with products(rows.device), Workers(most) as workers:
+        return _sweep(_Search(rows, numbers[-1], seed, workers), numbers, grows, on_step)
+
+
+def _sweep(
+    search: _Search,
+    numbers: Sequence[int],
+    grows: bool,
+    on_step: Callable[[str, int, int], None],
+) -> Sweep:
+    rows, tried = search.rows, dict[int, Candidate]()
 
     def look(more: Sequence[int], phase: str) -> Sweep:
-        for done, k in enumerate(more, 1):
-            tried[k] = search.at(k)
+        for done, (k, candidate) in enumerate(zip(more, search.candidates(more), strict=True), 1):
+            tried[k] = candidate
             on_step(phase, done, len(more))
         return recommend([tried[k] for k in sorted(tried)], rows.n_bad)
 
@@ -87,7 +101,7 @@ def sweep(
         last = max(tried)
         more = [k for k in grid(last, min(2 * last, most)) if k not in tried]
         if not search.has_rows_for(more[-1]):
-            search = _Search(rows, more[-1], seed, search)
+            search = _Search(rows, more[-1], search.seed, search.workers, search)
         chosen = look(more, "grow")
     for _ in range(_ROUNDS if grows else 0):
         more = _between(chosen, sorted(tried))
@@ -99,10 +113,17 @@ def sweep(
 
 
 class _Search:
-    """Paths of growing K on two halves of a sample, and on noise."""
+    """Paths of growing K on two halves of a sample, and on noise; all work is that of workers."""
 
-    def __init__(self, rows: RowSource, most: int, seed: int, before: _Search | None = None):
-        self.seed = seed
+    def __init__(
+        self,
+        rows: RowSource,
+        most: int,
+        seed: int,
+        workers: Workers,
+        before: _Search | None = None,
+    ):
+        self.rows, self.seed, self.workers = rows, seed, workers
         self.half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
         fits = sample_size(rows.n_rows, most, rows.n_features, rows.memory)
         generator = torch.Generator().manual_seed(seed)
@@ -111,11 +132,12 @@ class _Search:
         self.whole = self.middle < self.half
         self.scale = rows.total_weight / self.sample.total_weight
         starts = (None, None) if before is None else (before.first.last, before.second.last)
-        self.first: _Path = _Path(self.sample[: self.middle], seed, starts[0])
-        self.second: _Path = _Path(self.sample[self.middle :], seed + 1, starts[1])
-        number = min(_NEIGHBOURS, len(self.sample) - 1)
-        self.graph = neighbour_graph(nearest_others(self.sample.z.cpu(), number))
-        self._of_noise: dict[int, float] = {}
+        self.first = _Path(workers, seed, self.sample[: self.middle], starts[0])
+        self.second = _Path(workers, seed + 1, self.sample[self.middle :], starts[1])
+        self.graph = workers.submit(self._neighbours)
+        self.noise = workers.submit(self._draw_noise)
+        self.on_noise = _Path(workers, seed + 2, workers.submit(lambda two: two[0], self.noise))
+        self._of_noise: dict[int, Future[float]] = {}
 
     def has_rows_for(self, k: int) -> bool:
         """Whether the sample is large enough for K, or is all that there is."""
@@ -125,108 +147,145 @@ class _Search:
         """Goes to the last of ``numbers``: a range that begins there has the centres of others."""
         for k in numbers:
             for path in (self.first, self.second):
-                path.centers(k)
+                path.at(k)
 
-    def at(self, k: int) -> Candidate:
-        first, second = self.first.centers(k), self.second.centers(k)
-        mine, theirs = self.sample.nearest_two(first), self.sample.nearest_two(second)
+    def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
+        """What is known of each K, in turn."""
+        judged = []
+        for k in numbers:
+            states = self.first.at(k), self.second.at(k)
+            judged.append(self.workers.submit(self._judge, k, *states, self.graph))
+            for end in self._powers(k):
+                if end not in self._of_noise:
+                    state = self.on_noise.at(end)
+                    value = self.workers.submit(_mean_silhouette, self.noise, state)
+                    self._of_noise[end] = value
+        for k, candidate in zip(numbers, judged, strict=True):
+            ends = self._powers(k)
+            known = [self._of_noise[end].result() for end in ends]
+            noise = float(np.interp(math.log(k), np.log(ends), known))
+            yield replace(candidate.result(), noise_silhouette=noise)
+
+    def centers(self, k: int) -> Tensor:
+        """(K, D) the means of the sample's clusters."""
+        first = self.first.at(k).result().centers
+        return self.sample.means(first, self.sample.labels(first))
+
+    def _powers(self, k: int) -> list[int]:
+        """K at which noise is measured for it: powers of two (and the largest K that there are rows
+        for), between which it is smooth."""
+        power = 1 << (k.bit_length() - 1)
+        return sorted({power, min(2 * power, self.middle)} if power < k else {k})
+
+    def _judge(self, k: int, first: State, second: State, graph: csr_matrix) -> Candidate:
+        """All but what noise would be."""
+        mine = self.sample.nearest_two(first.centers)
+        theirs = self.sample.nearest_two(second.centers)
         table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
         # Centres are judged on the rows that they were not made from.
         values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
-        means = self.sample.means(first, mine.labels)
+        means = self.sample.means(first.centers, mine.labels)
         apart = (self.sample.z - means[mine.labels]).square().sum(1)
         return Candidate(
             k,
             float(self.sample.weigh(apart).sum()) * self.scale,
             float(self.sample.weigh(values).sum() / self.sample.total_weight),
-            self._noise_silhouette(k),
+            0.0,
             adjusted_rand_index(table.reshape(k, k)),
-            modularity(self.graph, mine.labels.cpu().numpy(), k),
+            modularity(graph, mine.labels.cpu().numpy(), k),
         )
 
-    def centers(self, k: int) -> Tensor:
-        """(K, D) the means of the sample's clusters."""
-        first = self.first.centers(k)
-        return self.sample.means(first, self.sample.labels(first))
+    def _neighbours(self) -> csr_matrix:
+        number = min(_NEIGHBOURS, len(self.sample) - 1)
+        return neighbour_graph(nearest_others(self.sample.z.cpu(), number))
 
-    @cached_property
-    def noise(self) -> tuple[_Path, Sample]:
+    def _draw_noise(self) -> tuple[Sample, Sample]:
         """Noise that centres are made from, and noise that they are judged on."""
         project = self.sample.project
         generator = torch.Generator().manual_seed(self.seed + 2)
         whole = Sample(project(_noise(self.sample.z, generator)), None, project)
-        return _Path(whole[: self.middle], self.seed + 2), whole[self.middle :]
-
-    def _noise_silhouette(self, k: int) -> float:
-        """Measured at powers of two (and at the largest K that there are rows for); between them
-        it is smooth."""
-        path, rows = self.noise
-        power = 1 << (k.bit_length() - 1)
-        ends = sorted({power, min(2 * power, self.middle)} if power < k else {k})
-        for end in ends:
-            if end not in self._of_noise:
-                near = rows.nearest_two(path.centers(end))
-                self._of_noise[end] = float(_silhouettes(near).mean())
-        known = [self._of_noise[end] for end in ends]
-        return float(np.interp(math.log(k), np.log(ends), known))
+        return whole[: self.middle], whole[self.middle :]
 
 
 class _Path:
     """Centres for growing K on one sample, each from the nearest smaller K."""
 
-    def __init__(self, sample: Sample, seed: int, start: Tensor | None = None):
-        self.sample = sample
+    def __init__(
+        self,
+        workers: Workers,
+        seed: int,
+        sample: Sample | Future[Sample],
+        start: Tensor | None = None,
+    ):
+        self._workers, self._sample = workers, sample
         self.generator = torch.Generator().manual_seed(seed)
-        self._states: dict[int, State] = {}
+        self._states: dict[int, Future[State]] = {}
+        self._latest: Future[State] | None = None  # draws come one after the other
         if start is not None:
-            self._states[len(start)] = self._settled(start)
+            self._submit(len(start), _settled, start)
 
     @property
     def last(self) -> Tensor:
         """The centres of the largest K."""
-        return self._states[max(self._states)].centers
+        return self._states[max(self._states)].result().centers
 
-    def centers(self, k: int) -> Tensor:
+    def at(self, k: int) -> Future[State]:
         if k not in self._states:
             smaller = [known for known in self._states if known < k]
-            self._states[k] = (
-                self._grown(self._states[max(smaller)], k) if smaller else self._new(k)
-            )
-        return self._states[k].centers
+            if smaller:
+                self._submit(k, _grown, self._states[max(smaller)], k)
+            else:
+                self._submit(k, _new, k)
+        return self._states[k]
 
-    def _new(self, k: int) -> State:
-        tried = []
-        for _ in range(_STARTS):
-            order = torch.randperm(len(self.sample), generator=self.generator)
-            mixed = self.sample.shuffled(order.to(self.sample.z.device))
-            seeds = seed_centers(mixed, k, "kmeans++", self.generator, len(mixed))
-            tried.append(self._settled(seeds.centers))
-        return min(tried, key=lambda state: state.inertia)
+    def _submit(self, k: int, work: Callable[..., State], *args: Any) -> None:
+        def after(_: State | None, sample: Sample, *args: Any) -> State:
+            return work(sample, self.generator, *args)
 
-    def _grown(self, state: State, k: int) -> State:
-        while (now := len(state.centers)) < k:
-            near, sample = state.near, self.sample
-            sizes = sample.cluster_weights(near.labels, now).to(state.centers)
-            everyone = torch.arange(now, device=state.centers.device)
-            found = split(sample, near, sizes, everyone, self.generator)
-            # Not all at once: a split is judged with all the other centres in place.
-            chosen = found.gain.topk(min(k - now, max(1, now // 2))).indices
-            centers = torch.cat([state.centers, found.high[chosen]])
-            centers[chosen] = found.low[chosen]
-            state = self._settled(centers) if len(centers) == k else self._passes(centers, 1)
-        return state
+        self._latest = self._workers.submit(after, self._latest, self._sample, *args)
+        self._states[k] = self._latest
 
-    def _settled(self, centers: Tensor) -> State:
-        best = self._passes(centers, _PASSES)
-        at = Refining.begin(best.centers)
-        rounds = swap(self.sample, at, best, self.generator, patience=_SWAPS)
-        states = [state for _, state in islice(rounds, _SWAPS)]
-        return states[-1] if states else best
 
-    def _passes(self, centers: Tensor, number: int) -> State:
-        for _ in range(number):
-            centers = self.sample.means(centers, self.sample.labels(centers))
-        return State.of(self.sample, centers)
+def _new(sample: Sample, generator: torch.Generator, k: int) -> State:
+    tried = []
+    for _ in range(_STARTS):
+        order = torch.randperm(len(sample), generator=generator)
+        mixed = sample.shuffled(order.to(sample.z.device))
+        seeds = seed_centers(mixed, k, "kmeans++", generator, len(mixed))
+        tried.append(_settled(sample, generator, seeds.centers))
+    return min(tried, key=lambda state: state.inertia)
+
+
+def _grown(sample: Sample, generator: torch.Generator, state: State, k: int) -> State:
+    while (now := len(state.centers)) < k:
+        near = state.near
+        sizes = sample.cluster_weights(near.labels, now).to(state.centers)
+        everyone = torch.arange(now, device=state.centers.device)
+        splits = split(sample, near, sizes, everyone, generator)
+        # Not all at once: a split is judged with all the other centres in place.
+        chosen = splits.gain.topk(min(k - now, max(1, now // 2))).indices
+        centers = torch.cat([state.centers, splits.high[chosen]])
+        centers[chosen] = splits.low[chosen]
+        whole = len(centers) == k
+        state = _settled(sample, generator, centers) if whole else _passes(sample, centers, 1)
+    return state
+
+
+def _settled(sample: Sample, generator: torch.Generator, centers: Tensor) -> State:
+    best = _passes(sample, centers, _PASSES)
+    rounds = swap(sample, Refining.begin(best.centers), best, generator, patience=_SWAPS)
+    states = [state for _, state in islice(rounds, _SWAPS)]
+    return states[-1] if states else best
+
+
+def _passes(sample: Sample, centers: Tensor, number: int) -> State:
+    for _ in range(number):
+        centers = sample.means(centers, sample.labels(centers))
+    return State.of(sample, centers)
+
+
+def _mean_silhouette(noise: tuple[Sample, Sample], state: State) -> float:
+    return float(_silhouettes(noise[1].nearest_two(state.centers)).mean())
 
 
 def _silhouettes(near: NearestTwo) -> Tensor:

@@ -94,13 +94,14 @@ def products(device: torch.device, low_precision: bool = False) -> Iterator[None
 
     The setting is global in torch, so whatever the program around has chosen comes back after; and
     what it, or a container's environment, has chosen may be TF32, so no product goes without this.
+    Threads that work side by side need one such block around them all, and none of low precision.
     """
     settings = _settings(device)
-    if settings is None:
+    wanted = _LOW_PRECISION.get(device.type, "tf32") if low_precision else "ieee"
+    if settings is None or (before := settings.fp32_precision) == wanted:
         yield
         return
-    before = settings.fp32_precision
-    settings.fp32_precision = _LOW_PRECISION.get(device.type, "tf32") if low_precision else "ieee"
+    settings.fp32_precision = wanted
     try:
         yield
     finally:

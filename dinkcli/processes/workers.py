@@ -1,0 +1,124 @@
+"""Independent work side by side, on threads that give torch one thread each.
+
+Several threads that share small products wait for each other after every one of them, and beside
+other programs for whoever has no core just then. Work that depends on nothing else has nothing to
+wait for. Needs no torch before it starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
+from typing import Any
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those that it is bound to, and of these no more than the
+    quotas of its containers (cgroups) are worth, rounded up."""
+    bound = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(bound(0)) if bound else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def cpu_quota(own: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
+    """Cores' worth of time that containers grant this process; infinity where none says."""
+    quota = math.inf
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            if not controllers:  # version 2
+                limit = _text(f"{root}{group}/cpu.max").split()
+            elif "cpu" in controllers.split(","):
+                folder = f"{root}/cpu{group}"
+                limit = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                continue
+            if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]):
+                quota = min(quota, int(limit[0]) / int(limit[1]))
+    return quota
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:  # another system, or another version
+        return ""
+
+
+class Workers:
+    """Threads that work off what is submitted, in that order, as soon as what it needs is there.
+
+    Leaving the ``with`` block by an exception, Ctrl-C too, ends what they are at after its current
+    operation.
+
+    Args:
+        most: threads, where so many cores are usable.
+    """
+
+    def __init__(self, most: int):
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        number = max(1, min(most, usable_cores()))
+        self._threads = [threading.Thread(target=self._work) for _ in range(number)]
+
+    def __enter__(self) -> Workers:
+        import torch
+
+        self._before = torch.get_num_threads()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        import torch
+
+        for thread in self._threads:
+            self._queue.put(None)
+            if kind is not None:
+                stop = ctypes.py_object(SystemExit)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stop)
+        for thread in self._threads:
+            thread.join()
+        torch.set_num_threads(self._before)  # a worker's number counts for threads to come, too
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
+        """What ``work(*args)`` will return or raise; futures among the ``args`` stand for their
+        results, and it waits for them without a thread."""
+        future: Future[Any] = Future()
+        needed = {arg for arg in args if isinstance(arg, Future)}
+        left, lock = [len(needed)], threading.Lock()
+
+        def run() -> Any:
+            return work(*(arg.result() if isinstance(arg, Future) else arg for arg in args))
+
+        def one_more(_: object) -> None:
+            with lock:
+                left[0] -= 1
+                ready = left[0] == 0
+            if ready:
+                self._queue.put((future, run))
+
+        if not needed:
+            self._queue.put((future, run))
+        for each in needed:
+            each.add_done_callback(one_more)
+        return future
+
+    def _work(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        try:
+            while (item := self._queue.get()) is not None:
+                future, run = item
+                try:
+                    future.set_result(run())
+                except Exception as error:  # belongs to who asks for the result
+                    future.set_exception(error)
+        except SystemExit:  # of ``__exit__``
+            pass
