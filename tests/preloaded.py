@@ -43,7 +43,7 @@ _NOT_WHEN_LOADED = ("PYTHONIOENCODING", "TORCHELASTIC_", "TORCH_NCCL_")
 LIBRARIES = (
     *("dinkcli.cli", "numpy", "torch", "pyarrow", "pyarrow.parquet", "pyarrow.csv"),
     *("pyarrow.json", "pyarrow.compute", "safetensors.numpy", "rich.console", "rich.table"),
-    *("rich.progress", "scipy.optimize", "scipy.sparse.csgraph", "bokeh.embed", "bokeh.plotting"),
+    *("rich.progress", "scipy.optimize", "scipy.sparse.csgraph"),
     "torch.distributed.run",
 )
 _LONGEST = 1 << 17  # bytes of a request

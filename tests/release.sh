@@ -22,12 +22,12 @@ use() { # an environment's bin
 
 "${PYTHON:-python3}" -m venv newest
 newest/bin/pip install --quiet "$torch"
-newest/bin/pip install --quiet "$wheel[report]"
+newest/bin/pip install --quiet "$wheel"
 use newest/bin
 du -sh newest
 
 "${PYTHON:-python3}" -m venv oldest
 oldest/bin/pip install --quiet uv "$torch"
 # torch stays: its older builds without CUDA are not on the index that everybody has.
-oldest/bin/uv pip install --quiet --python oldest/bin/python --resolution lowest-direct "$torch" "$wheel[report]"
+oldest/bin/uv pip install --quiet --python oldest/bin/python --resolution lowest-direct "$torch" "$wheel"
 use oldest/bin

@@ -53,8 +53,8 @@ def test_readers_and_models_need_no_torch():
 
 @pytest.mark.slow
 def test_the_core_needs_no_extra():
-    extras = {"sklearn", "bokeh", "umap", "pandas", "onnx", "faiss", "skops"}
-    names = [name for name in CORE if name not in ("estimator", "insight.report.plots")]
+    extras = {"sklearn", "umap", "pandas", "onnx", "faiss", "skops"}
+    names = [name for name in CORE if name != "estimator"]
     assert not extras & modules_after("; ".join(f"import dinkcli.{name}" for name in names))
 
 

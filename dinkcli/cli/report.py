@@ -16,9 +16,16 @@ def report(
     *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
-    output: str = file_option(help="The page to write."),
+    output: str = file_option(help="The page to write (.html), or the map alone (.svg)."),
     ids: list[str] | None = shared.IDS,
     texts: list[str] | None = shared.TEXTS,
+    labels: list[str] | None = shared.LABELS,
+    columns: str | None = output_option(
+        None,
+        metavar="A,B,...",
+        help="Columns of the input by which the map may be coloured, separated by commas: classes, "
+        "numbers or dates.",
+    ),
     points: int = output_option(50_000, help="How many rows the map shows at most.", min=1),
     exemplars: int = shared.exemplars_option(6),
     projection: Literal["neighbours", "pca", "umap"] = output_option(
@@ -37,25 +44,26 @@ def report(
     Examples:
         dink report emb.dink.safetensors emb.npy -o report.html
         dink report emb.dink.safetensors emb.parquet --texts text -o report.html
+        dink report emb.dink.safetensors emb.parquet --texts text --columns day -o map.svg
     """
     started = time.monotonic()
     from dinkcli.data.atomic import by_suffix, check_target
     from dinkcli.data.extras import check_installed
 
     refuse_stream(output, "a page")
-    check_installed("bokeh", "report", "a report")
     if projection == "umap":
         check_installed("umap", "umap", "--map umap")
-    by_suffix(output, {"html": "html"})
+    make = by_suffix(output, {"html": "page", "svg": "picture"})
     check_target(output)
     model = load_model(model_path, inputs)
-    data = rows.open(model, inputs, ids=ids, texts=texts)
+    others = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    data = rows.open(model, inputs, ids=ids, texts=texts, labels=labels, others=others)
 
     from dinkcli.data.atomic import atomic_path
-    from dinkcli.insight.report import gather, page
+    from dinkcli.insight import report as made
 
     with ProgressLines(quiet) as progress:
-        material = gather(
+        material = made.gather(
             model,
             data,
             rows.device,
@@ -66,7 +74,7 @@ def report(
             on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             on_map=lambda done, total: progress.update("map", done, total, "steps"),
         )
-    text = page(model, material, title)
+    text = getattr(made, make)(model, material, title)
     with (
         atomic_path(output) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,

@@ -40,8 +40,6 @@ WRITERS = {
 @pytest.mark.parametrize("command", WRITERS)
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_stays_and_its_target_is_written(invoke, files, command, there):
-    if command == "report":
-        pytest.importorskip("bokeh")
     os.makedirs("shared/deep")
     suffix = "html" if command == "report" else "safetensors"
     if there:

@@ -118,7 +118,6 @@ def test_train_and_report_take_them(invoke, here):
         invoke("train", *arguments, "-k", K, "-q", "-o", f"{name}.safetensors")
     first, second = dinkcli.load("a.safetensors"), dinkcli.load("b.safetensors")
     assert first.names == second.names and first.terms == second.terms and all(first.names)
-    pytest.importorskip("bokeh")
     invoke("report", "m", "x.npy", "--texts", "t.txt", "--ids", "m.csv", "-q", "-o", "r.html")
     page = (here / "r.html").read_text()
     assert "00013" in page and "ünïcode" in page

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
+from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.extras import check_installed, require
 from dinkcli.errors import UsageError
@@ -19,9 +21,11 @@ from dinkcli.insight.evaluate import OnRows, Quality, measured
 from dinkcli.insight.inspect import Exemplar, Exemplars
 from dinkcli.insight.layout import map_of_rows, principal_plane
 from dinkcli.insight.names import distinctive_terms
+from dinkcli.insight.report.colours import Colouring, colouring
 from dinkcli.insight.survey import View
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import root_mean
+from dinkcli.models.tree import MOST_CLUSTERS, Merge, members, parents, ward
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +34,7 @@ PROJECTIONS = ("neighbours", "pca", "umap")
 # At most this many bytes of names and texts go into the page, which keeps it below 15 MB.
 _NAME_BYTES, _TEXT_BYTES = 3 << 20, 6 << 20
 _LONGEST = 300
+_MOST_GROUPS = 12
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class Material:
         anchors: (K, 2) float32, the point of each cluster nearest to their middle; NaN for one
             without points.
         explained: share of the variance that a PCA map shows, else None.
+        merges: Ward's tree of the clusters that have a centre.
+        groups: (K,) the group of each cluster, from 0; -1 for one without a centre. Few clusters
+            are a group each.
+        group_terms: distinctive terms of each group, or None without texts.
+        columns: of the data, by which the rows are called.
+        colourings: by columns of the rows.
     """
 
     name: str
@@ -67,6 +78,16 @@ class Material:
     texts: list[str] | None
     anchors: np.ndarray
     explained: float | None
+    merges: list[Merge]
+    groups: np.ndarray
+    group_terms: list[list[str]] | None
+    columns: Columns
+    colourings: list[Colouring]
+
+    @property
+    def stretch(self) -> float:
+        """How much further than the other one axis of the map may be drawn, to fill its frame."""
+        return 1.0 if self.projection == "pca" else 1.7
 
 
 def gather(
@@ -120,9 +141,14 @@ def gather(
         points = _by_umap(z, seed)
     else:
         points = map_of_rows(z, labels, model.cluster_centers, seed, on_map)
-    columns, terms = data.columns, None
+    if projection != "pca":  # directions say nothing: the widest goes across
+        points = principal_plane(points)[0].astype(np.float32)
+    columns, terms, group_terms = data.columns, None, None
+    merges, groups = _grouped(model, quality.sizes)
     if (words := _texts(drawn, columns.text or columns.id)) is not None:
         terms = distinctive_terms(words, labels.tolist(), model.n_clusters)
+        group_terms = distinctive_terms(words, groups[labels].tolist(), int(groups.max()) + 1)
+    coloured = dict.fromkeys([*filter(None, [columns.label]), *columns.others])
     return Material(
         name=data.name,
         quality=quality,
@@ -136,19 +162,50 @@ def gather(
         rows=np.concatenate([view.rows for view in drawn]),
         names=_texts(drawn, columns.id, _NAME_BYTES),
         texts=_texts(drawn, columns.text, _TEXT_BYTES),
-        anchors=_middles(points, labels, model.n_clusters),
+        anchors=middles(points, labels, model.n_clusters),
         explained=explained,
+        merges=merges,
+        groups=groups,
+        group_terms=group_terms,
+        columns=columns,
+        colourings=[colouring(name, _column(drawn, name)) for name in coloured],
     )
+
+
+def _grouped(model: Model, sizes: np.ndarray) -> tuple[list[Merge], np.ndarray]:
+    """(Ward's tree, the group of each cluster): seven to twelve groups of many clusters, as many as
+    where the next merge rises most."""
+    present, groups = model.present, np.full(model.n_clusters, -1)
+    k = len(present)
+    if not 1 < k <= MOST_CLUSTERS:
+        groups[present] = 0
+        return [], groups
+    merges = ward(model.cluster_centers[present], sizes[present])
+    order = members(merges)[-1]
+    if k <= _MOST_GROUPS:
+        groups[present[order]] = np.arange(k)
+        return merges, groups
+    rises = np.array([rise for _, _, rise in merges])
+    levels = np.arange(7, _MOST_GROUPS + 1)
+    level = levels[(rises[k - levels] / rises[k - levels - 1].clip(1e-12)).argmax()]
+    above = parents(merges, int(level))
+    first = {group: i for i, group in enumerate(dict.fromkeys(above[order].tolist()))}
+    groups[present] = [first[group] for group in above.tolist()]
+    return merges, groups
+
+
+def _column(views: list[View], name: str) -> pa.ChunkedArray:
+    """The values of a carried column."""
+    return pa.chunked_array([v.carried.column(name) for v in views if v.carried is not None])
 
 
 def _texts(views: list[View], name: str | None, budget: float = math.inf) -> list[str] | None:
     """The values of a carried column as text, each cut so that all are at most ``budget`` bytes."""
-    carried = [view.carried for view in views if view.carried is not None]
-    if name is None or not carried:
+    if name is None or all(view.carried is None for view in views):
         return None
     n_rows = max(1, sum(map(len, views)))
     limit = None if budget == math.inf else min(_LONGEST, int(budget) // n_rows)
-    values = [value for part in carried for value in part.column(name).to_pylist()]
+    values = _column(views, name).to_pylist()
     return ["" if value is None else _cut(str(value), limit) for value in values]
 
 
@@ -160,7 +217,7 @@ def _cut(text: str, n_bytes: int | None) -> str:
     return encoded[: n_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
-def _middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+def middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarray:
     """(K, 2) the point of each cluster that is nearest to their median."""
     middles = np.full((n_clusters, 2), np.nan, np.float32)
     order = labels.argsort(kind="stable")

@@ -1,167 +1,328 @@
 "use strict";
-(async () => {
+(() => {
   const $ = (id) => document.getElementById(id);
-  const { drawings, labels } = JSON.parse($("data").textContent);
+  const data = JSON.parse($("data").textContent);
+  const decode = (text, Kind) => {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    return new Kind(bytes.buffer);
+  };
+  const x = decode(data.x, Float32Array), y = decode(data.y, Float32Array);
+  const cluster = decode(data.cluster, Int32Array);
+  const distance = decode(data.distance, Float32Array);
+  const row = decode(data.row, data.wholeRows ? Int32Array : Float64Array);
+  const { id, text, names, groups } = data;
+  const n = x.length, most = 200; // rows, and those of a list
+  const count = (number) => number.toLocaleString("en");
+  const rows = (number) => `${count(number)} row${number === 1 ? "" : "s"}`;
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+  const drawing = (tag, attributes, ...children) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+
+  // What the eye sees: colours of the theme, of the rows, and the frame of the map.
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const most = 200;
+  const theme = document.documentElement.dataset;
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const mixed = (hex, other, share) =>
+    `rgb(${rgb(hex).map((v, i) => Math.round(v * share + rgb(other)[i] * (1 - share))).join()})`;
+  let column = null; // that colours the rows; null: their clusters do
+  const code = (i) => (column ? column.codes[i] : cluster[i]);
+  const colours = () => (column ? column.colours : data.colours);
+  let bright = null; // whether each row stands out; null: all do
+  let lit = null; // clusters whose names stand out; null: all do
 
-  const managers = await Promise.all(
-    Object.values(drawings).filter(Boolean).map((item) => Bokeh.embed.embed_item(item)),
-  );
-  const models = Bokeh.documents.flatMap((each) =>
-    each.roots().flatMap((root) => [...root.references()]),
-  );
-  const source = models.find((model) => model.name === "rows");
-  const [cluster, row, id, text, distance, x, y] = [
-    "cluster", "row", "id", "text", "distance", "x", "y",
-  ].map((name) => source.get_column(name));
-  const plot = models.find((model) => model.name === "map");
-  const view = managers.flatMap((each) => [...each.roots]).find((each) => each.model === plot);
-  const cards = [...document.querySelectorAll(".card")];
+  const range = (values) => {
+    let low = Infinity, high = -Infinity;
+    for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
+    return [low, high];
+  };
+  const bounds = [range(x), range(y)];
+  const centre = () => bounds.map(([low, high]) => (low + high) / 2);
+  const view = { at: centre(), zoom: 1 };
+  const canvas = $("map"), stage = $("stage"), overlay = $("labels");
 
-  // Bokeh draws on a canvas, which no style sheet reaches.
-  const paint = () => {
-    const style = getComputedStyle(document.documentElement);
-    const ink = style.getPropertyValue("--text").trim();
-    const colours = {
-      axis_label_text_color: ink, major_label_text_color: ink, label_text_color: ink,
-      axis_line_color: ink, major_tick_line_color: ink, minor_tick_line_color: ink,
-      grid_line_color: ink, text_color: ink,
+  // A frame turns places into pixels; that of the screen and those of posters differ in size.
+  const frame = (width, height, top = 0) => {
+    const pad = Math.min(width, height - top) < 500 ? 14 : 40;
+    const fit = bounds.map(([low, high], i) =>
+      (i ? height - top - 2 * pad : width - 2 * pad) / (high - low || 1));
+    const least = Math.min(...fit) * data.stretch;
+    const [fx, fy] = fit.map((each) => Math.min(each, least) * view.zoom);
+    const [mx, my] = [width / 2, (height + top) / 2];
+    return {
+      width, height, top, fx, fy,
+      px: (value) => mx + (value - view.at[0]) * fx,
+      py: (value) => my - (value - view.at[1]) * fy,
+      back: (left, down) => [view.at[0] + (left - mx) / fx, view.at[1] - (down - my) / fy],
     };
-    for (const model of models) {
-      const known = Object.keys(colours).filter((name) => name in model.properties);
-      if (known.length && model.type !== "Title") {
-        model.setv(Object.fromEntries(known.map((name) => [name, colours[name]])));
+  };
+  let screen = frame(800, 600);
+  const radius = () => data.radius * Math.min(2.2, view.zoom ** 0.35) *
+    Math.min(1, Math.max(0.75, screen.width / 900));
+
+  const paint = () => {
+    const scale = devicePixelRatio || 1, { width, height } = screen, size = radius();
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    const brush = canvas.getContext("2d");
+    const shades = colours(), side = Math.ceil(2 * size * scale) + 2, dots = new Map();
+    const dot = (number) => {
+      if (!dots.has(number)) {
+        const made = element("canvas", { width: side, height: side });
+        const own = made.getContext("2d");
+        own.fillStyle = shades[number];
+        own.beginPath();
+        own.arc(side / 2, side / 2, size * scale, 0, 7);
+        own.fill();
+        dots.set(number, made);
+      }
+      return dots.get(number);
+    };
+    for (const shining of bright ? [0, 1] : [1]) {
+      brush.globalAlpha = shining ? (bright ? 0.95 : 0.72) : 0.12;
+      for (let i = 0; i < n; i++) {
+        if (bright && bright[i] !== shining) continue;
+        const left = screen.px(x[i]), down = screen.py(y[i]);
+        if (left < -9 || down < -9 || left > width + 9 || down > height + 9) continue;
+        brush.drawImage(dot(code(i)), left * scale - side / 2, down * scale - side / 2);
       }
     }
   };
-  const theme = document.documentElement.dataset;
+
+  // Names beside their clusters: the largest first, each where it covers the fewest points and no
+  // other name, with a thin line to its cluster.
+  const ruler = element("canvas").getContext("2d");
+  const wide = (line, size, weight) => {
+    ruler.font = `${weight} ${size}px system-ui, -apple-system, "Segoe UI", Arial, sans-serif`;
+    return ruler.measureText(line).width;
+  };
+  const cell = 8;
+  const placed = (to) => {
+    const across = Math.ceil(to.width / cell) + 2, down = Math.ceil(to.height / cell) + 2;
+    const sums = new Int32Array(across * down);
+    for (let i = 0; i < n; i++) {
+      const a = Math.floor(to.px(x[i]) / cell) + 1, b = Math.floor(to.py(y[i]) / cell) + 1;
+      if (a > 0 && b > 0 && a < across && b < down) sums[b * across + a] = 1;
+    }
+    for (let b = 1; b < down; b++) {
+      for (let a = 1, line = 0; a < across; a++) {
+        line += sums[b * across + a];
+        sums[b * across + a] = line + sums[(b - 1) * across + a];
+      }
+    }
+    const share = ([left, top, right, bottom]) => {
+      const [a, b, c, d] = [left, top, right, bottom].map((each) => Math.floor(each / cell));
+      const all = sums[(d + 1) * across + c + 1] - sums[b * across + c + 1] -
+        sums[(d + 1) * across + a] + sums[b * across + a];
+      return all / ((d + 1 - b) * (c + 1 - a));
+    };
+    const small = to.width < 600, far = view.zoom < 1.6 && data.groupLabels.length > 0;
+    const shown = data.labels.map((label) => ({ ...label, weight: 600 }));
+    shown.sort((a, b) => (lit ? lit.has(b.number) - lit.has(a.number) : 0));
+    const above = data.groupLabels.map((label) => ({ ...label, weight: 700, group: true }));
+    const all = far && !lit ? [...above, ...(small ? [] : shown)] : shown;
+    const boxes = [];
+    for (const label of all) {
+      const [ax, ay] = [to.px(label.at[0]), to.py(label.at[1])];
+      if (ax < 0 || ay < to.top || ax > to.width || ay > to.height) continue;
+      const size = label.size * (small ? 0.82 : 1) * (far && !lit && !label.group ? 0.88 : 1);
+      const w = Math.max(...label.lines.map((line) => wide(line, size, label.weight))) + 6;
+      const h = 1.15 * size * label.lines.length + 2;
+      let best = null, least = Infinity;
+      for (const reach of label.group ? [0, 10, 30, 60, 100] : [5, 16, 32, 54, 82]) {
+        for (let turn = 0; turn < 16; turn++) {
+          const angle = (turn * Math.PI) / 8;
+          const cx = ax + Math.cos(angle) * (reach + (reach ? w / 2 : 0));
+          const cy = ay + Math.sin(angle) * (reach + (reach ? h / 2 : 0));
+          const box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2];
+          if (box[0] < 3 || box[1] < to.top + 3 || box[2] > to.width - 3 ||
+            box[3] > to.height - 3) continue;
+          const cost = 60 * share(box) + 0.4 * reach;
+          if (cost < least && !boxes.some(({ box: other }) => box[0] < other[2] &&
+            other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) {
+            least = cost;
+            best = box;
+          }
+        }
+      }
+      const clear = !far || lit || label.group || least < 16; // from afar only where there is room
+      if (best && clear) boxes.push({ ...label, box: best, size, from: [ax, ay] });
+    }
+    return boxes;
+  };
+  const written = (to, ink, paper) => placed(to).map((label) => {
+    const [left, top, right, bottom] = label.box, [ax, ay] = label.from;
+    const colour = column ? ink : mixed(label.colour, ink, 0.68);
+    const faint = lit && !label.group && !lit.has(label.number);
+    const near = [Math.min(right, Math.max(left, ax)), Math.min(bottom, Math.max(top, ay))];
+    const part = drawing("g", {
+      [label.group ? "data-group" : "data-cluster"]: label.number, opacity: faint ? 0.2 : 1,
+    });
+    if (Math.hypot(near[0] - ax, near[1] - ay) > 12) {
+      part.append(drawing("path", {
+        d: `M${ax} ${ay}L${near.join(" ")}`, stroke: colour, "stroke-width": 1, opacity: 0.65,
+      }));
+    }
+    part.append(drawing("text", {
+      y: top + label.size, "font-size": label.size, "font-weight": label.weight, fill: colour,
+      "text-anchor": "middle", stroke: paper, "stroke-width": 3.5, "stroke-linejoin": "round",
+      "paint-order": "stroke",
+    }, ...label.lines.map((line, i) =>
+      drawing("tspan", { x: (left + right) / 2, dy: i ? 1.15 * label.size : 0 }, line))));
+    return part;
+  });
+
+  let due = false, namesDue = false;
+  const draw = (namesToo = true) => {
+    namesDue ||= namesToo;
+    if (!due) requestAnimationFrame(drawNow);
+    due = true;
+  };
+  const drawNow = () => {
+    screen = frame(stage.clientWidth, stage.clientHeight);
+    paint();
+    if (namesDue) {
+      overlay.style.transform = "";
+      overlay.replaceChildren(...written(screen, css("--text"), css("--card")));
+    }
+    due = namesDue = false;
+  };
+  new ResizeObserver(() => draw()).observe(stage);
   $("theme").addEventListener("click", () => {
     const now = theme.theme ?? (dark.matches ? "dark" : "light");
     theme.theme = now === "dark" ? "light" : "dark";
-    paint();
+    draw();
+    heat();
   });
-  dark.addEventListener("change", paint);
-  paint();
+  dark.addEventListener("change", () => { draw(); heat(); });
 
-  // Names on the map, the largest cluster first; what would cover another waits for more room.
-  const spans = labels.map(([number, , , name]) => {
-    const span = document.createElement("span");
-    span.textContent = name;
-    span.dataset.cluster = number;
-    $("labels").append(span);
-    return span;
-  });
-  let sizes = [];
-  const place = () => {
-    const { frame } = view;
-    const box = frame.bbox;
-    if (!sizes.length) sizes = spans.map((span) => [span.offsetWidth, span.offsetHeight]);
-    const taken = [];
-    const faint = (i) => spans[i].classList.contains("faint");
-    const order = labels.map((_, i) => i).sort((a, b) => faint(a) - faint(b) || a - b);
-    for (const i of order) {
-      const [, across, up] = labels[i];
-      const [w, h] = sizes[i];
-      const left = frame.x_scale.compute(across), top = frame.y_scale.compute(up) - 10;
-      const mine = [left - w / 2 - 2, top - h / 2 - 1, left + w / 2 + 2, top + h / 2 + 1];
-      const fits = mine[0] >= box.left && mine[2] <= box.right && mine[1] >= box.top &&
-        mine[3] <= box.bottom && !taken.some((other) =>
-          mine[0] < other[2] && other[0] < mine[2] && mine[1] < other[3] && other[1] < mine[3]);
-      if (fits) taken.push(mine);
-      const visibility = fits ? "visible" : "hidden";
-      Object.assign(spans[i].style, { left: `${left}px`, top: `${top}px`, visibility });
-    }
+  const zoomAt = (left, top, factor) => {
+    const before = screen.back(left, top);
+    view.zoom = Math.min(400, Math.max(0.8, view.zoom * factor));
+    screen = frame(screen.width, screen.height);
+    const after = screen.back(left, top);
+    view.at = view.at.map((value, i) => value + before[i] - after[i]);
+    draw();
   };
-  let due = false;
-  const placeSoon = () => {
-    if (due) return;
-    due = true;
-    setTimeout(() => { due = false; place(); }, 30);
-  };
-  for (const range of [plot.x_range, plot.y_range]) range.change.connect(placeSoon);
-  new ResizeObserver(() => { sizes = []; setTimeout(placeSoon, 60); }).observe($("map"));
-  const whole = [plot.x_range, plot.y_range].map((range) => [range.start, range.end]);
-  const zoom = (ranges) => [plot.x_range, plot.y_range].forEach((range, i) => {
-    range.setv({ start: ranges[i][0], end: ranges[i][1] });
-  });
+  const whole = () => { view.at = centre(); view.zoom = 1; draw(); };
   // The middle eight tenths of the rows, with the surroundings.
-  const zoomTo = (rows) => {
-    if (!rows.length) return;
+  const zoomTo = (chosen) => {
+    if (!chosen.length) return;
     const extents = [x, y].map((values) => {
-      const sorted = Float32Array.from(rows, (i) => values[i]).sort();
-      const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
-      return [at(0.1), at(0.9)];
+      const sorted = Float32Array.from(chosen, (i) => values[i]).sort();
+      return [0.1, 0.9].map((share) => sorted[Math.round(share * (sorted.length - 1))]);
     });
-    const full = whole.map(([start, end]) => end - start);
-    const shares = extents.map(([a, b], i) => 1.8 * (b - a) / full[i]);
-    const share = Math.min(1, Math.max(0.22, ...shares));
-    zoom(extents.map(([a, b], i) => {
-      const middle = (a + b) / 2, half = share * full[i] / 2;
-      return [middle - half, middle + half];
-    }));
+    const shares = extents.map(([a, b], i) => (1.8 * (b - a)) / (bounds[i][1] - bounds[i][0] || 1));
+    view.at = extents.map(([a, b]) => (a + b) / 2);
+    view.zoom = 1 / Math.min(1, Math.max(0.3, ...shares));
+    draw();
   };
 
-  let picked = []; // the rows of the selection, nearest to their centres first
-  const list = (rows) => {
-    picked = rows.slice().sort((a, b) => distance[a] - distance[b] || row[a] - row[b]);
-    const items = picked.slice(0, most).map((i) => {
-      const item = document.createElement("li");
-      item.textContent = id ? id[i] : text ? text[i] : `row ${row[i]}`;
-      const more = document.createElement("small");
-      more.textContent = `cluster ${cluster[i]}, distance ${distance[i].toPrecision(3)}` +
-        (id && text ? `: ${text[i]}` : "");
-      item.append(more);
-      return item;
-    });
-    $("found").replaceChildren(...items);
-    const [some, all] = [items.length, picked.length].map((n) => n.toLocaleString("en"));
-    $("shown").textContent = !picked.length ? "" : some === all ? `all ${all}, nearest first`
-      : `nearest ${some} of ${all}`;
-    $("copy").disabled = $("save").disabled = !picked.length;
+  // Rows in a list: under the names of their clusters, nearest to the centres first.
+  let picked = [];
+  const cards = [...document.querySelectorAll(".card")];
+  const status = (words) => { $("status").textContent = words; };
+  const heading = (number, words) => {
+    const dot = element("span", { class: "dot", style: `--colour:${data.colours[number]}` });
+    const name = element("span", {}, names[number]);
+    const button = element("button", { type: "button" }, dot, name, element("small", {}, words));
+    button.addEventListener("click", () => choose(number, true));
+    button.addEventListener("mouseenter", () => hover(number));
+    button.addEventListener("mouseleave", () => hover(null));
+    return element("li", { class: "head" }, button);
   };
+  const rowItem = (i) => {
+    const item = element("li", { title: `row ${row[i]}, distance ${distance[i].toPrecision(3)}` });
+    item.append(id ? id[i] : text ? text[i] : `row ${row[i]}`);
+    if (id && text) item.append(element("small", {}, text[i]));
+    return item;
+  };
+  const list = (chosen, named = []) => {
+    picked = chosen.slice().sort((a, b) => distance[a] - distance[b] || row[a] - row[b]);
+    const inside = new Map(named.map((number) => [number, []]));
+    for (const i of picked.slice(0, most)) {
+      if (!inside.has(cluster[i])) inside.set(cluster[i], []);
+      inside.get(cluster[i]).push(i);
+    }
+    const items = [...inside].flatMap(([number, some]) =>
+      [heading(number, rows(data.sizes[number])), ...some.map(rowItem)]);
+    $("found").replaceChildren(...items);
+    const [some, all] = [Math.min(most, picked.length), picked.length].map(count);
+    $("shown").textContent = some === all ? `all ${all}, nearest first` : `nearest ${some} of ${all}`;
+    $("copy").disabled = $("save").disabled = !picked.length;
+    document.body.dataset.picked = "";
+  };
+  // With nothing chosen the list is that of all clusters, in their groups.
+  const contents = () => {
+    const order = data.sizes.map((_, j) => j).sort((a, b) => data.sizes[b] - data.sizes[a]);
+    const items = order.map((j) => heading(j, count(data.sizes[j])));
+    if (data.groupLabels.length) {
+      items.length = 0;
+      for (const { number } of data.groupLabels) {
+        const inside = order.filter((j) => groups[j] === number);
+        const name = element("button", { type: "button" }, data.groupNames[number]);
+        name.addEventListener("click", () => chooseGroup(number));
+        items.push(element("li", { class: "group" }, name));
+        items.push(...inside.map((j) => heading(j, count(data.sizes[j]))));
+      }
+    }
+    picked = [];
+    $("found").replaceChildren(...items);
+    $("shown").textContent = `${count(names.length)} clusters`;
+    $("copy").disabled = $("save").disabled = true;
+    delete document.body.dataset.picked;
+  };
+
   const csv = () => {
     const columns = { row, id, text, cluster, distance };
-    const names = Object.keys(columns).filter((name) => columns[name]);
-    const cell = (value) =>
+    const known = Object.keys(columns).filter((name) => columns[name]);
+    const quoted = (value) =>
       typeof value === "string" ? `"${value.replaceAll('"', '""')}"` : String(value);
-    const lines = picked.map((i) => names.map((name) => cell(columns[name][i])).join(","));
-    return [names.join(","), ...lines, ""].join("\n");
+    const lines = picked.map((i) => known.map((name) => quoted(columns[name][i])).join(","));
+    return [known.join(","), ...lines, ""].join("\n");
+  };
+  const download = (blob, name) => {
+    const link = element("a", { download: name, href: URL.createObjectURL(blob) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
   $("copy").addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(csv());
     } catch { // not where the browser keeps the clipboard from files
-      const area = document.createElement("textarea");
+      const area = element("textarea");
       area.value = csv();
       document.body.append(area);
       area.select();
       document.execCommand("copy");
       area.remove();
     }
-    status(`${picked.length.toLocaleString("en")} rows copied`);
+    status(`${rows(picked.length)} copied`);
   });
-  $("save").addEventListener("click", () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
-    link.download = "rows.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  });
+  $("save").addEventListener("click", () => download(new Blob([csv()], { type: "text/csv" }), "rows.csv"));
 
-  const status = (words) => { $("status").textContent = words; };
-  let painting = false; // whether the selection below comes from here and not from a click
-  const select = (rows) => {
-    painting = true;
-    source.selected.indices = rows;
-    painting = false;
+  // What is chosen: nothing, a cluster, a group, what a search finds, or rows.
+  const rowsWhere = (wanted) => {
+    const found = [];
+    for (let i = 0; i < n; i++) if (wanted(i)) found.push(i);
+    return found;
   };
-  const shine = (clusters) => {
-    for (const span of spans) {
-      const inside = clusters === null || clusters.has(Number(span.dataset.cluster));
-      span.classList.toggle("faint", !inside);
+  const rowsOf = (number) => rowsWhere((i) => cluster[i] === number);
+  const select = (chosen) => {
+    bright = null;
+    if (chosen) {
+      bright = new Uint8Array(n);
+      for (const i of chosen) bright[i] = 1;
     }
-    placeSoon();
   };
   const mark = (chosen) => {
     for (const card of cards) {
@@ -169,103 +330,317 @@
       card.classList.toggle("chosen", on);
       card.querySelector("button").setAttribute("aria-pressed", String(on));
     }
+    const hash = chosen < 0 ? "" : `#cluster=${chosen}`;
+    try {
+      if (location.hash !== hash) history.replaceState(null, "", location.href.split("#")[0] + hash);
+    } catch { /* not where the page has no address of its own */ }
+  };
+  let idle = true; // nothing is chosen, so that the mouse may light a cluster
+  const show = (chosen, clusters, words, named) => {
+    idle = false;
+    hovered = null;
+    for (const card of cards) card.classList.remove("hidden");
+    select(chosen);
+    lit = clusters;
+    list(chosen, named);
+    status(words);
+    draw();
   };
   const everything = () => {
-    select([]);
-    shine(null);
+    idle = true;
+    hovered = null;
+    select(null);
+    lit = null;
     mark(-1);
-    list([]);
+    contents();
     status("");
     $("search").value = "";
     for (const card of cards) card.classList.remove("hidden");
-  };
-  const rowsOf = (number) => {
-    const rows = [];
-    for (let i = 0; i < cluster.length; i++) if (cluster[i] === number) rows.push(i);
-    return rows;
+    draw();
   };
   const choose = (number, bring = false) => {
-    everything();
-    const rows = rowsOf(number);
-    select(rows);
-    shine(new Set([number]));
+    const inside = rowsOf(number);
+    $("search").value = "";
+    show(inside, new Set([number]), `Cluster ${number}: ${rows(inside.length)} on the map`, [number]);
     mark(number);
-    list(rows);
-    status(`Cluster ${number}: ${rows.length.toLocaleString("en")} rows on the map`);
     if (bring) {
-      zoomTo(rows);
-      $("map-title").scrollIntoView({ block: "start" });
+      zoomTo(inside);
+      $("search").scrollIntoView({ block: "start" });
     }
+  };
+  const chooseGroup = (number) => {
+    const inside = rowsWhere((i) => groups[cluster[i]] === number);
+    const members = names.map((_, j) => j).filter((j) => groups[j] === number);
+    mark(-1);
+    show(inside, new Set(members), `${data.groupNames[number]}: ${rows(inside.length)}`);
+    zoomTo(inside);
+  };
+  const pick = (chosen, words) => {
+    mark(-1);
+    show(chosen, new Set(chosen.map((i) => cluster[i])), `${rows(chosen.length)} ${words}`);
   };
   const search = (words) => {
     const wanted = words.trim().toLowerCase();
     if (!wanted) return everything();
-    const rows = [];
     const has = (value) => value != null && value.toLowerCase().includes(wanted);
-    for (let i = 0; i < cluster.length; i++) {
-      if (has(id?.[i]) || has(text?.[i]) || (!id && String(row[i]) === wanted)) rows.push(i);
-    }
-    const inside = new Set(rows.map((i) => cluster[i]));
+    const named = names.map((_, j) => j)
+      .filter((j) => has(names[j]) || String(j) === wanted || data.terms?.[j].some(has))
+      .sort((a, b) => has(names[b]) - has(names[a]) || data.sizes[b] - data.sizes[a]);
+    const own = rowsWhere((i) =>
+      has(id?.[i]) || has(text?.[i]) || (!id && String(row[i]) === wanted));
+    const inside = new Set(own.map((i) => cluster[i])), clusters = new Set([...named, ...inside]);
+    mark(-1);
+    const also = named.length
+      ? `${named.length} cluster${named.length > 1 ? "s" : ""} by name, ` : "";
+    show(own, clusters, `${also}${rows(own.length)} found in ${inside.size} ` +
+      `cluster${inside.size === 1 ? "" : "s"}`, named);
+    const calls = new Set(named);
+    select([...own, ...rowsWhere((i) => calls.has(cluster[i]))]);
     for (const card of cards) {
-      const match = has(card.textContent) || inside.has(Number(card.dataset.cluster));
-      card.classList.toggle("hidden", !match);
+      const number = Number(card.dataset.cluster);
+      card.classList.toggle("hidden", !clusters.has(number) && !has(card.textContent));
     }
-    mark(-1);
-    select(rows.length ? rows : [-1]);
-    shine(inside);
-    list(rows);
-    status(`${rows.length.toLocaleString("en")} rows found in ${inside.size} clusters`);
   };
-  const lasso = (rows) => {
-    mark(-1);
-    list(rows);
-    shine(new Set(rows.map((i) => cluster[i])));
-    status(`${rows.length.toLocaleString("en")} rows picked`);
-  };
+  let waiting;
+  $("search").addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => search(event.target.value), 150);
+  });
+  $("search").addEventListener("keydown", (event) => {
+    if (event.key === "Enter") $("found").querySelector("button")?.click();
+  });
 
   // The mouse on a cluster dims the others, unless something is chosen.
   let hovered = null;
   const hover = (number) => {
-    if (number === hovered) return;
-    if (hovered === null && source.selected.indices.length) return;
+    if (!idle || number === hovered) return;
     hovered = number;
-    select(number === null ? [] : rowsOf(number));
-    shine(number === null ? null : new Set([number]));
+    select(number === null ? null : rowsOf(number));
+    lit = number === null ? null : new Set([number]);
+    draw();
   };
-  source.inspect.connect(() => {
-    const [first] = source.inspected.indices;
-    // Bokeh looks again after each drawing; what only stays under the mouse is no news.
-    if (!dragging && performance.now() - moved < 400) hover(cluster[first] ?? null);
+  const nearest = (left, top, within) => {
+    let best = -1, least = within * within;
+    for (let i = 0; i < n; i++) {
+      const apart = (screen.px(x[i]) - left) ** 2 + (screen.py(y[i]) - top) ** 2;
+      if (apart < least) { least = apart; best = i; }
+    }
+    return best;
+  };
+  const tip = $("tip");
+  const point = (left, top) => {
+    const i = nearest(left, top, 12);
+    tip.hidden = i < 0;
+    hover(i < 0 ? null : cluster[i]);
+    if (i < 0) return;
+    const name = element("b", { style: `--colour:${data.colours[cluster[i]]}` }, names[cluster[i]]);
+    const words = text?.[i] ?? id?.[i] ?? `row ${row[i]}`;
+    const value = column && !column.scale && column.legend.find(([each]) => each === code(i));
+    tip.replaceChildren(name, element("span", {}, id && text ? `${id[i]}: ${words}` : words),
+      ...(value ? [element("small", {}, `${column.name}: ${value[1]}`)] : []));
+    const across = Math.min(left + 14, screen.width - tip.offsetWidth - 6);
+    const down = top + 16 + tip.offsetHeight > screen.height ? top - tip.offsetHeight - 10 : top + 16;
+    Object.assign(tip.style, { left: `${Math.max(4, across)}px`, top: `${down}px` });
+  };
+
+  // Drag moves, shift or the button picks, two fingers and the wheel zoom, a tap chooses.
+  const fingers = new Map();
+  let started = null, path = null;
+  const place = (event) => {
+    const box = stage.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  const wants = () => $("lasso").getAttribute("aria-pressed") === "true";
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.target.closest("button, #legend") || event.button) return;
+    const at = place(event);
+    fingers.set(event.pointerId, at);
+    stage.setPointerCapture(event.pointerId);
+    started = { at, view: [...view.at], target: event.target, moved: false };
+    path = event.shiftKey || wants() ? [at] : null;
+    if (path) event.preventDefault();
   });
-  let dragging = false, down = null, moved = -Infinity;
-  $("map").addEventListener("pointerdown", (event) => {
-    down = [event.clientX, event.clientY];
-  }, true);
-  $("map").addEventListener("pointermove", (event) => {
-    moved = performance.now();
-    dragging = down && Math.hypot(event.clientX - down[0], event.clientY - down[1]) > 6;
-    if (dragging) hover(null);
-  }, true);
-  addEventListener("pointerup", () => setTimeout(() => { dragging = false; down = null; }), true);
-  source.selected.properties.indices.change.connect(() => {
-    if (painting) return;
-    const [first] = source.selected.indices;
-    const under = hovered;
-    hovered = null;
-    // A tap on rows that hovering selected takes them out of Bokeh's selection.
-    if (first === undefined && under !== null) choose(under);
-    else if (first === undefined) everything();
-    else if (dragging) lasso([...source.selected.indices]);
-    else choose(cluster[first]);
+  stage.addEventListener("pointermove", (event) => {
+    const at = place(event);
+    if (!fingers.has(event.pointerId)) return event.target.closest("button, #legend") || point(...at);
+    const before = fingers.get(event.pointerId);
+    fingers.set(event.pointerId, at);
+    if (fingers.size === 2) {
+      const other = [...fingers].find(([key]) => key !== event.pointerId)[1];
+      const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]) || 1;
+      started.moved = true;
+      return zoomAt((at[0] + other[0]) / 2, (at[1] + other[1]) / 2, apart(at) / apart(before));
+    }
+    const moved = [at[0] - started.at[0], at[1] - started.at[1]];
+    if (!started.moved && Math.hypot(...moved) < 6) return undefined;
+    started.moved = true;
+    tip.hidden = true;
+    hover(null);
+    if (path) {
+      path.push(at);
+      paint();
+      const brush = canvas.getContext("2d"), scale = devicePixelRatio || 1;
+      brush.globalAlpha = 1;
+      brush.strokeStyle = css("--accent");
+      brush.lineWidth = 1.5 * scale;
+      brush.beginPath();
+      for (const [left, top] of path) brush.lineTo(left * scale, top * scale);
+      brush.stroke();
+      return undefined;
+    }
+    if (event.pointerType === "touch" && view.zoom <= 1) return undefined; // scrolls the page
+    view.at = [started.view[0] - moved[0] / screen.fx, started.view[1] + moved[1] / screen.fy];
+    overlay.style.transform = `translate(${moved[0]}px, ${moved[1]}px)`;
+    return draw(false);
   });
+  const within = (left, top) => {
+    let inside = false;
+    for (let i = 0, j = path.length - 1; i < path.length; j = i++) {
+      const [ax, ay] = path[i], [bx, by] = path[j];
+      if (ay > top !== by > top && left < ((bx - ax) * (top - ay)) / (by - ay) + ax) inside = !inside;
+    }
+    return inside;
+  };
+  const release = (event) => {
+    if (!fingers.delete(event.pointerId) || fingers.size) return;
+    const { moved, at, target } = started;
+    stage.classList.toggle("zoomed", view.zoom > 1);
+    if (path && moved) {
+      const inside = rowsWhere((i) => within(screen.px(x[i]), screen.py(y[i])));
+      path = null;
+      pick(inside, "picked");
+    } else if (moved) draw();
+    else if (event.type === "pointerup") {
+      const label = target.closest("[data-cluster], [data-group]")?.dataset ?? {};
+      const i = nearest(...at, 12);
+      if (label.cluster !== undefined) choose(Number(label.cluster));
+      else if (label.group !== undefined) chooseGroup(Number(label.group));
+      else if (i >= 0) choose(cluster[i]);
+      else everything();
+    }
+    path = null;
+  };
+  stage.addEventListener("pointerup", release);
+  stage.addEventListener("pointercancel", release);
+  stage.addEventListener("pointerleave", () => { tip.hidden = true; hover(null); });
+  stage.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const { deltaY: delta, deltaMode, ctrlKey } = event;
+    // A notch of a wheel is a large step; touchpads send many small ones.
+    const notches = deltaMode || Math.abs(delta) >= 50 ? Math.sign(delta) : delta / (ctrlKey ? 12 : 100);
+    zoomAt(...place(event), 1.3 ** -notches);
+    stage.classList.toggle("zoomed", view.zoom > 1);
+  }, { passive: false });
+  const middle = (factor) => zoomAt(screen.width / 2, screen.height / 2, factor);
+  $("in").addEventListener("click", () => middle(1.3));
+  $("out").addEventListener("click", () => middle(1 / 1.3));
+  $("whole").addEventListener("click", whole);
+  $("lasso").addEventListener("click", () => $("lasso").setAttribute("aria-pressed", String(!wants())));
+
+  // Colours by a column, and what they stand for.
+  for (const [i, each] of data.columns.entries()) {
+    each.codes = decode(each.codes, Uint8Array);
+    $("colour").append(element("option", { value: i }, each.name));
+  }
+  $("by").hidden = !data.columns.length;
+  const scaleOf = (colours_) => `linear-gradient(90deg, ${colours_.slice(0, 255).filter((_, i) => i % 32 === 0).join()}, ${colours_[254]})`;
+  $("colour").addEventListener("change", (event) => {
+    column = data.columns[event.target.value] ?? null;
+    const parts = [];
+    if (column) {
+      parts.push(element("b", {}, column.name));
+      const kept = column.scale ? column.legend.slice(3) : column.legend;
+      if (column.scale) {
+        parts.push(element("div", { class: "scale", style: `background:${scaleOf(column.colours)}` }));
+        parts.push(element("div", { class: "ticks" },
+          ...column.legend.slice(0, 3).map(([, words]) => element("span", {}, words))));
+      }
+      for (const [number, words] of kept) {
+        const dot = element("span", { class: "dot", style: `--colour:${column.colours[number]}` });
+        const button = element("button", { type: "button" }, dot, words);
+        button.addEventListener("click", () =>
+          pick(rowsWhere((i) => column.codes[i] === number), `of ${column.name} ${words}`));
+        parts.push(button);
+      }
+    }
+    $("legend").replaceChildren(...parts);
+    draw();
+  });
+
+  // The map as it is now, of the size of a slide.
+  const poster = () => {
+    const width = 1920, height = 1080, size = radius() * 1.25, font = "system-ui, -apple-system, 'Segoe UI', Arial, sans-serif";
+    const [ink, paper, soft] = ["--text", "--card", "--soft"].map(css);
+    const root = drawing("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": font });
+    const words = (left, top, pixels, fill, content, weight = 400) => drawing("text",
+      { x: left, y: top, "font-size": pixels, fill, "font-weight": weight }, content);
+    root.append(drawing("rect", { width, height, fill: paper }),
+      words(48, 62, 36, ink, data.title, 700), words(48, 96, 20, soft, data.sentence));
+    const to = frame(width, height, 116), paths = new Map();
+    for (let i = 0; i < n; i++) {
+      const left = to.px(x[i]), top = to.py(y[i]);
+      if (left < 0 || top < to.top || left > width || top > height) continue;
+      const key = `${code(i)} ${bright ? bright[i] : 2}`;
+      paths.set(key, `${paths.get(key) ?? ""}M${left.toFixed(1)} ${top.toFixed(1)}h0`);
+    }
+    const opacity = [0.12, 0.95, 0.72], shades = colours();
+    for (const [key, d] of [...paths].sort((a, b) => a[0].slice(-1) - b[0].slice(-1))) {
+      const [number, shining] = key.split(" ");
+      root.append(drawing("path", { d, stroke: shades[number], fill: "none", "stroke-linecap": "round",
+        "stroke-width": 2 * size, opacity: opacity[shining] }));
+    }
+    root.append(...written(to, ink, paper));
+    if (column) {
+      let down = height - 40 - 28 * column.legend.length;
+      root.append(words(48, down, 20, ink, column.name, 700));
+      for (const [number, what] of column.legend) {
+        down += 28;
+        root.append(drawing("circle", { cx: 56, cy: down - 6, r: 8, fill: column.colours[number] }),
+          words(74, down, 18, ink, what));
+      }
+    }
+    return new XMLSerializer().serializeToString(root);
+  };
+  $("svg").addEventListener("click", () =>
+    download(new Blob([poster()], { type: "image/svg+xml" }), "map.svg"));
+  $("png").addEventListener("click", async () => {
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(poster())}`;
+    await image.decode();
+    const sheet = element("canvas", { width: 3840, height: 2160 });
+    sheet.getContext("2d").drawImage(image, 0, 0, 3840, 2160);
+    sheet.toBlob((blob) => download(blob, "map.png"));
+  });
+
+  // Distances between centres: the nearer, the stronger.
+  const heat = () => {
+    const sheet = $("heat");
+    if (!sheet) return;
+    const { numbers } = data.heat, k = numbers.length, shades = decode(data.heat.shades, Uint8Array);
+    sheet.width = sheet.height = k;
+    const [red, green, blue] = rgb(css("--accent")), brush = sheet.getContext("2d");
+    const pixels = brush.createImageData(k, k);
+    for (let i = 0; i < k * k; i++) {
+      const own = Math.floor(i / k) === i % k;
+      pixels.data.set([red, green, blue, own ? 0 : 255 * (1 - shades[i] / 255) ** 1.5], 4 * i);
+    }
+    brush.putImageData(pixels, 0, 0);
+    const say = (event) => {
+      const at = [event.offsetY / sheet.clientHeight, event.offsetX / sheet.clientWidth]
+        .map((share) => Math.min(k - 1, Math.max(0, Math.floor(share * k))));
+      const { low, high } = data.heat, apart = low + (shades[at[0] * k + at[1]] / 255) * (high - low);
+      const [one, other] = at.map((i) => names[numbers[i]]);
+      $("heat-note").textContent = one === other ? one : `${one} – ${other}: ${apart.toPrecision(2)}`;
+    };
+    sheet.onpointermove = say;
+  };
+
   for (const card of cards) {
-    const number = Number(card.dataset.cluster);
-    const button = card.querySelector("button");
+    const number = Number(card.dataset.cluster), button = card.querySelector("button");
     button.addEventListener("click", () => {
-      hovered = null;
       if (button.getAttribute("aria-pressed") === "true") {
         everything();
-        zoom(whole);
+        whole();
       } else choose(number, true);
     });
     button.addEventListener("mouseenter", () => hover(number));
@@ -280,20 +655,33 @@
   };
   phone.addEventListener("change", fold);
   fold();
-  let waiting;
-  $("search").addEventListener("input", (event) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => search(event.target.value), 150);
-  });
-  $("clear").addEventListener("click", () => { everything(); zoom(whole); });
+  $("clear").addEventListener("click", () => { everything(); whole(); });
   addEventListener("keydown", (event) => { if (event.key === "Escape") everything(); });
   $("order").addEventListener("change", (event) => {
-    const by = event.target.value;
-    const sign = by === "size" ? -1 : 1;
+    const by = event.target.value, sign = by === "size" ? -1 : 1;
     cards.sort((a, b) => sign * (Number(a.dataset[by]) - Number(b.dataset[by])));
     document.querySelector(".cards").append(...cards);
   });
-  place();
+  const follow = () => {
+    const number = Number(/^#cluster=(\d+)$/.exec(location.hash)?.[1] ?? -1);
+    if (number >= 0 && number < names.length) choose(number, true);
+  };
+  addEventListener("hashchange", follow);
+  contents();
+  namesDue = true;
+  drawNow();
+  heat();
+  follow();
+  // For whoever looks at the page by a script.
+  window.dink = {
+    at: (wanted) => {
+      const i = row.indexOf(wanted), box = stage.getBoundingClientRect();
+      return [box.left + screen.px(x[i]), box.top + screen.py(y[i])];
+    },
+    chosen: () => (bright ? rowsWhere((i) => bright[i]) : []).map((i) => row[i]),
+    zoom: () => view.zoom,
+    poster,
+  };
   performance.mark("ready");
   document.body.dataset.ready = "true";
 })();
