@@ -34,6 +34,7 @@ from dinkcli.models.model import Model
 from dinkcli.options import CHOSEN, GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
+from dinkcli.processes.workers import threads_for
 from dinkcli.training.checkpoint import (
     Checkpoints,
     checksums,
@@ -150,25 +151,26 @@ def train(
         _check_initial(initial, chosen.k, data)
         offset = rows.data.offset
         initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
-    trainer = Trainer(rows, chosen, initial)
-    history: list[dict[str, Any]] = []
-    sums = checksums(trainer) if checkpoints or saved else {}
-    if saved is not None:
-        for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
-            notify(f"the result may differ in its last digits: {difference}")
-        # Passes under a limit of sizes begin once more.
-        steps = saved.training.get("history", [])
-        history = [step for step in steps if step["phase"] != "limit"]
-    for step in trainer.steps():
-        if step is not None:
-            history.append(step.as_dict())
-            if on_step is not None:
-                on_step(step)
-        if checkpoints is not None:
-            checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
-    model = model_of(trainer, history)
-    model.statistics = row_statistics(trainer, model)
-    return model
+    with threads_for(rows.n_rows // group.size * data.n_features * chosen.k):
+        trainer = Trainer(rows, chosen, initial)
+        history: list[dict[str, Any]] = []
+        sums = checksums(trainer) if checkpoints or saved else {}
+        if saved is not None:
+            for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
+                notify(f"the result may differ in its last digits: {difference}")
+            # Passes under a limit of sizes begin once more.
+            steps = saved.training.get("history", [])
+            history = [step for step in steps if step["phase"] != "limit"]
+        for step in trainer.steps():
+            if step is not None:
+                history.append(step.as_dict())
+                if on_step is not None:
+                    on_step(step)
+            if checkpoints is not None:
+                checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
+        model = model_of(trainer, history)
+        model.statistics = row_statistics(trainer, model)
+        return model
 
 
 def assign(

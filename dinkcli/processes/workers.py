@@ -8,47 +8,31 @@ wait for. Needs no torch before it starts.
 from __future__ import annotations
 
 import ctypes
-import math
-import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
+from dinkcli.processes.cores import usable_cores
 
-def usable_cores() -> int:
-    """Cores that this process may use: those that it is bound to, and of these no more than the
-    quotas of its containers (cgroups) are worth, rounded up."""
-    bound = getattr(os, "sched_getaffinity", None)  # Linux has it
-    cores = len(bound(0)) if bound else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, cpu_quota())))
+# Multiplications of a pass over the data. With half as many a second thread saves a fifth on a
+# quiet machine; beside busy processes it costs ten times as long (docs/LOG.md).
+_WORTH_A_THREAD = 1 << 30
 
 
-def cpu_quota(own: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
-    """Cores' worth of time that containers grant this process; infinity where none says."""
-    quota = math.inf
-    for line in _text(own).splitlines():
-        _, controllers, path = line.split(":", 2)
-        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-            if not controllers:  # version 2
-                limit = _text(f"{root}{group}/cpu.max").split()
-            elif "cpu" in controllers.split(","):
-                folder = f"{root}/cpu{group}"
-                limit = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
-            else:
-                continue
-            if len(limit) == 2 and limit[0].isdigit() and limit[1].isdigit() and int(limit[1]):
-                quota = min(quota, int(limit[0]) / int(limit[1]))
-    return quota
+@contextmanager
+def threads_for(multiplications: int) -> Iterator[None]:
+    """Inside, torch has no more threads than work of that size is worth."""
+    import torch
 
-
-def _text(path: str) -> str:
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, usable_cores(), multiplications // _WORTH_A_THREAD)))
     try:
-        return Path(path).read_text().strip()
-    except OSError:  # another system, or another version
-        return ""
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Workers:

@@ -12,8 +12,10 @@ import torch
 from conftest import environment, python
 
 import dinkcli
+from dinkcli.processes import cores as machine
 from dinkcli.processes import workers
-from dinkcli.processes.workers import Workers, cpu_quota, usable_cores
+from dinkcli.processes.cores import cpu_quota, usable_cores
+from dinkcli.processes.workers import Workers, threads_for
 
 
 @pytest.mark.parametrize("cores", [1, 3])
@@ -94,6 +96,7 @@ def test_a_sweep_ends_at_once(tmp_path, number):
     [
         ({"own": "0::/a/b", "a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
         ({"own": "0::/", "cpu.max": "50000 100000\n"}, 0.5),
+        ({"own": "0::/docker/x", "cpu.max": "400000 100000"}, 4.0),
         ({"own": "0::/", "cpu.max": "max 100000"}, np.inf),
         (
             {
@@ -117,7 +120,18 @@ def test_containers_limit_cores(tmp_path, files, quota):
 
 
 def test_usable_cores(monkeypatch):
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     for quota, cores in ((np.inf, 6), (2.5, 3), (0.1, 1), (9.0, 6)):
-        monkeypatch.setattr(workers, "cpu_quota", lambda quota=quota: quota)
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
         assert usable_cores() == cores
+
+
+def test_threads_follow_the_size_of_the_work(monkeypatch):
+    monkeypatch.setattr(workers, "usable_cores", lambda: 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    for size, threads in ((10, 1), (3 << 30, 3), (9 << 30, 3), (5 << 29, 2)):
+        with threads_for(size):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 4
+    torch.set_num_threads(before)
