@@ -24,8 +24,13 @@ from dinkcli import __version__
 from dinkcli.cli.console import say, warn
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
-from dinkcli.cli.signals import abandon_stdout, error_boundary, ignore_signals
-from dinkcli.cli.together import one_voice, refuse_several
+from dinkcli.cli.signals import (
+    abandon_stdout,
+    error_boundary,
+    ignore_signals,
+    one_voice,
+    refuse_several,
+)
 from dinkcli.errors import UsageError
 
 # Each is a function in a module of that name, but for some that share one.
@@ -33,7 +38,7 @@ COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
     *("update", "edit", "dedup", "sample", "info", "plan", "export"),
 )
-_MODULES = {"dedup": "jobs", "sample": "jobs"}
+_MODULES = {"dedup": "jobs", "sample": "jobs", "edit": "update"}
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
 _NAMES = "dink train --texts with the number that it finds, which names the clusters"

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import printable, say, show_notes, warn
+from dinkcli.cli.console import ProgressLines, printable, say, show_notes, warn
 from dinkcli.cli.options import clusters_option, output_option, run_option
 from dinkcli.cli.paths import levels_of, load_model
-from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.signals import exit_code
-from dinkcli.cli.together import one_voice
+from dinkcli.cli.signals import exit_code, one_voice
 from dinkcli.cli.train import show_drift
 from dinkcli.errors import UsageError
 from dinkcli.options import AssignOptions
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dinkcli.assigning.pipeline import Counts, Job, Written
-    from dinkcli.cli.destination import Destination
+    from dinkcli.cli.paths import Destination
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -128,7 +126,7 @@ def assign(
         started = time.monotonic()
         options = labels.options()
         from dinkcli.assigning.pipeline import run
-        from dinkcli.cli.destination import Destination
+        from dinkcli.cli.paths import Destination
         from dinkcli.data.spool import repeatable
         from dinkcli.models.file import load
 
@@ -265,7 +263,7 @@ def _warn_of_uncertainty(summary: dict[str, Any]) -> None:
 
 def _sentence_of(summary: dict[str, Any]) -> str:
     """The summary for people."""
-    from dinkcli.cli.destination import bad_rows_in
+    from dinkcli.cli.paths import bad_rows_in
 
     before = summary.get("rows_before")
     more = f" after {before} by an earlier run" if before else ""

@@ -1,7 +1,8 @@
-"""What people read: sentences on standard error, results on standard output as tables or JSON.
+"""What people read: sentences and progress on standard error, results on standard output as tables
+or JSON.
 
 Whatever comes from files or paths passes ``printable``. Where a terminal is too narrow for a table,
-bars go first, then what it can do without; texts are shortened before that, names and numbers
+bars are left out first, then columns it can do without, then texts are shortened; names and numbers
 never.
 """
 
@@ -11,17 +12,26 @@ import json
 import os
 import sys
 import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
     from dinkcli.data.dataset import DataSet
 
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
+_LINE_SECONDS = 1.0  # between two plain lines of progress, at least
+_LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
+_GUESS_SECONDS = 2.0  # before that, no time left can be estimated
+_STEADY = 1.5  # ratio of two estimates, the earlier one made at half of the share now
+_BAR_WIDTH, _BAR_FROM = 20, 90  # columns of the bar, and of a terminal that has room for it
 
 
 def printable(text: object) -> str:
@@ -33,15 +43,18 @@ def printable(text: object) -> str:
 
 
 def say(text: str, whole: bool = False) -> None:
-    """A line on standard error; where a terminal ends it goes on at a word, unless it has to stay
-    ``whole`` as a command to copy does."""
+    """A line on standard error, wrapped at words for a terminal unless it has to stay ``whole``,
+    as a command to copy does."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
-    lines = safe if whole else wrapped(safe, terminal_columns(sys.stderr))
     try:
-        print(lines, file=sys.stderr, flush=True)
+        print(
+            safe if whole else wrapped(safe, terminal_columns(sys.stderr)),
+            file=sys.stderr,
+            flush=True,
+        )
     except OSError:
-        pass  # nobody is there to read it, which is no reason to stop working
+        pass  # nobody reads it, which is no reason to stop working
 
 
 def warn(text: str) -> None:
@@ -49,7 +62,7 @@ def warn(text: str) -> None:
 
 
 def show_notes(data: DataSet, quiet: bool) -> None:
-    """What there is to know about the inputs."""
+    """Notes on the inputs."""
     for note in () if quiet else data.notes:
         say(f"Note: {note}")
 
@@ -60,21 +73,15 @@ def say_bad_rows(number: int, quiet: bool) -> None:
 
 
 def wrapped(text: str, columns: int | None, indent: str = "") -> str:
-    """The text in lines of at most so many columns, broken between words; None for no limit."""
+    """The text in lines of at most ``columns``, broken between words; None for no limit."""
     if columns is None or len(text) <= columns:
         return text
-    return textwrap.fill(
-        text,
-        columns,
-        subsequent_indent=indent,
-        replace_whitespace=False,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    keep = {"replace_whitespace": False, "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, columns, subsequent_indent=indent, **keep)
 
 
 def terminal_columns(stream: Any) -> int | None:
-    """Of the terminal that an output stream is, or None."""
+    """The width of the terminal that a stream writes to, or None."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (AttributeError, OSError, ValueError):
@@ -100,10 +107,8 @@ class Field:
     """A column of a table.
 
     Attributes:
-        heading: above it, or an empty text.
-        justify: of its cells.
-        drop: 0 for a column that always stays; of the others those with the highest number go
-            first where a terminal is narrow.
+        drop: 0 for a column that always stays; the others are left out in a narrow terminal, the
+            highest number first.
         text: its cells may be shortened.
     """
 
@@ -117,7 +122,7 @@ class Sheet:
     """A table before it is known how wide it may be.
 
     Args:
-        columns: a heading alone is one of numbers; None is left out, with its cells.
+        columns: a heading alone is a column of numbers; None is left out, with its cells.
         headings: whether they are shown.
     """
 
@@ -136,41 +141,31 @@ class Sheet:
         self._rows.append([printable(cell) for cell in compress(cells, self._given)])
 
     def fitted(self, room: int) -> Table:
-        """The columns that fit, with texts shortened before anything is left out."""
+        """The columns that fit into ``room``."""
         from rich import box
         from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
-        fields = self._fields
-        heads = [field.heading if self._headings else "" for field in fields]
-        natural = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
-        least = [
-            min(width, _LEAST_TEXT) if field.text else width
-            for width, field in zip(natural, fields, strict=True)
-        ]
-        kept = list(range(len(fields)))
-        while sum(least[i] + 3 for i in kept) - 1 > room:
-            last = max(kept, key=lambda i: fields[i].drop)
-            if fields[last].drop == 0:
-                break
+        heads = [field.heading if self._headings else "" for field in self._fields]
+        widths = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
+        kept = list(zip(self._fields, widths, range(len(widths)), strict=True))
+
+        def fits() -> bool:
+            least = [min(w, _LEAST_TEXT) if field.text else w for field, w, _ in kept]
+            return sum(least) + 3 * len(least) - 1 <= room
+
+        while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
             kept.remove(last)
-        table = Table(
-            box=box.SIMPLE_HEAD if _unicode() else box.ASCII2,
-            show_header=self._headings,
-            pad_edge=False,
-            # Then columns with a ratio share what is left.
-            expand=sum(natural[i] + 3 for i in kept) - 1 > room,
-        )
-        for i in kept:
-            # What is longer than the terminal after all goes on in the next line, uncut.
-            more: dict[str, Any] = {"overflow": "fold"}
-            if fields[i].text:
-                more = {"no_wrap": True, "ratio": natural[i], "min_width": least[i]}
-                more["overflow"] = "ellipsis" if _unicode() else "crop"
-            table.add_column(fields[i].heading, justify=fields[i].justify, **more)
+        style = box.SIMPLE_HEAD if _unicode() else box.ASCII2
+        table = Table(box=style, show_header=self._headings, pad_edge=False)
+        for field, _, _ in kept:
+            # Text gives way to numbers; what is too long all the same goes on in the next line.
+            stays = fits() and not field.text
+            table.add_column(field.heading, justify=field.justify, no_wrap=stays, overflow="fold")
+        short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if _unicode() else "crop"}
         for row in self._rows:
-            table.add_row(*(Text(row[i]) for i in kept))
+            table.add_row(*(Text(row[i], **(short if field.text else {})) for field, _, i in kept))
         return table
 
 
@@ -184,11 +179,9 @@ def show(title: str, table: Sheet | None = None, *notes: str, stderr: bool = Fal
             raise  # to the command's error boundary, where rich would exit itself
 
     out = PipeConsole(width=width(), highlight=False, soft_wrap=False, stderr=stderr)
-    if table is None:
-        out.print(Text(printable(title)))
-        return
-    out.print(Text(printable(title), style="bold"))
-    out.print(table.fitted(out.width))
+    out.print(Text(printable(title), style="" if table is None else "bold"))
+    if table is not None:
+        out.print(table.fitted(out.width))
     for note in filter(None, notes):
         out.print(Text(printable(note)))
     if any(notes):
@@ -211,3 +204,95 @@ def bar(share: float, width: int) -> str:
 
 def _unicode() -> bool:
     return (sys.stdout.encoding or "ascii").lower().startswith("utf")
+
+
+class ProgressLines:
+    """Shows how far a command is: a live line on a terminal, which is gone when the context ends;
+    elsewhere plain lines; nothing where ``quiet``."""
+
+    def __init__(self, quiet: bool):
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._phase, self._started = "", time.monotonic()
+        self._begun = self._started
+        self._guesses: list[tuple[float, float]] = []  # (share, seconds of the whole) in a phase
+        self._next = 0.0  # when a plain line is due
+        self._room = 0  # columns for the text
+
+    def __enter__(self) -> ProgressLines:
+        if not self._quiet and sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+            from rich.table import Column
+
+            console = Console(stderr=True)
+            cell = Column(no_wrap=True, overflow="ellipsis")
+            text = progress.TextColumn("{task.description}", markup=False, table_column=cell)
+            wide = console.width >= _BAR_FROM
+            bars = [progress.BarColumn(bar_width=_BAR_WIDTH)] if wide else []
+            self._room = console.width - (_BAR_WIDTH + 1 if wide else 0) - 1
+            self._bar = progress.Progress(*bars, text, console=console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=1.0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(
+        self, phase: str, done: int, total: int, unit: str, *more: str, bound: bool = False
+    ) -> None:
+        """``done`` of ``total`` things are done in ``phase``; 0 for an unknown total.
+
+        Args:
+            bound: the total is a bound that is rarely reached.
+        """
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started, self._guesses = phase, now, []
+        share = done / total if total else 0.0
+        whole = f" of {'at most ' * bound}{total:,}" if total else ""
+        left = "" if bound else self._time_left(share, now - self._started)
+        parts = [f"{phase}: {done:,}{whole} {unit}", *filter(None, (left, *more))]
+        if self._bar is not None:
+            # The last parts are left out whole: half a number is worse than none.
+            while len(parts) > 1 and len(", ".join(parts)) > self._room:
+                parts.pop()
+            self._bar.update(self._task, completed=share, description=", ".join(parts))
+        elif not self._quiet and now >= self._next:
+            self._next = now + max(_LINE_SECONDS, _LINE_SHARE * (now - self._begun))
+            say(", ".join(parts))
+
+    def details(self, line: str) -> None:
+        """A line that stays, above the live one."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif not self._quiet:
+            say(line)
+
+    def _time_left(self, share: float, seconds: float) -> str:
+        """``about 12 s left``, or nothing until the estimate has been steady since half of the
+        share."""
+        if seconds < _GUESS_SECONDS or not 0.01 < share < 1:
+            return ""
+        whole = seconds / share
+        self._guesses.append((share, whole))
+        earlier = [guess for at, guess in self._guesses if at <= share / 2]
+        if not earlier or not 1 / _STEADY < earlier[-1] / whole < _STEADY:
+            return ""
+        return f"about {duration(max(1, round(whole - seconds)))} left"
+
+
+@contextmanager
+def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None]]:
+    """Yields a function that shows, by phase, how many of the rows are done."""
+    with ProgressLines(quiet) as lines:
+        yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
+
+
+def duration(seconds: float) -> str:
+    """``0.5 s``, ``12 s``, ``3.2 min`` or ``2.5 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 5970 else f"{seconds / 3600:.3g} h"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import Field, Sheet, print_json, say, say_bad_rows, show
+from dinkcli.cli.console import Field, Sheet, print_json, rows_shown, say, say_bad_rows, show
 from dinkcli.cli.paths import load_model
-from dinkcli.cli.progress import rows_shown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,13 +13,13 @@ from dinkcli.cli.console import (
     bar,
     print_json,
     printable,
+    rows_shown,
     say_bad_rows,
     shortened,
     show,
 )
 from dinkcli.cli.options import main_option, output_option
 from dinkcli.cli.paths import load_model
-from dinkcli.cli.progress import rows_shown
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _show_sizes(
 
 
 def _show_history(model: Model) -> None:
-    from dinkcli.cli.edit import described
+    from dinkcli.cli.update import described
 
     table = Sheet("when", Field("what", text=True))
     for entry in model.history:

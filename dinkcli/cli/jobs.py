@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import show_notes
+from dinkcli.cli.console import ProgressLines, show_notes
 from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
 from dinkcli.cli.paths import levels_of, load_model
-from dinkcli.cli.progress import ProgressLines
 from dinkcli.options import DedupOptions, SampleOptions
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def dedup(
 
     from dinkcli.assigning.dedup import dedup as find
     from dinkcli.assigning.dedup import schema_of, written_rows
-    from dinkcli.cli.destination import bad_rows_in
+    from dinkcli.cli.paths import bad_rows_in
 
     with job.writing(schema_of(old is not None)) as (table, show):
         found = find(model, data, options, old, job.device, job.memory, show)
@@ -199,7 +198,7 @@ class _Job:
         memory: str | None,
         **references: Any,
     ):
-        from dinkcli.cli.destination import Destination
+        from dinkcli.cli.paths import Destination
         from dinkcli.data.memory import default_memory, parse_size
 
         self.destination = Destination(output, shown)

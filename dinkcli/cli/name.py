@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import Field, Sheet, print_json, printable, say, show
+from dinkcli.cli.console import (
+    Field,
+    ProgressLines,
+    Sheet,
+    print_json,
+    printable,
+    rows_shown,
+    say,
+    show,
+)
 from dinkcli.cli.options import main_option, output_option
 from dinkcli.cli.paths import check_model_path, levels_of, load_model
-from dinkcli.cli.progress import ProgressLines, rows_shown
 from dinkcli.cli.signals import exit_code
 from dinkcli.errors import DinkError, UsageError
 

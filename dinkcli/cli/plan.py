@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import print_json, printable, show_notes, warn, width, wrapped
+from dinkcli.cli.console import duration, print_json, printable, show_notes, warn, width, wrapped
 from dinkcli.cli.options import main_option, run_option
-from dinkcli.cli.progress import duration
 
 if TYPE_CHECKING:
     from dinkcli.planning.plan import Plan

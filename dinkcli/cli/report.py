@@ -6,10 +6,9 @@ import time
 from typing import Literal
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import say
+from dinkcli.cli.console import ProgressLines, say
 from dinkcli.cli.options import file_option, output_option
 from dinkcli.cli.paths import load_model, refuse_stream
-from dinkcli.cli.progress import ProgressLines
 
 
 def report(

@@ -1,4 +1,5 @@
-"""How a command ends: signals, failures as one line, and exit codes."""
+"""How a command ends: signals, failures as one line, and exit codes; alone or as one of several
+processes that a launcher has started."""
 
 from __future__ import annotations
 
@@ -6,23 +7,31 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
+from dinkcli.assigning.shards import Shard, launched
 from dinkcli.cli.console import printable, say
-from dinkcli.errors import FULL_DEVICE, DinkError, TextsError
+from dinkcli.errors import FULL_DEVICE, DinkError, LostError, TextsError, UsageError
+from dinkcli.processes.group import SINGLE, Group, world
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-NOTHING_WRITTEN = "Interrupted; nothing was written."
+NOTHING_WRITTEN = "Interrupted; nothing was written. Start the same command again."
 _NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 # What the loader of libraries says where `ulimit -v` leaves no room for them.
 _NO_ROOM = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+_SHORT = ("n_clusters", "number", "output")  # parameters that are known by their short option
+_SEVERAL = ("train", "assign")  # commands that several processes share
+# For the process that speaks, before the others end; busy machines took more than one.
+_GRACE_SECONDS = 3.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,7 +71,9 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
 
     def handle(number: int, _: object) -> None:
         received.append(number)
-        if _torch_is_loading():
+        spec = getattr(sys.modules.get("torch"), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            # Torch is loading: an exception could meet C++ that aborts on it.
             os.write(2, f"{NOTHING_WRITTEN}\n".encode())
             os._exit(128 + number)
         if ask is None or not ask():
@@ -81,24 +92,25 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _torch_is_loading() -> bool:
-    """Then nothing has been written, and an exception could meet C++ that aborts on it."""
-    spec = getattr(sys.modules.get("torch"), "__spec__", None)
-    return bool(getattr(spec, "_initializing", False))
-
-
 @contextmanager
 def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]:
     """Turns every failure into one clear line and the right exit code.
 
     2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
-    for a closed pipe.
-    DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
+    for a closed pipe. DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
 
     Args:
         context: of the command, which has the names of its options, and whether ``--json`` is on.
         as_json: it is on, though the options are not parsed yet.
     """
+
+    def end(text: str, code: int, as_json: bool) -> NoReturn:
+        document = {"error": printable(text), "exit_code": code}
+        line = json.dumps(document, ensure_ascii=False) if as_json else text
+        say(line, whole=as_json)
+        raise typer.Exit(code) from None
+
+    as_json = as_json or bool(context and context.params.get("as_json"))
     try:
         with interruptible():
             yield
@@ -110,23 +122,20 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
         abandon_stdout()  # its reader (head, say) has all that it wanted
         raise typer.Exit(141) from None
     except KeyboardInterrupt as error:
-        say(NOTHING_WRITTEN)
-        raise typer.Exit(exit_code(error)) from None
+        end(NOTHING_WRITTEN, exit_code(error), as_json)
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):
             raise
-        known = isinstance(error, DinkError)
-        text = with_options(str(error), context) if known else _unexpected(error)
-        code = error.exit_code if isinstance(error, DinkError) else 1
-        if as_json or _wants_json(context):
-            document = {"error": printable(text), "exit_code": code}
-            say(json.dumps(document, ensure_ascii=False), whole=True)
-        else:
-            say(f"Error: {text}")
-            for line in _embedding(error) if isinstance(error, TextsError) else ():
-                say(line, whole=True)
-        if not known:
+        if not isinstance(error, DinkError):
             abandon_stdout()
+            text, code = _unexpected(error), 1
+        else:
+            text, code = with_options(str(error), context), error.exit_code
+        if as_json:
+            end(text, code, True)
+        say(f"Error: {text}")
+        for line in _embedding(error) if isinstance(error, TextsError) else ():
+            say(line, whole=True)
         raise typer.Exit(code) from None
 
 
@@ -143,14 +152,6 @@ def _embedding(error: TextsError) -> Iterator[str]:
     yield f"  numpy.save('emb.npy', model.encode({texts}))"
 
 
-def _wants_json(context: Any) -> bool:
-    return context is not None and any(
-        context.params.get(parameter.name)
-        for parameter in context.command.params
-        if "--json" in parameter.opts
-    )
-
-
 def with_options(text: str, context: Any) -> str:
     """A message of the core, with options in the place of the parameters that it names.
 
@@ -165,14 +166,10 @@ def with_options(text: str, context: Any) -> str:
     return re.sub(r"`([a-z]\w*)`", option, text)
 
 
-_SHORT = ("n_clusters", "number", "output")
-
-
 def abandon_stdout() -> None:
     """Points standard output at nothing: Python would complain once more when it flushes it."""
     try:
-        number = sys.stdout.fileno()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (AttributeError, OSError, ValueError):
         pass  # closed from the start, or not a file
 
@@ -192,3 +189,97 @@ def _unexpected(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {text} (this should not happen; DINK_DEBUG=1 shows where it did)"
     )
+
+
+def refuse_several(command: str | None) -> None:
+    """Raises UsageError for a command that works in one process only, under a launcher."""
+    process = world()
+    if process.size == 1 or command is None or command in _SEVERAL:
+        return
+    if process.rank > 0:
+        leave(UsageError.exit_code)
+    raise UsageError(
+        f"dink {command}: runs in one process, and a launcher has started {process.size}; "
+        "start it without one"
+    )
+
+
+@contextmanager
+def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
+    """The group of this process. When one of them fails, it alone says why, with ``advice`` on how
+    to go on after a process was lost, and all end."""
+
+    def lost(sentence: str | None) -> NoReturn:
+        """Runs on the thread that watches, while the command waits for what will never come."""
+        if sentence is not None:
+            say(f"Error: {sentence}{advice()}")
+        os._exit(1)
+
+    if world().size == 1:
+        yield SINGLE
+        return
+    from dinkcli.processes.collective import join  # with torch, which one process may not need yet
+
+    try:
+        group = join(device, lost)
+    except Exception:
+        if world().local_rank > 0:  # one of each machine tells it: nobody knows of the others yet
+            leave(1)
+        raise
+    try:
+        yield group
+        group.close()
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        # Whoever started the processes ends all of them by a signal as soon as one has failed.
+        ignore_signals()
+        if isinstance(error, LostError) or exit_code(error) == 128 + signal.SIGTERM:
+            sentence = group.explain()
+            if sentence is not None:
+                error = LostError(sentence + advice())
+        if not group.claim():
+            leave(1)
+        raise error from None
+
+
+def is_silent(share: Shard | None) -> bool:
+    """Whether another process of a launcher speaks for the one that has this share."""
+    return share is not None and share.launched and share.number > 1
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """What is wrong in all processes of a launcher, the first one says alone.
+
+    The others give it the time to do so: a launcher ends all as soon as one has failed. One that
+    is still there after that is alone with its trouble, and says it.
+    """
+    if not is_silent(launched()):
+        yield
+        return
+    try:
+        try:
+            yield
+        except DinkError:
+            time.sleep(_GRACE_SECONDS)
+            raise
+    except KeyboardInterrupt as error:
+        raise typer.Exit(exit_code(error)) from None
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process in silence, a moment after the one that speaks."""
+    ignore_signals()
+    time.sleep(_GRACE_SECONDS)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def refuse_streams(inputs: list[str]) -> None:
+    """Raises UsageError for an input that only one process can read."""
+    for path in inputs:
+        if path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
+            raise UsageError(
+                f"{path}: a stream, which several processes cannot share; write it to a file first"
+            )

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import Field, Sheet, bar, print_json, say, say_bad_rows, show
+from dinkcli.cli.console import (
+    Field,
+    ProgressLines,
+    Sheet,
+    bar,
+    print_json,
+    say,
+    say_bad_rows,
+    show,
+)
 from dinkcli.cli.options import main_option
-from dinkcli.cli.progress import ProgressLines
 
 if TYPE_CHECKING:
     from dinkcli.insight.recommend import Candidate, Sweep

@@ -19,6 +19,7 @@ import typer
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import (
     Field,
+    ProgressLines,
     Sheet,
     print_json,
     printable,
@@ -30,9 +31,15 @@ from dinkcli.cli.console import (
 )
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
-from dinkcli.cli.progress import ProgressLines
-from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible, with_options
-from dinkcli.cli.together import leave, refuse_streams, together
+from dinkcli.cli.signals import (
+    NOTHING_WRITTEN,
+    Interrupted,
+    interruptible,
+    leave,
+    refuse_streams,
+    together,
+    with_options,
+)
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.processes.group import world
 
@@ -214,12 +221,10 @@ def _open(
     **references: Any,
 ) -> DataSet:
     """The rows to train on, after a look at where the model is to be written."""
-    from dinkcli.data.atomic import check_target
     from dinkcli.data.spool import repeatable
 
     if group.rank == 0:
         check_model_path(target)
-        check_target(target)
     if not group.alone:
         refuse_streams([*inputs, *(references["texts"] or ())])
     data = vectors.open(inputs, **references)

@@ -1,26 +1,35 @@
-"""``dink update``."""
+"""``dink update`` and ``dink edit``: a model changed by new rows, or by hand."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import Field, Sheet, print_json, printable, say, say_bad_rows, show
+from dinkcli.cli.console import (
+    Field,
+    Sheet,
+    print_json,
+    printable,
+    rows_shown,
+    say,
+    say_bad_rows,
+    show,
+)
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, load_model
-from dinkcli.cli.progress import rows_shown
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dinkcli.assigning.update import Update
     from dinkcli.data.dataset import DataSet
-    from dinkcli.models.model import Model
 
 _MOST_SHOWN = 20
 _ALARM = 3  # the exit code, for cron
+_TARGET = "The model to write; to change MODEL itself, name it again."
 
 
 def update(
@@ -28,11 +37,7 @@ def update(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     output: str | None = main_option(
-        None,
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="The model to write; MODEL itself, if that is meant. Not with --dry-run.",
+        None, "-o", "--output", metavar="FILE", help=f"{_TARGET} Not with --dry-run."
     ),
     dry_run: bool = output_option(
         False,
@@ -40,23 +45,23 @@ def update(
         help="Write nothing and show how the rows differ from those before: the drift report.",
     ),
     freeze: bool = clusters_option(
-        False, "--freeze", help="Move no centre and make no cluster; count what comes."
+        False, "--freeze", help="Move no centre and make no cluster; only count the rows."
     ),
     birth_price: float = clusters_option(
         5.0,
         help="How much a new cluster must lower the inertia, in mean squared distances of a row; "
         "inf for no new clusters.",
     ),
-    min_size: int = clusters_option(5, help="How many rows a new cluster has at least."),
+    min_size: int = clusters_option(5, help="The fewest rows of a new cluster."),
     half_life: float | None = clusters_option(
         None,
-        help="After how many updates what was there counts half. A cluster to which nothing comes "
-        "any more retires. By default nothing fades.",
+        help="After how many updates earlier rows count half. A cluster that gets no more rows "
+        "retires. By default nothing fades.",
     ),
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
-        help="The most of the new rows that a cluster may take, or how many times the mean.",
+        help="The most new rows that a cluster may take, or how many times the mean.",
     ),
     alarm: float | None = output_option(
         None,
@@ -69,11 +74,11 @@ def update(
     rows: shared.ModelRows,
     shown: shared.Shown,
 ) -> None:
-    """Take new rows into a model, without the old ones.
+    """Update a model by new rows, without the old ones.
 
     Centres stay the means of all rows that were ever assigned to them, clusters keep their numbers
     and names, and sets of rows that are far from all of them become new clusters. The same rows
-    twice change nothing. A model in the place of the rows is joined.
+    twice change nothing. If the input is another model, the two are joined.
 
     Examples:
         dink update topics.dink.safetensors week27.parquet -o topics.dink.safetensors
@@ -82,20 +87,13 @@ def update(
     """
     if dry_run == (output is not None):
         raise UsageError("give -o MODEL for the new model, or --dry-run to write none")
-    if output is not None:
-        check_model_path(output)
-    from dinkcli.assigning.update import UpdateOptions, join
+    check_model_path(output)
+    from dinkcli.assigning.update import UpdateOptions
     from dinkcli.assigning.update import update as take_in
-    from dinkcli.data.atomic import check_target
-    from dinkcli.models.file import is_model, load
+    from dinkcli.models.file import is_model
 
-    if output is not None:
-        check_target(output)
     if any(map(is_model, inputs)):
-        model = load_model(model_path)
-        for path in inputs:
-            model = join(model, load(path))
-        _finish_join(model, inputs, output, shown)
+        _join(model_path, inputs, output, shown)
         return
     model = load_model(model_path, inputs)
     price = float("inf") if freeze else birth_price
@@ -103,32 +101,36 @@ def update(
     data = rows.open(model, inputs, sample_weight=sample_weight, texts=texts)
     with rows_shown(data, shown.silent) as progress:
         result = take_in(model, data, options, rows.device, partial(progress, "assigning"))
-    if texts and result.born:
-        _name_new(result, model, rows.open(result.model, inputs, texts=texts), rows.device, shown)
+    if texts and result.born and model.names:
+        _name_new(result, rows.open(result.model, inputs, texts=texts), rows.device, shown.silent)
     if output is not None:
         result.model.save(output)
     if shown.as_json:
         print_json(result.as_dict() | ({} if output is None else {"model": output}))
-    else:
-        _show(result, output, shown.quiet)
+    elif not shown.quiet:
+        _show(result, output)
     if alarm is not None and (result.far or 0.0) > alarm:
         raise typer.Exit(_ALARM)
 
 
-def _name_new(result: Update, old: Model, data: DataSet, device: str, shown: shared.Shown) -> None:
+def _name_new(result: Update, data: DataSet, device: str, quiet: bool) -> None:
     """Names of new clusters by the texts of their rows."""
     from dinkcli.cli.name import name_by_texts
 
-    if not old.names:
-        return
-    seen = name_by_texts(result.model, data, device, shown.silent)
+    seen = name_by_texts(result.model, data, device, quiet)
     names = list(result.model.all_names)
     for cluster in result.born:
         names[cluster] = seen.names[cluster]
     result.model.names = names
 
 
-def _finish_join(model: Model, inputs: list[str], output: str | None, shown: shared.Shown) -> None:
+def _join(model_path: str, inputs: list[str], output: str | None, shown: shared.Shown) -> None:
+    from dinkcli.assigning.update import join
+    from dinkcli.models.file import load
+
+    model = load_model(model_path)
+    for path in inputs:
+        model = join(model, load(path))
     if output is None:
         raise UsageError("--dry-run reports on rows; models are joined with -o MODEL")
     model.save(output)
@@ -139,15 +141,13 @@ def _finish_join(model: Model, inputs: list[str], output: str | None, shown: sha
         say(f"{printable(output)}: {model.n_clusters} clusters, {len(born)} of them new")
 
 
-def _show(result: Update, output: str | None, quiet: bool) -> None:
-    if quiet:
-        return
+def _show(result: Update, output: str | None) -> None:
     names, counts = result.model.all_names, result.counts
     if result.repeated:
-        say("These rows were taken in before: the model stays as it is.")
+        say("The model already has these rows: it stays as it is.")
     far = "" if result.far is None else f"; {result.far:.1%} beyond the 99 % distance"
     say(f"{result.rows:,} rows in {int((counts > 0).sum())} clusters{far}")
-    say_bad_rows(result.bad_rows, quiet)
+    say_bad_rows(result.bad_rows, False)
     for what, numbers in (("new", result.born), ("retired", result.retired)):
         if numbers:
             listed = ", ".join(f"{j} {printable(names[j])}".strip() for j in numbers[:_MOST_SHOWN])
@@ -161,3 +161,98 @@ def _show(result: Update, output: str | None, quiet: bool) -> None:
         figures = result.spreads[j], result.old_spreads[j], result.moved[j]
         table.add(j, names[j] or "-", f"{counts[j]:g}", *map("{:.3g}".format, figures))
     show("clusters by new rows (spread: root mean squared distance to the centre)", table)
+
+
+def edit(
+    *,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] | None = shared.OPTIONAL_INPUTS,
+    output: str = shared.file_option(help=_TARGET),
+    merge: list[str] | None = clusters_option(
+        None,
+        metavar="A,B,...",
+        help="Merge clusters into the first one, which keeps its number. May be given more than "
+        "once.",
+    ),
+    merged_name: str | None = clusters_option(
+        None, "--as", metavar="NAME", help="The name of the merged cluster."
+    ),
+    split: list[str] | None = clusters_option(
+        None,
+        metavar="A[:PARTS]",
+        help="Split a cluster in two, or in as many parts as given, by the rows of INPUT; the "
+        "largest part keeps the number.",
+    ),
+    drop: list[str] | None = clusters_option(
+        None,
+        metavar="A[:outlier]",
+        help="Drop a cluster: its rows go to the next centre, or with :outlier have the label -1.",
+    ),
+    name: list[str] | None = clusters_option(
+        None,
+        metavar="A:NAME",
+        help="Name a cluster. dink name changes such a name only with --force.",
+    ),
+    seed: int = shared.SEED,
+    rows: shared.ModelRows,
+    shown: shared.Shown,
+) -> None:
+    """Change a model by hand: merge, split, drop and name clusters.
+
+    A cluster is given by its number, its name, or a part of its name. Edits are done in the order
+    merge, split, drop, name. Numbers of clusters never change, and a number that is gone is not
+    used again.
+
+    Examples:
+        dink edit topics.dink.safetensors --merge 10,51 --as 'card lost' -o topics.dink.safetensors
+        dink edit topics.dink.safetensors rows.parquet --split 69:3 -o finer.dink.safetensors
+        dink edit topics.dink.safetensors --drop 5:outlier --name '7: late' -o new.dink.safetensors
+    """
+    merge, split, drop, name = merge or [], split or [], drop or [], name or []
+    number = len(merge) + len(split) + len(drop) + len(name)
+    if number == 0:
+        raise UsageError("nothing to edit: give --merge, --split, --drop or --name")
+    if bool(split) != bool(inputs):
+        raise UsageError("--split looks at rows: give an INPUT with it, and none without")
+    if merged_name is not None and len(merge) != 1:
+        raise UsageError("--as names what one --merge merges")
+    check_model_path(output)
+    from dinkcli.insight.overview import cluster_of
+    from dinkcli.models import edit as edits
+
+    model = load_model(model_path, inputs or ())
+    for text in merge:
+        model = edits.merge(
+            model, [cluster_of(model, part) for part in text.split(",")], merged_name
+        )
+    for text in split:
+        from dinkcli.insight.split import split as split_by_rows
+        from dinkcli.processes.device import resolve_device
+
+        match = re.fullmatch(r"(.*):(\d{1,6})", text)
+        which, parts = (text, 2) if match is None else (match[1], int(match[2]))
+        data, device = rows.open(model, inputs or []), resolve_device(rows.device)
+        model = split_by_rows(model, cluster_of(model, which), data, parts, seed, device)
+    for text in drop:
+        outlier = text.endswith(":outlier")
+        model = edits.drop(model, cluster_of(model, text.removesuffix(":outlier")), outlier)
+    for text in name:
+        which, colon, new = text.partition(":")
+        if not colon or not new.strip():
+            raise UsageError(f"--name {printable(text)}: expected a cluster, a colon and its name")
+        model = edits.rename(model, cluster_of(model, which), new.strip())
+    model.save(output)
+    entries = model.history[-number:]
+    if shown.as_json:
+        print_json({"model": output, "n_clusters": len(model.present), "edits": entries})
+    elif not shown.quiet:
+        for entry in entries:
+            say(described(entry))
+        say(f"{printable(output)}: {len(model.present)} clusters")
+
+
+def described(entry: dict[str, object]) -> str:
+    """A line of a model's history."""
+    more = {key: value for key, value in entry.items() if key not in ("when", "what") and value}
+    facts = ", ".join(f"{key} {printable(value)}" for key, value in more.items())
+    return f"{entry.get('what', '')}: {facts}"

@@ -14,6 +14,7 @@ import pytest
 from conftest import environment, python
 
 import dinkcli
+from dinkcli.cli.signals import NOTHING_WRITTEN
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +141,7 @@ def test_a_signal_while_torch_loads_raises_nothing_inside_it(tmp_path):
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, env=with_fake, capture_output=True, text=True, timeout=60)
     assert done.returncode == 143
-    assert done.stderr == "Interrupted; nothing was written.\n"
+    assert done.stderr == NOTHING_WRITTEN + "\n"
 
 
 def test_assign_ends_at_once_and_leaves_nothing(folder):
@@ -153,7 +154,7 @@ def test_assign_ends_at_once_and_leaves_nothing(folder):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert stderr.splitlines()[-1] == "Interrupted; nothing was written."
+    assert stderr.splitlines()[-1] == NOTHING_WRITTEN
     assert sorted(os.listdir(folder)) == ["big.npy", "m.safetensors", "x.npy", "y.csv"]
     assert (folder / "y.csv").read_text() == "old"
 
