@@ -159,13 +159,15 @@ def phases(path: str, n_clusters: int) -> dict[str, float]:
     )
     assert len(trainer.sample)
     seconds["reading"] = time.perf_counter() - started
-    before, phase = time.perf_counter(), "seeding"
-    for step in trainer.steps():
+    before, first = time.perf_counter(), 0.0
+    for number, step in enumerate(trainer.steps()):
         now = time.perf_counter()
-        seconds[step.phase if step else phase] += now - before
-        if phase == "seeding" or (step and step.phase != phase):
-            phase = "anneal" if phase == "seeding" else step.phase
+        first = first if number else now - before
+        seconds[step.phase] += now - before
         before = now
+    # The first step has seeding in it, besides as much annealing as each of the eleven after it.
+    seconds["seeding"] = max(0.0, first - (seconds["anneal"] - first) / 11)
+    seconds["anneal"] -= seconds["seeding"]
     return seconds
 
 

@@ -117,11 +117,10 @@ def dink(path: str, k: int, seed: int) -> Trail:
     rows = open_rows(open_data([path]), "euclidean", resolve_device("cpu"))
     trainer = Trainer(rows, TrainOptions(k, seed=seed))
     trail = []
-    for step in trainer.steps():
-        if step is not None:
-            # A copy: centres that stay the same are updated in place.
-            centers = trainer.cluster_centers.numpy().copy()
-            trail.append((clock() - started, centers))
+    for _ in trainer.steps():
+        # A copy: centres that stay the same are updated in place.
+        centers = trainer.cluster_centers.numpy().copy()
+        trail.append((clock() - started, centers))
     return trail
 
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,10 +43,8 @@ from dinkcli.training.checkpoint import (
     restore,
     shift_of,
 )
-from dinkcli.training.result import checkpoint_of, model_of, row_statistics
 from dinkcli.training.rows import open_rows
-from dinkcli.training.step import Step
-from dinkcli.training.trainer import Trainer
+from dinkcli.training.trainer import Step, Trainer
 
 Path: TypeAlias = "str | os.PathLike[str]"
 _FEWEST_ROWS = 6  # to choose K from
@@ -153,23 +152,17 @@ def train(
         initial = (initial if offset is None else initial - torch.from_numpy(offset)).float()
     with threads_for(rows.n_rows // group.size * data.n_features * chosen.k):
         trainer = Trainer(rows, chosen, initial)
-        history: list[dict[str, Any]] = []
         sums = checksums(trainer) if checkpoints or saved else {}
         if saved is not None:
             for difference in restore(trainer, saved, sums, os.fspath(resume or ""), force):
                 notify(f"the result may differ in its last digits: {difference}")
-            # Passes under a limit of sizes begin once more.
-            steps = saved.training.get("history", [])
-            history = [step for step in steps if step["phase"] != "limit"]
+        if checkpoints is not None:
+            trainer.on_rest = partial(checkpoints.rest, trainer, sums)
         for step in trainer.steps():
-            if step is not None:
-                history.append(step.as_dict())
-                if on_step is not None:
-                    on_step(step)
-            if checkpoints is not None:
-                checkpoints.after(step, rows.n_rows, lambda: checkpoint_of(trainer, history, sums))
-        model = model_of(trainer, history)
-        model.statistics = row_statistics(trainer, model)
+            if on_step is not None:
+                on_step(step)
+        model = trainer.model()
+        model.statistics = trainer.row_statistics(model)
         return model
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from dinkcli.options import TrainOptions
     from dinkcli.processes.group import Group
     from dinkcli.training.checkpoint import Checkpoints
-    from dinkcli.training.step import Step
+    from dinkcli.training.trainer import Step
 
 _MOST_LINES = 20  # of clusters that moved
 _UNITS = {"anneal": "steps", "refine": "rounds"}
@@ -339,7 +339,7 @@ class _Progress:
         self._rows, self._started = 0, time.monotonic()
 
     def __call__(self, step: Step) -> None:
-        from dinkcli.training.step import PHASES
+        from dinkcli.training.trainer import PHASES
 
         if self._verbose:
             self._lines.details(self._details(step))

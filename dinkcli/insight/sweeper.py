@@ -29,12 +29,11 @@ from dinkcli.nearest.index import NearestTwo
 from dinkcli.nearest.products import products
 from dinkcli.processes.workers import Workers
 from dinkcli.training.neighbours import nearest_others, neighbour_graph
-from dinkcli.training.refine import Refining, State, swap
+from dinkcli.training.refine import Refining, State, split, swap
 from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import sample_size
 from dinkcli.training.seeding import seed_centers
-from dinkcli.training.split import split
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

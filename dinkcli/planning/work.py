@@ -16,6 +16,7 @@ from dinkcli.data.memory import in_memory
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.options import TrainOptions
 from dinkcli.training.anneal import updates_per_report
+from dinkcli.training.refine import JUDGES
 from dinkcli.training.schedule import (
     MAX_PASSES,
     Effort,
@@ -24,7 +25,6 @@ from dinkcli.training.schedule import (
     sample_size,
     seeding_size,
 )
-from dinkcli.training.split import JUDGES
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,41 @@
-"""Checkpoints: model files that also hold the state of their training.
+"""Where a training stands, and checkpoints: model files that also hold that.
 
 A run that goes on from one ends with the same model, byte for byte on the same machine, as a run
 that nobody interrupted.
+
+Shapes: K clusters, D features.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
 from dinkcli.nearest.device import accumulator_dtype
+from dinkcli.nearest.sums import Statistics
 from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval
 from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
-from dinkcli.training.progress import Progress
-from dinkcli.training.step import Step
-from dinkcli.training.trainer import Trainer
+from dinkcli.training.refine import Refining
+from dinkcli.training.schedule import most_axes
+
+if TYPE_CHECKING:
+    from dinkcli.training.trainer import Trainer
 
 EVERY = Interval(300.0)
-_RESTS = 8  # of them, processes that train together rest at one
 _GENERATOR = "generator"
 _SHIFT = "shift"
 _MAP = "map"
@@ -39,6 +46,166 @@ _MODULUS = 1 << 32
 _FACTORS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F)
 # What a checkpoint must share with the run that goes on from it, come what may.
 _NEVER_FORCED = ("n_clusters", "metric", "temperature", "features")
+_VECTORS = ("counts", "cluster_inertia")  # (K,); all other tensors have a row for each cluster
+
+
+@dataclass
+class Passing:
+    """Where the passes over all rows stand.
+
+    Attributes:
+        statistics: of the blocks that the pass under way has summed, None before the first.
+        blocks: their number.
+        done: passes finished.
+        previous: the objective of the pass before; None at first and after a re-seeding.
+        finished: no pass is left to do.
+    """
+
+    statistics: Statistics | None = None
+    blocks: int = 0
+    done: int = 0
+    previous: float | None = None
+    finished: bool = False
+
+    def restart(self) -> None:
+        """Begins a pass, or begins it once more."""
+        self.statistics, self.blocks = None, 0
+
+
+@dataclass
+class Descending:
+    """Where the gradient descent on the literal losses stands.
+
+    Attributes:
+        weights: (K, D) the parameter, before any projection.
+        first, second: (K, D) moments of Adam.
+        updates: made so far.
+        blocks: batches of the epoch under way that have been used.
+        done: epochs finished.
+    """
+
+    weights: Tensor
+    first: Tensor
+    second: Tensor
+    updates: int = 0
+    blocks: int = 0
+    done: int = 0
+
+    @classmethod
+    def begin(cls, centers: Tensor) -> Descending:
+        return cls(centers, torch.zeros_like(centers), torch.zeros_like(centers))
+
+    def restart(self) -> None:
+        self.blocks = 0
+
+
+@dataclass
+class SearchState:
+    """With the rows, the options and the random generator, all that the next step depends on.
+
+    Attributes:
+        centers: (K, D) as of the last update.
+        counts: (K,) weight of each cluster, an estimate until all rows have been passed over.
+        cluster_inertia: (K,) the part of each cluster in the inertia; zeros until all rows have
+            been passed over.
+        start: which of the ``n_init`` starts, from 1.
+        best, best_inertia: of the starts before; None before the first.
+        refining, passing, descending: the loop under way; none of them while annealing.
+    """
+
+    centers: Tensor
+    counts: Tensor
+    cluster_inertia: Tensor
+    start: int = 1
+    best: Tensor | None = None
+    best_inertia: float = math.inf
+    refining: Refining | None = None
+    passing: Passing | None = None
+    descending: Descending | None = None
+
+    @classmethod
+    def begin(cls, n_clusters: int, n_features: int, device: torch.device) -> SearchState:
+        centers = torch.zeros(n_clusters, n_features, device=device)
+        zeros = torch.zeros(n_clusters, dtype=accumulator_dtype(device), device=device)
+        return cls(centers, zeros, zeros)
+
+    def measured(self, statistics: Statistics) -> None:
+        """Takes what a whole pass says about the clusters."""
+        self.counts = statistics.counts
+        self.cluster_inertia = torch.as_tensor(statistics.cluster_inertia)
+
+
+_PARTS = {
+    "refining": Refining,
+    "passing": Passing,
+    "descending": Descending,
+    "statistics": Statistics,
+}
+
+
+def pack(state: Any, prefix: str = "") -> dict[str, Any]:
+    """All tensors and numbers of a state by dotted name; what is None is left out."""
+    packed: dict[str, Any] = {}
+    for field in fields(state):
+        value, name = getattr(state, field.name), prefix + field.name
+        if is_dataclass(value):
+            packed |= pack(value, f"{name}.")
+        elif value is not None:
+            packed[name] = value
+    return packed
+
+
+def unpack(packed: Mapping[str, Any]) -> SearchState:
+    """What ``pack`` gave, checked.
+
+    Raises:
+        ValueError: a name, shape or value that ``pack`` cannot have given.
+    """
+    centers = packed["centers"]
+    if not isinstance(centers, Tensor) or centers.ndim != 2:
+        raise ValueError("centers is not a matrix")
+    rest = dict(packed)
+    try:
+        state = _built(SearchState, rest, "", centers.shape)
+    except TypeError as error:
+        raise ValueError(f"the state of the training is incomplete ({error})") from None
+    if rest:
+        raise ValueError(f"unknown {min(rest):.80}")
+    if state.refining is not None and state.refining.moves > len(centers):
+        raise ValueError(f"refining.moves is {state.refining.moves}, more than the centres")
+    return state
+
+
+def _built(cls: Any, rest: dict[str, Any], prefix: str, shape: torch.Size) -> Any:
+    """An instance of ``cls`` from what is taken out of ``rest``."""
+    values: dict[str, Any] = {}
+    for field in fields(cls):
+        name = prefix + field.name
+        if field.name in _PARTS:
+            if any(other.startswith(f"{name}.") for other in rest):
+                values[field.name] = _built(_PARTS[field.name], rest, f"{name}.", shape)
+        elif name in rest:
+            values[field.name] = _checked(name, rest.pop(name), str(field.type), shape)
+    return cls(**values)
+
+
+def _checked(name: str, value: Any, kind: str, shape: torch.Size) -> Any:
+    """The value, a tensor for centres of that ``shape`` (K, D), or a number; by a field's type."""
+    if isinstance(value, Tensor) and "Tensor" in kind:
+        if name.split(".")[-1] in _VECTORS:
+            shape = shape[:1]
+        elif name == "refining.centers" and 0 < value.shape[-1] <= most_axes(*shape):
+            shape = torch.Size((shape[0], value.shape[-1]))
+        if value.shape != shape or not value.is_floating_point() or not value.isfinite().all():
+            raise ValueError(f"{name} is not finite numbers of shape {tuple(shape)}")
+        return value
+    is_float = "float" in kind
+    if is_float and value == "inf":
+        return math.inf
+    fine = isinstance(value, (int, float) if is_float else int) and 0 <= value < math.inf
+    if not fine or kind == "Tensor":
+        raise ValueError(f"{name} is {value!r:.80}")
+    return value
 
 
 def load_checkpoint(path: str) -> Model:
@@ -83,10 +250,9 @@ class Checkpoints:
         self.notify = notify
         self.written = False
         self._begun = False
-        self._rests = 0
         self._stop = False
-        self._since = {"steps": 0.0, "epochs": 0.0}
-        self._last = time.monotonic()
+        self._steps = 0  # of the history, that a checkpoint has
+        self._time = time.monotonic()  # of the last one
 
     def ask_to_stop(self) -> bool:
         """Ends the training with a checkpoint where it can rest next: that of all processes, if
@@ -99,33 +265,32 @@ class Checkpoints:
         self._stop = True
         return useful
 
-    def after(self, step: Step | None, n_rows: int, make: Callable[[], Model]) -> None:
-        """Called wherever the training can rest; ``make`` gives the model as it stands.
+    def rest(self, trainer: Trainer, checksums: dict[str, int], new: bool) -> None:
+        """Called wherever the training can rest or, unless it stands where it is ``new``, stop.
 
         Raises:
             StoppedError: as asked. The checkpoint is written, unless that failed.
         """
         self._begun = True
-        if step is not None:
-            self._since["steps"] += 1
-            self._since["epochs"] += step.rows / n_rows
-        elif not self.group.alone:
-            # To agree takes a message: not after every update.
-            self._rests = (self._rests + 1) % _RESTS
-            if self._rests:
-                return
-        passed = self._since.get(self.every.unit, time.monotonic() - self._last)
-        due = passed >= self.every.amount
+        due = new and self._passed(trainer) >= self.every.amount
         stop, due = (flag > 0 for flag in self.group.largest(self._stop, due))
         if not (stop or due):
             return
-        self._since = dict.fromkeys(self._since, 0.0)
-        self._last = time.monotonic()
+        self._steps, self._time = len(trainer.history), time.monotonic()
         if self.group.rank == 0:
-            self._write(make())
+            self._write(checkpoint_of(trainer, checksums))
         if stop:
             written = self.group.any(self.written)  # waits for the one that writes
             raise StoppedError(self.path if written else None)
+
+    def _passed(self, trainer: Trainer) -> float:
+        """Since the last checkpoint, in the unit of ``every``."""
+        if self.every.unit == "seconds":
+            return time.monotonic() - self._time
+        steps = trainer.history[self._steps :]
+        if self.every.unit == "steps":
+            return len(steps)
+        return sum(step["rows"] for step in steps) / trainer.rows.n_rows
 
     def _write(self, model: Model) -> None:
         try:
@@ -146,16 +311,28 @@ class Checkpoints:
             self.notify(f"{self.path}: cannot be removed: {error.strerror}")
 
 
-def capture(trainer: Trainer, checksums: dict[str, int]) -> TrainingState:
+def capture(trainer: Trainer) -> dict[str, Any]:
     """All that the next step of ``trainer`` depends on, besides the data and the options."""
-    tensors, values = trainer.to_save.pack()
-    tensors |= {_GENERATOR: trainer.generator.get_state(), _SHIFT: trainer.rows.shift}
+    packed = pack(trainer.state)
+    packed |= {_GENERATOR: trainer.generator.get_state(), _SHIFT: trainer.rows.shift}
     if trainer.rows.map is not None:
-        tensors[_MAP] = trainer.rows.map.matrix.float()
-    return TrainingState(
-        {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()},
-        {"progress": values, "checksums": checksums, "environment": environment(trainer)},
-    )
+        packed[_MAP] = trainer.rows.map.matrix.float()
+    return packed
+
+
+def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
+    """The model so far with all that the training needs to go on; the checksums tell its rows."""
+    model = trainer.model()
+    model.training["history"] = trainer.history[: trainer.n_saved]
+    tensors, values = {}, {}
+    for name, value in trainer.saved.items():
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach().cpu().numpy().copy()
+        else:
+            values[name] = "inf" if value == math.inf else value
+    state = {"progress": values, "checksums": checksums, "environment": environment(trainer)}
+    model.state = TrainingState(tensors, state)
+    return model
 
 
 def shift_of(model: Model, n_features: int) -> torch.Tensor | None:
@@ -194,26 +371,28 @@ def restore(
             f"{path}: this run is not the one that wrote the checkpoint: "
             f"{'; '.join(changed[name] for name in fatal or changed)}; {advice}"
         )
-    tensors = dict(model.state.tensors)
+    rows, tensors = trainer.rows, dict(model.state.tensors)
     try:
         trainer.generator.set_state(torch.tensor(tensors.pop(_GENERATOR)))
         del tensors[_SHIFT]
-        device = trainer.rows.device
         if _MAP in tensors:
-            trainer.rows.learn(_square(tensors.pop(_MAP), trainer.rows.n_features).to(device))
-        trainer.at = Progress.unpack(
-            {name: _on(device, torch.tensor(values)) for name, values in tensors.items()},
-            model.state.values["progress"],
-        )
-        if trainer.at.centers.shape != model.cluster_centers.shape:
+            rows.learn(_square(tensors.pop(_MAP), rows.n_features).to(rows.device))
+        packed = {name: _on(rows.device, torch.tensor(each)) for name, each in tensors.items()}
+        state = trainer.state = unpack(packed | model.state.values["progress"])
+        if state.centers.shape != model.cluster_centers.shape:
             raise ValueError("its centres are not those of the model")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: the checkpoint is damaged: {error}; start again") from error
+        raise ModelError(
+            f"{path}: the checkpoint is damaged, or of another version of dink: "
+            f"{error}; start again"
+        ) from error
+    trainer.history = list(model.training.get("history", []))
     there = {"processes": 1, **model.state.values.get("environment", {})}
     here = environment(trainer)
     different = [f"{k} {here[k]} (then {there.get(k)})" for k in here if here[k] != there.get(k)]
-    if changed or different:
-        trainer.at.restart_pass()
+    under_way = state.passing or state.descending
+    if under_way and (changed or different):  # blocks of rows are no longer the same
+        under_way.restart()
     return different
 
 

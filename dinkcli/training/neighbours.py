@@ -22,7 +22,6 @@ from torch import Tensor
 
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import products
-from dinkcli.processes.group import SINGLE
 from dinkcli.training.sample import Sample
 
 if TYPE_CHECKING:
@@ -60,25 +59,20 @@ def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         centers: (K, D) the centres of k-means, of which the clusters begin.
     """
-    mine = sample.labels(centers)
-    whole = replace(
-        sample,
-        z=sample.everywhere(sample.z),
-        weights=None if sample.weights is None else sample.everywhere(sample.weights),
-        group=SINGLE,
-        positions=None,
-    )
-    labels = sample.everywhere(mine)
-    found = torch.zeros((len(centers) + centers.shape[1], centers.shape[1])).to(centers)
-    # One process does it for all: nearly equal distances may rank otherwise elsewhere.
-    if sample.group.rank == 0 and len(whole.z) > 1:
-        labels = neighbourly(whole, labels, centers)
-        means = whole.means(centers, labels)
-        matrix = whitening(whole, labels, means)
+    k, d = centers.shape
+    labels = sample.gathered(sample.labels(centers))
+    whole = sample.whole()
+
+    def compute() -> Tensor:
+        own = neighbourly(whole, labels, centers)
+        means = whole.means(centers, own)
+        matrix = whitening(whole, own, means)
         with products(matrix.device):
-            found = torch.cat([matrix, means @ matrix])
-    sample.group.sum_(found)
-    return found[: centers.shape[1]], found[centers.shape[1] :]
+            return torch.cat([matrix, means @ matrix])
+
+    if len(whole) < 2:
+        return centers.new_zeros((d, d)), centers.new_zeros((k, d))
+    return sample.computed_once(compute, k + d, d).split([d, k])
 
 
 def neighbourly(sample: Sample, labels: Tensor, centers: Tensor) -> Tensor:

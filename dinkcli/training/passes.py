@@ -1,28 +1,28 @@
-"""Passes over all rows: each gives every cluster the mean of its rows, as Lloyd's algorithm does.
+"""Passes over all rows: each gives every cluster the mean of its rows, as Lloyd's algorithm does;
+or, for the paper's literal objective, shrink + w * dilation (Eq. 5 and 6), steps of Adam.
 
-Shapes: N rows, K clusters, D features.
+Shapes: K clusters, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+import torch
 from torch import Tensor
 
-from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.sums import (
-    Statistics,
-    farthest_rows,
-    full_pass,
-    tempered_statistics,
-)
+from dinkcli.head.head import DinkClusterHead
+from dinkcli.nearest.sums import Statistics
 from dinkcli.options import TrainOptions
-from dinkcli.processes.device import in_pieces
-from dinkcli.training.progress import Passing, Progress
+from dinkcli.training.checkpoint import Descending, Passing, SearchState
 from dinkcli.training.rows import RowSource
-from dinkcli.training.schedule import MAX_PASSES
+from dinkcli.training.schedule import MAX_PASSES, annealing_batch
 from dinkcli.training.seeding import too_few_rows
+
+_EPOCHS = 50  # of gradient descent
+_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,92 +32,102 @@ class Pass:
 
     number: int
     limit: int
-    found: Statistics
+    statistics: Statistics
     reseeded: int = 0
 
 
-class Passes:
-    """Moves ``at`` on until the objective falls by less than ``tol`` of itself.
+def lloyd(
+    rows: RowSource,
+    options: TrainOptions,
+    state: SearchState,
+    temperature: float,
+    rest: Callable[[], None],
+) -> Iterator[Pass]:
+    """Moves the centres until the objective falls by less than ``tol`` of itself.
 
     The last pass measures the centres and leaves them as they are: true centroids of the partition
-    before, and the statistics are exactly theirs.
+    before, and the statistics are exactly theirs. ``rest`` is called wherever the training can go
+    on from ``state``: after a pass, and after each block of rows.
     """
+    limit = options.epochs or MAX_PASSES
+    weight = 0.0 if options.temperature == "auto" else options.dilation_weight
+    at = state.passing = state.passing or Passing()
 
-    def __init__(self, rows: RowSource, options: TrainOptions, at: Progress, temperature: float):
-        self.rows, self.options, self.at, self.temperature = rows, options, at, temperature
+    def after_block(number: int, statistics: Statistics) -> None:
+        at.blocks, at.statistics = number, statistics
+        rest()
 
-    def run(self, loop: Passing) -> Iterator[Pass | None]:
-        """Yields after each pass, and None where the training could rest as well."""
-        at, options, limit = self.at, self.options, self.options.epochs or MAX_PASSES
-        weight = 0.0 if options.temperature == "auto" else options.dilation_weight
-        while not loop.finished:
-            if not loop.under_way:
-                if loop.done:
-                    at.centers = self.rows.project(loop.statistics.means(at.centers, weight))
-                loop.restart(at.centers)
-            for _ in self._sum_rows(loop):
-                yield None
-            reseeded = 0
-            if self.temperature == 0 and not loop.statistics.counts.all():
-                loop.statistics, reseeded = self._fill_empty(loop.statistics)
-            found = loop.statistics
-            at.measured(found)
-            loop.finished = loop.done >= limit or (
-                loop.previous is not None
-                and abs(loop.previous - found.shrink) <= options.tol * found.shrink
-            )
-            loop.previous = None if reseeded else found.shrink
-            loop.under_way = False
-            loop.done += 1
-            yield Pass(loop.done - 1, limit, found, reseeded)
+    while not at.finished:
+        statistics = rows.full_pass(
+            state.centers, temperature, at.blocks, at.statistics, after_block
+        )
+        reseeded = 0
+        if temperature == 0 and not statistics.counts.all():
+            state.centers, statistics, reseeded = _fill_empty(rows, state.centers, statistics)
+        objective = statistics.shrink
+        at.finished = at.done >= limit or (
+            at.previous is not None and abs(at.previous - objective) <= options.tol * objective
+        )
+        at.previous = None if reseeded else objective
+        at.done += 1
+        at.restart()
+        yield Pass(at.done - 1, limit, statistics, reseeded)
+        if not at.finished:
+            state.centers = rows.project(statistics.means(state.centers, weight))
+        rest()
 
-    def _sum_rows(self, loop: Passing) -> Iterator[None]:
-        """The statistics of the rows from ``loop.blocks`` on.
 
-        Several processes have blocks of their own: what one of them has summed is nothing to go
-        on from, so a pass that they stop in begins once more.
-        """
-        index, group = CenterIndex(self.at.centers), self.rows.group
-        found = loop.statistics if group.alone else Statistics.zeros(self.at.centers)
-        number = loop.blocks
-        blocks = self.rows.blocks(number)
-        while group.any((block := next(blocks, None)) is not None):
-            if block is not None:
-                for part in self._statistics(*block, index):
-                    found.add(part)
-            number += 1
-            if group.alone:
-                loop.blocks += 1
-            yield
-        loop.statistics = found.over(group)
+def _fill_empty(
+    rows: RowSource, centers: Tensor, statistics: Statistics
+) -> tuple[Tensor, Statistics, int]:
+    """Moves the centres of empty clusters onto far rows until no cluster is empty; returns centres,
+    statistics, and how many were moved."""
+    reseeded = 0
+    while len(empty := (statistics.counts == 0).nonzero()[:, 0]):
+        centers = centers.clone()
+        far = rows.farthest(centers, len(empty))
+        # Each such row is then at distance 0 from a centre of its own, so the inertia falls with
+        # every round and the loop ends.
+        centers[empty[: len(far)]] = far
+        reseeded += len(far)
+        before, statistics = statistics.inertia, rows.full_pass(centers)
+        # Without far rows, or when what is left is below the resolution of float32:
+        if len(far) == 0 or not statistics.inertia < before:
+            raise too_few_rows(len(centers) - len(empty), len(centers))
+    return centers, statistics, reseeded
 
-    def _statistics(
-        self, z: Tensor, weights: Tensor | None, index: CenterIndex
-    ) -> Iterator[Statistics]:
-        """Of a block, in parts where the device is short of memory."""
 
-        def of(where: slice) -> Statistics:
-            part = None if weights is None else weights[where]
-            return tempered_statistics(z[where], part, index, self.temperature)
-
-        yield from in_pieces(of, len(z))
-
-    def _fill_empty(self, found: Statistics) -> tuple[Statistics, int]:
-        """Moves the centres of empty clusters onto far rows until no cluster is empty."""
-        at, rows, reseeded = self.at, self.rows, 0
-        while True:
-            empty = (found.counts == 0).nonzero()[:, 0]
-            if len(empty) == 0:
-                return found, reseeded
-            centers = at.centers.clone()
-            far = farthest_rows(rows.blocks(), centers, len(empty), rows.group)
-            if len(far) == 0:
-                raise too_few_rows(len(centers) - len(empty), len(centers))
-            # Each such row is now at distance 0 from a centre of its own, so the inertia falls
-            # with every round and the loop ends.
-            centers[empty[: len(far)]] = far
-            reseeded += len(far)
-            at.centers, before = centers, found.inertia
-            found = full_pass(rows.blocks(), centers).over(rows.group)
-            if not found.inertia < before:  # what is left is below the resolution of float32
-                raise too_few_rows(len(centers) - len(empty), len(centers))
+def descend(
+    rows: RowSource, options: TrainOptions, state: SearchState, rest: Callable[[], None]
+) -> Iterator[Pass]:
+    """Moves the centres by gradient descent, epoch by epoch; yields the state before the first and
+    after each. ``rest`` as for ``lloyd``, after each batch."""
+    limit = options.epochs or _EPOCHS
+    size = options.batch_size or annealing_batch(rows.n_rows, len(state.centers))
+    at = state.descending = state.descending or Descending.begin(state.centers)
+    head = DinkClusterHead(*state.centers.shape).to(state.centers.device)
+    head.reset_cluster_centers(at.weights)
+    at.weights = head.cluster_centers.detach()
+    optimizer = torch.optim.Adam(head.parameters(), lr=_LEARNING_RATE)
+    optimizer.state[head.cluster_centers] = {
+        "step": torch.tensor(float(at.updates)),
+        "exp_avg": at.first,
+        "exp_avg_sq": at.second,
+    }
+    while at.done <= limit:
+        if at.done:
+            batches = rows.batches(size, options.seed, at.done)
+            for batch in islice(batches, at.blocks, None):
+                dilation, shrink = head(batch)
+                optimizer.zero_grad()
+                (shrink + options.dilation_weight * dilation).backward()
+                optimizer.step()
+                at.updates += 1
+                at.blocks += 1
+                rest()
+        state.centers = rows.project(at.weights.clone())
+        statistics = rows.full_pass(state.centers)
+        at.done += 1
+        at.blocks = 0
+        yield Pass(at.done - 1, limit, statistics)
+        rest()

@@ -7,28 +7,33 @@ costs one pass. ``breathe`` (breathing k-means, Fritzke 2020, arXiv 2006.15666) 
 centres, lets all of them settle, and only then removes the least useful; it costs about four
 passes a round and goes on where swaps end.
 
-Shapes: N rows, K clusters, D features.
+Shapes: N rows in this process, K clusters, D features, M candidates for a split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dinkcli.nearest.index import NearestTwo
+from dinkcli.nearest.sums import largest_in_segments, row_dots, segment_sums
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import Effort
-from dinkcli.training.split import removal_costs, split
 
+JUDGES = 128  # rows of each cluster, on average, that a split is judged by
 _LEAST_CANDIDATES = 64  # centres of a round of swaps
 # Of the inertia: a round of swaps that gains less is the last. At a third of it inertia ends
 # 0.02 % lower, a tenth later (docs/LOG.md, 2026-11-25).
 _SWAP_TOL = 3e-4
 _SWAP_ROUNDS = 50  # seen: 24 at most
 _ROUNDING = 1e-9  # what is better by less is the same, with its centres in another order
+_AXIS_ITERATIONS = 2
+_MEANS_ITERATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,18 @@ class Refining:
         most = max(1, len(centers) // 4)
         return cls(centers, most, most, approximate)
 
+    def judge(self, sample: Sample, best: State, centers: Tensor, moved: int, tol: float) -> State:
+        """The better one of the best state and that of new ``centers``, of which a round has moved
+        so many; the round is a poor one when it lowers the inertia by less than ``tol`` of it."""
+        new = State.of(sample, centers, self.approximate)
+        poor = new.inertia >= best.inertia * (1 - tol)
+        if new.inertia < best.inertia * (1 - _ROUNDING):
+            best = new
+        self.centers = best.centers
+        self.largest = max(self.largest, moved)
+        self.failures = self.failures + 1 if poor else 0
+        return best
+
 
 def refine(
     sample: Sample, at: Refining, generator: torch.Generator, effort: Effort
@@ -81,11 +98,9 @@ def refine(
     """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
     if len(at.centers) < 2:
         return
-    best = State.of(sample, at.centers, at.approximate)
-    if at.swapping:
-        for step in swap(sample, at, best, generator, effort.patience, effort.moves):
-            yield step
-            best = step[1]
+    first = best = State.of(sample, at.centers, at.approximate)
+    for moved, best in swap(sample, at, first, generator, effort.patience, effort.moves):
+        yield moved, best
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):
@@ -111,37 +126,47 @@ def swap(
         at.swapping, at.moves = False, breaths
     while at.swapping:
         centers, moved = _swapped(sample, best, at.moves, generator)
-        new = State.of(sample, centers, at.approximate)
-        poor = new.inertia >= best.inertia * (1 - _SWAP_TOL)
-        if new.inertia < best.inertia * (1 - _ROUNDING):
-            best = new
-        at.centers = best.centers
-        at.largest = max(at.largest, moved)
+        best = at.judge(sample, best, centers, moved, _SWAP_TOL)
         at.rounds += 1
-        at.failures = at.failures + 1 if poor else 0
-        if poor:
+        if at.failures:
             at.moves = max(1, min(at.moves, moved) // 2)
         if moved == 0 or at.failures == patience or at.rounds == _SWAP_ROUNDS:
             at.swapping, at.moves, at.failures = False, breaths, 0
         yield moved, best
 
 
+def breathe(
+    sample: Sample, at: Refining, best: State, generator: torch.Generator, effort: Effort
+) -> Iterator[tuple[int, State]]:
+    """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
+
+    The number is halved after ``effort.patience`` rounds in a row that did not lower the inertia by
+    ``effort.tol`` of it.
+    """
+    while moves := at.moves:
+        centers = _inhale_exhale(sample, best, moves, at.approximate, generator)
+        best = at.judge(sample, best, centers, moves, effort.tol)
+        if at.failures == effort.patience:
+            at.failures = 0
+            at.moves //= 2
+        yield moves, best
+
+
 def _swapped(
     sample: Sample, state: State, most: int, generator: torch.Generator
 ) -> tuple[Tensor, int]:
     """The means of all clusters, with up to ``most`` centres moved; and how many were."""
-    near, n_clusters = state.near, len(state.centers)
-    sizes = sample.cluster_weights(near.labels, n_clusters).to(state.centers)
+    near = state.near
+    sizes = sample.cluster_weights(near.labels, len(state.centers)).to(state.centers)
     cost, receiver = removal_costs(sample, near, sizes)
-    candidates = _worst(sample, near, n_clusters, 2 * most)
-    found = split(sample, near, sizes, candidates, generator)
-    pairs = _pair(found.gain, candidates, cost, receiver, most)
+    candidates, halves = _splits(sample, near, sizes, 2 * most, generator)
+    pairs = _pair(halves.gain, candidates, cost, receiver, most)
     if not pairs:
         return sample.means(state.centers, near.labels), 0
     chosen, removed = torch.tensor(pairs, device=near.labels.device).unbind(1)
     centers = _means_without(sample, near, state.centers, removed)
-    centers[candidates[chosen]] = found.low[chosen]
-    centers[removed] = found.high[chosen]
+    centers[candidates[chosen]] = halves.low[chosen]
+    centers[removed] = halves.high[chosen]
     return centers, len(pairs)
 
 
@@ -175,41 +200,15 @@ def _pair(
     return pairs
 
 
-def breathe(
-    sample: Sample, at: Refining, best: State, generator: torch.Generator, effort: Effort
-) -> Iterator[tuple[int, State]]:
-    """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
-
-    The number is halved after ``effort.patience`` rounds in a row that did not lower the inertia by
-    ``effort.tol`` of it.
-    """
-    while at.moves:
-        moves = at.moves
-        centers = _inhale_exhale(sample, best, moves, at.approximate, generator)
-        new = State.of(sample, centers, at.approximate)
-        poor = new.inertia >= best.inertia * (1 - effort.tol)
-        if new.inertia < best.inertia * (1 - _ROUNDING):
-            best = new
-        at.centers = best.centers
-        at.largest = max(at.largest, moves)
-        at.failures = at.failures + 1 if poor else 0
-        if at.failures == effort.patience:
-            at.failures = 0
-            at.moves //= 2
-        yield moves, best
-
-
 def _inhale_exhale(
     sample: Sample, state: State, moves: int, approximate: bool, generator: torch.Generator
 ) -> Tensor:
     """``moves`` more centres by the best splits, then as many fewer by the least cost; (K, D)."""
-    near, n_clusters = state.near, len(state.centers)
-    sizes = sample.cluster_weights(near.labels, n_clusters).to(state.centers)
-    candidates = _worst(sample, near, n_clusters, 2 * moves)
-    found = split(sample, near, sizes, candidates, generator)
-    best = found.gain.topk(moves).indices
-    many = torch.cat([state.centers, found.high[best]])
-    many[candidates[best]] = found.low[best]
+    sizes = sample.cluster_weights(state.near.labels, len(state.centers)).to(state.centers)
+    candidates, halves = _splits(sample, state.near, sizes, 2 * moves, generator)
+    best = halves.gain.topk(moves).indices
+    many = torch.cat([state.centers, halves.high[best]])
+    many[candidates[best]] = halves.low[best]
     many = sample.means(many, sample.labels(many))
     near = sample.nearest_two(many, approximate)
     sizes = sample.cluster_weights(near.labels, len(many)).to(many)
@@ -236,12 +235,6 @@ def _least_useful(cost: Tensor, receiver: Tensor, number: int) -> Tensor:
     return torch.tensor(gone, device=cost.device)
 
 
-def _worst(sample: Sample, near: NearestTwo, n_clusters: int, number: int) -> Tensor:
-    """The clusters of the largest inertia, the candidates for a split."""
-    inertia = sample.cluster_inertia(near, n_clusters)
-    return inertia.topk(min(n_clusters, max(number, _LEAST_CANDIDATES))).indices
-
-
 def _means_without(sample: Sample, near: NearestTwo, centers: Tensor, removed: Tensor) -> Tensor:
     """The means when the rows of the ``removed`` centres go to their second nearest one.
 
@@ -251,3 +244,150 @@ def _means_without(sample: Sample, near: NearestTwo, centers: Tensor, removed: T
     gone[removed] = True
     labels = torch.where(gone[near.labels], near.second_labels, near.labels)
     return sample.means(centers, labels)
+
+
+def _splits(
+    sample: Sample, near: NearestTwo, sizes: Tensor, number: int, generator: torch.Generator
+) -> tuple[Tensor, Split]:
+    """The clusters of the largest inertia (M,), and what splitting them would gain."""
+    inertia = sample.cluster_inertia(near, len(sizes))
+    candidates = inertia.topk(min(len(sizes), max(number, _LEAST_CANDIDATES))).indices
+    return candidates, split(sample, near, sizes, candidates, generator)
+
+
+class Split(NamedTuple):
+    """Two-way splits of M clusters.
+
+    Attributes:
+        gain: (M,) inertia that each split saves.
+        low, high: (M, D) the means of the two halves.
+    """
+
+    gain: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def split(
+    sample: Sample,
+    near: NearestTwo,
+    sizes: Tensor,
+    candidates: Tensor,
+    generator: torch.Generator,
+) -> Split:
+    """Splits the candidate clusters, all at once: the better of two local two-means.
+
+    One starts along the cluster's main axis, the other from its farthest row (and those nearer to
+    it than to the mean) against the rest, which finds a small group far from a large one.
+
+    Args:
+        sizes: (K,) weight of each cluster.
+        candidates: (M,) their indices.
+    """
+    rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
+    m = len(candidates)
+    part = sample.z[rows]
+    total, mean = sample.weighted_sums(part, owner, m, weight)
+    total.clamp_(min=1e-30)
+    mean = (mean / total[:, None]).to(part)
+    part -= mean[owner]
+    squares = torch.linalg.vecdot(part, part)
+    farthest = sample.farthest(squares, owner, part, m, rows)
+    upper = _along_axis(sample, part, owner, weight, m, generator)
+    along = _two_means(sample, part, owner, weight, total, upper)
+    upper = row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
+    apart = _two_means(sample, part, owner, weight, total, upper)
+    better = apart.gain > along.gain
+    low, high = (
+        sample.project(mean + torch.where(better[:, None], second, first))
+        for first, second in ((along.low, apart.low), (along.high, apart.high))
+    )
+    gain = torch.where(better, apart.gain, along.gain)
+    return Split(gain * sizes[candidates] / total, low, high)
+
+
+def _judges(
+    sample: Sample,
+    near: NearestTwo,
+    sizes: Tensor,
+    candidates: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
+
+    Where they are many, about ``JUDGES`` of each are drawn: half evenly, half by their error, so
+    that a rare far group is among them, and weighted by one over the probability.
+    """
+    m = len(candidates)
+    position = torch.full((len(sizes),), -1, device=sizes.device)
+    position[candidates] = torch.arange(m, device=sizes.device)
+    owner = position[near.labels]
+    rows = (owner >= 0).nonzero()[:, 0]
+    owner = owner[rows]
+    weight = torch.ones_like(near.squared_distances[rows])
+    if sample.weights is not None:
+        weight = sample.weights[rows]
+    number, order = sample.numbered(rows)
+    if number > JUDGES * m:
+        error = near.squared_distances[rows] * weight
+        errors = sample.sums(error, owner, m).clamp_(min=1e-30)
+        chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
+        chance = (chance * (JUDGES / 2)).clamp_(max=1.0)
+        uniform = torch.rand(number, generator=generator).to(chance)
+        drawn = ((uniform if order is None else uniform[order]) < chance).nonzero()[:, 0]
+        rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
+    return rows, owner, weight
+
+
+def _along_axis(
+    sample: Sample,
+    part: Tensor,
+    owner: Tensor,
+    weight: Tensor,
+    m: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
+    axis = torch.randn(m, part.shape[1], generator=generator).to(part)
+    for _ in range(_AXIS_ITERATIONS):
+        along = row_dots(part, axis, owner) * weight
+        axis = normalize(sample.sums(part, owner, m, along), dim=1).to(part)
+    return row_dots(part, axis, owner) > 0
+
+
+def _two_means(
+    sample: Sample, part: Tensor, owner: Tensor, weight: Tensor, total: Tensor, upper: Tensor
+) -> Split:
+    """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
+    m = len(total)
+    for last in range(_MEANS_ITERATIONS):
+        n_high, sum_high = sample.weighted_sums(part, owner, m, weight * upper)
+        n_low = (total - n_high).clamp_(min=0)
+        high = (sum_high / n_high.clamp(min=1e-30)[:, None]).to(part)
+        low = (-sum_high / n_low.clamp(min=1e-30)[:, None]).to(part)  # the rows sum to zero
+        if last < _MEANS_ITERATIONS - 1:
+            middle = (high.square().sum(1) - low.square().sum(1)) / 2
+            upper = row_dots(part, high - low, owner) > middle[owner]
+    both = (n_high > 1e-6 * total) & (n_low > 1e-6 * total)
+    gain = n_high * n_low / total * (high - low).square().sum(1)
+    return Split(
+        torch.where(both, gain, 0.0),
+        torch.where(both[:, None], low, 0.0),
+        torch.where(both[:, None], high, 0.0),
+    )
+
+
+def removal_costs(sample: Sample, near: NearestTwo, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """What the inertia would rise by without each centre (K,), and its main receiver (K,).
+
+    Rows go to their second nearest centre, which then moves to its new mean. For the rows of j
+    that go to k together the rise is about sum(d2 - d1) n_k / (n_k + n_jk).
+    """
+    n_clusters = len(sizes)
+    pairs = near.labels * n_clusters + near.second_labels
+    rises = near.second_squared_distances - near.squared_distances
+    pairs, rise, moved = sample.sums_by_pair(pairs, rises)
+    source, receiver = pairs // n_clusters, pairs % n_clusters
+    rest = sizes[receiver].to(rise)
+    cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)
+    return cost, receiver[largest_in_segments(moved, source, n_clusters)]

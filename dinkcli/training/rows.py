@@ -85,7 +85,8 @@ class RowSource(ABC):
     Attributes:
         in_memory: all rows are held; otherwise they are read anew for each pass.
         map: what is done to rows after the shift, once it is learned.
-        n_rows, n_bad, total_weight: over all processes.
+        memory: bytes that rows may take in this process.
+        n_rows, n_bad, total_weight, total_memory: over all processes.
         blocks, batches and weights are those of this process.
     """
 
@@ -107,7 +108,7 @@ class RowSource(ABC):
         self.project = center_projection(metric)
         self.device = device
         self.group = group
-        self.memory = memory
+        self.memory, self.total_memory = memory, memory * group.size
         self.n_rows, self.n_features = data.known_rows, data.n_features
         self._own = own  # rows of this process
         self._first, self._stop = group.world.share(self.n_rows)
@@ -141,7 +142,8 @@ class RowSource(ABC):
 
         Args:
             first, before: block to go on from, and the statistics of those before it.
-            after_block: told how many blocks are done, and their statistics.
+            after_block: told how many blocks are done, and their statistics; only where there is
+                one process. Several have blocks of their own, and begin the pass once more.
         """
         index = CenterIndex(centers)
         total = Statistics.zeros(centers) if before is None else before
@@ -153,7 +155,8 @@ class RowSource(ABC):
 
             for part in in_pieces(of, len(z)):
                 total.add(part)
-            after_block(number, total)
+            if self.group.alone:
+                after_block(number, total)
         return total.over(self.group)
 
     def farthest(self, centers: Tensor, number: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The rows in memory on which centres are annealed and refined.
 
 Several processes each hold a part of them. What is a sum over rows is one over the rows of all
-processes, the same everywhere; what there is for each row is there for the rows of this process.
+processes, the same in each; what there is for each row is there for the rows of this process. What
+a device is asked for, at which precision, is decided in this file and in ``dinkcli.nearest`` alone.
 
 Shapes: S rows, N of them in this process, K clusters, D features.
 """
@@ -15,6 +16,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.float_range import largest_value
 from dinkcli.nearest.index import CenterIndex, Nearest, NearestTwo
 from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import (
@@ -24,8 +26,18 @@ from dinkcli.nearest.sums import (
     largest_in_segments,
     segment_sums,
     weighted_sum,
+    weights_and_sums,
+)
+from dinkcli.nearest.tempered import (
+    RunningAverages,
+    TemperedSums,
+    clusters_overlap,
+    low_precision_temperature,
 )
 from dinkcli.processes.group import SINGLE, Group
+
+REPORT_ROWS = 2048  # for an estimate of the inertia
+_PROBE_ROWS = 512  # that tell whether products of low precision serve
 
 
 def center_projection(metric: str) -> Callable[[Tensor], Tensor]:
@@ -101,36 +113,65 @@ class Sample:
         weights = None if self.weights is None else self.weights[order]
         return Sample(self.z[order], weights, self.project)
 
-    def everywhere(self, values: Tensor) -> Tensor:
+    def gathered(self, values: Tensor) -> Tensor:
         """``values`` (N, ...) of the rows here, for all rows by position, (S, ...)."""
         if self.positions is None:
             return values
-        whole = values.new_zeros((self.size, *values.shape[1:]))
-        whole[self.positions] = values
-        self.group.sum_(whole)
-        return whole
+        result = values.new_zeros((self.size, *values.shape[1:]))
+        result[self.positions] = values
+        self.group.sum_(result)
+        return result
 
-    def at(self, positions: Tensor, values: Tensor) -> Tensor:
-        """``values`` (N, ...) of the rows at ``positions`` (M,), wherever these are; (M, ...)."""
-        here, index = self.here(positions)
-        if here is None:
+    def whole(self) -> Sample:
+        """All rows of all processes, in this one."""
+        weights = None if self.weights is None else self.gathered(self.weights)
+        return Sample(self.gathered(self.z), weights, self.project)
+
+    def computed_once(self, compute: Callable[[], Tensor], *shape: int) -> Tensor:
+        """What ``compute`` gives in the first process, of that shape, in all of them: elsewhere,
+        nearly equal distances may rank otherwise."""
+        result = self.z.new_zeros(shape)
+        if self.group.rank == 0:
+            result = compute()
+        self.group.sum_(result)
+        return result
+
+    def select(self, positions: Tensor, values: Tensor) -> Tensor:
+        """``values`` (N, ...) of the rows at ``positions`` (M,) of any process; (M, ...)."""
+        held, index = self.local(positions)
+        if held is None:
             return values[index]
-        found = values.new_zeros((len(positions), *values.shape[1:]))
-        found[here] = values[index]
-        self.group.sum_(found)
-        return found
+        result = values.new_zeros((len(positions), *values.shape[1:]))
+        result[held] = values[index]
+        self.group.sum_(result)
+        return result
 
-    def here(self, positions: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Which of the ``positions`` (M,) are here, and the indices of these rows here.
+    def local(self, positions: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Which of the ``positions`` (M,) this process holds, and the indices of these rows in it.
 
-        None and the positions themselves when all rows are.
+        None and the positions themselves when it holds all rows.
         """
         if self.positions is None:
             return None, positions
         index = torch.searchsorted(self.positions, positions)
-        held = torch.cat([self.positions, self.positions.new_full((1,), -1)])
-        here = held[index] == positions
-        return here, index[here]
+        padded = torch.cat([self.positions, self.positions.new_full((1,), -1)])
+        held = padded[index] == positions
+        return held, index[held]
+
+    def numbered(self, rows: Tensor) -> tuple[int, Tensor | None]:
+        """How many such rows (R,) all processes have, and the number of each of those here among
+        them, by position; None when all are here."""
+        if self.positions is None:
+            return len(rows), None
+        chosen = torch.zeros(len(self.z), dtype=torch.uint8, device=rows.device)
+        chosen[rows] = 1
+        upto = self.gathered(chosen).cumsum(0)
+        return int(upto[-1]), upto[self.positions[rows]] - 1
+
+    def distinct(self, most: int) -> Tensor:
+        """At most so many distinct rows."""
+        rows = torch.unique(self.z, dim=0)[:most]
+        return torch.unique(self.group.gather(rows), dim=0)[:most]
 
     def farthest(
         self, values: Tensor, labels: Tensor, rows: Tensor, n_clusters: int, index: Tensor
@@ -152,11 +193,52 @@ class Sample:
         last = position.new_full((n_clusters,), -1)
         last.scatter_reduce_(0, labels[winners], position[winners], "amax")
         self.group.largest_(last)
-        found = rows.new_zeros((n_clusters, rows.shape[1]))
+        result = rows.new_zeros((n_clusters, rows.shape[1]))
         mine = winners[position[winners] == last[labels[winners]]]
-        found[labels[mine]] = rows[mine]
-        self.group.sum_(found)
-        return found
+        result[labels[mine]] = rows[mine]
+        self.group.sum_(result)
+        return result
+
+    def sums(
+        self, values: Tensor, labels: Tensor, number: int, weights: Tensor | None = None
+    ) -> Tensor:
+        """Sums of ``values`` (R,) or (R, D) of rows here, times ``weights``, by label; float64."""
+        result = segment_sums(values, labels, number, weights)
+        self.group.sum_(result)
+        return result
+
+    def weighted_sums(
+        self, values: Tensor, labels: Tensor, number: int, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Those of the ``weights`` (R,), and of ``values`` (R, D) times these."""
+        totals, sums = weights_and_sums(values, labels, number, weights)
+        self.group.sum_(totals, sums)
+        return totals, sums
+
+    def sums_by_pair(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The distinct ``pairs`` (N,) of clusters, as one number each, ascending; and for each the
+        weight of its rows, times ``values`` (N,), and as it is, (P,)."""
+        pairs, inverse = torch.unique(pairs, return_inverse=True)
+        sums = segment_sums(self.weigh(values), inverse, len(pairs))
+        weights = cluster_weights(self.weights, inverse, len(pairs)).to(sums)
+        if self.group.alone:
+            return pairs, sums, weights
+        both = self.group.gather(torch.stack([sums, weights], 1))
+        pairs, inverse = torch.unique(self.group.gather(pairs), return_inverse=True)
+        sums, weights = (segment_sums(each, inverse, len(pairs)) for each in both.unbind(1))
+        return pairs, sums, weights
+
+    def counts(self, labels: Tensor, n_clusters: int) -> Tensor:
+        """(K,) rows of each cluster, whatever their weight; float64."""
+        counts = cluster_weights(None, labels, n_clusters)
+        self.group.sum_(counts)
+        return counts
+
+    def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
+        """(K,) float64."""
+        weights = cluster_weights(self.weights, labels, n_clusters)
+        self.group.sum_(weights)
+        return weights
 
     def weigh(self, values: Tensor) -> Tensor:
         return values if self.weights is None else values * self.weights
@@ -170,32 +252,15 @@ class Sample:
     def nearest_two(self, centers: Tensor, approximate: bool = False) -> NearestTwo:
         return CenterIndex(centers).nearest_two(self.z, approximate)
 
-    def cluster_sums(self, labels: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
-        """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""
-        counts, sums = cluster_sums(self.z, self.weights, labels, n_clusters)
-        self.group.sum_(counts, sums)
-        return counts, sums
-
-    def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
-        """(K,) wide."""
-        weights = self.weights_by(labels, n_clusters)
-        self.group.sum_(weights)
-        return weights
-
-    def weights_by(self, labels: Tensor, number: int) -> Tensor:
-        """Weight of the rows here by label, (number,) wide."""
-        return cluster_weights(self.weights, labels, number)
-
     def means(self, centers: Tensor, labels: Tensor) -> Tensor:
         """The means of the labelled rows; an empty cluster's centre stays put."""
-        sums = Statistics(*self.cluster_sums(labels, len(centers)))
-        return self.project(sums.means(centers))
+        counts, sums = cluster_sums(self.z, self.weights, labels, len(centers))
+        self.group.sum_(counts, sums)
+        return self.project(Statistics(counts, sums).means(centers))
 
     def cluster_inertia(self, near: Nearest | NearestTwo, n_clusters: int) -> Tensor:
-        """(K,) wide."""
-        found = segment_sums(near.squared_distances, near.labels, n_clusters, self.weights)
-        self.group.sum_(found)
-        return found
+        """(K,) float64."""
+        return self.sums(near.squared_distances, near.labels, n_clusters, self.weights)
 
     def mean_inertia(self, centers: Tensor) -> float:
         """Per row; 0 of rows without weight. On a GPU by float32 products alone."""
@@ -209,3 +274,58 @@ class Sample:
 
     def inertia(self, near: Nearest | NearestTwo) -> float:
         return self.group.total(weighted_sum(near.squared_distances, self.weights))[0]
+
+    def overlap(self, centers: Tensor) -> bool:
+        """Whether clusters are so wide that any of the centres about as near will do."""
+        return clusters_overlap(self[:REPORT_ROWS].mean_inertia(centers), self.moments[1])
+
+
+class Averages:
+    """Running averages over small batches of a sample (stepwise EM, Cappe and Moulines 2009).
+
+    Args:
+        centers: (K, D), for device and size.
+        batch_size: rows of a batch, over all processes; each begins at a multiple of it.
+        approximate: clusters overlap (see ``Sample.overlap``).
+
+    Attributes:
+        shares: (K,) of the weight of all rows in each cluster.
+        sums: (K, D) of the rows of each cluster over that weight.
+    """
+
+    def __init__(self, sample: Sample, centers: Tensor, batch_size: int, approximate: bool):
+        self._sample, self._batch_size, self._approximate = sample, batch_size, approximate
+        probe = sample[:_PROBE_ROWS]
+        self._low_precision_above = low_precision_temperature(probe.gathered(probe.z), centers)
+        self.sums = torch.zeros_like(centers)
+        self.shares = self.sums.new_zeros(len(centers))
+        self._fused: RunningAverages | None = None
+        z, weights = sample.z, sample.weights
+        if z.device.type != "cpu" and sample.group.alone:
+            self._fused = RunningAverages(z, weights, self.shares, self.sums, batch_size)
+            self.shares, self.sums = self._fused.shares, self._fused.sums
+            return
+        heaviest = 1.0 if weights is None else largest_value(weights)
+        largest = sample.group.largest(largest_value(z), heaviest)
+        usual = (sample.moments[1] / z.shape[1]) ** 0.5, sample.total_weight / len(sample)
+        self._add_up = TemperedSums(centers, batch_size, largest, usual)
+
+    def update(self, start: int, centers: Tensor, temperature: float, step_size: float) -> None:
+        """Takes in the batch from row ``start`` on, with the weight ``step_size``."""
+        low_precision = temperature >= self._low_precision_above
+        if self._fused is not None:
+            self._fused.update(start, centers, temperature, low_precision, step_size)
+            return
+        batch = self._sample[start : start + self._batch_size]
+        weight = max(batch.total_weight, 1e-30)
+        counts, total = self._add_up(
+            batch.z, batch.weights, centers, temperature, low_precision, self._approximate
+        )
+        batch.group.sum_(counts, total)
+        self.shares.lerp_((counts / weight).to(self.shares), step_size)
+        self.sums.lerp_(total.div_(weight).to(self.sums), step_size)
+
+    def means(self, centers: Tensor, dilation: float) -> Tensor:
+        """The centres (K, D) that these averages make of the ones before."""
+        means = Statistics(self.shares, self.sums).means(centers, dilation)
+        return self._sample.project(means)

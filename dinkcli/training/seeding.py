@@ -46,7 +46,7 @@ def seed_centers(
         return Seeds(((uniform * 2 - 1) * bound).to(sample.z))
     if init == "random":
         first = torch.arange(min(n_clusters, len(sample)), device=sample.z.device)
-        return Seeds(sample.at(first, sample.z))  # the sample is in random order
+        return Seeds(sample.select(first, sample.z))  # the sample is in random order
     seeds = kmeans_plus_plus(sample[:part], n_clusters, generator)
     if len(seeds.centers) < n_clusters and part < len(sample):
         seeds = Seeds(kmeans_plus_plus(sample, n_clusters, generator).centers)
@@ -69,11 +69,10 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
         last = number == n_clusters
         part = sample if last else sample[: seeding_size(len(sample), number)]
         chosen, labels = _draw_up_to(part, chosen, number, generator)
-    centers = sample.at(chosen, sample.z)
+    centers = sample.select(chosen, sample.z)
     if len(centers) < n_clusters:
         # What is left is zero, or zero to rounding: then any other rows will do.
-        distinct = torch.unique(sample.z, dim=0)[:n_clusters]
-        distinct = torch.unique(sample.group.gather(distinct), dim=0)[:n_clusters]
+        distinct = sample.distinct(n_clusters)
         if len(distinct) > len(centers):
             return Seeds(distinct)
     return Seeds(centers, labels)
@@ -97,19 +96,19 @@ def _draw_up_to(
     labels = torch.zeros_like(norms, dtype=torch.int64)
     distances = torch.full_like(norms, torch.inf)
     if len(chosen):
-        labels, distances = nearest_seeds(z, norms, sample.at(chosen, z))
+        labels, distances = nearest_seeds(z, norms, sample.select(chosen, z))
     while len(chosen) < min(n_clusters, len(sample)):
         mass = distances if len(chosen) else torch.ones_like(norms)
-        cumulative = running_sums(sample.everywhere(sample.weigh(mass)))
+        cumulative = running_sums(sample.gathered(sample.weigh(mass)))
         if not cumulative[-1] > 0:
             break
         number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
         drawn = _draw(sample, cumulative, number, generator)
-        near = nearest_seeds(z, norms, sample.at(drawn, z))
+        near = nearest_seeds(z, norms, sample.select(drawn, z))
         nearer = near.squared_distances < distances
         distances = torch.where(nearer, near.squared_distances, distances)
         labels = torch.where(nearer, near.labels + len(chosen), labels)
-        distances[sample.here(drawn)[1]] = 0.0
+        distances[sample.local(drawn)[1]] = 0.0
         chosen = torch.cat([chosen, drawn])
     return chosen, labels
 
@@ -123,7 +122,7 @@ def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Gene
         return rows
     # Copies of one row count once, the lowest of them.
     rows = rows.unique()
-    _, copies = torch.unique(sample.at(rows, sample.z), dim=0, return_inverse=True)
+    _, copies = torch.unique(sample.select(rows, sample.z), dim=0, return_inverse=True)
     first = torch.full((len(rows),), len(sample), device=rows.device)
     first.scatter_reduce_(0, copies, rows, "amin")
     return first[first < len(sample)]

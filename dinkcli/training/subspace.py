@@ -130,4 +130,4 @@ def _first(sample: Sample, number: int) -> Tensor:
     z = part.z
     if part.weights is not None:
         z = z * (part.weights * (len(part) / part.total_weight)).sqrt()[:, None]
-    return part.everywhere(z).cpu()
+    return part.gathered(z).cpu()

@@ -11,249 +11,350 @@ the objective at that temperature; infinity is the paper's literal one, by gradi
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli import __version__
 from dinkcli.head.objective import dilation_loss
+from dinkcli.models.edit import statistics_of
+from dinkcli.models.model import Model
+from dinkcli.models.statistics import Statistics
 from dinkcli.nearest.float_range import refuse_overflow
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.options import LEARNED, TrainOptions, most_rows
-from dinkcli.training.anneal import Annealing, anneal, updates_per_report
+from dinkcli.training.anneal import Update, anneal, updates_per_report
 from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
-from dinkcli.training.literal import descend
+from dinkcli.training.checkpoint import SearchState, capture
 from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
-from dinkcli.training.passes import Pass, Passes
-from dinkcli.training.progress import Descending, Passing, Progress
+from dinkcli.training.passes import Pass, descend, lloyd
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
-from dinkcli.training.schedule import effort, sample_size, seeding_size
+from dinkcli.training.schedule import Effort, effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
-from dinkcli.training.step import Step
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
+PHASES = {
+    "anneal": "looking for clusters",
+    "refine": "moving centres",
+    "pass": "settling on all rows",
+    "limit": "limiting sizes",
+}
 _SAME_END = 1e-5  # of the inertia; other optima of small data lie ten times as far apart or more
+_LOOKED_AT = 1 << 16  # rows, of which every cluster has some (docs/LOG.md)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one update of the centres.
+
+    Attributes:
+        phase: of PHASES; "pass" is one over all rows, "limit" one under a limit of the sizes of
+            clusters, whose inertia is that of its partition.
+        done, total: position in the phase; ``total`` is a bound for refine and pass.
+        rows: rows that this step read.
+        temperature: that the step was made at.
+        inertia: sum of squared distances to the nearest centre, scaled to all N rows; on main axes
+            what lies outside counts in full.
+        dilation_loss, shrink_loss: the paper's Eq. 5 and 6 (Eq. 6 on the rows of the step).
+        smallest, largest: share of rows in the smallest and largest cluster.
+        start, starts: which of how many starts, from 1.
+        reseeded: empty clusters that this step gave new centres.
+    """
+
+    phase: str
+    done: int
+    total: int
+    rows: int
+    temperature: float
+    inertia: float
+    dilation_loss: float
+    shrink_loss: float
+    smallest: float
+    largest: float
+    start: int = 1
+    reseeded: int = 0
+    starts: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON for the history: an infinite temperature becomes the string "inf", and
+        what is the same in all steps is left out."""
+        values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
+        del values["starts"]
+        return values
 
 
 class Trainer:
     """Fits K centres to the rows of a source.
 
     ``steps()`` runs the training; afterwards (or in between) ``cluster_centers`` are the centres
-    in the data's own coordinates, and ``counts`` the weight of each cluster.
-
-    All that changes while training is in ``at`` and in the state of ``generator``. Whenever
-    ``steps()`` rests, another trainer of the same rows and options that is given both goes on to
-    the same result, bit for bit on the same CPU.
+    in the data's own coordinates, and ``model()`` is the model so far.
 
     Args:
         initial: (K, D) centres to start from, for ``options.init`` "given".
+
+    Attributes:
+        state, generator: all that changes while training. Another trainer of the same rows and
+            options that is given a copy of both, taken where ``on_rest`` is called, goes on to the
+            same result, bit for bit on the same CPU.
+        saved, n_saved: that copy, as of the last such place, and the steps until then.
+        on_rest: called there, and with False between them, where the training can stop as well.
+        history: the steps so far, as plain JSON.
     """
 
     def __init__(self, rows: RowSource, options: TrainOptions, initial: Tensor | None = None):
         self.rows = rows
         self.options = options
         self.initial = initial
-        self._project = rows.project
-        self._starts = 1
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.free_inertia: float | None = None  # before sizes were limited
-        self._before: Progress | None = None
-        self.at = Progress.begin(options.k, rows.n_features, rows.device)
-
-    @property
-    def to_save(self) -> Progress:
-        """All that the next step depends on."""
-        return self._before or self.at
-
-    @property
-    def cluster_centers(self) -> Tensor:
-        """(K, D) float32 on the CPU, in the coordinates of the data less its offset, or those under
-        their map."""
-        centers = self.at.centers.cpu()
-        return centers + self.rows.shift if self.rows.map is None else centers
+        self.state = SearchState.begin(options.k, rows.n_features, rows.device)
+        self.history: list[dict[str, Any]] = []
+        self.on_rest: Callable[[bool], None] = lambda new: None
+        self._starts = 1
+        self._free_inertia: float | None = None  # before sizes were limited
 
     @cached_property
     def sample(self) -> Sample:
         """The rows that centres are seeded, annealed and refined on; the first random draw."""
-        n_rows, n_features = self.rows.n_rows, self.rows.n_features
-        memory = self.rows.memory * self.rows.group.size
-        size = sample_size(n_rows, self.options.k, n_features, memory)
-        return self.rows.sample(size, self.generator)
+        rows = self.rows
+        size = sample_size(rows.n_rows, self.options.k, rows.n_features, rows.total_memory)
+        return rows.sample(size, self.generator)
 
-    def steps(self) -> Iterator[Step | None]:
-        """Trains; yields a ``Step`` to report, or None where it could rest as well.
+    def steps(self) -> Iterator[Step]:
+        """Trains; yields a ``Step`` after every update that is reported.
 
         Raises:
             InputError: fewer distinct rows than clusters.
         """
-        options, at = self.options, self.at
-        if options.temperature == "auto":
-            if not isinstance(at.loop, Passing):
-                search = self._follow_neighbours if options.metric == LEARNED else self._best_start
-                yield from search(self.sample)
-                at.loop = Passing.begin(at.centers)
-        elif not isinstance(at.loop, Passing | Descending):
-            self._seed(self.sample)
-            literal = options.literal
-            at.loop = Descending.begin(at.centers) if literal else Passing.begin(at.centers)
-        self.__dict__.pop("sample", None)  # the memory is wanted elsewhere
-        temperature = 0.0 if options.temperature == "auto" else float(options.temperature)
-        if isinstance(at.loop, Descending):
-            passes = descend(self.rows, options, at, at.loop)
-        else:
-            assert isinstance(at.loop, Passing)
-            passes = Passes(self.rows, options, at, temperature).run(at.loop)
-        for done in passes:
-            yield None if done is None else self._pass_step("pass", done, temperature)
-        yield from self._limit_sizes()
-
-    def _follow_neighbours(self, sample: Sample) -> Iterator[Step | None]:
-        """Learns the map of the rows; the centres are then means under it."""
-        yield from self._best_start(sample)
-        part = sample[: neighbourhood_size(len(sample), self.options.k)]
-        matrix, self.at.centers = follow_neighbours(part, self.at.centers)
-        self.rows.learn(matrix)
-
-    def _best_start(self, sample: Sample) -> Iterator[Step | None]:
-        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
-        said how often, two starts that end there are enough."""
-        at = self.at
-        if len(at.centers) == 1:
-            at.centers = sample.means(at.centers, sample.z.new_zeros(len(sample.z)).long())
-            return
-        n_init = self.options.n_init or effort(len(sample), *at.centers.shape).n_init
-        self._starts = n_init
-        axes = main_axes(sample, self.options.k)
-        while at.start <= n_init:
-            if isinstance(at.loop, Annealing | Refining):
-                space = Subspace.on(sample, axes, at.loop.centers.shape[1])
+        options, rows, state = self.options, self.rows, self.state
+        anneals = options.temperature == "auto"
+        sample = self.sample
+        self.saved, self.n_saved = capture(self), len(self.history)
+        if state.passing is None and state.descending is None:  # else it goes on from a pass
+            if anneals:
+                yield from self._search(sample)
             else:
-                labels = self._seed(sample)
-                space = Subspace.on(sample, axes, number_of_axes(sample, axes, at.centers))
-                at.loop = Annealing.begin(space.sample, space.into(at.centers), labels)
-            if isinstance(at.loop, Annealing):
-                yield from self._anneal(space, at.loop)
-                at.loop = Refining.begin(at.loop.centers, at.loop.approximate)
-            if isinstance(at.loop, Refining):
-                labels = None
-                if self.options.refine:
-                    labels = yield from self._refine(space, at.loop)
-                at.centers = space.means(at.loop.centers, labels, at.loop.approximate)
-            if n_init > 1:
-                now, before = State.of(sample, at.centers).inertia, at.best_inertia
-                if at.best is None or now < before:
-                    at.best, at.best_inertia = at.centers, now
-                agree = math.isclose(now, before, rel_tol=_SAME_END)
-                at.centers = at.best
-                if agree and not self.options.n_init:
-                    return
-            at.loop = None
-            at.start += 1
-        at.start = n_init
+                state.centers = self._seed(sample).centers
+            if options.metric == LEARNED:
+                part = sample[: neighbourhood_size(len(sample), options.k)]
+                matrix, state.centers = follow_neighbours(part, state.centers)
+                rows.learn(matrix)
+        del sample, self.sample  # the memory is wanted elsewhere
+        temperature = 0.0 if anneals else float(options.temperature)
+        if options.literal:
+            passes = descend(rows, options, state, self._rest)
+        else:
+            passes = lloyd(rows, options, state, temperature, self._rest)
+        for done in passes:
+            state.measured(done.statistics)
+            yield self._pass_step("pass", done, temperature)
+        if options.max_size is not None:
+            yield from self._limit_sizes(most_rows(options.max_size, rows.n_rows, options.k))
 
-    def _seed(self, sample: Sample) -> Tensor | None:
-        """Sets the first centres; the nearest of them of the rows that annealing begins with,
-        where that is known."""
+    def _search(self, sample: Sample) -> Iterator[Step]:
+        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
+        said how often, two starts that end alike are enough."""
+        options, state, k = self.options, self.state, self.options.k
+        if k == 1:
+            state.centers = sample.means(state.centers, sample.z.new_zeros(len(sample.z)).long())
+            return
+        how = effort(len(sample), *state.centers.shape)
+        self._starts = options.n_init or how.n_init
+        axes = main_axes(sample, k)
+        for start in range(state.start, self._starts + 1):
+            state.start = start
+            if state.refining is None:
+                seeds = self._seed(sample)
+                space = Subspace.on(sample, axes, number_of_axes(sample, axes, seeds.centers))
+                centers, overlap = yield from self._anneal(space, seeds, how)
+                state.centers = space.out_of(centers)
+                state.refining = Refining.begin(centers, overlap)
+                self._rest()
+            else:  # of a checkpoint
+                space = Subspace.on(sample, axes, state.refining.centers.shape[1])
+            at, labels = state.refining, None
+            if options.refine:
+                labels = yield from self._refine(space, at, how)
+            state.centers = space.means(at.centers, labels, at.approximate)
+            state.refining = None
+            if self._starts > 1:
+                inertia = State.of(sample, state.centers).inertia
+                agree = math.isclose(inertia, state.best_inertia, rel_tol=_SAME_END)
+                if state.best is None or inertia < state.best_inertia:
+                    state.best, state.best_inertia = state.centers, inertia
+                state.centers = state.best
+                if agree and not options.n_init:
+                    return
+
+    def _seed(self, sample: Sample) -> Seeds:
+        """The first centres, and the nearest of them of the rows that annealing begins with, where
+        that is known."""
+        options = self.options
         if self.initial is not None:
             centers = self.initial - self.rows.shift
             refuse_overflow(centers, "`init`")
             seeds = Seeds(centers.to(sample.z))
         else:
-            options = self.options
             part = seeding_size(len(sample), options.k)
             seeds = seed_centers(sample, options.k, options.init, self.generator, part)
-        self.at.centers = self._project(seeds.centers)
-        return seeds.labels
+        return seeds._replace(centers=self.rows.project(seeds.centers))
 
-    def _anneal(self, space: Subspace, loop: Annealing) -> Iterator[Step | None]:
-        options, at, sample = self.options, self.at, space.whole
-        how = effort(len(sample), *at.centers.shape)
-        steps, size = how.annealing_steps, options.batch_size or how.annealing_batch
-        size = min(size, len(sample))
-        for mean_inertia in anneal(space.sample, loop, size, steps, options.dilation_weight):
-            at.counts = loop.shares * self.rows.total_weight
-            if mean_inertia is None:
-                yield None
-                continue
-            at.centers = space.out_of(loop.centers)
-            yield self._step(
+    def _anneal(
+        self, space: Subspace, seeds: Seeds, how: Effort
+    ) -> Generator[Step, None, tuple[Tensor, bool]]:
+        options, state, steps = self.options, self.state, how.annealing_steps
+        size = min(options.batch_size or how.annealing_batch, len(space.sample))
+
+        def report(update: Update) -> Step:
+            state.centers = space.out_of(update.centers)
+            state.counts = update.shares * self.rows.total_weight
+            step = self._step(
                 "anneal",
-                mean_inertia + space.left,
-                done=loop.done,
+                update.mean_inertia + space.left,
+                done=update.number,
                 total=steps,
                 rows=updates_per_report(steps) * size,
-                temperature=loop.temperature,
-                shrink_loss=sample.paper_shrink_loss(at.centers),
+                temperature=update.temperature,
+                shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
+            self.on_rest(False)
+            return step
 
-    def _refine(self, space: Subspace, loop: Refining) -> Generator[Step, None, Tensor | None]:
+        centers, weight = space.into(seeds.centers), options.dilation_weight
+        return anneal(space.sample, centers, seeds.labels, size, steps, weight, report)
+
+    def _refine(
+        self, space: Subspace, at: Refining, how: Effort
+    ) -> Generator[Step, None, Tensor | None]:
         """Returns the labels of all rows of the sample, where the last round has found them."""
-        at, labels = self.at, None
-        how = effort(len(space.whole), *at.centers.shape)
-        for moved, best in refine(space.sample, loop, self.generator, how):
+        state, labels = self.state, None
+        for moved, best in refine(space.sample, at, self.generator, how):
             part = space.sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
-            at.centers = space.out_of(best.centers)
-            at.counts = sizes * (self.rows.total_weight / part.total_weight)
+            state.centers = space.out_of(best.centers)
+            state.counts = sizes * (self.rows.total_weight / part.total_weight)
             yield self._step(
                 "refine",
                 best.inertia / part.total_weight + space.left,
-                done=loop.largest - moved,
-                total=loop.largest,
+                done=at.largest - moved,
+                total=at.largest,
                 rows=best.rows,
                 temperature=0.0,
-                shrink_loss=space.whole.paper_shrink_loss(at.centers),
+                shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
+            self._rest()
             labels = best.near.labels if best.rows == len(space.sample) else None
         return labels
 
-    def _limit_sizes(self) -> Iterator[Step]:
-        """Passes under the limit of sizes, if there is one. A training that is saved on its way
-        through them begins them once more."""
-        options, at, rows = self.options, self.at, self.rows
-        if options.max_size is None:
-            return
-        limit = most_rows(options.max_size, rows.n_rows, options.k)
-        self.free_inertia = float(torch.as_tensor(at.cluster_inertia).sum())
-        self._before = at
-        at = self.at = replace(at)
-        if rows.weights is not None or float(at.counts.max()) > limit:
-            at.centers = limited_start(rows, at.centers, limit, options.seed, options.tol)
-        passes = limited_passes(rows.blocks, rows.project, at.centers, limit, options.tol)
-        for number, (centers, found) in enumerate(passes):
-            at.centers = centers
-            at.measured(found)
-            yield self._pass_step("limit", Pass(number, MOST_PASSES, found), 0.0)
+    def _limit_sizes(self, limit: int) -> Iterator[Step]:
+        """Passes under the limit of sizes. A training that is saved on its way through them begins
+        them once more."""
+        options, state, rows = self.options, self.state, self.rows
+        self._free_inertia = float(torch.as_tensor(state.cluster_inertia).sum())
+        if rows.weights is not None or float(state.counts.max()) > limit:
+            state.centers = limited_start(rows, state.centers, limit, options.seed, options.tol)
+        passes = limited_passes(rows.blocks, rows.project, state.centers, limit, options.tol)
+        for number, (centers, statistics) in enumerate(passes):
+            state.centers = centers
+            state.measured(statistics)
+            yield self._pass_step("limit", Pass(number, MOST_PASSES, statistics), 0.0)
+            self.on_rest(False)
 
     def _pass_step(self, phase: str, done: Pass, temperature: float) -> Step:
         return self._step(
             phase,
-            done.found.inertia / self.rows.total_weight,
+            done.statistics.inertia / self.rows.total_weight,
             done=done.number,
             total=done.limit,
             rows=self.rows.n_rows,
             temperature=temperature,
-            shrink_loss=done.found.paper_shrink_loss(self.at.centers),
+            shrink_loss=done.statistics.paper_shrink_loss(self.state.centers),
             reseeded=done.reseeded,
         )
 
     def _step(self, phase: str, mean_inertia: float, **known: Any) -> Step:
         """With what is ``known`` about the step, by the names of its fields, and about all."""
-        shares = self.at.counts / self.rows.total_weight
-        dilation = dilation_loss(self.at.centers).to(shares)
+        shares = self.state.counts / self.rows.total_weight
+        dilation = dilation_loss(self.state.centers).to(shares)
         # All at once: a GPU takes as long for three answers as for thirty.
         dilation_now, smallest, largest = torch.stack([dilation, *shares.aminmax()]).tolist()
-        return Step(
+        step = Step(
             phase=phase,
             inertia=mean_inertia * self.rows.total_weight,
             dilation_loss=dilation_now,
             smallest=smallest,
             largest=largest,
-            start=self.at.start,
+            start=self.state.start,
             starts=self._starts,
             **known,
         )
+        self.history.append(step.as_dict())
+        return step
+
+    def _rest(self) -> None:
+        self.saved, self.n_saved = capture(self), len(self.history)
+        self.on_rest(True)
+
+    @property
+    def cluster_centers(self) -> Tensor:
+        """(K, D) float32 on the CPU, in the coordinates of the data less its offset, or those under
+        their map."""
+        centers = self.state.centers.cpu()
+        return centers + self.rows.shift if self.rows.map is None else centers
+
+    def model(self) -> Model:
+        """The model so far. No clock and no path of the machine goes in: the same data, options
+        and seed give the same bytes on the same machine."""
+        options, rows, data = self.options, self.rows, self.rows.data
+        last = self.history[-1] if self.history else {}
+        names = ("inertia", "dilation_loss", "shrink_loss")
+        metrics: dict[str, Any] = {name: last[name] for name in names if name in last}
+        if self._free_inertia is not None:
+            metrics["free_inertia"] = self._free_inertia
+        metrics["cluster_inertia"] = self.state.cluster_inertia.tolist()
+        training = {
+            "options": options.as_dict(),
+            "input": {**data.fingerprint(), "bad_rows": rows.n_bad},
+            "metrics": metrics,
+            "versions": {"dink": __version__, "torch": str(torch.__version__)},
+            "history": self.history,
+        }
+        matrix = origin = None
+        if rows.map is not None:
+            matrix, origin = rows.map.matrix.float().cpu().numpy(), rows.shift.numpy()
+        elif options.metric == LEARNED:  # before a map is learned: a model without one
+            matrix = np.eye(rows.n_features, dtype=np.float32)
+            origin = np.zeros_like(matrix[0])
+        return Model(
+            self.cluster_centers.numpy(),
+            self.state.counts.cpu().numpy().astype(np.float64),
+            options.metric,
+            data.column,
+            list(data.feature_names),
+            training,
+            map=matrix,
+            origin=origin,
+            offset=data.offset,
+        )
+
+    def row_statistics(self, model: Model) -> Statistics:
+        """Of the rows of each cluster of the trained ``model``; their distances are those of about
+        65,536 rows, in blocks that lie evenly among all."""
+        rows, statistics, step = self.rows, statistics_of(model), 1
+        index = CenterIndex(self.state.centers)
+        for number, (z, weights) in enumerate(rows.blocks()):
+            if number == 0:
+                step = max(1, rows.n_rows // rows.group.size // max(len(z), _LOOKED_AT))
+            if number % step == 0:
+                near = index.nearest(z)
+                ones = np.ones(len(z)) if weights is None else weights.cpu().numpy()
+                squares = near.squared_distances.cpu().numpy()
+                statistics.count(near.labels.cpu().numpy(), squares, ones)
+        rows.group.sum_(torch.from_numpy(statistics.distances))
+        return statistics

@@ -70,7 +70,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(folder, dink, number
 def test_a_second_signal_stops_at_once_and_leaves_the_last_checkpoint(folder):
     """The step that is under way never ends here; only the second signal does."""
     script = """
-import sys, time, dinkcli.training.passes as module
+import sys, time, dinkcli.training.rows as module
 def forever(*arguments):
     print("now", file=sys.stderr, flush=True)
     while True:

@@ -23,8 +23,7 @@ from dinkcli.nearest import sums
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import largest_in_segments, segment_sums, tempered_statistics
 from dinkcli.processes import device as devices
-from dinkcli.training.anneal import Annealing, anneal
-from dinkcli.training.sample import Sample, center_projection
+from dinkcli.training.sample import Averages, Sample, center_projection
 
 
 @pytest.fixture
@@ -239,17 +238,17 @@ def test_an_update_is_nine_operations(there, weighted):
     for device in (NAME, "cpu"):
         w = None if weights is None else weights.to(device)
         sample = Sample(z.to(device), w, center_projection("euclidean"))
-        zeros = torch.zeros_like(centers).to(device)
-        at = Annealing(centers.to(device), zeros[:, 0].clone(), zeros, 4.0, float("inf"), False)
-        going = anneal(sample, at, 256, 48, 0.0)
+        moving = centers.to(device)
+        averages = Averages(sample, moving, 256, approximate=False)
         for number in range(48):
-            if number == 5:
-                there.restart()
-            next(going)
-            if number == 5 and device == NAME:
+            there.restart()
+            temperature, step_size = 4.0 * 0.95**number, 0.94**number
+            averages.update(256 * (number % 2), moving, temperature, step_size)
+            moving = averages.means(moving, 0.0)
+            if device == NAME and number:
                 assert there.n_operations <= 9 + weighted
                 assert there.n_reads == 0
-        found.append([at.centers.cpu(), at.shares.cpu(), at.sums.cpu()])
+        found.append([moving.cpu(), averages.shares.cpu(), averages.sums.cpu()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 

@@ -17,10 +17,9 @@ from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.float_range import normalize_
 from dinkcli.nearest.sums import full_pass
 from dinkcli.processes.device import in_pieces
-from dinkcli.training.refine import State
+from dinkcli.training.refine import State, removal_costs
 from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
-from dinkcli.training.split import removal_costs
 
 
 def finite(model):
@@ -196,7 +195,7 @@ def test_out_of_memory_on_the_device_halves_the_work():
 
 def test_training_survives_a_device_that_is_full(monkeypatch):
     """Half the memory is gone: passes are taken in pieces, with the same sums."""
-    import dinkcli.training.passes as module
+    import dinkcli.training.rows as module
 
     z = np.load(SAMPLES / "digits.npy")
     whole = fit(z, 10)

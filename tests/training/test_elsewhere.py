@@ -1,7 +1,6 @@
 """What a training can be asked for, and what is done with models, on the simulated device: as on a
 GPU, and as on MPS, which has no float64 (see ``tests/simulated.py``)."""
 
-import copy
 import json
 import threading
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from dinkcli.estimator import DinkClustering
 from dinkcli.nearest import device as sizes
 from dinkcli.options import TrainOptions
 from dinkcli.processes.group import Group, World
+from dinkcli.training.checkpoint import checkpoint_of, checksums, restore
 from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.trainer import Trainer
@@ -160,23 +160,19 @@ def test_a_training_goes_on_where_it_was(there, rows):
         return Trainer(open_rows(data, "euclidean", torch.device(NAME)), options)
 
     whole, kept = trainer(), []
-    for number, _ in enumerate(whole.steps()):
-        if number in (3, 300, 490):  # annealing, in the second start, refining
-            tensors, values = whole.at.pack()
-            tensors = {name: torch.as_tensor(each).cpu().clone() for name, each in tensors.items()}
-            kept.append((tensors, copy.deepcopy(values), whole.generator.get_state()))
-    assert len(kept) == 3
-    for tensors, values, state in kept:
+    sums = checksums(whole)
+    whole.on_rest = lambda new: new and kept.append(checkpoint_of(whole, sums))
+    for _ in whole.steps():
+        pass
+    # After annealing, refining, in the second start, and in the passes.
+    assert [kept[i].state.values["progress"]["start"] for i in (0, 1, -4)] == [1, 1, 2]
+    for checkpoint in (kept[0], kept[1], kept[-4], kept[-2]):
         second = trainer()
-        tensors = {name: each.to(NAME) for name, each in tensors.items()}
-        second.at = type(whole.at).unpack(tensors, values)
-        second.generator.set_state(state)
-        second.__dict__["sample"] = whole.rows.sample(
-            len(rows), torch.Generator().manual_seed(options.seed)
-        )
+        assert not restore(second, checkpoint, checksums(second), "", False)
         for _ in second.steps():
             pass
         assert torch.equal(second.cluster_centers, whole.cluster_centers)
+        assert second.history == whole.history
 
 
 class Threads(Group):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dinkcli.training.refine import Refining, State, refine
+from dinkcli.training.refine import Refining, State, refine, removal_costs, split
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import Effort, effort
-from dinkcli.training.split import removal_costs, split
 
 
 def sample_of(z, weights=None):

@@ -16,7 +16,6 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import Statistics, tempered_statistics
-from dinkcli.training.anneal import Annealing
 from dinkcli.training.rows import open_rows
 from dinkcli.training.sample import Sample
 from dinkcli.training.seeding import kmeans_plus_plus
@@ -268,7 +267,7 @@ def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
 def test_short_products_serve_where_clusters_are_wide(n_features, wide):
     z = np.random.default_rng(0).uniform(-1, 1, (6000, n_features)).astype(np.float32)
     rows = Sample(torch.from_numpy(z), None, lambda centers: centers)
-    assert Annealing.begin(rows, rows.z[:400].clone()).approximate is wide
+    assert rows.overlap(rows.means(rows.z[:400], rows.labels(rows.z[:400]))) is wide
     peer = KMeans(400, n_init=1, random_state=0).fit(z)
     assert fit(z, 400).training["metrics"]["inertia"] < peer.inertia_
 

@@ -17,7 +17,7 @@ from dinkcli.insight.overview import history
 from dinkcli.insight.report.colours import Colouring
 from dinkcli.insight.report.gather import Material
 from dinkcli.models.model import Model
-from dinkcli.training.step import PHASES
+from dinkcli.training.trainer import PHASES
 
 _WIDTH, _HEIGHT, _TOP = 1600, 900, 88  # pixels of the map and of the words above it
 _CELL = 8  # pixels of a cell of what is covered
