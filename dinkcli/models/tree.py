@@ -122,18 +122,3 @@ def members(merges: list[Merge]) -> list[list[int]]:
     for a, b, _ in merges:
         groups.append(groups[a] + groups[b])
     return groups
-
-
-def children(merges: list[Merge], node: int) -> list[int]:
-    """What a group is made of, for a list of few levels: groups whose own merge rose by less than
-    half of its, and clusters."""
-    k = len(merges) + 1
-    least = merges[node - k][2] / 2
-    parts, todo = [], list(merges[node - k][1::-1])
-    while todo:
-        inner = todo.pop()
-        if inner >= k and merges[inner - k][2] > least:
-            todo += merges[inner - k][1::-1]
-        else:
-            parts.append(inner)
-    return parts

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -167,7 +168,15 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
         "'x' is not one of 'neighbours', 'pca', 'umap'"
         in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
     )
+    assert (
+        "no column 'nope'"
+        in dink("report", m, x, "-o", "n.html", "--columns", "nope", code=2).stderr
+    )
     assert not (tmp_path / "n.html").exists()
+    result = dink("report", m, x, "--columns", "id", "--title", "A < B", "-o", "map.svg")
+    assert re.search(r"map.svg: 300 rows, \d.\d MB", result.stderr)
+    drawn = ElementTree.parse(tmp_path / "map.svg")
+    assert drawn.findtext("{http://www.w3.org/2000/svg}text") == "A < B"
 
 
 @pytest.mark.parametrize(

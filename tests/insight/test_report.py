@@ -5,6 +5,8 @@ import csv
 import json
 import os
 import time
+from datetime import date
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +18,20 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 import dinkcli
 from dinkcli.data.base import Columns
 from dinkcli.data.inputs import open_data
 from dinkcli.insight.names import distinctive_terms, words
-from dinkcli.insight.report import gather, page
+from dinkcli.insight.report import gather, page, picture
+from dinkcli.insight.report.colours import colouring
+from dinkcli.models.tree import members
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=MISSING)
 
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [
     "</script><script>window.pwned = 1</script>",
     "<img src=x onerror='window.pwned = 1'>",
@@ -332,6 +338,132 @@ def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
     driver.execute_script("arguments[0].click()", leaf)
     cluster = int(leaf.get_attribute("data-cluster"))
     assert len(chosen(driver)) == material.quality.sizes[cluster]
+
+
+@needs_browser
+def test_an_address_opens_at_a_cluster_and_a_notch_of_the_wheel_zooms(open_page, stdlib_page):
+    """Groups have names from afar, clusters from near; the map fills its frame."""
+    path, material = stdlib_page
+    driver = open_page(f"{path}#cluster=19")
+    assert len(chosen(driver)) == material.quality.sizes[19]
+    shown = driver.find_element(By.CSS_SELECTOR, "#found .head").text
+    assert str(material.quality.sizes[19]) in shown
+    zoom = "return dink.zoom()"
+    assert driver.execute_script(zoom) > 1
+    driver.find_element(By.ID, "clear").click()
+    assert driver.execute_script("return location.hash + dink.zoom()") == "1"
+    groups = "#labels [data-group]"
+    until(lambda: driver.find_elements(By.CSS_SELECTOR, groups))
+    assert len(driver.find_elements(By.CSS_SELECTOR, groups)) == material.groups.max() + 1
+    stage = driver.find_element(By.ID, "stage").rect
+    places = np.array([point_of_row(driver, row) for row in material.rows.tolist()])
+    spread = np.ptp(places, axis=0) / [stage["width"], stage["height"]]
+    assert (spread > 0.85).all() and (spread < 1).all()
+    x, y = point_of_row(driver, 7)
+    for notches, expected in ((1, 1.3), (1, 1.69), (-1, 1.3), (1, 1.69), (1, 2.197)):
+        driver.execute_cdp_cmd(
+            "Input.dispatchMouseEvent",
+            {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": -100 * notches},
+        )
+        until(lambda wanted=expected: abs(driver.execute_script(zoom) - wanted) < 1e-9)
+        assert driver.execute_script(zoom) == pytest.approx(expected)
+    np.testing.assert_allclose(point_of_row(driver, 7), [x, y], atol=1.5)  # stays there
+    until(lambda: not driver.find_elements(By.CSS_SELECTOR, groups))
+    assert not driver.find_elements(By.CSS_SELECTOR, groups)
+    assert errors(driver) == []
+
+
+@needs_browser
+def test_the_tree_is_that_of_ward(open_page, stdlib_page):
+    path, material = stdlib_page
+    driver = open_page(path)
+    inside = driver.execute_script(
+        """return [...document.querySelectorAll(".tree details")].map((each) =>
+        [...each.querySelectorAll(".leaf")].map((leaf) => Number(leaf.dataset.cluster)))"""
+    )
+    nodes = {frozenset(node) for node in members(material.merges)}
+    assert len(inside) > 5 and nodes >= {frozenset(group) for group in inside}
+    top = driver.execute_script("return document.querySelector('.tree').childElementCount")
+    assert 2 <= top <= 12
+
+
+@needs_browser
+def test_columns_colour_the_map_and_posters(open_page, tmp_path):
+    """What the page and the poster show, in the colours of a column, and that a poster is XML
+    whatever the names are."""
+    labels, kinds = np.arange(60) % 3, sorted(HOSTILE[i] for i in (1, 2, 4))
+    z = (np.eye(3, 8)[labels] * 9).astype(np.float32)
+    z += np.random.default_rng(0).normal(size=z.shape)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), 8)
+    columns = {"v": vectors, "kind": [kinds[j] for j in labels], "n": list(range(60))}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    model = dinkcli.train(tmp_path / "x.parquet", 3, column="v", device="cpu")
+    columns = Columns("v", others=("kind", "n"))
+    material = gather(model, open_data([str(tmp_path / "x.parquet")], columns))
+    title = "A & B\x00\x1b " + HOSTILE[0]
+    (tmp_path / "x.html").write_text(page(model, material, title), encoding="utf-8")
+    driver = open_page(tmp_path / "x.html")
+    for column, legend in (("kind", kinds), ("n", ["0", "29.5", "59"])):
+        Select(driver.find_element(By.ID, "colour")).select_by_visible_text(column)
+        shown = driver.find_elements(By.CSS_SELECTOR, "#legend button, #legend .ticks span")
+        assert [each.text for each in shown] == [words.strip() for words in legend]
+        poster = ElementTree.fromstring(driver.execute_script("return dink.poster()"))
+        texts = ["".join(each.itertext()) for each in poster.iter(f"{SVG}text")]
+        assert texts[0] == f"A & B {HOSTILE[0]}" and set(legend) < set(texts)
+        paths = [each.get("d") for each in poster.iter(f"{SVG}path")]
+        dots = [path.count("M") for path in paths if "h0" in path]
+        assert sum(dots) == 60 and len(dots) == len({*material.colourings[column == "n"].codes})
+    Select(driver.find_element(By.ID, "colour")).select_by_visible_text("kind")
+    driver.find_element(By.CSS_SELECTOR, "#legend button").click()
+    assert chosen(driver) == [*range(0, 60, 3)]
+    kind = driver.execute_async_script(
+        """const done = arguments[0]; URL.createObjectURL = (blob) => {
+        createImageBitmap(blob).then((made) => done([blob.type, made.width, made.height]));
+        return "blob:none"; };
+        HTMLAnchorElement.prototype.click = () => {}; document.getElementById("png").click();"""
+    )
+    assert kind == ["image/png", 3840, 2160]
+    assert errors(driver) == []
+    drawn = ElementTree.fromstring(picture(model, material, title))
+    texts = ["".join(each.itertext()) for each in drawn.iter(f"{SVG}text")]
+    assert texts[0] == f"A & B {HOSTILE[0]}" and {*kinds, "0", "1", "2"} < set(texts)
+    paths = [each for each in drawn.iter(f"{SVG}path") if "h0" in each.get("d")]
+    assert [each.get("d").count("M") for each in paths] == [20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("values", "codes", "legend"),
+    [
+        (["b", "a", None, "b"], [0, 1, 255, 0], ["b", "a", "none"]),
+        ([2, 1, 2, 10], [1, 0, 1, 2], ["1", "2", "10"]),
+        (["2", "1", "2", "10"], [1, 0, 1, 2], ["1", "2", "10"]),
+        ([True, False, True, True], [1, 0, 1, 1], ["False", "True"]),
+        ([0.0, 1.0, None, 2.0, np.nan], [0, 127, 255, 254, 255], ["0", "1", "2", "none"]),
+        (
+            [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)],
+            [0, 127, 254],
+            ["2024-01-01", "2024-01-02", "2024-01-03"],
+        ),
+        (
+            ["2024-01-01", "2024-01-02", "2024-01-03"],
+            [0, 127, 254],
+            ["2024-01-01", "2024-01-02", "2024-01-03"],
+        ),
+        ([*range(200), 10**6], [], None),
+        ([*"abcdefghijklm", "a"], [*range(11), 11, 11, 0], [*"abcdefghijk", "2 others"]),
+        ([["x"], ["y"], ["x"]], [0, 1, 0], ["['x']", "['y']"]),
+        ([None, None], [255, 255], ["none"]),
+        (pa.array(["u", "v", "u"]).dictionary_encode(), [0, 1, 0], ["u", "v"]),
+    ],
+)
+def test_codes_of_a_column(values, codes, legend):
+    found = colouring("c", pa.chunked_array([pa.array(values)]))
+    if legend is None:  # one far off leaves the others apart
+        assert len(set(found.codes.tolist())) > 190 and found.codes[-1] == 254
+        return
+    assert found.codes.tolist() == codes
+    assert [words for _, words in found.legend] == legend
+    assert len(found.colours) == 256 and {code for code, _ in found.legend} >= set(codes)
 
 
 @needs_browser

@@ -43,19 +43,11 @@ def test_inspect_shows_the_tree(invoke, tmp_path):
     assert sorted(map(int, re.findall(r"─(\d)\b", shown))) == list(range(10))
 
 
-def test_members_and_children():
-    """Two close pairs and one that is far: the order keeps pairs together, and the list is flat
-    where merges are alike."""
-    from dinkcli.models.tree import children, members
+def test_the_order_of_members_keeps_pairs_together():
+    from dinkcli.models.tree import members
 
     centers = np.array([[0.0], [10], [1], [11], [100]])
     merges = ward(centers, np.ones(5))
     order = members(merges)[-1]
     assert sorted(order) == [*range(5)]
     assert abs(order.index(0) - order.index(2)) == abs(order.index(1) - order.index(3)) == 1
-    top = children(merges, 8)
-    assert 4 in top and len(top) == 2
-    inner = children(merges, next(each for each in top if each != 4))
-    assert inner == [5, 6]
-    alike = ward(np.eye(4), np.ones(4))  # all as far from each other
-    assert sorted(children(alike, 6)) == [0, 1, 2, 3]

@@ -83,8 +83,8 @@ def colouring(name: str, values: pa.ChunkedArray) -> Colouring:
     """Numbers and dates, also such as were written as text, make a scale; else each of the most
     frequent values has a colour."""
     values = _typed(values)
-    counts = sorted(pc.value_counts(values).to_pylist(), key=lambda c: (-c["counts"], str(c)))
-    counts = [count for count in counts if count["values"] is not None]
+    counts = pc.value_counts(values.drop_null()).to_pylist()
+    counts.sort(key=lambda count: (-count["counts"], str(count["values"])))
     numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
     if counts and (
         pa.types.is_temporal(values.type)
@@ -129,8 +129,10 @@ def _scale(name: str, values: pa.ChunkedArray) -> Colouring:
     else:
         numbers = np.asarray(values.cast(pa.float64(), safe=False), np.float64)
     known = np.isfinite(numbers)
-    # One value far off would leave all others the same colour.
-    low, high = np.quantile(numbers[known], [0.01, 0.99]) if known.any() else (0.0, 0.0)
+    ends = np.quantile(numbers[known], [0, 0.01, 0.99, 1]) if known.any() else np.zeros(4)
+    low, high = ends[[0, 3]]
+    if high - low > 2 * (ends[2] - ends[1]) > 0:  # values far off would leave all others alike
+        low, high = ends[1:3]
     share = (np.where(known, numbers, low) - low) / ((high - low) or 1)
     codes = np.where(known, np.rint(254 * share.clip(0, 1)), _NONE).astype(np.uint8)
 

@@ -10,7 +10,7 @@
   const cluster = decode(data.cluster, Int32Array);
   const distance = decode(data.distance, Float32Array);
   const row = decode(data.row, data.wholeRows ? Int32Array : Float64Array);
-  const { id, text, names, groups } = data;
+  const { id, text, names, groups, sizes } = data;
   const n = x.length, most = 200; // rows, and those of a list
   const count = (number) => number.toLocaleString("en");
   const rows = (number) => `${count(number)} row${number === 1 ? "" : "s"}`;
@@ -20,6 +20,8 @@
     made.append(...children);
     return made;
   };
+  const bySize = sizes.map((_, j) => j).sort((a, b) => sizes[b] - sizes[a]);
+  const grouped = data.labels.some((label) => label.is_group);
   const drawing = (tag, attributes, ...children) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -51,13 +53,13 @@
   const canvas = $("map"), stage = $("stage"), overlay = $("labels");
 
   // A frame turns places into pixels; that of the screen and those of posters differ in size.
-  const frame = (width, height, top = 0) => {
+  const frame = (width, height, top = 0, side = 0) => {
     const pad = Math.min(width, height - top) < 500 ? 14 : 40;
     const fit = bounds.map(([low, high], i) =>
-      (i ? height - top - 2 * pad : width - 2 * pad) / (high - low || 1));
+      (i ? height - top - 2 * pad : width - side - 2 * pad) / (high - low || 1));
     const least = Math.min(...fit) * data.stretch;
     const [fx, fy] = fit.map((each) => Math.min(each, least) * view.zoom);
-    const [mx, my] = [width / 2, (height + top) / 2];
+    const [mx, my] = [(width + side) / 2, (height + top) / 2];
     return {
       width, height, top, fx, fy,
       px: (value) => mx + (value - view.at[0]) * fx,
@@ -125,20 +127,20 @@
         sums[(d + 1) * across + a] + sums[b * across + a];
       return all / ((d + 1 - b) * (c + 1 - a));
     };
-    const small = to.width < 600, far = view.zoom < 1.6 && data.groupLabels.length > 0;
-    const shown = data.labels.map((label) => ({ ...label, weight: 600 }));
-    shown.sort((a, b) => (lit ? lit.has(b.number) - lit.has(a.number) : 0));
-    const above = data.groupLabels.map((label) => ({ ...label, weight: 700, group: true }));
-    const all = far && !lit ? [...above, ...(small ? [] : shown)] : shown;
-    const boxes = [];
+    const small = to.width < 600, far = view.zoom < 1.6 && grouped && !lit;
+    // From afar groups, and clusters only where there is room; from near, clusters.
+    const all = data.labels.filter((label) => (label.is_group ? far : !far || !small));
+    if (lit) all.sort((a, b) => lit.has(b.number) - lit.has(a.number));
+    const boxes = to.taken ? [{ box: to.taken }] : [];
     for (const label of all) {
       const [ax, ay] = [to.px(label.at[0]), to.py(label.at[1])];
       if (ax < 0 || ay < to.top || ax > to.width || ay > to.height) continue;
-      const size = label.size * (small ? 0.82 : 1) * (far && !lit && !label.group ? 0.88 : 1);
-      const w = Math.max(...label.lines.map((line) => wide(line, size, label.weight))) + 6;
+      const group = label.is_group, weight = group ? 700 : 600;
+      const size = label.size * (small ? 0.82 : to.letters ?? 1) * (far && !group ? 0.88 : 1);
+      const w = Math.max(...label.lines.map((line) => wide(line, size, weight))) + 6;
       const h = 1.15 * size * label.lines.length + 2;
       let best = null, least = Infinity;
-      for (const reach of label.group ? [0, 10, 30, 60, 100] : [5, 16, 32, 54, 82]) {
+      for (const reach of group ? [0, 10, 30, 60, 100] : [5, 16, 32, 54, 82]) {
         for (let turn = 0; turn < 16; turn++) {
           const angle = (turn * Math.PI) / 8;
           const cx = ax + Math.cos(angle) * (reach + (reach ? w / 2 : 0));
@@ -154,18 +156,19 @@
           }
         }
       }
-      const clear = !far || lit || label.group || least < 16; // from afar only where there is room
-      if (best && clear) boxes.push({ ...label, box: best, size, from: [ax, ay] });
+      if (best && (!far || group || least < 16)) {
+        boxes.push({ ...label, box: best, size, weight, from: [ax, ay] });
+      }
     }
-    return boxes;
+    return boxes.filter((label) => label.from);
   };
   const written = (to, ink, paper) => placed(to).map((label) => {
     const [left, top, right, bottom] = label.box, [ax, ay] = label.from;
     const colour = column ? ink : mixed(label.colour, ink, 0.68);
-    const faint = lit && !label.group && !lit.has(label.number);
+    const faint = lit && !lit.has(label.number);
     const near = [Math.min(right, Math.max(left, ax)), Math.min(bottom, Math.max(top, ay))];
     const part = drawing("g", {
-      [label.group ? "data-group" : "data-cluster"]: label.number, opacity: faint ? 0.2 : 1,
+      [label.is_group ? "data-group" : "data-cluster"]: label.number, opacity: faint ? 0.2 : 1,
     });
     if (Math.hypot(near[0] - ax, near[1] - ay) > 12) {
       part.append(drawing("path", {
@@ -227,14 +230,120 @@
     draw();
   };
 
+  // The clusters as cards, as a table, and as a tree.
+  const dotted = (number) =>
+    element("span", { class: "dot", style: `--colour:${data.colours[number]}` });
+  const shareOf = (number) => `${((100 * sizes[number]) / data.rows).toFixed(1)}%`;
+  const most_ = Math.max(1, ...sizes);
+  const card = (number) => {
+    const name = names[number];
+    const button = element("button", { type: "button", "aria-pressed": false }, dotted(number),
+      element("span", {}, name));
+    if (name !== `cluster ${number}`) button.append(element("span", { class: "number" }, number));
+    const examples = data.examples[number].map(([first, ...others]) =>
+      element("li", {}, element("b", {}, first), ...others.map((each) =>
+        element("span", {}, ` ${each}`))));
+    const inside = element("details", { open: "" }, element("summary", {}, "what is inside"),
+      element("ol", { class: "rows", "aria-label": "Rows nearest to the centre" }, ...examples));
+    const new_ = (data.terms?.[number] ?? []).filter((term) => !name.includes(term));
+    if (new_.length) {
+      inside.append(element("ul", { class: "terms", "aria-label": "More words" },
+        ...new_.map((term) => element("li", {}, term))));
+    }
+    return element("article", {
+      class: "card", "data-cluster": number, "data-size": sizes[number],
+      "data-spread": data.spreads[number], style: `--colour:${data.colours[number]}`,
+    }, element("h3", {}, button),
+    element("div", { class: "meter", "aria-hidden": true },
+      element("i", { style: `width:${(100 * sizes[number]) / most_}%` })),
+    element("p", { class: "facts" }, `${rows(sizes[number])}, ${shareOf(number)}`), inside);
+  };
+  const cards = bySize.map(card);
+  $("cards").append(...cards);
+  const line = (first, others, kind = "td") => element("tr", {}, element("th", { scope: "row" },
+    ...[first].flat()), ...others.map((each) => element(kind, {}, each)));
+  const link = (number) => element("a", { href: `#cluster=${number}` }, names[number]);
+  $("figures").append(line("cluster", ["rows", "spread", "silhouette"], "th"),
+    ...bySize.map((j) => line([`${j} `, link(j)], [count(sizes[j]),
+      data.spreads[j].toPrecision(3), data.silhouettes[j].toFixed(2)])));
+  $("metrics").append(...data.metrics.map(([name, value]) => line(name, [value])));
+  $("making").append(...data.making.map(([name, value]) => line(name, [value])));
+
+  // Groups of the tree: those whose own merge rose by less than half of the one above them.
+  const { merges, present } = data, leaves = present.length;
+  const parts = (node) => {
+    const least = merges[node - leaves][2] / 2, found = [];
+    const todo = merges[node - leaves].slice(0, 2).reverse();
+    while (todo.length) {
+      const inner = todo.pop();
+      if (inner < leaves || merges[inner - leaves][2] <= least) found.push(inner);
+      else todo.push(...merges[inner - leaves].slice(0, 2).reverse());
+    }
+    return found;
+  };
+  const tree = () => {
+    const inside = present.map((j) => [j]);
+    for (const [a, b] of merges) inside.push([...inside[a], ...inside[b]]);
+    const todo = leaves > 2 && leaves <= 1000 ? [[2 * leaves - 2, $("tree")]] : [];
+    if (!todo.length) $("tree").append("A tree needs three to a thousand clusters.");
+    while (todo.length) { // not by recursion: it may be deep
+      const [node, list_] = todo.pop();
+      for (const part of parts(node)) {
+        if (part < leaves) {
+          const j = present[part];
+          list_.append(element("li", {}, element("button", {
+            type: "button", class: "leaf", "data-cluster": j,
+          }, element("span", {}, names[j]), " ", element("small", {}, rows(sizes[j])))));
+          continue;
+        }
+        const own = inside[part].slice().sort((a, b) => sizes[b] - sizes[a]);
+        const total = own.reduce((sum, j) => sum + sizes[j], 0);
+        const called = own.slice(0, 3).map((j) => names[j].split(", ")[0]).join("; ");
+        const below = element("ul");
+        list_.append(element("li", {}, element("details", {}, element("summary", {},
+          element("span", {}, called + (own.length > 3 ? "; …" : "")), " ",
+          element("small", {}, `${own.length} clusters, ${rows(total)}`)), below)));
+        todo.push([part, below]);
+      }
+    }
+  };
+  tree();
+
+  // Each phase of the training has a scale of its own: where one ends the inertia is counted anew,
+  // and a jump there is no loss. While it looks for clusters it goes by temperature, and knows the
+  // inertia only of samples.
+  const curve = () => {
+    const phases = [];
+    for (const [phase, inertia, temperature] of data.curve) {
+      if (phases.at(-1)?.phase !== phase) phases.push({ phase, inertia: [], temperature: [] });
+      phases.at(-1).inertia.push(Number(inertia));
+      phases.at(-1).temperature.push(Number(temperature));
+    }
+    if (!phases.length) $("curve").append("The model has no history.");
+    for (const { phase, inertia, temperature } of phases) {
+      const cools = temperature.at(-1) > 0 && temperature.at(-1) < temperature[0];
+      const values = cools ? temperature.map(Math.log) : inertia;
+      const [low, high] = range(values), n_ = values.length;
+      const dots = values.map((value, i) =>
+        [n_ > 1 ? 6 + (268 * i) / (n_ - 1) : 140, 84 - (72 * (value - low)) / (high - low || 1)]);
+      const [from, to] = (cools ? temperature : inertia).filter((_, i) => !i || i === n_ - 1)
+        .map((value) => Number(value.toPrecision(cools ? 2 : 6)));
+      const words = `${cools ? "temperature" : "inertia"} ${from}${to === undefined ? "" : ` → ${to}`}`;
+      $("curve").append(element("figure", {}, element("figcaption", {}, element("b", {}, phase),
+        element("br"), words), drawing("svg", {
+        viewBox: "0 0 280 90", role: "img", "aria-label": `${phase}: ${words}`,
+      }, drawing("polyline", { points: dots.join(" ") }),
+      ...dots.map(([cx, cy]) => drawing("circle", { cx, cy, r: 2.5 })))));
+    }
+  };
+  curve();
+
   // Rows in a list: under the names of their clusters, nearest to the centres first.
   let picked = [];
-  const cards = [...document.querySelectorAll(".card")];
   const status = (words) => { $("status").textContent = words; };
   const heading = (number, words) => {
-    const dot = element("span", { class: "dot", style: `--colour:${data.colours[number]}` });
-    const name = element("span", {}, names[number]);
-    const button = element("button", { type: "button" }, dot, name, element("small", {}, words));
+    const button = element("button", { type: "button" }, dotted(number),
+      element("span", {}, names[number]), element("small", {}, words));
     button.addEventListener("click", () => choose(number, true));
     button.addEventListener("mouseenter", () => hover(number));
     button.addEventListener("mouseleave", () => hover(null));
@@ -254,7 +363,7 @@
       inside.get(cluster[i]).push(i);
     }
     const items = [...inside].flatMap(([number, some]) =>
-      [heading(number, rows(data.sizes[number])), ...some.map(rowItem)]);
+      [heading(number, rows(sizes[number])), ...some.map(rowItem)]);
     $("found").replaceChildren(...items);
     const [some, all] = [Math.min(most, picked.length), picked.length].map(count);
     $("shown").textContent = some === all ? `all ${all}, nearest first` : `nearest ${some} of ${all}`;
@@ -263,16 +372,14 @@
   };
   // With nothing chosen the list is that of all clusters, in their groups.
   const contents = () => {
-    const order = data.sizes.map((_, j) => j).sort((a, b) => data.sizes[b] - data.sizes[a]);
-    const items = order.map((j) => heading(j, count(data.sizes[j])));
-    if (data.groupLabels.length) {
-      items.length = 0;
-      for (const { number } of data.groupLabels) {
-        const inside = order.filter((j) => groups[j] === number);
+    const items = grouped ? [] : bySize.map((j) => heading(j, count(sizes[j])));
+    if (grouped) {
+      for (const number of new Set(bySize.map((j) => groups[j]).filter((each) => each >= 0))) {
+        const inside = bySize.filter((j) => groups[j] === number);
         const name = element("button", { type: "button" }, data.groupNames[number]);
         name.addEventListener("click", () => chooseGroup(number));
         items.push(element("li", { class: "group" }, name));
-        items.push(...inside.map((j) => heading(j, count(data.sizes[j]))));
+        items.push(...inside.map((j) => heading(j, count(sizes[j]))));
       }
     }
     picked = [];
@@ -385,7 +492,7 @@
     const has = (value) => value != null && value.toLowerCase().includes(wanted);
     const named = names.map((_, j) => j)
       .filter((j) => has(names[j]) || String(j) === wanted || data.terms?.[j].some(has))
-      .sort((a, b) => has(names[b]) - has(names[a]) || data.sizes[b] - data.sizes[a]);
+      .sort((a, b) => has(names[b]) - has(names[a]) || sizes[b] - sizes[a]);
     const own = rowsWhere((i) =>
       has(id?.[i]) || has(text?.[i]) || (!id && String(row[i]) === wanted));
     const inside = new Set(own.map((i) => cluster[i])), clusters = new Set([...named, ...inside]);
@@ -576,7 +683,8 @@
       { x: left, y: top, "font-size": pixels, fill, "font-weight": weight }, content);
     root.append(drawing("rect", { width, height, fill: paper }),
       words(48, 62, 36, ink, data.title, 700), words(48, 96, 20, soft, data.sentence));
-    const to = frame(width, height, 116), paths = new Map();
+    const to = frame(width, height, 116, column ? 200 : 0), paths = new Map();
+    Object.assign(to, { letters: 1.25, taken: column && [0, 0, 200, height] });
     for (let i = 0; i < n; i++) {
       const left = to.px(x[i]), top = to.py(y[i]);
       if (left < 0 || top < to.top || left > width || top > height) continue;
@@ -615,7 +723,6 @@
   // Distances between centres: the nearer, the stronger.
   const heat = () => {
     const sheet = $("heat");
-    if (!sheet) return;
     const { numbers } = data.heat, k = numbers.length, shades = decode(data.heat.shades, Uint8Array);
     sheet.width = sheet.height = k;
     const [red, green, blue] = rgb(css("--accent")), brush = sheet.getContext("2d");
