@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
     from dinkcli.head.head import DinkClusterHead
+    from dinkcli.insight.evaluate import evaluate
+    from dinkcli.insight.info import info
+    from dinkcli.insight.inspect import inspect
+    from dinkcli.insight.naming import name
     from dinkcli.models.edit import drop, merge, rename
     from dinkcli.models.file import load
     from dinkcli.models.model import Model
@@ -27,8 +31,12 @@ _HOME = {
     "Model": "dinkcli.models.model",
     "assign": "dinkcli.api",
     "drop": "dinkcli.models.edit",
+    "evaluate": "dinkcli.insight.evaluate",
+    "info": "dinkcli.insight.info",
+    "inspect": "dinkcli.insight.inspect",
     "load": "dinkcli.models.file",
     "merge": "dinkcli.models.edit",
+    "name": "dinkcli.insight.naming",
     "rename": "dinkcli.models.edit",
     "split": "dinkcli.api",
     "sweep": "dinkcli.api",
@@ -43,8 +51,12 @@ __all__ = [
     "Model",
     "assign",
     "drop",
+    "evaluate",
+    "info",
+    "inspect",
     "load",
     "merge",
+    "name",
     "rename",
     "split",
     "sweep",

@@ -15,15 +15,16 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import compress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
     from dinkcli.data.dataset import DataSet
+    from dinkcli.results import Field, Result, Sheet
 
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
@@ -102,74 +103,20 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
-@dataclass(frozen=True)
-class Field:
-    """A column of a table.
-
-    Attributes:
-        drop: 0 for a column that always stays; the others are left out in a narrow terminal, the
-            highest number first.
-        text: its cells may be shortened.
-    """
-
-    heading: str = ""
-    justify: Literal["left", "right"] = "left"
-    drop: int = 0
-    text: bool = False
+def show_result(result: Result, as_json: bool, **more: Any) -> None:
+    """What a function gave back, as JSON or as tables, of which its ``sheets`` may want to know
+    ``more``."""
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for name, value in result.lines():
+        line = printable(f"{name:{result.indent}}{value}".rstrip())
+        typer.echo(wrapped(line, width(), " " * result.indent))
+    for sheet in () if result.indent else result.sheets(**more):
+        show(sheet)
 
 
-class Sheet:
-    """A table before it is known how wide it may be.
-
-    Args:
-        columns: a heading alone is a column of numbers; None is left out, with its cells.
-        headings: whether they are shown.
-    """
-
-    def __init__(self, *columns: Field | str | None, headings: bool = True):
-        self._given = [column is not None for column in columns]
-        self._fields = [
-            Field(column, "right") if isinstance(column, str) else column
-            for column in columns
-            if column is not None
-        ]
-        self._headings = headings
-        self._rows: list[list[str]] = []
-
-    def add(self, *cells: object) -> None:
-        """A row of plain text: what comes from files is neither markup nor control codes."""
-        self._rows.append([printable(cell) for cell in compress(cells, self._given)])
-
-    def fitted(self, room: int) -> Table:
-        """The columns that fit into ``room``."""
-        from rich import box
-        from rich.cells import cell_len
-        from rich.table import Table
-        from rich.text import Text
-
-        heads = [field.heading if self._headings else "" for field in self._fields]
-        widths = [max(map(cell_len, cells)) for cells in zip(heads, *self._rows, strict=True)]
-        kept = list(zip(self._fields, widths, range(len(widths)), strict=True))
-
-        def fits() -> bool:
-            least = [min(w, _LEAST_TEXT) if field.text else w for field, w, _ in kept]
-            return sum(least) + 3 * len(least) - 1 <= room
-
-        while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
-            kept.remove(last)
-        style = box.SIMPLE_HEAD if _unicode() else box.ASCII2
-        table = Table(box=style, show_header=self._headings, pad_edge=False)
-        for field, _, _ in kept:
-            # Text gives way to numbers; what is too long all the same goes on in the next line.
-            stays = fits() and not field.text
-            table.add_column(field.heading, justify=field.justify, no_wrap=stays, overflow="fold")
-        short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if _unicode() else "crop"}
-        for row in self._rows:
-            table.add_row(*(Text(row[i], **(short if field.text else {})) for field, _, i in kept))
-        return table
-
-
-def show(title: str, table: Sheet | None = None, *notes: str, stderr: bool = False) -> None:
+def show(sheet: Sheet, stderr: bool = False) -> None:
     """A table under its title, and notes below it; a title alone is a sentence."""
     from rich.console import Console
     from rich.text import Text
@@ -179,19 +126,50 @@ def show(title: str, table: Sheet | None = None, *notes: str, stderr: bool = Fal
             raise  # to the command's error boundary, where rich would exit itself
 
     out = PipeConsole(width=width(), highlight=False, soft_wrap=False, stderr=stderr)
-    out.print(Text(printable(title), style="" if table is None else "bold"))
-    if table is not None:
-        out.print(table.fitted(out.width))
-    for note in filter(None, notes):
+    out.print(Text(printable(sheet.title), style="bold" if sheet.fields else ""))
+    if sheet.fields:
+        out.print(fitted(sheet, out.width))
+    for note in sheet.notes:
         out.print(Text(printable(note)))
-    if any(notes):
+    if sheet.notes:
         out.print()
 
 
-def shortened(text: str, most: int) -> str:
-    """The text in at most ``most`` characters."""
-    dots = "…" if _unicode() else "..."
-    return text if len(text) <= most else text[: most - len(dots)].rstrip() + dots
+def fitted(sheet: Sheet, room: int) -> Table:
+    """The columns that fit into ``room``. What comes from files is neither markup nor control
+    codes."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [[_cell(*pair) for pair in zip(sheet.fields, row, strict=True)] for row in sheet.rows]
+    heads = [field.heading if sheet.headings else "" for field in sheet.fields]
+    widths = [max(map(cell_len, cells)) for cells in zip(heads, *rows, strict=True)]
+    kept = list(zip(sheet.fields, widths, range(len(widths)), strict=True))
+
+    def fits() -> bool:
+        least = [min(w, _LEAST_TEXT) if field.text else w for field, w, _ in kept]
+        return sum(least) + 3 * len(least) - 1 <= room
+
+    while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
+        kept.remove(last)
+    style = box.SIMPLE_HEAD if _unicode() else box.ASCII2
+    table = Table(box=style, show_header=sheet.headings, pad_edge=False)
+    for field, _, _ in kept:
+        # Text gives way to numbers; what is too long all the same goes on in the next line.
+        stays = fits() and not field.text
+        table.add_column(field.heading, justify=field.justify, no_wrap=stays, overflow="fold")
+    short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if _unicode() else "crop"}
+    for row in rows:
+        table.add_row(*(Text(row[i], **(short if field.text else {})) for field, _, i in kept))
+    return table
+
+
+def _cell(field: Field, value: Any) -> str:
+    if field.bar:
+        return bar(value, field.bar)
+    return printable(value) if _unicode() else printable(value).replace("…", "...")
 
 
 def bar(share: float, width: int) -> str:

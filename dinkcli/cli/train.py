@@ -18,9 +18,7 @@ import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import (
-    Field,
     ProgressLines,
-    Sheet,
     print_json,
     printable,
     say,
@@ -42,6 +40,7 @@ from dinkcli.cli.signals import (
 )
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.processes.group import world
+from dinkcli.results import Field, Sheet
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -441,7 +440,12 @@ def show_drift(matching: Matching, old_path: str) -> None:
     listed = [*news, *kept]
     if not listed:
         return
-    table = Sheet("id", Field("fate"), "moved", "of gap", Field("continued by"))
+    hidden = len(listed) - _MOST_LINES
+    table = Sheet(
+        *("id", Field("fate"), "moved", "of gap", Field("continued by")),
+        title="what changed most",
+        notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
+    )
     for drift in listed[:_MOST_LINES]:
         table.add(
             drift.id,
@@ -450,6 +454,4 @@ def show_drift(matching: Matching, old_path: str) -> None:
             "-" if drift.relative is None else f"{drift.relative:.0%}",
             ", ".join(map(str, drift.parts)) or "-",
         )
-    hidden = len(listed) - _MOST_LINES
-    note = f"and {hidden} more; --json lists all" if hidden > 0 else ""
-    show("what changed most", table, note, stderr=True)
+    show(table, stderr=True)

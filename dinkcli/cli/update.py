@@ -10,8 +10,6 @@ import typer
 
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import (
-    Field,
-    Sheet,
     print_json,
     printable,
     rows_shown,
@@ -22,6 +20,7 @@ from dinkcli.cli.console import (
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.errors import UsageError
+from dinkcli.results import Field, Sheet
 
 if TYPE_CHECKING:
     from dinkcli.assigning.update import Update
@@ -156,11 +155,12 @@ def _show(result: Update, output: str | None) -> None:
         say(f"{printable(output)}: {len(result.model.present)} clusters")
         return
     named = Field("name", text=True) if result.model.names else None
-    table = Sheet("cluster", named, "rows", "spread", "before", "moved")
+    title = "clusters by new rows (spread: root mean squared distance to the centre)"
+    table = Sheet("cluster", named, "rows", "spread", "before", "moved", title=title)
     for j in (-counts).argsort(kind="stable")[:_MOST_SHOWN].tolist():
         figures = result.spreads[j], result.old_spreads[j], result.moved[j]
         table.add(j, names[j] or "-", f"{counts[j]:g}", *map("{:.3g}".format, figures))
-    show("clusters by new rows (spread: root mean squared distance to the centre)", table)
+    show(table)
 
 
 def edit(
@@ -247,12 +247,5 @@ def edit(
         print_json({"model": output, "n_clusters": len(model.present), "edits": entries})
     elif not shown.quiet:
         for entry in entries:
-            say(described(entry))
+            say(edits.described(entry))
         say(f"{printable(output)}: {len(model.present)} clusters")
-
-
-def described(entry: dict[str, object]) -> str:
-    """A line of a model's history."""
-    more = {key: value for key, value in entry.items() if key not in ("when", "what") and value}
-    facts = ", ".join(f"{key} {printable(value)}" for key, value in more.items())
-    return f"{entry.get('what', '')}: {facts}"

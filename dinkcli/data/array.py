@@ -58,6 +58,30 @@ def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
     raise UsageError(f"{_kind(values)}: {_EXPECTED}")
 
 
+def column_of(values: Any, parameter: str) -> pa.ChunkedArray:
+    """One value for each row: an array, a tensor, a column, or a sequence.
+
+    Raises:
+        UsageError: something else, or of several dimensions.
+    """
+    expected = "expected one value for each row: an array, a column, or a list"
+    try:
+        array = _of_tensor(values) if hasattr(values, "detach") else values
+        table = None if isinstance(array, np.ndarray) else _as_table(array)
+        if table is not None and table.num_columns == 1:
+            return table.column(0)
+        if hasattr(array, "__array__"):
+            array = np.asarray(array)
+            if array.ndim != 1:
+                raise UsageError(f"`{parameter}`: shape {array.shape}, {expected}")
+            array = list(array) if array.dtype == object else array
+        return pa.chunked_array([pa.array(array)])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        if isinstance(error, DinkError):
+            raise
+        raise UsageError(f"`{parameter}`: {_kind(values)}, {expected}") from error
+
+
 class ArrayReader(Reader):
     """An (N, D) array of numbers; rows with a masked element are bad."""
 

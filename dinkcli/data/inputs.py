@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
@@ -15,6 +15,9 @@ from dinkcli.data.files import HEAD_BYTES, Source
 from dinkcli.data.formats import raw
 from dinkcli.data.sources import sources
 from dinkcli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.models.model import Model
 
 _MOST_NOTES = 5
 
@@ -48,6 +51,40 @@ def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP)
 
         groups = [[open_memory(inputs, columns)]]
     return _joined(groups, columns, bad_rows)
+
+
+def open_rows(
+    inputs: Any,
+    column: str | None = None,
+    bad_rows: str = STOP,
+    *,
+    model: Model | None = None,
+    **beside: Any,
+) -> DataSet:
+    """The inputs of a function, with what it was given of each row.
+
+    Args:
+        inputs, bad_rows: as for ``open_data``.
+        column: of the vectors.
+        model: whose rows they are to be: its columns are read where no others are named.
+        beside: ``ids``, ``labels``, ``texts`` and ``sample_weight``, each None, the text of a
+            column or a file (see ``columns_of``), a path, or N values in memory; and others that
+            ``columns_of`` takes.
+
+    Raises:
+        DinkError: as ``open_data``; other numbers of values than of rows.
+    """
+    from dinkcli.data.sidefiles import PARAMETERS, attached, columns_of
+
+    values = {name: beside.pop(name) for name in PARAMETERS if beside.get(name) is not None}
+    for name in [name for name in values if isinstance(values[name], (str, os.PathLike))]:
+        beside[name] = os.fspath(values.pop(name))
+    columns = columns_of(column, **beside)
+    if model is None:
+        data = open_data(inputs, columns, bad_rows)
+    else:
+        data = model.rows_of(open_data(inputs, model.as_trained(columns), bad_rows))
+    return attached(data, **values) if values else data
 
 
 def _open_paths(paths: Sequence[str], columns: Columns) -> list[list[Reader]]:

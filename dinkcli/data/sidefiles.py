@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 References = str | Sequence[str] | None
 WEIGHT = "weight"
+PARAMETERS = {"texts": "text", "labels": "label", "ids": "id", "sample_weight": WEIGHT}
 
 
 def columns_of(
@@ -249,23 +250,18 @@ def attached(data: DataSet, **values: Any) -> DataSet:
     """The data set with values from memory in the place of files.
 
     Args:
-        values: ``ids``, ``labels``, ``texts`` or ``sample_weight``: (N,) arrays or sequences.
+        values: ``ids``, ``labels``, ``texts`` or ``sample_weight``: what ``array.column_of`` takes.
 
     Raises:
         InputError, UsageError: other numbers of them than of rows.
     """
-    parameters = {"texts": "text", "labels": "label", "ids": "id", "sample_weight": WEIGHT}
+    from dinkcli.data.array import column_of
+
     found: list[SideColumn] = []
     named: dict[str, Any] = {}
-    for parameter, role in parameters.items():
+    for parameter, role in PARAMETERS.items():
         if parameter in values:
-            array = values[parameter]
-            if role == WEIGHT:
-                array = np.asarray(array)
-                expected = (data.n_rows if data.n_rows is not None else len(array),)
-                if array.shape != expected:
-                    raise UsageError(f"{parameter}: shape {array.shape}, expected {expected}")
-            column = pa.chunked_array([pa.array(array)])
+            column = column_of(values[parameter], parameter)
             found.append(SideColumn(role, role, (parameter,), (len(column),), (), None, column))
             if role != WEIGHT:
                 named[role] = role

@@ -6,7 +6,8 @@ Shapes: B rows in a block, K clusters, D features, C classes. Everything is summ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,14 @@ import pyarrow.compute as pc
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.formats.types import is_text
+from dinkcli.data.inputs import open_rows
+from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.survey import View, squares_to, survey
+from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
+from dinkcli.results import Field, Result, Sheet
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +35,8 @@ OnRows = Callable[[str, int], None]
 _CLOSE = 1.05  # second distance over first
 _ENOUGH = 0.8  # of the rows of a cluster, for its name
 _MOST = 3  # labels in it
+_MOST_PARTS, _WEAKEST = 20, 5  # parts of classes, and clusters, that are shown
+_LEAST_CLUSTERS = 4  # of which some are worth naming
 
 
 @dataclass(frozen=True)
@@ -159,10 +166,11 @@ def _scatter(
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Result):
     """Everything known about a model's clusters of some rows.
 
     Attributes:
+        model: the model, whose names are shown.
         quality: measures without classes.
         agreement: measures against classes, or None without labels.
         classes: (C,) the distinct labels, sorted where they can be.
@@ -170,58 +178,142 @@ class Evaluation:
         unlabelled: rows whose label is null or NaN; only ``quality`` counts them.
     """
 
+    model: Model
     quality: Quality
     agreement: Agreement | None = None
     classes: list[Any] | None = None
     table: np.ndarray | None = None
     unlabelled: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+    def to_dict(self) -> dict[str, Any]:
         document = _plain(asdict(self.quality))
-        if self.agreement is None or self.table is None:
-            return document
-        return document | {
-            "unlabelled": self.unlabelled,
-            "agreement": _plain(asdict(self.agreement)),
-            "confusion": {
-                "classes": [
-                    label if isinstance(label, (bool, int, float, str)) else str(label)
-                    for label in self.classes or ()
-                ],
-                "counts": self.table.tolist(),
-            },
-        }
+        if self.agreement is not None and self.table is not None:
+            classes = [
+                label if isinstance(label, (bool, int, float, str)) else str(label)
+                for label in self.classes or ()
+            ]
+            document |= {
+                "unlabelled": self.unlabelled,
+                "agreement": _plain(asdict(self.agreement)),
+                "confusion": {"classes": classes, "counts": self.table.tolist()},
+            }
+        return document | ({"names": self.model.names} if self.model.names else {})
+
+    def to_arrow(self) -> pa.Table:
+        """A row for each cluster: its number, name, size, inertia and silhouette."""
+        quality = self.quality
+        columns = (quality.sizes, quality.cluster_inertia, quality.cluster_silhouette)
+        numbers, names = np.arange(len(quality.sizes)), self.model.all_names
+        arrays = [pa.array(values) for values in (numbers, names, *columns)]
+        return pa.table(arrays, ["cluster", "name", "size", "inertia", "silhouette"])
+
+    def sheets(self) -> list[Sheet]:
+        return [*self._measures(), *self._confused(), *self._weakest()]
+
+    def _measures(self) -> Iterator[Sheet]:
+        quality, agreement = self.quality, self.agreement
+        title = f"{quality.rows:,} rows in {len(quality.sizes)} clusters"
+        sheet = Sheet(Field(), "", Field(drop=1), headings=False, title=title)
+        for name, value, meaning in (
+            ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
+            ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
+            ("Davies-Bouldin", quality.davies_bouldin, "lower is better"),
+            ("Calinski-Harabasz", quality.calinski_harabasz, "higher is better"),
+            ("imbalance", quality.imbalance, "1 is equal sizes"),
+        ):
+            sheet.add(name, "-" if value is None else f"{value:.6g}", meaning)
+        if quality.ambiguous is not None:
+            share = f"{quality.ambiguous:.2%}"
+            sheet.add("ambiguous rows", share, "second centre within 5 % of the first")
+        yield sheet
+        if agreement is not None:
+            title = f"against {len(self.classes or ())} classes"
+            sheet = Sheet(Field(), "", headings=False, title=title)
+            for name, share in (
+                ("accuracy (ACC)", agreement.accuracy),
+                ("mutual information (NMI)", agreement.normalized_mutual_information),
+                ("adjusted Rand index (ARI)", agreement.adjusted_rand_index),
+                ("macro-F1", agreement.macro_f1),
+                ("homogeneity", agreement.homogeneity),
+                ("completeness", agreement.completeness),
+                ("V-measure", agreement.v_measure),
+            ):
+                sheet.add(name, f"{share:.4f}")
+            yield sheet
+
+    def _confused(self) -> Iterator[Sheet]:
+        """The largest parts of classes that lie outside the cluster of their class."""
+        if self.table is None or self.agreement is None or self.classes is None:
+            return
+        wrong, matching = self.table.copy(), self.agreement.matching
+        matched = (matching >= 0).nonzero()[0]
+        wrong[matched, matching[matched]] = 0
+        order = wrong.ravel().argsort(kind="stable")[::-1][:_MOST_PARTS].tolist()
+        side: Any = "left" if self.model.names else "right"
+        own, other = (Field(head, side, text=side == "left") for head in ("its cluster", "in"))
+        title = "largest groups outside their class's cluster (--json has the whole table)"
+        sheet = Sheet("rows", Field("of class", text=True), own, other, title=title)
+        for i, j in (divmod(cell, wrong.shape[1]) for cell in order):
+            if wrong[i, j]:
+                names = self._called(matching[i]), self._called(j)
+                sheet.add(wrong[i, j], self.classes[i], *names)
+        if sheet.rows:
+            yield sheet
+
+    def _called(self, cluster: int) -> str:
+        return "none" if cluster < 0 else f"{cluster} {self.model.all_names[cluster]}".rstrip()
+
+    def _weakest(self) -> Iterator[Sheet]:
+        """The clusters whose rows are hardly nearer to their centre than to another."""
+        sizes, silhouette = self.quality.sizes, self.quality.cluster_silhouette
+        order = [j for j in silhouette.argsort(kind="stable").tolist() if sizes[j]]
+        if len(order) < _LEAST_CLUSTERS:
+            return
+        named = Field("name", text=True) if self.model.names else None
+        title = "clusters that are least apart from others"
+        sheet = Sheet("cluster", named, "rows", "silhouette", title=title)
+        for j in order[:_WEAKEST]:
+            sheet.add(j, self.model.all_names[j] or "-", sizes[j], f"{silhouette[j]:.3f}")
+        yield sheet
 
 
 def evaluate(
-    model: Model,
-    data: DataSet,
-    device: torch.device | str = "cpu",
+    model: Model | str | os.PathLike[str],
+    inputs: Any,
+    *,
+    labels: Any = None,
+    column: str | None = None,
+    bad_rows: str = "stop",
+    device: str = "auto",
     on_rows: OnRows = lambda phase, done: None,
 ) -> Evaluation:
-    """Measures the clusters that ``model`` makes of ``data``, in two passes over it.
+    """Measures the clusters of N rows, alone or against known classes, in two passes over them.
 
     Args:
-        data: its column of labels, if it carries one, has the true classes.
+        model: a model or the path of one.
+        inputs: as for ``train``.
+        labels: the true classes: a column of the inputs, a file, or (N,) values.
+        column, bad_rows, device: as for ``assign``.
         on_rows: called with the pass's name and the rows seen so far.
 
     Raises:
         InputError: rows that the model cannot take, or no labelled row at all.
         UsageError: labels that are no labels: lists, or as many as rows.
     """
+    model = as_model(model)
+    data = repeatable(open_rows(inputs, column, bad_rows, model=model, labels=labels))
     counts = Contingency(model.n_clusters)
     label = data.columns.label
     quality = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))
     if label is None:
-        return Evaluation(quality)
+        return Evaluation(model, quality)
     if not counts.classes:
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
     classes, order = counts.classes, list(range(len(counts.classes)))
     with suppress(TypeError):  # of several types
         order.sort(key=lambda i: classes[i])
     classes, table = [classes[i] for i in order], counts.table[order]
-    return Evaluation(quality, agreement(table), classes, table, counts.unlabelled)
+    return Evaluation(model, quality, agreement(table), classes, table, counts.unlabelled)
 
 
 def count_labels(counts: Contingency, label: str | None, view: View) -> None:

@@ -6,6 +6,7 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,15 +15,20 @@ import numpy as np
 
 from dinkcli.data.dataset import LABEL, DataSet
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.memory import default_memory, in_memory
+from dinkcli.data.inputs import open_rows
+from dinkcli.data.memory import default_memory, in_memory, size_text
 from dinkcli.data.spool import CopyReader, repeatable
+from dinkcli.models.file import as_model, is_model
+from dinkcli.models.model import Model
+from dinkcli.results import Result
 
+_SHOWN_COLUMNS = 12
 _UNIT = 1e-3  # float16 rounds a norm of 1 by less
 
 
 @dataclass(frozen=True)
-class Info:
-    """Facts about a data set, all of its rows read.
+class Info(Result):
+    """Facts about inputs, all of their rows read.
 
     Attributes:
         formats: number of files of each format.
@@ -58,9 +64,99 @@ class Info:
     memory: int
     held: bool
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+    indent = 10
+
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        formats = ", ".join(
+            name if number == 1 else f"{number} {name} files"
+            for name, number in self.formats.items()
+        )
+        chosen = self.chosen
+        if self.column:
+            chosen = f"{self.column} ({chosen})" if chosen else self.column
+        columns = ", ".join(
+            f"{name} ({kind})" for name, kind in list(self.columns.items())[:_SHOWN_COLUMNS]
+        )
+        more = len(self.columns) - _SHOWN_COLUMNS
+        norms = ""
+        if self.norms is not None:
+            low, mean, high = self.norms
+            norms = f"{low:.4g} to {high:.4g}, mean {mean:.4g}" + ", all of them 1" * self.unit
+        bad = f"{self.n_bad} rows null, ragged or not finite, {self.n_zero} of norm 0"
+        how = "held in memory" if self.held else "read anew for each pass (--memory sets the limit)"
+        lines = [
+            ("input", self.name),
+            ("format", formats),
+            ("text", self.text),
+            ("rows", str(self.n_rows)),
+            ("features", str(self.n_features)),
+            ("dtype", self.dtype),
+            ("column", chosen),
+            ("columns", columns + (f", {more} more" if more > 0 else "")),
+            ("size", size_text(self.n_bytes) if self.n_bytes else ""),
+            ("norms", norms),
+            ("bad", bad + (f"; first {self.first_bad}" if self.n_bad else "")),
+            ("training", f"{size_text(self.memory)} of rows, {how}"),
+        ]
+        return [(name, value) for name, value in lines if value]
+
+
+@dataclass(frozen=True)
+class ModelInfo(Result):
+    """What a model is, and which columns it reads.
+
+    Attributes:
+        facts: those of ``Model.summary``.
+    """
+
+    facts: dict[str, Any]
+
+    indent = 15
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.facts
+
+    def lines(self) -> list[tuple[str, str]]:
+        lines = []
+        for name, value in self.facts.items():
+            if isinstance(value, list):
+                more = len(value) - _SHOWN_COLUMNS
+                value = ", ".join(map(str, value[:_SHOWN_COLUMNS]))
+                value += f", {more} more" if more > 0 else ""
+            if value not in (None, "", False):
+                lines.append((name.replace("_", " "), str(value)))
+        return lines
+
+
+def info(
+    inputs: Any,
+    *,
+    column: str | None = None,
+    dim: int | None = None,
+    bits: bool = False,
+    memory: int | None = None,
+) -> Info | ModelInfo:
+    """What inputs are and how training would read them, all rows read once; of a model, what it is
+    and which columns it reads.
+
+    Args:
+        inputs: as for ``train``; or a ``Model``, or the path of one.
+        column: of the vectors, as for ``train``.
+        dim: D, of vectors in a column of bytes.
+        bits: the bytes are packed bits.
+        memory: bytes that rows may take in training.
+
+    Raises:
+        DinkError: inputs that cannot be read. Bad rows are counted.
+    """
+    alone = inputs[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else inputs
+    is_path = isinstance(alone, (str, os.PathLike))
+    if isinstance(alone, Model) or (is_path and is_model(os.fspath(alone))):
+        return ModelInfo(as_model(alone).summary())
+    return describe(open_rows(inputs, column, dim=dim, bits=bits), memory)
 
 
 def describe(data: DataSet, memory: int | None = None) -> Info:

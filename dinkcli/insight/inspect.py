@@ -10,22 +10,29 @@ Shapes: N rows, B rows in a block, M rows of the cluster, K clusters, D features
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.groups import Groups
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_rows
+from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms, names_of
+from dinkcli.insight.overview import cluster_of, nearest_pairs, neighbours
 from dinkcli.insight.survey import View, survey
+from dinkcli.models.edit import described
+from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import root_mean
-from dinkcli.models.tree import squared_distances
+from dinkcli.models.tree import drawn, squared_distances
+from dinkcli.results import Field, Result, Sheet, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +40,10 @@ if TYPE_CHECKING:
 _NEAR = 0.1 * 2
 _MOST_COMPARED = 10_000
 _COMPARED_AT_ONCE = 512
+_PAIRS, _NEIGHBOURS, _GROUPS = 8, 8, 10  # that are shown
+_MEMBERS = 20  # of a group in a table
+_TEXT = 60  # characters of one row in a list
+_WHOLE_TEXT = 10_000  # of one in a table, which shortens it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -49,6 +60,19 @@ class Exemplar:
     row: int
     distance: float
     carried: dict[str, object]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        carried = {
+            name: value if isinstance(value, (bool, int, str, type(None))) else str(value)
+            for name, value in self.carried.items()
+        }
+        return {"row": self.row, "distance": self.distance} | carried
+
+    def text(self, most: int) -> str:
+        """What the row is called, or its number, in at most so many characters."""
+        texts = [str(value) for value in self.carried.values() if value is not None]
+        return shortened(": ".join(texts) or f"row {self.row}", most)
 
 
 class Exemplars:
@@ -185,6 +209,284 @@ def look(
         terms.of_clusters(TERMS) if text is not None else [],
         first.bad_rows,
         inside,
+    )
+
+
+@dataclass(frozen=True)
+class Inspection(Result):
+    """A model, and what rows say of all of its clusters or of one.
+
+    Attributes:
+        model: the model.
+        seen: what the rows say; without rows what the model knows.
+        has_rows: whether there were any.
+        cluster: the number of the one that is looked into, or None for all of them.
+        tree: the merges of ``Model.tree``, or None where it was not asked for.
+        history: what was done to the model since its training, or None.
+    """
+
+    model: Model
+    seen: Seen
+    has_rows: bool = False
+    cluster: int | None = None
+    tree: list[tuple[int, int, float]] | None = None
+    history: list[dict[str, Any]] | None = None
+
+    _records = "clusters"
+
+    def to_arrow(self) -> pa.Table:
+        """A row for each cluster, or for the one that is looked into: what ``to_dict`` says."""
+        if self.cluster is not None:
+            return pa.Table.from_pylist([self.to_dict()])
+        return super().to_arrow()
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.cluster is not None:
+            return self._cluster_dict(self.cluster)
+        model, seen = self.model, self.seen
+        clusters = [self._plain(j) for j in model.present.tolist()]
+        for cluster, rows in zip(clusters, seen.nearest, strict=False):
+            cluster["exemplars"] = [row.to_dict() for row in rows]
+        document: dict[str, Any] = {
+            "n_clusters": model.n_clusters,
+            "n_features": model.n_features,
+            "metric": model.metric,
+            "column": model.column,
+            "clusters": clusters,
+            "nearest_pairs": [pair._asdict() for pair in nearest_pairs(model, _PAIRS)],
+            "training": model.training,
+        }
+        more = {"bad_rows": seen.bad_rows if self.has_rows else None}
+        more |= {"tree": self.tree, "history": self.history}
+        return document | {name: value for name, value in more.items() if value is not None}
+
+    def _plain(self, cluster: int, **more: Any) -> dict[str, Any]:
+        model, terms, spread = self.model, self.seen.terms, self.seen.spread[cluster]
+        return {
+            "cluster": cluster,
+            "name": model.names[cluster] if model.names else None,
+            "terms": terms[cluster] if terms else None,
+            "size": float(self.seen.sizes[cluster]),
+            **more,
+            "spread": None if math.isnan(spread) else float(spread),
+        }
+
+    def _cluster_dict(self, cluster: int) -> dict[str, Any]:
+        model, seen = self.model, self.seen
+        share = float(seen.sizes[cluster] / (seen.sizes.sum() or 1))
+        document = self._plain(cluster, share=share)
+        document["neighbours"] = [
+            {
+                "cluster": j,
+                "name": model.names[j] if model.names else None,
+                "size": float(seen.sizes[j]),
+                "distance": distance,
+            }
+            for j, distance in neighbours(model, cluster, _NEIGHBOURS)
+        ]
+        if (inside := seen.inside) is None:
+            return document
+        return document | {
+            "nearest": [row.to_dict() for row in seen.nearest[cluster]],
+            "farthest": [row.to_dict() for row in inside.farthest],
+            "near_duplicates": {
+                "distance": inside.near,
+                "compared": inside.compared,
+                "groups": [[row.to_dict() for row in group] for group in inside.groups],
+            },
+            "bad_rows": seen.bad_rows,
+        }
+
+    def sheets(self, name: str = "", clusters: int = 20) -> list[Sheet]:
+        """Tables for people.
+
+        Args:
+            name: of the model.
+            clusters: how many to list, the largest first.
+        """
+        if self.cluster is not None:
+            return list(self._sheets_of_one(self.cluster))
+        rest = [self._by_size(clusters), *self._tree(), *self._pairs()]
+        return [self._made(name), *(rest if self.history is None else [self._changes()])]
+
+    def _made(self, name: str) -> Sheet:
+        model, training = self.model, self.model.training
+        data, options = training.get("input", {}), training.get("options", {})
+        title = f"{name}: {model.n_clusters} clusters of {model.n_features} features"
+        sheet = Sheet(Field(), Field(), headings=False, title=title.removeprefix(": "))
+        files = ", ".join(data.get("files", [])) or "unknown"
+        dtype = ", ".join(data.get("dtype", []))
+        sheet.add("trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
+        inertia = training.get("metrics", {}).get("inertia")
+        if inertia is not None:
+            sheet.add("inertia", f"{inertia:.6g}")
+        settings = [f"{name} {value}" for name, value in options.items() if value is not None]
+        sheet.add("options", ", ".join(settings))
+        versions = training.get("versions", {})
+        sheet.add("made by", ", ".join(f"{name} {value}" for name, value in versions.items()))
+        return sheet
+
+    def _by_size(self, most: int) -> Sheet:
+        sizes, spread, nearest = self.seen.sizes, self.seen.spread, self.seen.nearest
+        order = (-sizes).argsort(kind="stable").tolist()
+        hidden = len(order) - most
+        note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)"
+        named = bool(self.model.names)
+        last = 4 if named else 0  # where names say what is inside, rows may go
+        sheet = Sheet(
+            "cluster",
+            Field("name", text=True) if named else None,
+            "rows",
+            Field("share", "right", drop=1),
+            Field("spread", "right", drop=2),
+            Field(drop=3, bar=10 if nearest else 20 if named else 40),
+            Field("nearest rows", text=True, drop=last) if nearest else None,
+            title="clusters by size",
+            notes=[
+                note if hidden > 0 else "",
+                "spread: the root of the mean squared distance to the centre",
+            ],
+        )
+        for j in order[:most]:
+            sheet.add(
+                j,
+                self.model.all_names[j] or "-",
+                f"{sizes[j]:g}",
+                f"{sizes[j] / sizes.sum():.1%}",
+                _spread_text(spread[j]),
+                sizes[j] / sizes.max(),
+                ", ".join(row.text(_TEXT) for row in nearest[j]) if nearest else "",
+            )
+        return sheet
+
+    def _changes(self) -> Sheet:
+        title = "since the training" if self.history else "as it was trained"
+        sheet = Sheet("when", Field("what", text=True), title=title)
+        for entry in self.history or ():
+            sheet.add(entry["when"], described(entry))
+        return sheet
+
+    def _tree(self) -> Iterator[Sheet]:
+        if self.tree is not None:
+            names, present = self.model.all_names, self.model.present.tolist()
+            title = "tree of the clusters (Ward, by rows)"
+            sheet = Sheet(Field(text=True), headings=False, title=title)
+            for line in drawn(self.tree, [f"{j} {names[j]}".rstrip() for j in present]):
+                sheet.add(line)
+            yield sheet
+
+    def _pairs(self) -> Iterator[Sheet]:
+        names = self.model.all_names
+        named = Field("names", text=True, drop=1) if self.model.names else None
+        sheet = Sheet(Field("clusters"), "distance", named, title="nearest pairs of clusters")
+        for i, j, distance in nearest_pairs(self.model, _PAIRS):
+            sheet.add(f"{i} and {j}", f"{distance:.4g}", f"{names[i]} / {names[j]}")
+        if sheet.rows:
+            yield sheet
+
+    def _sheets_of_one(self, cluster: int) -> Iterator[Sheet]:
+        facts, seen = self._cluster_dict(cluster), self.seen
+        name = f": {facts['name']}" if facts["name"] else ""
+        sheet = Sheet(Field(), Field(), headings=False, title=f"cluster {cluster}{name}")
+        sheet.add("rows", f"{facts['size']:g}, {facts['share']:.1%} of all")
+        if facts["spread"] is not None:
+            sheet.add("spread", f"{facts['spread']:.3g} (root mean squared distance)")
+        if facts["terms"]:
+            sheet.add("terms", ", ".join(facts["terms"]))
+        yield sheet
+        named = Field("name", text=True) if facts["name"] is not None else None
+        title = "nearest clusters, by their centres"
+        sheet = Sheet("cluster", named, "rows", "distance", title=title)
+        for other in facts["neighbours"]:
+            text = other["name"] or "-"
+            sheet.add(other["cluster"], text, f"{other['size']:g}", f"{other['distance']:.4g}")
+        if sheet.rows:
+            yield sheet
+        if seen.inside is not None:
+            farthest = seen.inside.farthest
+            for title, rows in (("nearest", seen.nearest[cluster]), ("farthest", farthest)):
+                texts = Field(text=True) if rows and rows[0].carried else None
+                sheet = Sheet("row", "distance", texts, title=f"{title} rows")
+                for row in rows:
+                    sheet.add(row.row, f"{row.distance:.4g}", row.text(_WHOLE_TEXT))
+                if rows:
+                    yield sheet
+            yield _groups(seen.inside, int(seen.sizes[cluster]))
+
+
+def _spread_text(spread: float) -> str:
+    return "-" if math.isnan(spread) else f"{spread:.3g}"
+
+
+def _groups(inside: Inside, size: int) -> Sheet:
+    of = "" if inside.compared == size else f" of the first {inside.compared}"
+    title = f"near-duplicates: rows within {inside.near:.3g} of another one"
+    if not inside.groups:
+        return Sheet(title=f"{title}: none{of}")
+    hidden, members = len(inside.groups) - _GROUPS, sum(map(len, inside.groups))
+    more = f"{hidden} more in --json. " if hidden > 0 else ""
+    groups = "1 group" if len(inside.groups) == 1 else f"{len(inside.groups)} groups"
+    note = f"{more}{members} rows{of} in {groups}; dink dedup finds those across clusters too."
+    sheet = Sheet("rows", Field("which", text=True), title=title, notes=[note])
+    for group in inside.groups[:_GROUPS]:
+        sheet.add(len(group), ", ".join(row.text(_TEXT) for row in group[:_MEMBERS]))
+    return sheet
+
+
+def inspect(
+    model: Model | str | os.PathLike[str],
+    inputs: Any = None,
+    *,
+    cluster: int | str | None = None,
+    tree: bool = False,
+    history: bool = False,
+    ids: Any = None,
+    texts: Any = None,
+    exemplars: int = 5,
+    column: str | None = None,
+    bad_rows: str = "stop",
+    device: str = "auto",
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Inspection:
+    """A model, and with inputs what is in each cluster.
+
+    Args:
+        model: a model or the path of one.
+        inputs: as for ``train``; None looks at the model alone.
+        cluster: the number, the name or a part of the name of one to look into: its terms and
+            neighbours, and with inputs its nearest and farthest rows and its near-duplicates.
+        tree: also say which clusters lie together.
+        history: also say what was done to the model since its training.
+        ids, texts: what N rows are called and stand for: a column, a file, or (N,) values.
+        exemplars: how many rows to give of each cluster.
+        column, bad_rows, device: as for ``assign``.
+        on_rows: called with the rows seen so far.
+
+    Raises:
+        UsageError: no such cluster, or several that may be meant.
+        InputError: rows that the model cannot take.
+    """
+    model = as_model(model)
+    if inputs is None and not (column is ids is texts is None):
+        raise UsageError("`ids`, `texts` and `column` are about rows: give `inputs`")
+    if cluster is not None and tree:
+        raise UsageError("`cluster` shows one cluster and `tree` all of them: give one of them")
+    number = None if cluster is None else cluster_of(model, cluster)
+    if inputs is None:
+        seen = Seen(model.cluster_sizes, model.spreads, [], model.terms, 0)
+    else:
+        data = open_rows(inputs, column, bad_rows, model=model, ids=ids, texts=texts)
+        looked_into = number is not None
+        seen = look(model, data, exemplars, device, number, looked_into, on_rows)
+        if model.terms or not looked_into:
+            seen = replace(seen, terms=model.terms)
+    return Inspection(
+        model,
+        seen,
+        inputs is not None,
+        number,
+        model.tree if tree else None,
+        model.history if history else None,
     )
 
 

@@ -134,11 +134,13 @@ class Reply:
 
 
 class Answers:
-    """Names by question, in a file that grows by a line for each."""
+    """Names by question, in a file that grows by a line for each, or in memory."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str | None):
         self.path = path
         self._names: dict[str, str] = {}
+        if path is None:
+            return
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             for line in file:
                 with contextlib.suppress(ValueError, LookupError, TypeError):  # half a line
@@ -153,6 +155,8 @@ class Answers:
 
     def keep(self, question: str, name: str) -> None:
         self._names[question] = name
+        if self.path is None:
+            return
         line = json.dumps({"question": question, "name": name})
         try:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -160,10 +164,12 @@ class Answers:
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
 
-    def remove(self) -> None:
-        """Once the names are in a model."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+    @property
+    def advice(self) -> str:
+        """What to do after a run that was stopped, as the end of a sentence."""
+        if self.path is None or not self._names:
+            return ""
+        return f"; answers kept in {self.path}: {len(self)}; the same command goes on from there"
 
 
 def questions(model: Model, seen: Seen) -> dict[int, str]:

@@ -56,21 +56,22 @@ def neighbours(model: Model, cluster: int, number: int) -> list[tuple[int, float
     return [(j, float(distances[j])) for j in order if j in present][:number]
 
 
-def cluster_of(model: Model, text: str) -> int:
+def cluster_of(model: Model, which: int | str) -> int:
     """The cluster of a number, a name, or a part of a name that only one of them has.
 
     Raises:
         UsageError: none or several.
     """
-    k, wanted = model.n_clusters, text.strip().casefold()
+    text, k = str(which), model.n_clusters
+    wanted = text.strip().casefold()
     if wanted.isdecimal():
         if int(wanted) >= k:
-            raise UsageError(f"--cluster {text}: the model has the clusters 0 to {k - 1}")
+            raise UsageError(f"`cluster` {text}: the model has the clusters 0 to {k - 1}")
         return int(wanted)
     names = [name.casefold() for name in model.names]
     if not any(names):
         raise UsageError(
-            f"--cluster {text}: the clusters have no names, only numbers from 0 to {k - 1}; dink "
+            f"`cluster` {text}: the clusters have no names, only numbers from 0 to {k - 1}; dink "
             "name gives them some"
         )
     exact = [j for j, name in enumerate(names) if name == wanted]
@@ -78,10 +79,10 @@ def cluster_of(model: Model, text: str) -> int:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise UsageError(f"--cluster {text}: no cluster has that in its name")
+        raise UsageError(f"`cluster` {text}: no cluster has that in its name")
     some = ", ".join(f"{j} ({model.names[j]})" for j in matches[:5])
     more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
-    raise UsageError(f"--cluster {text}: may be {some}{more}; give the number")
+    raise UsageError(f"`cluster` {text}: may be {some}{more}; give the number")
 
 
 def history(model: Model) -> list[dict[str, Any]]:

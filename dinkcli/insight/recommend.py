@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.errors import InputError
+from dinkcli.results import Field, Result, Sheet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,14 @@ _LEAST_STABILITY = 0.8  # of what is clear
 _NEAR = 1.2  # numbers within this factor are the same answer
 _ALIKE = 0.9  # of the best: as good
 _LEVEL = 0.8  # of the best score, for another number to stand out
+_ROWS = 12  # of numbers in a table
+_MEANINGS = (
+    "stability: how alike the clusters of two halves of the data are; 1 is the same, 0 is chance. "
+    "modularity: how many more neighbours share a cluster than by chance. score: the root of what "
+    "the silhouette is above that of noise, times stability, times the square of modularity, "
+    "averaged over like numbers.",
+    "silhouette: how well rows fit their clusters, and how well noise of the same spread does.",
+)
 _DIP = 0.97  # of its score, to which it falls on the way to the best
 
 
@@ -60,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Result):
     """Every K that was tried, and what they say.
 
     Attributes:
@@ -87,11 +96,12 @@ class Sweep:
     cluster_centers: np.ndarray | None = field(default=None, compare=False, repr=False)
     offset: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+    _records = "candidates"
+
+    def to_dict(self) -> dict[str, Any]:
         names = ("n_clusters", "workable", "structure", "alike", "levels", "reason", "bad_rows")
-        found = {name: getattr(self, name) for name in names}
-        return found | {"candidates": [asdict(candidate) for candidate in self.candidates]}
+        document = {name: getattr(self, name) for name in names}
+        return document | {"candidates": [asdict(candidate) for candidate in self.candidates]}
 
     @property
     def answer(self) -> str:
@@ -101,6 +111,48 @@ class Sweep:
         low, high = self.alike
         alike = f"; {low} to {high} look alike" if low < high else ""
         return f"K = {self.workable}{alike}: {self.reason}"
+
+    def sheets(self, name: str = "") -> list[Sheet]:
+        """Tables for people; ``name`` is that of the data."""
+        sheets = [Sheet(title=self.answer)]
+        if self.levels:
+            levels = " and ".join(map(str, self.levels))
+            sheets.append(Sheet(title=f"{levels} stand out too: levels of one model"))
+        scores = dict(zip(self.candidates, score(self.candidates), strict=True))
+        most = max(1e-9, *scores.values())
+        shown = self._worth_a_row()
+        hidden = len(self.candidates) - len(shown)
+        sheet = Sheet(
+            "K",
+            "score",
+            Field(drop=9, bar=16),
+            "stability",
+            "modularity",
+            Field("silhouette", "right", drop=3),
+            Field("noise", "right", drop=4),
+            Field("inertia", "right", drop=1),
+            title=f"{name}: {len(self.candidates)} numbers of clusters".removeprefix(": "),
+            notes=[f"--json lists {hidden} more." if hidden else "", *_MEANINGS],
+        )
+        for c in shown:
+            sheet.add(
+                f"{'> ' * (c.n_clusters == self.workable)}{c.n_clusters}",
+                f"{scores[c]:.3f}",
+                scores[c] / most,
+                f"{c.stability:.2f}",
+                f"{c.modularity:.2f}",
+                f"{c.silhouette:.3f}",
+                f"{c.noise_silhouette:.3f}",
+                f"{c.inertia:.6g}",
+            )
+        return [*sheets, sheet]
+
+    def _worth_a_row(self) -> list[Candidate]:
+        """The best, the ends of those that look alike, levels, and some between them all."""
+        named = {self.workable, *self.alike, *self.levels}
+        some = len(self.candidates) / max(1, _ROWS - len(named))
+        chosen = {int(i * some) for i in range(_ROWS)}
+        return [c for i, c in enumerate(self.candidates) if i in chosen or c.n_clusters in named]
 
 
 def number_of(found: Sweep, wanted: str, name: str) -> int:

@@ -114,6 +114,12 @@ def noted(model: Model, **entry: Any) -> Model:
     return replace(model, history=[*model.history, {"when": now, **entry}])
 
 
+def described(entry: dict[str, Any]) -> str:
+    """An entry as a line."""
+    more = {key: value for key, value in entry.items() if key not in ("when", "what") and value}
+    return f"{entry.get('what', '')}: {', '.join(f'{key} {value}' for key, value in more.items())}"
+
+
 def centers_of(means: np.ndarray, metric: str) -> np.ndarray:
     """(C, D) float32 centres of clusters with ``means`` (C, D)."""
     if metric == "cosine":

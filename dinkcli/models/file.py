@@ -76,6 +76,11 @@ def is_model(path: str) -> bool:
         return False
 
 
+def as_model(model: Model | str | os.PathLike[str]) -> Model:
+    """The model itself, or the one at a path."""
+    return model if isinstance(model, Model) else load(model)
+
+
 def load(path: str | os.PathLike[str]) -> Model:
     """Reads a model file, of this format or an older one.
 

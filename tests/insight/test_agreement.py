@@ -86,7 +86,7 @@ def test_quality_equals_scikit_learn(blobs, metric, device):
     z = z + 3
     model = dinkcli.train(z, 4, metric=metric, device="cpu")
     labels = dinkcli.assign(model, z, device="cpu")
-    found = evaluate(model, open_data(z), device).quality
+    found = evaluate(model, open_data(z), device=device).quality
     x, c = z.astype(np.float64), model.cluster_centers.astype(np.float64)
     if metric == "cosine":
         # Compared in the float32 that the rows are normalised in.
@@ -125,7 +125,7 @@ def test_the_model_knows_the_inertia_of_each_cluster(blobs):
 def test_one_and_empty_clusters(blobs):
     z, _ = blobs
     one = Model(z[:1], np.ones(1))
-    assert evaluate(one, open_data(z), "auto").quality.ambiguous is None
+    assert evaluate(one, open_data(z)).quality.ambiguous is None
     found = evaluate(one, open_data(z)).quality
     assert found.simplified_silhouette is found.davies_bouldin is found.ambiguous is None
     far = Model(np.stack([z[0], z[1] + 9, z[0] + 1e4]), np.ones(3))
@@ -137,7 +137,7 @@ def test_one_and_empty_clusters(blobs):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "NaN" not in str(found.as_dict())
+        assert "NaN" not in str(found.to_dict())
 
 
 def labelled(path):

@@ -1,0 +1,215 @@
+"""Names for the clusters of a model: by texts or labels, by a language model, or as people say."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from dinkcli.data.inputs import open_rows
+from dinkcli.errors import DinkError, UsageError
+from dinkcli.insight.evaluate import names_by_labels
+from dinkcli.insight.inspect import Seen, look, prompt
+from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, questions
+from dinkcli.insight.names import group_names, keep_group_names, parse_names
+from dinkcli.models.file import as_model
+from dinkcli.models.model import Model
+from dinkcli.results import Field, Result, Sheet
+
+_TYPICAL = 8  # rows of a cluster that say what it is
+OnReply = Callable[[str, int, int, Reply], None]
+
+
+@dataclass(frozen=True)
+class Naming(Result):
+    """A model whose clusters have names.
+
+    Attributes:
+        model: the new model, which ``save`` writes.
+        groups: of the levels that were asked for: level, group, clusters and name of each.
+        seen: what the texts say; None without.
+    """
+
+    model: Model
+    groups: list[dict[str, Any]]
+    seen: Seen | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What a language model, or a colleague, needs to name the clusters by their texts. The
+        answer is what ``names`` takes.
+
+        Raises:
+            UsageError: there were no texts.
+        """
+        if self.seen is None:
+            raise UsageError("a prompt shows rows: give `inputs` with `texts`")
+        return prompt(self.seen)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain JSON, as ``--json`` of the command gives it: clusters, then groups."""
+        terms = self.model.terms or [[]] * self.model.n_clusters
+        named = enumerate(zip(self.model.all_names, terms, strict=True))
+        return [
+            {"cluster": j, "name": name, "terms": own} for j, (name, own) in named
+        ] + self.groups
+
+    def to_arrow(self) -> pa.Table:
+        """A row for each cluster: its number, its name, and its terms."""
+        return pa.Table.from_pylist(self.to_dict()[: self.model.n_clusters])
+
+    def sheets(self) -> list[Sheet]:
+        model = self.model
+        terms = Field("terms", drop=1, text=True) if model.terms else None
+        fields = "cluster", "rows", Field("name", text=True), terms
+        sheets = [Sheet(*fields, title="clusters by size")]
+        for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
+            words = ", ".join(model.terms[j]) if model.terms else ""
+            sheets[0].add(j, f"{model.cluster_sizes[j]:g}", model.all_names[j] or "-", words)
+        if self.groups:
+            inside, name = Field("clusters", drop=1, text=True), Field("name", text=True)
+            sheets.append(Sheet("level", "group", inside, name, title="groups of clusters"))
+            for each in self.groups:
+                numbers = ",".join(map(str, each["clusters"]))
+                sheets[1].add(each["level"], each["group"], numbers, each["name"] or "-")
+        return sheets
+
+
+def name(
+    model: Model | str | os.PathLike[str],
+    inputs: Any = None,
+    *,
+    texts: Any = None,
+    labels: Any = None,
+    names: Mapping[int, str] | Sequence[str] | str | os.PathLike[str] | None = None,
+    llm: str | None = None,
+    llm_model: str | None = None,
+    answers: str | os.PathLike[str] | None = None,
+    levels: Sequence[int] = (),
+    force: bool = False,
+    column: str | None = None,
+    bad_rows: str = "stop",
+    device: str = "auto",
+    on_rows: Callable[[int], None] = lambda done: None,
+    on_reply: OnReply = lambda what, done, total, reply: None,
+) -> Naming:
+    """Names clusters by texts or labels of N rows, by a language model, or as you say.
+
+    By texts, a name is of terms that tell a cluster from the others; by labels, of those that most
+    of its rows have. The model that is given stays as it is.
+
+    Args:
+        model: a model or the path of one.
+        inputs: as for ``train``, with texts or labels.
+        texts, labels: of the rows: a column, a file, or (N,) values.
+        names: by cluster, or K names, or the path of a file of them, ``-`` for standard input;
+            clusters that are not in it keep theirs.
+        llm: an address such as http://localhost:8000/v1, of a server of OpenAI's chat completions
+            that names clusters by their texts, one request each; its key is in OPENAI_API_KEY.
+        llm_model: the model that the server should use.
+        answers: a file that keeps answers of the server, so that a stopped run goes on. Whoever
+            has saved the model removes it.
+        levels: numbers of groups of the tree, whose groups get names too.
+        force: replace names that were given by hand as well.
+        column, bad_rows, device: as for ``assign``.
+        on_rows: called with the rows seen so far.
+        on_reply: called with "cluster" or "group", the number of answers so far and of questions,
+            and the answer.
+
+    Raises:
+        UsageError: nothing to take names from, or two things that exclude each other.
+        RunError: the server is not there, or refuses.
+        InputError: rows that the model cannot take.
+    """
+    model = replace(as_model(model))
+    has_rows = inputs is not None
+    if has_rows and texts is labels is None:
+        columns = getattr(inputs, "columns", None)  # of a data set that is open already
+        texts, labels = getattr(columns, "text", None), getattr(columns, "label", None)
+    if has_rows != (texts is not None or labels is not None):
+        raise UsageError(
+            "names come from texts or labels of rows: give `inputs`, and `texts` or `labels`"
+        )
+    if not has_rows and names is None and not levels:
+        raise UsageError("give `inputs` with `texts` or `labels`, or `names`")
+    if (llm is None) != (llm_model is None) or (llm is not None and texts is None):
+        raise UsageError("a language model names texts: give `llm`, `llm_model` and `texts`")
+    if llm is not None and names is not None:
+        raise UsageError("`llm` asks for names by itself: leave `names` away")
+    server = None if llm is None or llm_model is None else Server(llm, llm_model)
+    kept = Answers(None if answers is None else os.fspath(answers))
+    before, given = model.all_names, _given(names, model.n_clusters)
+    seen = None
+    if has_rows:
+        data = open_rows(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
+        if texts is not None:
+            seen = look(model, data, _TYPICAL, device, with_terms=True, on_rows=on_rows)
+            model.names, model.terms, model.group_names = seen.names, seen.terms, {}
+            if server is not None:
+                by_hand = () if force else model.named_by_hand
+                asked = {j: q for j, q in questions(model, seen).items() if j not in by_hand}
+                for j, text in _answers(server, asked, kept, partial(on_reply, "cluster")).items():
+                    model.names[j] = text
+        if labels is not None:
+            model.names = names_by_labels(model, data, device, on_rows)
+    model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
+    if force:
+        model.named_by_hand = []
+    for j in model.named_by_hand:
+        model.names[j] = before[j]
+    groups: list[dict[str, Any]] = []
+    model.group_names = dict(model.group_names)
+    for level in levels:
+        names_of_level = group_names(model, model.groups(level))
+        if server is not None:
+            asked = group_questions(model, level)
+            names_of_level |= _answers(server, asked, kept, partial(on_reply, "group"))
+        groups += keep_group_names(model, level, names_of_level)
+    return Naming(model, groups, seen)
+
+
+def _answers(
+    server: Server,
+    asked: Mapping[int, str],
+    kept: Answers,
+    on_reply: Callable[[int, int, Reply], None],
+) -> dict[int, str]:
+    """The names that a language model gives, by number; none where its answer is no name."""
+    names: dict[int, str] = {}
+    try:
+        for done, reply in enumerate(ask(server, asked, kept), 1):
+            on_reply(done, len(asked), reply)
+            if reply.name is not None:
+                names[reply.number] = reply.name
+    except DinkError as error:
+        raise type(error)(f"{error}{kept.advice}") from error
+    return names
+
+
+def _given(names: Any, n_clusters: int) -> dict[int, str]:
+    """The names that were given, by cluster."""
+    if names is None:
+        return {}
+    if not isinstance(names, (str, os.PathLike)):
+        pairs = dict(names if isinstance(names, Mapping) else enumerate(names))
+        if not isinstance(names, Mapping) and len(pairs) != n_clusters:
+            raise UsageError(f"`names`: {len(pairs)} names for {n_clusters} clusters")
+        if wrong := [j for j in pairs if j not in range(n_clusters)]:
+            raise UsageError(f"`names`: cluster {wrong[0]}, but the model has {n_clusters}")
+        return pairs
+    path = os.fspath(names)
+    try:
+        if path == "-":
+            text = sys.stdin.read()
+        else:
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"`names` {path}: {reason}") from None
+    return parse_names(text, n_clusters, f"`names` {path}")
