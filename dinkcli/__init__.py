@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dinkcli.insight.info import info
     from dinkcli.insight.inspect import inspect
     from dinkcli.insight.naming import name
+    from dinkcli.insight.report import report
     from dinkcli.models.edit import drop, merge, rename
     from dinkcli.models.file import load
     from dinkcli.models.model import Model
@@ -38,6 +39,7 @@ _HOME = {
     "merge": "dinkcli.models.edit",
     "name": "dinkcli.insight.naming",
     "rename": "dinkcli.models.edit",
+    "report": "dinkcli.insight.report",
     "split": "dinkcli.api",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
@@ -58,6 +60,7 @@ __all__ = [
     "merge",
     "name",
     "rename",
+    "report",
     "split",
     "sweep",
     "train",

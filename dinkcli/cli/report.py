@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Literal
 
@@ -52,36 +53,30 @@ def report(
     refuse_stream(output, "a page")
     if projection == "umap":
         check_installed("umap", "umap", "--map umap")
-    make = by_suffix(output, {"html": "page", "svg": "picture"})
+    by_suffix(output, {"html": "page", "svg": "map"})
     check_target(output)
     model = load_model(model_path, inputs)
     others = tuple(name.strip() for name in columns.split(",")) if columns else ()
     data = rows.open(model, inputs, ids=ids, texts=texts, labels=labels, others=others)
 
-    from dinkcli.data.atomic import atomic_path
-    from dinkcli.insight import report as made
+    from dinkcli.insight.report import report as core
 
     with ProgressLines(quiet) as progress:
-        material = made.gather(
+        result = core(
             model,
             data,
-            rows.device,
-            n_points=points,
-            n_exemplars=exemplars,
+            points=points,
+            exemplars=exemplars,
             projection=projection,
+            title=title,
             seed=seed,
+            device=rows.device,
             on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
             on_map=lambda done, total: progress.update("map", done, total, "steps"),
         )
-    text = getattr(made, make)(model, material, title)
-    with (
-        atomic_path(output) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
-        file.write(text)
+    result.save(output)
     if not quiet:
-        seconds = time.monotonic() - started
-        size = len(text.encode()) / 1e6
-        left_out = material.quality.bad_rows
+        seconds, size = time.monotonic() - started, os.path.getsize(output) / 1e6
+        left_out = result.material.quality.bad_rows
         bad = f", {left_out} bad rows left out" if left_out else ""
         say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")

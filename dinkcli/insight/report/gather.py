@@ -117,9 +117,9 @@ def gather(
         InputError: rows that the model cannot take.
     """
     if projection not in PROJECTIONS:
-        raise UsageError(f"--map {projection}: expected {', '.join(PROJECTIONS)}")
+        raise UsageError(f"`projection` {projection}: expected {', '.join(PROJECTIONS)}")
     if projection == "umap":
-        check_installed("umap", "umap", "--map umap")
+        check_installed("umap", "umap", "`projection` umap")
     exemplars = Exemplars(model.n_clusters, n_exemplars)
     rng, n_rows = np.random.default_rng(seed), data.known_rows
     chosen = rng.choice(n_rows, min(n_rows, n_points), replace=False)
@@ -232,6 +232,6 @@ def middles(points: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndarr
 def _by_umap(z: np.ndarray, seed: int) -> np.ndarray:
     """The rows (P, 2) float32 where UMAP puts them."""
     near = min(15, max(2, len(z) - 1))
-    umap = require("umap", "umap", "--map umap").UMAP
+    umap = require("umap", "umap", "`projection` umap").UMAP
     points = umap(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
     return points.astype(np.float32)
