@@ -166,7 +166,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
 def _reads(text: str, path: str) -> bool:
     """Whether the file at ``path`` is one of those that an argument stands for: a file, perhaps
     with a column of it, the files of a folder, or of a pattern."""
-    from dinkcli.data.sources import is_remote, sources
+    from dinkcli.data.files import is_remote, sources
 
     if is_remote(text):
         return False

@@ -1,6 +1,6 @@
 """From files to rows, and what writing files needs too.
 
-``inputs`` opens whatever the caller names; ``sources`` finds files, ``formats`` reads them behind
+``inputs`` opens whatever the caller names; ``files`` finds bytes, ``formats`` reads them behind
 the protocol of ``base``, ``array`` what Python holds in memory; ``dataset`` joins them to one data
 set, ``spool`` and ``memory`` keep it at hand; ``sidefiles`` reads what lies beside them. ``atomic``
 and ``extras`` serve writers as well. Imports nothing of dink but its errors, and never torch.

@@ -7,13 +7,13 @@ Shapes: N rows, B rows in a block, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
+from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader, counted
 from dinkcli.errors import DinkError, InputError, UsageError
 
@@ -141,19 +141,6 @@ class SparseReader(Reader):
             yield Block(start, self._matrix[start : start + rows].toarray().astype(self.dtype))
 
 
-@dataclass
-class _Memory:
-    """Stands where readers of files have a source."""
-
-    name: str
-    path: str | None = None
-    n_bytes: int = 0
-    partition: Mapping[str, str | None] = field(default_factory=dict)
-
-    def check_unchanged(self) -> None:
-        pass
-
-
 class MemoryTable(TableReader):
     """A table of Arrow."""
 
@@ -161,8 +148,7 @@ class MemoryTable(TableReader):
 
     def __init__(self, table: pa.Table, columns: Columns):
         self._table = table
-        source: Any = _Memory("table")
-        super().__init__(source, table.schema, len(table), columns)
+        super().__init__(Source("table"), table.schema, len(table), columns)
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         return counted(self._table.select(names).to_batches())

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.files import Source
 from dinkcli.errors import DinkError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.data.files import Source
 
 NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})

@@ -1,97 +1,102 @@
-"""Where bytes come from: local files, remote files, streams; and what a path on the command line
-stands for.
+"""Where bytes come from: what a path of the caller stands for (files, folders, patterns, URLs,
+standard input), and what is in a compressed file.
+
+s3:// and gs:// are read by pyarrow, everything else from elsewhere (https, hf, az, ...) by fsspec.
+Of a remote file only what is needed is fetched: of parquet the columns, of npy the rows.
 """
 
 from __future__ import annotations
 
+import bz2
+import glob
 import io
+import lzma
 import os
+import re
 import select
+import shutil
+import stat
+import sys
 import tempfile
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
-from dinkcli.errors import InputError, OutputError, UsageError
+import pyarrow as pa
 
-# Text is read from a folder only when nothing else is there: next to vectors it holds something
-# about them.
+from dinkcli.data.base import reading
+from dinkcli.data.extras import install_line, require
+from dinkcli.data.formats.foreign import named_folder
+from dinkcli.errors import DinkError, ExtraError, InputError, OutputError, UsageError
+
 HEAD_BYTES = 256 << 10  # that say what a file is
+# Text is read from a folder only when nothing else is there: next to vectors it holds something
+# about them. What is about the data is often json as well.
 BINARY_SUFFIXES = (
     *(".npy", ".npz", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".arrows", ".safetensors"),
     *(".fvecs", ".bvecs", ".ivecs", ".h5", ".hdf5", ".h5ad"),
 )
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".vec")
-_CODECS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
 _MODEL_SUFFIX = ".dink.safetensors"
-_SIGNAL_SECONDS = 0.2
+_CODEC_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
+_CODECS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+# Files whose parts have to be read from anywhere, or that say what they are.
+_KINDS = {
+    b"\x93NUMPY": "npy",
+    b"PK\x03\x04": "npz",
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"\xff\xff\xff\xff": "arrow stream",
+    b"\x89HDF\r\n\x1a\n": "hdf5",
+}
+_LARGEST_HEADER = 100 << 20  # of safetensors, as its own library has it
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_SIGNAL_SECONDS = 0.2
+_COPY_BYTES = 1 << 20
+_CHANGE_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "generation")
 
 
-class Source(Protocol):
-    """Some bytes.
+class Source:
+    """Some bytes. This one has none; a subclass opens them.
 
     Attributes:
         name: what messages call them.
-        path: the local file to map, if it is one.
-        n_bytes: their number, 0 for a stream.
         partition: values that the folders ``name=value`` above a file give to all of its rows.
+        path: the local file to read, if it is one.
+        n_bytes: their number, 0 for a stream.
     """
 
-    name: str
-    n_bytes: int
-    partition: Mapping[str, str | None]
+    path: str | None = None
 
-    @property
-    def path(self) -> str | None: ...
-
-    def head(self, size: int) -> bytes:
-        """The first bytes, which are then read again."""
-        ...
-
-    def open(self, exact: bool = False) -> BinaryIO:
-        """``exact``: from afar, fetch what is asked for and nothing ahead of it."""
-        ...
-
-    def check_unchanged(self) -> None:
-        """Raises InputError when the bytes are no longer those that were opened at first."""
-        ...
-
-
-@dataclass
-class LocalFile:
-    """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
-
-    name: str
-    partition: Mapping[str, str | None] = field(default_factory=dict)
-    path: str = ""
-    keeps: Temporary | None = None
-
-    def __post_init__(self) -> None:
-        self.path = self.path or self.name
+    def __init__(self, name: str, partition: Mapping[str, str | None] | None = None):
+        self.name, self.partition = name, partition or {}
         self._state = self._look()
         self.n_bytes = self._state[0]
 
-    def _look(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
-        return found.st_size, found.st_mtime_ns
+    def _look(self) -> tuple[int, Any]:
+        """The number of bytes, and what else changes when they do."""
+        return 0, None
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        """``exact``: from afar, fetch what is asked for and nothing ahead of it."""
+        raise NotImplementedError
 
     def head(self, size: int) -> bytes:
+        """The first bytes, which are then read again."""
         with self.open() as file:
             return file.read(size)
 
-    def open(self, exact: bool = False) -> BinaryIO:
-        try:
-            return open(self.path, "rb", buffering=0)
-        except OSError as error:
-            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
-
     def check_unchanged(self) -> None:
+        """Raises InputError when the bytes are no longer those that were opened at first."""
         now = self._look()
         if now != self._state:
             change = f"from {self.n_bytes} to {now[0]} bytes " if now[0] != self.n_bytes else ""
@@ -99,6 +104,35 @@ class LocalFile:
                 f"{self.name}: changed {change}while dink was reading it; "
                 "run again when nothing writes to it"
             )
+
+
+class LocalFile(Source):
+    """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
+
+    path: str
+
+    def __init__(
+        self,
+        name: str,
+        partition: Mapping[str, str | None] | None = None,
+        path: str = "",
+        keeps: Temporary | None = None,
+    ):
+        self.path, self._keeps = path or name, keeps
+        super().__init__(name, partition)
+
+    def _look(self) -> tuple[int, Any]:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+        return status.st_size, status.st_mtime_ns
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        try:
+            return open(self.path, "rb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
 
 
 class Temporary:
@@ -129,15 +163,35 @@ class Temporary:
             ) from error
 
 
-class Stream:
+class Kept(LocalFile):
+    """A temporary local copy of a source, under the name of the source. It goes when unused.
+
+    Args:
+        codec: what the source is compressed with.
+
+    Raises:
+        InputError: the source is cut off or damaged.
+        OutputError: the folder of temporary files is full.
+    """
+
+    def __init__(self, source: Source, codec: str | None = None):
+        copy = Temporary(".copy", f"unpacking {source.name}")
+        with (
+            reading(source.name, codec or "a stream"),
+            source.open() as file,
+            unpacked(file, codec) as content,
+        ):
+            shutil.copyfileobj(content, copy, _COPY_BYTES)
+        copy.flush()
+        super().__init__(source.name, source.partition, copy.name, copy)
+        self.check_unchanged = source.check_unchanged  # type: ignore[method-assign]
+
+
+class Stream(Source):
     """Standard input, or another pipe: bytes that come once."""
 
-    path: str | None = None
-    n_bytes = 0
-
     def __init__(self, name: str, file: BinaryIO):
-        self.name = name
-        self.partition: Mapping[str, str | None] = {}
+        super().__init__(name)
         self._file: Any = getattr(file, "raw", file)  # nothing is to wait in a buffer unseen
         self._head = b""
         self._taken = False
@@ -151,11 +205,7 @@ class Stream:
         if self._taken:
             raise InputError(f"{self.name}: a stream can be read only once; give a file")
         self._taken = True
-        whole = _Rejoined(self._head, self._file)
-        return io.BufferedReader(whole, 1 << 20)
-
-    def check_unchanged(self) -> None:
-        pass
+        return io.BufferedReader(_Rejoined(self._head, self._file), 1 << 20)
 
 
 class _Rejoined(io.RawIOBase):
@@ -183,12 +233,143 @@ class _Rejoined(io.RawIOBase):
         return len(taken)
 
 
-def without_codec(name: str) -> str:
-    """A file's name without the suffix of a compression."""
-    return name[: name.rindex(".")] if name.lower().endswith(_CODECS) else name
+class RemoteFile(Source):
+    """A file on a file system.
+
+    Args:
+        key: its name there.
+        files: fsspec's interface to the file system.
+        reader: opens a key for random access.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        partition: Mapping[str, str | None],
+        key: str,
+        files: Any,
+        reader: Callable[[str, bool], BinaryIO],
+    ):
+        self._key, self._files, self._reader = key, files, reader
+        super().__init__(name, partition)
+
+    def _look(self) -> tuple[int, Any]:
+        with _reaching(self.name):
+            facts = self._files.info(self._key)
+        if facts.get("size") is None:
+            raise InputError(
+                f"{self.name}: the server does not tell the size of this file; fetch it first"
+            )
+        return facts["size"], [facts[mark] for mark in _CHANGE_MARKS if mark in facts]
+
+    def head(self, size: int) -> bytes:
+        with _reaching(self.name):
+            return super().head(size)
+
+    def open(self, exact: bool = False) -> BinaryIO:
+        with _reaching(self.name):
+            return self._reader(self._key, exact)
 
 
-def chosen_names(names: list[str], where: str) -> list[str]:
+def sources(path: str) -> Iterator[Source]:
+    """The files that one argument stands for, in order of their names.
+
+    Raises:
+        UsageError: nothing is there, or no such kind of URL.
+        InputError: it cannot be opened, or reached.
+        ExtraError: fsspec, or its package for this kind of URL, is not installed.
+    """
+    if path == "-":
+        yield Stream("standard input", sys.stdin.buffer)
+    elif is_remote(path):
+        yield from _remote(path)
+    else:
+        paths = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not paths:
+            is_pattern = glob.has_magic(path)
+            what = "no file matches this pattern" if is_pattern else "no such file or folder"
+            raise UsageError(f"{path}: {what}")
+        for each in paths:
+            yield from _folder(each) if os.path.isdir(each) else [_file(each)]
+
+
+def is_remote(path: str) -> bool:
+    return re.match(r"[a-z][a-z0-9+.-]+://", path) is not None
+
+
+def _folder(path: str) -> Iterator[Source]:
+    if what := named_folder(path):
+        raise InputError(f"{path}: {what}")
+    names = [
+        os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
+        for folder, _, files in os.walk(path)
+        for name in files
+    ]
+    for name in _chosen(names, path):
+        yield LocalFile(os.path.join(path, name), _partition(name))
+
+
+def _file(path: str) -> Source:
+    if stat.S_ISREG(os.stat(path).st_mode):
+        return LocalFile(path, _partition(path.replace(os.sep, "/")))
+    try:
+        return Stream(path, open(path, "rb", buffering=0))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def _remote(url: str) -> Iterator[Source]:
+    """The files behind a URL of a file, a folder or a pattern."""
+    fsspec = require("fsspec", "remote", url)
+    scheme = url.partition("://")[0] + "://"
+    is_web = scheme.startswith("http")  # which lists no folders, and has ? in names
+    with _reaching(url):
+        if scheme in ("s3://", "gs://", "gcs://"):
+            import pyarrow.fs  # takes a while to load
+            from fsspec.implementations.arrow import ArrowFSWrapper
+
+            system, key = pyarrow.fs.FileSystem.from_uri(url)
+            files = ArrowFSWrapper(system)
+            reader = lambda key, exact: system.open_input_file(key)  # noqa: E731
+        else:
+            files, key = fsspec.core.url_to_fs(url)
+            reader = partial(_open_by_fsspec, files)
+        keys = {key: key}  # and what partitions are read from
+        if not is_web and any(mark in key for mark in "*?["):
+            keys = {each: each for each in sorted(files.glob(key)) if files.isfile(each)}
+        elif not is_web and files.isdir(key):
+            folder = key.rstrip("/") + "/"
+            names = _chosen([name[len(folder) :] for name in files.find(key)], url)
+            keys = {folder + name: name for name in names}
+        if not keys:
+            raise UsageError(f"{url}: no file matches this pattern")
+    for key, name in keys.items():
+        shown = url if len(keys) == 1 else scheme + key.removeprefix(scheme)
+        yield RemoteFile(shown, _partition(name), key, files, reader)
+
+
+def _open_by_fsspec(files: Any, key: str, exact: bool) -> BinaryIO:
+    cache = "none" if exact else "readahead"
+    return files.open(key, "rb", block_size=1 << 20, cache_type=cache)
+
+
+@contextmanager
+def _reaching(name: str) -> Iterator[None]:
+    """Turns whatever a file system raises into one line: each has exceptions of its own."""
+    try:
+        yield
+    except (DinkError, MemoryError):
+        raise
+    except ImportError as error:
+        raise ExtraError(f"{name}: {error}: {install_line('remote')}") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"{name}: no such file or folder") from error
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{name}: cannot be reached: {lines[0]}") from error
+
+
+def _chosen(names: list[str], where: str) -> list[str]:
     """Those of the files of a folder that hold data."""
     names = sorted(
         name
@@ -196,7 +377,6 @@ def chosen_names(names: list[str], where: str) -> list[str]:
         if not name.endswith(_MODEL_SUFFIX)
         and not any(part.startswith((".", "_")) for part in name.split("/"))
     )
-    # What is about the data is often json as well.
     for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES, (".json",)):
         if chosen := [name for name in names if without_codec(name).lower().endswith(suffixes)]:
             return chosen
@@ -205,7 +385,7 @@ def chosen_names(names: list[str], where: str) -> list[str]:
     )
 
 
-def partition_of(name: str) -> dict[str, str | None]:
+def _partition(name: str) -> dict[str, str | None]:
     """The values in a hive path such as ``year=2024/lang=en/part-0.parquet``."""
     pairs = (map(unquote, part.partition("=")) for part in name.split("/")[:-1])
     return {
@@ -213,6 +393,75 @@ def partition_of(name: str) -> dict[str, str | None]:
         for key, equals, value in pairs
         if key and equals
     }
+
+
+def without_codec(name: str) -> str:
+    """A file's name without the suffix of a compression."""
+    return name[: name.rindex(".")] if name.lower().endswith(_CODEC_SUFFIXES) else name
+
+
+def suffix_of(name: str) -> str:
+    """Such as ``.csv``, also of a compressed file."""
+    return os.path.splitext(without_codec(name))[1].lower()
+
+
+def codec_of(head: bytes) -> str | None:
+    """gzip, zstd, bz2, xz or lz4 by the first bytes, or None."""
+    return next((name for magic, name in _CODECS.items() if head.startswith(magic)), None)
+
+
+def unpacked(file: BinaryIO, codec: str | None) -> Any:
+    """A file with ``read`` of what is in a compressed one, streams after each other included."""
+    if codec is None:
+        return file
+    kind = {"xz": lzma.LZMAFile, "bz2": bz2.BZ2File}.get(codec)
+    if kind is None:
+        return pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+    content = kind(file)
+    weakref.finalize(content, file.close)
+    return content
+
+
+def unpacked_head(source: Source, codec: str, size: int) -> bytes:
+    """The first bytes of what is in a compressed file."""
+    with reading(source.name, codec), source.open() as file, unpacked(file, codec) as content:
+        return bytes(content.read(size))
+
+
+def look(source: Source, streamed: Sequence[str] = ()) -> tuple[Source, str | None, bytes]:
+    """Looks at the beginning of a file, which may be compressed.
+
+    Args:
+        streamed: kinds that are read in order, also from a stream.
+
+    Returns:
+        The source, or a copy of it where it has to be read from anywhere and is compressed or
+        comes once; its kind, None for a text or what nobody knows; its first bytes, unpacked.
+    """
+    head = source.head(HEAD_BYTES)
+    codec = codec_of(head)
+    if codec is not None and source.n_bytes:
+        head = unpacked_head(source, codec, HEAD_BYTES)
+    kind = _kind(source.name, head)
+    comes_once = not source.n_bytes and source.path is None
+    if (head and comes_once and kind not in streamed) or (codec is not None and kind is not None):
+        source = Kept(source, codec)
+        head = source.head(HEAD_BYTES)
+        kind = _kind(source.name, head)
+    if codec is not None and not head:
+        raise InputError(f"{source.name}: nothing is in this {codec} file")
+    return source, kind, head
+
+
+def _kind(name: str, head: bytes) -> str | None:
+    """What a file is by its first bytes, or else by its name."""
+    for magic, kind in _KINDS.items():
+        if head.startswith(magic):
+            return kind
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
+        return "safetensors"
+    suffix = suffix_of(name)[1:]
+    return suffix if head and suffix in ("fvecs", "bvecs", "ivecs") else None
 
 
 def read_exactly(file: BinaryIO, buffer: Any, name: str) -> None:

@@ -1,20 +1,22 @@
-"""Opens inputs: every file is looked at before any row is read."""
+"""Opens inputs: every file is looked at before any row is read. Its first bytes say what is in it,
+not its name.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
+from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader, reading
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
-from dinkcli.data.files import HEAD_BYTES, Source
-from dinkcli.data.formats import raw
-from dinkcli.data.sources import sources
-from dinkcli.errors import InputError, UsageError
+from dinkcli.data.files import HEAD_BYTES, Source, look, sources
+from dinkcli.data.formats import foreign, raw
+from dinkcli.errors import InputError, TextsError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.models.model import Model
@@ -94,16 +96,15 @@ def _open_paths(paths: Sequence[str], columns: Columns) -> list[list[Reader]]:
 
         check_standard_input(columns, paths)
     groups: list[list[Reader]] = []
-    names = columns
     for path in paths:
         groups.append([])
         for source in sources(path):
-            reader = open_source(source, names)
+            reader = _open_source(source, columns)
             groups[-1].append(reader)
-            if reader.feature_names and not names.features:
+            if reader.feature_names and not columns.features:
                 # The columns of later inputs may stand in another order.
-                found = tuple(reader.feature_names)
-                names = replace(columns, features=found, features_of=reader.path)
+                names = tuple(reader.feature_names)
+                columns = replace(columns, features=names, features_of=reader.path)
     return groups
 
 
@@ -124,19 +125,19 @@ def _joined(groups: list[list[Reader]], columns: Columns, bad_rows: str) -> Data
     notes = [note for reader in readers for note in reader.notes][:_MOST_NOTES]
     if not columns.bits and look_packed(readers[0]):
         notes.append(
-            f"{readers[0].path} looks like packed bits (binary embeddings); --bits reads each bit "
+            f"{readers[0].path} looks like packed bits (binary embeddings); `bits` reads each bit "
             "as -1 or +1"
         )
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
-    parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
-    taken = readers[0].carried.names
     beside = None
     if columns.files:
         from dinkcli.data.sidefiles import open_side_columns
 
         _check_one_meaning(columns, readers)
+        parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
+        taken = readers[0].carried.names
         columns, beside = open_side_columns(columns, [n for n in parts if n], taken)
         beside.check(readers, [reader.n_rows for reader in readers])
     data = DataSet(readers, columns, bad_rows, notes, beside=beside)
@@ -169,19 +170,95 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
                 f"{reader.path} and {first.path}: words name the rows of one of them alone; "
                 "inputs of one run must agree"
             )
-        for here, there in zip(reader.carried, first.carried, strict=True):
-            if here.type != there.type:
+        for own, other in zip(reader.carried, first.carried, strict=True):
+            if own.type != other.type:
                 raise InputError(
-                    f"{reader.path}: column {here.name!r} is {here.type}, but in {first.path} "
-                    f"it is {there.type}; a column that travels along must have one type"
+                    f"{reader.path}: column {own.name!r} is {own.type}, but in {first.path} "
+                    f"it is {other.type}; a column that travels along must have one type"
                 )
 
 
-def open_source(source: Source, columns: Columns = ANY_COLUMNS) -> Reader:
-    """The reader of whatever is in ``source``."""
-    head = source.head(HEAD_BYTES)
-    if head.startswith(raw.NPY_MAGIC):  # what reads the rest takes a while to load
-        return raw.open_npy(source, columns)
-    from dinkcli.data.contents import open_contents
+def _open_source(source: Source, columns: Columns) -> Reader:
+    """The reader of whatever is in ``source``. What reads each kind takes a while to load."""
+    source, kind, head = look(source, streamed=("npy", "arrow stream"))
+    if kind in raw.OPENERS:
+        return raw.OPENERS[kind](source, columns)
+    if kind == "hdf5":
+        from dinkcli.data.formats import hdf5
 
-    return open_contents(source, columns, head)
+        return hdf5.Hdf5Reader(source, columns)
+    if kind in ("parquet", "arrow", "arrow stream"):
+        from dinkcli.data.formats import arrow
+
+        return arrow.READERS[kind](source, columns)
+    return _open_text(source, columns, head) or _fail(source, head)
+
+
+def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
+    """A reader of a text by its beginning, or None when it is none that dink reads."""
+    from dinkcli.data.formats import delimited, jsonrows, words
+    from dinkcli.data.formats.text import decoded, open_text
+
+    whole = len(head) < HEAD_BYTES
+    try:
+        text = decoded(head)
+    except UnicodeDecodeError:
+        text = b"\0"
+    if b"\0" in text:
+        return _open_words(source, columns, head, whole)
+    if b"\r" in text and b"\n" not in text:
+        text = text.replace(b"\r", b"\n")
+    if text.strip() in (b"[]", b"{}"):
+        raise InputError(f"{source.name}: no rows in this json file; nothing to do")
+    if re.match(rb"\s*\[?\s*\{\s*'", text):
+        raise InputError(
+            f"{source.name}: text in single quotes, as Python prints dictionaries; write it with "
+            "json.dumps(row)"
+        )
+    layout = jsonrows.layout_of(text)
+    if layout is not None:
+        if layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY:
+            with reading(source.name, "json"), open_text(source) as file:
+                single = jsonrows.is_one_object(file)
+            if single and (document := jsonrows.open_document(source, columns)):
+                return document
+        return jsonrows.JsonReader(source, columns, text, layout)
+    words_ = words.word_layout(text, whole)
+    if words_ is not None:
+        return words.WordsReader(source, columns, text, words_)
+    try:
+        dialect = delimited.dialect_of(text.decode(), whole)
+    except delimited.DialectError as error:
+        raise InputError(f"{source.name}: {error}") from error
+    if dialect is not None:
+        return delimited.CsvReader(source, columns, text, dialect)
+    separated = os.path.splitext(source.name)[1].lower() in (".csv", ".tsv")
+    if separated and whole and re.fullmatch(rb"\s*[^\r\n]+\s*", text):
+        raise InputError(f"{source.name}: a header and no rows; nothing to do")
+    return None
+
+
+def _open_words(source: Source, columns: Columns, head: bytes, whole: bool) -> Reader | None:
+    """word2vec: text whose words are in another encoding, or its binary files."""
+    from dinkcli.data.formats import words
+
+    layout = words.word_layout(head, whole) if b"\0" not in head else None
+    if layout is not None:
+        return words.WordsReader(source, columns, head, layout)
+    layout = words.binary_layout(head)
+    return None if layout is None else words.BinaryWordsReader(source, columns, layout)
+
+
+def _fail(source: Source, head: bytes) -> NoReturn:
+    what = foreign.named(head, source) or foreign.named_text(head, source.name)
+    if what is not None:
+        raise InputError(f"{source.name}: {what}")
+    texts = source.name.lower().endswith((".txt", ".csv", ".tsv"))
+    start = f"it starts with {head[:8]!r}" if head else "it is empty"
+    message = (
+        f"{source.name}: no format that dink reads ({start}): expected npy, npz, parquet, Arrow, "
+        "safetensors, fvecs, HDF5, jsonl, json, csv of numbers or word vectors; convert it to one"
+        + (", or, if it is about the rows of another, give it as `texts`" if texts else "")
+    )
+    prose = texts and sum(map(str.isalpha, head.decode("utf-8", "replace"))) > len(head) / 2
+    raise TextsError(message, source.name) if prose else InputError(message)

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import OPTIONS, Block, Columns, Reader, and_more, total
-from dinkcli.data.files import Stream
-from dinkcli.data.sources import is_remote, sources
+from dinkcli.data.files import Stream, is_remote, sources
 from dinkcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:

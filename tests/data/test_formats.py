@@ -217,7 +217,7 @@ def test_members_of_archives(vectors):
     np.savez("x.npz", a=vectors, b=vectors * 2)
     np.testing.assert_array_equal(read("x.npz", vectors="b"), vectors * 2)
     np.testing.assert_array_equal(read("x.npz", usual="b"), vectors * 2)
-    with pytest.raises(UsageError, match=r"2 members: a, b; choose one with --column a"):
+    with pytest.raises(UsageError, match=r"2 members: a, b; choose one with `column` a"):
         read("x.npz")
     with pytest.raises(UsageError, match="no member 'c'; it has a, b"):
         read("x.npz", vectors="c")

@@ -14,8 +14,6 @@ from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader, counted
 
-FILE_MAGIC = b"ARROW1"
-STREAM_MAGIC = b"\xff\xff\xff\xff"
 _LARGE_BATCH = 64 << 20
 
 
@@ -119,9 +117,6 @@ class ArrowStreamReader(_ArrowReader):
             yield from stream
 
 
-PARQUET_MAGIC = b"PAR1"
-
-
 class ParquetReader(TableReader):
     """One parquet file. Opened anew for each pass: there may be thousands of them."""
 
@@ -198,3 +193,6 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         return batches[0]
     (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return joined
+
+
+READERS = {"parquet": ParquetReader, "arrow": ArrowFileReader, "arrow stream": ArrowStreamReader}

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
-from dinkcli.data.files import HEAD_BYTES, Source, without_codec
+from dinkcli.data.files import HEAD_BYTES, Source, look, suffix_of
 from dinkcli.data.formats import arrow, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import place_of
 from dinkcli.data.formats.delimited import (
@@ -28,15 +28,9 @@ from dinkcli.data.formats.delimited import (
 )
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import decoded, open_text, whole_lines
-from dinkcli.data.packed import Kept, codec_of, unpacked_head
 from dinkcli.errors import InputError, UsageError
 
 _ROWS = 1 << 16
-TABLES: dict[bytes, Callable[[Source, Columns], TableReader]] = {
-    arrow.PARQUET_MAGIC: arrow.ParquetReader,
-    arrow.FILE_MAGIC: arrow.ArrowFileReader,
-    arrow.STREAM_MAGIC: arrow.ArrowStreamReader,
-}
 _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
 
@@ -61,13 +55,12 @@ def values_of(
         UsageError: no such column, or a column of a file without columns.
         InputError: a damaged file, or one that holds something else.
     """
-    source, head = _opened(source)
-    if head.startswith(raw.NPY_MAGIC):
+    source, kind, head = look(source)
+    if kind == "npy":
         _refuse(source, column, "an .npy file has none")
         return "", _of_array(source)
-    for magic, table in TABLES.items():
-        if head.startswith(magic):
-            return _of_table(source, role, column, choose, table)
+    if kind in arrow.READERS:
+        return _of_table(source, role, column, choose, arrow.READERS[kind])
     try:
         text = decoded(head)
     except UnicodeDecodeError:
@@ -77,7 +70,7 @@ def values_of(
         raise InputError(
             f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
         )
-    suffix = os.path.splitext(without_codec(source.name))[1].lower()
+    suffix = suffix_of(source.name)
     if suffix not in _SUFFIXES and column is None:
         return "", _of_lines(source)
     if suffix in _SUFFIXES[2:] or (suffix not in _SUFFIXES and text.lstrip()[:1] in (b"{", b"[")):
@@ -90,19 +83,6 @@ def values_of(
     dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, "\t" if suffix == ".tsv" else None)
     csv = partial(CsvReader, head=text, dialect=dialect)
     return _of_table(source, role, column, choose, csv)
-
-
-def _opened(source: Source) -> tuple[Source, bytes]:
-    """A source that can be read again, and its beginning, not compressed."""
-    head = source.head(HEAD_BYTES)
-    codec = codec_of(head)
-    if codec is not None and source.n_bytes:
-        head = unpacked_head(source, codec, HEAD_BYTES)
-    binary = head.startswith((raw.NPY_MAGIC, *TABLES))
-    if not source.n_bytes or (codec is not None and binary):
-        source = Kept(source, codec)
-        head = source.head(HEAD_BYTES)
-    return source, head
 
 
 def _refuse(source: Source, column: str | None, why: str) -> None:
@@ -130,8 +110,6 @@ def _of_table(
 
 def _of_array(source: Source) -> Iterator[pa.Array]:
     """Of a 1-D array, or one of one column: texts, numbers, booleans or dates."""
-    if source.path is None:
-        source = Kept(source)
     path: Any = source.path
     with reading(source.name, "npy"):
         try:
@@ -152,8 +130,8 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
             )
         size = os.path.getsize(path)
         if size > array.offset + array.nbytes:
-            shape = (len(array), 1)
-            raw.refuse_more(source.name, raw.RawLayout(array.dtype, shape, array.offset), size)
+            layout = raw.RawLayout(array.dtype, (len(array), 1), array.offset)
+            raw.refuse_more(source.name, layout, size)
         for start in range(0, len(array), _ROWS):
             part = np.asarray(array[start : start + _ROWS])
             if part.dtype.kind == "S":

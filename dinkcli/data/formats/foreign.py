@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinkcli.data.files import Source
+if TYPE_CHECKING:
+    from dinkcli.data.files import Source
 
 _SAVE = "np.save('embeddings.npy', {})"
 _TO_PARQUET = "{}.to_parquet('embeddings.parquet')"

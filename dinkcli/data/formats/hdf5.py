@@ -19,8 +19,6 @@ from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader
 from dinkcli.errors import ExtraError, InputError, UsageError
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
-
 
 class Hdf5Reader(TableReader):
     """One (N, D) dataset, with the (N,) datasets beside it as columns that can travel along."""

@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
-from dinkcli.data.files import Source
+from dinkcli.data.files import Source, codec_of, unpacked, unpacked_head
 from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT, Place
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.types import is_number, is_text
 from dinkcli.data.formats.vectors import vectors_of
-from dinkcli.data.packed import codec_of, unpacked, unpacked_head
 from dinkcli.errors import InputError
 
 BLOCK_BYTES = 4 << 20

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinkcli.data.base import Columns
-from dinkcli.data.files import Source
+from dinkcli.data.files import Source, codec_of, unpacked
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import BLOCK_BYTES, TextReader, whole_lines
 from dinkcli.data.formats.vectors import numbers_of
@@ -210,7 +210,8 @@ class BinaryWordsReader(TableReader):
         n_words = self.layout.n_words or 0
         record = re.compile(rb"\n*([^ ]*) (.{%d})" % (4 * self.layout.n_features), re.DOTALL)
         data, position = b"", 0
-        with self.source.open() as file:
+        codec = codec_of(self.source.head(8))
+        with self.source.open() as packed, unpacked(packed, codec) as file:
             file.read(self.layout.start)
             for number in range(n_words):
                 while (found := record.match(data, position)) is None:
