@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import zipfile
@@ -103,10 +104,8 @@ def named_text(head: bytes, name: str) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     """Whether it is the beginning of UTF-8, without control characters."""
-    from dinkcli.data.formats import text  # which takes a while to load
-
     try:
-        text.decoded(head)
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False
     return not any(byte < 9 or 13 < byte < 32 for byte in head)
