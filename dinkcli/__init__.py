@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from dinkcli.insight.naming import name
     from dinkcli.insight.report import report
     from dinkcli.models.edit import drop, merge, rename
+    from dinkcli.models.export import export
     from dinkcli.models.file import load
     from dinkcli.models.model import Model
+    from dinkcli.planning.plan import plan
 
 _HOME = {
     "DinkClusterHead": "dinkcli.head.head",
@@ -33,11 +35,13 @@ _HOME = {
     "assign": "dinkcli.api",
     "drop": "dinkcli.models.edit",
     "evaluate": "dinkcli.insight.evaluate",
+    "export": "dinkcli.models.export",
     "info": "dinkcli.insight.info",
     "inspect": "dinkcli.insight.inspect",
     "load": "dinkcli.models.file",
     "merge": "dinkcli.models.edit",
     "name": "dinkcli.insight.naming",
+    "plan": "dinkcli.planning.plan",
     "rename": "dinkcli.models.edit",
     "report": "dinkcli.insight.report",
     "split": "dinkcli.api",
@@ -54,11 +58,13 @@ __all__ = [
     "assign",
     "drop",
     "evaluate",
+    "export",
     "info",
     "inspect",
     "load",
     "merge",
     "name",
+    "plan",
     "rename",
     "report",
     "split",

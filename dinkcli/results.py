@@ -86,6 +86,13 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
+def duration(seconds: float) -> str:
+    """``0.5 s``, ``12 s``, ``3.2 min`` or ``2.5 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 5970 else f"{seconds / 3600:.3g} h"
+
+
 class Result:
     """What a function gives back. In a notebook it shows itself."""
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dinkcli.results import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
@@ -267,10 +269,3 @@ def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None
     """Yields a function that shows, by phase, how many of the rows are done."""
     with ProgressLines(quiet) as lines:
         yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
-
-
-def duration(seconds: float) -> str:
-    """``0.5 s``, ``12 s``, ``3.2 min`` or ``2.5 h``."""
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5970 else f"{seconds / 3600:.3g} h"

@@ -37,12 +37,13 @@ def export(
     """
     from dinkcli.data.atomic import by_suffix, check_target
     from dinkcli.models.export import SUFFIXES
-    from dinkcli.models.export import export as export_model
+    from dinkcli.models.export import export as core
 
     refuse_stream(output, "an export")
-    chosen = format or by_suffix(output, SUFFIXES)
+    if format is None:
+        by_suffix(output, SUFFIXES)  # a wrong one is told before the model is read
     check_target(output)
     model = load_model(model_path, warns=True)
-    export_model(model, output, chosen)
+    chosen = core(model, output, format)
     if not quiet:
         say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")

@@ -7,6 +7,7 @@ does to them first is inside.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from dinkcli import __version__
-from dinkcli.data.atomic import atomic_path
+from dinkcli.data.atomic import atomic_path, by_suffix
 from dinkcli.data.extras import require
 from dinkcli.errors import OutputError, UsageError
+from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 
 _OPSET, _IR_VERSION = 18, 8
@@ -294,22 +296,31 @@ _WITHOUT_SUFFIX = ("sklearn", "faiss-ivf")
 SUFFIXES = {name: name for name in EXPORTERS if name not in _WITHOUT_SUFFIX} | {"skops": "sklearn"}
 
 
-def export(model: Model, path: str, format: str) -> None:
-    """Writes a model to ``path``, whole or not at all.
+def export(
+    model: Model | str | os.PathLike[str], path: str | os.PathLike[str], format: str | None = None
+) -> str:
+    """Writes a model for other tools to ``path``, whole or not at all.
 
     Args:
-        format: a key of ``EXPORTERS``; the functions there say what each holds.
+        model: a model or the path of one.
+        format: a key of ``EXPORTERS``; the functions there say what each holds. By default it
+            follows from the suffix of ``path``.
+
+    Returns:
+        The format.
 
     Raises:
         UsageError: an unknown format, or a place that cannot be written.
         ExtraError: the format needs a package that is not installed.
         OutputError: the file system refused, or the format cannot hold a model of this size.
     """
+    model, path = as_model(model), os.fspath(path)
+    format = format or by_suffix(path, SUFFIXES)
     if format not in EXPORTERS:
         raise UsageError(f"format {format!r}: expected one of {', '.join(EXPORTERS)}")
     if model.maps and format in _CENTERS_ALONE:
         raise UsageError(
-            f"format {format}: holds centres alone, and the centres of a model with --metric "
+            f"format {format}: holds centres alone, and the centres of a model with `metric` "
             "learned go with its map; export to safetensors or json, which hold both"
         )
     if model.parts is not None and format in _BY_POSITION:
@@ -324,3 +335,4 @@ def export(model: Model, path: str, format: str) -> None:
         )
     with atomic_path(path) as temporary:
         EXPORTERS[format](model, temporary)
+    return format

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_rows
 from dinkcli.data.memory import default_memory, machine_memory, size_text
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import UsageError
@@ -29,6 +30,7 @@ from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.options import LEARNED, TrainOptions
 from dinkcli.planning.work import NOTHING, Footprint, Range, Work, resident_bytes
 from dinkcli.processes.device import resolve_device
+from dinkcli.results import Result, Sheet, duration
 
 _ENDING = 0.35  # of what starting takes: the interpreter takes the libraries down again
 _SPREAD = 0.15  # of what is measured in a moment against what happens later
@@ -42,6 +44,17 @@ _SWAP_SEARCHES, _SWAP_SUMS, _SPLIT_SUMS = 1.1, 1, 12
 _BREATH_SEARCHES, _BREATH_SUMS = 2.0, 10
 _ROUND_CALLS = 6e-3  # seconds of a round, however few the rows
 _UPDATE_CALLS = 3e-4  # seconds of an update, however few the rows
+
+
+_WHAT = {
+    "start": "libraries, and their end",
+    "read": "all rows into memory",
+    "sample": "drawing {rows} rows",
+    "seed": "first centres from {rows} rows",
+    "anneal": "{rounds} updates on {rows} rows each",
+    "refine": "{rounds} rounds on up to {rows} rows each",
+    "passes": "{rounds} passes over {rows} rows",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Result):
     """What training K clusters on N rows takes, and assigning all rows to them afterwards.
 
     Attributes:
@@ -108,24 +121,74 @@ class Plan:
     device_total: int | None
     warnings: list[str]
 
-    def as_dict(self) -> dict[str, Any]:
+    _records = "phases"
+    indent = 9
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON; ranges become {"low": .., "typical": .., "high": ..}."""
         return asdict(self)
 
+    def lines(self) -> list[tuple[str, str]]:
+        how = "held in memory" if self.held else f"read {_between(self.readings)} times"
+        each = "" if self.processes == 1 else f" in each of {self.processes} processes"
+        lines = [
+            ("input", f"{self.name}: {self.rows} rows x {self.features} features"),
+            ("rows", f"{size_text(self.held_bytes)} of {self.dtype}, {how}"),
+            ("sample", f"{self.sample} rows, {size_text(self.sample_bytes)}"),
+            ("", ""),
+        ]
+        for phase in self.phases:
+            if phase.rounds.high:
+                what = _WHAT[phase.name].format(rounds=_between(phase.rounds), rows=phase.rows)
+                lines.append((phase.name, f"{_between(phase.seconds, duration):22} {what}"))
+        train, assign = _between(self.seconds, duration), duration(self.assign_seconds)
+        lines += [
+            ("", ""),
+            ("train", f"{train:22} {size_text(self.memory)} of memory{each}"),
+            ("assign", f"{assign:22} {size_text(self.assign_memory)} of memory{each}"),
+        ]
+        if self.device_memory is not None:
+            lines.append((self.device, f"{size_text(self.device_memory)} of its memory"))
+        if self.processes > 1:
+            sent = f"{_between(self.exchanged, size_text)} sent by each process"
+            lines.append(("network", f"{sent}; its time is not counted"))
+        return lines
+
+    def sheets(self) -> list[Sheet]:
+        (sheet,) = super().sheets()
+        sheet.notes += self.warnings
+        return [sheet]
+
+
+def _between(amount: Range, text: Callable[[float], str] = "{:g}".format) -> str:
+    low, typical, high = map(text, astuple(amount))
+    return typical if low == high else f"{typical} ({low} to {high})"
+
 
 def plan(
-    data: DataSet,
-    options: TrainOptions,
+    inputs: Any,
+    n_clusters: int | TrainOptions,
     *,
+    metric: str = "euclidean",
+    refine: bool = True,
+    n_init: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    column: str | None = None,
+    bad_rows: str = "stop",
     device: str = "auto",
     memory: int | None = None,
     processes: int = 1,
     startup: float = 0.0,
     machine: int | None = None,
 ) -> Plan:
-    """Reads the first rows, measures the parts of a training on them, and adds up.
+    """What training would take: reads the first rows, measures parts of a training on them, and
+    adds up.
 
     Args:
+        inputs, metric, refine, n_init, epochs, batch_size, column, bad_rows, device: as for
+            ``train``.
+        n_clusters: K; or all options at once, as for ``train``.
         memory: bytes that the rows of a process may take; a quarter of the machine's without it.
         processes: that share the rows, each with the power and the memory of this machine.
         startup: seconds before a command reads its first row.
@@ -135,10 +198,20 @@ def plan(
         UsageError: more clusters than rows, less than one process.
         InputError: a damaged input, or bad rows among the first.
     """
+    options = n_clusters
+    if not isinstance(options, TrainOptions):
+        options = TrainOptions(
+            options,
+            metric=metric,
+            refine=refine,
+            n_init=n_init,
+            epochs=epochs,
+            batch_size=batch_size,
+        )
     if processes < 1:
         raise UsageError(f"`processes` {processes}: expected at least 1")
     where = resolve_device(device)
-    data = repeatable(data)
+    data = repeatable(open_rows(inputs, column, bad_rows))
     options.check_rows(data.known_rows, data.name)
     memory = default_memory() if memory is None else memory
     machine = machine_memory() if machine is None else machine
@@ -310,19 +383,19 @@ def _warnings(
         times = f"{plan.readings.low:g} to {plan.readings.high:g} times"
         text = (
             f"the rows take {size_text(plan.held_bytes / plan.processes)} and may take "
-            f"{size_text(memory)} (--memory): they are read {times}"
+            f"{size_text(memory)} (`memory`): they are read {times}"
         )
         if needs.if_held <= plan.machine * 0.9:
-            text += f"; --memory {size_option(plan.held_bytes / plan.processes)} would hold them"
+            text += f"; `memory` {size_option(plan.held_bytes / plan.processes)} would hold them"
         warnings.append(text)
     if work.sample < work.wanted_sample:
         warnings.append(
-            f"--memory cuts the sample to {work.sample} rows of {work.wanted_sample}, which may "
-            f"cost quality; it takes --memory {size_option(4 * work.wanted_sample * work.features)}"
+            f"`memory` cuts the sample to {work.sample} rows of {work.wanted_sample}, which may "
+            f"cost quality; it takes `memory` {size_option(4 * work.wanted_sample * work.features)}"
         )
     if options.metric == LEARNED:
         warnings.append(
-            "this is the time of --metric euclidean; --metric learned then follows the neighbours "
+            "this is the time of `metric` euclidean; `metric` learned then follows the neighbours "
             "of up to 100,000 rows, which takes about a tenth of a second for each thousand"
         )
     return warnings
@@ -333,17 +406,17 @@ def _remedy(plan: Plan, needs: Footprint) -> str:
     ways = []
     limit = plan.machine // 8
     if plan.held and needs.if_streamed(limit) <= plan.machine:
-        ways.append(f"--memory {size_option(limit)} reads the rows anew for each pass")
+        ways.append(f"`memory` {size_option(limit)} reads the rows anew for each pass")
     if plan.held and plan.dtype == "float32":
         ways.append("rows stored as float16 take half")
     if needs.centers > plan.machine / 4:
         ways.append("fewer clusters (-k) need less")
     more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
-    ways.append(f"or share the rows among more machines (--processes {more})")
+    ways.append(f"or share the rows among more machines (`processes` {more})")
     return ", ".join(ways)
 
 
 def size_option(n_bytes: float) -> str:
-    """Bytes as --memory takes them, rounded up: 1.6GB."""
+    """Bytes as `memory` takes them, rounded up: 1.6GB."""
     scale = 10 ** max(0, len(str(int(n_bytes))) - 2)
     return size_text(math.ceil(n_bytes / scale) * scale).replace(" ", "")

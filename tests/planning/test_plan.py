@@ -122,7 +122,7 @@ def test_says_what_to_do_when_memory_does_not_suffice(data):
     options = TrainOptions(8)
     (warning,) = plan(found, options, device="cpu", machine=10**6).warnings
     assert "a process needs about" in warning and "the machine has 1 MB" in warning
-    assert "rows stored as float16 take half" in warning and "--processes" in warning
+    assert "rows stored as float16 take half" in warning and "`processes`" in warning
     fits = plan(found, options, device="cpu", machine=1 << 40)
     assert fits.warnings == []
 
