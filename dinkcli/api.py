@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.assigner import assign as assign_blocks
-from dinkcli.assigning.capacity import labels_of_all
+from dinkcli.assigning.assigner import assigner_for
 from dinkcli.assigning.update import Update, UpdateOptions
 from dinkcli.assigning.update import update as take_in
 from dinkcli.data.base import Columns
@@ -197,9 +196,7 @@ def assign(
     data = _of_model(model, inputs, column, bad_rows)
     chosen = AssignOptions(soft=soft, **options)
     parts = []
-    assigner = Assigner(model, resolve_device(device), chosen)
-    if chosen.max_size is not None:
-        assigner.chosen = labels_of_all(assigner, data)
+    assigner = assigner_for(model, data, resolve_device(device), chosen)
     for part in assign_blocks(assigner, data):
         parts.append(part.labels if part.probabilities is None else part.probabilities)
     return np.concatenate(parts)

@@ -1,37 +1,47 @@
-"""Assigning rows to the centres of a trained model, block by block.
+"""Assigning rows to the centres of a trained model, block by block: by NumPy where that is done
+before torch would be loaded, else by torch (``torch_backend``).
 
-Shapes: B rows in a block, K clusters, D features, M = ``AssignOptions.top``.
+Shapes: B rows in a block, K clusters, C centres, D features, M = ``AssignOptions.top``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.backend import Backend, BlockResult, NumpyBackend, is_small
 from dinkcli.assigning.layout import rows_at
 from dinkcli.data.ahead import read_ahead
-from dinkcli.data.base import Block
+from dinkcli.data.base import Block, Reader
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.errors import ModelError
 from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model
-from dinkcli.nearest.small import LARGEST_NORM, chunk_rows
-from dinkcli.options import HARD, AssignOptions
+from dinkcli.nearest.small import ChunkResult, SmallIndex, chunk_rows
+from dinkcli.options import HARD, LEARNED, AssignOptions
 
 if TYPE_CHECKING:
     import torch
+
+    from dinkcli.assigning.torch_backend import TorchBackend
 
 # Rows are read and written in pieces of about 8 MB in float32, which measured best, and computed
 # in chunks that CenterIndex chooses from K. A GPU wants larger pieces for each round trip.
 _BLOCK_ELEMENTS = {"cpu": 2 << 20, "cuda": 16 << 20, "mps": 8 << 20}
 # Models of different metrics are matched by this many rows at most, in blocks spread evenly.
 _MATCHED_ROWS, _MATCHED_BLOCKS = 1 << 16, 16
+# Multiplications: NumPy takes half of the time for them that loading torch does.
+_MOST_WORK = 4 * 10**9
+
+# Fields of ``Assignments`` by name, as far as the options want them, with centres in place of
+# clusters: labels (B,) and clusters (B, M) are int64.
+Nearest: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Assignments:
         distances: (B,) float32, Euclidean, to the nearest centre, or None.
         own: (B,) float32, the probability of the row's own cluster, or None.
         clusters: (B, M) int32, the most probable ones, best first, or None.
-        probabilities: (B, M), or (B, K) for soft assignments, float32 or float16, or None.
+        probabilities: of these (B, M), or of all (B, K), float32 or float16, or None.
         carried: the B values of each carried column, or None without such columns.
     """
 
@@ -65,19 +75,76 @@ class Assignments:
 
     def unassigned(self, bad: np.ndarray) -> Assignments:
         """With label -1 and nothing else known about the rows of the mask ``bad`` (B,)."""
-        column = bad[:, None]
-        return replace(
-            self,
-            labels=_blank(self.labels, bad, -1),
-            distances=_blank(self.distances, bad, np.nan),
-            own=_blank(self.own, bad, np.nan),
-            clusters=_blank(self.clusters, column, -1),
-            probabilities=_blank(self.probabilities, column, 0),
-        )
+        unknown = {"labels": -1, "distances": np.nan, "own": np.nan, "clusters": -1}
+        changed = {}
+        for name, value in {**unknown, "probabilities": 0}.items():
+            values = getattr(self, name)
+            if values is not None:
+                mask = bad if values.ndim == 1 else bad[:, None]
+                changed[name] = np.where(mask, values.dtype.type(value), values)
+        return replace(self, **changed)
 
 
-def _blank(values: Any, where: np.ndarray, value: float) -> Any:
-    return None if values is None else np.where(where, values.dtype.type(value), values)
+class NearestPair(NamedTuple):
+    """Rows (B, D) float32 as the model compares them, and the numbers (B,) int64 of the nearest and
+    of the second-nearest centre of each; with one centre, that is both."""
+
+    z: np.ndarray
+    labels: np.ndarray
+    second_labels: np.ndarray
+
+
+class NumpyBackend:
+    """Finds nearest centres on the CPU, in float64; what ``TorchBackend`` says of itself there is
+    said of both."""
+
+    has_core_to_spare = False
+    takes_half = False
+
+    def __init__(self, model: Model, options: AssignOptions, temperature: float):
+        self._index = SmallIndex(model.centers, normalize=model.metric == "cosine")
+        self._options = options
+        self._temperature = temperature
+
+    def send(self, vectors: np.ndarray) -> np.ndarray:
+        return vectors
+
+    def __call__(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Nearest:
+        assert chosen is None, "labels of all rows at once are no small work"
+        return joined(self._nearest(chunk) for chunk in self._index.chunks(vectors))
+
+    def nearest_pair(self, vectors: np.ndarray) -> NearestPair:
+        parts = [
+            (chunk.rows.astype(np.float32), chunk.labels, self._index.seconds(chunk))
+            for chunk in self._index.chunks(vectors)
+        ]
+        return NearestPair(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _nearest(self, chunk: ChunkResult) -> Nearest:
+        options, result = self._options, {"labels": chunk.labels}
+        if options.distance or options.max_distance is not None:
+            result["distances"] = self._index.distances(chunk).astype(np.float32)
+        if not options.needs_probabilities:
+            return result
+        kind = options.probability_type
+        exponents = self._index.exponents(chunk, self._temperature, kind)
+        probabilities = np.exp(exponents)
+        probabilities /= probabilities.sum(1, keepdims=True)
+        own = np.take_along_axis(probabilities, chunk.labels[:, None], 1)[:, 0]
+        result["own"] = own.astype(np.float32)
+        if options.top is not None:
+            # By exponents, which tell apart what is too improbable to be more than 0.
+            result["clusters"] = np.argsort(-exponents, axis=1, kind="stable")[:, : options.top]
+            probabilities = np.take_along_axis(probabilities, result["clusters"], 1)
+        if options.top is not None or options.soft:
+            result["probabilities"] = probabilities.astype(kind)
+        return result
+
+
+def joined(parts: Iterable[Nearest]) -> Nearest:
+    """What all ``parts`` say, of which there is one at least."""
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Assigner:
@@ -109,19 +176,17 @@ class Assigner:
         self._adds_up = model.parts is not None and options.needs_probabilities
         if self._adds_up:  # probabilities of all centres are summed by cluster here
             options = replace(options, soft=True, top=None, probability_type="float32")
-        self.backend: Backend
+        self.backend: NumpyBackend | TorchBackend
         if small:
             self.backend = NumpyBackend(model, options, temperature)
         else:
             from dinkcli.assigning.torch_backend import TorchBackend
 
             self.backend = TorchBackend(model, device, options, temperature)
-        self._usual_range = LARGEST_NORM / model.n_features**0.5 / 2
-        if np.abs(model.centers).max() > self._usual_range:
-            self._usual_range = 0.0
         ids, self.n_ids = ids_of(matching, model.n_clusters)
         owners = model.center_clusters
         self._ids = np.where(owners == OUTLIER, OUTLIER, ids[owners])  # (C,), of the centres
+        self._moves = not np.array_equal(self._ids, np.arange(self.n_ids))
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
@@ -130,56 +195,42 @@ class Assigner:
         such, with the numbers ``rows`` (B,)."""
         # Of bad rows, which have no label, nothing is kept in the end.
         chosen = None if self.chosen is None else self.chosen[rows].clip(0)
-        result, options = self.backend(vectors, chosen), self.options
-        labels = self._ids[result.labels].astype(np.int32)
+        nearest, options = self.backend(vectors, chosen), self.options
+        labels = self._ids[nearest.pop("labels")].astype(np.int32)
         if self._adds_up:
-            result = self._by_cluster(result, labels)
-        if options.max_distance is not None and result.distances is not None:
-            labels[result.distances > options.max_distance] = -1
-        if options.min_prob is not None and result.own is not None:
-            labels[result.own < options.min_prob] = -1
-        return Assignments(
-            rows,
-            labels,
-            result.distances if options.distance else None,
-            result.own,
-            None if result.ranked is None else self._ranked_ids(result.ranked),
-            self._by_id(result),
-            carried,
-        )
+            nearest |= self._by_cluster(nearest.pop("probabilities"), labels)
+        elif "clusters" in nearest:
+            nearest["clusters"] = self._ids[nearest["clusters"]].astype(np.int32)
+        elif "probabilities" in nearest and self._moves:
+            # The position in the list is the id; ids that no cluster has are improbable.
+            given = nearest["probabilities"]
+            nearest["probabilities"] = np.zeros((len(given), self.n_ids), given.dtype)
+            nearest["probabilities"][:, self._ids] = given
+        if options.max_distance is not None:
+            labels[nearest["distances"] > options.max_distance] = -1
+        if options.min_prob is not None:
+            labels[nearest["own"] < options.min_prob] = -1
+        if not options.distance:
+            nearest.pop("distances", None)
+        return Assignments(rows, labels, carried=carried, **nearest)
 
-    def _by_id(self, result: BlockResult) -> np.ndarray | None:
-        """The probabilities as they are kept."""
-        probabilities = result.probabilities
-        if probabilities is None or result.ranked is not None or self._adds_up:
-            return probabilities
-        if len(self._ids) == self.n_ids and (self._ids == np.arange(self.n_ids)).all():
-            return probabilities
-        # The position in the list is the id; ids that no cluster has are improbable.
-        matched = np.zeros((len(probabilities), self.n_ids), probabilities.dtype)
-        matched[:, self._ids] = probabilities
-        return matched
-
-    def _ranked_ids(self, ranked: np.ndarray) -> np.ndarray:
-        return (ranked if self._adds_up else self._ids[ranked]).astype(np.int32)
-
-    def _by_cluster(self, result: BlockResult, labels: np.ndarray) -> BlockResult:
-        """With the probabilities of the centres of each cluster added up, by id. A row's sum is
+    def _by_cluster(self, of_centers: np.ndarray, labels: np.ndarray) -> Nearest:
+        """The probabilities (B, C) of the centres of each cluster added up, by id. A row's sum is
         less than 1 where centres are outliers'; the ``own`` of an outlier is theirs."""
-        assert result.probabilities is not None
         columns = np.where(self._ids == OUTLIER, self.n_ids, self._ids)
         order = np.argsort(columns, kind="stable")
         present, starts = np.unique(columns[order], return_index=True)
         every = np.zeros((len(labels), self.n_ids + 1), np.float32)
-        every[:, present] = np.add.reduceat(result.probabilities[:, order], starts, axis=1)
-        own = every[np.arange(len(labels)), labels]  # the label -1 is the last column
+        every[:, present] = np.add.reduceat(of_centers[:, order], starts, axis=1)
+        result = {"own": every[np.arange(len(labels)), labels]}  # the label -1 is the last column
         by_id, kind, top = every[:, :-1], self.options.probability_type, self.options.top
         if top is not None:
-            ranked = np.argsort(-by_id, axis=1, kind="stable")[:, :top]
-            best = np.take_along_axis(by_id, ranked, 1).astype(kind)
-            return BlockResult(result.labels, result.distances, own, ranked, best)
-        kept = by_id.astype(kind) if self.options.soft else None
-        return BlockResult(result.labels, result.distances, own, None, kept)
+            best = np.argsort(-by_id, axis=1, kind="stable")[:, :top]
+            result["clusters"] = best.astype(np.int32)
+            by_id = np.take_along_axis(by_id, best, 1)
+        if top is not None or self.options.soft:
+            result["probabilities"] = by_id.astype(kind)
+        return result
 
     def blocks(self, data: DataSet, first: int = 0, half: bool = False) -> Iterator[Block]:
         """The one way of rows through a model: in order, in whole chunks of the distance
@@ -190,27 +241,15 @@ class Assigner:
             half: rows as narrow as they are stored.
 
         Raises:
-            InputError: the data's dimension is not the model's, a row is bad where
-                ``data.bad_rows`` is "stop", or so far away that distances would overflow float32.
+            InputError: the data's dimension is not the model's, or a row is bad where
+                ``data.bad_rows`` is "stop".
         """
         model, options = self.model, self.options
         data = model.rows_of(data)
         written = self.n_ids if options.soft else options.top or 1
         rows = block_rows(model.n_clusters, model.n_features, written, self.device)
         kind, direction = data.dtype if half else np.float32, model.metric == "cosine"
-        for block in data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction):
-            self._check_range(block.vectors, data.name, block.start)
-            yield block
-
-    def _check_range(self, vectors: np.ndarray, name: str, start: int) -> None:
-        """Raises InputError at a row so far away that distances would overflow float32."""
-        if self.model.metric == "cosine":
-            return
-        # The range of all numbers says enough, but for data that lie far from the origin.
-        if float(np.abs(vectors).max(initial=0.0)) > self._usual_range:
-            from dinkcli.assigning.torch_backend import refuse_far_rows
-
-            refuse_far_rows(self.model, vectors, name, start)
+        return data.whole.blocks(rows, first, data.stop, dtype=kind, nonzero=direction)
 
 
 def assigner_for(
@@ -222,21 +261,40 @@ def assigner_for(
     local_rank: int = 0,
 ) -> Assigner:
     """What assigns the rows of ``data``: small work with device "auto" by NumPy, and then torch is
-    not loaded.
+    not loaded. Under a limit of sizes it has looked at all rows before.
 
     Args:
         local_rank: of this process on its machine, which chooses among GPUs.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device; or, with ``max_size``, an input that can be read only
+            once, or a limit that is too low.
     """
-    if device == "auto" and options.max_size is None and is_small(model, data):
+    if device == "auto" and options.max_size is None and _is_small(model, data):
         return Assigner(model, "cpu", options, matching, small=True)
     if isinstance(device, str):
         from dinkcli.processes.device import resolve_device
 
         device = resolve_device(device, local_rank)
-    return Assigner(model, device, options, matching)
+    assigner = Assigner(model, device, options, matching)
+    if options.max_size is not None:
+        from dinkcli.assigning.torch_backend import labels_of_all
+
+        assigner.chosen = labels_of_all(assigner, data)
+    return assigner
+
+
+def _is_small(model: Model, data: DataSet) -> bool:
+    """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
+    numbers = sum(map(_numbers_in, data.readers))
+    return model.metric != LEARNED and numbers * len(model.centers) <= _MOST_WORK
+
+
+def _numbers_in(reader: Reader) -> float:
+    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
+    if reader.n_rows is not None:
+        return reader.n_rows * reader.n_features
+    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf
 
 
 def usable(block: Block) -> np.ndarray:

@@ -148,34 +148,21 @@ class Job:
 
 
 @dataclass
-class Written:
-    """What was written by this run.
+class Counts:
+    """What a run has assigned and written.
 
     Attributes:
+        sizes: (n_ids,) int64, rows of each cluster.
+        reach: (n_ids,) float64, the distance that 99 % of the rows of each cluster lay within so
+            far; None where the model does not know it.
         rows: written.
         rows_before: written by earlier runs, of those that this one was to write.
         parts: complete parts in the folder (of the share), or None without parts.
         complete: no part is missing in the folder, or None without parts.
-    """
-
-    rows: int = 0
-    rows_before: int = 0
-    parts: int | None = None
-    complete: bool | None = None
-
-
-@dataclass
-class Counts:
-    """What was assigned by this run.
-
-    Attributes:
         outliers: rows with the label -1, bad ones not counted.
         bad: rows that were skipped or labelled -1 because they have no usable vector.
-        sizes: (n_ids,) int64, rows of each cluster.
         certainty: sum of the probabilities that rows have of being in their own cluster.
         judged: rows of which it is the sum; 0 where probabilities were not asked for.
-        reach: (n_ids,) float64, the distance that 99 % of the rows of each cluster lay within so
-            far; None where the model does not know it.
         distance: sum of the distances of the rows, as far as they were asked for.
         measured: rows of which it is the sum; 0 without.
         far: rows beyond the reach of their cluster.
@@ -183,6 +170,10 @@ class Counts:
 
     sizes: np.ndarray
     reach: np.ndarray | None = None
+    rows: int = 0
+    rows_before: int = 0
+    parts: int | None = None
+    complete: bool | None = None
     outliers: int = 0
     bad: int = 0
     certainty: float = 0.0
@@ -191,12 +182,12 @@ class Counts:
     measured: int = 0
     far: int = 0
 
-    def add_bad(self, n_bad: int) -> None:
-        self.bad += n_bad
-
     def add(self, rows: Assignments) -> None:
         # One bin more in front takes the label -1.
         counts = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
+        self.rows += len(rows)
+        self.outliers += int(counts[0])
+        self.sizes += counts[1:]
         if rows.own is not None:
             self.certainty += float(np.nansum(rows.own, dtype=np.float64))
             self.judged += int(np.isfinite(rows.own).sum())
@@ -208,8 +199,6 @@ class Counts:
                 # An outlier, of the label -1, is far from wherever it came.
                 reach = np.append(self.reach, 0.0)[rows.labels]
                 self.far += int((rows.distances > reach)[known].sum())
-        self.outliers += int(counts[0])
-        self.sizes += counts[1:]
 
 
 def run(
@@ -217,7 +206,7 @@ def run(
     output: Output,
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
-) -> tuple[Counts, Written]:
+) -> Counts:
     """Assigns all rows of a job and writes those that are not there yet.
 
     Args:
@@ -228,29 +217,28 @@ def run(
         DinkError: see ``dinkcli.errors``; the output is then what it was, or has all parts that
             were complete.
     """
-    counts, written = Counts(np.zeros(job.n_ids, np.int64), job.reach), Written()
+    counts = Counts(np.zeros(job.n_ids, np.int64), job.reach)
     local_rank = 0 if output.shard is None else output.shard.local_rank
     assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)
-    if job.options.max_size is not None:
-        from dinkcli.assigning.capacity import labels_of_all
 
-        assigner.chosen = labels_of_all(assigner, job.data)
+    def count_bad(n_bad: int) -> None:
+        counts.bad += n_bad
+
     missing: list[tuple[int, int | None]] = [(0, None)]
     with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
         if isinstance(writer, PartsWriter):
-            written.rows_before, missing = writer.rows_before, writer.missing
+            counts.rows_before, missing = writer.rows_before, writer.missing
         for first, stop in missing:
             data = job.data if stop is None else job.data.part(first, stop)
-            for assigned in assign(assigner, data, first, counts.add_bad):
-                counts.add(assigned)
+            for assigned in assign(assigner, data, first, count_bad):
                 writer.write(job.written(assigned))
-                written.rows += len(assigned)
-                on_rows(written.rows_before + written.rows)
+                counts.add(assigned)
+                on_rows(counts.rows_before + counts.rows)
     if isinstance(writer, PartsWriter):
-        written.parts, written.complete = writer.n_parts, writer.complete
+        counts.parts, counts.complete = writer.n_parts, writer.complete
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
-    return counts, written
+    return counts
 
 
 def _list_of(type_: pa.DataType, length: int) -> pa.DataType:

@@ -1,21 +1,30 @@
-"""The places of rows by torch, on any device."""
+"""Rows among centres by torch, on any device; and labels under a limit of the size of clusters,
+which depend on all rows at once.
+
+Shapes: B rows in a block, N rows, K clusters, D features.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.backend import BlockResult, NearestPair
+from dinkcli.assigning.assigner import Assigner, Nearest, NearestPair, joined, usable
+from dinkcli.data.dataset import DataSet
+from dinkcli.data.spool import is_stream
+from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
+from dinkcli.nearest.capacity import labels_within
 from dinkcli.nearest.device import Copies, Sent
-from dinkcli.nearest.float_range import normalize_, refuse_overflow
+from dinkcli.nearest.float_range import normalize_
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.probabilities import Probabilities
-from dinkcli.options import AssignOptions
+from dinkcli.options import AssignOptions, most_rows
 from dinkcli.processes.device import in_pieces, is_out_of_memory
 
 
@@ -37,13 +46,18 @@ class TorchBackend:
 
     @property
     def has_core_to_spare(self) -> bool:
+        """Whether reading ahead pays: beside products on all cores a reader measured slower (npy)
+        or no faster (parquet), beside products on one of two cores parquet took three quarters."""
         return self._device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
 
     @property
     def takes_half(self) -> bool:
+        """Whether vectors may come as narrow as they are stored."""
         return self._copies.overlaps
 
     def send(self, vectors: np.ndarray) -> np.ndarray | Sent:
+        """Begins to move ``vectors`` (B, D) to where they are looked at, on a thread that reads
+        ahead; gives what ``__call__`` then takes."""
         if not self._copies.overlaps:
             return vectors
         try:
@@ -53,43 +67,48 @@ class TorchBackend:
                 raise
             return vectors.astype(np.float32, copy=False)  # then in pieces
 
-    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> BlockResult:
+    def __call__(self, vectors: np.ndarray | Sent, chosen: np.ndarray | None = None) -> Nearest:
+        """``vectors`` (B, D) float32 stay as they are. ``chosen`` (B,): labels in place of the
+        nearest centres."""
         rows = self._copies.receive(vectors) if isinstance(vectors, Sent) else vectors
 
-        def work(where: slice) -> BlockResult:
-            return self._found(rows[where], None if chosen is None else chosen[where])
+        def work(where: slice) -> Nearest:
+            return self._nearest(rows[where], None if chosen is None else chosen[where])
 
-        return BlockResult.joined(list(in_pieces(work, len(rows))))
+        return joined(in_pieces(work, len(rows)))
 
     def nearest_pair(self, vectors: np.ndarray) -> NearestPair:
+        """The two nearest centres, whatever the options ask for."""
         z = prepared(vectors, self._model, self._device)
         near = self.index.nearest_two(z)
         return NearestPair(*(each.cpu().numpy() for each in (z, near.labels, near.second_labels)))
 
-    def _found(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> BlockResult:
+    def _nearest(self, vectors: np.ndarray | Tensor, chosen: np.ndarray | None) -> Nearest:
         options = self._options
         z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:
-            return BlockResult(self._unmapped.labels(z).cpu().numpy())
+            return {"labels": self._unmapped.labels(z).cpu().numpy()}
         if self._map is not None:
             z = self._map(z)
-        found: dict[str, Tensor] = {}
+        measures = options.distance or options.max_distance is not None
+        squared_distances = None
         if chosen is not None:
-            found["labels"] = torch.from_numpy(chosen).long().to(self._device)
-            if options.distance:
-                squared_distances = self.index.squared_distances_to(z, found["labels"])
-                found["distances"] = squared_distances.sqrt_()
-        elif options.distance or options.max_distance is not None:
-            found["labels"], squared_distances = self.index.nearest(z)
-            found["distances"] = squared_distances.sqrt_()
+            labels = torch.from_numpy(chosen).long().to(self._device)
+            if measures:
+                squared_distances = self.index.squared_distances_to(z, labels)
+        elif measures:
+            labels, squared_distances = self.index.nearest(z)
         else:
-            found["labels"] = self.index.labels(z)
+            labels = self.index.labels(z)
+        result = {"labels": labels}
+        if squared_distances is not None:
+            result["distances"] = squared_distances.sqrt_()
         if options.needs_probabilities:
-            found |= self._probabilities(z, found["labels"])
-        return BlockResult(**{name: values.cpu().numpy() for name, values in found.items()})
+            result |= self._probabilities(z, labels)
+        return {name: values.cpu().numpy() for name, values in result.items()}
 
     def _probabilities(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``own`` (B,), and ``probabilities`` with ``ranked`` as far as they are wanted."""
+        """``own`` (B,), and ``probabilities`` with ``clusters`` as far as they are wanted."""
         parts: list[dict[str, Tensor]] = []
         # One chunk's (rows, K) exponents at a time, whatever is kept of them.
         for rows, label in zip(self.index.chunks(z), self.index.chunks(labels), strict=True):
@@ -98,8 +117,8 @@ class TorchBackend:
             part = {"own": probabilities.gather(1, label[:, None])[:, 0]}
             if self._options.top is not None:
                 # By exponents, which tell apart what is too improbable to be more than 0.
-                part["ranked"] = exponents.topk(self._options.top).indices
-                probabilities = probabilities.gather(1, part["ranked"])
+                part["clusters"] = exponents.topk(self._options.top).indices
+                probabilities = probabilities.gather(1, part["clusters"])
             if self._options.top is not None or self._options.soft:
                 part["probabilities"] = probabilities.to(self._kind)
             parts.append(part)
@@ -136,10 +155,32 @@ def scaled(vectors: np.ndarray | Tensor, metric: str, device: torch.device | str
     return z
 
 
-def refuse_far_rows(model: Model, vectors: np.ndarray, name: str, start: int) -> None:
-    """Raises InputError at a row so far from the centres that distances would overflow float32."""
-    shift = CenterIndex(torch.from_numpy(model.centers)).shift
-    if model.origin is not None:
-        shift = torch.from_numpy(model.origin)
-    rows = as_tensor(vectors)
-    refuse_overflow(rows if shift is None else rows - shift, name, start)
+def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
+    """(N,) int32: the labels of least inertia of which none is there more often than the assigner's
+    ``max_size`` allows; -1 for bad rows.
+
+    Raises:
+        UsageError: an input that can be read only once, or a limit that is too low.
+    """
+    model, device, max_size = assigner.model, assigner.device, assigner.options.max_size
+    for reader in data.readers:
+        if is_stream(reader):
+            raise UsageError(
+                f"{reader.path}: a stream is read once, and `max_size` looks at all rows before "
+                "the first of them gets a cluster; write the stream to a file first"
+            )
+    if model.parts is not None:
+        raise UsageError("max_size: clusters of an edited model have no size that could be limited")
+    data = data.whole
+    good = np.concatenate([usable(block) for block in assigner.blocks(data)])
+    labels = np.full(len(good), -1, np.int32)
+
+    def rows() -> Iterator[Tensor]:
+        for block in assigner.blocks(data):
+            yield prepared(block.vectors[usable(block)], model, device)
+
+    if good.any() and max_size is not None:
+        limit = most_rows(max_size, int(good.sum()), model.n_clusters)
+        centers = torch.from_numpy(model.cluster_centers).to(device)
+        labels[good] = labels_within(rows, centers, limit)
+    return labels

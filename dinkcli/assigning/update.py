@@ -230,11 +230,7 @@ def update(
     weights = read_weights(data, nonzero=model.metric == "cosine")
     chosen = AssignOptions(max_size=options.max_size)
     assigner = assigner_for(model, data, device, chosen)
-    labels = None
-    if options.max_size is not None:
-        from dinkcli.assigning.capacity import labels_of_all
-
-        labels = labels_of_all(assigner, data)
+    labels = assigner.chosen
     for block in assigner.blocks(data):
         good = usable(block)
         look.bad_rows += int((~good).sum())

@@ -22,7 +22,7 @@ from dinkcli.options import AssignOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinkcli.assigning.pipeline import Counts, Job, Written
+    from dinkcli.assigning.pipeline import Counts, Job
     from dinkcli.cli.paths import Destination
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -150,9 +150,9 @@ def assign(
                 progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
             with _interruption(destination):
-                counts, written = run(job, target, rows.device, show)
+                counts = run(job, target, rows.device, show)
         seconds = time.monotonic() - started
-        summary = _summary_of(destination, job, counts, written, seconds)
+        summary = _summary_of(destination, job, counts, seconds)
         if not destination.quiet:
             _warn_of_uncertainty(summary)
         destination.tell(summary, _sentence_of(summary))
@@ -217,11 +217,11 @@ def _interruption(destination: Destination) -> Iterator[None]:
 
 
 def _summary_of(
-    destination: Destination, job: Job, counts: Counts, written: Written, seconds: float
+    destination: Destination, job: Job, counts: Counts, seconds: float
 ) -> dict[str, Any]:
     """The summary as plain JSON."""
     summary = {
-        "rows": written.rows,
+        "rows": counts.rows,
         **destination.about(job.model, job.model_name),
         "cluster_sizes": counts.sizes.tolist(),
         "outliers": counts.outliers,
@@ -235,7 +235,7 @@ def _summary_of(
         summary["mean_distance"] = counts.distance / counts.measured
         if counts.reach is not None:
             summary["far"] = counts.far / counts.measured
-    summary |= destination.parts(written, rows_before=written.rows_before)
+    summary |= destination.parts(counts, rows_before=counts.rows_before)
     levels = {name: each for name, each in job.by_cluster.items() if each.dtype.kind == "i"}
     if levels:
         summary["levels"] = {name: _rows_of(groups, counts) for name, groups in levels.items()}

@@ -22,7 +22,7 @@ from dinkcli.options import SEEDINGS
 
 if TYPE_CHECKING:
     from dinkcli.assigning.layout import Layout, Rows
-    from dinkcli.assigning.pipeline import Written
+    from dinkcli.assigning.pipeline import Counts
     from dinkcli.assigning.writers import Output
     from dinkcli.cli.options import TableOutput
     from dinkcli.data.dataset import DataSet
@@ -287,12 +287,12 @@ class Destination:
             "n_clusters": model.n_clusters,
         }
 
-    def parts(self, written: Written, **more: int) -> dict[str, Any]:
+    def parts(self, counts: Counts, **more: int) -> dict[str, Any]:
         """What a summary says of parts, and ``more`` of them, and of the share."""
-        parts = {} if written.parts is None else {"parts": written.parts, **more}
+        parts = {} if counts.parts is None else {"parts": counts.parts, **more}
         if self.share is None:
             return parts
-        return {**parts, "shard": str(self.share), "complete": written.complete}
+        return {**parts, "shard": str(self.share), "complete": counts.complete}
 
     def tell(self, summary: dict[str, Any], sentence: str) -> None:
         """Saves the summary, and shows it as JSON or, of a file or a folder, as a sentence."""

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.assigner import assigner_for, usable
-from dinkcli.assigning.backend import NearestPair
+from dinkcli.assigning.assigner import NearestPair, assigner_for, usable
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import OUTLIER, Model
