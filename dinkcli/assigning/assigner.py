@@ -1,30 +1,28 @@
-"""Assigning rows to the centres of a trained model, block by block: by NumPy where that is done
-before torch would be loaded, else by torch (``torch_backend``).
+"""Assigning rows to the centres of a trained model, block by block.
 
 Shapes: B rows in a block, K clusters, C centres, D features, M = ``AssignOptions.top``.
 """
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from dinkcli.assigning.backend import Nearest, NumpyBackend, is_small
 from dinkcli.assigning.layout import rows_at
 from dinkcli.data.ahead import read_ahead
-from dinkcli.data.base import Block, Reader
+from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.errors import ModelError
 from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model
-from dinkcli.nearest.small import ChunkResult, SmallIndex, chunk_rows
-from dinkcli.options import HARD, LEARNED, AssignOptions
+from dinkcli.nearest.small import chunk_rows
+from dinkcli.options import HARD, AssignOptions
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +34,6 @@ if TYPE_CHECKING:
 _BLOCK_ELEMENTS = {"cpu": 2 << 20, "cuda": 16 << 20, "mps": 8 << 20}
 # Models of different metrics are matched by this many rows at most, in blocks spread evenly.
 _MATCHED_ROWS, _MATCHED_BLOCKS = 1 << 16, 16
-# Multiplications: NumPy takes half of the time for them that loading torch does.
-_MOST_WORK = 4 * 10**9
-
-# Fields of ``Assignments`` by name, as far as the options want them, with centres in place of
-# clusters: labels (B,) and clusters (B, M) are int64.
-Nearest: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -83,68 +75,6 @@ class Assignments:
                 mask = bad if values.ndim == 1 else bad[:, None]
                 changed[name] = np.where(mask, values.dtype.type(value), values)
         return replace(self, **changed)
-
-
-class NearestPair(NamedTuple):
-    """Rows (B, D) float32 as the model compares them, and the numbers (B,) int64 of the nearest and
-    of the second-nearest centre of each; with one centre, that is both."""
-
-    z: np.ndarray
-    labels: np.ndarray
-    second_labels: np.ndarray
-
-
-class NumpyBackend:
-    """Finds nearest centres on the CPU, in float64; what ``TorchBackend`` says of itself there is
-    said of both."""
-
-    has_core_to_spare = False
-    takes_half = False
-
-    def __init__(self, model: Model, options: AssignOptions, temperature: float):
-        self._index = SmallIndex(model.centers, normalize=model.metric == "cosine")
-        self._options = options
-        self._temperature = temperature
-
-    def send(self, vectors: np.ndarray) -> np.ndarray:
-        return vectors
-
-    def __call__(self, vectors: np.ndarray, chosen: np.ndarray | None = None) -> Nearest:
-        assert chosen is None, "labels of all rows at once are no small work"
-        return joined(self._nearest(chunk) for chunk in self._index.chunks(vectors))
-
-    def nearest_pair(self, vectors: np.ndarray) -> NearestPair:
-        parts = [
-            (chunk.rows.astype(np.float32), chunk.labels, self._index.seconds(chunk))
-            for chunk in self._index.chunks(vectors)
-        ]
-        return NearestPair(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def _nearest(self, chunk: ChunkResult) -> Nearest:
-        options, result = self._options, {"labels": chunk.labels}
-        if options.distance or options.max_distance is not None:
-            result["distances"] = self._index.distances(chunk).astype(np.float32)
-        if not options.needs_probabilities:
-            return result
-        kind = options.probability_type
-        exponents = self._index.exponents(chunk, self._temperature, kind)
-        probabilities = np.exp(exponents)
-        probabilities /= probabilities.sum(1, keepdims=True)
-        own = np.take_along_axis(probabilities, chunk.labels[:, None], 1)[:, 0]
-        result["own"] = own.astype(np.float32)
-        if options.top is not None:
-            # By exponents, which tell apart what is too improbable to be more than 0.
-            result["clusters"] = np.argsort(-exponents, axis=1, kind="stable")[:, : options.top]
-            probabilities = np.take_along_axis(probabilities, result["clusters"], 1)
-        if options.top is not None or options.soft:
-            result["probabilities"] = probabilities.astype(kind)
-        return result
-
-
-def joined(parts: Iterable[Nearest]) -> Nearest:
-    """What all ``parts`` say, of which there is one at least."""
-    parts = list(parts)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Assigner:
@@ -270,7 +200,7 @@ def assigner_for(
         UsageError: there is no such device; or, with ``max_size``, an input that can be read only
             once, or a limit that is too low.
     """
-    if device == "auto" and options.max_size is None and _is_small(model, data):
+    if device == "auto" and options.max_size is None and is_small(model, data):
         return Assigner(model, "cpu", options, matching, small=True)
     if isinstance(device, str):
         from dinkcli.processes.device import resolve_device
@@ -282,24 +212,6 @@ def assigner_for(
 
         assigner.chosen = labels_of_all(assigner, data)
     return assigner
-
-
-def _is_small(model: Model, data: DataSet) -> bool:
-    """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
-    numbers = sum(map(_numbers_in, data.readers))
-    return model.metric != LEARNED and numbers * len(model.centers) <= _MOST_WORK
-
-
-def _numbers_in(reader: Reader) -> float:
-    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
-    if reader.n_rows is not None:
-        return reader.n_rows * reader.n_features
-    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf
-
-
-def usable(block: Block) -> np.ndarray:
-    """(B,) bool, the rows of a block that are not bad."""
-    return np.ones(len(block), bool) if block.bad is None else ~block.bad
 
 
 def block_rows(

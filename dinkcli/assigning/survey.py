@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dinkcli.assigning.assigner import Assigner, usable
+from dinkcli.assigning.assigner import Assigner
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import Temporary
 
@@ -57,7 +57,7 @@ def survey(
     for block in assigner.blocks(data):
         where = slice(block.start, block.start + len(block))
         numbers = np.arange(where.start, where.stop)
-        found, good = assigner(block.vectors, numbers), usable(block)
+        found, good = assigner(block.vectors, numbers), block.good
         labels[where][good] = found.labels[good]
         distances[where], keys[where] = found.distances, keys_of(block.vectors)
         look(block.vectors[good], found.labels[good], numbers[good])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner, Nearest, NearestPair, joined, usable
+from dinkcli.assigning.backend import Nearest, NearestPair, joined
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.spool import is_stream
 from dinkcli.errors import UsageError
@@ -26,6 +27,9 @@ from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions, most_rows
 from dinkcli.processes.device import in_pieces, is_out_of_memory
+
+if TYPE_CHECKING:
+    from dinkcli.assigning.assigner import Assigner
 
 
 class TorchBackend:
@@ -172,12 +176,12 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
     if model.parts is not None:
         raise UsageError("max_size: clusters of an edited model have no size that could be limited")
     data = data.whole
-    good = np.concatenate([usable(block) for block in assigner.blocks(data)])
+    good = np.concatenate([block.good for block in assigner.blocks(data)])
     labels = np.full(len(good), -1, np.int32)
 
     def rows() -> Iterator[Tensor]:
         for block in assigner.blocks(data):
-            yield prepared(block.vectors[usable(block)], model, device)
+            yield prepared(block.vectors[block.good], model, device)
 
     if good.any() and max_size is not None:
         limit = most_rows(max_size, int(good.sum()), model.n_clusters)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dinkcli.assigning.assigner import assigner_for, usable
+from dinkcli.assigning.assigner import assigner_for
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, ModelError, UsageError
@@ -232,7 +232,7 @@ def update(
     assigner = assigner_for(model, data, device, chosen)
     labels = assigner.chosen
     for block in assigner.blocks(data):
-        good = usable(block)
+        good = block.good
         look.bad_rows += int((~good).sum())
         vectors, numbers = block.vectors[good], block.start + np.flatnonzero(good)
         digest.update(np.ascontiguousarray(vectors).data)

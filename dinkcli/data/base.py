@@ -123,6 +123,11 @@ class Block:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def good(self) -> np.ndarray:
+        """(B,) bool, the rows that are not bad."""
+        return np.ones(len(self), bool) if self.bad is None else ~self.bad
+
     def __getitem__(self, where: slice) -> Block:
         """Consecutive rows of the block, without a copy."""
         start, stop, _ = where.indices(len(self))

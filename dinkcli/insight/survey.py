@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.assigner import NearestPair, assigner_for, usable
+from dinkcli.assigning.assigner import assigner_for
+from dinkcli.assigning.backend import NearestPair
 from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError
 from dinkcli.models.model import OUTLIER, Model
@@ -93,7 +94,7 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
         vectors, carried = block.vectors, block.carried
         rows = np.arange(block.start, block.start + len(block))
         if block.bad is not None:
-            good = usable(block)
+            good = block.good
             vectors, rows = vectors[good], rows[good]
             carried = None if carried is None else carried.filter(pa.array(good))
         n_bad += len(block) - len(rows)
