@@ -31,6 +31,7 @@ from dinkcli.models.tree import members
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason=MISSING)
 
+TIMES = ["2024-01-01 10:00", "2024-01-01 11:00", "2024-01-01 12:00"]
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [
     "</script><script>window.pwned = 1</script>",
@@ -437,8 +438,8 @@ def test_columns_colour_the_map_and_posters(open_page, tmp_path):
         (["b", "a", None, "b"], [0, 1, 255, 0], ["b", "a", "none"]),
         ([2, 1, 2, 10], [1, 0, 1, 2], ["1", "2", "10"]),
         (["2", "1", "2", "10"], [1, 0, 1, 2], ["1", "2", "10"]),
-        ([True, False, True, True], [1, 0, 1, 1], ["False", "True"]),
-        ([0.0, 1.0, None, 2.0, np.nan], [0, 127, 255, 254, 255], ["0", "1", "2", "none"]),
+        ([True, False, True, True], [0, 1, 0, 0], ["True", "False"]),
+        ([0.0, 0.5, None, 1.0, np.nan], [0, 127, 255, 254, 255], ["0", "0.5", "1", "none"]),
         (
             [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)],
             [0, 127, 254],
@@ -453,17 +454,21 @@ def test_columns_colour_the_map_and_posters(open_page, tmp_path):
         ([*"abcdefghijklm", "a"], [*range(11), 11, 11, 0], [*"abcdefghijk", "2 others"]),
         ([["x"], ["y"], ["x"]], [0, 1, 0], ["['x']", "['y']"]),
         ([None, None], [255, 255], ["none"]),
+        ([3.0, 1.0, 3.0, np.nan], [1, 0, 1, 255], ["1.0", "3.0", "none"]),
+        (["2024-01-01 10:00:00", "2024-01-01 12:00:00"], [0, 254], TIMES),
         (pa.array(["u", "v", "u"]).dictionary_encode(), [0, 1, 0], ["u", "v"]),
     ],
 )
 def test_codes_of_a_column(values, codes, legend):
     found = colouring("c", pa.chunked_array([pa.array(values)]))
-    if legend is None:  # one far off leaves the others apart
+    if not codes:  # one far off leaves the others apart
         assert len(set(found.codes.tolist())) > 190 and found.codes[-1] == 254
         return
     assert found.codes.tolist() == codes
     assert [words for _, words in found.legend] == legend
-    assert len(found.colours) == 256 and {code for code, _ in found.legend} >= set(codes)
+    assert len(found.colours) == 256 and (
+        found.is_scale or {code for code, _ in found.legend} >= set(codes)
+    )
 
 
 @needs_browser

@@ -6,16 +6,17 @@ Shapes: K clusters, P rows.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _RAMP = ("#5a43c8", "#a83db0", "#dd5479", "#ea8a45", "#d9b02f")  # from low to high
 _GREY = "#8b9099"
 _NONE = 255  # the code of a null
 _MOST_CATEGORIES = 12
+_LONGEST = 40  # characters of a value in the legend
 
 
 @dataclass(frozen=True)
@@ -80,81 +81,78 @@ def _hex(lightness: float, chroma: float, hue: float) -> str:
 
 
 def colouring(name: str, values: pa.ChunkedArray) -> Colouring:
-    """Numbers and dates, also such as were written as text, make a scale; else each of the most
-    frequent values has a colour."""
-    values = _typed(values)
-    counts = pc.value_counts(values.drop_null()).to_pylist()
-    counts.sort(key=lambda count: (-count["counts"], str(count["values"])))
-    numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-    if counts and (
-        pa.types.is_temporal(values.type)
-        or pa.types.is_floating(values.type)
-        or (numeric and len(counts) > _MOST_CATEGORIES)
-    ):
-        return _scale(name, values)
-    fits = len(counts) <= _MOST_CATEGORIES
-    shown = [count["values"] for count in counts[: _MOST_CATEGORIES - (not fits)]]
-    if numeric or pa.types.is_boolean(values.type):
-        shown.sort()
-    found = pc.fill_null(pc.index_in(values, pa.array(shown, values.type)), len(shown))
-    codes = np.where(pc.is_null(values), _NONE, found).astype(np.uint8)
-    colours = palette(np.arange(max(1, len(shown))))[0]
-    legend = list(enumerate(map(str, shown)))
-    if not fits:
-        legend.append((len(shown), f"{len(counts) - len(shown):,} others"))
-    return Colouring(name, codes, _padded(colours), _with_none(legend, codes), False)
-
-
-def _typed(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers and dates, also such as were written as text, make a scale; else, and of few whole
+    numbers, each of the most frequent values has a colour."""
     if pa.types.is_dictionary(values.type):
-        values = pc.cast(values, values.type.value_type)
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        for kind in (pa.int64(), pa.float64(), pa.timestamp("s"), pa.timestamp("us")):
-            try:
-                return pc.cast(values, kind)
-            except pa.ArrowInvalid:
-                continue
-        return values
-    if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-        return pa.chunked_array([[None if v is None else str(v) for v in values.to_pylist()]])
-    return values
-
-
-def _scale(name: str, values: pa.ChunkedArray) -> Colouring:
-    is_date = pa.types.is_temporal(values.type) and not pa.types.is_duration(values.type)
-    if is_date:
-        kind = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
-        unit = values.type
-        numbers = np.asarray(pc.cast(values, kind).cast(pa.float64(), safe=False), np.float64)
-    else:
-        numbers = np.asarray(values.cast(pa.float64(), safe=False), np.float64)
+        values = values.cast(values.type.value_type)
+    numbers, is_date = _numbers(values)
     known = np.isfinite(numbers)
-    ends = np.quantile(numbers[known], [0, 0.01, 0.99, 1]) if known.any() else np.zeros(4)
+    distinct = np.unique(numbers[known])
+    whole = len(distinct) <= _MOST_CATEGORIES and not is_date and not (distinct % 1).any()
+    if len(distinct) and not whole:
+        return _scale(name, numbers, is_date)
+    texts = ["" if value is None else str(value) for value in values.to_pylist()]
+    if len(distinct):
+        texts = [text if ok else "" for text, ok in zip(texts, known.tolist(), strict=True)]
+    counts = Counter(filter(None, texts))
+    most = _MOST_CATEGORIES - (len(counts) > _MOST_CATEGORIES)
+    shown = sorted(counts, key=lambda text: (-counts[text], text))[:most]
+    if len(distinct):
+        shown.sort(key=float)
+    places = {"": _NONE} | {text: i for i, text in enumerate(shown)}
+    codes = np.array([places.get(text, most) for text in texts], np.uint8)
+    legend = list(enumerate(shown))
+    if len(counts) > most:
+        legend.append((most, f"{len(counts) - most:,} others"))
+    return _colouring(name, codes, palette(np.arange(max(1, len(shown))))[0], legend, False)
+
+
+def _numbers(values: pa.ChunkedArray) -> tuple[np.ndarray, bool]:
+    """(P,) float64, NaN for what is no number, and whether they are seconds since 1970."""
+    if not pa.types.is_boolean(values.type):
+        for kind in (pa.float64(), pa.timestamp("s")):
+            try:
+                found = values.cast(kind, safe=False)
+            except pa.ArrowException:
+                continue
+            is_date = pa.types.is_timestamp(kind)
+            found = found.cast(pa.int64()).cast(pa.float64(), safe=False) if is_date else found
+            return np.asarray(found, np.float64), is_date
+    return np.full(len(values), np.nan), False
+
+
+def _scale(name: str, numbers: np.ndarray, is_date: bool) -> Colouring:
+    known = np.isfinite(numbers)
+    ends = np.quantile(numbers[known], [0, 0.01, 0.99, 1])
     low, high = ends[[0, 3]]
     if high - low > 2 * (ends[2] - ends[1]) > 0:  # values far off would leave all others alike
         low, high = ends[1:3]
     share = (np.where(known, numbers, low) - low) / ((high - low) or 1)
     codes = np.where(known, np.rint(254 * share.clip(0, 1)), _NONE).astype(np.uint8)
-
-    def words(value: float) -> str:
-        if not is_date:
-            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        date = pa.scalar(round(value), kind).cast(unit).as_py()
-        return f"{date:%Y-%m-%d}" if hasattr(date, "year") else str(date)
-
+    ticks = [low, (low + high) / 2, high]
+    if is_date:
+        digits = 10 if high - low >= 2 * 86_400 else 16  # of days, or of minutes
+        words = [str(np.datetime64(round(t), "s"))[:digits].replace("T", " ") for t in ticks]
+    else:
+        words = [f"{t:,.0f}" if abs(t) >= 1000 else f"{t:.3g}" for t in ticks]
     ramp = np.array([[int(each[i : i + 2], 16) for i in (1, 3, 5)] for each in _RAMP])
-    at = np.linspace(0, len(_RAMP) - 1, 255)
-    parts = [np.interp(at, range(len(_RAMP)), ramp[:, i]) for i in range(3)]
-    colours = [
-        f"#{round(r):02x}{round(g):02x}{round(b):02x}" for r, g, b in zip(*parts, strict=True)
-    ]
-    legend = [(0, words(low)), (127, words((low + high) / 2)), (254, words(high))]
-    return Colouring(name, codes, _padded(colours), _with_none(legend, codes), True)
+    at = np.linspace(0, len(_RAMP) - 1, _NONE)
+    mixed = np.stack([np.interp(at, range(len(_RAMP)), part) for part in ramp.T], axis=1)
+    colours = ["#" + bytes(rgb).hex() for rgb in np.rint(mixed).astype(np.uint8)]
+    return _colouring(name, codes, colours, list(zip((0, 127, 254), words, strict=True)), True)
 
 
-def _padded(colours: list[str]) -> list[str]:
-    return colours + [_GREY] * (256 - len(colours))
+def _colouring(
+    name: str, codes: np.ndarray, colours: list[str], legend: list[tuple[int, str]], is_scale: bool
+) -> Colouring:
+    if (codes == _NONE).any():
+        legend.append((_NONE, "none"))
+    legend = [(code, clean(words)[:_LONGEST]) for code, words in legend]
+    colours += [_GREY] * (256 - len(colours))
+    return Colouring(clean(name), codes, colours, legend, is_scale)
 
 
-def _with_none(legend: list[tuple[int, str]], codes: np.ndarray) -> list[tuple[int, str]]:
-    return [*legend, (_NONE, "none")] if (codes == _NONE).any() else legend
+def clean(text: str) -> str:
+    """Without what has no place in XML."""
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(c for c in text if c >= " " and c not in "\ufffe\uffff")

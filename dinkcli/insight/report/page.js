@@ -266,8 +266,33 @@
   $("figures").append(line("cluster", ["rows", "spread", "silhouette"], "th"),
     ...bySize.map((j) => line([`${j} `, link(j)], [count(sizes[j]),
       data.spreads[j].toPrecision(3), data.silhouettes[j].toFixed(2)])));
-  $("metrics").append(...data.metrics.map(([name, value]) => line(name, [value])));
-  $("making").append(...data.making.map(([name, value]) => line(name, [value])));
+  const figure = (value, digits = 4) =>
+    value == null ? "-" : String(Number(value.toPrecision(digits)));
+  const { measures: found_, training } = data;
+  const facts = (pairs) => pairs.filter(([, value]) => value != null)
+    .map(([name, value]) => line(name, [String(value)]));
+  $("metrics").append(...facts([
+    ["inertia", `${figure(found_.inertia, 6)} (${figure(found_.inertia / data.rows)} per row)`],
+    ["simplified silhouette (0 to 1, higher is better)", figure(found_.simplified_silhouette)],
+    ["Davies-Bouldin (lower is better)", figure(found_.davies_bouldin)],
+    ["Calinski-Harabasz (higher is better)", figure(found_.calinski_harabasz)],
+    ["imbalance (1 is equal sizes)", figure(found_.imbalance)],
+    ["rows whose second centre is within 5 % of the first",
+      found_.ambiguous == null ? "-" : `${(100 * found_.ambiguous).toFixed(2)}%`],
+    ["smallest and largest cluster", `${count(Math.min(...sizes))} and ${rows(Math.max(...sizes))}`],
+  ]));
+  const trained = training.input ?? {};
+  $("making").append(...facts([
+    ["rows of", data.file], ["column", data.column], ["features", count(data.features)],
+    ["trained on", `${rows(trained.rows ?? 0)} of ${(trained.files ?? []).join(", ")}`],
+    ...Object.entries(training.options ?? {}).map(([name, value]) =>
+      [name.replaceAll("_", " "), value]),
+    ...Object.entries(training.versions ?? {}).map(([name, value]) => [`${name} version`, value]),
+  ]));
+  const which = n < data.rows ? `${count(n)} of ${rows(data.rows)}, taken evenly` : `All ${rows(n)}`;
+  $("note").textContent = data.explained === null
+    ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: what is near is alike, large distances say little.`
+    : `${which}, on the two main axes, which show ${Math.round(100 * data.explained)}% of the variance.`;
 
   // Groups of the tree: those whose own merge rose by less than half of the one above them.
   const { merges, present } = data, leaves = present.length;
@@ -542,7 +567,7 @@
     if (i < 0) return;
     const name = element("b", { style: `--colour:${data.colours[cluster[i]]}` }, names[cluster[i]]);
     const words = text?.[i] ?? id?.[i] ?? `row ${row[i]}`;
-    const value = column && !column.scale && column.legend.find(([each]) => each === code(i));
+    const value = column && !column.is_scale && column.legend.find(([each]) => each === code(i));
     tip.replaceChildren(name, element("span", {}, id && text ? `${id[i]}: ${words}` : words),
       ...(value ? [element("small", {}, `${column.name}: ${value[1]}`)] : []));
     const across = Math.min(left + 14, screen.width - tip.offsetWidth - 6);
@@ -656,8 +681,8 @@
     const parts = [];
     if (column) {
       parts.push(element("b", {}, column.name));
-      const kept = column.scale ? column.legend.slice(3) : column.legend;
-      if (column.scale) {
+      const kept = column.is_scale ? column.legend.slice(3) : column.legend;
+      if (column.is_scale) {
         parts.push(element("div", { class: "scale", style: `background:${scaleOf(column.colours)}` }));
         parts.push(element("div", { class: "ticks" },
           ...column.legend.slice(0, 3).map(([, words]) => element("span", {}, words))));

@@ -22,9 +22,9 @@ import numpy as np
 from dinkcli import __version__
 from dinkcli.insight.names import names_of
 from dinkcli.insight.overview import history
-from dinkcli.insight.report.colours import palette
+from dinkcli.insight.report.colours import clean, palette
 from dinkcli.insight.report.gather import Material, middles
-from dinkcli.insight.report.svg import Label, clean, map_svg, point_radius
+from dinkcli.insight.report.svg import Label, map_svg, point_radius
 from dinkcli.models.model import Model
 from dinkcli.models.tree import members, squared_distances
 from dinkcli.training.trainer import PHASES
@@ -53,7 +53,6 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
             escape(text) if j is None else f'<a href="#cluster={j}">{escape(text)}</a>'
             for text, j in sentence
         ),
-        map_note=escape(_map_note(material)),
         map_label=f"Scatter plot of {n:,} rows in {k:,} clusters; the list of clusters has the "
         "same content as text",
         data=_json(
@@ -117,29 +116,9 @@ def _by_size(material: Material) -> list[int]:
     return (-material.quality.sizes).argsort(kind="stable").tolist()
 
 
-def _map_note(material: Material) -> str:
-    shown, rows = len(material.points), material.quality.rows
-    which = f"{shown:,} of {rows:,} rows, taken evenly" if shown < rows else f"All {rows:,} rows"
-    if material.explained is not None:
-        share = f"{material.explained:.0%} of the variance"
-        return f"{which}, on the two main axes, which show {share}."
-    how = ", by UMAP" if material.projection == "umap" else ""
-    return f"{which}{how}: what is near is alike, large distances say little."
-
-
 def _map(model: Model, material: Material, names: list[str]) -> dict[str, Any]:
     """What is drawn. Arrays are those of JavaScript, as base64."""
     whole = material.rows.max() < 2**31
-    columns = [
-        {
-            "name": clean(each.name),
-            "codes": _base64(each.codes),
-            "colours": each.colours,
-            "legend": [[code, clean(_short(words, _LONGEST_LABEL))] for code, words in each.legend],
-            "scale": each.is_scale,
-        }
-        for each in material.colourings
-    ]
     return {
         "x": _base64(material.points[:, 0]),
         "y": _base64(material.points[:, 1]),
@@ -149,11 +128,13 @@ def _map(model: Model, material: Material, names: list[str]) -> dict[str, Any]:
         "wholeRows": bool(whole),
         "id": material.names,
         "text": material.texts,
-        "columns": columns,
+        "columns": [asdict(each) | {"codes": _base64(each.codes)} for each in material.colourings],
         "colours": palette(material.groups)[0],
         "labels": [asdict(label) for label in _labels(material, names)],
         "stretch": material.stretch,
         "radius": point_radius(len(material.points)),
+        "projection": material.projection,
+        "explained": material.explained,
         "heat": _distances(model, material),
     }
 
@@ -164,20 +145,13 @@ def _words(model: Model, material: Material, names: list[str]) -> dict[str, Any]
     shown = [name for name in (columns.id, columns.text) if name]
     examples = [
         [
-            [
-                _short(str(near.carried[name]))
-                for name in shown
-                if near.carried.get(name) is not None
-            ]
+            [_short(str(value)) for name in shown if (value := near.carried.get(name)) is not None]
             or [f"row {near.row:,}"]
             for near in nearest
         ]
         for nearest in material.exemplars
     ]
-    curve = [
-        [PHASES.get(step["phase"], step["phase"]), step["inertia"], step["temperature"]]
-        for step in history(model)
-    ]
+    measures = ("inertia", "simplified_silhouette", "davies_bouldin", "calinski_harabasz")
     return {
         "rows": q.rows,
         "names": names,
@@ -190,9 +164,15 @@ def _words(model: Model, material: Material, names: list[str]) -> dict[str, Any]
         "groupNames": _group_names(material, names),
         "present": model.present.tolist(),
         "merges": material.merges,
-        "curve": curve,
-        "metrics": _metrics(material),
-        "making": _making(model, material),
+        "measures": {name: getattr(q, name) for name in (*measures, "imbalance", "ambiguous")},
+        "file": material.name,
+        "column": model.column,
+        "features": model.n_features,
+        "training": {k: v for k, v in model.training.items() if k != "history"},
+        "curve": [
+            [PHASES.get(step["phase"], step["phase"]), step["inertia"], step["temperature"]]
+            for step in history(model)
+        ],
     }
 
 
@@ -222,23 +202,26 @@ def _labels(material: Material, names: list[str]) -> list[Label]:
     """The names of the groups, where a group is more than a cluster, and those of the clusters;
     of both the largest first."""
     colours, group_colours = palette(material.groups)
-    labels = []
-    groups = _group_names(material, names)
-    if 1 < len(groups) < len(material.merges) + 1:
+    kinds = [(False, names, material.quality.sizes, material.anchors, colours, 11.5, 4.5)]
+    n = len(group_colours)
+    if 1 < n < len(material.merges) + 1:
         rows = material.groups[material.labels]
-        anchors = middles(material.points, rows, len(groups))
-        sizes = np.bincount(rows, minlength=len(groups))
-        for i in (-sizes).argsort(kind="stable").tolist():
-            size = 17 + 7 * float(np.sqrt(sizes[i] / sizes.max()))
-            at = tuple(anchors[i].tolist())
-            labels.append(Label(i, _lines(groups[i]), size, group_colours[i], at, True))
-    sizes = material.quality.sizes
-    for j in _by_size(material)[:_MOST_LABELS]:
-        size = 11.5 + 4.5 * float(np.sqrt(sizes[j] / sizes.max()))
-        words = _lines(names[j].removeprefix("cluster "))
-        at = tuple(material.anchors[j].tolist())
-        labels.append(Label(j, words, size, colours[j], at))
-    return [label for label in labels if not np.isnan(label.at).any()]
+        anchors, sizes = middles(material.points, rows, n), np.bincount(rows, minlength=n)
+        groups = _group_names(material, names)
+        kinds.insert(0, (True, groups, sizes, anchors, group_colours, 17, 7))
+    return [
+        Label(
+            j,
+            _lines(words[j].removeprefix("cluster ")),
+            least + more * float(np.sqrt(sizes[j] / sizes.max())),
+            shades[j],
+            tuple(anchors[j].tolist()),
+            is_group,
+        )
+        for is_group, words, sizes, anchors, shades, least, more in kinds
+        for j in (-sizes).argsort(kind="stable").tolist()[:_MOST_LABELS]
+        if not np.isnan(anchors[j]).any()
+    ]
 
 
 def _lines(name: str) -> list[str]:
@@ -262,38 +245,3 @@ def _distances(model: Model, material: Material) -> dict[str, Any]:
     low, high = (float(apart.min()), float(apart.max())) if len(apart) else (0.0, 1.0)
     shades = np.rint(255 * ((distances - low) / ((high - low) or 1)).clip(0, 1)).astype(np.uint8)
     return {"numbers": numbers.tolist(), "shades": _base64(shades), "low": low, "high": high}
-
-
-def _metrics(material: Material) -> list[tuple[str, str]]:
-    q = material.quality
-    return [
-        ("inertia", f"{q.inertia:.6g} ({q.inertia / q.rows:.4g} per row)"),
-        ("simplified silhouette (0 to 1, higher is better)", _number(q.simplified_silhouette)),
-        ("Davies-Bouldin (lower is better)", _number(q.davies_bouldin)),
-        ("Calinski-Harabasz (higher is better)", _number(q.calinski_harabasz)),
-        ("imbalance (1 is equal sizes)", _number(q.imbalance)),
-        (
-            "rows whose second centre is within 5 % of the first",
-            "-" if q.ambiguous is None else f"{q.ambiguous:.2%}",
-        ),
-        ("smallest and largest cluster", f"{q.sizes.min():,} and {q.sizes.max():,} rows"),
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _making(model: Model, material: Material) -> list[tuple[str, str]]:
-    training = model.training
-    trained = training.get("input", {})
-    files_ = ", ".join(trained.get("files", []))
-    facts = [
-        ("rows of", material.name),
-        ("column", model.column),
-        ("features", f"{model.n_features:,}"),
-        ("trained on", f"{trained.get('rows', 0):,} rows of {files_}"),
-        *((name.replace("_", " "), value) for name, value in training.get("options", {}).items()),
-        *((f"{name} version", value) for name, value in training.get("versions", {}).items()),
-    ]
-    return [(name, str(value)) for name, value in facts if value is not None]

@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-from dinkcli.insight.report.colours import Colouring
+from dinkcli.insight.report.colours import Colouring, clean
 from dinkcli.insight.report.gather import Material
 
 _WIDTH, _HEIGHT, _TOP, _SIDE = 1600, 900, 88, 190  # pixels: all, the words above, the legend
@@ -160,9 +160,3 @@ def _width(text: str) -> float:
 def darker(colour: str) -> str:
     """A colour that is read as text on white."""
     return "#" + "".join(f"{round(0.72 * int(colour[i : i + 2], 16)):02x}" for i in (1, 3, 5))
-
-
-def clean(text: str) -> str:
-    """Without what has no place in XML."""
-    text = text.encode("utf-8", "replace").decode()
-    return "".join(c for c in text if c >= " " and c not in "\ufffe\uffff")
