@@ -1,6 +1,6 @@
 # Everything happens in .venv, made on first use. Only Python, make and pip are needed.
 PYTHON ?= python3
-# A fixed torch, so that every machine tests the same one. dink itself takes any from 2.2 on.
+# A fixed torch, so that every machine tests the same one. dink itself takes any from 2.9 on.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 # Two workers of two threads each would wait for one another on two cores. Bytecode is kept even where

@@ -22,32 +22,12 @@ from torch import Tensor
 _LOW_PRECISION = {"cpu": "bf16", "cuda": "tf32"}
 # TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
 _TF32_ROUNDOFF = 2.0**-10
-_SWITCH = "DINK_LOW_PRECISION"
-
-
-class _BeforeTorch29:
-    """The precision of products on GPUs under the name that it has from torch 2.9 on. Whatever
-    else the program around has chosen is given back as it was."""
-
-    _OLD = {"ieee": "highest", "tf32": "high"}  # noqa: RUF012
-
-    @property
-    def fp32_precision(self) -> str:
-        return torch.get_float32_matmul_precision()
-
-    @fp32_precision.setter
-    def fp32_precision(self, value: str) -> None:
-        torch.set_float32_matmul_precision(self._OLD.get(value, value))
 
 
 def _settings(device: torch.device) -> Any:
-    """Where this torch keeps the precision of float32 products; before 2.9 there is none for the
-    low precision of CPUs."""
+    """Where torch keeps the precision of float32 products on such a device, if it has one."""
     backends = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}
-    settings = getattr(backends.get(device.type), "matmul", None)
-    if hasattr(settings, "fp32_precision"):
-        return settings
-    return _BeforeTorch29() if device.type == "cuda" else None
+    return getattr(backends.get(device.type), "matmul", None)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -56,8 +36,8 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 
 def has_low_precision(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch have them for matrices of ``dtype``."""
-    if dtype != torch.float32 or _settings(device) is None or _switched_off():
+    """Whether this machine has them for matrices of ``dtype``."""
+    if dtype != torch.float32 or _switched_off():
         return False
     return _cpu_has("_is_amx_tile_supported") if device.type == "cpu" else _has_tf32(device)
 
@@ -73,12 +53,12 @@ def has_bfloat16() -> bool:
 
 def _cpu_has(*units: str) -> bool:
     """Whether this CPU has one of the units that torch tells by these names, and torch uses it."""
-    has_unit = any(getattr(torch.cpu, name, lambda: False)() for name in units)
+    has_unit = any(getattr(torch.cpu, name)() for name in units)
     return has_unit and torch.backends.mkldnn.is_available() and not _switched_off()
 
 
 def _switched_off() -> bool:
-    return os.environ.get(_SWITCH) == "0"
+    return os.environ.get("DINK_LOW_PRECISION") == "0"
 
 
 def rounding_error(z: Tensor) -> Tensor:
@@ -97,7 +77,7 @@ def products(device: torch.device, low_precision: bool = False) -> Iterator[None
     Threads that work side by side need one such block around them all, and none of low precision.
     """
     settings = _settings(device)
-    wanted = _LOW_PRECISION.get(device.type, "tf32") if low_precision else "ieee"
+    wanted = _LOW_PRECISION.get(device.type) if low_precision else "ieee"
     if settings is None or (before := settings.fp32_precision) == wanted:
         yield
         return

@@ -55,8 +55,7 @@ class Processes(Group):
                 timeout=_PATIENCE,
             )
             # A client of its own, so that no beat waits for another request.
-            own = store.clone() if hasattr(store, "clone") else store
-            self._watch = Watch(own, rank, size, on_loss)
+            self._watch = Watch(store.clone(), rank, size, on_loss)
             self.total(1.0)  # connects; who is lost later is noticed
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
