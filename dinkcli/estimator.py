@@ -20,7 +20,7 @@ from dinkcli.errors import InputError
 from dinkcli.models.model import Model
 from dinkcli.nearest.device import has_float64
 from dinkcli.nearest.index import CenterIndex, Nearest
-from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.prepare import RowMap
 from dinkcli.options import LEARNED
 from dinkcli.processes.device import resolve_device
 

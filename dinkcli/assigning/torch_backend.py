@@ -21,9 +21,8 @@ from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.capacity import labels_within
 from dinkcli.nearest.device import Copies, Sent
-from dinkcli.nearest.float_range import normalize_
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.prepare import RowMap, normalize_
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions, most_rows
 from dinkcli.processes.device import in_pieces, is_out_of_memory

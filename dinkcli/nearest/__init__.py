@@ -3,8 +3,8 @@
 The only room that knows chunks, caches, products of low precision and how far they are off.
 ``index`` finds nearest centres, ``sums`` makes what centres are updated from, ``tempered`` the same
 for annealing; ``probabilities`` is a softmax over centres, ``capacity`` finds labels under a limit
-of sizes, ``maps`` puts a learned map before all that, and ``float_range`` says which numbers
-float32 can hold. Behind them, ``scorer`` computes scores and finds the lowest, ``products``
+of sizes, and ``prepare`` sees to rows before all that: numbers that float32 can hold, norm 1, a
+learned map. Behind them, ``scorer`` computes scores and finds the lowest, ``products``
 multiplies, and on GPUs ``fused`` does both in one kernel. ``device`` says how much to do at once
 and brings rows there; ``small`` needs no torch.
 

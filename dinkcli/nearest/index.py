@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.device import CPU, chunk_rows, has_float64, numbers_at_once
-from dinkcli.nearest.maps import FoldedScorer, RowMap
+from dinkcli.nearest.prepare import RowMap
 from dinkcli.nearest.products import has_bfloat16, products
-from dinkcli.nearest.scorer import Scorer, ties_of
+from dinkcli.nearest.scorer import FoldedScorer, Scorer, ties_of
 from dinkcli.nearest.small import CHUNK_SCORES, squares_between
 
 _LEAST_ROWS = 64  # for which products of low precision pay

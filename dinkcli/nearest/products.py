@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LOW_PRECISION = {"cpu": "bf16", "cuda": "tf32"}
 # TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
 _TF32_ROUNDOFF = 2.0**-10
 
@@ -77,7 +76,7 @@ def products(device: torch.device, low_precision: bool = False) -> Iterator[None
     Threads that work side by side need one such block around them all, and none of low precision.
     """
     settings = _settings(device)
-    wanted = _LOW_PRECISION.get(device.type) if low_precision else "ieee"
+    wanted = ("bf16" if device.type == "cpu" else "tf32") if low_precision else "ieee"
     if settings is None or (before := settings.fp32_precision) == wanted:
         yield
         return

@@ -26,15 +26,15 @@ from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.nearest.device import Copies, block_rows, keeps, sent_rows
-from dinkcli.nearest.float_range import (
+from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.prepare import (
     LARGEST_WEIGHT,
+    RowMap,
     largest_value,
     normalize_,
     refuse_overflow,
     refuse_underflow,
 )
-from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.maps import RowMap
 from dinkcli.nearest.sums import Statistics, farthest_rows, tempered_statistics
 from dinkcli.processes.device import in_pieces, is_out_of_memory
 from dinkcli.processes.group import SINGLE, Group

@@ -25,8 +25,8 @@ from dinkcli.head.objective import dilation_loss
 from dinkcli.models.edit import statistics_of
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import Statistics
-from dinkcli.nearest.float_range import refuse_overflow
 from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.prepare import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.anneal import Update, anneal, updates_per_report
 from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start

@@ -96,21 +96,6 @@ def test_tf32_of_the_program_around_changes_nothing(there):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
-def test_precision_of_products_before_torch_2_9(monkeypatch, chosen):
-    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace())
-    card, before = torch.device("cuda"), torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision(chosen)
-        with products.products(card):
-            assert torch.get_float32_matmul_precision() == "highest"
-        with products.products(card, low_precision=True):
-            assert torch.get_float32_matmul_precision() == "high"
-        assert torch.get_float32_matmul_precision() == chosen
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 @pytest.mark.parametrize("n", [1, 2, 1024, 1025, 5000])
 def test_running_sums_in_a_fixed_order(there, n):
     values = torch.rand(n, generator=torch.Generator().manual_seed(n))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.maps import RowMap
+from dinkcli.nearest.prepare import RowMap
 from dinkcli.nearest.scorer import ties_of
 
 

@@ -14,7 +14,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, RunError, UsageError
 from dinkcli.nearest.device import chunk_rows
-from dinkcli.nearest.float_range import normalize_
+from dinkcli.nearest.prepare import normalize_
 from dinkcli.nearest.sums import full_pass
 from dinkcli.processes.device import in_pieces
 from dinkcli.training.refine import State, removal_costs

@@ -1,6 +1,6 @@
-"""How large and how small numbers may be for distances in float32.
+"""Rows before their distances are taken: numbers that float32 can hold, norm 1, a learned map.
 
-Shapes: B rows, D features.
+Shapes: B rows, D features, Q coordinates under the map.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
-from dinkcli.nearest.device import accumulator_dtype
+from dinkcli.nearest.device import accumulator_dtype, chunk_rows
 from dinkcli.nearest.small import LARGEST_NORM
 
 # Norms between this and LARGEST_NORM have squares that float32 can hold.
 SMALLEST_NORM = 1e-15
 LARGEST_WEIGHT = 1e12
+_MAPPED = 4096  # at once, on a CPU
 
 
 def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
@@ -71,3 +72,25 @@ def normalize_(rows: Tensor) -> Tensor:
     exact[extreme] = torch.linalg.vector_norm(rows[extreme].to(dtype), dim=1, keepdim=True)
     rows.copy_(rows.to(dtype) / exact.masked_fill(exact == 0, 1.0))
     return exact
+
+
+class RowMap:
+    """z to (z - origin) W, in float64 and rounded once: the same bits whatever the batch, but for
+    rows a hair's breadth from a rounding border. On a device without float64 in float32.
+
+    Args:
+        origin: (D,) what is subtracted first.
+        matrix: (D, Q) W.
+    """
+
+    def __init__(self, origin: Tensor, matrix: Tensor):
+        dtype = accumulator_dtype(matrix.device)
+        self.origin, self.matrix = origin.to(dtype), matrix.to(dtype)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Rows (B, D) of any floating dtype to (B, Q) float32."""
+        mapped = torch.empty((len(z), self.matrix.shape[1]), device=z.device)
+        size = _MAPPED if z.device.type == "cpu" else chunk_rows(1, z.shape[1], device=z.device)
+        for part, target in zip(z.split(size), mapped.split(size), strict=True):
+            target.copy_((part.to(self.origin) - self.origin) @ self.matrix)
+        return mapped
