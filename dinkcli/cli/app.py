@@ -30,6 +30,7 @@ from dinkcli.cli.signals import (
     ignore_signals,
     one_voice,
     refuse_several,
+    source_of,
 )
 from dinkcli.errors import UsageError
 
@@ -134,32 +135,41 @@ class _Command(_Readable, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         as_json = "--json" in args  # which the parser empties
-        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        renamed = {old: new for old, new in _RENAMED.items() if new in known and old not in known}
-        stated = []
-        for place, arg in enumerate(args):
-            name, *value = arg.split("=", 1)
-            instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
-            if instead is not None and name not in known:
-                with error_boundary(ctx, as_json):
-                    raise UsageError(f"{name}: there is no such option any more; use {instead}")
-            if name in renamed:
-                args[place] = "=".join((renamed[name], *value))
-                stated.append(name)
+        with error_boundary(ctx, as_json):
+            renamed = self._replace_old_names(ctx, args)
+            if not {"-h", "--help"} & set(args):
+                ctx.default_map = _defaults(self)
         try:
             rest = super().parse_args(ctx, args)
-            for name in () if ctx.params.get("quiet") else dict.fromkeys(stated):
-                warn(f"{name} is called {renamed[name]} now; the old name works until dink 1.1")
-            return rest
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
             if isinstance(error, typer.BadParameter):
                 error.message = error.message.replace("Value error, ", "")
+                error.message += source_of(error.param, ctx) if error.param else ""
             if as_json:
                 with error_boundary(ctx, as_json):
                     raise UsageError(error.format_message()) from None
             raise
+        for name, new in {} if ctx.params.get("quiet") else renamed.items():
+            warn(f"{name} is called {new} now; the old name works until dink 1.1")
+        return rest
+
+    def _replace_old_names(self, ctx: Any, args: list[str]) -> dict[str, str]:
+        """Replaces old names of options in ``args``; returns those with the new ones."""
+        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        renamed = {}
+        for place, arg in enumerate(args):
+            name, *value = arg.split("=", 1)
+            if name in known:
+                continue
+            instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
+            if instead is not None:
+                raise UsageError(f"{name}: there is no such option any more; use {instead}")
+            if _RENAMED.get(name) in known:
+                renamed[name] = _RENAMED[name]
+                args[place] = "=".join((_RENAMED[name], *value))
+        return renamed
 
 
 class _Group(_Readable, TyperGroup):
@@ -195,9 +205,59 @@ def _split(text: str | None) -> tuple[str, str]:
 def _load(name: str) -> Any:
     alone = typer.Typer(add_completion=False, context_settings=_SETTINGS, **_PLAIN)
     module = import_module(f"dinkcli.cli.{_MODULES.get(name, name)}")
-    command = with_bundles(getattr(module, name))
-    alone.command(cls=_Command)(command)
-    return typer.main.get_command(alone)
+    alone.command(cls=_Command)(with_bundles(getattr(module, name)))
+    command: Any = typer.main.get_command(alone)
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            long = max(parameter.opts, key=len)
+            parameter.envvar = "DINK_" + long.strip("-").replace("-", "_").upper()
+    return command
+
+
+def _defaults(command: Any) -> dict[str, Any]:
+    """What [tool.dink] of the pyproject.toml in the current folder says for a command, and
+    [tool.dink.COMMAND], by parameter.
+
+    Raises:
+        UsageError: a file that cannot be parsed, or a name that is no option.
+    """
+    try:
+        with open("pyproject.toml", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if "tool.dink" not in text:
+        return {}
+    try:
+        import tomllib
+
+        table = tomllib.loads(text).get("tool", {}).get("dink", {})
+    except ImportError:
+        raise UsageError("pyproject.toml: [tool.dink] needs Python 3.11 or later") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"pyproject.toml: {error}") from None
+    tables = {name: each for name, each in table.items() if isinstance(each, dict)}
+    for name in tables.keys() - set(COMMANDS):
+        raise UsageError(f"pyproject.toml: [tool.dink.{name}]: dink has no such command")
+    own, values = _options(command), {}
+    general = {name: value for name, value in table.items() if name not in tables}
+    for each, few in (None, general), (command.name, tables.get(command.name, {})):
+        for name, value in few.items():
+            option = name.replace("_", "-")
+            if option in own:
+                parameter = own[option]
+                listed = parameter.multiple and not isinstance(value, list)
+                values[parameter.name] = [value] if listed else value
+            elif each or not any(option in _options(_load(other)) for other in COMMANDS):
+                where = f"dink {each}" if each else "dink"
+                raise UsageError(f"pyproject.toml: [tool.dink] {name}: {where} has no such option")
+    return values
+
+
+def _options(command: Any) -> dict[str, Any]:
+    """The options of a command by their names without dashes."""
+    options = [each for each in command.params if each.param_type_name == "option"]
+    return {name.lstrip("-"): each for each in options for name in each.opts}
 
 
 app = typer.Typer(

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import ProgressLines, printable, say, show_notes, warn
+from dinkcli.cli import signals
+from dinkcli.cli.console import ProgressLines, printable, show_notes, warn
 from dinkcli.cli.options import clusters_option, output_option, run_option
-from dinkcli.cli.paths import levels_of, load_model
-from dinkcli.cli.signals import exit_code, one_voice
+from dinkcli.cli.paths import Destination, bad_rows_in, levels_of, load_model
 from dinkcli.cli.train import show_drift
 from dinkcli.errors import UsageError
 from dinkcli.options import AssignOptions
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dinkcli.assigning.pipeline import Counts, Job
-    from dinkcli.cli.paths import Destination
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
@@ -73,6 +70,7 @@ class Labels:
         return AssignOptions(**vars(self))
 
 
+@signals.one_voice()
 def assign(
     *,
     model_path: str = shared.MODEL_PATH,
@@ -122,42 +120,40 @@ def assign(
         dink assign emb.dink.safetensors new.parquet --ids id --soft -o clusters.parquet
         cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
-    with one_voice():
-        started = time.monotonic()
-        options = labels.options()
-        from dinkcli.assigning.pipeline import run
-        from dinkcli.cli.paths import Destination
-        from dinkcli.data.spool import repeatable
-        from dinkcli.models.file import load
+    started = time.monotonic()
+    options = labels.options()
+    from dinkcli.assigning.pipeline import run
+    from dinkcli.data.spool import repeatable
+    from dinkcli.models.file import load
 
-        destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)
-        above = levels_of(levels)
-        model = load_model(model_path, inputs, warns=not destination.silent)
-        old = None if match_path is None else load(match_path)
-        options.check_clusters(model.n_clusters)
-        data = rows.open(model, inputs, once=True)
-        show_notes(data, destination.quiet)
-        if old is not None and old.metric != model.metric:
-            data = repeatable(data)  # rows are read before they are assigned
-        job = _job_of(model, data, options, model_path, old, with_names, above)
-        target, n_rows = destination.open(data), data.n_rows
-        if target.shard is not None:
-            n_rows = target.shard.rows_of(data.known_rows, target.rows_per_file or 1)
-        with ProgressLines(not destination.shows_progress) as progress:
+    destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)
+    above = levels_of(levels)
+    model = load_model(model_path, inputs, warns=not destination.silent)
+    old = None if match_path is None else load(match_path)
+    options.check_clusters(model.n_clusters)
+    data = rows.open(model, inputs, once=True)
+    show_notes(data, destination.quiet)
+    if old is not None and old.metric != model.metric:
+        data = repeatable(data)  # rows are read before they are assigned
+    job = _job_of(model, data, options, model_path, old, with_names, above)
+    target, n_rows = destination.open(data), data.n_rows
+    if target.shard is not None:
+        n_rows = target.shard.rows_of(data.known_rows, target.rows_per_file or 1)
+    with ProgressLines(not destination.shows_progress) as progress:
 
-            def show(done: int) -> None:
-                rate = done / max(1e-9, time.monotonic() - started)
-                progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
+        def show(done: int) -> None:
+            rate = done / max(1e-9, time.monotonic() - started)
+            progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
-            with _interruption(destination):
-                counts = run(job, target, rows.device, show)
-        seconds = time.monotonic() - started
-        summary = _summary_of(destination, job, counts, seconds)
-        if not destination.quiet:
-            _warn_of_uncertainty(summary)
-        destination.tell(summary, _sentence_of(summary))
-        if job.matching is not None and not (destination.quiet or shown.as_json):
-            show_drift(job.matching, match_path or "")
+        with _interruption(destination, shown.as_json):
+            counts = run(job, target, rows.device, show)
+    seconds = time.monotonic() - started
+    summary = _summary_of(destination, job, counts, seconds)
+    if not destination.quiet:
+        _warn_of_uncertainty(summary)
+    destination.tell(summary, _sentence_of(summary))
+    if job.matching is not None and not (destination.quiet or shown.as_json):
+        show_drift(job.matching, match_path or "")
 
 
 def _job_of(
@@ -200,20 +196,20 @@ def _job_of(
 
 
 @contextmanager
-def _interruption(destination: Destination) -> Iterator[None]:
+def _interruption(destination: Destination, as_json: bool) -> Iterator[None]:
     """Ctrl-C says what is kept, which for parts and streams is not nothing."""
     try:
         yield
     except KeyboardInterrupt as error:
-        if destination.silent:
-            raise
+        kept = "Interrupted; the output is incomplete. Start the same command again."
         if destination.in_parts:
-            say(f"Interrupted; the complete parts in {destination.output} stay, --resume goes on.")
-        elif destination.output is None:
-            say("Interrupted; the output is incomplete.")
-        else:
+            kept = (
+                f"Interrupted; the complete parts in {destination.output} stay. Go on with the "
+                "same command and --resume."
+            )
+        if destination.silent or (destination.output is not None and not destination.in_parts):
             raise
-        raise typer.Exit(exit_code(error)) from None
+        signals.end(signals.exit_code(error), as_json, kept)
 
 
 def _summary_of(
@@ -238,16 +234,14 @@ def _summary_of(
     summary |= destination.parts(counts, rows_before=counts.rows_before)
     levels = {name: each for name, each in job.by_cluster.items() if each.dtype.kind == "i"}
     if levels:
-        summary["levels"] = {name: _rows_of(groups, counts) for name, groups in levels.items()}
+        sizes = counts.sizes
+        summary["levels"] = {
+            name: {str(g): int(sizes[groups == g].sum()) for g in sorted({*groups.tolist()} - {-1})}
+            for name, groups in levels.items()
+        }
     if job.matching is not None:
         summary["match"] = job.matching.as_dict()
     return summary
-
-
-def _rows_of(parents: np.ndarray, counts: Counts) -> dict[str, int]:
-    """Rows of each group of a level."""
-    groups = sorted(set(parents[parents >= 0].tolist()))
-    return {str(group): int(counts.sizes[parents == group].sum()) for group in groups}
 
 
 def _warn_of_uncertainty(summary: dict[str, Any]) -> None:
@@ -263,8 +257,6 @@ def _warn_of_uncertainty(summary: dict[str, Any]) -> None:
 
 def _sentence_of(summary: dict[str, Any]) -> str:
     """The summary for people."""
-    from dinkcli.cli.paths import bad_rows_in
-
     before = summary.get("rows_before")
     more = f" after {before} by an earlier run" if before else ""
     if "parts" in summary:

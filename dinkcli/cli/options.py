@@ -35,7 +35,8 @@ def option(group: str, default: Any, *names: str, help: str, choices: str = "", 
     if choices:
         known = choices.split()
         more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]
-    return typer.Option(default, *names, help=help, rich_help_panel=group, **more)
+    more |= {"rich_help_panel": group, "show_envvar": False}
+    return typer.Option(default, *names, help=help, **more)
 
 
 main_option = partial(option, MAIN)

@@ -92,6 +92,16 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def end(code: int, as_json: bool, *lines: str) -> NoReturn:
+    """Ends the command with these lines on standard error, or with one of JSON."""
+    if as_json:
+        document = {"error": printable(" ".join(map(str.strip, lines))), "exit_code": code}
+        lines = (json.dumps(document, ensure_ascii=False),)
+    for number, line in enumerate(lines):
+        say(line, whole=as_json or number > 0)  # after the first one come commands to copy
+    raise typer.Exit(code) from None
+
+
 @contextmanager
 def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]:
     """Turns every failure into one clear line and the right exit code.
@@ -103,12 +113,6 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
         context: of the command, which has the names of its options, and whether ``--json`` is on.
         as_json: it is on, though the options are not parsed yet.
     """
-
-    def end(text: str, code: int, as_json: bool) -> NoReturn:
-        document = {"error": printable(text), "exit_code": code}
-        line = json.dumps(document, ensure_ascii=False) if as_json else text
-        say(line, whole=as_json)
-        raise typer.Exit(code) from None
 
     as_json = as_json or bool(context and context.params.get("as_json"))
     try:
@@ -122,7 +126,7 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
         abandon_stdout()  # its reader (head, say) has all that it wanted
         raise typer.Exit(141) from None
     except KeyboardInterrupt as error:
-        end(NOTHING_WRITTEN, exit_code(error), as_json)
+        end(exit_code(error), as_json, NOTHING_WRITTEN)
     except Exception as error:
         if os.environ.get("DINK_DEBUG"):
             raise
@@ -131,12 +135,8 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
             text, code = _unexpected(error), 1
         else:
             text, code = with_options(str(error), context), error.exit_code
-        if as_json:
-            end(text, code, True)
-        say(f"Error: {text}")
-        for line in _embedding(error) if isinstance(error, TextsError) else ():
-            say(line, whole=True)
-        raise typer.Exit(code) from None
+        advice = _embedding(error) if isinstance(error, TextsError) and not as_json else ()
+        end(code, as_json, text if as_json else f"Error: {text}", *advice)
 
 
 def _embedding(error: TextsError) -> Iterator[str]:
@@ -157,13 +157,23 @@ def with_options(text: str, context: Any) -> str:
 
     The core writes ``parameters`` in backticks, as Python callers know them.
     """
-    own = {} if context is None else {p.name: p.opts for p in context.command.params}
+    own = {} if context is None else {p.name: p for p in context.command.params}
 
     def option(match: re.Match[str]) -> str:
-        names = own.get(match[1]) or [f"--{match[1]}".replace("_", "-")]
-        return min(names, key=len) if match[1] in _SHORT else max(names, key=len)
+        parameter = own.get(match[1])
+        if parameter is None:
+            return f"--{match[1]}".replace("_", "-")
+        name = (min if match[1] in _SHORT else max)(parameter.opts, key=len)
+        return name + source_of(parameter, context)
 
     return re.sub(r"`([a-z]\w*)`", option, text)
+
+
+def source_of(parameter: Any, context: Any) -> str:
+    """`` (DINK_SEED)`` or `` (pyproject.toml)`` for a value that is not of the command line."""
+    source = getattr(context.get_parameter_source(parameter.name), "name", "")
+    where = {"ENVIRONMENT": parameter.envvar, "DEFAULT_MAP": "pyproject.toml"}.get(source)
+    return f" ({where})" if where else ""
 
 
 def abandon_stdout() -> None:

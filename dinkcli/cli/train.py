@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dinkcli.cli import options as shared
+from dinkcli.cli import signals
 from dinkcli.cli.console import (
     ProgressLines,
     print_json,
@@ -29,25 +30,16 @@ from dinkcli.cli.console import (
 )
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
-from dinkcli.cli.signals import (
-    NOTHING_WRITTEN,
-    Interrupted,
-    interruptible,
-    leave,
-    refuse_streams,
-    together,
-    with_options,
-)
 from dinkcli.errors import StoppedError, UsageError
 from dinkcli.processes.group import world
 from dinkcli.results import Field, Sheet
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
+    from dinkcli.insight.recommend import Sweep
     from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
     from dinkcli.options import TrainOptions
-    from dinkcli.processes.group import Group
     from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.trainer import Step
 
@@ -84,12 +76,24 @@ class Algorithm(shared.Effort):
     )
     seed: int = shared.SEED
 
-    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
+    def options(self, n_clusters: str) -> TrainOptions:  # type: ignore[override]
         from dinkcli.options import SEEDINGS
 
-        own = {"temperature": _number_or_text(self.temperature)}
-        own["init"] = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
-        return super().options(n_clusters, **own, **more)
+        number: int | str = n_clusters
+        if n_clusters not in ("auto", "clear") and ":" not in n_clusters:
+            try:
+                number = int(n_clusters)
+            except ValueError:
+                raise UsageError(
+                    f"-k {n_clusters}: expected a number of clusters, auto, clear, or a range such "
+                    "as 5:300"
+                ) from None
+        try:
+            heat: float | str = float(self.temperature)
+        except ValueError:
+            heat = self.temperature  # which ``TrainOptions`` judges
+        init = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
+        return super().options(number, temperature=heat, init=init)
 
 
 def train(
@@ -100,9 +104,9 @@ def train(
         "-k",
         "--n-clusters",
         metavar="K|RANGE|auto|clear",
-        help="How many clusters. auto chooses, from 2 to 100 and beyond; a range such as 5:300 "
-        "says where to begin; clear chooses only if the data speak for one number (dink sweep "
-        "shows what each is like).",
+        help="How many clusters. auto recommends a number from 2 to 100 and beyond, and trains "
+        "with it; a range such as 5:300 says where to begin; clear trains only if one number "
+        "stands out (dink sweep compares them).",
         choices="auto clear",
         show_default=False,
     ),
@@ -149,30 +153,42 @@ def train(
     """
     started = time.monotonic()
     from dinkcli.data.memory import parse_size
+    from dinkcli.data.spool import repeatable
     from dinkcli.models.file import load
+    from dinkcli.models.matching import check_matchable
     from dinkcli.models.model import checkpoint_path
     from dinkcli.options import Interval
 
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
-    with together(device, partial(_how_to_go_on, checkpoint)) as group:
+    with signals.together(device, partial(_how_to_go_on, checkpoint)) as group:
         speaks = group.rank == 0
         quiet, silent = shown.quiet or not speaks, shown.silent or not speaks
-        options = algorithm.options(_number_of_clusters(n_clusters))
+        options = algorithm.options(n_clusters)
         every = Interval.parse(checkpoint_every)
         limit = None if memory is None else parse_size(memory)
-        data = _open(
-            group, target, inputs, vectors, quiet, texts=texts, sample_weight=sample_weight
-        )
+        if speaks:
+            check_model_path(target)
+        if not group.alone:
+            signals.refuse_streams([*inputs, *(texts or ())])
+        data = vectors.open(inputs, texts=texts, sample_weight=sample_weight)
+        show_notes(data, quiet)
+        data = repeatable(data)
         if speaks and output is None:
             keep_other_models(target, data, silent)
         old = None if match_path is None else load(match_path)
-        _check_fit(options, data, old)
+        known = options.n_clusters if isinstance(options.n_clusters, int) else None
+        if old is not None:
+            check_matchable(old, data.n_features, known)
+        if known is not None:
+            options.check_rows(data.known_rows, data.name)
 
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
 
-        tell = (lambda text: warn(with_options(text, None))) if speaks else (lambda text: None)
+        tell = (
+            (lambda text: warn(signals.with_options(text, None))) if speaks else (lambda text: None)
+        )
         checkpoints = Checkpoints(checkpoint, every, tell, group)
         if group.alone and not quiet and options.literal:
             warn(
@@ -180,7 +196,17 @@ def train(
                 "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
                 "to reproduce the paper."
             )
-        with _stopping(checkpoints), ProgressLines(silent) as lines:
+        if resume and not group.any(speaks and os.path.exists(checkpoint)):
+            resume = False
+            if not silent:
+                say(f"Note: there is no {checkpoint} to resume from; this run starts anew")
+        more: dict[str, Any] = {}  # of the summary
+        with _stopping(checkpoints, shown.as_json), ProgressLines(silent) as lines:
+
+            def chosen(result: Sweep) -> None:
+                more["recommendation"] = result.answer
+                lines.details(result.answer)
+
             model = api.train(
                 data,
                 options,
@@ -188,10 +214,10 @@ def train(
                 device=device,
                 memory=limit,
                 on_try=lambda _, done, total: lines.update("choosing K", done, total, "tried"),
-                on_chosen=lambda result: None if silent else say(result.answer),
-                on_step=_Progress(lines, verbose),
+                on_chosen=chosen,
+                on_step=_show_steps(lines, verbose),
                 checkpoints=checkpoints,
-                resume=_checkpoint_of(checkpoints, silent) if resume else None,
+                resume=checkpoint if resume else None,
                 force=force,
                 group=group,
             )
@@ -201,45 +227,14 @@ def train(
     checkpoints.discard()
     seconds = time.monotonic() - started
     if shown.as_json:
-        matched = {"match": matching.as_dict()} if matching else {}
-        print_json(_summary(model, target, seconds, verbose) | matched)
+        more |= {"match": matching.as_dict()} if matching else {}
+        print_json(_summary(model, target, seconds, verbose) | more)
         return
     if not quiet:
         _show_summary(model, data, seconds, verbose)
         if matching is not None and match_path is not None:
             show_drift(matching, match_path)
     typer.echo(os.fsencode(target))
-
-
-def _open(
-    group: Group,
-    target: str,
-    inputs: list[str],
-    vectors: shared.Vectors,
-    quiet: bool,
-    **references: Any,
-) -> DataSet:
-    """The rows to train on, after a look at where the model is to be written."""
-    from dinkcli.data.spool import repeatable
-
-    if group.rank == 0:
-        check_model_path(target)
-    if not group.alone:
-        refuse_streams([*inputs, *(references["texts"] or ())])
-    data = vectors.open(inputs, **references)
-    show_notes(data, quiet)
-    return repeatable(data)
-
-
-def _check_fit(options: TrainOptions, data: DataSet, old: Model | None) -> None:
-    """Raises DinkError for too many clusters, or an older model whose ids they cannot take."""
-    from dinkcli.models.matching import check_matchable
-
-    known = options.n_clusters if isinstance(options.n_clusters, int) else None
-    if old is not None:
-        check_matchable(old, data.n_features, known)
-    if known is not None:
-        options.check_rows(data.known_rows, data.name)
 
 
 def _save(
@@ -260,55 +255,23 @@ def _save(
     return model, matching
 
 
-def _number_of_clusters(text: str) -> int | str:
-    if text in ("auto", "clear") or ":" in text:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"-k {text}: expected a number of clusters, auto, clear, or a range such as 5:300"
-        ) from None
-
-
-def _number_or_text(text: str) -> float | str:
-    """The text as a number where it is one; ``TrainOptions`` judges the rest."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _checkpoint_of(checkpoints: Checkpoints, quiet: bool) -> str | None:
-    """The checkpoint to go on from, if there is one."""
-    exists = checkpoints.group.rank == 0 and os.path.exists(checkpoints.path)
-    if checkpoints.group.any(exists):
-        return checkpoints.path
-    if not quiet:
-        say(f"Note: there is no {checkpoints.path} to resume from; this run starts anew")
-    return None
-
-
 @contextmanager
-def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
+def _stopping(checkpoints: Checkpoints, as_json: bool) -> Iterator[None]:
     """The first signal ends the training with a checkpoint, a second one at once."""
     try:
-        with interruptible(checkpoints.ask_to_stop) as signals:
+        with signals.interruptible(checkpoints.ask_to_stop) as received:
             yield
     except StoppedError as stopped:
-        code = 128 + (signals[0] if signals else signal.SIGTERM)
+        code = 128 + (received[0] if received else signal.SIGTERM)
         if checkpoints.group.rank > 0:
-            leave(code)
-        if stopped.checkpoint is None:
-            say(NOTHING_WRITTEN)
-        else:
-            say_how_to_resume(stopped.checkpoint)
-        raise typer.Exit(code) from None
-    except Interrupted as error:
+            signals.leave(code)
+        checkpoint = stopped.checkpoint
+        lines = [signals.NOTHING_WRITTEN] if checkpoint is None else how_to_resume(checkpoint)
+        signals.end(code, as_json, *lines)
+    except signals.Interrupted as error:
         if not checkpoints.written:
             raise
-        say_how_to_resume(checkpoints.path)
-        raise typer.Exit(error.exit_code) from None
+        signals.end(error.exit_code, as_json, *how_to_resume(checkpoints.path))
 
 
 def _how_to_go_on(checkpoint: str) -> str:
@@ -318,50 +281,40 @@ def _how_to_go_on(checkpoint: str) -> str:
     return f"; the last checkpoint is {checkpoint}: go on by the same command and --resume"
 
 
-def say_how_to_resume(checkpoint: str) -> None:
-    """The command that goes on, as the shell takes it."""
+def how_to_resume(checkpoint: str) -> tuple[str, str]:
+    """The command that goes on, as the shell takes it, after a line that says so."""
     command = [part for part in sys.argv[1:] if part != "--resume"]
-    say(f"Interrupted; the training so far is in {checkpoint}. Go on with")
-    launcher = world()
-    start = ["dink"]
+    launcher, start = world(), ["dink"]
     if launcher.size > 1:
-        several = ["--nproc-per-node", str(launcher.local_size)]
-        start = ["torchrun", *several, "-m", "dinkcli"]
-    say("  " + shlex.join([*start, *command, "--resume"]), whole=True)
+        start = ["torchrun", "--nproc-per-node", str(launcher.local_size), "-m", "dinkcli"]
+    said = f"Interrupted; the training so far is in {checkpoint}. Go on with"
+    return said, "  " + shlex.join([*start, *command, "--resume"])
 
 
-class _Progress:
-    """Shows the steps that it is called with; all figures of each where it is ``verbose``."""
+def _show_steps(lines: ProgressLines, verbose: bool) -> Callable[[Step], None]:
+    """A function that shows a step; all of its figures where it is ``verbose``."""
+    rows, started = 0, time.monotonic()
 
-    def __init__(self, lines: ProgressLines, verbose: bool):
-        self._lines, self._verbose = lines, verbose
-        self._rows, self._started = 0, time.monotonic()
-
-    def __call__(self, step: Step) -> None:
+    def show_step(step: Step) -> None:
         from dinkcli.training.trainer import PHASES
 
-        if self._verbose:
-            self._lines.details(self._details(step))
+        nonlocal rows
+        rows += step.rows
+        if verbose:
+            rate = rows / max(1e-9, time.monotonic() - started)
+            lines.details(
+                f"{step.phase} {step.done}/{step.total}  inertia {step.inertia:.6g}  "
+                f"T {step.temperature:.3g}  dilation {step.dilation_loss:.4g}  "
+                f"shrink {step.shrink_loss:.4g}  clusters {step.smallest:.2%}..{step.largest:.2%}  "
+                f"{rate:,.0f} rows/s"
+            )
         several = step.starts > 1 and step.phase in _UNITS
-        what = f"start {step.start}/{step.starts}, " if several else ""
-        what += PHASES[step.phase]
-        self._lines.update(
-            what,
-            step.done,
-            step.total,
-            _UNITS.get(step.phase, "passes"),
-            bound=step.phase != "anneal" and step.temperature != float("inf"),
-        )
+        start = f"start {step.start}/{step.starts}, " if several else ""
+        unit = _UNITS.get(step.phase, "passes")
+        bound = step.phase != "anneal" and step.temperature != float("inf")
+        lines.update(start + PHASES[step.phase], step.done, step.total, unit, bound=bound)
 
-    def _details(self, step: Step) -> str:
-        self._rows += step.rows
-        rate = self._rows / max(1e-9, time.monotonic() - self._started)
-        return (
-            f"{step.phase} {step.done}/{step.total}  inertia {step.inertia:.6g}  "
-            f"T {step.temperature:.3g}  dilation {step.dilation_loss:.4g}  "
-            f"shrink {step.shrink_loss:.4g}  clusters {step.smallest:.2%}..{step.largest:.2%}  "
-            f"{rate:,.0f} rows/s"
-        )
+    return show_step
 
 
 def _summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[str, Any]:
@@ -381,7 +334,7 @@ def _summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[s
 
 
 def _explained_variance(model: Model) -> float | None:
-    """The share of the variance of the rows that lies between clusters and not inside of them.
+    """The share of the variance of the rows that lies between clusters.
 
     None where centres are not the means of their rows: with the cosine metric, whose centres have
     norm 1, and at a temperature above 0.
@@ -400,22 +353,22 @@ def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) ->
     metrics, options = model.training["metrics"], model.training["options"]
     sizes = sorted(model.cluster_sizes.tolist())
     dtypes = ", ".join(model.training["input"]["dtype"])
+    inertia, explained = metrics["inertia"], _explained_variance(model)
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
     say_bad_rows(model.training["input"]["bad_rows"], False)
-    explained = _explained_variance(model)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     say(
-        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {metrics['inertia']:.6g} "
-        f"({metrics['inertia'] / sum(sizes):.4g} per row){more}"
+        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {inertia:.6g} "
+        f"({inertia / sum(sizes):.4g} per row){more}"
     )
     middle = sizes[len(sizes) // 2]
     say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
     if "free_inertia" in metrics:
         free = metrics["free_inertia"]
-        more = f"{metrics['inertia'] / free - 1:.2%} more than" if free > 0 else "as without:"
+        change = f"{inertia / free - 1:.2%} above" if free > 0 else "the same as"
         say(
             f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
-            f"is {more} the {free:.6g} of nearest centres before"
+            f"is {change} the {free:.6g} without it"
         )
     reseeded = sum(step["reseeded"] for step in model.training["history"])
     if reseeded:
@@ -428,7 +381,7 @@ def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) ->
 
 
 def show_drift(matching: Matching, old_path: str) -> None:
-    """Says how many ids were kept, split, vanished and are new, and lists what moved most."""
+    """Shows how many ids were kept, split, vanished and are new, and lists what moved most."""
     moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
     line = ", ".join(f"{count} {fate}" for fate, count in matching.counts().items())
     if moved:
@@ -436,8 +389,7 @@ def show_drift(matching: Matching, old_path: str) -> None:
     say(f"ids of {old_path}: {line}")
     news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
     kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
-    kept.sort(key=lambda d: -(d.relative or 0))
-    listed = [*news, *kept]
+    listed = [*news, *sorted(kept, key=lambda d: -(d.relative or 0))]
     if not listed:
         return
     hidden = len(listed) - _MOST_LINES
@@ -447,11 +399,7 @@ def show_drift(matching: Matching, old_path: str) -> None:
         notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
     )
     for drift in listed[:_MOST_LINES]:
-        table.add(
-            drift.id,
-            drift.fate,
-            "-" if drift.moved is None else f"{drift.moved:.3g}",
-            "-" if drift.relative is None else f"{drift.relative:.0%}",
-            ", ".join(map(str, drift.parts)) or "-",
-        )
+        far = "-" if drift.moved is None else f"{drift.moved:.3g}"
+        gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
+        table.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
     show(table, stderr=True)

@@ -95,7 +95,9 @@ def test_ctrl_c_keeps_the_complete_parts(invoke, model, tmp_path, monkeypatch):
     stop_after(monkeypatch, 5, KeyboardInterrupt())
     arguments = ["assign", "m.safetensors", "x.npy", "-o", "parts", "--rows-per-file", 100]
     result = invoke(*arguments, "-q", code=130)
-    assert result.stderr == "Interrupted; the complete parts in parts stay, --resume goes on.\n"
+    assert result.stderr == (
+        "Interrupted; the complete parts in parts stay. Go on with the same command and --resume.\n"
+    )
     assert sorted(os.listdir(tmp_path / "parts")) == [
         "_dink.json",
         *(f"part-{i:05d}.parquet" for i in range(3)),

@@ -184,7 +184,7 @@ def test_every_failure_is_one_line(capsys, error, code, text):
         lines = []
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("dinkcli.cli.signals.say", lines.append)
+                patch.setattr("dinkcli.cli.signals.say", lambda line, whole: lines.append(line))
                 with error_boundary():
                     raise error
         finally:

@@ -102,7 +102,9 @@ def test_ctrl_c_while_the_input_stalls(big):
         wait_for(process, lambda: (big / "out.csv").stat().st_size > 0)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read() == b"Interrupted; the output is incomplete.\n"
+        assert process.stderr.read() == (
+            b"Interrupted; the output is incomplete. Start the same command again.\n"
+        )
         process.stdin.close()
         process.stderr.close()
 

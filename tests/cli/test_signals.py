@@ -195,9 +195,8 @@ def test_kills_at_random_moments(tmp_path, digits):
     assert all(name.startswith(".x.dink.") and name.endswith(".tmp") for name in rest)
 
 
-def test_the_command_to_go_on_has_one_resume(monkeypatch, capsys):
-    from dinkcli.cli.train import say_how_to_resume
+def test_the_command_to_go_on_has_one_resume(monkeypatch):
+    from dinkcli.cli.train import how_to_resume
 
     monkeypatch.setattr(sys, "argv", ["dink", "train", "a b.npy", "--resume", "-k", "3"])
-    say_how_to_resume("c.safetensors")
-    assert capsys.readouterr().err.splitlines()[1] == "  dink train 'a b.npy' -k 3 --resume"
+    assert how_to_resume("c.safetensors")[1] == "  dink train 'a b.npy' -k 3 --resume"
