@@ -208,6 +208,7 @@ _DAMAGE = (
     ValueError,
     EOFError,
     OverflowError,
+    RecursionError,
     NotImplementedError,
     zipfile.BadZipFile,
     zlib.error,

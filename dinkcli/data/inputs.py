@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader, reading
+from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
 from dinkcli.data.bits import BitsReader, look_packed
 from dinkcli.data.dataset import STOP, DataSet
 from dinkcli.data.files import HEAD_BYTES, Source, look, sources
@@ -196,57 +196,44 @@ def _open_source(source: Source, columns: Columns) -> Reader:
 
 def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     """A reader of a text by its beginning, or None when it is none that dink reads."""
-    from dinkcli.data.formats import delimited, jsonrows, words
-    from dinkcli.data.formats.text import decoded, open_text
+    from dinkcli.data.formats import jsonrows, text
 
     whole = len(head) < HEAD_BYTES
     try:
-        text = decoded(head)
+        start = text.decoded(head)
     except UnicodeDecodeError:
-        text = b"\0"
-    if b"\0" in text:
-        return _open_words(source, columns, head, whole)
-    if b"\r" in text and b"\n" not in text:
-        text = text.replace(b"\r", b"\n")
-    if text.strip() in (b"[]", b"{}"):
+        start = b"\0"
+    if b"\0" in start:  # perhaps word2vec: words in another encoding, or its binary files
+        dialect = None if b"\0" in head else text.words_of(head.decode("utf-8", "replace"), whole)
+        if dialect is not None:
+            return text.CsvReader(source, columns, head, dialect)
+        layout = text.binary_words(head)
+        return None if layout is None else text.BinaryWordsReader(source, columns, layout)
+    if b"\r" in start and b"\n" not in start:
+        start = start.replace(b"\r", b"\n")
+    if start.strip() in (b"[]", b"{}"):
         raise InputError(f"{source.name}: no rows in this json file; nothing to do")
-    if re.match(rb"\s*\[?\s*\{\s*'", text):
+    if re.match(rb"\s*\[?\s*\{\s*'", start):
         raise InputError(
             f"{source.name}: text in single quotes, as Python prints dictionaries; write it with "
             "json.dumps(row)"
         )
-    layout = jsonrows.layout_of(text)
+    layout = jsonrows.layout_of(start)
     if layout is not None:
-        if layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY:
-            with reading(source.name, "json"), open_text(source) as file:
-                single = jsonrows.is_one_object(file)
-            if single and (document := jsonrows.open_document(source, columns)):
-                return document
-        return jsonrows.JsonReader(source, columns, text, layout)
-    words_ = words.word_layout(text, whole)
-    if words_ is not None:
-        return words.WordsReader(source, columns, text, words_)
+        single = layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY
+        if single and (document := jsonrows.open_document(source, columns)):
+            return document
+        return jsonrows.JsonReader(source, columns, start, layout)
     try:
-        dialect = delimited.dialect_of(text.decode(), whole)
-    except delimited.DialectError as error:
+        dialect = text.words_of(start.decode(), whole) or text.dialect_of(start.decode(), whole)
+    except text.DialectError as error:
         raise InputError(f"{source.name}: {error}") from error
     if dialect is not None:
-        return delimited.CsvReader(source, columns, text, dialect)
+        return text.CsvReader(source, columns, start, dialect)
     separated = os.path.splitext(source.name)[1].lower() in (".csv", ".tsv")
-    if separated and whole and re.fullmatch(rb"\s*[^\r\n]+\s*", text):
+    if separated and whole and re.fullmatch(rb"\s*[^\r\n]+\s*", start):
         raise InputError(f"{source.name}: a header and no rows; nothing to do")
     return None
-
-
-def _open_words(source: Source, columns: Columns, head: bytes, whole: bool) -> Reader | None:
-    """word2vec: text whose words are in another encoding, or its binary files."""
-    from dinkcli.data.formats import words
-
-    layout = words.word_layout(head, whole) if b"\0" not in head else None
-    if layout is not None:
-        return words.WordsReader(source, columns, head, layout)
-    layout = words.binary_layout(head)
-    return None if layout is None else words.BinaryWordsReader(source, columns, layout)
 
 
 def _fail(source: Source, head: bytes) -> NoReturn:

@@ -133,6 +133,17 @@ READ = {
     "\\r ends lines of csv": (lines("{v}\r", BARE, "a,b,c,d,e\r"), "", None),
     "\\r ends lines of arrays": (jsonl(LISTS).replace("\n", "\r"), "", None),
     "\\r ends lines of words": ("".join(WORDS).replace("\n", "\r"), "", "w"),
+    "arrays over several lines": ("".join(json.dumps(r, indent=1) + "\n" for r in LISTS), "", None),
+    "a comma behind each named array": (
+        jsonl([[f"r{i}", r] for i, r in enumerate(LISTS)]).replace("\n", ",\n"),
+        "",
+        None,
+    ),
+    "Spark's vectors": (
+        jsonl({"v": {"type": 1, "size": None, "indices": None, "values": r}} for r in LISTS),
+        "",
+        None,
+    ),
     "one vector a list": (jsonl([{"id": i, "e": [r]} for i, r in enumerate(LISTS)]), "", None),
 }
 
@@ -210,6 +221,8 @@ REFUSED = {
     "by column": (json.dumps({"e": {f"r{i}": r for i, r in enumerate(LISTS)}}), "a key for each"),
     "keyed": (json.dumps({"e": {"0": LISTS[0], "1": LISTS[1]}}), r'orient="records"'),
     "by word": (json.dumps({"a": LISTS[0], "b": LISTS[1]}), r'write one a line: \{"id": "a"'),
+    "cut array": (jsonl([["a", LISTS[0]]] * 3) + '["b", [1.5', "row 3 is cut, or no JSON"),
+    "deep": ('{"a":' * 5000, "cannot be read as json"),
     "mixed ids": (jsonl([{"id": 1, "e": [1.5]}, {"id": "a", "e": [1.5]}]), "row 1: 'id' is of"),
     "several": (jsonl([{"e": [row, row]} for row in LISTS]), "--column e.0 takes the first"),
     "short words": (f"{N + 1} {D}\n" + "".join(WORDS), "promises 31 words, 30 could be read"),
@@ -272,13 +285,14 @@ def test_notes(invoke):
     "form", ["embedding[{}]", "('emb', '{}')", "{}.0", "dim-{}", "emb_{:03}", "x.{}", "{}", "e({})"]
 )
 @pytest.mark.parametrize("write", [pd.DataFrame.to_csv, pd.DataFrame.to_parquet])
-def test_numbered_columns_are_in_the_order_of_their_numbers(form, write):
+def test_numbered_columns_are_in_the_order_of_their_numbers(form, write, tmp_path):
     rows = np.random.default_rng(1).normal(size=(9, 12)).astype(np.float32)
     names = np.array([form.format(i) for i in range(12)])
     for order in (np.arange(12), np.random.default_rng(2).permutation(12)):
-        write(pd.DataFrame(rows[:, order], columns=names[order]), "x", index=False)
-        data = open_data(["x"])
-        again = open_data(["x"], Columns(vectors=data.column)) if data.column else data
+        path = tmp_path / "x"
+        write(pd.DataFrame(rows[:, order], columns=names[order]), path, index=False)
+        data = open_data([path])
+        again = open_data([path], Columns(vectors=data.column)) if data.column else data
         for each in (data, again):
             np.testing.assert_array_equal(np.concatenate([b.vectors for b in each.blocks()]), rows)
 
@@ -332,6 +346,27 @@ def test_an_odd_value_in_json_makes_a_bad_row(labels, cell, row, form):
     expected = nearest_float64(VECTORS, CENTERS)
     expected[row] = -1
     np.testing.assert_array_equal(labels(content, "--bad-rows label")[1], expected)
+
+
+def test_a_cut_line_of_words_is_a_bad_row(labels):
+    rows = list(WORDS)
+    rows[9] = "w9 1.5 2\n"
+    filled = "".join(f"x {row}" for row in WORDS) * 4  # a word of two, past what is looked at
+    ids, found = labels(filled + "".join(rows), "--bad-rows label")
+    expected = np.tile(nearest_float64(VECTORS, CENTERS), 5)
+    expected[4 * N + 9] = -1
+    np.testing.assert_array_equal(found, expected)
+    assert ids[:2] == ["x w0", "x w1"] and ids[-1] == f"w{N - 1}"
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.list_(pa.string()), pa.list_(pa.string(), 3)])
+def test_integers_in_text_are_vectors_if_named(type_, tmp_path):
+    rows = np.arange(12).reshape(4, 3)
+    is_list = type_ != pa.string()
+    cells = [list(map(str, row)) if is_list else str(row.tolist()) for row in rows]
+    pq.write_table(pa.table({"t": pa.array(cells, type_), "e": [[0.5]] * 4}), tmp_path / "x")
+    blocks = open_data([tmp_path / "x"], Columns(vectors="t")).blocks()
+    np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), rows)
 
 
 def test_info_names_the_cell(invoke):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,20 +18,21 @@ from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, look, suffix_of
 from dinkcli.data.formats import arrow, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import place_of
-from dinkcli.data.formats.delimited import (
+from dinkcli.data.formats.table import TableReader
+from dinkcli.data.formats.text import (
+    ONE_COLUMN,
     SEPARATORS,
     CsvReader,
     Dialect,
+    decoded,
+    open_text,
     records_of,
-    unique_names,
+    whole_lines,
 )
-from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.text import decoded, open_text, whole_lines
 from dinkcli.errors import InputError, UsageError
 
 _ROWS = 1 << 16
 _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
-_ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
 
 # Chooses a column among those of a schema.
 Choose = Callable[[pa.Schema], str]
@@ -184,13 +184,10 @@ def _dialect(text: str, whole: bool, separator: str | None) -> Dialect:
 
     Without a separator under which all records have as many fields it is one column.
     """
-    chosen = _ONE_COLUMN
+    chosen = ONE_COLUMN
     for candidate in SEPARATORS if separator is None else (separator,):
         sizes = {len(record) for record in records_of(text, whole, candidate, True)}
         if candidate != " " and len(sizes) == 1 and sizes != {1}:
             chosen = candidate
             break
-    records = records_of(text, whole, chosen, True) or [[""]]
-    names = [name.strip() for name in records[0]]
-    doubled = frozenset(name for name, number in Counter(names).items() if number > 1)
-    return Dialect(chosen, unique_names(names), header=True, doubled=doubled)
+    return Dialect(chosen, records_of(text, whole, chosen, True) or [[""]], header=True)

@@ -5,7 +5,7 @@ A row is an object with the vector somewhere in it, or an array of numbers.
 
 from __future__ import annotations
 
-import contextlib
+import io
 import itertools
 import json
 import re
@@ -23,7 +23,7 @@ from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT, Place, place_of, pruned
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.text import TextReader, open_text, whole_lines
+from dinkcli.data.formats.text import MARK, TextReader, blocks, open_text, whole_lines
 from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.errors import InputError
 
@@ -31,17 +31,12 @@ from dinkcli.errors import InputError
 IN_ARRAY, LOOSE, LINES = 1, 0, None
 OBJECTS, ARRAYS, NAMED = "objects", "arrays", "named"  # NAMED: a name, then numbers or an array
 EXACT = pa.decimal128(38, 0)
+_QUOTE = 2
+_TURNS = np.zeros(256, np.int8)
+_TURNS[[*b"[{"]], _TURNS[[*b"]}"]], _TURNS[ord('"')] = 1, -1, _QUOTE
 _CHANGED = re.compile(r".*Column\((.*)\) changed from (\w+) to (\w+) in row (\d+)")
 _ROWS = 20  # that say what all are
-_NUMBERS = {int, float}
-_TEXTS = {
-    (IN_ARRAY, ARRAYS): "the elements of one array",
-    (IN_ARRAY, OBJECTS): "the elements of one array",
-    (IN_ARRAY, NAMED): "the elements of one array, what comes first names the row",
-    (LOOSE, OBJECTS): "objects one after the other",
-    (LINES, ARRAYS): "one array a line",
-    (LINES, NAMED): "one array a line, what comes first names the row",
-}
+_PLACES = {IN_ARRAY: "the elements of one array", LOOSE: "one after the other", LINES: "one a line"}
 
 
 @dataclass(frozen=True)
@@ -50,13 +45,11 @@ class JsonLayout:
     Attributes:
         level: IN_ARRAY, LOOSE or LINES.
         rows: OBJECTS, ARRAYS or NAMED.
-        commas: there is one behind each line, as in an array without its brackets.
         extended: numbers and ids are objects, as MongoDB exports them.
     """
 
     level: int | None
     rows: str
-    commas: bool = False
     extended: bool = False
 
 
@@ -64,39 +57,88 @@ def layout_of(head: bytes) -> JsonLayout | None:
     """How a text that may be JSON is laid out, by its beginning; None when it is something else."""
     text = head.lstrip()
     start, inner = text[:1], text[1:].lstrip()[:1]
-    line = text.split(b"\n", 1)[0].rstrip()
-    if start == b"[":
-        level = IN_ARRAY if inner in (b"[", b"{") else LINES
-    elif start == b"{" and inner in (b'"', b"}"):
-        one_line = Splitter(LOOSE).depth_after(line) <= 0 or b"\n" not in text
-        level = LINES if one_line else LOOSE
-    else:
+    if not (start == b"[" or (start == b"{" and inner in (b'"', b"}"))):
         return None
-    lines = text if level is LINES else Splitter(level).split(text).lstrip()
-    rows = OBJECTS if lines[:1] == b"{" else _kind_of_arrays(lines)
-    commas = level is LINES and line.endswith(b",")
-    return None if rows is None else JsonLayout(level, rows, commas, b'"$' in head)
+    line, ended, _ = text.partition(b"\n")
+    level = LOOSE if ended and _brackets(line)[1].sum() > 0 else LINES
+    if start == b"[" and inner in (b"[", b"{"):
+        level = IN_ARRAY
+    rows = [*itertools.islice(itertools.chain(*_rows(io.BytesIO(text), level)), _ROWS)]
+    kind = OBJECTS if rows and rows[0][:1] == b"{" else _kind_of_arrays(rows)
+    return None if kind is None else JsonLayout(level, kind, b'"$' in head)
 
 
-def _kind_of_arrays(lines: bytes) -> str | None:
+def _kind_of_arrays(lines: list[bytes]) -> str | None:
     """NAMED where the first arrays hold more than numbers, or count the rows before them."""
-    rows: list[Any] = []
-    with contextlib.suppress(ValueError, RecursionError):
-        for line in lines.split(b"\n")[:_ROWS]:
-            rows.append(json.loads(line))
-    rows = [row for row in rows if isinstance(row, list) and row]
-    if rows and (isinstance(rows[0][0], str) or any(isinstance(row[-1], list) for row in rows)):
+    rows = [row for row in map(_parsed, lines) if isinstance(row, list) and row]
+    firsts = [row[0] for row in rows]
+    if rows and (isinstance(firsts[0], str) or any(isinstance(row[-1], list) for row in rows)):
         values = rows[0][1:]
         numbers = values[0] if len(values) == 1 and isinstance(values[0], list) else values
         if numbers and all(isinstance(number, int | float) for number in numbers):
             return NAMED
-        return ARRAYS if isinstance(rows[0][0], list) else None
-    firsts = [row[0] for row in rows]
+        return ARRAYS if isinstance(firsts[0], list) else None
     counted = len(firsts) > 2 and firsts in ([*range(len(rows))], [*range(1, len(rows) + 1)])
     if counted and any(isinstance(number, float) for row in rows for number in row[1:]):
         return NAMED
-    inner = lines[1:].lstrip()[:1]
+    inner = lines[0][1:].lstrip()[:1] if lines else b""
     return ARRAYS if inner and inner in b"-+.0123456789NI]n[" else None
+
+
+def _parsed(line: bytes) -> Any:
+    """What a line of JSON is; ``...`` for what is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return ...
+
+
+def _rows(file: Any, level: int | None) -> Iterator[list[bytes]]:
+    """The elements of a JSON text in blocks, each on a line of its own, and what is between them
+    with the next one.
+
+    Args:
+        level: how deep the elements are: 1 in an array, 0 one after the other; None for lines.
+    """
+    if level is None:
+        for lines in whole_lines(file):
+            yield list(filter(None, (line.strip(b" \t\r\n,") for line in lines.split(b"\n"))))
+        return
+    pending: list[bytes] = []
+    enough, depth = 0, 0
+    for block in blocks(file):
+        pending.append(block)
+        if sum(map(len, pending)) < enough:
+            continue
+        text = b"".join(pending)
+        where, turns = _brackets(text)
+        depths = depth + np.cumsum(turns)
+        closes = (turns < 0) & (depths <= level)
+        (cuts,) = np.nonzero(closes | ((turns > 0) & (depths == level)))
+        ends = where[cuts] + (closes & (depths == level))[cuts]
+        starts = [0, *(where[cuts] + 1).tolist()]
+        yield _on_lines(
+            [text[start:end] for start, end in zip(starts, ends.tolist(), strict=False)]
+        )
+        pending, depth = [text[starts[-1] :]], int(depths[cuts[-1]]) if len(cuts) else depth
+        enough = 2 * len(pending[0])  # a long element is not looked at again with each block
+    yield _on_lines([b"".join(pending)])
+
+
+def _brackets(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the brackets outside of strings, and 1 or -1 for one that opens or closes."""
+    if b"\\" in text:
+        text = re.sub(rb"\\.", b"  ", text, flags=re.DOTALL)
+    data = np.frombuffer(text, np.uint8)
+    where = np.flatnonzero(_TURNS[data])
+    turns = _TURNS[data[where]]
+    kept = (np.cumsum(turns == _QUOTE) % 2 == 0) & (turns != _QUOTE)
+    return where[kept], turns[kept]
+
+
+def _on_lines(elements: list[bytes]) -> list[bytes]:
+    blanks = bytes.maketrans(b"\r\n", b"  ")
+    return list(filter(None, (each.translate(blanks).strip(b" \t,") for each in elements)))
 
 
 class JsonReader(TextReader):
@@ -110,10 +152,12 @@ class JsonReader(TextReader):
         super().__init__(source, wanted, head)
         types = [type_ for _, type_ in self._chosen or ()]
         self._schema = pruned([place for place, _ in self._chosen or ()], types)
-        if said := _TEXTS.get((layout.level, layout.rows)):
-            self.about = {**self.about, "text": said}
+        if layout.level is not LINES or layout.rows != OBJECTS:
+            what = "objects" if layout.rows == OBJECTS else "arrays"
+            named = ", what comes first names the row" * (layout.rows == NAMED)
+            self.about = {**self.about, "text": f"{what}, {_PLACES[layout.level]}{named}"}
 
-    def _type_of(self, place: Place) -> pa.DataType:
+    def _type_of(self, place: Place, number: pa.DataType) -> pa.DataType:
         if place in self.places:
             value = getattr(place.type, "value_type", None)
             if self.kind == SPARK or (self.kind == LIST and pa.types.is_boolean(value)):
@@ -121,99 +165,77 @@ class JsonReader(TextReader):
             # A column of numbers may be one of texts in the first block.
             if self.kind in (TEXT, BASE64) or is_text(place.take(self._first)[0].type):
                 return pa.list_(pa.string()) if is_list(place.type) else pa.string()
-        return super()._type_of(place)
+        return super()._type_of(place, number)
 
     def _carried_type(self, place: Place) -> pa.DataType:
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
             return pa.string()  # as it is written
-        number = pa.types.is_floating(place.type)
-        if (number or (pa.types.is_integer(place.type) and place.path == self._id)) and (
-            self._is_exact(place)
-        ):
-            return EXACT  # ids, and integers beyond 64 bits
+        is_id = pa.types.is_integer(place.type) and place.path == self._id
+        if is_id or pa.types.is_floating(place.type):
+            try:  # ids, and integers beyond 64 bits
+                if next(self._read(pruned([place], [EXACT])), None) is not None:
+                    return EXACT
+            except (pa.ArrowInvalid, InputError):
+                pass
         return place.type
-
-    def _is_exact(self, place: Place) -> bool:
-        """Whether the numbers of the first block are integers."""
-        try:
-            return next(self._read(pruned([place], [EXACT])), None) is not None
-        except (pa.ArrowInvalid, InputError):
-            return False
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         schema = self._schema
         if names is not None:
             known = self.schema if schema is None or set(names) - set(schema.names) else schema
             schema = pa.schema([known.field(name) for name in names])
-        yield from self._read(schema)
+        return self._read(schema)
 
     def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
-        level, n_rows = self._layout.level, 0
-        split = bytes if level is LINES else Splitter(level).split
-        with self._open() as file:
-            for lines in whole_lines(file, split):
-                text = self._objects(lines.strip(), n_rows)
-                if not text:
+        n_rows = 0
+        with open_text(self.source) as file:
+            for rows in _rows(file, self._layout.level):
+                if not rows:
                     continue
+                text = self._objects(rows, n_rows)
                 try:
                     table = _read_rows(text, schema, self._kept)
                 except pa.ArrowInvalid as error:
-                    self._refuse(text, n_rows, error)
+                    self._refuse(rows, n_rows, error)
                 for batch in table.combine_chunks().to_batches():
                     n_rows += len(batch)
                     yield batch
 
-    def _objects(self, text: bytes, n_rows: int) -> bytes:
-        """The lines as objects."""
-        layout = self._layout
-        if layout.commas:
-            text = re.sub(rb",[ \t\r]*(?=\n|$)", b"", text)
-        if layout.extended:
+    def _objects(self, rows: list[bytes], n_rows: int) -> bytes:
+        """The rows as objects, a line each."""
+        if self._layout.rows == ARRAYS:
+            rows = [b'{"vector":%b}' % row for row in rows]
+        for number, row in enumerate(rows if self._layout.rows == NAMED else ()):
+            match _parsed(row):
+                case [name, [*values]] | [name, *values]:
+                    rows[number] = json.dumps({"id": name, "vector": values}).encode()
+                case value:
+                    rows[number] = row if value is ... else b"{}"
+        text = b"\n".join(rows)
+        if self._layout.extended:
             text = re.sub(rb'\{\s*"\$number\w+"\s*:\s*"([^"]*)"\s*\}', rb"\1", text)
             text = re.sub(rb'\{\s*"\$(?:oid|date|uuid)"\s*:\s*("[^"]*")\s*\}', rb"\1", text)
-        if layout.rows == NAMED:
-            lines = []
-            for row, line in _numbered_lines(text, n_rows):
-                try:
-                    name, *values = json.loads(line)
-                except (ValueError, TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"{self.path}: row {row} is cut, or no JSON array (counting from 0); "
-                        "repair or remove it"
-                    ) from error
-                if len(values) == 1 and isinstance(values[0], list):
-                    values = values[0]
-                lines.append(json.dumps({"id": name, "vector": values}).encode())
-            return b"\n".join(lines)
-        if layout.rows == ARRAYS and text:
-            return b'{"vector":' + re.sub(rb"\s*\n\s*", b'}\n{"vector":', text) + b"}"
         return text
 
-    def _refuse(self, text: bytes, n_rows: int, error: pa.ArrowInvalid) -> NoReturn:
+    def _refuse(self, rows: list[bytes], n_rows: int, error: pa.ArrowInvalid) -> NoReturn:
         """Raises an error that says which row could not be parsed, and why."""
-        for row, line in _numbered_lines(text, n_rows):
-            try:
-                json.loads(line)
-            except (ValueError, RecursionError):
+        name = self.source.name
+        for number, row in enumerate(rows, n_rows):
+            if _parsed(row) is ...:
                 raise InputError(
-                    f"{self.source.name}: row {row} is cut, or no JSON: {line[:20]!r} to "
-                    f"{line[-20:]!r} (counting from 0); repair or remove it"
+                    f"{name}: row {number} is cut, or no JSON: {row[:20]!r} to {row[-20:]!r} "
+                    "(counting from 0); repair or remove it"
                 ) from error
         if changed := _CHANGED.fullmatch(str(error)):
+            column, new, old, row = changed.groups()
             raise InputError(
-                f"{self.source.name}: row {n_rows + int(changed[4])}: "
-                f"{changed[1].strip('/').replace('/', '.')!r} is of type {changed[3]}, and of type "
-                f"{changed[2]} before (counting from 0); write one type in all rows"
+                f"{name}: row {n_rows + int(row)}: {column.strip('/').replace('/', '.')!r} is of "
+                f"type {old}, and of type {new} before (counting from 0); write one type in all "
+                "rows"
             ) from error
-        if names_row := re.fullmatch(r"(.*) in row (\d+)", str(error)):
-            message = f"{names_row[1]} in row {n_rows + int(names_row[2])}"
-            raise pa.ArrowInvalid(message) from error
+        if in_row := re.fullmatch(r"(.*) in row (\d+)", str(error)):
+            raise pa.ArrowInvalid(f"{in_row[1]} in row {n_rows + int(in_row[2])}") from error
         raise error
-
-
-def _numbered_lines(text: bytes, first: int) -> Iterator[tuple[int, bytes]]:
-    """Each line that is not blank, and the number of its row."""
-    return enumerate(filter(None, map(bytes.strip, text.split(b"\n"))), first)
 
 
 def _leaves(wanted: Columns) -> Set[str]:
@@ -231,12 +253,9 @@ def _read_rows(text: bytes, schema: pa.Schema | None, kept: Set[str]) -> pa.Tabl
     try:
         return _read_json(text, schema)
     except pa.ArrowInvalid as error:
-        if _CHANGED.fullmatch(str(error)) is None:
+        rows = list(map(_parsed, text.split(b"\n"))) if _CHANGED.fullmatch(str(error)) else [...]
+        if ... in rows:
             raise
-        try:
-            rows = [json.loads(line) for _, line in _numbered_lines(text, 0)]
-        except (ValueError, RecursionError):
-            raise error from None
     type_ = _type_of_most(rows) if schema is None else pa.struct(list(schema))
     fitting = (json.dumps(_fitting(row, type_, kept) or {}) for row in rows)
     return _read_json("\n".join(fitting).encode(), schema)
@@ -252,23 +271,18 @@ def _read_json(text: bytes, schema: pa.Schema | None) -> pa.Table:
 
 def _type_of_most(values: list[Any]) -> pa.DataType:
     """The type of most values; of the values in them, if these are objects or lists."""
-    kinds = Counter(map(type, values))
-    whole = kinds.pop(int, 0)
-    kinds[float] += whole
-    kinds.pop(type(None), None)
-    kind = kinds.most_common(1)[0][0]
+    kinds = Counter(float if type(value) is int else type(value) for value in values)
+    del kinds[type(None)]
+    kind = max(kinds, key=lambda each: (kinds[each], each is float), default=None)
+    values = [value for value in values if type(value) is kind or kind is float]
     if kind is dict:
-        objects = [value for value in values if type(value) is dict]
-        names = dict.fromkeys(itertools.chain(*objects))
-        fields = {name: [each[name] for each in objects if name in each] for name in names}
+        names = dict.fromkeys(itertools.chain(*values))
+        fields = {name: [each[name] for each in values if name in each] for name in names}
         return pa.struct([(name, _type_of_most(inner)) for name, inner in fields.items()])
     if kind is list:
-        lists = (value for value in values if type(value) is list)
-        return pa.list_(_type_of_most([*itertools.chain(*lists)]))
-    if kind is float and not kinds[float]:
-        return pa.null()
-    number = pa.int64() if whole == kinds[float] else pa.float64()
-    return {float: number, str: pa.string(), bool: pa.bool_()}[kind]
+        return pa.list_(_type_of_most([*itertools.chain(*values)]))
+    number = pa.float64() if float in map(type, values) else pa.int64()
+    return {None: pa.null(), float: number, str: pa.string(), bool: pa.bool_()}[kind]
 
 
 def _fitting(value: Any, type_: pa.DataType, kept: Set[str]) -> Any:
@@ -283,7 +297,9 @@ def _fitting(value: Any, type_: pa.DataType, kept: Set[str]) -> Any:
         }
     if is_list(type_):
         inner = type_.value_type
-        if not isinstance(value, list) or (is_number(inner) and {*map(type, value)} <= _NUMBERS):
+        if not isinstance(value, list) or (
+            is_number(inner) and {*map(type, value)} <= {int, float}
+        ):
             return value if isinstance(value, list) else None
         return [_fitting(each, inner, kept) for each in value]
     if is_number(type_):
@@ -313,13 +329,19 @@ class DocumentReader(TableReader):
 
 
 def open_document(source: Source, wanted: Columns) -> DocumentReader | None:
-    """A reader of the rows in the one object that a text is; None when the object is a row.
+    """A reader of the rows in the one object that a text is; None when there are more objects, or
+    the object is a row.
 
     Raises:
         InputError: several lists could be the rows, or pandas' layouts of columns.
     """
-    with reading(source.name, "json"), open_text(source) as file:
-        document = json.loads(file.read())
+    with reading(source.name, "json"):
+        with open_text(source) as file:
+            n_rows = itertools.accumulate(map(len, _rows(file, LOOSE)))
+            if any(number > 1 for number in n_rows):
+                return None
+        with open_text(source) as file:
+            document = json.loads(file.read().removeprefix(MARK))
     located = _rows_of(source.name, document, wanted.vectors)
     if located is None:
         return None
@@ -329,15 +351,12 @@ def open_document(source: Source, wanted: Columns) -> DocumentReader | None:
         arrays = {name: _array(name, values, kept) for name, values in columns.items()}
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise InputError(f"{source.name}: {error}; write one type in all rows") from error
+    rows = pa.RecordBatch.from_pydict(arrays)
     # Paths from the top of the object lead to the same columns.
-    schema = pa.schema([(name, array.type) for name, array in arrays.items()])
-    rows = pa.RecordBatch.from_arrays([*arrays.values()], schema=schema)
     for path in [*wanted.named, wanted.usual]:
-        if path is None or not path.startswith(f"{where}.") or path in schema.names:
-            continue
-        place = place_of(schema, path.removeprefix(f"{where}."))
-        if place is not None:
-            rows = rows.append_column(path, place.take(rows)[0])
+        if path is not None and path.startswith(f"{where}.") and path not in rows.schema.names:
+            place = place_of(rows.schema, path.removeprefix(f"{where}."))
+            rows = rows if place is None else rows.append_column(path, place.take(rows)[0])
     return DocumentReader(source, wanted, where, rows)
 
 
@@ -364,7 +383,7 @@ def _rows_of(
         return None
     lists = [each for each in _lists(document, "") if _holds_vectors(each[1])]
     if column is not None:
-        named = [f for f in lists if column == f[0] or column.startswith(f"{f[0]}.")]
+        named = [each for each in lists if f"{column}.".startswith(f"{each[0]}.")]
         lists = named or lists
     elif not lists:
         _refuse_keyed(path, document)
@@ -379,8 +398,8 @@ def _rows_of(
             f"{path}: several lists could be the rows: {several}; name one by --column"
         )
     if isinstance(rows[0], dict):
-        names = dict.fromkeys(itertools.chain(*(row for row in rows if isinstance(row, dict))))
         objects = [row if isinstance(row, dict) else {} for row in rows]
+        names = dict.fromkeys(itertools.chain(*objects))
         return where, {name: [row.get(name) for row in objects] for name in names}
     beside = {n: v for n, v in parent.items() if isinstance(v, list) and len(v) == len(rows)}
     return where.rpartition(".")[0], beside
@@ -389,11 +408,10 @@ def _rows_of(
 def _lists(value: dict[str, Any], path: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
     """Every list in objects in objects, its path, and the object that it is in."""
     for name, inner in value.items():
-        where = f"{path}.{name}" if path else name
         if isinstance(inner, dict):
-            yield from _lists(inner, where)
+            yield from _lists(inner, f"{path}{name}.")
         elif isinstance(inner, list):
-            yield where, inner, value
+            yield f"{path}{name}", inner, value
 
 
 def _holds_vectors(values: list[Any]) -> bool:
@@ -416,6 +434,7 @@ def _is_vector(value: Any) -> bool:
 
 
 def _refuse_keyed(path: str, document: dict[str, Any]) -> None:
+    """Raises InputError for an object with a key for each row."""
     if len(document) > 1 and all(map(_is_vector, document.values())):
         raise InputError(
             f"{path}: one object of {len(document)} lists of numbers: if each is a vector, write "
@@ -441,109 +460,3 @@ def _is_keyed(value: dict[str, Any], several: bool = False) -> bool:
     if all(isinstance(field, int | float) for field in fields):
         return several and numbered
     return (numbered or len(fields) > 2) and all(map(_is_vector, fields))
-
-
-_OPEN, _CLOSE, _QUOTE = 1, 2, 3
-_KINDS = np.zeros(256, np.uint8)
-_KINDS[[ord("["), ord("{")]] = _OPEN
-_KINDS[[ord("]"), ord("}")]] = _CLOSE
-_KINDS[ord('"')] = _QUOTE
-_COMMA, _NEWLINE, _SPACE, _BACKSLASH = b",\n \\"
-_BLANKS = b" \t\r\n"
-
-
-class Splitter:
-    """Puts each element of a JSON text on a line of its own, block by block.
-
-    Args:
-        level: how deep the elements are: 1 in an array, 0 for values one after the other.
-    """
-
-    def __init__(self, level: int):
-        self._level = level
-        self._depth = 0
-        self._in_string = False
-        self._slash = b""  # at the end of the last block, where it speaks of the next one
-        self._wants_comma = False
-
-    def depth_after(self, block: bytes) -> int:
-        """How many brackets are open after it."""
-        self.split(block)
-        return self._depth
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the last block ended with an element."""
-        return self._wants_comma
-
-    def split(self, block: bytes) -> bytes:
-        """The block with line breaks between elements, and nowhere else."""
-        data = np.frombuffer(block, np.uint8).copy()
-        where, kinds, depths = self._brackets(data)
-        data[(data == _NEWLINE) | (data == 13)] = _SPACE  # none is inside of a string
-        if self._level:
-            # The brackets around all of them.
-            data[where[(kinds == _OPEN) & (depths == 1)]] = _SPACE
-            data[where[(kinds == _CLOSE) & (depths == 0)]] = _SPACE
-        ends = where[(kinds == _CLOSE) & (depths == self._level)]
-        if self._wants_comma:
-            ends = np.concatenate([[-1], ends])
-        self._wants_comma = False
-        return self._broken(data, ends)
-
-    def _broken(self, data: np.ndarray, ends: np.ndarray) -> bytes:
-        after = ends + 1
-        if len(after) and after[-1] == len(data):
-            self._wants_comma, after = True, after[:-1]
-        if not self._level:
-            fresh = after[~np.isin(data[after], list(_BLANKS))]
-            data[np.setdiff1d(after, fresh)] = _NEWLINE
-            return np.insert(data, fresh, _NEWLINE).tobytes()
-        commas = data[after] == _COMMA
-        data[after[commas]] = _NEWLINE
-        for start in after[~commas].tolist():  # blanks before the comma: rare
-            while start < len(data) and data[start] in _BLANKS:
-                start += 1
-            if start == len(data):
-                self._wants_comma = True
-            elif data[start] == _COMMA:
-                data[start] = _NEWLINE
-        return data.tobytes()
-
-    def _brackets(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions of brackets outside of strings, their kinds, and the depths after them."""
-        data = self._without_escapes(data)
-        where = np.flatnonzero(_KINDS[data])
-        kinds = _KINDS[data[where]]
-        quotes = kinds == _QUOTE
-        inside = (np.cumsum(quotes) + self._in_string) % 2 == 1
-        self._in_string = bool(inside[-1]) if len(inside) else self._in_string
-        kept = ~inside & ~quotes
-        where, kinds = where[kept], kinds[kept]
-        depths = self._depth + np.cumsum(np.where(kinds == _OPEN, 1, -1))
-        self._depth = int(depths[-1]) if len(depths) else self._depth
-        return where, kinds, depths
-
-    def _without_escapes(self, data: np.ndarray) -> np.ndarray:
-        """The text with blanks for backslashes and what follows each."""
-        if not self._slash and not (data == _BACKSLASH).any():
-            return data
-        text = self._slash + data.tobytes()
-        blank = re.sub(rb"\\.", b"  ", text, flags=re.DOTALL)
-        found = np.frombuffer(blank, np.uint8)[len(self._slash) :]
-        self._slash = b"\\" if blank.endswith(b"\\") else b""
-        return found
-
-
-def is_one_object(file: Any) -> bool:
-    """Whether nothing comes after the first element of a text; reads no further than needed."""
-    splitter, ended = Splitter(0), False
-    while block := file.read(1 << 20):
-        if ended and block.strip():
-            return False
-        text = splitter.split(block).lstrip()
-        _, end, rest = text.partition(b"\n")
-        if rest.strip():
-            return False
-        ended = ended or bool(end) or splitter.is_between
-    return True

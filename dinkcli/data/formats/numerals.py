@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 
 import numpy as np
@@ -35,6 +36,7 @@ _KINDS = {
 _UNSPLIT = re.compile(r"[-+\d.eE\s]*\d[,;|\t ][-+\d.eE,;|\t ]*")
 
 
+@functools.lru_cache(1 << 15)
 def kind_of(cell: str) -> str:
     """What a field of a csv is: "null", one of ``_KINDS``, "vector", "broken" (one end of a list),
     "unsplit" (numbers between other separators) or "text"."""

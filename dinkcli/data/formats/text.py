@@ -1,39 +1,49 @@
-"""What readers of text share: bytes of any compression and encoding, parsed block by block.
+"""Text of any encoding and compression, and what stands in records of it: csv and its relatives,
+and vectors of words (GloVe, word2vec, fastText).
 
-Nothing says how many rows a text has: these are streams, which can be read again.
+``dialect_of`` looks at the first records once and says all there is to know; ``CsvReader`` has
+pyarrow read the rest by it. Nothing says how many rows a text has: these are streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import csv
+import functools
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source, codec_of, unpacked, unpacked_head
 from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT, Place
+from dinkcli.data.formats.numerals import NULLS, NUMBER, kind_of, type_of_most
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_number, is_text
+from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.data.formats.vectors import vectors_of
-from dinkcli.errors import InputError
+from dinkcli.errors import InputError, UsageError
 
 BLOCK_BYTES = 4 << 20
 _BOMS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+MARK = b"\xef\xbb\xbf"  # of UTF-8
 
 
 def encoding_of(head: bytes) -> str:
     """utf-8, or utf-16 by its mark or by a zero in every other byte."""
-    for mark, name in _BOMS.items():
-        if head.startswith(mark):
-            return name
     few = head[:64]
-    if len(few) >= 8 and b"\0" in few:
+    if few[:2] not in _BOMS and len(few) >= 8 and b"\0" in few:
         for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if not any(few[start::2]) and all(few[1 - start :: 2]):
                 return name
-    return "utf-8"
+    return _BOMS.get(few[:2], "utf-8")
 
 
 def decoded(head: bytes) -> bytes:
@@ -45,7 +55,7 @@ def decoded(head: bytes) -> bytes:
     encoding = encoding_of(head)
     if encoding != "utf-8":
         return head.decode(encoding, "ignore").removeprefix("\ufeff").encode()
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = head.removeprefix(MARK)
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -59,40 +69,38 @@ def open_text(source: Source) -> pa.NativeFile:
     """A text, which may be compressed, in UTF-8."""
     head = source.head(64)
     codec = codec_of(head)
+    file: Any
     if codec is not None:
         head = unpacked_head(source, codec, 64)
         file = unpacked(source.open(), codec)
-        file = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
-    elif source.path is None:
-        file = pa.PythonFile(source.open(), "r")
     else:
-        file = pa.OSFile(source.path)
+        file = source.open() if source.path is None else pa.OSFile(source.path)
+    file = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
     encoding = encoding_of(head)
     return file if encoding == "utf-8" else pa.transcoding_input_stream(file, encoding, "utf-8")
 
 
-def whole_lines(file: Any, split: Callable[[bytes], bytes] = bytes) -> Iterator[bytes]:
-    """Blocks of about 4 MB of whole lines, without a mark before the first.
+def blocks(file: Any) -> Iterator[bytes]:
+    """About 4 MB at a time, without a mark before the first; \\n ends lines that \\r alone does."""
+    mark, returns = MARK, None
+    while block := file.read(BLOCK_BYTES):
+        if returns is None:
+            returns = b"\r" in block and b"\n" not in block
+        block, mark = block.removeprefix(mark), b""
+        yield block.replace(b"\r", b"\n") if returns else block
 
-    Args:
-        split: what makes lines of each block that is read.
-    """
-    mark = b"\xef\xbb\xbf"
+
+def whole_lines(file: Any) -> Iterator[bytes]:
+    """Blocks of about 4 MB of whole lines."""
     rest: list[bytes] = []
     lines = b""  # held back, for the end of a text belongs to what comes before
-    returns: bool | None = None  # lines end with \r alone
-    while more := file.read(BLOCK_BYTES):
-        if returns is None:
-            returns = b"\r" in more and b"\n" not in more
-        if returns:
-            more = more.replace(b"\r", b"\n")
-        more, mark = split(more.removeprefix(mark)), b""
-        end = more.rfind(b"\n") + 1
+    for block in blocks(file):
+        end = block.rfind(b"\n") + 1
         if end:
             if lines:
                 yield lines
-            lines, rest = b"".join([*rest, more[:end]]), []
-        rest.append(more[end:])
+            lines, rest = b"".join([*rest, block[:end]]), []
+        rest.append(block[end:])
     if lines or any(rest):
         yield b"".join([lines, *rest])
 
@@ -116,18 +124,15 @@ class TextReader(TableReader):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
         super().__init__(source, self._typed(first), None, wanted)
         self._first = first.slice(0, _LOOKED_AT)
-        self._number = self._number_type(self._first)
+        number = self._number_type(self._first)
         # Once the columns are known they are parsed straight to what will be used.
-        self._chosen = [(place, self._type_of(place)) for place in self.needed]
-        self.carried = pa.schema(
-            [
-                field
-                if (place := self._carriers[field.name]) is None
-                else pa.field(field.name, self._written(self._carried_type(place)))
-                for field in self.carried
-            ]
-        )
-        self.dtype = np.dtype(self._number.to_pandas_dtype())
+        self._chosen = [(place, self._type_of(place, number)) for place in self.needed]
+        for i, (field, place) in enumerate(zip(self.carried, self._carriers.values(), strict=True)):
+            if place is not None:
+                type_ = self._carried_type(place)  # integers beyond 64 bits travel as text
+                type_ = pa.string() if pa.types.is_decimal(type_) else type_
+                self.carried = self.carried.set(i, pa.field(field.name, type_))
+        self.dtype = np.dtype(number.to_pandas_dtype())
 
     def _number_type(self, first: pa.RecordBatch) -> pa.DataType:
         """float32, or float64 for numbers that lie far from zero beside their spread."""
@@ -139,35 +144,25 @@ class TextReader(TableReader):
             return pa.float64()  # as texts are parsed
         if not types or self.kind not in (NUMBERS, LIST) or not all(map(is_number, types)):
             return pa.float32()
-        size, kind = self.n_features, np.dtype(np.float64)
-        vectors, _ = vectors_of(first, self.places, self.kind, size, kind)
+        vectors, _ = vectors_of(first, self.places, self.kind, self.n_features, np.dtype("f8"))
         vectors = vectors[(np.abs(vectors) < 1e30).all(1)]
-        far = len(vectors) and offset_of(vectors) is not None
-        return pa.float64() if far else pa.float32()
+        return pa.float64() if len(vectors) and offset_of(vectors) is not None else pa.float32()
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
         """The schema that the columns are chosen from, by the first block."""
         return first.schema
 
-    def _type_of(self, place: Place) -> pa.DataType:
+    def _type_of(self, place: Place, number: pa.DataType) -> pa.DataType:
         """What a column is parsed to."""
         if place not in self.places:
             return self._carried_type(place)
         if self.kind == NUMBERS:
-            return self._number
-        return pa.string() if self.kind in (TEXT, BASE64) else pa.list_(self._number)
-
-    @staticmethod
-    def _written(type_: pa.DataType) -> pa.DataType:
-        """Integers beyond 64 bits travel as text."""
-        return pa.string() if pa.types.is_decimal(type_) else type_
+            return number
+        return pa.string() if self.kind in (TEXT, BASE64) else pa.list_(number)
 
     def _carried_type(self, place: Place) -> pa.DataType:
         """What a column that travels along is parsed to."""
         return place.type
-
-    def _open(self) -> pa.NativeFile:
-        return open_text(self.source)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Batches with the columns ``names``, or with all of them, of types found out."""
@@ -175,3 +170,524 @@ class TextReader(TableReader):
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         return self._parsed(names)
+
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
+RUNS, LISTS, WORDS = "runs of spaces", "lists without quotes around them", "words"
+ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
+WORD, VECTOR = "word", "vector"
+_RECORDS, _LINES = 20, 50  # that are looked at
+_VALUES = {"number", "decimal comma", "vector", "thousands", "blanks", "signed"}
+_BEFORE = re.compile(r"#.*\s*|sep=.\s*|[\s,;|]*", re.DOTALL)  # lines before the first record
+_LISTS = rb"(?m)(?<![^,;|\t])[ ]*([\[{(][^\[\]{}()\"\r\n]*[\]})])[ ]*(?=[,;|\t\r\n]|$)"
+_COUNTS = re.compile(r"([0-9]{1,12})[ \t]([0-9]{1,6})[ \t]*\r?\n")  # of words, and their numbers
+_ENDS_IN_A_FIELD = re.compile(rf"[,;|\t] *{NUMBER.pattern}$", re.IGNORECASE)
+_REFUSED = {
+    "thousands": "separators between thousands (or decimal commas, which cannot be told apart)",
+    "blanks": "blanks between thousands",
+    "signed": "signs around",
+}
+
+
+class DialectError(ValueError):
+    """It is a text of fields, but one that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How to split a text, by the first of its records.
+
+    Attributes:
+        quoted: fields may stand in double quotes.
+        rewriting: what lines need before they can be split: RUNS and LISTS are described by their
+            names, WORDS are before ``n_features`` numbers; "" is nothing.
+        before: lines before the first record.
+        header: whether the first record has the names.
+        decimal: "." or ",".
+        n_rows: as the text says it, or None.
+    """
+
+    separator: str
+    records: list[list[str]]
+    quoted: bool = True
+    rewriting: str = ""
+    before: int = 0
+    header: bool = False
+    decimal: str = "."
+    n_features: int = 0
+    n_rows: int | None = None
+
+    @functools.cached_property
+    def kinds(self) -> list[list[str]]:
+        """Of all fields of the records."""
+        return [list(map(kind_of, record)) for record in self.records]
+
+    def cells(self, header: bool) -> list[tuple[str, str]]:
+        """(field, kind) of all records, or all but the first."""
+        fields, kinds = (itertools.chain(*each[header:]) for each in (self.records, self.kinds))
+        return [*zip(map(str.strip, fields), kinds, strict=True)]
+
+    @functools.cached_property
+    def badness(self) -> tuple[int, int, int, int]:
+        """Fields that look wrongly split, fields that may be, and fewer numbers than others."""
+        counts = Counter(kind for _, kind in self.cells(len(self.records) > 1))
+        numbers = sum(counts[kind] for kind in _VALUES - {"thousands"})
+        odd, unsure = counts["unsplit"] + counts["broken"], counts["decimal comma"]
+        return (odd, unsure + counts["thousands"], -bool(numbers), -numbers)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, made unique; f0, f1, ... without a header."""
+        if self.rewriting == WORDS:
+            return [WORD, VECTOR]
+        if not self.header:
+            return [f"f{i}" for i in range(len(self.records[0]))]
+        taken: dict[str, None] = {}
+        for name in map(str.strip, self.records[0]):
+            new = (f"{name}.{number}" for number in itertools.count(1))  # as pandas does it
+            taken[next(each for each in itertools.chain([name], new) if each not in taken)] = None
+        return [*taken]
+
+    @property
+    def doubled(self) -> set[str]:
+        """Names that several columns have."""
+        times = Counter(map(str.strip, self.records[0] if self.header else ()))
+        return {name for name, number in times.items() if number > 1}
+
+    @property
+    def described(self) -> str:
+        """As ``info`` says it."""
+        if self.rewriting == WORDS:
+            return "a word before the numbers of each line"
+        split = SEPARATORS.get(self.separator, "one column")
+        lines = f"{self.before} lines before" if self.before > 1 else "1 line before"
+        parts = {
+            RUNS if self.rewriting == RUNS else split: True,
+            "a header" if self.header else "no header": True,
+            "decimal commas": self.decimal == ",",
+            "no quotes": not self.quoted,
+            LISTS: self.rewriting == LISTS,
+            lines: self.before,
+        }
+        return ", ".join(part for part, is_so in parts.items() if is_so)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the first field of a text without a header is 0, 1, 2, ... or 1, 2, 3, ..."""
+        firsts = [record[0].strip() for record in self.records]
+        if self.header or len(self.records[0]) < 3 or len(firsts) < 3 or firsts[0] not in "01":
+            return False
+        marks = "." if self.decimal == "." else ".,"
+        fractions = any(mark in cell for cell, _ in self.cells(False) for mark in marks)
+        start = int(firsts[0] or -1)
+        return fractions and firsts == [str(start + number) for number in range(len(firsts))]
+
+    def settled(self, before: int) -> Dialect:
+        """With what its fields say of the header and the decimal sign.
+
+        Raises:
+            DialectError: numbers that cannot be read.
+        """
+        header = self._has_header()
+        cells = self.cells(header)
+        counts = Counter(kind for _, kind in cells)
+        marks = counts["decimal comma"] + counts["thousands"]
+        # Where most numbers have points, or all are in one field, others are nobody's business.
+        points = sum(kind == "number" and "." in cell for cell, kind in cells)
+        commas = marks > points and not counts["vector"]
+        numbers = counts["number"] + counts["decimal comma"] + counts["vector"]
+        refused = {kind for kind in ("blanks", "signed") if counts[kind] > numbers}
+        if commas and counts["thousands"] and not _are_decimals(cells):
+            refused.add("thousands")
+        for kind in refused:
+            example = next(cell for cell, each in cells if each == kind)
+            raise DialectError(
+                f"numbers such as {example!r} have {_REFUSED[kind]}; write plain numbers, such as "
+                "-1234.5"
+            )
+        return replace(self, before=before, header=header, decimal="," if commas else ".")
+
+    def _has_header(self) -> bool:
+        """Names are no numbers, or they are 0, 1, 2, ... (as pandas writes them) above others."""
+        first = [cell.strip() for cell in self.records[0]]
+        if len(self.records) < 2 or any(cell in NULLS and cell for cell in first):
+            return False
+        numbers = [int(m[1]) for cell in first if (m := re.fullmatch(r"([0-9]{1,9})(\.0)?", cell))]
+        low, size = min(numbers, default=0), len(numbers)
+        fractions = any("." in cell for cell in self.records[1])
+        # 1, 2 above 3, 4 is a row as well. In any order, as of a table whose columns were chosen.
+        counted = size > 1 and numbers == [*range(low, low + size)] and (not low or fractions)
+        counted |= 3 < size == len(first) and fractions and {*range(low, low + size)} == {*numbers}
+        return not _VALUES & {*self.kinds[0]} or (counted and self.records[1] != self.records[0])
+
+    def rewritten(self, lines: bytes) -> bytes:
+        """Whole lines of a text that cannot be split as they are."""
+        if self.rewriting == LISTS:
+            return re.sub(_LISTS, rb'"\1"', lines)
+        return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb" {2,}", b" ", lines))
+
+
+def dialect_of(text: str, whole: bool) -> Dialect | None:
+    """The dialect of a text by its beginning, or None when it has no fields of numbers.
+
+    Args:
+        whole: the text is all there is; else its last record may go on.
+
+    Raises:
+        DialectError: there are fields, of a kind that is refused.
+    """
+    lines = [*io.StringIO(text, newline="")]  # ended by \n, \r and \r\n alone
+    before = len([*itertools.takewhile(_BEFORE.fullmatch, lines)])
+    body = "".join(lines[before:])
+    best = _best(body, whole)
+    if '"' not in body and (best is None or best.badness[0]):
+        listed = _best(body, whole, LISTS)
+        if listed is not None and not listed.badness[0]:
+            return listed.settled(before)
+    if best is None:
+        _refuse_ragged(body, whole, before)
+        return None
+    broken = [cell for cell, kind in best.cells(len(best.records) > 1) if kind == "broken"]
+    if broken:
+        raise DialectError(
+            f"a list is cut at its {SEPARATORS[best.separator]}: "
+            f"{broken[0]!r}; write lists with quotes around them, or as jsonl"
+        )
+    # Quotes may be part of the texts, as in what PostgreSQL's COPY writes: without them no field
+    # has a line break, and where none is, a text without a header may have one later.
+    if best.separator != "," and best.quoted:
+        breaks = any("\n" in cell for record in best.records for cell in record)
+        if breaks if '"' in text else not best.settled(0).header:
+            best = _split(body, whole, best.separator, False) or best
+    return best.settled(before)
+
+
+def _best(text: str, whole: bool, rewriting: str = "") -> Dialect | None:
+    """The dialect under which least looks wrong; of equals the first, commas before tabs."""
+    found = []
+    for separator in SEPARATORS:
+        for quoted in (True, False) if '"' in text else (True,):
+            dialect = _split(text, whole, separator, quoted, rewriting)
+            if dialect is not None:
+                found.append(dialect)
+                break
+    return min(found, key=lambda each: each.badness, default=None)
+
+
+def _split(
+    text: str, whole: bool, separator: str, quoted: bool, rewriting: str = ""
+) -> Dialect | None:
+    """The text under one separator, if all of its records agree and have numbers."""
+    for way in (rewriting,) if separator != " " or rewriting else ("", RUNS):
+        dialect = Dialect(separator, [], quoted, way)
+        cut = dialect.rewritten(text.encode()).decode() if way else text
+        records = records_of(cut, whole, separator, quoted)
+        dialect = replace(dialect, records=records)
+        if len({len(record) for record in records}) == 1 and (
+            (separator == "," or len(records[0]) > 1)
+            and _VALUES & {*dialect.kinds[-1], *dialect.kinds[len(records) // 2]}
+        ):
+            return dialect
+    return None
+
+
+def _refuse_ragged(text: str, whole: bool, before: int) -> None:
+    """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
+    for separator in SEPARATORS:
+        records = records_of(text, whole, separator, True)
+        lengths = Counter(len(record) for record in records)
+        usual, times = lengths.most_common(1)[0] if lengths else (0, 0)
+        fine = [record for record in records if len(record) == usual]
+        if usual < 2 or 2 * times < len(records) or kind_of(fine[-1][-1]) != "number":
+            continue
+        number, record = next((i, r) for i, r in enumerate(records) if len(r) != usual)
+        raise DialectError(
+            f"line {before + number + 1} has {len(record)} fields between "
+            f"{SEPARATORS[separator]}, and most have {usual}; repair or remove it"
+        )
+
+
+def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
+    """The fields of the first records; none where quotes are not closed."""
+    csv.field_size_limit(1 << 30)
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    try:
+        filled = (each for each in reader if len(each) > 1 or (each and each[0].strip()))
+        records = [*itertools.islice(filled, _RECORDS + 1)]
+    except csv.Error:
+        return []
+    may_go_on = len(records) > _RECORDS or (not whole and len(records) > 1)
+    return records[:-1] if may_go_on else records
+
+
+def _are_decimals(cells: list[tuple[str, str]]) -> bool:
+    """Whether what looks like thousands are decimal commas: others are without doubt, and none
+    has two marks."""
+    marked = [(cell, kind) for cell, kind in cells if kind in ("decimal comma", "thousands")]
+    sure = any(kind == "decimal comma" or cell.lstrip("+-")[:1] == "0" for cell, kind in marked)
+    return sure and all(len(re.findall("[.,]", cell)) == 1 for cell, _ in marked)
+
+
+def words_of(text: str, whole: bool) -> Dialect | None:
+    """The dialect of words before numbers, by the beginning of a text; None when it is another.
+
+    A word is everything before the last D numbers of a line. A line "N D" may come first.
+    """
+    counts = _COUNTS.match(text)
+    lines = text[counts.end() if counts else 0 :].split("\n")[:_LINES]
+    if not whole and 1 < len(lines) < _LINES:
+        lines.pop()
+    lines = list(filter(None, (line.rstrip(" \t\r") for line in lines)))
+    for separator in (" ", "\t") if counts else (" ",):
+        fields = [line.split(separator) for line in lines]
+        tails = [[*itertools.takewhile(NUMBER.fullmatch, line[::-1])] for line in fields]
+        size = int(counts[2]) if counts else min(map(len, tails), default=0)
+        if not lines or not size or any(len(tail) < size for tail in tails):
+            continue
+        words = [separator.join(line[:-size]) for line in fields]
+        unsure = size < 2 or all(NUMBER.fullmatch(line[0]) for line in fields)
+        if not all(len(line) > size for line in fields) or (
+            counts is None and (unsure or all(map(_ENDS_IN_A_FIELD.search, words)))
+        ):
+            continue
+        n_rows, before = (int(counts[1]), 1) if counts else (None, 0)
+        return Dialect(separator, fields, False, WORDS, before, n_features=size, n_rows=n_rows)
+    return None
+
+
+class CsvReader(TextReader):
+    """A text of separated fields. What travels along keeps its text."""
+
+    format = "csv"
+    _odd = False  # whether a cell of the vectors is no number
+
+    def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
+        self.dialect, self.has_names = dialect, dialect.header
+        for name, option in wanted.named.items():
+            if name in dialect.doubled:
+                raise UsageError(
+                    f"{source.name}: {option} {name}: several columns are named {name!r}; "
+                    "give each a name of its own"
+                )
+        self.row_number = dialect.names[0] if dialect.counts_rows else None
+        if dialect.rewriting == WORDS:
+            self.format, self.own_id = "word vectors", WORD
+            wanted = replace(wanted, id=WORD if wanted.id is None else wanted.id)
+        super().__init__(source, wanted, head)
+        self.about = {**self.about, "text": dialect.described}
+        if not dialect.header:
+            self.notes = [*self.notes, *self._look_at_the_rest()]
+
+    def _look_at_the_rest(self) -> Iterator[str]:
+        """What stands beside the numbers of a text without a header."""
+        used = {place.top for place in self.needed}
+        # A separator at the end of each line makes a column of nothing.
+        others = [
+            field.name
+            for field in self.schema
+            if field.name not in used
+            and field.name != self.row_number
+            and not pa.types.is_null(field.type)
+        ]
+        if others and self.kind == NUMBERS:
+            shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            yield (
+                f"{self.path} has no header; read as {self.dialect.described}; the vectors are "
+                f"{self.places[0].path} to {self.places[-1].path}, not {shown}"
+            )
+        if self.row_number is not None and self.row_number not in used:
+            yield (
+                f"{self.path} has no header, and its first field counts the rows: it is not read "
+                f"as a coordinate; --ids {self.row_number} names rows by it"
+            )
+
+    def _typed(self, first: pa.RecordBatch) -> pa.Schema:
+        types: list[pa.DataType] = []
+        for column in first.columns:
+            type_: pa.DataType | None = column.type
+            if pa.types.is_string(type_):
+                cells = column[:_LOOKED_AT].drop_null().to_pylist()
+                type_ = type_of_most([cell.strip().replace(",", ".") for cell in cells])
+                self._odd |= type_ is not None
+            types.append(type_ or pa.string())
+        kept = [is_number(type_) or pa.types.is_null(type_) for type_ in types]
+        if not self.dialect.header and not all(kept):
+            # Without names, the numbers between two texts belong together.
+            ends = [-1, *(i for i, number in enumerate(kept) if not number), len(kept)]
+            low, high = max(itertools.pairwise(ends), key=lambda pair: pair[1] - pair[0])
+            kept = [low < i < high for i in range(len(kept))]
+        columns = zip(first.schema.names, types, kept, strict=True)
+        return pa.schema(
+            [(name, t if is_kept or is_list(t) else pa.string()) for name, t, is_kept in columns]
+        )
+
+    def _carried_type(self, place: Place) -> pa.DataType:
+        return pa.string()
+
+    def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
+        if self.dialect.rewriting == WORDS:
+            yield from self._read_words()
+            return
+        types, done = {place.top: type_ for place, type_ in self._chosen or ()}, 0
+        if not self._odd or not types:
+            try:
+                for batch in self._read(names, types):
+                    yield batch
+                    done += len(batch)
+                return
+            except pa.ArrowInvalid as error:
+                if "conversion error" not in str(error) or not types:
+                    raise
+                self._odd = True
+        # A cell that is no number makes its row a bad one: it is looked at as a text.
+        vectors = [place.top for place in self.places] if self.kind == NUMBERS else []
+        vectors = [name for name in vectors if names is None or name in names]
+        for batch in self._read(names, types | dict.fromkeys(vectors, pa.string())):
+            skipped, done = min(done, len(batch)), max(0, done - len(batch))
+            batch = batch.slice(skipped)
+            if self.dialect.header and vectors:
+                # Its first line comes again in files that were put together.
+                again = [pc.equal(batch.column(name), name) for name in vectors]
+                again = pc.fill_null(functools.reduce(pc.and_, again), False)
+                batch = batch.filter(pc.invert(again))
+            for name in vectors if self.dialect.decimal == "," else ():
+                plain = pc.replace_substring(batch.column(name), ",", ".")
+                batch = batch.set_column(batch.schema.names.index(name), name, plain)
+            yield batch
+
+    def _read(
+        self, names: list[str] | None, types: dict[str, pa.DataType]
+    ) -> Iterator[pa.RecordBatch]:
+        dialect = self.dialect
+        read = pyarrow.csv.ReadOptions(
+            block_size=BLOCK_BYTES,
+            column_names=dialect.names,
+            skip_rows=dialect.before,
+            skip_rows_after_names=int(dialect.header),
+        )
+        parse = pyarrow.csv.ParseOptions(
+            delimiter=dialect.separator,
+            quote_char='"' if dialect.quoted else False,
+            newlines_in_values=dialect.quoted and b'"' in self._head,
+        )
+        convert = pyarrow.csv.ConvertOptions(
+            include_columns=names,
+            column_types=types,
+            decimal_point=dialect.decimal,
+            null_values=NULLS,
+        )
+        with open_text(self.source) as file:
+            text = _Rewritten(file, dialect) if dialect.rewriting else file
+            with pyarrow.csv.open_csv(text, read, parse, convert) as batches:
+                yield from batches
+
+    def _read_words(self) -> Iterator[pa.RecordBatch]:
+        """Splits all lines from the right at once."""
+        dialect, n_rows = self.dialect, -self.dialect.before
+        with open_text(self.source) as file:
+            for text in whole_lines(file):
+                lines = (
+                    line.rstrip(" \t\r") for line in text.decode("utf-8", "replace").split("\n")
+                )
+                lines = pa.array(filter(None, lines), pa.string())[n_rows < 0 :]
+                n_rows = max(n_rows, 0) + len(lines)
+                tokens = pc.split_pattern(
+                    lines, dialect.separator, max_splits=dialect.n_features, reverse=True
+                )
+                starts, is_word = tokens.offsets.to_numpy(), np.zeros(len(tokens.values), bool)
+                is_word[starts[:-1]] = True
+                words = pc.utf8_trim(tokens.values.filter(pa.array(is_word)), " ")
+                numbers = tokens.values.filter(pa.array(~is_word))
+                vectors = pa.ListArray.from_arrays(starts - np.arange(len(starts)), numbers)
+                yield pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
+        if dialect.n_rows not in (None, n_rows):
+            raise InputError(
+                f"{self.source.name}: the first line promises {dialect.n_rows} words, "
+                f"{n_rows} could be read; write or copy the file again"
+            )
+
+
+class _Rewritten(io.RawIOBase):
+    """A text with lines that can be split."""
+
+    def __init__(self, file: pa.NativeFile, dialect: Dialect):
+        self._lines = map(dialect.rewritten, whole_lines(file))
+
+    def read(self, size: int = -1) -> bytes:
+        return next(filter(None, self._lines), b"")
+
+    def readable(self) -> bool:
+        return True
+
+
+_LONGEST_WORD = 1 << 12
+
+
+def binary_words(head: bytes) -> tuple[int, int, int] | None:
+    """Where the words of a word2vec binary file start, N and D, by its beginning, which may be cut
+    anywhere; None when it is none."""
+    counts = _COUNTS.match(head[:64].decode("latin-1"))
+    if counts is None or not int(counts[2]):
+        return None
+    n_features, position = int(counts[2]), counts.end()
+    for _ in range(2):
+        end = head.find(b" ", position, position + _LONGEST_WORD)
+        try:
+            head[position:end].decode()
+        except UnicodeDecodeError:
+            return None
+        if end < 0:
+            return None
+        position = end + 1 + 4 * n_features
+        if position >= len(head):
+            break
+        position += head[position : position + 1] == b"\n"
+    return counts.end(), int(counts[1]), n_features
+
+
+class BinaryWordsReader(TableReader):
+    """word2vec's binary files: a word, a space, and D float32, N times."""
+
+    format = "word2vec binary"
+    own_id = WORD
+
+    def __init__(self, source: Source, wanted: Columns, layout: tuple[int, int, int]):
+        self.source, self._layout = source, layout
+        schema = pa.schema([(WORD, pa.string()), (VECTOR, pa.list_(pa.float32(), layout[2]))])
+        wanted = replace(wanted, id=WORD if wanted.id is None else wanted.id)
+        super().__init__(source, schema, layout[1], wanted)
+
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        records = self._records()
+        while some := list(itertools.islice(records, rows)):
+            words = pa.array([word.decode("utf-8", "replace") for word, _ in some])
+            values = np.frombuffer(b"".join(vector for _, vector in some), "<f4")
+            vectors = pa.FixedSizeListArray.from_arrays(values.astype(np.float32), self._layout[2])
+            yield pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
+
+    def _records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Each word and the bytes of its numbers."""
+        start, n_words, n_features = self._layout
+        record = re.compile(rb"\n*([^ ]*) (.{%d})" % (4 * n_features), re.DOTALL)
+        data, position = b"", 0
+        codec = codec_of(self.source.head(8))
+        with self.source.open() as packed, unpacked(packed, codec) as file:
+            file.read(start)
+            for number in range(n_words):
+                while (found := record.match(data, position)) is None:
+                    more = file.read(BLOCK_BYTES)
+                    if not more:
+                        raise InputError(
+                            f"{self.path}: ended {n_words - number} words early; write or copy it "
+                            "again"
+                        )
+                    data, position = data[position:] + more, 0
+                position = found.end()
+                yield found[1], found[2]
+            if (data[position:] + file.read(64)).strip(b"\n"):
+                raise InputError(
+                    f"{self.path}: more follows after the {n_words} words that the "
+                    "first line promises; a word with a space in it cannot be read from a binary "
+                    "file; write it as text (binary=False)"
+                )

@@ -97,25 +97,34 @@ def _lists(array: pa.Array, kind: str, what: str, faults: Faults) -> pa.Array:
 def _parsed(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
     """Numbers between commas, semicolons or blanks, with or without brackets around them; or lists
     of texts."""
-    if is_list(cells.type):
-        return _token_by_token(cells.cast(pa.large_list(pa.large_string())), what, faults)
+    bare = None if is_list(cells.type) else _bare(cells)
+    if bare is None:
+        lists = cells.cast(pa.large_list(pa.large_string()))
+    else:
+        # The separator of the first cell is that of all others, or the careful way finds out.
+        first = str(next(iter(bare.drop_null()[:1]), ""))
+        separator = next((each for each in (", ", ",", ";") if each in first), None)
+        split = pc.ascii_split_whitespace if separator is None else pc.split_pattern
+        lists = _without_empty(split(bare, *filter(None, [separator])), bare)
+    try:
+        return _with_values(lists, lists.values.cast(pa.float32()))
+    except pa.ArrowInvalid:
+        if bare is not None:
+            lists = _without_empty(pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+"), bare)
+        return _token_by_token(lists, what, faults)
+
+
+def _bare(cells: pa.Array) -> pa.Array:
+    """The texts without what is around their numbers."""
     cells = _plain(cells)
-    first = next((cell for cell in cells.drop_null()[:1].to_pylist()), "")
+    first = str(next(iter(cells.drop_null()[:1]), ""))
     if "(" in first:
         for pattern, new in ((CALL, ""), (CALL_END, ""), (SCALAR, r"\1")):
             cells = pc.replace_substring_regex(cells, pattern, new)
     bare = pc.utf8_trim(cells, BRACKETS)
     if pa.types.is_large_string(bare.type) and bare.nbytes < 1 << 31:
         bare = bare.cast(pa.string())
-    # The separator of the first cell is that of all others, or the careful way finds out.
-    separator = next((each for each in (", ", ",", ";") if each in first), None)
-    split = pc.ascii_split_whitespace if separator is None else pc.split_pattern
-    lists = _without_empty(split(bare, *filter(None, [separator])), bare)
-    try:
-        return _with_values(lists, lists.values.cast(pa.float32()))
-    except pa.ArrowInvalid:
-        lists = _without_empty(pc.split_pattern_regex(bare, r"\s*[,;]\s*|\s+"), bare)
-        return _token_by_token(lists, what, faults)
+    return bare
 
 
 def _without_empty(lists: pa.Array, bare: pa.Array) -> pa.Array:
