@@ -61,7 +61,7 @@
     const [fx, fy] = fit.map((each) => Math.min(each, least) * view.zoom);
     const [mx, my] = [(width + side) / 2, (height + top) / 2];
     return {
-      width, height, top, fx, fy,
+      width, height, top, fx, fy, letters: 1, taken: [],
       px: (value) => mx + (value - view.at[0]) * fx,
       py: (value) => my - (value - view.at[1]) * fy,
       back: (left, down) => [view.at[0] + (left - mx) / fx, view.at[1] - (down - my) / fy],
@@ -108,7 +108,7 @@
     return ruler.measureText(line).width;
   };
   const cell = 8;
-  const placed = (to) => {
+  const covered = (to) => {
     const across = Math.ceil(to.width / cell) + 2, down = Math.ceil(to.height / cell) + 2;
     const sums = new Int32Array(across * down);
     for (let i = 0; i < n; i++) {
@@ -121,22 +121,22 @@
         sums[b * across + a] = line + sums[(b - 1) * across + a];
       }
     }
-    const share = ([left, top, right, bottom]) => {
+    return ([left, top, right, bottom]) => {
       const [a, b, c, d] = [left, top, right, bottom].map((each) => Math.floor(each / cell));
       const all = sums[(d + 1) * across + c + 1] - sums[b * across + c + 1] -
         sums[(d + 1) * across + a] + sums[b * across + a];
       return all / ((d + 1 - b) * (c + 1 - a));
     };
-    const small = to.width < 600, far = view.zoom < 1.6 && grouped && !lit;
-    // From afar groups, and clusters only where there is room; from near, clusters.
-    const all = data.labels.filter((label) => (label.is_group ? far : !far || !small));
-    if (lit) all.sort((a, b) => lit.has(b.number) - lit.has(a.number));
-    const boxes = to.taken ? [{ box: to.taken }] : [];
-    for (const label of all) {
+  };
+  const meet = (one, other) =>
+    one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
+  const fitted = (labels, to, share, boxes, far, limit = Infinity) => {
+    const small = to.width < 600, made = [];
+    for (const label of labels) {
       const [ax, ay] = [to.px(label.at[0]), to.py(label.at[1])];
       if (ax < 0 || ay < to.top || ax > to.width || ay > to.height) continue;
       const group = label.is_group, weight = group ? 700 : 600;
-      const size = label.size * (small ? 0.82 : to.letters ?? 1) * (far && !group ? 0.88 : 1);
+      const size = label.size * (small ? 0.82 : to.letters) * (far && !group ? 0.88 : 1);
       const w = Math.max(...label.lines.map((line) => wide(line, size, weight))) + 6;
       const h = 1.15 * size * label.lines.length + 2;
       let best = null, least = Infinity;
@@ -149,23 +149,38 @@
           if (box[0] < 3 || box[1] < to.top + 3 || box[2] > to.width - 3 ||
             box[3] > to.height - 3) continue;
           const cost = 60 * share(box) + 0.4 * reach;
-          if (cost < least && !boxes.some(({ box: other }) => box[0] < other[2] &&
-            other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) {
+          if (cost < least && !boxes.some((other) => meet(box, other))) {
             least = cost;
             best = box;
           }
         }
       }
-      if (best && (!far || group || least < 16)) {
-        boxes.push({ ...label, box: best, size, weight, from: [ax, ay] });
+      if (best && (group || least < limit)) {
+        boxes.push(best);
+        made.push({ ...label, box: best, size, weight, from: [ax, ay] });
       }
     }
-    return boxes.filter((label) => label.from);
+    return made;
+  };
+  // From afar groups have names, and clusters where there is room; from near clusters. What stands
+  // out has a name in any case, and the others keep their places.
+  const placed = (to) => {
+    const far = view.zoom < 1.6 && grouped, share = covered(to);
+    const all = data.labels.filter((label) => (label.is_group ? far : !far || to.width >= 600));
+    const rest = fitted(all, to, share, [...to.taken], far, far ? 16 : Infinity);
+    if (!lit) return rest;
+    const shines = (label) => !label.is_group && lit.has(label.number);
+    const kept = rest.filter(shines), boxes = [...to.taken, ...kept.map(({ box }) => box)];
+    const known = new Set(kept.map(({ number }) => number));
+    kept.push(...fitted(data.labels.filter((label) => shines(label) && !known.has(label.number)),
+      to, share, boxes, far));
+    return [...rest.filter((label) => !shines(label) && !boxes.some((box) => meet(box, label.box))),
+      ...kept];
   };
   const written = (to, ink, paper) => placed(to).map((label) => {
     const [left, top, right, bottom] = label.box, [ax, ay] = label.from;
     const colour = column ? ink : mixed(label.colour, ink, 0.68);
-    const faint = lit && !lit.has(label.number);
+    const faint = lit && (label.is_group || !lit.has(label.number));
     const near = [Math.min(right, Math.max(left, ax)), Math.min(bottom, Math.max(top, ay))];
     const part = drawing("g", {
       [label.is_group ? "data-group" : "data-cluster"]: label.number, opacity: faint ? 0.2 : 1,
@@ -194,6 +209,11 @@
     screen = frame(stage.clientWidth, stage.clientHeight);
     paint();
     if (namesDue) {
+      const home = stage.getBoundingClientRect();
+      screen.taken = [$("legend"), stage.querySelector(".zoom")].map((each) => {
+        const box = each.getBoundingClientRect();
+        return [box.left - home.left, box.top - home.top, box.right - home.left, box.bottom - home.top];
+      });
       overlay.style.transform = "";
       overlay.replaceChildren(...written(screen, css("--text"), css("--card")));
     }
@@ -709,7 +729,7 @@
     root.append(drawing("rect", { width, height, fill: paper }),
       words(48, 62, 36, ink, data.title, 700), words(48, 96, 20, soft, data.sentence));
     const to = frame(width, height, 116, column ? 200 : 0), paths = new Map();
-    Object.assign(to, { letters: 1.25, taken: column && [0, 0, 200, height] });
+    Object.assign(to, { letters: 1.25, taken: column ? [[0, 0, 200, height]] : [] });
     for (let i = 0; i < n; i++) {
       const left = to.px(x[i]), top = to.py(y[i]);
       if (left < 0 || top < to.top || left > width || top > height) continue;
