@@ -13,6 +13,8 @@ __version__ = "1.0.0rc1"
 
 if TYPE_CHECKING:
     from dinkcli.api import assign, split, sweep, train, update
+    from dinkcli.assigning.dedup import dedup
+    from dinkcli.assigning.sample import sample
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
     from dinkcli.head.head import DinkClusterHead
@@ -33,6 +35,7 @@ _HOME = {
     "DinkError": "dinkcli.errors",
     "Model": "dinkcli.models.model",
     "assign": "dinkcli.api",
+    "dedup": "dinkcli.assigning.dedup",
     "drop": "dinkcli.models.edit",
     "evaluate": "dinkcli.insight.evaluate",
     "export": "dinkcli.models.export",
@@ -44,6 +47,7 @@ _HOME = {
     "plan": "dinkcli.planning.plan",
     "rename": "dinkcli.models.edit",
     "report": "dinkcli.insight.report",
+    "sample": "dinkcli.assigning.sample",
     "split": "dinkcli.api",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
@@ -56,6 +60,7 @@ __all__ = [
     "DinkError",
     "Model",
     "assign",
+    "dedup",
     "drop",
     "evaluate",
     "export",
@@ -67,6 +72,7 @@ __all__ = [
     "plan",
     "rename",
     "report",
+    "sample",
     "split",
     "sweep",
     "train",

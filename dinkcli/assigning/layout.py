@@ -6,7 +6,7 @@ Shapes: B rows in a batch, K clusters, M clusters of a list.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,12 @@ class Layout:
                 column = np.array(column.dictionary.to_pylist())[column.indices.to_numpy()]
             values[name] = column
         return values
+
+
+def table_of(layout: Layout, rows: Iterable[Rows]) -> pa.Table:
+    """All rows as a table of Arrow."""
+    schema = layout.schema()
+    return pa.Table.from_batches([layout.record_batch(each, schema) for each in rows], schema)
 
 
 def without_nulls(types: Mapping[str, pa.DataType]) -> pa.Schema:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
-from dinkcli.assigning.layout import Rows, without_nulls
+from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
 from dinkcli.assigning.survey import (
     MOST_BYTES,
     OnStep,
@@ -31,13 +33,19 @@ from dinkcli.assigning.survey import (
 )
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.inputs import open_inputs
+from dinkcli.data.memory import default_memory
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
+from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions, SampleOptions
+from dinkcli.processes.device import resolve_device
+from dinkcli.results import Field, Result, Sheet
 
 _WRITTEN_ROWS = 1 << 16
+_SHOWN_CLUSTERS = 20
 COLUMNS = without_nulls(
     {
         "cluster": pa.int32(),
@@ -49,10 +57,12 @@ COLUMNS = without_nulls(
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Result):
     """The rows of a sample, by cluster and in each in the order in which they were chosen.
 
     Attributes:
+        model, data: the model and all rows.
+        by: how they were chosen.
         rows: (n,) int64, their numbers.
         columns: (n,) each: cluster, rank in the cluster from 0, the probability with which a row is
             in such a sample (1 where chance has no part), the distance to the centre.
@@ -60,44 +70,116 @@ class Sample:
         shares: (K,) rows of each in the sample.
     """
 
+    model: Model
+    data: DataSet
+    by: str
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     sizes: np.ndarray
     shares: np.ndarray
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: the numbers that ``--json`` gives, without those of the output."""
+        return {
+            "fingerprint": self.model.fingerprint,
+            "n_clusters": self.model.n_clusters,
+            "rows": int(self.sizes.sum()),
+            "sample": len(self.rows),
+            "by": self.by,
+            "clusters_in_sample": int((self.shares > 0).sum()),
+            "shares": self.shares.tolist(),
+        }
+
+    def to_arrow(self) -> pa.Table:
+        """The rows of the sample: number or id, ``columns``, and those that travel along."""
+        layout = Layout(None, COLUMNS, self.data.columns.id, self.data.carried)
+        return table_of(layout, self.written())
+
+    def sentence(self) -> str:
+        taken = self.shares[self.shares > 0]
+        each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
+        return (
+            f"{len(self.rows)} of {self.sizes.sum()} rows, {each} from each of {len(taken)} "
+            "clusters"
+        )
+
+    def sheets(self) -> list[Sheet]:
+        names, named = self.model.all_names, Field("name", text=True) if self.model.names else None
+        sheet = Sheet("cluster", named, "rows", "in the sample", title=self.sentence())
+        for j in np.argsort(-self.sizes, kind="stable")[:_SHOWN_CLUSTERS].tolist():
+            sheet.add(j, names[j] or "-", int(self.sizes[j]), int(self.shares[j]))
+        return [sheet]
+
+    def written(self) -> Iterator[Rows]:
+        """The rows, with inputs read once more for columns that travel along."""
+        carried = _carried(self.data, self.rows) if self.data.carried.names else None
+        whole = Rows(self.rows, self.columns, carried)
+        for start in range(0, len(whole), _WRITTEN_ROWS):
+            yield whole[start : start + _WRITTEN_ROWS]
+
 
 def sample(
-    model: Model,
-    data: DataSet,
-    options: SampleOptions,
-    device: torch.device | str = "cpu",
-    memory: int = 1 << 30,
+    model: Model | str | os.PathLike[str],
+    inputs: Any,
+    number: int | None = None,
+    *,
+    by: str = "balanced",
+    quota: Mapping[int, int] | str | os.PathLike[str] | None = None,
+    levels: Sequence[int] = (),
+    seed: int = 0,
+    ids: Any = None,
+    columns: Sequence[str] = (),
+    sample_weight: Any = None,
+    column: str | None = None,
+    bad_rows: str = "stop",
+    device: str = "auto",
+    memory: int | None = None,
     on_step: OnStep = lambda phase, done, total: None,
 ) -> Sample:
-    """Chooses the rows.
+    """Draws a sample of N rows in which all clusters have their share, the same whatever their
+    order.
 
     Args:
-        memory: bytes for rows.
+        model: a model or the path of one.
+        inputs, column, bad_rows, device: as for ``assign``.
+        number: n, how many rows the sample is to have.
+        by: "balanced" (equal shares of the clusters), "proportional", or equal shares of
+            "prototypes" (rows nearest to their centre) or "diverse" rows (farthest-first).
+        quota: rows by cluster, or the path of a file of them, in place of ``number``.
+        levels: numbers of groups of clusters, such as (10, 100), which have equal shares first.
+        seed: of all random draws.
+        ids: what rows are called: a column, a file, or (N,) values.
+        columns: of the inputs that travel along.
+        sample_weight: a column, a file, or (N,) values; rows are drawn in proportion to them.
+        memory: bytes for rows, a quarter of the machine's by default.
+        on_step: called with a phase, the position in it, and its length.
 
     Raises:
         UsageError: more rows are wanted than there are, or a file of quotas that is not there.
         InputError: rows, weights or quotas that cannot be used.
     """
-    quota = None if options.quota is None else read_quotas(options.quota, model.n_clusters)
-    again = repeatable(model.rows_of(data))
+    given = None if quota is None else "file"
+    weighted = sample_weight is not None
+    options = SampleOptions(number, by, given, tuple(levels), weighted, seed)
+    model, where = as_model(model), resolve_device(device)
+    memory = default_memory() if memory is None else memory
+    beside = {"ids": ids, "others": tuple(columns), "sample_weight": sample_weight}
+    again = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
     weights = read_weights(again)
-    seen = survey(Assigner(model, device, AssignOptions(distance=True)), again, on_step)
+    options = replace(options, weighted=weights is not None)
+    wanted = None if quota is None else read_quotas(quota, model.n_clusters)
+    seen = survey(Assigner(model, where, AssignOptions(distance=True)), again, on_step)
     keys = seen.keys
-    if data.columns.id is not None:
+    if again.columns.id is not None:
         keys = mixed(keys ^ _keys_of_ids(again, on_step))
     keys = mixed(keys, options.seed)
     usable = seen.labels >= 0 if weights is None else (seen.labels >= 0) & (weights > 0)
     labels = np.where(usable, seen.labels, -1).astype(np.int32)
     sizes = rows_by_cluster(labels, model.n_clusters)
-    if quota is None:
-        shares = _shares(model, options, sizes, labels, weights, data.name)
+    if wanted is None:
+        shares = _shares(model, options, sizes, labels, weights, again.name)
     else:
-        shares = _checked(quota, sizes, str(options.quota))
+        shares = _checked(wanted, sizes)
     by_cluster = None
     if options.by == "diverse":
         part = min(memory // 4, MOST_BYTES)
@@ -132,7 +214,7 @@ def sample(
         "probability": np.concatenate(probabilities),
         "distance": seen.distances[numbers],
     }
-    return Sample(numbers, columns, sizes, shares)
+    return Sample(model, again, by, numbers, columns, sizes, shares)
 
 
 def _vectors(by_cluster: RowsByCluster, rows: np.ndarray, model: Model) -> Tensor:
@@ -296,9 +378,9 @@ def on_levels(sizes: np.ndarray, number: int, levels: list[np.ndarray]) -> np.nd
     return found
 
 
-def read_quotas(path: str, n_clusters: int) -> np.ndarray:
-    """(K,) int64 from a file: csv with the columns cluster and rows, or a JSON object of rows by
-    cluster. Clusters that are not named have 0.
+def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
+    """(K,) int64 from rows by cluster, or from a file of them: csv with the columns cluster and
+    rows, or a JSON object. Clusters that are not named have 0.
 
     Raises:
         UsageError: no such file.
@@ -306,42 +388,36 @@ def read_quotas(path: str, n_clusters: int) -> np.ndarray:
     """
     found = np.zeros(n_clusters, np.int64)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            if path.lower().endswith(".json"):
-                pairs = list(json.load(file).items())
-            else:
-                pairs = [(line["cluster"], line["rows"]) for line in csv.DictReader(file)]
+        if isinstance(quota, Mapping):
+            pairs = list(quota.items())
+        else:
+            with open(quota, encoding="utf-8", newline="") as file:
+                if os.fspath(quota).lower().endswith(".json"):
+                    pairs = list(json.load(file).items())
+                else:
+                    pairs = [(line["cluster"], line["rows"]) for line in csv.DictReader(file)]
         for cluster, rows in pairs:
             if not 0 <= int(cluster) < n_clusters or int(rows) < 0:
                 raise ValueError(f"cluster {cluster} with {rows} rows, of {n_clusters} clusters")
             found[int(cluster)] = int(rows)
     except FileNotFoundError:
-        raise UsageError(f"`quota` {path}: no such file") from None
+        raise UsageError(f"`quota` {quota}: no such file") from None
     except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(
-            f"`quota` {path}: expected csv with the columns cluster and rows, or a JSON object of "
+            f"`quota` {quota}: expected csv with the columns cluster and rows, or a JSON object of "
             f"rows by cluster; found {error}"
         ) from error
     return found
 
 
-def _checked(quota: np.ndarray, sizes: np.ndarray, path: str) -> np.ndarray:
+def _checked(quota: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The quota, where no cluster has fewer rows than it asks for."""
     short = np.flatnonzero(quota > sizes)
     if len(short):
         raise UsageError(
-            f"`quota` {path}: {quota[short[0]]} rows of cluster {short[0]}, which has "
-            f"{sizes[short[0]]}"
+            f"`quota`: {quota[short[0]]} rows of cluster {short[0]}, which has {sizes[short[0]]}"
         )
     return quota
-
-
-def written_rows(data: DataSet, found: Sample) -> Iterator[Rows]:
-    """The rows of a sample, reading the inputs once more for columns that travel along."""
-    carried = _carried(data, found.rows) if data.carried.names else None
-    whole = Rows(found.rows, found.columns, carried)
-    for start in range(0, len(whole), _WRITTEN_ROWS):
-        yield whole[start : start + _WRITTEN_ROWS]
 
 
 def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,9 @@ from dinkcli.options import DedupOptions, SampleOptions
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dinkcli.assigning.dedup import Duplicates
     from dinkcli.assigning.layout import Layout
+    from dinkcli.assigning.sample import Sample
 
 _MEMORY = run_option(
     None,
@@ -69,49 +71,22 @@ def dedup(
         dink dedup emb.dink.safetensors emb.parquet --max-distance 0.4 --keep-only -o unique.parquet
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
-    started = time.monotonic()
-    options = DedupOptions(max_distance, keep)
+    DedupOptions(max_distance, keep)  # a wrong one is told before anything is read
     job = _Job(model_path, inputs, output, rows, shown, memory)
-    model, data, old = job.model, job.data, None
+    old = None
     if against is not None:
-        old = replace(rows, ids=None, columns=None).open(model, against)
+        old = replace(rows, ids=None, columns=None).open(job.model, against)
 
-    import numpy as np
+    from dinkcli.assigning.dedup import dedup as core
+    from dinkcli.assigning.dedup import schema_of
 
-    from dinkcli.assigning.dedup import dedup as find
-    from dinkcli.assigning.dedup import schema_of, written_rows
-    from dinkcli.cli.paths import bad_rows_in
-
-    with job.writing(schema_of(old is not None)) as (table, show):
-        found = find(model, data, options, old, job.device, job.memory, show)
-        bad = found.labels < 0
-        seen = ~bad if rows.bad_rows == "skip" else np.ones(len(bad), bool)
-        stay = found.kept & seen
-        chosen = stay if keep_only else seen
-        written = int(chosen.sum())
-        job.destination.write(table, written, written_rows(data, found, chosen))
-    summary: dict[str, Any] = {
-        **job.destination.about(model, model_path),
-        "written_rows": written,
-        "rows": int(seen.sum()),
-        "kept": int(stay.sum()),
-        "removed": int((~found.kept).sum()),
-        "groups": found.n_groups,
-        "exact_repeats": found.n_exact,
-        "old_rows": 0 if old is None else old.n_rows,
-        "recall": 1.0,
-        "compared_pairs": found.compared,
-        "border_visits": found.visits,
-        "bad_rows": int(bad.sum()),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    sentence = (
-        f"{output}: {summary['kept']} of {summary['rows']} rows stay, "
-        f"{summary['removed']} near-duplicates go, from {summary['groups']} groups "
-        f"({summary['exact_repeats']} exact repeats){bad_rows_in(summary)} "
-        f"in {summary['seconds']:.1f} s"
-    )
-    job.destination.tell(summary, sentence)
+    with job.writing(schema_of(old is not None)) as (layout, options):
+        result = core(
+            job.model, job.data, max_distance=max_distance, keep=keep, against=old, **options
+        )
+        written = int((result.stay if keep_only else result.seen).sum())
+        job.destination.write(layout, written, result.written(keep_only))
+    job.tell(result, written)
 
 
 def sample(
@@ -156,33 +131,16 @@ def sample(
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
         dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --ids id
     """
-    started = time.monotonic()
-    weighted = sample_weight is not None
-    options = SampleOptions(number, by, quota, levels_of(levels), weighted, seed)
+    SampleOptions(number, by, quota, levels_of(levels), sample_weight is not None, seed)
     job = _Job(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
-    from dinkcli.assigning.sample import COLUMNS, written_rows
-    from dinkcli.assigning.sample import sample as draw
+    from dinkcli.assigning.sample import COLUMNS
+    from dinkcli.assigning.sample import sample as core
 
-    with job.writing(COLUMNS) as (table, show):
-        found = draw(job.model, job.data, options, job.device, job.memory, show)
-        job.destination.write(table, len(found.rows), written_rows(job.data, found))
-    summary: dict[str, Any] = {
-        **job.destination.about(job.model, model_path),
-        "written_rows": len(found.rows),
-        "rows": int(found.sizes.sum()),
-        "sample": len(found.rows),
-        "by": by,
-        "clusters_in_sample": int((found.shares > 0).sum()),
-        "shares": found.shares.tolist(),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    taken = found.shares[found.shares > 0]
-    each = f"{taken.min()} to {taken.max()}" if taken.min() < taken.max() else taken.min()
-    sentence = (
-        f"{output}: {summary['sample']} of {summary['rows']} rows, {each} from each of "
-        f"{summary['clusters_in_sample']} clusters, in {summary['seconds']:.1f} s"
-    )
-    job.destination.tell(summary, sentence)
+    with job.writing(COLUMNS) as (layout, options):
+        more = {"by": by, "quota": quota, "levels": levels_of(levels), "seed": seed}
+        result = core(job.model, job.data, number, **more, **options)
+        job.destination.write(layout, len(result.rows), result.written())
+    job.tell(result, len(result.rows))
 
 
 class _Job:
@@ -201,22 +159,18 @@ class _Job:
         from dinkcli.cli.paths import Destination
         from dinkcli.data.memory import default_memory, parse_size
 
+        self._started = time.monotonic()
         self.destination = Destination(output, shown)
         self.memory = default_memory() if memory is None else parse_size(memory)
         self.model_path = model_path
         self.model = load_model(model_path, inputs, warns=True)
         self.data = rows.open(self.model, inputs, **references)
         show_notes(self.data, shown.quiet)
-
-        from dinkcli.processes.device import resolve_device
-
-        self.device = resolve_device(rows.device)
+        self._device = rows.device
 
     @contextmanager
-    def writing(
-        self, columns: pa.Schema
-    ) -> Iterator[tuple[Layout, Callable[[str, int, int], None]]]:
-        """Yields the layout of the output, and a function that shows the steps it is told.
+    def writing(self, columns: pa.Schema) -> Iterator[tuple[Layout, dict[str, Any]]]:
+        """Yields the layout of the output, and how to compute and to show the steps.
 
         Raises DinkError, before any work, where that output could not be written.
         """
@@ -230,4 +184,17 @@ class _Job:
             pass
         self.destination.open()
         with ProgressLines(not self.destination.shows_progress) as lines:
-            yield layout, lambda phase, done, total: lines.update(phase, done, total, "rows")
+
+            def on_step(phase: str, done: int, total: int) -> None:
+                lines.update(phase, done, total, "rows")
+
+            yield layout, {"device": self._device, "memory": self.memory, "on_step": on_step}
+
+    def tell(self, result: Duplicates | Sample, written: int) -> None:
+        """The summary."""
+        seconds = time.monotonic() - self._started
+        about = self.destination.about(self.model, self.model_path)
+        summary = {**about, "written_rows": written, **result.to_dict()}
+        summary["seconds"] = round(seconds, 3)
+        sentence = f"{self.destination.output}: {result.sentence()}, in {seconds:.1f} s"
+        self.destination.tell(summary, sentence)

@@ -55,7 +55,7 @@ def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP)
     return _joined(groups, columns, bad_rows)
 
 
-def open_rows(
+def open_inputs(
     inputs: Any,
     column: str | None = None,
     bad_rows: str = STOP,

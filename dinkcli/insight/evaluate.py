@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.formats.types import is_text
-from dinkcli.data.inputs import open_rows
+from dinkcli.data.inputs import open_inputs
 from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
@@ -301,7 +301,7 @@ def evaluate(
         UsageError: labels that are no labels: lists, or as many as rows.
     """
     model = as_model(model)
-    data = repeatable(open_rows(inputs, column, bad_rows, model=model, labels=labels))
+    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, labels=labels))
     counts = Contingency(model.n_clusters)
     label = data.columns.label
     quality = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))

@@ -15,7 +15,7 @@ import numpy as np
 
 from dinkcli.data.dataset import LABEL, DataSet
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.inputs import open_rows
+from dinkcli.data.inputs import open_inputs
 from dinkcli.data.memory import default_memory, in_memory, size_text
 from dinkcli.data.spool import CopyReader, repeatable
 from dinkcli.models.file import as_model, is_model
@@ -156,7 +156,7 @@ def info(
     is_path = isinstance(alone, (str, os.PathLike))
     if isinstance(alone, Model) or (is_path and is_model(os.fspath(alone))):
         return ModelInfo(as_model(alone).summary())
-    return describe(open_rows(inputs, column, dim=dim, bits=bits), memory)
+    return describe(open_inputs(inputs, column, dim=dim, bits=bits), memory)
 
 
 def describe(data: DataSet, memory: int | None = None) -> Info:

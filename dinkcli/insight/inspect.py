@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from dinkcli.assigning.groups import Groups
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_rows
+from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms, names_of
@@ -475,7 +475,7 @@ def inspect(
     if inputs is None:
         seen = Seen(model.cluster_sizes, model.spreads, [], model.terms, 0)
     else:
-        data = open_rows(inputs, column, bad_rows, model=model, ids=ids, texts=texts)
+        data = open_inputs(inputs, column, bad_rows, model=model, ids=ids, texts=texts)
         looked_into = number is not None
         seen = look(model, data, exemplars, device, number, looked_into, on_rows)
         if model.terms or not looked_into:

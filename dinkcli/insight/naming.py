@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinkcli.data.inputs import open_rows
+from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import DinkError, UsageError
 from dinkcli.insight.evaluate import names_by_labels
 from dinkcli.insight.inspect import Seen, look, prompt
@@ -146,7 +146,7 @@ def name(
     before, given = model.all_names, _given(names, model.n_clusters)
     seen = None
     if has_rows:
-        data = open_rows(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
+        data = open_inputs(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
         if texts is not None:
             seen = look(model, data, _TYPICAL, device, with_terms=True, on_rows=on_rows)
             model.names, model.terms, model.group_names = seen.names, seen.terms, {}

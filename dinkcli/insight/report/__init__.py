@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from dinkcli.data.atomic import atomic_path, by_suffix
-from dinkcli.data.inputs import open_rows
+from dinkcli.data.inputs import open_inputs
 from dinkcli.data.spool import repeatable
 from dinkcli.insight.report.gather import Material, gather
 from dinkcli.insight.report.page import cluster_names, page, picture
@@ -131,7 +131,7 @@ def report(
     """
     model = as_model(model)
     beside = {"ids": ids, "texts": texts, "labels": labels, "others": tuple(columns)}
-    data = repeatable(open_rows(inputs, column, bad_rows, model=model, **beside))
+    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
     material = gather(
         model,
         data,
