@@ -12,7 +12,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +37,9 @@ if TYPE_CHECKING:
     from dinkcli.training.trainer import Trainer
 
 EVERY = Interval(300.0)
-_GENERATOR = "generator"
-_SHIFT = "shift"
-_MAP = "map"
 _CHECKED_ELEMENTS = 1 << 24
-_HASHED_ROWS = 1 << 12
-_MODULUS = 1 << 32
-# Odd numbers of 64 bits with about as many ones as zeros.
-_FACTORS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xC2B2AE3D27D4EB4F)
 # What a checkpoint must share with the run that goes on from it, come what may.
 _NEVER_FORCED = ("n_clusters", "metric", "temperature", "features")
-_VECTORS = ("counts", "cluster_inertia")  # (K,); all other tensors have a row for each cluster
 
 
 @dataclass
@@ -91,11 +84,8 @@ class Descending:
     blocks: int = 0
     done: int = 0
 
-    @classmethod
-    def begin(cls, centers: Tensor) -> Descending:
-        return cls(centers, torch.zeros_like(centers), torch.zeros_like(centers))
-
     def restart(self) -> None:
+        """Begins an epoch, or begins it once more."""
         self.blocks = 0
 
 
@@ -135,12 +125,7 @@ class SearchState:
         self.cluster_inertia = torch.as_tensor(statistics.cluster_inertia)
 
 
-_PARTS = {
-    "refining": Refining,
-    "passing": Passing,
-    "descending": Descending,
-    "statistics": Statistics,
-}
+_PARTS = {c.__name__.lower(): c for c in (Refining, Passing, Descending, Statistics)}
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, Any]:
@@ -155,44 +140,40 @@ def pack(state: Any, prefix: str = "") -> dict[str, Any]:
     return packed
 
 
-def unpack(packed: Mapping[str, Any]) -> SearchState:
+def unpack(packed: dict[str, Any]) -> SearchState:
     """What ``pack`` gave, checked.
 
     Raises:
-        ValueError: a name, shape or value that ``pack`` cannot have given.
+        TypeError, ValueError: a name, shape or value that ``pack`` cannot have given.
     """
     centers = packed["centers"]
     if not isinstance(centers, Tensor) or centers.ndim != 2:
         raise ValueError("centers is not a matrix")
-    rest = dict(packed)
-    try:
-        state = _built(SearchState, rest, "", centers.shape)
-    except TypeError as error:
-        raise ValueError(f"the state of the training is incomplete ({error})") from None
-    if rest:
-        raise ValueError(f"unknown {min(rest):.80}")
+    state = _take(SearchState, packed, "", centers.shape)
+    if packed:
+        raise ValueError(f"unknown {min(packed):.80}")
     if state.refining is not None and state.refining.moves > len(centers):
         raise ValueError(f"refining.moves is {state.refining.moves}, more than the centres")
     return state
 
 
-def _built(cls: Any, rest: dict[str, Any], prefix: str, shape: torch.Size) -> Any:
-    """An instance of ``cls`` from what is taken out of ``rest``."""
+def _take(cls: Any, packed: dict[str, Any], prefix: str, shape: torch.Size) -> Any:
+    """An instance of ``cls``, of which nothing is left in ``packed``."""
     values: dict[str, Any] = {}
     for field in fields(cls):
         name = prefix + field.name
         if field.name in _PARTS:
-            if any(other.startswith(f"{name}.") for other in rest):
-                values[field.name] = _built(_PARTS[field.name], rest, f"{name}.", shape)
-        elif name in rest:
-            values[field.name] = _checked(name, rest.pop(name), str(field.type), shape)
+            if any(other.startswith(f"{name}.") for other in packed):
+                values[field.name] = _take(_PARTS[field.name], packed, f"{name}.", shape)
+        elif name in packed:
+            values[field.name] = _checked(name, packed.pop(name), str(field.type), shape)
     return cls(**values)
 
 
 def _checked(name: str, value: Any, kind: str, shape: torch.Size) -> Any:
     """The value, a tensor for centres of that ``shape`` (K, D), or a number; by a field's type."""
     if isinstance(value, Tensor) and "Tensor" in kind:
-        if name.split(".")[-1] in _VECTORS:
+        if name.endswith(("counts", "cluster_inertia")):
             shape = shape[:1]
         elif name == "refining.centers" and 0 < value.shape[-1] <= most_axes(*shape):
             shape = torch.Size((shape[0], value.shape[-1]))
@@ -206,25 +187,6 @@ def _checked(name: str, value: Any, kind: str, shape: torch.Size) -> Any:
     if not fine or kind == "Tensor":
         raise ValueError(f"{name} is {value!r:.80}")
     return value
-
-
-def load_checkpoint(path: str) -> Model:
-    """The checkpoint at ``path``, or that of the model ``path``.
-
-    Raises:
-        UsageError: there is none.
-        ModelError: it is damaged.
-    """
-    beside = checkpoint_path(path)
-    if os.path.isfile(beside):
-        return load(beside)
-    model = load(path)
-    if model.state is None:
-        raise UsageError(
-            f"{path}: a finished model, and there is no checkpoint {beside}; "
-            f"to start from its centres use --init {path}"
-        )
-    return model
 
 
 class Checkpoints:
@@ -244,18 +206,14 @@ class Checkpoints:
         notify: Callable[[str], object] = warnings.warn,
         group: Group = SINGLE,
     ):
-        self.group = group
-        self.path = path
-        self.every = every
-        self.notify = notify
+        self.path, self.every, self.notify, self.group = path, every, notify, group
         self.written = False
-        self._begun = False
-        self._stop = False
+        self._begun = self._stop = False
         self._steps = 0  # of the history, that a checkpoint has
         self._time = time.monotonic()  # of the last one
 
     def ask_to_stop(self) -> bool:
-        """Ends the training with a checkpoint where it can rest next: that of all processes, if
+        """Ends the training with a checkpoint where it can stop next: that of all processes, if
         any is asked. Safe in a signal handler.
 
         Returns:
@@ -278,7 +236,11 @@ class Checkpoints:
             return
         self._steps, self._time = len(trainer.history), time.monotonic()
         if self.group.rank == 0:
-            self._write(checkpoint_of(trainer, checksums))
+            try:
+                checkpoint_of(trainer, checksums).save(self.path)
+                self.written = True
+            except (OutputError, UsageError) as error:
+                self.notify(f"no checkpoint: {error}")
         if stop:
             written = self.group.any(self.written)  # waits for the one that writes
             raise StoppedError(self.path if written else None)
@@ -292,17 +254,8 @@ class Checkpoints:
             return len(steps)
         return sum(step["rows"] for step in steps) / trainer.rows.n_rows
 
-    def _write(self, model: Model) -> None:
-        try:
-            model.save(self.path)
-            self.written = True
-        except (OutputError, UsageError) as error:
-            self.notify(f"no checkpoint: {error}")
-
     def discard(self) -> None:
         """Removes the checkpoint of a run that is over."""
-        if self.group.rank > 0:
-            return
         try:
             os.unlink(self.path)
         except FileNotFoundError:
@@ -313,11 +266,9 @@ class Checkpoints:
 
 def capture(trainer: Trainer) -> dict[str, Any]:
     """All that the next step of ``trainer`` depends on, besides the data and the options."""
-    packed = pack(trainer.state)
-    packed |= {_GENERATOR: trainer.generator.get_state(), _SHIFT: trainer.rows.shift}
-    if trainer.rows.map is not None:
-        packed[_MAP] = trainer.rows.map.matrix.float()
-    return packed
+    rows = trainer.rows
+    packed = pack(trainer.state) | {"generator": trainer.generator.get_state(), "shift": rows.shift}
+    return packed if rows.map is None else packed | {"map": rows.map.matrix.float()}
 
 
 def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
@@ -335,15 +286,31 @@ def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
     return model
 
 
-def shift_of(model: Model, n_features: int) -> torch.Tensor | None:
-    """(D,) what was subtracted from the rows of the run that wrote this checkpoint.
+def load_checkpoint(path: str) -> Model:
+    """The checkpoint at ``path``, or that of the model ``path``.
 
-    None where it does not fit: ``restore`` says what is wrong.
+    Raises:
+        UsageError: there is none.
+        ModelError: it is damaged.
     """
-    shift = None if model.state is None else model.state.tensors.get(_SHIFT)
-    if shift is None or shift.shape != (n_features,) or shift.dtype != np.float32:
-        return None
-    return torch.tensor(shift)
+    beside = checkpoint_path(path)
+    if os.path.isfile(beside):
+        return load(beside)
+    model = load(path)
+    if model.state is None:
+        raise UsageError(
+            f"{path}: a finished model, and there is no checkpoint {beside}; "
+            f"to start from its centres use --init {path}"
+        )
+    return model
+
+
+def shift_of(model: Model, n_features: int) -> Tensor | None:
+    """(D,) what was subtracted from the rows of the run that wrote this checkpoint; None where it
+    does not fit, and ``restore`` says what is wrong."""
+    shift = None if model.state is None else model.state.tensors.get("shift")
+    fits = shift is not None and shift.shape == (n_features,) and shift.dtype == np.float32
+    return torch.tensor(shift) if fits else None
 
 
 def restore(
@@ -371,41 +338,32 @@ def restore(
             f"{path}: this run is not the one that wrote the checkpoint: "
             f"{'; '.join(changed[name] for name in fatal or changed)}; {advice}"
         )
-    rows, tensors = trainer.rows, dict(model.state.tensors)
+    rows, values = trainer.rows, model.state.values
+    wide = accumulator_dtype(rows.device)
     try:
-        trainer.generator.set_state(torch.tensor(tensors.pop(_GENERATOR)))
-        del tensors[_SHIFT]
-        if _MAP in tensors:
-            rows.learn(_square(tensors.pop(_MAP), rows.n_features).to(rows.device))
-        packed = {name: _on(rows.device, torch.tensor(each)) for name, each in tensors.items()}
-        state = trainer.state = unpack(packed | model.state.values["progress"])
+        packed = dict(values["progress"])
+        for name, array in model.state.tensors.items():
+            tensor = torch.tensor(array)
+            packed[name] = tensor.to(rows.device, wide if tensor.dtype == torch.float64 else None)
+        del packed["shift"]
+        trainer.generator.set_state(packed.pop("generator").cpu())
+        if (matrix := packed.pop("map", None)) is not None:
+            rows.learn(_checked("map", matrix, "Tensor", torch.Size([rows.n_features] * 2)))
+        state = trainer.state = unpack(packed)
         if state.centers.shape != model.cluster_centers.shape:
             raise ValueError("its centres are not those of the model")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{path}: the checkpoint is damaged, or of another version of dink: "
-            f"{error}; start again"
+            f"{path}: the checkpoint is damaged, or of another version of dink: {error}; start "
+            "again"
         ) from error
     trainer.history = list(model.training.get("history", []))
-    there = {"processes": 1, **model.state.values.get("environment", {})}
-    here = environment(trainer)
-    different = [f"{k} {here[k]} (then {there.get(k)})" for k in here if here[k] != there.get(k)]
+    now, then = environment(trainer), {"processes": 1, **values.get("environment", {})}
+    different = [f"{k} {now[k]} (then {then.get(k)})" for k in now if now[k] != then.get(k)]
     under_way = state.passing or state.descending
     if under_way and (changed or different):  # blocks of rows are no longer the same
         under_way.restart()
     return different
-
-
-def _on(device: torch.device, values: torch.Tensor) -> torch.Tensor:
-    return values.to(
-        accumulator_dtype(device) if values.dtype == torch.float64 else values.dtype
-    ).to(device)
-
-
-def _square(matrix: np.ndarray, n_features: int) -> torch.Tensor:
-    if matrix.shape != (n_features, n_features) or not np.isfinite(matrix).all():
-        raise ValueError(f"its map is not finite numbers of shape {(n_features, n_features)}")
-    return torch.tensor(matrix)
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:
@@ -421,57 +379,34 @@ def environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def checksums(trainer: Trainer) -> dict[str, int]:
-    """Of what the options name but do not hold: rows, weights, first centres.
-
-    Of the rows, those of the sample, up to 64 MB: all of a small data set, a random part of a
-    large one. The same for any number of processes.
-    """
-    rows, sample = trainer.rows, trainer.sample
-    part = sample[: max(1, _CHECKED_ELEMENTS // rows.n_features)]
-    places = torch.arange(len(part.z)) if part.positions is None else part.positions
-    found = {"rows": _checksum(part.z, places)}
-    if rows.weights is not None:
-        first = rows.group.before(len(rows.weights))
-        places = torch.arange(first, first + len(rows.weights))
-        found["sample weights"] = _checksum(rows.weights[:, None], places)
-    found = {name: int(rows.group.total(value)[0]) % _MODULUS for name, value in found.items()}
-    if trainer.initial is not None:
-        found["first centres"] = _checksum(trainer.initial, torch.arange(len(trainer.initial)))
-    return found
-
-
-def _checksum(rows: torch.Tensor, places: torch.Tensor) -> int:
-    """Of the bits of the rows (N, D) float32 and of their places (N,): the sum of that of each row
-    alone, modulo 2^32, so that parts can be added up in any order."""
-    factors = np.arange(1, 2 * rows.shape[1], 2, dtype=np.uint64) * np.uint64(_FACTORS[0])
-    total = 0
-    for part, place in zip(rows.split(_HASHED_ROWS), places.split(_HASHED_ROWS), strict=True):
-        bits = part.cpu().contiguous().numpy().view(np.uint32)
-        hashed = (bits * factors).sum(1, dtype=np.uint64)
-        hashed += place.cpu().numpy().astype(np.uint64) * np.uint64(_FACTORS[1])
-        for shift, factor in ((29, _FACTORS[2]), (32, _FACTORS[1])):
-            hashed ^= hashed >> np.uint64(shift)
-            hashed *= np.uint64(factor)
-        total += int((hashed >> np.uint64(32)).sum())
-    return total % _MODULUS
+    """Of what the options name but do not hold: rows and weights of the sample, up to 64 MB, which
+    are all of a small data set and a random part of a large one; and first centres. The same for
+    any number of processes."""
+    part = trainer.sample[: max(1, _CHECKED_ELEMENTS // trainer.rows.n_features)].whole()
+    checked = {"rows": part.z, "sample weights": part.weights, "first centres": trainer.initial}
+    return {
+        name: zlib.crc32(values.cpu().contiguous().numpy())
+        for name, values in checked.items()
+        if values is not None
+    }
 
 
 def _differences(model: Model, trainer: Trainer, checksums: dict[str, int]) -> dict[str, str]:
     """What differs by name, each with a description of both values."""
     assert model.state is not None
-    found: dict[str, str] = {}
+    differences: dict[str, str] = {}
     pairs = (
         (model.training.get("options", {}), trainer.options.as_dict(), "--"),
         (model.training.get("input", {}), trainer.rows.data.fingerprint(), "input "),
     )
-    for there, here, prefix in pairs:
-        for name, value in here.items():
-            if value != there.get(name):
+    for then, now, prefix in pairs:
+        for name, value in now.items():
+            if value != then.get(name):
                 shown = prefix + name.replace("_", "-")
-                found[name] = f"{shown} {value} (then {there.get(name)})"
-    if not found:
-        there = model.state.values.get("checksums", {})
-        for name in sorted(checksums.keys() | there.keys()):
-            if checksums.get(name) != there.get(name):
-                found[name] = f"the {name} have other values"
-    return found
+                differences[name] = f"{shown} {value} (then {then.get(name)})"
+    if not differences:
+        then = model.state.values.get("checksums", {})
+        for name in sorted(checksums.keys() | then.keys()):
+            if checksums.get(name) != then.get(name):
+                differences[name] = f"the {name} have other values"
+    return differences

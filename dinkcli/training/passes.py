@@ -104,7 +104,9 @@ def descend(
     after each. ``rest`` as for ``lloyd``, after each batch."""
     limit = options.epochs or _EPOCHS
     size = options.batch_size or annealing_batch(rows.n_rows, len(state.centers))
-    at = state.descending = state.descending or Descending.begin(state.centers)
+    zeros = torch.zeros_like(state.centers)
+    at = state.descending or Descending(state.centers, zeros, zeros.clone())
+    state.descending = at
     head = DinkClusterHead(*state.centers.shape).to(state.centers.device)
     head.reset_cluster_centers(at.weights)
     at.weights = head.cluster_centers.detach()
