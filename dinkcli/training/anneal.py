@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dinkcli.nearest.sums import row_dots
 from dinkcli.training.sample import REPORT_ROWS, Averages, Sample
-from dinkcli.training.schedule import seeding_size, step_sizes, temperatures
+from dinkcli.training.schedule import cooling, seeding_size
 
 # Of the median merge temperature, where the first update begins: warmer, and centres merge for good
 # (docs/objective.md, "The temperature, measured").
@@ -68,9 +68,8 @@ def anneal(
     start = start_temperature(part, centers, labels)
     overlap = sample.overlap(centers)
     averages = Averages(sample, centers, batch_size, overlap)
-    schedule = zip(temperatures(start, steps), step_sizes(steps), strict=False)
     first = 0
-    for number, (temperature, step_size) in enumerate(schedule, 1):
+    for number, (temperature, step_size) in enumerate(cooling(start, steps), 1):
         if first + batch_size > len(sample):
             first = 0  # the sample is in random order already
         averages.update(first, centers, temperature, step_size)
@@ -98,7 +97,7 @@ def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
         labels: (N,) the cluster of each row here.
     """
     z, n_clusters = sample.z, len(centers)
-    counts = sample.counts(labels, n_clusters).clamp(min=1).to(z.dtype)
+    counts = sample.sums(torch.ones_like(z[:, 0]), labels, n_clusters).clamp(min=1).to(z.dtype)
     residuals = z - centers[labels]
     # Any start that is not orthogonal to the largest direction does; the farthest row of each
     # cluster has a large part of it.

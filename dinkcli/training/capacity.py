@@ -36,17 +36,21 @@ _LARGEST_STEP = 1.0  # of a price, in temperatures
 def limited_start(rows: RowSource, centers: Tensor, limit: int, seed: int, tol: float) -> Tensor:
     """Centres (K, D) to begin the passes under the limit with: the best on a part of the rows, of
     the given ones and of those that annealing makes of them."""
-    few, size = easing_sizes(rows.n_rows, len(centers))
-    sample = rows.sample(size, torch.Generator().manual_seed(seed))
-    share = limit / rows.n_rows
-    most = math.ceil(share * len(sample))
+    n, k = rows.n_rows, len(centers)
+    sample = rows.sample(max(32768, 200 * k), torch.Generator().manual_seed(seed))
+    few = sample[: max(4096, 100 * k)]
+    scale = few.mean_inertia(centers)
+    eased = (
+        _eased(few, centers, limit / n * len(few), heat, scale) for heat in _STARTS if scale > 0
+    )
     part = [(sample.z, sample.weights)]
+    most = math.ceil(limit / n * len(sample))
     best, least = centers, math.inf
-    for start in (centers, *eased_ways(sample[:few], centers, share * few)):
+    for start in (centers, *eased):
         # Where the sample is all there is, the passes begin where this ends, and are two.
-        for last in limited_passes(lambda: part, rows.project, start, most, tol):
-            if last[1].inertia < least:
-                best, least = last[0], last[1].inertia
+        for last, statistics in limited_passes(lambda: part, rows.project, start, most, tol):
+            if statistics.inertia < least:
+                best, least = last, statistics.inertia
     return best
 
 
@@ -64,48 +68,37 @@ def limited_passes(
         blocks: gives the rows from the first one on, as often as it is called.
         project: maps means to allowed centres.
     """
-    before: float | None = None
+    before = math.inf
     for _ in range(MOST_PASSES):
         labels = labels_within(lambda: (z for z, _ in blocks()), centers, limit)
-        index, found, start = CenterIndex(centers), Statistics.zeros(centers), 0
+        index, total, start = CenterIndex(centers), Statistics.zeros(centers), 0
         for z, weights in blocks():
             own = torch.from_numpy(labels[start : start + len(z)]).long().to(z.device)
             start += len(z)
             near = Nearest(own, index.squared_distances_to(z, own))
-            found.add(hard_statistics(z, weights, near, len(centers)))
-        if before is not None and found.inertia > before:
+            total.add(hard_statistics(z, weights, near, len(centers)))
+        if total.inertia > before:
             return  # the partition is optimal but for the least step of a price
-        yield centers, found
-        if before is not None and before - found.inertia <= tol * before:
+        yield centers, total
+        if before < math.inf and before - total.inertia <= tol * before:
             return
-        before = found.inertia
-        centers = project(found.means(centers, 0.0))
-
-
-def easing_sizes(n_rows: int, n_clusters: int) -> tuple[int, int]:
-    """Rows that centres are annealed on, and rows that tell which of them are the best."""
-    return min(n_rows, max(4096, 100 * n_clusters)), min(n_rows, max(32768, 200 * n_clusters))
-
-
-def eased_ways(sample: Sample, centers: Tensor, limit: float) -> Iterator[Tensor]:
-    """Centres (K, D) annealed from the given ones under a limit of rows of the sample."""
-    scale = sample.mean_inertia(centers)
-    for start in _STARTS if scale > 0 else ():
-        yield _eased(sample, centers, limit, start, scale)
+        before = total.inertia
+        centers = project(total.means(centers))
 
 
 def _eased(sample: Sample, centers: Tensor, limit: float, start: float, scale: float) -> Tensor:
+    """Centres (K, D) annealed from the given ones under a limit of rows of the sample."""
     prices = torch.zeros_like(centers[:, 0])
     steps = math.ceil(math.log(_END / start) / math.log(_COOLING))
     for step in range(steps):
         temperature = start * scale * _COOLING**step
         # Prices that follow the centres before these move on: half of the excess it leaves else.
         for moving in (False, True):
-            found = _priced(sample.z, centers, prices, temperature, moving)
-            rise = (found.counts / limit).clamp(min=1e-30).log().to(prices)
+            statistics = _priced(sample.z, centers, prices, temperature, moving)
+            rise = (statistics.counts / limit).clamp(min=1e-30).log().to(prices)
             rise.clamp_(-_LARGEST_STEP, _LARGEST_STEP)
             prices = prices.add(rise, alpha=temperature).clamp_(min=0)
-        centers = sample.project(found.means(centers, 0.0))
+        centers = sample.project(statistics.means(centers))
     return centers
 
 
@@ -114,11 +107,11 @@ def _priced(
 ) -> Statistics:
     """Counts, and with ``moving`` sums, of rows, each one whole whatever its weight, as the limit
     counts them."""
-    index, found = CenterIndex(centers), Statistics.zeros(centers)
+    index, total = CenterIndex(centers), Statistics.zeros(centers)
     for rows in index.chunks(z):
         r = responsibilities(index.squared_distances(rows).add_(prices), temperature)
-        found.counts += r.sum(0)
+        total.counts += r.sum(0)
         if moving:
             with products(rows.device):
-                found.sums += r.T @ rows
-    return found
+                total.sums += r.T @ rows
+    return total

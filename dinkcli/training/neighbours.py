@@ -111,10 +111,9 @@ def nearest_others(z: Tensor, number: int, seed: int = 0) -> np.ndarray:
     starts = [0, *accumulate(sizes)]
     z = z[order]
     half = z.square().sum(1) / 2
-    found = torch.empty((n, number), dtype=torch.int64)
+    nearest = torch.empty((n, number), dtype=torch.int64)
     for cell, others in enumerate(near.tolist()):
-        spans = [torch.arange(starts[j], starts[j + 1]) for j in others]
-        candidates = torch.cat(spans)
+        candidates = torch.cat([torch.arange(starts[j], starts[j + 1]) for j in others])
         rows, lengths = z.index_select(0, candidates), half[candidates]
         step = max(1, _SCORES // len(candidates))
         for first in range(starts[cell], starts[cell + 1], step):
@@ -122,10 +121,10 @@ def nearest_others(z: Tensor, number: int, seed: int = 0) -> np.ndarray:
             scores = torch.addmm(lengths, z[part], rows.T, alpha=-1)
             # The own cell comes first among the candidates: a row's own place there is known.
             scores.diagonal(first - starts[cell]).fill_(torch.inf)
-            found[part] = candidates[scores.topk(number, dim=1, largest=False).indices]
-    result = np.empty((n, number), np.int32)
-    result[order.numpy()] = order[found].numpy()
-    return result
+            nearest[part] = candidates[scores.topk(number, dim=1, largest=False).indices]
+    result = torch.empty((n, number), dtype=torch.int32)
+    result[order] = order[nearest].int()
+    return result.numpy()
 
 
 def _cells(z: Tensor, number: int, seed: int) -> tuple[Tensor, list[int], Tensor]:

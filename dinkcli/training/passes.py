@@ -51,28 +51,29 @@ def lloyd(
     """
     limit = options.epochs or MAX_PASSES
     weight = 0.0 if options.temperature == "auto" else options.dilation_weight
-    at = state.passing = state.passing or Passing()
+    passing = state.passing = state.passing or Passing()
 
     def after_block(number: int, statistics: Statistics) -> None:
-        at.blocks, at.statistics = number, statistics
+        passing.blocks, passing.statistics = number, statistics
         rest()
 
-    while not at.finished:
+    while not passing.finished:
         statistics = rows.full_pass(
-            state.centers, temperature, at.blocks, at.statistics, after_block
+            state.centers, temperature, passing.blocks, passing.statistics, after_block
         )
         reseeded = 0
         if temperature == 0 and not statistics.counts.all():
             state.centers, statistics, reseeded = _fill_empty(rows, state.centers, statistics)
         objective = statistics.shrink
-        at.finished = at.done >= limit or (
-            at.previous is not None and abs(at.previous - objective) <= options.tol * objective
+        passing.finished = passing.done >= limit or (
+            passing.previous is not None
+            and abs(passing.previous - objective) <= options.tol * objective
         )
-        at.previous = None if reseeded else objective
-        at.done += 1
-        at.restart()
-        yield Pass(at.done - 1, limit, statistics, reseeded)
-        if not at.finished:
+        passing.previous = None if reseeded else objective
+        passing.done += 1
+        passing.restart()
+        yield Pass(passing.done - 1, limit, statistics, reseeded)
+        if not passing.finished:
             state.centers = rows.project(statistics.means(state.centers, weight))
         rest()
 
@@ -105,31 +106,31 @@ def descend(
     limit = options.epochs or _EPOCHS
     size = options.batch_size or annealing_batch(rows.n_rows, len(state.centers))
     zeros = torch.zeros_like(state.centers)
-    at = state.descending or Descending(state.centers, zeros, zeros.clone())
-    state.descending = at
+    descent = state.descending or Descending(state.centers, zeros, zeros.clone())
+    state.descending = descent
     head = DinkClusterHead(*state.centers.shape).to(state.centers.device)
-    head.reset_cluster_centers(at.weights)
-    at.weights = head.cluster_centers.detach()
+    head.reset_cluster_centers(descent.weights)
+    descent.weights = head.cluster_centers.detach()
     optimizer = torch.optim.Adam(head.parameters(), lr=_LEARNING_RATE)
     optimizer.state[head.cluster_centers] = {
-        "step": torch.tensor(float(at.updates)),
-        "exp_avg": at.first,
-        "exp_avg_sq": at.second,
+        "step": torch.tensor(float(descent.updates)),
+        "exp_avg": descent.first,
+        "exp_avg_sq": descent.second,
     }
-    while at.done <= limit:
-        if at.done:
-            batches = rows.batches(size, options.seed, at.done)
-            for batch in islice(batches, at.blocks, None):
+    while descent.done <= limit:
+        if descent.done:
+            batches = rows.batches(size, options.seed, descent.done)
+            for batch in islice(batches, descent.blocks, None):
                 dilation, shrink = head(batch)
                 optimizer.zero_grad()
                 (shrink + options.dilation_weight * dilation).backward()
                 optimizer.step()
-                at.updates += 1
-                at.blocks += 1
+                descent.updates += 1
+                descent.blocks += 1
                 rest()
-        state.centers = rows.project(at.weights.clone())
+        state.centers = rows.project(descent.weights.clone())
         statistics = rows.full_pass(state.centers)
-        at.done += 1
-        at.blocks = 0
-        yield Pass(at.done - 1, limit, statistics)
+        descent.done += 1
+        descent.blocks = 0
+        yield Pass(descent.done - 1, limit, statistics)
         rest()

@@ -93,24 +93,24 @@ class Refining:
 
 
 def refine(
-    sample: Sample, at: Refining, generator: torch.Generator, effort: Effort
+    sample: Sample, search: Refining, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
     """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
-    if len(at.centers) < 2:
+    if len(search.centers) < 2:
         return
-    first = best = State.of(sample, at.centers, at.approximate)
-    for moved, best in swap(sample, at, first, generator, effort.patience, effort.moves):
+    first = best = State.of(sample, search.centers, search.approximate)
+    for moved, best in swap(sample, search, first, generator, effort.patience, effort.moves):
         yield moved, best
     part = sample[: effort.breathing_rows]
     if len(part) > 0:
         if len(part) < len(sample):
-            best = State.of(part, best.centers, at.approximate)
-        yield from breathe(part, at, best, generator, effort)
+            best = State.of(part, best.centers, search.approximate)
+        yield from breathe(part, search, best, generator, effort)
 
 
 def swap(
     sample: Sample,
-    at: Refining,
+    search: Refining,
     best: State,
     generator: torch.Generator,
     patience: int,
@@ -123,32 +123,32 @@ def swap(
         breaths: how many centres the round after the last swap may move.
     """
     if len(best.centers) < 3:
-        at.swapping, at.moves = False, breaths
-    while at.swapping:
-        centers, moved = _swapped(sample, best, at.moves, generator)
-        best = at.judge(sample, best, centers, moved, _SWAP_TOL)
-        at.rounds += 1
-        if at.failures:
-            at.moves = max(1, min(at.moves, moved) // 2)
-        if moved == 0 or at.failures == patience or at.rounds == _SWAP_ROUNDS:
-            at.swapping, at.moves, at.failures = False, breaths, 0
+        search.swapping, search.moves = False, breaths
+    while search.swapping:
+        centers, moved = _swapped(sample, best, search.moves, generator)
+        best = search.judge(sample, best, centers, moved, _SWAP_TOL)
+        search.rounds += 1
+        if search.failures:
+            search.moves = max(1, min(search.moves, moved) // 2)
+        if moved == 0 or search.failures == patience or search.rounds == _SWAP_ROUNDS:
+            search.swapping, search.moves, search.failures = False, breaths, 0
         yield moved, best
 
 
 def breathe(
-    sample: Sample, at: Refining, best: State, generator: torch.Generator, effort: Effort
+    sample: Sample, search: Refining, best: State, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
     """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
 
     The number is halved after ``effort.patience`` rounds in a row that did not lower the inertia by
     ``effort.tol`` of it.
     """
-    while moves := at.moves:
-        centers = _inhale_exhale(sample, best, moves, at.approximate, generator)
-        best = at.judge(sample, best, centers, moves, effort.tol)
-        if at.failures == effort.patience:
-            at.failures = 0
-            at.moves //= 2
+    while moves := search.moves:
+        centers = _inhale_exhale(sample, best, moves, search.approximate, generator)
+        best = search.judge(sample, best, centers, moves, effort.tol)
+        if search.failures == effort.patience:
+            search.failures = 0
+            search.moves //= 2
         yield moves, best
 
 
@@ -250,7 +250,7 @@ def _splits(
     sample: Sample, near: NearestTwo, sizes: Tensor, number: int, generator: torch.Generator
 ) -> tuple[Tensor, Split]:
     """The clusters of the largest inertia (M,), and what splitting them would gain."""
-    inertia = sample.cluster_inertia(near, len(sizes))
+    inertia = sample.sums(near.squared_distances, near.labels, len(sizes), sample.weights)
     candidates = inertia.topk(min(len(sizes), max(number, _LEAST_CANDIDATES))).indices
     return candidates, split(sample, near, sizes, candidates, generator)
 

@@ -228,12 +228,6 @@ class Sample:
         sums, weights = (segment_sums(each, inverse, len(pairs)) for each in both.unbind(1))
         return pairs, sums, weights
 
-    def counts(self, labels: Tensor, n_clusters: int) -> Tensor:
-        """(K,) rows of each cluster, whatever their weight; float64."""
-        counts = cluster_weights(None, labels, n_clusters)
-        self.group.sum_(counts)
-        return counts
-
     def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
         """(K,) float64."""
         weights = cluster_weights(self.weights, labels, n_clusters)
@@ -257,10 +251,6 @@ class Sample:
         counts, sums = cluster_sums(self.z, self.weights, labels, len(centers))
         self.group.sum_(counts, sums)
         return self.project(Statistics(counts, sums).means(centers))
-
-    def cluster_inertia(self, near: Nearest | NearestTwo, n_clusters: int) -> Tensor:
-        """(K,) float64."""
-        return self.sums(near.squared_distances, near.labels, n_clusters, self.weights)
 
     def mean_inertia(self, centers: Tensor) -> float:
         """Per row; 0 of rows without weight. On a GPU by float32 products alone."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_PASSES = 30  # over all rows, where nothing else ends them
-_END = 0.05  # of the first temperature, the last one
-_LAST_STEP_SIZE = 0.05  # share of the newest batch in the last update
+_END = 0.05  # of the first temperature, and of the first step size
 _STEPS = 240  # updates while annealing: with half, inertia ends 0.07 % higher
 _ANNEALING_EPOCHS = 6  # times that each row of a small sample is used at most
 # Multiplications of a pass over the sample, as ``_pass_cost`` counts: some 5 and 1 ms on two
@@ -100,13 +99,8 @@ def most_axes(n_clusters: int, n_features: int) -> int:
     return min(_MOST_AXES, 2 * n_features // 3 if n_clusters > _MANY_CLUSTERS else n_features // 2)
 
 
-def temperatures(start: float, steps: int) -> list[float]:
-    """From ``start`` down to a twentieth of it in equal ratios."""
-    if start == 0:
-        return []
-    return [start * _END ** (step / max(1, steps - 1)) for step in range(steps)]
-
-
-def step_sizes(steps: int) -> list[float]:
-    """Weight of the newest batch in the running averages: from 1 down to a twentieth."""
-    return [_LAST_STEP_SIZE ** (step / max(1, steps - 1)) for step in range(steps)]
+def cooling(start: float, steps: int) -> list[tuple[float, float]]:
+    """The temperature of each update, and the weight of its batch in the running averages: both
+    fall in equal ratios to a twentieth, from ``start`` and from 1. None from 0 on."""
+    ratios = [_END ** (step / max(1, steps - 1)) for step in range(steps if start else 0)]
+    return [(start * ratio, ratio) for ratio in ratios]

@@ -178,10 +178,10 @@ class Trainer:
                 self._rest()
             else:  # of a checkpoint
                 space = Subspace.on(sample, axes, state.refining.centers.shape[1])
-            at, labels = state.refining, None
+            search, labels = state.refining, None
             if options.refine:
-                labels = yield from self._refine(space, at, how)
-            state.centers = space.means(at.centers, labels, at.approximate)
+                labels = yield from self._refine(space, search, how)
+            state.centers = space.means(search.centers, labels, search.approximate)
             state.refining = None
             if self._starts > 1:
                 inertia = State.of(sample, state.centers).inertia
@@ -230,11 +230,11 @@ class Trainer:
         return anneal(space.sample, centers, seeds.labels, size, steps, weight, report)
 
     def _refine(
-        self, space: Subspace, at: Refining, how: Effort
+        self, space: Subspace, search: Refining, how: Effort
     ) -> Generator[Step, None, Tensor | None]:
         """Returns the labels of all rows of the sample, where the last round has found them."""
         state, labels = self.state, None
-        for moved, best in refine(space.sample, at, self.generator, how):
+        for moved, best in refine(space.sample, search, self.generator, how):
             part = space.sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
             state.centers = space.out_of(best.centers)
@@ -242,8 +242,8 @@ class Trainer:
             yield self._step(
                 "refine",
                 best.inertia / part.total_weight + space.left,
-                done=at.largest - moved,
-                total=at.largest,
+                done=search.largest - moved,
+                total=search.largest,
                 rows=best.rows,
                 temperature=0.0,
                 shrink_loss=space.whole.paper_shrink_loss(state.centers),
