@@ -62,24 +62,21 @@ def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
         UsageError: neither of these, or too few for all rows.
     """
     match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?|\.\d+) ?x", str(limit).strip())
-    least = -(-n_rows // n_clusters)
     if match is None:
         raise UsageError(
             f"`max_size` {limit}: expected a number of rows, or a multiple of the mean such as 1.2x"
         )
-    if match[1]:
-        found = int(match[1])
-    elif float(match[2]) < 1:
-        found = 0
-    else:
+    least = -(-n_rows // n_clusters)
+    most = int(match[1] or 0)
+    if match[2] and float(match[2]) >= 1:
         # A mean that is no whole number does not forbid what is nearest to it.
-        found = max(least, int(float(match[2]) * n_rows / n_clusters + 1e-9))
-    if found < least:
+        most = max(least, int(float(match[2]) * n_rows / n_clusters + 1e-9))
+    if most < least:
         raise UsageError(
             f"`max_size` {limit}: {n_clusters} clusters cannot hold {n_rows} rows like that; "
             f"give at least {least}, or 1x"
         )
-    return found
+    return most
 
 
 def _expect(fine: bool, parameter: str, value: object, expected: str) -> None:
@@ -90,6 +87,10 @@ def _expect(fine: bool, parameter: str, value: object, expected: str) -> None:
 
 def _expect_one(value: str, parameter: str, choices: tuple[str, ...]) -> None:
     _expect(value in choices, parameter, value, f"one of {', '.join(choices)}")
+
+
+def _expect_seed(seed: int) -> None:
+    _expect(0 <= seed < 1 << 63, "seed", seed, "at least 0 and less than 2^63")
 
 
 @dataclass(frozen=True)
@@ -132,29 +133,23 @@ class TrainOptions:
     max_size: str | int | None = None
 
     def __post_init__(self) -> None:
-        k = self.n_clusters
+        k, heat, weight = self.n_clusters, self.temperature, self.dilation
         fine = (k in CHOSEN or ":" in k) if isinstance(k, str) else k >= 1
         _expect(fine, "n_clusters", k, "at least 1")
         for name in ("n_init", "epochs", "batch_size"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, value, "at least 1")
-        _expect(self.seed >= 0, "seed", self.seed, "at least 0")
+        _expect_seed(self.seed)
         _expect_one(self.metric, "metric", METRICS)
-        if self.metric == LEARNED and self.temperature != "auto":
-            raise UsageError(
-                f"`metric` learned: goes with `temperature` auto, not {self.temperature}"
-            )
+        if self.metric == LEARNED and heat != "auto":
+            raise UsageError(f"`metric` learned: goes with `temperature` auto, not {heat}")
         if self.init != GIVEN:
             _expect_one(self.init, "init", SEEDINGS)
-        heat, weight = self.temperature, self.dilation
-        fine = heat == "auto" or (
-            isinstance(heat, (int, float)) and (heat == 0 or heat >= LEAST_TEMPERATURE)
-        )
+        number = isinstance(heat, (int, float)) and (heat == 0 or heat >= LEAST_TEMPERATURE)
         expected = f"auto, inf, 0, or a number of at least {LEAST_TEMPERATURE}"
-        _expect(fine, "temperature", heat, expected)
+        _expect(heat == "auto" or number, "temperature", heat, expected)
         fine = weight is None or 0 <= weight <= _LARGEST_DILATION
         _expect(fine, "dilation", weight, f"a number from 0 to {_LARGEST_DILATION:.0e}")
-        _expect(self.seed < 1 << 63, "seed", self.seed, "less than 2^63")
         if self.max_size is not None:
             most_rows(self.max_size, 1, 1)
             if heat not in ("auto", 0):
@@ -167,11 +162,12 @@ class TrainOptions:
 
     def check_rows(self, n_rows: int, source: str) -> None:
         """Raises UsageError when there are more clusters than rows, or too small ones for them."""
-        k = self.k
         if self.max_size is not None:
-            most_rows(self.max_size, n_rows, k)
-        if k > n_rows:
-            raise UsageError(f"`n_clusters` {k}: more clusters than the {n_rows} rows of {source}")
+            most_rows(self.max_size, n_rows, self.k)
+        if self.k > n_rows:
+            raise UsageError(
+                f"`n_clusters` {self.k}: more clusters than the {n_rows} rows of {source}"
+            )
 
     @property
     def k(self) -> int:
@@ -184,14 +180,12 @@ class TrainOptions:
 
     @property
     def dilation_weight(self) -> float:
-        if self.dilation is None:
-            return 1.0 if self.literal else 0.0
-        return self.dilation
+        return float(self.literal) if self.dilation is None else self.dilation
 
 
 @dataclass(frozen=True)
 class AssignOptions:
-    """What is found out about each row.
+    """What is computed of each row.
 
     Attributes:
         soft: the probabilities of all K clusters.
@@ -230,8 +224,7 @@ class AssignOptions:
         top, heat, least, most = self.top, self.temperature, self.min_prob, self.max_distance
         _expect(top is None or top >= 1, "top", top, "at least 1")
         fine = heat is None or LEAST_TEMPERATURE <= heat < math.inf
-        expected = f"a number above 0, and at least {LEAST_TEMPERATURE}"
-        _expect(fine, "temperature", heat, expected)
+        _expect(fine, "temperature", heat, f"a number above 0, and at least {LEAST_TEMPERATURE}")
         _expect_one(self.probability_type, "probability_type", PROBABILITY_TYPES)
         _expect(least is None or 0 <= least <= 1, "min_prob", least, "a number from 0 to 1")
         _expect(most is None or most >= 0, "max_distance", most, "at least 0")
@@ -309,13 +302,11 @@ class SampleOptions:
         if (self.number is None) == (self.quota is None):
             raise UsageError("give the rows (`number`), or a file of them by cluster (`quota`)")
         _expect(self.number is None or self.number >= 1, "number", self.number, "at least 1")
-        _expect(0 <= self.seed < 1 << 63, "seed", self.seed, "at least 0 and less than 2^63")
+        _expect_seed(self.seed)
         _expect_one(self.by, "by", SAMPLES)
         if self.levels and (self.quota is not None or self.by == "proportional"):
             raise UsageError("`levels` shares equally: leave out `quota` and `by` proportional")
-        ascending = (
-            list(self.levels) == sorted(set(self.levels)) and min(self.levels, default=1) > 0
-        )
+        ascending = list(self.levels) == sorted({*self.levels}) and min(self.levels, default=1) > 0
         _expect(ascending, "levels", self.levels, "ascending numbers such as 10,100")
         if self.weighted and self.by in ("prototypes", "diverse"):
             raise UsageError(f"`by` {self.by} draws nothing: leave out `sample_weight`")

@@ -229,12 +229,10 @@ def _defaults(command: Any) -> dict[str, Any]:
     if "tool.dink" not in text:
         return {}
     try:
-        import tomllib
-
-        table = tomllib.loads(text).get("tool", {}).get("dink", {})
+        table = import_module("tomllib").loads(text).get("tool", {}).get("dink", {})
     except ImportError:
         raise UsageError("pyproject.toml: [tool.dink] needs Python 3.11 or later") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"pyproject.toml: {error}") from None
     tables = {name: each for name, each in table.items() if isinstance(each, dict)}
     for name in tables.keys() - set(COMMANDS):

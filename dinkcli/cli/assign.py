@@ -30,7 +30,7 @@ _UNCERTAIN = 0.1
 
 @dataclass(frozen=True)
 class Labels:
-    """What is found out about each row, as in ``AssignOptions``."""
+    """What is computed of each row, as in ``AssignOptions``."""
 
     soft: bool = clusters_option(
         False, "--soft", help="Also write the probability of every cluster."
@@ -48,22 +48,21 @@ class Labels:
     )
     temperature: float | None = clusters_option(
         None,
-        help="How soft probabilities are: they are the softmax of minus the squared distance "
-        "over the temperature, so lower is sharper. By default the model has one.",
+        help="How soft probabilities are: they are the softmax of minus the squared distance over "
+        "the temperature, so lower is sharper. By default the model's own.",
         show_default=False,
     )
     min_prob: float | None = clusters_option(
-        None, help="Rows whose cluster is less probable than this get the cluster -1."
+        None, help="Label rows -1 whose cluster is less probable than this."
     )
     max_distance: float | None = clusters_option(
-        None, help="Rows that are farther than this from every centre get the cluster -1."
+        None, help="Label rows -1 that are farther than this from every centre."
     )
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
-        help="The most rows that a cluster may get in this run, or how many times the mean; "
-        "rows for which the nearest has no room go where it costs the least. Labels then "
-        "depend on all rows of the run.",
+        help="The most rows of a cluster in this run, or a multiple of the mean; rows that do not "
+        "fit into the nearest go where it costs least. Labels then depend on all rows of the run.",
     )
 
     def options(self) -> AssignOptions:
@@ -78,20 +77,20 @@ def assign(
     output: str | None = shared.TABLE_PATH,
     rows_per_file: int | None = output_option(
         None,
-        help="Write a folder of parts, each with this many rows of the input. With --shard, by "
-        "default as many parts as shares, or a million rows each.",
+        help="Write a folder of parts with this many rows of the input each. With --shard, by "
+        "default one part per share, or a million rows each.",
     ),
     partition_by_cluster: bool = output_option(
         False,
         "--partition-by-cluster",
-        help="Write a folder with a folder of parquet for each cluster (cluster=7), so that "
-        "DuckDB, Spark and others read only those that a query asks for.",
+        help="Write a folder of parquet per cluster (cluster=7), so that DuckDB, Spark and others "
+        "read only the clusters of a query.",
     ),
     shard: str | None = run_option(
         None,
         metavar="I/N",
-        help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other "
-        "processes write the other shares to. Under torchrun this happens by itself.",
+        help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other processes "
+        "share. Under torchrun this happens by itself.",
     ),
     resume: bool = shared.RESUME,
     labels: Labels,
@@ -103,17 +102,17 @@ def assign(
     levels: str | None = clusters_option(
         None,
         metavar="A,B,...",
-        help="Also write the group that the cluster is in where all of them make A, B, ... "
-        "groups (dink inspect --tree), in columns such as level_10. A group has the number of "
-        "its lowest cluster.",
+        help="Also write the group of the cluster when the tree (dink inspect --tree) is cut into "
+        "A, B, ... groups, in columns such as level_10. A group has the number of its lowest "
+        "cluster.",
     ),
     match_path: str | None = shared.MATCH,
     rows: shared.WrittenRows,
     shown: shared.TableOutput,
 ) -> None:
-    """Give every row the cluster of its nearest centre.
+    """Assign every row to the cluster of its nearest centre.
 
-    Rows keep their order. What the model needs is in it: neither metric nor column is repeated.
+    Rows keep their order. The model remembers its metric and column.
 
     Examples:
         dink assign emb.dink.safetensors new.npy

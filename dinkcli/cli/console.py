@@ -79,7 +79,11 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     """The text in lines of at most ``columns``, broken between words; None for no limit."""
     if columns is None or len(text) <= columns:
         return text
-    keep = {"replace_whitespace": False, "break_long_words": False, "break_on_hyphens": False}
+    keep: dict[str, Any] = {
+        "replace_whitespace": False,
+        "break_long_words": False,
+        "break_on_hyphens": False,
+    }
     return textwrap.fill(text, columns, subsequent_indent=indent, **keep)
 
 

@@ -1,7 +1,5 @@
-"""The options that commands share, with one wording each, and bundles of them.
-
-A parameter of a command whose type is one of the bundles stands for all options of it.
-"""
+"""The options that commands share, each declared once, and bundles of them: a parameter of a
+command whose type is a bundle stands for all of its options."""
 
 from __future__ import annotations
 
@@ -25,18 +23,19 @@ GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
 
 
 def option(group: str, default: Any, *names: str, help: str, choices: str = "", **more: Any) -> Any:
-    """An option in one of the groups of the help, to stand as a default in a signature.
+    """An option in one of the groups of the help, as the default of a parameter.
 
     Args:
-        default: an ellipsis for one that has to be given.
+        default: an ellipsis for a required option.
         names: by default that of the parameter.
-        choices: what completes on TAB, separated by spaces, where other values do as well.
+        choices: completed on TAB, separated by spaces, where other values are possible too.
     """
     if choices:
         known = choices.split()
         more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]
-    more |= {"rich_help_panel": group, "show_envvar": False}
-    return typer.Option(default, *names, help=help, **more)
+    return typer.Option(
+        default, *names, help=help, rich_help_panel=group, show_envvar=False, **more
+    )
 
 
 main_option = partial(option, MAIN)
@@ -50,24 +49,22 @@ run_option = partial(option, RUN)
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the fields of bundles in the place of the parameters that stand for them."""
     signature = inspect.signature(command, eval_str=True)
-    bundles, flat = {}, []
-    for parameter in signature.parameters.values():
-        bundle = parameter.annotation
-        if not is_dataclass(bundle):
-            flat.append(parameter)
+    bundles: dict[str, Any] = {}
+    flat = []
+    for each in signature.parameters.values():
+        if not is_dataclass(each.annotation):
+            flat.append(each)
             continue
-        bundles[parameter.name] = bundle
-        types = get_type_hints(bundle)
-        flat += [
-            parameter.replace(name=field.name, default=field.default, annotation=types[field.name])
-            for field in fields(bundle)
-        ]
+        bundles[each.name] = each.annotation
+        types = get_type_hints(each.annotation)
+        for field in fields(each.annotation):
+            own = {"default": field.default, "annotation": types[field.name]}
+            flat.append(each.replace(name=field.name, **own))
 
     @wraps(command)
     def run(**values: Any) -> None:
         for name, bundle in bundles.items():
-            own = {field.name: values.pop(field.name) for field in fields(bundle)}
-            values[name] = bundle(**own)  # type: ignore[operator]
+            values[name] = bundle(**{each.name: values.pop(each.name) for each in fields(bundle)})
         command(**values)
 
     run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
@@ -79,14 +76,14 @@ INPUTS = typer.Argument(
     ...,
     metavar="INPUT...",
     help="Files (npy, npz, parquet, Arrow, safetensors, HDF5, json, jsonl, csv, word vectors, "
-    "fvecs), compressed or not, folders of them, patterns or URLs, or - for standard input. "
-    "Several are one data set.",
+    "fvecs), compressed or not, folders, patterns, URLs, or - for standard input. Several are one "
+    "data set.",
     show_default=False,
 )
 OPTIONAL_INPUTS = typer.Argument(
     None,
     metavar="[INPUT]...",
-    help="Files or folders, to look at what is in each cluster.",
+    help="Files or folders, to show the rows of each cluster.",
     show_default=False,
 )
 MODEL_PATH = typer.Argument(
@@ -95,21 +92,21 @@ MODEL_PATH = typer.Argument(
 
 COLUMN = main_option(
     None,
-    help="The column of embeddings, or a pattern such as 'dim_*' for one column per "
-    "dimension; in npz and safetensors files, the member. Not needed if only one will do.",
+    help="The column of embeddings, or a pattern such as 'dim_*' for one column per dimension; in "
+    "npz and safetensors files, the member. Needed only if several are possible.",
 )
 Metric = Literal["euclidean", "cosine", "learned"]
 METRIC = main_option(
     "euclidean",
-    help="How rows are compared: by their distance, by their direction, or by their distance "
-    "under a learned map that moves each row towards its nearest neighbours.",
+    help="How rows are compared: by distance, by direction, or by distance under a learned map "
+    "that moves each row towards its nearest neighbours.",
 )
-DIM = input_option(None, help="How many dimensions the vectors in a column of bytes have.")
+DIM = input_option(None, help="The dimension of vectors in a column of bytes.")
 BITS = input_option(
     False,
     "--bits",
-    help="The bytes are packed bits (binary embeddings); read each bit as -1 or +1. --dim says "
-    "how many there are, if not all.",
+    help="The bytes are packed bits (binary embeddings): read each bit as -1 or +1. --dim gives "
+    "their number, if not all are used.",
 )
 BadRows = Literal["stop", "skip", "label"]
 BAD_ROWS = input_option(
@@ -127,11 +124,9 @@ IDS = input_option(
     None,
     "--ids",
     metavar=_REFERENCE,
-    help=f"What the rows are called{_EACH} Without it, they are numbered.",
+    help=f"The ids of the rows{_EACH} By default rows are numbered.",
 )
-TEXTS = input_option(
-    None, "--texts", metavar=_REFERENCE, help=f"Texts that the rows stand for{_EACH}"
-)
+TEXTS = input_option(None, "--texts", metavar=_REFERENCE, help=f"The texts of the rows{_EACH}")
 LABELS = input_option(
     None, "--labels", metavar=_REFERENCE, help=f"The true classes of the rows{_EACH}"
 )
@@ -141,8 +136,8 @@ MATCH = clusters_option(
     None,
     "--match",
     metavar="OLD_MODEL",
-    help="Keep the cluster ids of an older model, by the best pairing of the centres, or "
-    "between metrics, of the rows that clusters share.",
+    help="Keep the cluster ids of an older model, by the best pairing of centres, or for another "
+    "metric, of the rows that clusters share.",
 )
 
 exemplars_option = partial(output_option, help="How many rows to show of each cluster.", min=1)
@@ -150,7 +145,7 @@ file_option = partial(main_option, ..., "-o", "--output", metavar="FILE", show_d
 JSON = output_option(
     False,
     "--json",
-    help="Give the result or its summary as one line of JSON on standard output, and an error as "
+    help="Write the result or its summary as one line of JSON on standard output, and an error as "
     "one on standard error.",
 )
 
@@ -162,15 +157,15 @@ DEVICE = run_option(
 MEMORY = run_option(
     None,
     metavar="SIZE",
-    help="How much memory the rows may take, such as 2GB; by default a quarter of the "
-    "machine. More rows than that are read anew for each pass.",
+    help="The memory for rows, such as 2GB; by default a quarter of the machine's. More rows are "
+    "read anew in each pass.",
 )
 QUIET = run_option(False, "--quiet", "-q", help="Show no progress and no summary.")
 RESUME = run_option(
     False,
     "--resume",
-    help="Go on with the interrupted run that was writing this output, if there is one. Inputs "
-    "and options have to be the same.",
+    help="Continue the interrupted run that was writing this output, if there is one. Inputs and "
+    "options have to be the same.",
 )
 _TABLE = (
     "Where to write: .parquet, .npy, .csv, .jsonl, .arrow or .arrows (.csv.gz and the like are "
@@ -183,14 +178,14 @@ TABLE_FILE, TABLE_PATH = (
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
 _FORMAT = output_option(
     None,
-    help="The format to write; arrow is a file, arrows a stream. By default it follows "
-    "from the suffix; standard output gets csv, parts are parquet.",
+    help="The format to write; arrow is a file, arrows a stream. By default the suffix decides; "
+    "standard output gets csv, parts are parquet.",
 )
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a command says beside its result."""
+    """What a command prints beside its result."""
 
     as_json: bool = JSON
     quiet: bool = QUIET
@@ -203,17 +198,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class TableOutput(Shown):
-    """How rows are written, and what is said beside them."""
+    """How rows are written, and what is printed beside them."""
 
     format: OutputFormat = _FORMAT
     csv_safe: bool = output_option(
         False,
         "--csv-safe",
-        help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula "
-        "(they begin with =, +, -, @, a tab or a line break).",
+        help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula: "
+        "those that begin with =, +, -, @, a tab or a line break.",
     )
     json_file: str | None = output_option(
-        None, metavar="FILE", help="Also write the summary as JSON to this file."
+        None, metavar="FILE", help="Also write the summary to this file, as JSON."
     )
 
 
@@ -260,13 +255,13 @@ class ModelRows:
 
 @dataclass(frozen=True)
 class WrittenRows(ModelRows):
-    """How rows are read that are written again, with what a model knows of them."""
+    """How rows are read that are written again, with what the model adds."""
 
     dim: int | None = DIM
     bits: bool = BITS
     ids: list[str] | None = IDS
     columns: str | None = output_option(
-        None, metavar="A,B,...", help="Columns of the input to write as well, separated by commas."
+        None, metavar="A,B,...", help="Also write these columns of the input."
     )
 
     def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:
@@ -277,24 +272,23 @@ class WrittenRows(ModelRows):
 
 @dataclass(frozen=True)
 class Effort:
-    """What decides how long a training takes."""
+    """The options on which the time of a training depends."""
 
     metric: Metric = METRIC
     refine: bool = expert_option(
-        True, help="Also move whole centres to where they lower the inertia more."
+        True, help="After annealing, move whole centres to where they lower the inertia."
     )
     n_init: int | None = expert_option(
         None,
-        help="How often to start anew; the best start is kept. By default at most 4 times on "
-        "small data, and once on larger ones.",
+        help="The number of starts, of which the best is kept. By default at most 4 on small data, "
+        "and 1 on larger data.",
     )
     epochs: int | None = expert_option(
         None,
-        help="How many times at most to pass over all rows. By default 30, or 50 at temperature "
-        "inf.",
+        help="The most passes over all rows. By default 30, or 50 at temperature inf.",
     )
     batch_size: int | None = expert_option(
-        None, help="Rows for each update. By default it follows from rows and clusters."
+        None, help="Rows per update. By default it follows from rows and clusters."
     )
 
     def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:

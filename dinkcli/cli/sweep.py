@@ -15,7 +15,7 @@ def sweep(
         "-k",
         "--n-clusters",
         metavar="RANGE",
-        help="Which numbers to try: 5:100 (some between, larger ones while these are best, then "
+        help="The numbers to try: 5:100 (some of them, larger ones while these are best, then "
         "those around the best), 5:100:5 (every fifth), or a list such as 5,10,20.",
     ),
     metric: shared.Metric = shared.METRIC,
@@ -25,7 +25,9 @@ def sweep(
     vectors: shared.Vectors,
     shown: shared.Shown,
 ) -> None:
-    """Try many numbers of clusters, and say which one to take.
+    """Try many numbers of clusters, and recommend one.
+
+    If none stands out, the one that works best is suggested. Nothing is written.
 
     Examples:
         dink sweep emb.npy

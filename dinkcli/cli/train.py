@@ -53,16 +53,16 @@ class Algorithm(shared.Effort):
 
     init: str = expert_option(
         "kmeans++",
-        help="Where centres start: kmeans++, random or xavier, or a file of centres: npy, "
-        "parquet, a model, a faiss index, or scikit-learn through skops.",
+        help="The initial centres: kmeans++, random or xavier, or a file of centres (npy, parquet, "
+        "a model, a faiss index, or scikit-learn through skops).",
         choices="kmeans++ random xavier",
     )
     temperature: str = expert_option(
         "auto",
         metavar="NUMBER|auto|inf",
-        help="How softly rows belong to clusters while training. auto cools down to 0; a "
-        "number (a squared distance) stays fixed, and 0 is k-means; inf is the paper's "
-        "literal objective, which loses clusters on fixed embeddings.",
+        help="How softly rows belong to clusters in training. auto cools down to 0; a number (a "
+        "squared distance) stays fixed, and 0 is k-means; inf is the paper's literal objective, "
+        "which loses clusters on fixed embeddings.",
         choices="auto inf 0",
     )
     dilation: float | None = expert_option(
@@ -71,8 +71,8 @@ class Algorithm(shared.Effort):
     max_size: str | None = clusters_option(
         None,
         metavar="NUMBER|1.2x",
-        help="The most rows that a cluster may have, or how many times the mean; 1x makes all "
-        "equal. The summary reports the increase in inertia. Give assign --max-size as well.",
+        help="The most rows of a cluster, or a multiple of the mean; 1x makes all equal. The "
+        "summary reports the increase in inertia. Give --max-size to assign as well.",
     )
     seed: int = shared.SEED
 
@@ -115,7 +115,7 @@ def train(
         "-o",
         "--output",
         metavar="FILE",
-        help="The model to write. By default it has the name of the first input, and ends in "
+        help="The model to write. By default the name of the first input, ending in "
         ".dink.safetensors.",
     ),
     vectors: shared.Vectors,

@@ -86,7 +86,7 @@ TRAIN = [
     (["x.npy", "--epochs", "0"], 2, "--epochs 0: expected at least 1"),
     (["x.npy", "--batch-size", "0"], 2, "--batch-size 0: expected at least 1"),
     (["x.npy", "--seed", "-1"], 2, "--seed -1: expected at least 0"),
-    (["x.npy", "--seed", str(1 << 63)], 2, "expected less than 2^63"),
+    (["x.npy", "--seed", str(1 << 63)], 2, "and less than 2^63"),
     (["x.npy", "--checkpoint-every", "now"], 2, "--checkpoint-every now: expected a time such as"),
     (["x.npy", "--n-init", "0"], 2, "--n-init 0: expected at least 1"),
     (["x.npy", "--sample-weight", "w"], 2, "--sample-weight w: no such file, and no such column"),
