@@ -34,7 +34,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.nearest import fused
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import has_low_precision, products
-from dinkcli.nearest.sums import full_pass, tempered_statistics
+from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training import rows as training_rows
 from dinkcli.training.rows import open_rows
@@ -252,7 +252,7 @@ def streamed(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
     rows = z.cpu()
     with patch.object(training_rows, "keeps", lambda *arguments: False):
         source = open_rows(DataSet([ArrayReader(rows.numpy())]), "euclidean", device)
-    taken = {"pass": ms(lambda: full_pass(source.blocks(), centers), device, repeats=2)}
+    taken = {"pass": ms(lambda: source.full_pass(centers), device, repeats=2)}
     rows = rows.pin_memory() if device.type == "cuda" else rows
     taken["copy"] = ms(lambda: z.copy_(rows, non_blocking=True), device)
     return {name: round(rows.nbytes / 1e6 / max(value, 1e-3), 2) for name, value in taken.items()}

@@ -17,7 +17,7 @@ import torch
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.products import products
-from dinkcli.nearest.sums import full_pass
+from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.training.refine import _pair
 
@@ -55,7 +55,7 @@ def main() -> None:
         product = seconds(lambda: bare(z, centers))  # noqa: B023
         times = (
             seconds(lambda: index.labels(z)),  # noqa: B023
-            seconds(lambda: full_pass([(z, None)], centers)),  # noqa: B023
+            seconds(lambda: tempered_statistics(z, None, index, 0.0)),  # noqa: B023
             seconds(lambda: add_up(z, None, centers, 20.0, False, True)),  # noqa: B023
         )
         rate, each = 2 * n * k * d / product / 1e9, 1e9 * times[0] / (n * k)

@@ -44,7 +44,7 @@ from quality import faiss_kmeans, judge, super_kmeans
 
 from dinkcli.data.inputs import open_data
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.sums import full_pass
+from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.training.rows import open_rows
@@ -128,7 +128,7 @@ def finished(z: torch.Tensor, seconds: float, centers: np.ndarray) -> tuple[floa
     """Seconds and inertia when a pass ends the training that has got to ``centers``."""
     started = clock()
     before = torch.from_numpy(centers)
-    means = full_pass([(z, None)], before).means(before)
+    means = tempered_statistics(z, None, CenterIndex(before), 0.0).means(before)
     return seconds + clock() - started, inertia(z, means.numpy())
 
 

@@ -74,15 +74,11 @@ class CenterIndex:
             self.scorer = Scorer(cluster_centers)
         else:
             self.scorer = FoldedScorer(cluster_centers, row_map)
-        self.centers = self.scorer.centers
+        self.centers, self.n_clusters = self.scorer.centers, len(self.scorer.centers)
         self.dtype = self.scorer.dtype
         self.shift, self.largest = self.scorer.shift, self.scorer.largest
         self._on_cpu = self.centers.device.type == "cpu"
         self._low_precision_pays = self.scorer.low_precision_pays
-
-    @property
-    def n_clusters(self) -> int:
-        return len(self.centers)
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
@@ -140,13 +136,10 @@ class CenterIndex:
         with ``approximate``, where a CPU has them) and, of distances, to 2**-13 or so of them;
         those that are given are exact to float32.
         """
-        find = self.scorer.few
-        if approximate and self.scorer.bfloat16_serves:
-            find = self.scorer.bfloat16_few
         labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
         distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
         for where, rows, shifted in self._shifted(z):
-            labels[:, where] = find(shifted, number)
+            labels[:, where] = self.scorer.few(shifted, number, approximate)
             for label, squares in zip(labels[:, where], distances[:, where], strict=True):
                 squares[:] = self.scorer.squared_distances_to(rows, label)
         return labels, distances

@@ -104,12 +104,16 @@ class Best:
 
     def two(self, scores: Tensor, reach: float) -> TwoBest:
         """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
-        if not self._fits(reach):
+        if not (self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]):
             best, labels = scores.min(0)
             second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
             return TwoBest(best, labels, second, second_labels, scores)
-        keys, quantum = self._keys(scores, reach)
+        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
+        # exponent and large number, and makes room for the numbers of the centres.
         bits = self._bits
+        quantum = 2.0 ** (math.frexp(reach)[1] + bits - 32)
+        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
+        torch.add(self._numbers, keys, alpha=1 << bits, out=keys)
         best, labels = _take_lowest(keys, bits)
         second, seconds = _lowest(keys, bits)
         seconds.clamp_(max=self.n_clusters - 1)
@@ -120,14 +124,18 @@ class Best:
         are not negative but for rounding."""
         if self.n_clusters > _MOST_BFLOAT16_NUMBERS:
             return self.two(product.float(), torch.inf)
-        if signed:
-            _turn_negative(product.view(torch.int16))
+        if signed:  # bits of negative numbers, turned, ascend as these do
+            bits = product.view(torch.int16)
+            signs = scratch("signs", bits, bits.shape, torch.int16)
+            torch.bitwise_right_shift(bits, 15, out=signs)
+            bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
         keys = self._bfloat16_keys(product)
         best, labels = _take_lowest(keys, _BFLOAT16_BITS)
         second, seconds = _lowest(keys, _BFLOAT16_BITS)
         if signed:
             best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
-        return TwoBest(_from_bits(best), labels, _from_bits(second), seconds)
+        best, second = ((bits << 16).view(torch.float32) for bits in (best, second))
+        return TwoBest(best, labels, second, seconds)
 
     def few(self, scores: Tensor, half_norms: Tensor, number: int) -> Tensor:
         """The ``number`` M lowest of ``scores`` (K, B), in their memory, the lowest first; centres
@@ -149,17 +157,6 @@ class Best:
         keys = self._bfloat16_keys(product)
         return torch.stack([_take_lowest(keys, _BFLOAT16_BITS)[1] for _ in range(number)])
 
-    def _fits(self, reach: float) -> bool:
-        return self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]
-
-    def _keys(self, scores: Tensor, reach: float) -> tuple[Tensor, float]:
-        """Scores in units of a quantum, and below them the numbers of the centres."""
-        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
-        # exponent and large number, and makes room.
-        quantum = 2.0 ** (math.frexp(reach)[1] + self._bits - 32)
-        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
-        return torch.add(self._numbers, keys, alpha=1 << self._bits, out=keys), quantum
-
     def _bfloat16_keys(self, product: Tensor) -> Tensor:
         """The bits of the scores, which ascend as they do, and below them the numbers."""
         keys = scratch("keys", product, product.shape, torch.int32)
@@ -178,18 +175,6 @@ def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     best, labels = _lowest(keys, bits)
     keys.scatter_(0, labels[None], _LARGEST_KEY)
     return best, labels
-
-
-def _turn_negative(bits: Tensor) -> None:
-    """Makes the bits (K, B) int16 of negative numbers ascend as these do, in place."""
-    signs = scratch("signs", bits, bits.shape, torch.int16)
-    torch.bitwise_right_shift(bits, 15, out=signs)
-    bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
-
-
-def _from_bits(bits: Tensor) -> Tensor:
-    """The float32 numbers that begin with these 16 bits."""
-    return (bits << 16).view(torch.float32)
 
 
 def limit_of(near: TwoBest, error: Tensor, roundoff: float = 0.0) -> Tensor:
@@ -226,7 +211,15 @@ class Scorer:
         self.dtype = at_least_float32(centers.dtype)
         self.centers = centers.to(self.dtype)
         self._prepare()
-        self._choose_products()
+        device = centers.device
+        self._best = Best(len(centers), self.dtype, device)
+        self._on_cpu = device.type == "cpu"
+        available = has_bfloat16() if self._on_cpu else has_low_precision(device, self.dtype)
+        available = available and self.dtype == torch.float32
+        large = len(centers) >= _MANY_CLUSTERS and centers.numel() >= _MANY_NUMBERS
+        self.low_precision_pays = available and large
+        self._fused = not self._on_cpu and why_not(device, self.dtype) is None
+        self.bfloat16_serves = available and self._on_cpu
 
     def _prepare(self) -> None:
         """Sets ``shift``, the factors and half norms that scores are made of, and ``largest``."""
@@ -239,17 +232,6 @@ class Scorer:
         self._norms = (2 * self._half_norms).sqrt()
         self.largest = self._norms.max()
 
-    def _choose_products(self) -> None:
-        centers, device = self.centers, self.centers.device
-        self._best = Best(len(centers), self.dtype, device)
-        self._on_cpu = device.type == "cpu"
-        available = has_bfloat16() if self._on_cpu else has_low_precision(device, self.dtype)
-        available = available and self.dtype == torch.float32
-        large = len(centers) >= _MANY_CLUSTERS and centers.numel() >= _MANY_NUMBERS
-        self.low_precision_pays = available and large
-        self._fused = not self._on_cpu and why_not(device, self.dtype) is None
-        self.bfloat16_serves = available and self._on_cpu
-
     def shifted(self, z: Tensor) -> Tensor:
         """Rows (B, D) as the other methods want them."""
         z = z.to(self.dtype)
@@ -260,7 +242,9 @@ class Scorer:
     def two(self, rows: Tensor) -> tuple[TwoBest, Tensor]:
         """The two best centres of each row, and what the score of the nearest is at most (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        scores, reach = self._scores(rows), self._reach(norms)
+        # Twice the largest score, or more; elsewhere nobody asks.
+        reach = float(self._magnitude(norms.max(), self.largest)) if self._on_cpu else math.inf
+        scores = self._scores(rows)
         usual = self._usual_reach(norms) if reach < math.inf else reach
         if reach <= _MOST_REACH * usual:
             near = self._best.two(scores, reach)
@@ -315,17 +299,14 @@ class Scorer:
         near = self._best.bfloat16_two(product)
         return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
-    def few(self, rows: Tensor, number: int) -> Tensor:
-        """The ``number`` nearest centres (M, B), the nearest first, but for rounding; the same ones
-        whatever the other rows."""
+    def few(self, rows: Tensor, number: int, approximate: bool) -> Tensor:
+        """The ``number`` nearest centres (M, B), the nearest first, but for rounding: of bfloat16
+        products with ``approximate``, where they serve; the same ones whatever the other rows."""
+        if approximate and self.bfloat16_serves:
+            product, _ = self._bfloat16_product(rows, torch.linalg.vector_norm(rows, dim=1))
+            return self._best.bfloat16_few(product, number)
         half_norms = torch.linalg.vecdot(rows, rows).div_(2)
         return self._best.few(self._scores(rows), half_norms, number)
-
-    def bfloat16_few(self, rows: Tensor, number: int) -> Tensor:
-        """The same by a product of low precision on a CPU."""
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._bfloat16_product(rows, norms)
-        return self._best.bfloat16_few(product, number)
 
     def squared_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """||z_i - c_j||^2, (B, K), in one piece, never negative; and the squared norms of the rows
@@ -348,12 +329,6 @@ class Scorer:
         with products(rows.device, low_precision):
             half_norms = self._half_norms[:, None]
             return torch.addmm(half_norms, self._shifted, rows.T, alpha=-1, out=out)
-
-    def _reach(self, norms: Tensor) -> float:
-        """Twice the largest score of rows with ``norms`` (B,), or more."""
-        if not self._on_cpu:  # nobody asks there
-            return math.inf
-        return float(self._magnitude(norms.max(), self.largest))
 
     def _magnitude(self, norms: Tensor, longest: Tensor) -> Tensor:
         """Twice the largest score of rows with ``norms``, or more, of the same shape, and of

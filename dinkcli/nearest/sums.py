@@ -6,7 +6,7 @@ and the sums of pieces are rows sorted by label again, far fewer. After a few ro
 one. No size depends on values, so the host never waits.
 
 Shapes: N rows, K clusters, D features, T pieces of R rows; ``weights`` is (N,) or
-None for all ones. "Wide" is the accumulator's dtype, float64 but on MPS.
+None for all ones. The accumulator's dtype is float64, but on MPS.
 """
 
 from __future__ import annotations
@@ -122,17 +122,16 @@ def row_dots(z: Tensor, table: Tensor, index: Tensor) -> Tensor:
 def segment_sums(
     values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Sums of ``values`` (N, D) or (N,), times ``weights`` (N,), by label; (K, D) or (K,), wide.
+    """Sums of ``values`` (N, D) or (N,), times ``weights`` (N,), by label; (K, D) or (K,), in the
+    accumulator's dtype.
 
     The same bits every time; on CPUs, where they are taken in float64, also however the rows are
     shared between processes, but for the last bits of that.
     """
     dtype = accumulator_dtype(values.device)
     if values.ndim == 1:
-        wider = values.to(dtype)
-        return segment_sums(
-            (wider if weights is None else wider * weights)[:, None], labels, n_clusters
-        )[:, 0]
+        values = values.to(dtype) if weights is None else values.to(dtype) * weights
+        return segment_sums(values[:, None], labels, n_clusters)[:, 0]
     if values.device.type == "cpu" or not len(values):
         result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
         rows = max(1, numbers_at_once(values.device, _CACHED_GATHERED) // max(1, values.shape[1]))
@@ -184,25 +183,22 @@ def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tens
 def cluster_sums(
     z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
 ) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) of each cluster, wide."""
+    """Weight (K,) and sum of weighted rows (K, D) of each cluster, in the accumulator's dtype."""
     counts = cluster_weights(weights, labels, n_clusters)
     return counts, segment_sums(z, labels, n_clusters, weights)
 
 
 def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
-    """Weight of each cluster, (K,), wide."""
+    """Weight of each cluster, (K,), in the accumulator's dtype."""
     if weights is None:
-        if labels.device.type != "cpu":
-            return counts_of(labels, n_clusters).to(accumulator_dtype(labels.device))
-        return torch.bincount(labels, minlength=n_clusters).to(torch.float64)
+        return counts_of(labels, n_clusters).to(accumulator_dtype(labels.device))
     return segment_sums(weights, labels, n_clusters)
 
 
 def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
     dtype = accumulator_dtype(values.device)
-    if weights is None:
-        return float(values.sum(dtype=dtype))
-    return float((values.to(dtype) * weights).sum())
+    values = values if weights is None else values.to(dtype) * weights
+    return float(values.sum(dtype=dtype))
 
 
 def hard_statistics(
@@ -237,17 +233,6 @@ def tempered_statistics(
         least, labels = distances.min(1)
         total.inertia += weighted_sum(least, w)
         total.cluster_inertia += segment_sums(least, labels, index.n_clusters, w)
-    return total
-
-
-def full_pass(
-    blocks: Iterable[tuple[Tensor, Tensor | None]], centers: Tensor, temperature: float = 0.0
-) -> Statistics:
-    """Statistics of all ``blocks`` of (rows, weights), taken as centred already."""
-    index = CenterIndex(centers)
-    total = Statistics.zeros(centers)
-    for z, weights in blocks:
-        total.add(tempered_statistics(z, weights, index, temperature))
     return total
 
 
@@ -304,7 +289,9 @@ def run_sums(
     labels, first_order = labels.sort(stable=True)
     order: Tensor | None = first_order
     factors = None if weights is None else weights[first_order].to(values.dtype)
-    n_rows, length = len(labels), _length(len(labels), n_clusters)
+    n_rows = len(labels)
+    mean = max(1, n_rows // n_clusters)
+    length = min(_LONGEST, max(_SHORTEST, 1 << mean.bit_length() - 1))
     reached = 1
     while reached < n_rows or reached == 1:
         if reached > 1 and values.numel() * n_clusters <= _FEW_PIECES:
@@ -326,16 +313,17 @@ def one_hot_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
 
 
 def counts_of(labels: Tensor, n_clusters: int) -> Tensor:
-    """How often each label (N,) comes, (K,) int64; sums of integers are the same in any order.
-
-    ``torch.bincount`` would make the host wait."""
+    """How often each label (N,) comes, (K,) int64; sums of integers are the same in any order."""
+    if labels.device.type == "cpu":
+        return torch.bincount(labels, minlength=n_clusters)
+    # ``bincount`` would make the host wait.
     counts = torch.zeros(n_clusters, dtype=torch.int64, device=labels.device)
     return counts.scatter_add_(0, labels, torch.ones_like(labels))
 
 
 def running_sums(values: Tensor) -> Tensor:
-    """The sums of ``values`` (N,) up to each one, wide; the same bits every time. Along one line a
-    GPU adds up in any order, along the rows of a matrix it does not."""
+    """The sums of ``values`` (N,) up to each one, in the accumulator's dtype; the same bits every
+    time. Along one line a GPU adds up in any order, along the rows of a matrix it does not."""
     dtype = accumulator_dtype(values.device)
     if values.device.type == "cpu":
         return values.cumsum(0, dtype=dtype)
@@ -346,11 +334,6 @@ def running_sums(values: Tensor) -> Tensor:
     if len(values) > _LINE:
         lines[1:] += running_sums(lines[:, -1])[:-1, None]
     return lines.view(-1)[: len(values)]
-
-
-def _length(n_rows: int, n_clusters: int) -> int:
-    mean = max(1, n_rows // n_clusters)
-    return min(_LONGEST, max(_SHORTEST, 1 << mean.bit_length() - 1))
 
 
 class _Pieces:

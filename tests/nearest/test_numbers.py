@@ -14,8 +14,9 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, RunError, UsageError
 from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import normalize_
-from dinkcli.nearest.sums import full_pass
+from dinkcli.nearest.sums import Statistics, tempered_statistics
 from dinkcli.processes.device import in_pieces
 from dinkcli.training.refine import State, removal_costs
 from dinkcli.training.rows import open_rows
@@ -132,7 +133,10 @@ def test_centres_to_start_from_are_checked(blobs):
 def test_counts_beyond_the_integers_of_float32(blobs):
     """2^24 + 1 is no float32: sums over blocks of rows are taken in float64."""
     block = torch.ones(1 << 16, 1)
-    found = full_pass([(block, None)] * 257, torch.zeros(1, 1))
+    index = CenterIndex(torch.zeros(1, 1))
+    found = Statistics.zeros(index.centers)
+    for _ in range(257):
+        found.add(tempered_statistics(block, None, index, 0.0))
     assert found.counts.item() == found.sums.item() == found.inertia == 257 << 16
     z = np.zeros((100_000, 1), np.float32)
     rows = open_rows(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"))
