@@ -285,23 +285,17 @@ def _type_of_most(values: list[Any]) -> pa.DataType:
     return {None: pa.null(), float: number, str: pa.string(), bool: pa.bool_()}[kind]
 
 
-def _fitting(value: Any, type_: pa.DataType, kept: Set[str]) -> Any:
-    """The value without what is of another type."""
+def _fitting(value: Any, type_: pa.DataType | None, kept: Set[str]) -> Any:
+    """The value without what is of another type, where one is known."""
+    if type_ is None:
+        return value
     if pa.types.is_struct(type_):
-        if not isinstance(value, dict):
-            return None
-        known = {field.name: field.type for field in type_}
-        return {
-            name: inner if name in kept or name not in known else _fitting(inner, known[name], kept)
-            for name, inner in value.items()
-        }
+        types = {field.name: None if field.name in kept else field.type for field in type_}
+        fields = value.items() if isinstance(value, dict) else ()
+        return {name: _fitting(inner, types.get(name), kept) for name, inner in fields} or None
     if is_list(type_):
-        inner = type_.value_type
-        if not isinstance(value, list) or (
-            is_number(inner) and {*map(type, value)} <= {int, float}
-        ):
-            return value if isinstance(value, list) else None
-        return [_fitting(each, inner, kept) for each in value]
+        inner_type = type_.value_type
+        return [_fitting(v, inner_type, kept) for v in value] if isinstance(value, list) else None
     if is_number(type_):
         return value if type(value) in (int, float) else None
     return value if not is_text(type_) or isinstance(value, str) else None
@@ -434,29 +428,28 @@ def _is_vector(value: Any) -> bool:
 
 
 def _refuse_keyed(path: str, document: dict[str, Any]) -> None:
-    """Raises InputError for an object with a key for each row."""
+    """Raises InputError for an object with a key for each row.
+
+    Of fields with numbered names, numbers are one vector, unless several objects of them are the
+    columns of a table.
+    """
     if len(document) > 1 and all(map(_is_vector, document.values())):
         raise InputError(
             f"{path}: one object of {len(document)} lists of numbers: if each is a vector, write "
             f'one a line: {{"id": "{next(iter(document))}", "vector": [...]}}'
         )
     objects = [value for value in document.values() if isinstance(value, dict)]
-    if _is_keyed(document) or any(_is_keyed(each, several=len(objects) > 1) for each in objects):
-        raise InputError(
-            f"{path}: an object with a key for each row, as pandas writes it by default or by "
-            'orient="index"; write it with frame.to_json(path, orient="records", lines=True)'
-        )
-
-
-def _is_keyed(value: dict[str, Any], several: bool = False) -> bool:
-    """Whether each field of an object is the vector or the object of a row.
-
-    Numbered numbers are one vector, unless ``several`` objects of them are columns of a table.
-    """
-    fields = [*value.values()]
-    numbered = bool(fields) and all(name.isdecimal() for name in value)
-    if len(fields) > 1 and all(isinstance(field, dict) for field in fields):
-        return _has_vector(fields[0]) and all(field.keys() == fields[0].keys() for field in fields)
-    if all(isinstance(field, int | float) for field in fields):
-        return several and numbered
-    return (numbered or len(fields) > 2) and all(map(_is_vector, fields))
+    for each in [document, *objects]:
+        fields, numbered = [*each.values()], bool(each) and all(map(str.isdecimal, each))
+        if len(fields) > 1 and all(isinstance(field, dict) for field in fields):
+            alike = all(field.keys() == fields[0].keys() for field in fields)
+            is_keyed = alike and _has_vector(fields[0])
+        elif all(isinstance(field, int | float) for field in fields):
+            is_keyed = numbered and each is not document and len(objects) > 1
+        else:
+            is_keyed = (numbered or len(fields) > 2) and all(map(_is_vector, fields))
+        if is_keyed:
+            raise InputError(
+                f"{path}: an object with a key for each row, as pandas writes it by default or by "
+                'orient="index"; write it with frame.to_json(path, orient="records", lines=True)'
+            )

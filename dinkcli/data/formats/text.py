@@ -127,11 +127,6 @@ class TextReader(TableReader):
         number = self._number_type(self._first)
         # Once the columns are known they are parsed straight to what will be used.
         self._chosen = [(place, self._type_of(place, number)) for place in self.needed]
-        for i, (field, place) in enumerate(zip(self.carried, self._carriers.values(), strict=True)):
-            if place is not None:
-                type_ = self._carried_type(place)  # integers beyond 64 bits travel as text
-                type_ = pa.string() if pa.types.is_decimal(type_) else type_
-                self.carried = self.carried.set(i, pa.field(field.name, type_))
         self.dtype = np.dtype(number.to_pandas_dtype())
 
     def _number_type(self, first: pa.RecordBatch) -> pa.DataType:
@@ -163,6 +158,10 @@ class TextReader(TableReader):
     def _carried_type(self, place: Place) -> pa.DataType:
         """What a column that travels along is parsed to."""
         return place.type
+
+    def _carried_field(self, place: Place) -> pa.Field:
+        type_ = self._carried_type(place)  # integers beyond 64 bits travel as text
+        return pa.field(place.path, pa.string() if pa.types.is_decimal(type_) else type_)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Batches with the columns ``names``, or with all of them, of types found out."""
@@ -225,7 +224,7 @@ class Dialect:
     def cells(self, header: bool) -> list[tuple[str, str]]:
         """(field, kind) of all records, or all but the first."""
         fields, kinds = (itertools.chain(*each[header:]) for each in (self.records, self.kinds))
-        return [*zip(map(str.strip, fields), kinds, strict=True)]
+        return [*zip(fields, kinds, strict=True)]
 
     @functools.cached_property
     def badness(self) -> tuple[int, int, int, int]:
@@ -243,7 +242,7 @@ class Dialect:
         if not self.header:
             return [f"f{i}" for i in range(len(self.records[0]))]
         taken: dict[str, None] = {}
-        for name in map(str.strip, self.records[0]):
+        for name in self.records[0]:
             new = (f"{name}.{number}" for number in itertools.count(1))  # as pandas does it
             taken[next(each for each in itertools.chain([name], new) if each not in taken)] = None
         return [*taken]
@@ -251,7 +250,7 @@ class Dialect:
     @property
     def doubled(self) -> set[str]:
         """Names that several columns have."""
-        times = Counter(map(str.strip, self.records[0] if self.header else ()))
+        times = Counter(self.records[0] if self.header else ())
         return {name for name, number in times.items() if number > 1}
 
     @property
@@ -259,22 +258,21 @@ class Dialect:
         """As ``info`` says it."""
         if self.rewriting == WORDS:
             return "a word before the numbers of each line"
-        split = SEPARATORS.get(self.separator, "one column")
-        lines = f"{self.before} lines before" if self.before > 1 else "1 line before"
         parts = {
-            RUNS if self.rewriting == RUNS else split: True,
+            RUNS if self.rewriting == RUNS else SEPARATORS.get(self.separator, "one column"): True,
             "a header" if self.header else "no header": True,
             "decimal commas": self.decimal == ",",
             "no quotes": not self.quoted,
             LISTS: self.rewriting == LISTS,
-            lines: self.before,
+            "1 line before": self.before == 1,
+            f"{self.before} lines before": self.before > 1,
         }
         return ", ".join(part for part, is_so in parts.items() if is_so)
 
     @property
     def counts_rows(self) -> bool:
         """Whether the first field of a text without a header is 0, 1, 2, ... or 1, 2, 3, ..."""
-        firsts = [record[0].strip() for record in self.records]
+        firsts = [record[0] for record in self.records]
         if self.header or len(self.records[0]) < 3 or len(firsts) < 3 or firsts[0] not in "01":
             return False
         marks = "." if self.decimal == "." else ".,"
@@ -309,7 +307,7 @@ class Dialect:
 
     def _has_header(self) -> bool:
         """Names are no numbers, or they are 0, 1, 2, ... (as pandas writes them) above others."""
-        first = [cell.strip() for cell in self.records[0]]
+        first = self.records[0]
         if len(self.records) < 2 or any(cell in NULLS and cell for cell in first):
             return False
         numbers = [int(m[1]) for cell in first if (m := re.fullmatch(r"([0-9]{1,9})(\.0)?", cell))]
@@ -408,12 +406,14 @@ def _refuse_ragged(text: str, whole: bool, before: int) -> None:
 
 
 def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
-    """The fields of the first records; none where quotes are not closed."""
+    """The fields of the first records, without blanks around them; none where quotes are not
+    closed."""
     csv.field_size_limit(1 << 30)
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
     try:
-        filled = (each for each in reader if len(each) > 1 or (each and each[0].strip()))
+        fields = (list(map(str.strip, record)) for record in reader)
+        filled = (record for record in fields if len(record) > 1 or any(record))
         records = [*itertools.islice(filled, _RECORDS + 1)]
     except csv.Error:
         return []
@@ -481,22 +481,17 @@ class CsvReader(TextReader):
 
     def _look_at_the_rest(self) -> Iterator[str]:
         """What stands beside the numbers of a text without a header."""
-        used = {place.top for place in self.needed}
         # A separator at the end of each line makes a column of nothing.
-        others = [
-            field.name
-            for field in self.schema
-            if field.name not in used
-            and field.name != self.row_number
-            and not pa.types.is_null(field.type)
-        ]
+        fields = [field.name for field in self.schema if not pa.types.is_null(field.type)]
+        rest = [name for name in fields if name not in {place.top for place in self.needed}]
+        others = [name for name in rest if name != self.row_number]
         if others and self.kind == NUMBERS:
-            shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
             yield (
                 f"{self.path} has no header; read as {self.dialect.described}; the vectors are "
-                f"{self.places[0].path} to {self.places[-1].path}, not {shown}"
+                f"{self.places[0].path} to {self.places[-1].path}, not "
+                + ", ".join([*others[:5], *["..."][: len(others) > 5]])
             )
-        if self.row_number is not None and self.row_number not in used:
+        if self.row_number in rest:
             yield (
                 f"{self.path} has no header, and its first field counts the rows: it is not read "
                 f"as a coordinate; --ids {self.row_number} names rows by it"
@@ -621,29 +616,22 @@ class _Rewritten(io.RawIOBase):
         return True
 
 
-_LONGEST_WORD = 1 << 12
-
-
 def binary_words(head: bytes) -> tuple[int, int, int] | None:
-    """Where the words of a word2vec binary file start, N and D, by its beginning, which may be cut
-    anywhere; None when it is none."""
+    """Where the words of a word2vec binary file start, N and D, by its beginning; None when it is
+    none."""
     counts = _COUNTS.match(head[:64].decode("latin-1"))
     if counts is None or not int(counts[2]):
         return None
-    n_features, position = int(counts[2]), counts.end()
-    for _ in range(2):
-        end = head.find(b" ", position, position + _LONGEST_WORD)
-        try:
-            head[position:end].decode()
-        except UnicodeDecodeError:
-            return None
-        if end < 0:
-            return None
-        position = end + 1 + 4 * n_features
-        if position >= len(head):
-            break
-        position += head[position : position + 1] == b"\n"
-    return counts.end(), int(counts[1]), n_features
+    n_features = int(counts[2])
+    first = _binary_word(n_features).match(head, counts.end())
+    try:
+        return (counts.end(), int(counts[1]), n_features) if first and first[1].decode() else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _binary_word(n_features: int) -> re.Pattern[bytes]:
+    return re.compile(rb"\n*([^ ]{0,4096}) (.{%d})" % (4 * n_features), re.DOTALL)
 
 
 class BinaryWordsReader(TableReader):
@@ -669,13 +657,12 @@ class BinaryWordsReader(TableReader):
     def _records(self) -> Iterator[tuple[bytes, bytes]]:
         """Each word and the bytes of its numbers."""
         start, n_words, n_features = self._layout
-        record = re.compile(rb"\n*([^ ]*) (.{%d})" % (4 * n_features), re.DOTALL)
-        data, position = b"", 0
+        word, data, position = _binary_word(n_features), b"", 0
         codec = codec_of(self.source.head(8))
         with self.source.open() as packed, unpacked(packed, codec) as file:
             file.read(start)
             for number in range(n_words):
-                while (found := record.match(data, position)) is None:
+                while (found := word.match(data, position)) is None:
                     more = file.read(BLOCK_BYTES)
                     if not more:
                         raise InputError(

@@ -219,22 +219,15 @@ def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> 
         return _from_lists(values, what, size, faults)
     zeros = pa.scalar([0.0] * size, values.type)
     result = _from_lists(pc.if_else(pa.array(sparse), zeros, values), what, size, faults).copy()
-    rows, part = np.flatnonzero(sparse), array.filter(pa.array(sparse))
-    declared = _integers(part.field("size"), 0)
-    lengths = list_lengths(part.field("values"))
-    fine = (declared == size) & (list_lengths(part.field("indices")) == lengths)
     wrong = np.zeros(len(array), bool)
-    wrong[rows[~fine]] = True
-    row = np.repeat(rows[fine], lengths[fine])
-    position, numbers = (
-        part.filter(pa.array(fine)).field(name).flatten().to_numpy(zero_copy_only=False)
-        for name in ("indices", "values")
-    )
-    inside = (position >= 0) & (position < size)
-    wrong[row[~inside]] = True
+    for row in np.flatnonzero(sparse).tolist():
+        cell = array[row].as_py()
+        where, numbers = (np.array(cell[name] or [], float) for name in ("indices", "values"))
+        inside = ((where >= 0) & (where < size)).all() and len(where) == len(numbers)
+        wrong[row] = cell["size"] != size or not inside
+        if not wrong[row]:
+            result[row, where.astype(int)] = numbers
     faults.add(wrong, f": {what} is no sparse vector of size {size}")
-    result[row[inside], position[inside]] = numbers[inside]
-    result[wrong] = 0
     return result
 
 
