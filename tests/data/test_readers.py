@@ -213,6 +213,10 @@ def test_rows_that_are_not_finite_are_named(tmp_path, vectors, bad, dtype):
     write_table(tmp_path / "x.parquet", {"e": list(vectors)})
     for name in ("x.npy", "x.parquet"):
         refuse(InputError, f"{name}: row 37 holds {bad} in feature 2", [tmp_path / name])
+        data = open_data([str(tmp_path / name)], bad_rows="skip")
+        for nonzero in (True, False, None):  # also where directions may be of any length
+            found = np.concatenate([~block.good for block in data.blocks(nonzero=nonzero)])
+            assert np.flatnonzero(found).tolist() == [37]
 
 
 def test_values_beyond_float32_are_refused_and_large_sums_are_not(tmp_path):
