@@ -1,10 +1,15 @@
 """Near-duplicates: which rows repeat others, and which row of each group stays.
 
-A group is what hangs together through rows that are close. Rows of a cluster are compared with each
-other and with those that visit it (``near``): no pair is missed, and each that counts was computed
-from the rows themselves in float64.
+A group is what hangs together through rows that are close. No pair of these is missed: let a row x
+of cluster a and a row y of cluster b be at most t apart. The border between a and b is the plane
+halfway between the centres; x lies (|x - b|^2 - |x - a|^2) / (2 |a - b|) on its side of it, y
+likewise on the other, and these two together are at most t. So at least one of them is within t / 2
+of the plane. A row is therefore compared with the rows of its own cluster, and with those of every
+cluster whose plane is that near (it visits it). Each pair that counts was computed from the rows
+themselves in float64.
 
-Shapes: N rows, M of them good, K clusters.
+Shapes: N rows, M of them good, B rows or pairs, P pairs, R residents (rows of a cluster), V visits,
+K clusters, D features.
 """
 
 from __future__ import annotations
@@ -17,13 +22,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
-from dinkcli.assigning.groups import Groups
 from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
-from dinkcli.assigning.near import Border, Closeness, Pairs
-from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, Survey, survey
-from dinkcli.assigning.torch_backend import prepared
+from dinkcli.assigning.survey import MOST_BYTES, Groups, OnStep, RowsByCluster, Survey, survey
+from dinkcli.assigning.torch_backend import prepared, scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.memory import default_memory
@@ -32,13 +36,21 @@ from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
+from dinkcli.nearest.device import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
+from dinkcli.nearest.products import products
 from dinkcli.options import AssignOptions, DedupOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.results import Result, Sheet
 
-_WRITTEN_ROWS = 1 << 18
 _SHOWN_GROUPS = 10
+_WRITTEN_ROWS = 1 << 18
+# Of squared norms: float32 distances are off by a hundredth of this.
+_SLACK = 1e-5
+_TABLE_NUMBERS = 1 << 26  # 256 MB of distances between centres
+_BLOCK = 1024  # rows compared with as many at once: scores that a core keeps close
+_UNIT_NORM = 1e-3
+_USUAL_DISTANCE = 0.1**0.5
 
 
 @dataclass(frozen=True)
@@ -146,8 +158,8 @@ class Duplicates(Result):
         for start, number, carried in blocks:
             where = slice(start, start + number)
             values = {name: column[where] for name, column in columns.items()}
-            whole = Rows(np.arange(where.start, where.stop), values, carried)
-            yield whole[np.flatnonzero(keep[where])]
+            rows = Rows(np.arange(start, start + number), values, carried)
+            yield rows[np.flatnonzero(keep[where])]
 
 
 def schema_of(against: bool) -> pa.Schema:
@@ -219,14 +231,13 @@ def _found(
             "though they differ; look for near-duplicates with a model trained with --metric "
             "euclidean or cosine"
         )
-    closeness = Closeness.of_options(model.metric, options.max_distance)
+    closeness = Closeness(model.metric, options.max_distance)
     # Old rows come first: the lowest row of a group is an old one where there is one.
     n_old = 0 if before is None else before.known_rows
     readers = [*(() if before is None else before.readers), *data.readers]
     both = replace(data, beside=None, readers=readers)
 
-    index = CenterIndex(torch.from_numpy(model.cluster_centers).to(device))
-    border = Border(index, closeness.distance)
+    border = Border(torch.from_numpy(model.cluster_centers).to(device), closeness.distance)
 
     def look(vectors: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> None:
         closeness.check(vectors, numbers, both.name)
@@ -239,30 +250,13 @@ def _found(
     part = min(memory // 4, MOST_BYTES)
     rows = RowsByCluster(both, seen.labels, model.n_clusters, part, on_step)
     exact = _repeats(rows, seen.keys, max(1, part // (8 * model.n_features)))
-    groups = Groups(len(rows))
-    groups.join(exact)
-    alone = np.ones(len(rows), bool)
-    # Whatever repeats a row is close to what the row is close to; but old rows are not compared
-    # with each other, so they do not stand for new ones.
-    is_old = rows.rows < n_old
-    alone[exact[is_old[exact[:, 0]] == is_old[exact[:, 1]], 1]] = False
     pairs = Pairs(rows, model, closeness, memory // 4)
+    pairs.groups.join(exact)
     visits = border.visits()
-    for label, visitors in enumerate(_visitors(rows, visits, alone)):
-        where = rows.cluster(label)
-        residents = where.start + np.flatnonzero(alone[where])
-        if n_old:
-            older, residents = residents[is_old[residents]], residents[~is_old[residents]]
-            newer = visitors[~is_old[visitors]]
-            if len(older) and len(newer):
-                groups.join(pairs.within(label, newer, older))
-            visitors = np.concatenate([older, visitors])
-        if len(residents):
-            groups.join(pairs.within(label, residents, visitors))
-        on_step("comparing", where.stop, len(rows))
+    _compare(pairs, exact, visits, rows.rows < n_old, on_step)
 
     roots = np.arange(len(seen.labels))  # a bad row is alone
-    roots[rows.rows] = rows.rows[groups.roots(np.arange(len(rows)))]
+    roots[rows.rows] = rows.rows[pairs.groups.roots(np.arange(len(rows)))]
     kept = kept_of(roots, _scores(options.keep, seen, data, n_old), n_old)
     apart = _distances(rows, kept, closeness, max(64, part // (32 * model.n_features)))
     first = np.full(len(roots), len(roots))
@@ -282,6 +276,152 @@ def _found(
     )
 
 
+class Closeness:
+    """What makes two rows near-duplicates: a Euclidean distance, by default that at which the
+    cosine similarity is 0.95.
+
+    Attributes:
+        cosine: rows are compared at norm 1.
+        distance: the largest Euclidean distance.
+    """
+
+    def __init__(self, metric: str, max_distance: float | None):
+        self.cosine = metric == "cosine"
+        self.distance = _USUAL_DISTANCE if max_distance is None else max_distance
+        self._unit = max_distance is None and not self.cosine
+
+    def check(self, vectors: np.ndarray, rows: np.ndarray, name: str) -> None:
+        """Raises InputError for rows (B, D) that the distance is not meant for."""
+        if not self._unit:
+            return
+        norms = np.linalg.norm(vectors, axis=1)
+        wrong = np.flatnonzero(np.abs(norms - 1) > _UNIT_NORM)
+        if len(wrong):
+            raise InputError(
+                f"{name}: row {rows[wrong[0]]} has norm {norms[wrong[0]]:.4g}, and the model is "
+                f"euclidean: the usual distance, {self.distance:.3f}, is one between rows of norm "
+                "1; give a `max_distance`"
+            )
+
+    def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Of pairs of rows (B, D) as the inputs give them, (B,) float64."""
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        if self.cosine:
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
+            y /= np.linalg.norm(y, axis=1, keepdims=True)
+        return np.linalg.norm(x - y, axis=1)
+
+    def close(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(B,) bool, of pairs. Multiples of a row are at distance 0 but for the last bits."""
+        return self.distances(x, y) <= self.distance + (4e-15 if self.cosine else 0.0)
+
+
+class Border:
+    """Finds the clusters whose border a row is near."""
+
+    def __init__(self, centers: Tensor, distance: float):
+        self._index, self._distance = CenterIndex(centers), distance
+        self._visits = [(np.empty(0, np.int64), np.empty(0, np.int32))]
+        self._table = None  # distances between all centres, (K, K)
+        if len(centers) ** 2 <= _TABLE_NUMBERS:
+            exact = self._index.centers.to(accumulator_dtype(centers.device))
+            with products(exact.device):
+                self._table = torch.cdist(exact, exact).float()
+
+    def look(self, z: Tensor, labels: Tensor, numbers: np.ndarray) -> None:
+        """Adds the visits of prepared rows ``z`` (B, D)."""
+        index, start = self._index, 0
+        for part, own in zip(index.chunks(z), index.chunks(labels), strict=True):
+            squared = index.squared_distances(part)
+            mine = squared.gather(1, own[:, None])
+            shifted = part if index.shift is None else part - index.shift
+            slack = _SLACK * (shifted.square().sum(1, keepdim=True) + index.largest**2)
+            near = squared - (mine + slack) <= self._distance * self._between(own)
+            near.scatter_(1, own[:, None], False)
+            row, cluster = near.nonzero().cpu().numpy().T
+            self._visits.append((numbers[start + row], cluster.astype(np.int32)))
+            start += len(part)
+
+    def visits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of rows, and the clusters that these visit, (V,) each."""
+        rows, clusters = zip(*self._visits, strict=True)
+        return np.concatenate(rows), np.concatenate(clusters)
+
+    def _between(self, own: Tensor) -> Tensor:
+        """Distances from the centre of each row to all centres, (B, K)."""
+        if self._table is not None:
+            return self._table[own]
+        centers = self._index.centers
+        with products(centers.device):
+            return torch.cdist(centers[own], centers)
+
+
+class Pairs:
+    """Compares rows exactly; what cannot be close by float32 products is left out first.
+
+    Args:
+        memory: bytes that rows may take at once.
+
+    Attributes:
+        groups: of the positions (M,) of ``rows``, joined by close pairs.
+        compared: pairs so far.
+    """
+
+    def __init__(self, rows: RowsByCluster, model: Model, closeness: Closeness, memory: int):
+        self.rows, self._model, self._closeness = rows, model, closeness
+        self.groups = Groups(len(rows))
+        self._memory, self._n_features = memory, model.n_features
+        # Of a pair at once; both rows, in float64, and once more to scale them.
+        self._pairs = max(64, memory // 4 // (32 * model.n_features))
+        self.compared = 0
+
+    def join_close(self, label: int, residents: np.ndarray, visitors: np.ndarray) -> None:
+        """Joins near-duplicates among the residents, and between residents and visitors of a
+        cluster, all given by position."""
+        positions = np.concatenate([residents, visitors])
+        center = torch.from_numpy(self._model.cluster_centers[label])
+        held = None
+        if 8 * len(positions) * self._n_features <= self._memory:
+            held = self._load(positions, center)
+        for first in range(0, len(residents), _BLOCK):
+            own = slice(first, min(first + _BLOCK, len(residents)))
+            a = self._load(positions[own], center) if held is None else held[own]
+            for second in range(first, len(positions), _BLOCK):
+                other = slice(second, second + _BLOCK)
+                b = self._load(positions[other], center) if held is None else held[other]
+                self.compared += len(a) * len(b)
+                near = self._near(a, b) + np.array([first, second])
+                self._join(positions[near[near[:, 0] < near[:, 1]]])
+
+    def _load(self, positions: np.ndarray, center: Tensor) -> Tensor:
+        """Rows (B, D) float32 about the centre, where differences keep their digits."""
+        vectors = self.rows.at(positions).astype(np.float32, copy=False)
+        return scaled(vectors, self._model.metric, "cpu") - center
+
+    def _near(self, a: Tensor, b: Tensor) -> np.ndarray:
+        """Pairs (P, 2) of the rows of ``a`` and ``b`` that may be close, given the rounding."""
+        half_a, half_b = a.square().sum(1) / 2, b.square().sum(1) / 2
+        largest = float(torch.maximum(half_a.max(), half_b.max()))
+        # A row of norm 1 is off by its last bit, which the centre does not take away.
+        distance = self._closeness.distance + (1e-6 if self._closeness.cosine else 0.0)
+        least = -(distance**2) / 2 - 2 * _SLACK * largest
+        # Minus half of the squared distance.
+        scores = torch.addmm(half_b, a, b.T, beta=-1)
+        rows = (scores.amax(1) >= half_a + least).nonzero()[:, 0]
+        near = (scores[rows] >= (half_a[rows] + least)[:, None]).nonzero()
+        near[:, 0] = rows[near[:, 0]]
+        return near.numpy()
+
+    def _join(self, pairs: np.ndarray) -> None:
+        """Joins those of the pairs (P, 2) of positions that are close, looking at both rows."""
+        while len(pairs):
+            pairs = pairs[self.groups.apart(pairs)]  # what is joined already need not be looked at
+            some, pairs = pairs[: self._pairs], pairs[self._pairs :]
+            if len(some):
+                x, y = (self.rows.at(side) for side in some.T)
+                self.groups.join(some[self._closeness.close(x, y)])
+
+
 def _repeats(rows: RowsByCluster, keys: np.ndarray, step: int) -> np.ndarray:
     """Pairs (P, 2) of positions: a row, and a later one with the same numbers; ``step`` of them are
     looked at together."""
@@ -297,28 +437,45 @@ def _repeats(rows: RowsByCluster, keys: np.ndarray, step: int) -> np.ndarray:
     return pairs[np.concatenate(equal)]
 
 
-def _visitors(
-    rows: RowsByCluster, visits: tuple[np.ndarray, np.ndarray], alone: np.ndarray
-) -> list[np.ndarray]:
-    """Of each cluster, the positions of the rows that visit it to be compared with its rows.
+def _compare(
+    pairs: Pairs,
+    exact: np.ndarray,
+    visits: tuple[np.ndarray, np.ndarray],
+    is_old: np.ndarray,
+    on_step: OnStep,
+) -> None:
+    """Joins all near-duplicates, cluster by cluster.
 
     Args:
-        visits: numbers of rows, and clusters.
-        alone: (M,) bool by position, rows that repeat no other exactly; the others do not visit.
+        exact: pairs (P, 2) of positions of equal rows, the first of them before all others.
+        visits: see ``Border``.
+        is_old: (M,) bool by position.
     """
+    rows = pairs.rows
+    # Whatever repeats a row is close to what the row is close to; but old rows are not compared
+    # with each other, so they do not stand for new ones.
+    alone = np.ones(len(rows), bool)
+    alone[exact[is_old[exact[:, 0]] == is_old[exact[:, 1]], 1]] = False
     positions, visited = rows.positions[visits[0]], visits[1]
     positions, visited = positions[alone[positions]], visited[alone[positions]]
-    order = np.argsort(visited, kind="stable")
-    ends = np.searchsorted(visited[order], np.arange(1, len(rows.starts) - 1))
-    return np.split(positions[order], ends)
+    order, n_clusters = np.argsort(visited, kind="stable"), len(rows.starts) - 1
+    ends = np.searchsorted(visited[order], np.arange(1, n_clusters))
+    for label, visitors in enumerate(np.split(positions[order], ends)):
+        first, stop = rows.starts[label : label + 2].tolist()
+        residents = first + np.flatnonzero(alone[first:stop])
+        older, residents = residents[is_old[residents]], residents[~is_old[residents]]
+        newer = visitors[~is_old[visitors]]
+        if len(older) and len(newer):
+            pairs.join_close(label, newer, older)
+        if len(residents):
+            pairs.join_close(label, residents, np.concatenate([older, visitors]))
+        on_step("comparing", stop, len(rows))
 
 
 def _scores(keep: str, seen: Survey, data: DataSet, n_old: int) -> np.ndarray:
     """(N,): of a group, the row with the lowest stays."""
-    if keep == "nearest":
-        return seen.distances
-    if keep == "farthest":
-        return -seen.distances
+    if keep in ("nearest", "farthest"):
+        return seen.distances if keep == "nearest" else -seen.distances
     if keep == "first":
         return np.zeros(len(seen.distances))
     values = read_numbers(keep, data, "--keep nearest, farthest, first or a column:")
@@ -347,11 +504,11 @@ def _distances(
     rows: RowsByCluster, kept: np.ndarray, closeness: Closeness, step: int
 ) -> np.ndarray:
     """(N,) float32, of each row and the one that stays; ``step`` are looked at together."""
-    found = np.full(len(kept), np.nan, np.float32)
-    found[rows.rows] = 0
+    apart = np.full(len(kept), np.nan, np.float32)
+    apart[rows.rows] = 0
     others = np.flatnonzero(kept != np.arange(len(kept)))
     for start in range(0, len(others), step):
         some = others[start : start + step]
         x, y = (rows.at(rows.positions[each]) for each in (some, kept[some]))
-        found[some] = closeness.distances(x, y)
-    return found
+        apart[some] = closeness.distances(x, y)
+    return apart

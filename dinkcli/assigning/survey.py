@@ -1,7 +1,7 @@
 """What dedup and sample know of all rows: where each belongs, how far it is from its centre, its
-key; and the rows once more, those of a cluster side by side in a temporary file.
+key; the rows once more, those of a cluster side by side in a temporary file; and groups of them.
 
-Shapes: N rows, M of them good, B rows in a block, K clusters, D features.
+Shapes: N rows, M of them good, B rows in a block, P pairs, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.data.dataset import DataSet
@@ -56,11 +58,11 @@ def survey(
     distances, keys = np.empty(n_rows, np.float32), np.empty(n_rows, np.uint64)
     for block in assigner.blocks(data):
         where = slice(block.start, block.start + len(block))
-        numbers = np.arange(where.start, where.stop)
-        found, good = assigner(block.vectors, numbers), block.good
-        labels[where][good] = found.labels[good]
-        distances[where], keys[where] = found.distances, keys_of(block.vectors)
-        look(block.vectors[good], found.labels[good], numbers[good])
+        numbers, good = np.arange(where.start, where.stop), block.good
+        assigned = assigner(block.vectors, numbers)
+        labels[where][good] = assigned.labels[good]
+        distances[where], keys[where] = assigned.distances, _keys_of(block.vectors)
+        look(block.vectors[good], assigned.labels[good], numbers[good])
         on_step("assigning", where.stop, n_rows)
     return Survey(labels, distances, keys)
 
@@ -107,28 +109,55 @@ class RowsByCluster:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def cluster(self, label: int) -> slice:
-        """The positions of a cluster."""
-        return slice(int(self.starts[label]), int(self.starts[label + 1]))
-
-    def at(self, positions: np.ndarray | slice) -> np.ndarray:
+    def at(self, positions: np.ndarray) -> np.ndarray:
         """The rows at these positions, (B, D), in memory of their own."""
-        found = np.array(self._all[positions])
+        rows = np.array(self._all[positions])
         # Pages of the file count as this process's memory for as long as they are mapped.
         self._map.madvise(mmap.MADV_DONTNEED)
-        return found
+        return rows
 
     def _put(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Writes rows to their places, as many as lie side by side at once."""
         width = rows.shape[1] * rows.itemsize
         order = np.argsort(positions, kind="stable")
         order = order[np.searchsorted(positions[order], 0) :]
-        positions = positions[order]
-        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
-        for first, stop in zip([0, *breaks], [*breaks, len(positions)], strict=True):
-            if first < stop:
-                self._file.seek(int(positions[first]) * width, os.SEEK_SET)
-                self._file.write(rows[order[first:stop]].tobytes())
+        for run in np.split(order, np.flatnonzero(np.diff(positions[order]) != 1) + 1):
+            if len(run):
+                self._file.seek(int(positions[run[0]]) * width, os.SEEK_SET)
+                self._file.write(rows[run].tobytes())
+
+
+class Groups:
+    """Groups of M things, whatever the order of joins; the root of each is its lowest member."""
+
+    def __init__(self, number: int):
+        self._parents = np.arange(number)
+
+    def roots(self, things: np.ndarray) -> np.ndarray:
+        """The lowest member of the group of each of the ``things``."""
+        roots = self._parents[things]
+        while not np.array_equal(above := self._parents[roots], roots):
+            roots = above
+        self._parents[things] = roots
+        return roots
+
+    def apart(self, pairs: np.ndarray) -> np.ndarray:
+        """(P,) bool: which pairs (P, 2) are of two groups."""
+        roots = self.roots(pairs.reshape(-1)).reshape(pairs.shape)
+        return roots[:, 0] != roots[:, 1]
+
+    def join(self, pairs: np.ndarray) -> None:
+        """Makes one group of the groups of each pair (P, 2)."""
+        if not len(pairs):
+            return
+        nodes, ends = np.unique(self.roots(pairs.reshape(-1)), return_inverse=True)
+        left, right = ends.reshape(pairs.shape).T
+        ones = np.ones(len(left), bool)
+        graph = coo_matrix((ones, (left, right)), (len(nodes), len(nodes)))
+        count, labels = connected_components(graph, directed=False)
+        lowest = np.full(count, len(self._parents))
+        np.minimum.at(lowest, labels, nodes)
+        self._parents[nodes] = lowest[labels]
 
 
 def rows_by_cluster(labels: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -136,7 +165,7 @@ def rows_by_cluster(labels: np.ndarray, n_clusters: int) -> np.ndarray:
     return np.bincount(labels + 1, minlength=n_clusters + 1)[1:]
 
 
-def keys_of(vectors: np.ndarray) -> np.ndarray:
+def _keys_of(vectors: np.ndarray) -> np.ndarray:
     """A hash of each of the ``vectors`` (B, D) float32, (B,) uint64: the same numbers, the same
     key, wherever the row is."""
     words = np.ascontiguousarray(vectors, "<f4").view("<u4").astype(np.uint64)

@@ -329,7 +329,7 @@ def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
         # A dot product with itself, the quickest pass there is, finds almost every block clean;
         # one that is too large although each value is small only costs the exact look below.
         flat = vectors.reshape(-1)
-        # As a float of Python: NumPy would round the limit to float32, where it is infinite as well.
+        # As a float of Python: NumPy would round the limit to float32, where it may be infinite.
         if float(np.dot(flat, flat)) <= min(limit, 1e150) ** 2:
             return None
     bad = ~(np.abs(vectors) <= limit).all(1)
