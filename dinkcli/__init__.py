@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "1.0.0rc1"
 
 if TYPE_CHECKING:
-    from dinkcli.api import assign, split, sweep, train, update
+    from dinkcli.api import assign, split, sweep, train
     from dinkcli.assigning.dedup import dedup
     from dinkcli.assigning.sample import sample
+    from dinkcli.assigning.update import join
     from dinkcli.errors import DinkError
     from dinkcli.estimator import DinkClustering
     from dinkcli.head.head import DinkClusterHead
     from dinkcli.insight.evaluate import evaluate
     from dinkcli.insight.info import info
     from dinkcli.insight.inspect import inspect
-    from dinkcli.insight.naming import name
+    from dinkcli.insight.naming import name, update
     from dinkcli.insight.report import report
     from dinkcli.models.edit import drop, merge, rename
     from dinkcli.models.export import export
@@ -41,6 +42,7 @@ _HOME = {
     "export": "dinkcli.models.export",
     "info": "dinkcli.insight.info",
     "inspect": "dinkcli.insight.inspect",
+    "join": "dinkcli.assigning.update",
     "load": "dinkcli.models.file",
     "merge": "dinkcli.models.edit",
     "name": "dinkcli.insight.naming",
@@ -51,7 +53,7 @@ _HOME = {
     "split": "dinkcli.api",
     "sweep": "dinkcli.api",
     "train": "dinkcli.api",
-    "update": "dinkcli.api",
+    "update": "dinkcli.insight.naming",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "export",
     "info",
     "inspect",
+    "join",
     "load",
     "merge",
     "name",

@@ -1,4 +1,4 @@
-"""The Python functions behind ``dink train``, ``dink assign`` and ``dink sweep``."""
+"""The Python functions behind ``dink train``, ``assign`` and ``sweep``, which need torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ from torch import Tensor
 
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.assigner import assigner_for
-from dinkcli.assigning.update import Update, UpdateOptions
-from dinkcli.assigning.update import update as take_in
-from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.inputs import open_data
+from dinkcli.data.inputs import open_inputs
 from dinkcli.data.offset import around
-from dinkcli.data.sidefiles import attached
 from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import USUAL, parse_numbers
@@ -29,7 +25,7 @@ from dinkcli.insight.recommend import Sweep, number_of
 from dinkcli.insight.split import split as split_by_rows
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers
-from dinkcli.models.file import load
+from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.options import CHOSEN, GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
@@ -56,9 +52,19 @@ def train(
     n_clusters: int | str | TrainOptions,
     *,
     init: str | np.ndarray | Tensor = "kmeans++",
+    metric: str = "euclidean",
+    temperature: float | str = "auto",
+    dilation: float | None = None,
+    refine: bool = True,
+    n_init: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    tol: float = 1e-4,
+    seed: int = 0,
+    max_size: str | int | None = None,
     column: str | None = None,
     device: str = "auto",
-    sample_weight: np.ndarray | None = None,
+    sample_weight: Any = None,
     memory: int | None = None,
     bad_rows: str = "stop",
     on_try: Callable[[str, int, int], None] = lambda phase, done, total: None,
@@ -68,7 +74,6 @@ def train(
     resume: Path | None = None,
     force: bool = False,
     group: Group = SINGLE,
-    **options: Any,
 ) -> Model:
     """Trains a model on files or on an array.
 
@@ -79,13 +84,25 @@ def train(
         n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100 and
             beyond, or a range such as "5:300", with a warning where none is clear; "clear" refuses
             in that case.
-            Or all options at once, in place of ``options``; ``init`` replaces that of theirs.
+            Or all options at once, in place of ``metric`` to ``max_size``.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
+        metric: "euclidean", "cosine" (rows are compared by their direction), or "learned"
+            (euclidean under a map that follows neighbours).
+        temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
+            k-means objective and infinity the paper's Eq. 6.
+        dilation: weight of the dilation loss; None is 0, and 1 at temperature infinity.
+        refine: move whole centres after annealing.
+        n_init: starts, of which the best is kept; None follows the data.
+        epochs: most passes over all rows; None is 30.
+        batch_size: rows per update; None follows N and K.
+        tol: stop when a pass lowers the inertia by less than this share of it.
+        seed: of all random draws.
+        max_size: most rows of a cluster, a number or a multiple of the mean such as "1.2x".
         column: of the vectors, or a pattern such as "dim_*" for one column per dimension, where
             the inputs have columns and several could be meant.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        sample_weight: (N,), not negative.
+        sample_weight: (N,) values, not negative; or a column, or a file of them.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
             they are read anew for each pass.
         bad_rows: "stop" raises at the first row that is null, ragged, not finite, or of norm 0
@@ -99,15 +116,26 @@ def train(
         force: go on with other data or options all the same.
         group: the processes of a launcher that train together, from ``group.join``; all call
             this with the same arguments, and get the same model.
-        options: the other fields of ``TrainOptions``.
 
     Raises:
         DinkError: see ``dinkcli.errors``; an InputError for "clear" when no number stands out.
     """
     chosen = n_clusters
     if not isinstance(chosen, TrainOptions):
-        chosen = TrainOptions(chosen, **options)
-    data = _opened(inputs, column, bad_rows, sample_weight)
+        chosen = TrainOptions(
+            chosen,
+            metric=metric,
+            temperature=temperature,
+            dilation=dilation,
+            refine=refine,
+            n_init=n_init,
+            epochs=epochs,
+            batch_size=batch_size,
+            tol=tol,
+            seed=seed,
+            max_size=max_size,
+        )
+    data = open_inputs(inputs, column, bad_rows, sample_weight=sample_weight)
     notify = warnings.warn if checkpoints is None else checkpoints.notify
     saved = None if resume is None else load_checkpoint(os.fspath(resume))
     initial = _initial_centers(init, data.feature_names)
@@ -123,7 +151,8 @@ def train(
         parse_numbers(numbers)
         if data.known_rows < _FEWEST_ROWS:
             raise UsageError(
-                f"-k {k}: {data.known_rows} rows are too few to choose from; give a number"
+                f"`n_clusters` {k}: {data.known_rows} rows are too few to choose from; give a "
+                "number"
             )
         result = sweep(
             data,
@@ -170,31 +199,45 @@ def assign(
     inputs: Inputs,
     *,
     soft: bool = False,
+    temperature: float | None = None,
+    probability_type: str = "float32",
+    min_prob: float | None = None,
+    max_distance: float | None = None,
+    max_size: str | int | None = None,
     column: str | None = None,
     device: str = "auto",
     bad_rows: str = "stop",
-    **options: Any,
 ) -> np.ndarray:
-    """The clusters of all rows: (N,) int32, or (N, K) float32 probabilities when ``soft``.
+    """The clusters of all N rows: (N,) int32, or when ``soft`` (N, K) probabilities.
 
     Args:
         model: a model or the path of one.
         inputs: as for ``train``.
         soft: give probabilities instead of labels.
+        temperature: of the probabilities, softmax over centres of minus the squared distance over
+            it; None for the model's own.
+        probability_type: "float32" or "float16".
+        min_prob: rows whose cluster is less probable than this are outliers, labelled -1.
+        max_distance: rows farther than this from every centre are outliers, labelled -1.
+        max_size: most rows of a cluster, as for ``train``; labels then depend on all rows.
         column: of the vectors, where that of the training is not meant.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         bad_rows: "stop" raises at the first bad row (see ``train``), "skip" leaves such rows out
             of the result, "label" gives them the label -1.
-        options: ``temperature``, ``probability_type``, ``min_prob``, ``max_distance`` and
-            ``max_size`` of ``AssignOptions``; outliers have the label -1.
 
     Raises:
         DinkError: see ``dinkcli.errors``.
     """
-    if not isinstance(model, Model):
-        model = load(model)
-    data = _of_model(model, inputs, column, bad_rows)
-    chosen = AssignOptions(soft=soft, **options)
+    model = as_model(model)
+    data = open_inputs(inputs, column, bad_rows, model=model)
+    chosen = AssignOptions(
+        soft=soft,
+        temperature=temperature,
+        probability_type=probability_type,
+        min_prob=min_prob,
+        max_distance=max_distance,
+        max_size=max_size,
+    )
     parts = []
     assigner = assigner_for(model, data, resolve_device(device), chosen)
     for part in assign_blocks(assigner, data):
@@ -202,64 +245,32 @@ def assign(
     return np.concatenate(parts)
 
 
-def _opened(
-    inputs: Inputs, column: str | None, bad_rows: str, sample_weight: np.ndarray | None
-) -> DataSet:
-    data = open_data(inputs, Columns(column), bad_rows)
-    return data if sample_weight is None else attached(data, sample_weight=sample_weight)
-
-
-def update(
+def split(
     model: Model | Path,
+    cluster: int,
     inputs: Inputs,
+    n_parts: int = 2,
     *,
+    seed: int = 0,
     column: str | None = None,
     device: str = "auto",
-    sample_weight: np.ndarray | None = None,
     bad_rows: str = "stop",
-    **options: Any,
-) -> Update:
-    """Takes new rows into a model, without the old ones; the model that is given stays as it is.
-
-    Args:
-        model: a model or the path of one.
-        inputs, column, device, bad_rows: as for ``assign``.
-        sample_weight: (N,), not negative.
-        options: the fields of ``UpdateOptions``: ``freeze``, ``birth_price``, ``min_size``,
-            ``half_life``, ``max_size`` and ``again``.
-
-    Returns:
-        The new model as ``model``, and what the rows were like: ``born``, ``far`` and others.
-
-    Raises:
-        DinkError: see ``dinkcli.errors``.
-    """
-    model = model if isinstance(model, Model) else load(model)
-    data = _of_model(model, inputs, column, bad_rows)
-    if sample_weight is not None:
-        data = attached(data, sample_weight=sample_weight)
-    return take_in(model, repeatable(data), UpdateOptions(**options), device)
-
-
-def split(
-    model: Model | Path, cluster: int, inputs: Inputs, n_parts: int = 2, *, seed: int = 0
 ) -> Model:
     """The model with a cluster in ``n_parts``, by those of its rows that ``inputs`` have. The
     largest part keeps the number of the cluster.
 
+    Args:
+        model: a model or the path of one.
+        cluster: its number.
+        inputs, column, device, bad_rows: as for ``assign``.
+        seed: of all random draws.
+
     Raises:
         DinkError: see ``dinkcli.errors``.
     """
-    model = model if isinstance(model, Model) else load(model)
-    return split_by_rows(
-        model, cluster, _of_model(model, inputs), n_parts, seed, resolve_device("auto")
-    )
-
-
-def _of_model(
-    model: Model, inputs: Inputs, column: str | None = None, bad_rows: str = "stop"
-) -> DataSet:
-    return model.rows_of(open_data(inputs, model.as_trained(Columns(column)), bad_rows))
+    model = as_model(model)
+    data = open_inputs(inputs, column, bad_rows, model=model)
+    return split_by_rows(model, cluster, data, n_parts, seed, resolve_device(device))
 
 
 def sweep(
@@ -270,7 +281,7 @@ def sweep(
     seed: int = 0,
     column: str | None = None,
     device: str = "auto",
-    sample_weight: np.ndarray | None = None,
+    sample_weight: Any = None,
     memory: int | None = None,
     bad_rows: str = "stop",
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
@@ -291,7 +302,7 @@ def sweep(
     text = numbers if isinstance(numbers, str) else ",".join(map(str, numbers))
     parse_numbers(text)
     TrainOptions("auto", metric=metric, seed=seed)  # checks them
-    data = _opened(inputs, column, bad_rows, sample_weight)
+    data = open_inputs(inputs, column, bad_rows, sample_weight=sample_weight)
     # How many clusters there are is asked before a map is learned.
     compared = "euclidean" if metric == LEARNED else metric
     rows = open_rows(data, compared, resolve_device(device), memory)

@@ -17,6 +17,7 @@ import torch
 from dinkcli import api
 from dinkcli.data.extras import install_line
 from dinkcli.errors import InputError
+from dinkcli.insight.naming import update
 from dinkcli.models.model import Model
 from dinkcli.nearest.device import has_float64
 from dinkcli.nearest.index import CenterIndex, Nearest
@@ -51,7 +52,8 @@ class DinkClustering(
     is in float32; ``predict`` and ``transform`` compute in the dtype of their rows.
 
     Args:
-        n_clusters: K.
+        n_clusters: K; "auto", or a range such as "5:300", for the one that ``dinkcli.sweep``
+            recommends.
         init: "kmeans++", "random", "xavier", or (K, D) centres.
         metric: "euclidean", "cosine" (rows are scaled to norm 1 first) or "learned" (see
             ``dinkcli.train``).
@@ -66,6 +68,7 @@ class DinkClustering(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Attributes:
+        n_clusters_: K.
         cluster_centers_: (K, D), in the dtype of the rows.
         labels_: (N,) int32, the clusters of the rows of the last ``fit`` or ``partial_fit``.
         inertia_: weighted sum of squared distances of these rows to their centres.
@@ -75,6 +78,7 @@ class DinkClustering(
         model_: the ``dinkcli.Model``, to be saved or exported.
     """
 
+    n_clusters_: int
     cluster_centers_: np.ndarray
     cluster_weights_: np.ndarray
     labels_: np.ndarray
@@ -84,7 +88,7 @@ class DinkClustering(
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         init: str | np.ndarray = "kmeans++",
         metric: str = "euclidean",
@@ -135,7 +139,7 @@ class DinkClustering(
         if first:
             self._fit(X, sample_weight)
             return self
-        found = api.update(
+        result = update(
             self.model_,
             X,
             device=self.device,
@@ -143,7 +147,7 @@ class DinkClustering(
             birth_price=math.inf,
             again=True,
         )
-        self._adopt(found.model, self.cluster_centers_.dtype)
+        self._adopt(result.model, self.cluster_centers_.dtype)
         self._measure(X, sample_weight)
         self.n_iter_ += 1
         return self
@@ -186,17 +190,20 @@ class DinkClustering(
 
     def _fit(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
         # The Trainer compares options with numbers; a clear error for a wrong type comes first.
-        for name, kind in (("n_clusters", Integral), ("tol", Real)):
-            if not isinstance(getattr(self, name), kind):
+        for name, kinds in (("n_clusters", (Integral, str)), ("tol", (Real,))):
+            if not isinstance(getattr(self, name), kinds):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        k = self.n_clusters if isinstance(self.n_clusters, str) else int(self.n_clusters)
         try:
-            model, missing = self._train(X, sample_weight, int(self.n_clusters), seed), 0
+            model, missing = self._train(X, sample_weight, k, seed), 0
         except InputError:
+            if isinstance(k, str):
+                raise
             # scikit-learn's estimators warn where dink itself refuses.
             apart = np.asarray(X - X[:1], np.float32)[sample_weight > 0]
             distinct = len(np.unique(apart, axis=0))
-            missing = int(self.n_clusters) - distinct
+            missing = k - distinct
             if distinct == 0 or missing <= 0 or self.metric == "cosine":
                 raise
             warnings.warn(
@@ -228,12 +235,13 @@ class DinkClustering(
         centers = model.means if model.map is None else model.cluster_centers
         self.cluster_centers_ = centers.astype(dtype)
         self.cluster_weights_ = model.cluster_sizes
+        self.n_clusters_ = len(centers)
 
     def _train(
         self,
         X: np.ndarray,
         sample_weight: np.ndarray,
-        n_clusters: int,
+        n_clusters: int | str,
         seed: int,
     ) -> Model:
         options = self.get_params(deep=False)

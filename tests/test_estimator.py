@@ -41,6 +41,18 @@ def test_fewer_distinct_rows_than_clusters_warn_as_in_scikit_learn():
     assert adjusted_rand_score([0] * 4 + [1] * 4, estimator.labels_) == 1
 
 
+def test_the_number_of_clusters_may_be_chosen(blobs):
+    z, truth = blobs
+    for wanted in ("auto", "2:12"):
+        estimator = DinkClustering(wanted, random_state=0, device="cpu").fit(z)
+        assert estimator.n_clusters_ == len(estimator.cluster_centers_) == 3
+        assert estimator.get_params()["n_clusters"] == wanted
+        assert adjusted_rand_score(truth, estimator.labels_) == 1
+    with pytest.raises(ValueError, match="n_clusters"):
+        DinkClustering("many").fit(z)
+    assert DinkClustering(4, device="cpu").fit(z).n_clusters_ == 4
+
+
 def test_fit_predict_transform_and_score(blobs):
     z, truth = blobs
     estimator = DinkClustering(3, random_state=0, device="cpu")

@@ -23,7 +23,9 @@ from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR, Statistics, root_mean
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import AssignOptions
+from dinkcli.results import Field, Result, Sheet
 
+_MOST_SHOWN = 20  # clusters in a table
 _FAR = 0.9  # of a centre's rows are nearer than what may found a cluster (docs/LOG.md)
 _MOST_FAR = 8192  # rows among which clusters are looked for; of more, so many at random
 _FOUNDERS = 8  # rows that are tried as the first mean of a cluster
@@ -68,7 +70,7 @@ class UpdateOptions:
 
 
 @dataclass
-class Update:
+class Update(Result):
     """A model after new rows, and what they are like.
 
     Attributes:
@@ -97,8 +99,9 @@ class Update:
     moved: np.ndarray
     repeated: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+    _records = "clusters"
+
+    def to_dict(self) -> dict[str, Any]:
         names = self.model.all_names
         clusters = [
             {
@@ -120,6 +123,17 @@ class Update:
             "retired": self.retired,
             "clusters": clusters,
         }
+
+    def sheets(self) -> list[Sheet]:
+        model, counts = self.model, self.counts
+        named = Field("name", text=True) if model.names else None
+        title = "clusters by new rows (spread: root mean squared distance to the centre)"
+        sheet = Sheet("cluster", named, "rows", "spread", "before", "moved", title=title)
+        for j in (-counts).argsort(kind="stable")[:_MOST_SHOWN].tolist():
+            figures = self.spreads[j], self.old_spreads[j], self.moved[j]
+            name = model.all_names[j] or "-"
+            sheet.add(j, name, f"{counts[j]:g}", *map("{:.3g}".format, figures))
+        return [sheet]
 
 
 def _number(value: float) -> float | None:

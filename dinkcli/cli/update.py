@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,16 +14,14 @@ from dinkcli.cli.console import (
     rows_shown,
     say,
     say_bad_rows,
-    show,
+    show_result,
 )
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.errors import UsageError
-from dinkcli.results import Field, Sheet
 
 if TYPE_CHECKING:
     from dinkcli.assigning.update import Update
-    from dinkcli.data.dataset import DataSet
 
 _MOST_SHOWN = 20
 _ALARM = 3  # the exit code, for cron
@@ -88,39 +85,37 @@ def update(
         raise UsageError("give -o MODEL for the new model, or --dry-run to write none")
     check_model_path(output)
     from dinkcli.assigning.update import UpdateOptions
-    from dinkcli.assigning.update import update as take_in
     from dinkcli.models.file import is_model
 
     if any(map(is_model, inputs)):
         _join(model_path, inputs, output, shown)
         return
+    UpdateOptions(freeze, birth_price, min_size, half_life, max_size)  # a wrong one is told first
     model = load_model(model_path, inputs)
-    price = float("inf") if freeze else birth_price
-    options = UpdateOptions(freeze, price, min_size, half_life, max_size)
     data = rows.open(model, inputs, sample_weight=sample_weight, texts=texts)
-    with rows_shown(data, shown.silent) as progress:
-        result = take_in(model, data, options, rows.device, partial(progress, "assigning"))
-    if texts and result.born and model.names:
-        _name_new(result, rows.open(result.model, inputs, texts=texts), rows.device, shown.silent)
+
+    from dinkcli.insight.naming import update as core
+
+    with rows_shown(data, shown.silent) as on_rows:
+        result = core(
+            model,
+            data,
+            freeze=freeze,
+            birth_price=birth_price,
+            min_size=min_size,
+            half_life=half_life,
+            max_size=max_size,
+            device=rows.device,
+            on_rows=on_rows,
+        )
     if output is not None:
         result.model.save(output)
     if shown.as_json:
-        print_json(result.as_dict() | ({} if output is None else {"model": output}))
+        print_json(result.to_dict() | ({} if output is None else {"model": output}))
     elif not shown.quiet:
         _show(result, output)
     if alarm is not None and (result.far or 0.0) > alarm:
         raise typer.Exit(_ALARM)
-
-
-def _name_new(result: Update, data: DataSet, device: str, quiet: bool) -> None:
-    """Names of new clusters by the texts of their rows."""
-    from dinkcli.cli.name import name_by_texts
-
-    seen = name_by_texts(result.model, data, device, quiet)
-    names = list(result.model.all_names)
-    for cluster in result.born:
-        names[cluster] = seen.names[cluster]
-    result.model.names = names
 
 
 def _join(model_path: str, inputs: list[str], output: str | None, shown: shared.Shown) -> None:
@@ -154,13 +149,7 @@ def _show(result: Update, output: str | None) -> None:
     if output is not None:
         say(f"{printable(output)}: {len(result.model.present)} clusters")
         return
-    named = Field("name", text=True) if result.model.names else None
-    title = "clusters by new rows (spread: root mean squared distance to the centre)"
-    table = Sheet("cluster", named, "rows", "spread", "before", "moved", title=title)
-    for j in (-counts).argsort(kind="stable")[:_MOST_SHOWN].tolist():
-        figures = result.spreads[j], result.old_spreads[j], result.moved[j]
-        table.add(j, names[j] or "-", f"{counts[j]:g}", *map("{:.3g}".format, figures))
-    show(table)
+    show_result(result, False)
 
 
 def edit(

@@ -1,7 +1,10 @@
-"""Names for the clusters of a model: by texts or labels, by a language model, or as people say."""
+"""Names for the clusters of a model: by texts or labels, by a language model, or as people say; and
+new rows for a model, whose new clusters get names.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from dinkcli.assigning.update import Update, UpdateOptions
+from dinkcli.assigning.update import update as take_in
 from dinkcli.data.inputs import open_inputs
+from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError, UsageError
 from dinkcli.insight.evaluate import names_by_labels
 from dinkcli.insight.inspect import Seen, look, prompt
@@ -213,3 +219,59 @@ def _given(names: Any, n_clusters: int) -> dict[int, str]:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"`names` {path}: {reason}") from None
     return parse_names(text, n_clusters, f"`names` {path}")
+
+
+def update(
+    model: Model | str | os.PathLike[str],
+    inputs: Any,
+    *,
+    freeze: bool = False,
+    birth_price: float = 5.0,
+    min_size: int = 5,
+    half_life: float | None = None,
+    max_size: str | int | None = None,
+    again: bool = False,
+    texts: Any = None,
+    sample_weight: Any = None,
+    column: str | None = None,
+    device: str = "auto",
+    bad_rows: str = "stop",
+    on_rows: Callable[[str, int], None] = lambda phase, done: None,
+) -> Update:
+    """Takes N new rows into a model, without the old ones; the model that is given stays as it is.
+
+    Args:
+        model: a model or the path of one.
+        inputs, column, device, bad_rows: as for ``assign``.
+        freeze: no centre moves and no cluster is made; what comes is counted all the same.
+        birth_price: what a new cluster must lower the inertia by, in mean squared distances of a
+            row; infinite for no new clusters.
+        min_size: rows that a new cluster has at least.
+        half_life: updates after which what was there counts half, or None.
+        max_size: most of the new rows of a cluster, as for ``train``.
+        again: count rows once more that were taken in before.
+        texts: a column, a file, or (N,) values, by which new clusters of a model with names get
+            theirs.
+        sample_weight: as for ``train``.
+        on_rows: called with the pass's name and the rows seen so far.
+
+    Returns:
+        The new model as ``model``, and what the rows were like: ``born``, ``far`` and others.
+
+    Raises:
+        DinkError: see ``dinkcli.errors``.
+    """
+    model = as_model(model)
+    beside = {"texts": texts, "sample_weight": sample_weight}
+    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
+    price = math.inf if freeze else birth_price
+    options = UpdateOptions(freeze, price, min_size, half_life, max_size, again)
+    result = take_in(model, data, options, device, partial(on_rows, "assigning"))
+    if result.born and model.names and data.columns.text is not None:
+        on_named = partial(on_rows, "naming")
+        seen = look(result.model, data, 1, device, with_terms=True, on_rows=on_named)
+        names = list(result.model.all_names)
+        for cluster in result.born:
+            names[cluster] = seen.names[cluster]
+        result.model.names = names
+    return result

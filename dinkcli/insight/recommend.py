@@ -162,7 +162,7 @@ def number_of(found: Sweep, wanted: str, name: str) -> int:
         InputError: "clear" was wanted, and none is.
     """
     if wanted == "clear" and found.n_clusters is None:
-        raise InputError(f"{name}: no clear K: {found.answer}; give a number, or -k auto")
+        raise InputError(f"{name}: no clear K: {found.answer}; give a number, or `n_clusters` auto")
     return found.workable
 
 

@@ -129,7 +129,7 @@ def test_train_chooses_by_itself_or_says_that_it_cannot():
     chosen = []
     model = dinkcli.train(clusters(10, 16, 1000), "4:20", on_chosen=chosen.append, device="cpu")
     assert model.n_clusters == chosen[0].n_clusters == 10
-    with pytest.raises(UsageError, match="-k auto: 4 rows are too few"):
+    with pytest.raises(UsageError, match="`n_clusters` auto: 4 rows are too few"):
         dinkcli.train(noise[:4], "auto", device="cpu")
     with pytest.raises(UsageError, match="cannot start from given centres"):
         dinkcli.train(noise, "auto", init=noise[:3], device="cpu")
