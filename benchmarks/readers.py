@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch  # noqa: F401  # training and assigning have it at hand, to convert half floats
 
-from dinkcli.data.ahead import read_ahead
+from dinkcli.data.dataset import read_ahead
 from dinkcli.data.inputs import open_data
 
 

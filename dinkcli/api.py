@@ -16,9 +16,8 @@ from torch import Tensor
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.assigner import assigner_for
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.derived import around, is_stream, repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.offset import around
-from dinkcli.data.spool import is_stream, repeatable
 from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import USUAL, parse_numbers
 from dinkcli.insight.recommend import Sweep, number_of

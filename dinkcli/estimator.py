@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dinkcli import api
-from dinkcli.data.extras import install_line
+from dinkcli.data.machine import install_line
 from dinkcli.errors import InputError
 from dinkcli.insight.naming import update
 from dinkcli.models.model import Model

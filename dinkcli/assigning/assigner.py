@@ -15,9 +15,8 @@ import pyarrow as pa
 
 from dinkcli.assigning.backend import Nearest, NumpyBackend, is_small
 from dinkcli.assigning.layout import rows_at
-from dinkcli.data.ahead import read_ahead
 from dinkcli.data.base import Block
-from dinkcli.data.dataset import SKIP, DataSet
+from dinkcli.data.dataset import SKIP, DataSet, read_ahead
 from dinkcli.errors import ModelError
 from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model

@@ -29,10 +29,10 @@ from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
 from dinkcli.assigning.survey import MOST_BYTES, Groups, OnStep, RowsByCluster, Survey, survey
 from dinkcli.assigning.torch_backend import prepared, scaled
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.memory import default_memory
+from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_numbers
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
@@ -478,7 +478,7 @@ def _scores(keep: str, seen: Survey, data: DataSet, n_old: int) -> np.ndarray:
         return seen.distances if keep == "nearest" else -seen.distances
     if keep == "first":
         return np.zeros(len(seen.distances))
-    values = read_numbers(keep, data, "--keep nearest, farthest, first or a column:")
+    values = read_numbers(keep, data, "`keep` nearest, farthest, first or a column:")
     return np.concatenate([np.zeros(n_old), -values])
 
 

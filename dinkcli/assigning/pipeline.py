@@ -19,7 +19,7 @@ from dinkcli.assigning.layout import Layout, Rows, as_arrow, row_type, without_n
 from dinkcli.assigning.parts import PartsWriter, open_output
 from dinkcli.assigning.writers import Output
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
-from dinkcli.data.spool import is_stream
+from dinkcli.data.derived import is_stream
 from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR

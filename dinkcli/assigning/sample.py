@@ -33,10 +33,10 @@ from dinkcli.assigning.survey import (
 )
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.memory import default_memory
+from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model

@@ -50,7 +50,7 @@ class Shard:
 
     def check(self, data: DataSet) -> None:
         """Raises UsageError for inputs whose rows cannot be counted before they are read."""
-        from dinkcli.data.spool import is_stream
+        from dinkcli.data.derived import is_stream
 
         for reader in data.readers:
             if reader.n_rows is None or is_stream(reader):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dinkcli.assigning.backend import Nearest, NearestPair, joined
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.spool import is_stream
+from dinkcli.data.derived import is_stream
 from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.capacity import labels_within

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
-from dinkcli.cli.console import say, warn
+from dinkcli.cli.console import say, source_of, warn
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
 from dinkcli.cli.signals import (
@@ -30,7 +30,6 @@ from dinkcli.cli.signals import (
     ignore_signals,
     one_voice,
     refuse_several,
-    source_of,
 )
 from dinkcli.errors import UsageError
 

@@ -122,7 +122,7 @@ def assign(
     started = time.monotonic()
     options = labels.options()
     from dinkcli.assigning.pipeline import run
-    from dinkcli.data.spool import repeatable
+    from dinkcli.data.derived import repeatable
     from dinkcli.models.file import load
 
     destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
+_SHORT = ("n_clusters", "number", "output")  # parameters that are known by their short option
 _LINE_SECONDS = 1.0  # between two plain lines of progress, at least
 _LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
 _GUESS_SECONDS = 2.0  # before that, no time left can be estimated
@@ -64,10 +66,34 @@ def warn(text: str) -> None:
     say(f"Warning: {text}")
 
 
+def with_options(text: str, context: Any) -> str:
+    """A message of the core, with options in the place of the parameters that it names.
+
+    The core writes ``parameters`` in backticks, as Python callers know them.
+    """
+    own = {} if context is None else {p.name: p for p in context.command.params}
+
+    def option(match: re.Match[str]) -> str:
+        parameter = own.get(match[1])
+        if parameter is None:
+            return f"--{match[1]}".replace("_", "-")
+        name = (min if match[1] in _SHORT else max)(parameter.opts, key=len)
+        return name + source_of(parameter, context)
+
+    return re.sub(r"`([a-z]\w*)`", option, text)
+
+
+def source_of(parameter: Any, context: Any) -> str:
+    """`` (DINK_SEED)`` or `` (pyproject.toml)`` for a value that is not of the command line."""
+    source = getattr(context.get_parameter_source(parameter.name), "name", "")
+    where = {"ENVIRONMENT": parameter.envvar, "DEFAULT_MAP": "pyproject.toml"}.get(source)
+    return f" ({where})" if where else ""
+
+
 def show_notes(data: DataSet, quiet: bool) -> None:
     """Notes on the inputs."""
     for note in () if quiet else data.notes:
-        say(f"Note: {note}")
+        say(f"Note: {with_options(note, None)}")
 
 
 def say_bad_rows(number: int, quiet: bool) -> None:

@@ -26,7 +26,7 @@ def info(
         dink info emb.dink.safetensors
         dink info hf://datasets/NAME/embeddings.parquet
     """
-    from dinkcli.data.memory import parse_size
+    from dinkcli.data.machine import parse_size
     from dinkcli.insight.info import info as core
     from dinkcli.models.file import is_model
 

@@ -157,7 +157,7 @@ class _Job:
         **references: Any,
     ):
         from dinkcli.cli.paths import Destination
-        from dinkcli.data.memory import default_memory, parse_size
+        from dinkcli.data.machine import default_memory, parse_size
 
         self._started = time.monotonic()
         self.destination = Destination(output, shown)

@@ -245,9 +245,9 @@ class ModelRows:
             once: they are read only once; a stream need not be kept.
             more: as for ``sidefiles.columns_of``.
         """
+        from dinkcli.data.derived import repeatable
         from dinkcli.data.inputs import open_data
         from dinkcli.data.sidefiles import columns_of
-        from dinkcli.data.spool import repeatable
 
         data = open_data(inputs, model.as_trained(columns_of(self.column, **more)), self.bad_rows)
         return model.rows_of(data if once else repeatable(data))

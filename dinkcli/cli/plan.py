@@ -40,7 +40,7 @@ def plan(
         dink plan embeddings/ -k 10000 --processes 8 --memory 16GB
     """
     begun = time.process_time(), time.monotonic()
-    from dinkcli.data.memory import parse_size
+    from dinkcli.data.machine import parse_size
 
     options = effort.options(n_clusters)
     limit = None if memory is None else parse_size(memory)

@@ -48,7 +48,7 @@ def report(
     """
     started = time.monotonic()
     from dinkcli.data.atomic import by_suffix, check_target
-    from dinkcli.data.extras import check_installed
+    from dinkcli.data.machine import check_installed
 
     refuse_stream(output, "a page")
     if projection == "umap":

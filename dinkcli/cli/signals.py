@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import stat
 import sys
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 import typer
 
 from dinkcli.assigning.shards import Shard, launched
-from dinkcli.cli.console import printable, say
+from dinkcli.cli.console import printable, say, with_options
 from dinkcli.errors import FULL_DEVICE, DinkError, LostError, TextsError, UsageError
 from dinkcli.processes.group import SINGLE, Group, world
 
@@ -28,7 +27,6 @@ NOTHING_WRITTEN = "Interrupted; nothing was written. Start the same command agai
 _NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 # What the loader of libraries says where `ulimit -v` leaves no room for them.
 _NO_ROOM = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
-_SHORT = ("n_clusters", "number", "output")  # parameters that are known by their short option
 _SEVERAL = ("train", "assign")  # commands that several processes share
 # For the process that speaks, before the others end; busy machines took more than one.
 _GRACE_SECONDS = 3.0
@@ -150,30 +148,6 @@ def _embedding(error: TextsError) -> Iterator[str]:
     yield "  import numpy, pandas, sentence_transformers"
     yield "  model = sentence_transformers.SentenceTransformer('all-MiniLM-L6-v2')"
     yield f"  numpy.save('emb.npy', model.encode({texts}))"
-
-
-def with_options(text: str, context: Any) -> str:
-    """A message of the core, with options in the place of the parameters that it names.
-
-    The core writes ``parameters`` in backticks, as Python callers know them.
-    """
-    own = {} if context is None else {p.name: p for p in context.command.params}
-
-    def option(match: re.Match[str]) -> str:
-        parameter = own.get(match[1])
-        if parameter is None:
-            return f"--{match[1]}".replace("_", "-")
-        name = (min if match[1] in _SHORT else max)(parameter.opts, key=len)
-        return name + source_of(parameter, context)
-
-    return re.sub(r"`([a-z]\w*)`", option, text)
-
-
-def source_of(parameter: Any, context: Any) -> str:
-    """`` (DINK_SEED)`` or `` (pyproject.toml)`` for a value that is not of the command line."""
-    source = getattr(context.get_parameter_source(parameter.name), "name", "")
-    where = {"ENVIRONMENT": parameter.envvar, "DEFAULT_MAP": "pyproject.toml"}.get(source)
-    return f" ({where})" if where else ""
 
 
 def abandon_stdout() -> None:

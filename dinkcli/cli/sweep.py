@@ -37,7 +37,7 @@ def sweep(
 
     tried, _ = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-    from dinkcli.data.spool import repeatable
+    from dinkcli.data.derived import repeatable
 
     data = repeatable(vectors.open(inputs, sample_weight=sample_weight))
     most = data.known_rows // 2

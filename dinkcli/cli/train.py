@@ -152,8 +152,8 @@ def train(
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     started = time.monotonic()
-    from dinkcli.data.memory import parse_size
-    from dinkcli.data.spool import repeatable
+    from dinkcli.data.derived import repeatable
+    from dinkcli.data.machine import parse_size
     from dinkcli.models.file import load
     from dinkcli.models.matching import check_matchable
     from dinkcli.models.model import checkpoint_path

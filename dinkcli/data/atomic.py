@@ -116,5 +116,5 @@ def by_suffix(path: str, formats: Mapping[str, str]) -> str:
     if suffix not in formats:
         found = f"suffix .{suffix}" if suffix else "no suffix"
         expected = f".{', .'.join(formats)}"
-        raise UsageError(f"{path}: {found}, expected one of {expected}; or name a --format")
+        raise UsageError(f"{path}: {found}, expected one of {expected}; or name a `format`")
     return formats[suffix]

@@ -26,14 +26,9 @@ NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 
 
-# What has one value for each row, in the order of columns that travel along: the option that names
-# a column of the inputs, or files beside them.
-OPTIONS = {
-    "text": "--texts",
-    "label": "--labels",
-    "id": "--ids",
-    "weight": "--sample-weight",
-}
+# What has one value for each row, in the order of columns that travel along: the parameter that
+# names a column of the inputs, or files beside them.
+PARAMETERS = {"text": "texts", "label": "labels", "id": "ids", "weight": "sample_weight"}
 
 
 @dataclass(frozen=True)
@@ -75,26 +70,27 @@ class Columns:
 
     @property
     def carried(self) -> dict[str, str]:
-        """The columns that travel along, with the option that asked for each."""
-        named = {getattr(self, role): OPTIONS[role] for role in ("weight", "text", "label", "id")}
+        """The columns that travel along, with the parameter that names each."""
+        roles = ("weight", "text", "label", "id")
+        named = {getattr(self, role): PARAMETERS[role] for role in roles}
         named.pop(None, None)
-        return named | {name: "--columns" for name in self.others if name not in named}
+        return named | {name: "columns" for name in self.others if name not in named}
 
     @property
     def named(self) -> dict[str, str]:
-        """All columns asked for by name, with their options."""
-        return ({} if self.vectors is None else {self.vectors: "--column"}) | self.carried
+        """All columns that are named, with their parameters."""
+        return ({} if self.vectors is None else {self.vectors: "column"}) | self.carried
 
     def refuse(self, name: str, why: str, member: bool = False) -> None:
         """Raises UsageError where a column is asked for: the input ``name`` has none, or besides
         the vectors, which are a ``member``, no more."""
         if self.vectors is not None and not member:
-            raise UsageError(f"{name}: --column names a column, but {why}")
-        for column, option in self.carried.items():
-            if option == "--columns":
-                raise UsageError(f"{name}: --columns names a column, but {why}")
+            raise UsageError(f"{name}: `column` names a column, but {why}")
+        for column, parameter in self.carried.items():
+            if parameter == "columns":
+                raise UsageError(f"{name}: `columns` names a column, but {why}")
             raise UsageError(
-                f"{option} {column}: no such file, and no such column in {name}: {why}"
+                f"`{parameter}` {column}: no such file, and no such column in {name}: {why}"
             )
 
 

@@ -6,10 +6,12 @@ Shapes: N rows, B rows in a block, D features.
 from __future__ import annotations
 
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from dinkcli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from dinkcli.data.sidefiles import SideColumns
 
+Item = TypeVar("Item")
 # Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
 BLOCK_BYTES = 4 << 20
 STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
@@ -38,7 +41,7 @@ class DataSet:
             ``Block.bad`` for the consumer to leave out or to label -1.
         notes: what the user should know about the inputs.
         beside: what files beside the inputs say of the rows.
-        offset: (D,) float64 that rows are given less of (see ``data.offset``), or None.
+        offset: (D,) float64 that rows are given less of (see ``derived.around``), or None.
         first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
     """
 
@@ -53,7 +56,7 @@ class DataSet:
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
-            raise UsageError(f"--bad-rows {self.bad_rows}: expected {', '.join(BAD_ROWS)}")
+            raise UsageError(f"`bad_rows` {self.bad_rows}: expected {', '.join(BAD_ROWS)}")
 
     def part(self, first: int, stop: int) -> DataSet:
         """The rows [first, stop) alone, in the same inputs; of these, blocks outside are not read.
@@ -106,6 +109,11 @@ class DataSet:
         if n_rows is None:
             raise ValueError(f"{self.name}: the number of rows is not known")
         return n_rows
+
+    @property
+    def held_bytes(self) -> int:
+        """What all rows take in memory."""
+        return self.known_rows * self.n_features * self.dtype.itemsize
 
     @property
     def n_features(self) -> int:
@@ -227,7 +235,7 @@ class DataSet:
         raise InputError(
             f"{self.readers[number].path}: row {row}{block.problem} (counting from 0; {number_of} "
             f"from there to the {end}); repair or remove such rows, or go on without them by "
-            "--bad-rows skip"
+            "`bad_rows` skip"
         )
 
     def load(self) -> np.ndarray:
@@ -368,3 +376,41 @@ def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
 
 def _zero_problem(stored: np.ndarray, converted: np.ndarray) -> str:
     return " has norm 0, which has no direction"
+
+
+def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items in the same order, ``depth`` of them made in advance on a thread.
+
+    An exception of ``items`` is raised here, after the items before it. The thread ends when
+    this generator does: exhausted, closed, or by an exception of its consumer.
+    """
+    ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    room, stop = threading.Semaphore(depth), threading.Event()
+
+    def work() -> None:
+        end: BaseException = StopIteration()
+        try:
+            for item in items:
+                room.acquire()
+                if stop.is_set():
+                    return
+                ready.put((item, None))
+        except BaseException as error:  # whatever it is belongs to the consumer
+            end = error
+        ready.put((None, end))
+
+    thread = threading.Thread(target=work, name="dink-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, end = ready.get()
+            if isinstance(end, StopIteration):
+                return
+            if end is not None:
+                raise end
+            room.release()
+            yield item
+    finally:
+        stop.set()
+        room.release()
+        thread.join(timeout=1)  # a read from a stalled pipe may never return

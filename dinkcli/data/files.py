@@ -28,8 +28,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from dinkcli.data.base import reading
-from dinkcli.data.extras import install_line, require
 from dinkcli.data.formats.foreign import named_folder
+from dinkcli.data.machine import install_line, require
 from dinkcli.errors import DinkError, ExtraError, InputError, OutputError, UsageError
 
 HEAD_BYTES = 256 << 10  # that say what a file is
@@ -50,7 +50,7 @@ _CODECS = {
     b"\x04\x22\x4d\x18": "lz4",
 }
 # Files whose parts have to be read from anywhere, or that say what they are.
-_KINDS = {
+_KINDS: dict[bytes, str] = {
     b"\x93NUMPY": "npy",
     b"PK\x03\x04": "npz",
     b"PAR1": "parquet",
@@ -328,9 +328,9 @@ def _remote(url: str) -> Iterator[Source]:
             import pyarrow.fs  # takes a while to load
             from fsspec.implementations.arrow import ArrowFSWrapper
 
-            system, key = pyarrow.fs.FileSystem.from_uri(url)
-            files = ArrowFSWrapper(system)
-            reader = lambda key, exact: system.open_input_file(key)  # noqa: E731
+            remote, key = pyarrow.fs.FileSystem.from_uri(url)
+            files = ArrowFSWrapper(remote)
+            reader = lambda key, exact: remote.open_input_file(key)  # noqa: E731
         else:
             files, key = fsspec.core.url_to_fs(url)
             reader = partial(_open_by_fsspec, files)

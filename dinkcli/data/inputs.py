@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dinkcli.data.base import ANY_COLUMNS, OPTIONS, Columns, Reader
-from dinkcli.data.bits import BitsReader, look_packed
+from dinkcli.data.base import ANY_COLUMNS, PARAMETERS, Columns, Reader
 from dinkcli.data.dataset import STOP, DataSet
+from dinkcli.data.derived import BitsReader, look_packed
 from dinkcli.data.files import HEAD_BYTES, Source, look, sources
 from dinkcli.data.formats import foreign, raw
 from dinkcli.errors import InputError, TextsError, UsageError
@@ -76,9 +76,10 @@ def open_inputs(
     Raises:
         DinkError: as ``open_data``; other numbers of values than of rows.
     """
-    from dinkcli.data.sidefiles import PARAMETERS, attached, columns_of
+    from dinkcli.data.sidefiles import attached, columns_of
 
-    values = {name: beside.pop(name) for name in PARAMETERS if beside.get(name) is not None}
+    names = PARAMETERS.values()
+    values = {name: beside.pop(name) for name in names if beside.get(name) is not None}
     for name in [name for name in values if isinstance(values[name], (str, os.PathLike))]:
         beside[name] = os.fspath(values.pop(name))
     columns = columns_of(column, **beside)
@@ -152,7 +153,7 @@ def _check_one_meaning(columns: Columns, readers: Sequence[Reader]) -> None:
         for name, reader in product(names, readers):
             if name in getattr(reader, "column_names", ()):
                 raise UsageError(
-                    f"{OPTIONS[role]} {name}: is a file, and a column of {reader.path}; write "
+                    f"`{PARAMETERS[role]}` {name}: is a file, and a column of {reader.path}; write "
                     f"./{name} for the file, {reader.path}:{name} for the column"
                 )
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import OPTIONS, Block, Columns, Reader, and_more, total
+from dinkcli.data.base import PARAMETERS, Block, Columns, Reader, and_more, total
 from dinkcli.data.files import Stream, is_remote, sources
 from dinkcli.errors import InputError, UsageError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 References = str | Sequence[str] | None
 WEIGHT = "weight"
-PARAMETERS = {"texts": "text", "labels": "label", "ids": "id", "sample_weight": WEIGHT}
+_ROWS = 1 << 16
 
 
 def columns_of(
@@ -50,17 +50,17 @@ def columns_of(
         UsageError: several references, one of which is no file.
     """
     given = {"id": ids, "label": labels, "text": texts, WEIGHT: sample_weight}
+    files: dict[str, tuple[str, ...]] = {}
     for role, references in given.items():
         many = (references,) if isinstance(references, str) else tuple(references or ())
         missing = [each for each in many if not names_file(each)]
-        if not missing:
-            if many:
-                fields["files"] = {**fields.get("files", {}), role: many}
-        elif len(many) == 1:
+        if len(many) == 1 and missing:
             fields[role] = many[0]
-        else:
-            raise UsageError(f"{OPTIONS[role]} {missing[0]}: no such file")
-    return Columns(column, **fields)
+        elif missing:
+            raise UsageError(f"`{PARAMETERS[role]}` {missing[0]}: no such file")
+        elif many:
+            files[role] = many
+    return Columns(column, files=files, **fields)
 
 
 def names_file(reference: str) -> bool:
@@ -68,9 +68,9 @@ def names_file(reference: str) -> bool:
     path, _ = split_reference(reference)
     if path == "-" or is_remote(path):
         return True
-    return (os.path.exists(path) and not (os.path.isdir(path) and "/" not in path)) or bool(
-        glob.has_magic(path) and glob.glob(path, recursive=True)
-    )
+    if os.path.exists(path):
+        return not os.path.isdir(path) or "/" in path
+    return glob.has_magic(path) and bool(glob.glob(path, recursive=True))
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
@@ -93,8 +93,8 @@ class SideColumn:
         given: the references, one for all rows or one for each INPUT.
         counts: values in each of them.
         files: the files that were read, with the number of values in each.
-        stream: the one of them that can be read only once, if there is one.
         values: all of them, mapped from a temporary file.
+        stream: the file that can be read only once, if there is one.
     """
 
     role: str
@@ -102,8 +102,8 @@ class SideColumn:
     given: tuple[str, ...]
     counts: tuple[int, ...]
     files: tuple[tuple[str, int], ...]
-    stream: str | None
     values: pa.ChunkedArray
+    stream: str | None = None
 
     def check(self, inputs: Sequence[tuple[str, int | None]]) -> None:
         """Compares the numbers of values with those of rows.
@@ -116,10 +116,10 @@ class SideColumn:
             UsageError: neither one file nor one for each input.
             InputError: other numbers.
         """
-        option = OPTIONS[self.role]
+        parameter = PARAMETERS[self.role]
         if len(self.given) not in (1, len(inputs)):
             raise UsageError(
-                f"{option} is given {len(self.given)} times for {len(inputs)} inputs: give "
+                f"`{parameter}` is given {len(self.given)} times for {len(inputs)} inputs: give "
                 "one file for the rows of all of them, or one for each"
             )
         if len(self.given) == 1:
@@ -127,8 +127,9 @@ class SideColumn:
         for given, count, (name, n_rows) in zip(self.given, self.counts, inputs, strict=True):
             if n_rows is not None and n_rows != count:
                 raise InputError(
-                    f"{option} {given}: {_many(count, self.role)} for the {_many(n_rows, 'row')} "
-                    f"of {name}; expected one for each row{self._hint(count - n_rows)}"
+                    f"`{parameter}` {given}: {_many(count, self.role)} for the "
+                    f"{_many(n_rows, 'row')} of {name}; expected one for each row"
+                    f"{self._hint(count - n_rows)}"
                 )
 
     def _hint(self, more: int) -> str:
@@ -144,7 +145,7 @@ class SideColumns:
     """All that lies beside a data set.
 
     Attributes:
-        columns: one of each name.
+        columns: that travel along, one of each name.
         parts: how many of the readers each INPUT of the command line stands for.
         weights: those of the rows.
     """
@@ -162,12 +163,8 @@ class SideColumns:
         return pa.schema([pa.field(each.name, each.values.type) for each in self.columns])
 
     @property
-    def paths(self) -> list[str]:
-        return [path for each in self.all for path, _ in each.files]
-
-    @property
     def stream(self) -> str | None:
-        """One that can be read only once, if there is one."""
+        """A file that can be read only once, if there is one."""
         return next((each.stream for each in self.all if each.stream), None)
 
     @property
@@ -177,7 +174,7 @@ class SideColumns:
 
     def identity(self) -> list[list[Any]]:
         """What tells them from others, as plain JSON."""
-        return [[OPTIONS[each.role], each.name, list(each.counts)] for each in self.all]
+        return [[PARAMETERS[each.role], each.name, list(each.counts)] for each in self.all]
 
     def check(self, readers: Sequence[Reader], counts: Sequence[int | None]) -> None:
         """Raises DinkError unless there is one value for each row of the readers, of which there
@@ -194,11 +191,11 @@ class SideColumns:
         """The block with their values for its rows."""
         if not self.columns:
             return block
-        old = block.carried
-        arrays, fields = ([], []) if old is None else (old.columns, list(old.schema))
         parts = [each.values.slice(block.start, len(block)) for each in self.columns]
-        arrays = [*arrays, *(part.combine_chunks() for part in parts)]
-        schema = pa.schema([*fields, *self.schema])
+        arrays, schema = [part.combine_chunks() for part in parts], self.schema
+        if block.carried is not None:
+            arrays = [*block.carried.columns, *arrays]
+            schema = pa.schema([*block.carried.schema, *schema])
         return replace(block, carried=pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
@@ -214,34 +211,33 @@ def open_side_columns(
     Raises:
         DinkError: a file is missing or damaged, or does not say which column is meant.
     """
-    found: dict[str, SideColumn] = {}
-    named: dict[str, Any] = {}
+    named: dict[str, SideColumn] = {}
+    fields: dict[str, Any] = {}
     weights = None
-    for role, given in ((role, columns.files[role]) for role in OPTIONS if role in columns.files):
-        side = _read(role, given)
+    for role in filter(columns.files.__contains__, PARAMETERS):
+        side = _read(role, columns.files[role])
         if role == WEIGHT:
             weights = side
             continue
-        other = found.get(side.name)
+        other = named.get(side.name)
         if side.name in taken or (other is not None and other.given != side.given):
-            whose = "an input" if other is None else OPTIONS[other.role]
+            whose = "an input" if other is None else f"`{PARAMETERS[other.role]}`"
             raise UsageError(
-                f"{OPTIONS[role]} {given[0]}: its column {side.name!r} has the name of one of "
-                f"{whose}; rename one of them"
+                f"`{PARAMETERS[role]}` {side.given[0]}: its column {side.name!r} has the name of "
+                f"one of {whose}; rename one of them"
             )
-        found[side.name] = side
-        named[role] = side.name
-    return replace(columns, **named), SideColumns(tuple(found.values()), tuple(parts), weights)
+        named[side.name] = side
+        fields[role] = side.name
+    return replace(columns, **fields), SideColumns(tuple(named.values()), tuple(parts), weights)
 
 
 def check_standard_input(columns: Columns, paths: Sequence[str]) -> None:
     """Raises UsageError where it would be read for more than one thing."""
-    given = [
-        OPTIONS[role] for role, paths in columns.files.items() for path in paths if path == "-"
-    ]
-    if len(given) > 1 or (given and "-" in paths):
+    roles = [role for role, files in columns.files.items() for path in files if path == "-"]
+    if len(roles) > 1 or (roles and "-" in paths):
         raise UsageError(
-            f"{given[-1]} -: standard input is read once, and it is something else already"
+            f"`{PARAMETERS[roles[-1]]}` -: standard input is read once, and it is something else "
+            "already"
         )
 
 
@@ -256,52 +252,49 @@ def attached(data: DataSet, **values: Any) -> DataSet:
     """
     from dinkcli.data.array import column_of
 
-    found: list[SideColumn] = []
-    named: dict[str, Any] = {}
-    for parameter, role in PARAMETERS.items():
+    sides: dict[str, SideColumn] = {}
+    for role, parameter in PARAMETERS.items():
         if parameter in values:
             column = column_of(values[parameter], parameter)
-            found.append(SideColumn(role, role, (parameter,), (len(column),), (), None, column))
-            if role != WEIGHT:
-                named[role] = role
-    weights = found.pop() if found and found[-1].role == WEIGHT else None
-    beside = SideColumns(tuple(found), (len(data.readers),), weights)
+            sides[role] = SideColumn(role, role, (parameter,), (len(column),), (), column)
+    weights = sides.pop(WEIGHT, None)
+    beside = SideColumns(tuple(sides.values()), (len(data.readers),), weights)
     beside.check(data.readers, [reader.n_rows for reader in data.readers])
-    return replace(data, columns=replace(data.columns, **named), beside=beside)
+    columns = replace(data.columns, **{role: role for role in sides})
+    return replace(data, columns=columns, beside=beside)
 
 
 def _read(role: str, given: tuple[str, ...]) -> SideColumn:
+    from dinkcli.data.derived import ColumnsFile
     from dinkcli.data.formats.aside import values_of
-    from dinkcli.data.spool import ColumnsFile
 
-    option, name = OPTIONS[role], ""
+    parameter, name = PARAMETERS[role], ""
     counts: list[int] = []
     files: list[tuple[str, int]] = []
-    stream = None
-    copy = ColumnsFile(f"copying {option} {given[0]}")
-    type_: pa.DataType | None = None
-
-    def choose(schema: pa.Schema) -> str:
-        return _chosen(schema, role, f"{option} {path}")
-
+    stream = type_ = None
+    copy = ColumnsFile(f"copying `{parameter}` {given[0]}")
     for path, column in map(split_reference, given):
         counts.append(0)
-        for source in _sources(option, path):
+        try:
+            opened = list(sources(path))
+        except UsageError as error:
+            raise UsageError(f"`{parameter}` {error}") from None
+        for source in opened:
             stream = source.name if isinstance(source, Stream) else stream
-            own_name, arrays = values_of(source, role, column, choose)
+            own_name, arrays = values_of(source, role, column, path)
             name = name or own_name or role
-            files.append((source.name, 0))
+            count = 0
             for array in arrays:
-                array = _as_type(array, type_, f"{option} {source.name}")
+                array = _as_type(array, type_, f"`{parameter}` {source.name}")
                 type_ = array.type
                 copy.add(pa.RecordBatch.from_arrays([array], [""]))
-                files[-1] = (source.name, files[-1][1] + len(array))
-            counts[-1] += files[-1][1]
+                count += len(array)
+            files.append((source.name, count))
+            counts[-1] += count
     if not sum(counts):
-        raise InputError(f"{option} {given[0]}: nothing is in it, expected one {role} a row")
-    return SideColumn(
-        role, name, given, tuple(counts), tuple(files), stream, copy.table().column(0)
-    )
+        raise InputError(f"`{parameter}` {given[0]}: nothing is in it, expected one {role} a row")
+    values = copy.table().column(0)
+    return SideColumn(role, name, given, tuple(counts), tuple(files), values, stream)
 
 
 def _as_type(values: pa.Array, type_: pa.DataType | None, what: str) -> pa.Array:
@@ -316,73 +309,8 @@ def _as_type(values: pa.Array, type_: pa.DataType | None, what: str) -> pa.Array
         ) from error
 
 
-def _sources(option: str, path: str) -> list[Any]:
-    try:
-        return list(sources(path))
-    except UsageError as error:
-        raise UsageError(f"{option} {error}") from None
-
-
-def _chosen(schema: pa.Schema, role: str, what: str) -> str:
-    """The only column, or the one that is called as it is meant, or the only one of texts.
-
-    Raises:
-        UsageError: none or several could be meant.
-    """
-    from dinkcli.data.formats.columns import names_of
-    from dinkcli.data.formats.types import is_text
-
-    names = schema.names
-    texts = [field.name for field in schema if is_text(field.type)]
-    for candidates in (names, [role] if role in names else [], texts if role == "text" else []):
-        if len(candidates) == 1:
-            return str(candidates[0])
-    example = (texts or names or ["COLUMN"])[0]
-    raise UsageError(
-        f"{what}: {len(names)} columns, {names_of(names)}; say which one holds the {role}s, as in "
-        f"{what.partition(' ')[2]}:{example}"
-    )
-
-
 def _many(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
-
-
-@dataclass
-class _Numbers:
-    """Numbers of rows as they are read: NaN where there is none.
-
-    Attributes:
-        starts: number of the first row from each file, and the file's name.
-        problems: what stands there in place of a number, by row; the first of each batch.
-    """
-
-    parts: list[np.ndarray] = field(default_factory=list)
-    starts: list[tuple[int, str]] = field(default_factory=list)
-    problems: dict[int, str] = field(default_factory=dict)
-    n_rows: int = 0
-
-    def add(self, values: pa.Array) -> None:
-        try:
-            numbers = values.cast(pa.float64())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            numbers = pa.array(map(_number, values.to_pylist()), pa.float64())
-        if numbers.null_count:
-            row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
-            value = values[row].as_py()
-            self.problems[self.n_rows + row] = (
-                "is null" if value is None else f"holds {str(value)[:40]!r}, expected a number"
-            )
-        self.parts.append(numbers.to_numpy(zero_copy_only=False))
-        self.n_rows += len(values)
-
-    def place(self, row: int) -> str:
-        """The file of a row, and its number there."""
-        first, path = next(pair for pair in reversed(self.starts) if pair[0] <= row)
-        return f"{path}: row {row - first}"
-
-    def values(self) -> np.ndarray:
-        return np.concatenate([np.empty(0), *self.parts])
 
 
 def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
@@ -396,22 +324,14 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
         UsageError: no such column.
         InputError: the weight of a usable row is no number, not finite or negative.
     """
-    side = None if data.beside is None else data.beside.weights
+    side, name = None if data.beside is None else data.beside.weights, data.columns.weight
     if side is not None:
-        found = _Numbers()
-        first = 0
-        for path, count in side.files or (("sample_weight", len(side.values)),):
-            found.starts.append((first, path))
-            for chunk in side.values.slice(first, count).chunks:
-                found.add(chunk)
-            first += count
-        what = "the weight"
-    elif data.columns.weight is not None:
-        found = _column_numbers(data.columns.weight, data, OPTIONS[WEIGHT])
-        what = f"column {data.columns.weight!r}"
+        numbers, what = _Numbers(_pieces(side)), "the weight"
+    elif name is not None:
+        numbers, what = _column_numbers(name, data, f"`{PARAMETERS[WEIGHT]}`"), f"column {name!r}"
     else:
         return None
-    weights = found.values()
+    weights = numbers.values
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any() and data.bad_rows != "stop":
         for block in data.whole.blocks(nonzero=nonzero):
@@ -421,51 +341,68 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
     if wrong.any():
         row = int(wrong.argmax())
         expected = "expected a finite number, not negative"
-        problem = found.problems.get(row, f"is {weights[row]:g}, {expected}")
+        problem = numbers.problems.get(row, f"is {weights[row]:g}, {expected}")
         number = int(wrong.sum())
         many = "" if number == 1 else f"; {number} rows have no usable weight"
         error = UsageError if side is not None and not side.files else InputError
-        raise error(f"{found.place(row)}: {what} {problem} (counting from 0{many})")
+        raise error(f"{numbers.place(row)}: {what} {problem} (counting from 0{many})")
     return weights
 
 
-def read_numbers(name: str, data: DataSet, option: str) -> np.ndarray:
+def read_numbers(name: str, data: DataSet, who: str) -> np.ndarray:
     """(N,) float64, a column of numbers that every input has.
+
+    Args:
+        who: asks for it, as a message begins.
 
     Raises:
         UsageError: no such column.
         InputError: a value that is no number.
     """
-    found = _column_numbers(name, data, option)
-    for row, problem in found.problems.items():
-        raise InputError(f"{found.place(row)}: column {name!r} {problem} (counting from 0)")
-    return found.values()
+    numbers = _column_numbers(name, data, who)
+    for row, problem in numbers.problems.items():
+        raise InputError(f"{numbers.place(row)}: column {name!r} {problem} (counting from 0)")
+    return numbers.values
 
 
-def _column_numbers(name: str, data: DataSet, option: str) -> _Numbers:
-    found = _Numbers()
-    for reader in data.readers:
-        found.starts.append((found.n_rows, reader.path))
-        for values in _column(name, reader, option):
-            found.add(values)
-    return found
+class _Numbers:
+    """One number for each row.
 
+    Args:
+        pieces: files, and what is read from each.
 
-def _column(name: str, reader: Reader, option: str) -> Iterator[pa.Array]:
-    """The values of a column of one input, in batches."""
-    from dinkcli.data.formats.table import TableReader
-    from dinkcli.data.spool import CopyReader
+    Attributes:
+        values: (N,) float64, NaN where there is no number.
+        problems: what stands there in place of a number, by row; the first of each batch.
+    """
 
-    if isinstance(reader, CopyReader) and name not in reader.carried.names:
-        reader = reader.origin
-    if name in reader.carried.names:
-        for block in reader.blocks(1 << 16):
-            if block.carried is not None:
-                yield block.carried.column(name)
-    elif isinstance(reader, TableReader) and name in reader.column_names:
-        yield from (values for _, values in reader.numbers(name))
-    else:
-        raise UsageError(f"{option} {name}: no such file, and no such column in {reader.path}")
+    def __init__(self, pieces: Iterable[tuple[str, Iterable[pa.Array]]]):
+        self.problems: dict[int, str] = {}
+        self._starts: list[tuple[int, str]] = []
+        parts, n_rows = [np.empty(0)], 0
+        for path, arrays in pieces:
+            self._starts.append((n_rows, path))
+            for values in arrays:
+                try:
+                    numbers = values.cast(pa.float64())
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                    numbers = pa.array(map(_number, values.to_pylist()), pa.float64())
+                if numbers.null_count:
+                    row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
+                    value = values[row].as_py()
+                    self.problems[n_rows + row] = (
+                        "is null"
+                        if value is None
+                        else f"holds {str(value)[:40]!r}, expected a number"
+                    )
+                parts.append(numbers.to_numpy(zero_copy_only=False))
+                n_rows += len(values)
+        self.values = np.concatenate(parts)
+
+    def place(self, row: int) -> str:
+        """The file of a row, and its number there."""
+        first, path = next(pair for pair in reversed(self._starts) if pair[0] <= row)
+        return f"{path}: row {row - first}"
 
 
 def _number(value: Any) -> float | None:
@@ -473,3 +410,31 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _pieces(side: SideColumn) -> Iterator[tuple[str, list[pa.Array]]]:
+    first = 0
+    for path, count in side.files or ((PARAMETERS[side.role], len(side.values)),):
+        yield path, side.values.slice(first, count).chunks
+        first += count
+
+
+def _column_numbers(name: str, data: DataSet, who: str) -> _Numbers:
+    return _Numbers((reader.path, _column(name, reader, who)) for reader in data.readers)
+
+
+def _column(name: str, reader: Reader, who: str) -> Iterator[pa.Array]:
+    """The values of a column of one input, in batches."""
+    from dinkcli.data.derived import CopyReader
+    from dinkcli.data.formats.table import TableReader
+
+    if isinstance(reader, CopyReader) and name not in reader.carried.names:
+        reader = reader.origin
+    if name in reader.carried.names:
+        for block in reader.blocks(_ROWS):
+            if block.carried is not None:
+                yield block.carried.column(name)
+    elif isinstance(reader, TableReader) and name in reader.column_names:
+        yield from reader.numbers(name)
+    else:
+        raise UsageError(f"{who} {name}: no such file, and no such column in {reader.path}")

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.derived import repeatable
 from dinkcli.data.formats.types import is_text
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.survey import View, squares_to, survey

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from dinkcli.data.dataset import LABEL, DataSet
+from dinkcli.data.derived import CopyReader, repeatable
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.memory import default_memory, in_memory, size_text
-from dinkcli.data.spool import CopyReader, repeatable
+from dinkcli.data.machine import default_memory, size_text
 from dinkcli.models.file import as_model, is_model
 from dinkcli.models.model import Model
 from dinkcli.results import Result
@@ -204,6 +204,6 @@ def describe(data: DataSet, memory: int | None = None) -> Info:
         n_zero=n_zero,
         norms=(low, total / done, high) if done else None,
         unit=bool(done) and low >= 1 - _UNIT and high <= 1 + _UNIT,
-        memory=data.known_rows * data.n_features * data.dtype.itemsize,
-        held=in_memory(data, default_memory() if memory is None else memory),
+        memory=data.held_bytes,
+        held=data.held_bytes <= (default_memory() if memory is None else memory),
     )

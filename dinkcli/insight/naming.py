@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from dinkcli.assigning.update import Update, UpdateOptions
 from dinkcli.assigning.update import update as take_in
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError, UsageError
 from dinkcli.insight.evaluate import names_by_labels
 from dinkcli.insight.inspect import Seen, look, prompt

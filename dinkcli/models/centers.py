@@ -16,9 +16,9 @@ import safetensors
 from safetensors.numpy import load_file
 
 from dinkcli.data.base import is_wide
-from dinkcli.data.extras import require
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
-from dinkcli.data.spool import repeatable
+from dinkcli.data.machine import require
 from dinkcli.errors import DinkError, InputError, UsageError
 from dinkcli.models.file import check_map, is_model, load
 from dinkcli.models.model import unmapped

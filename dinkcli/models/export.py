@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from dinkcli import __version__
 from dinkcli.data.atomic import atomic_path, by_suffix
-from dinkcli.data.extras import require
+from dinkcli.data.machine import require
 from dinkcli.errors import OutputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
-from dinkcli.data.offset import around
+from dinkcli.data.derived import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.statistics import Statistics, root_mean
 from dinkcli.models.tree import parents, squared_distances, ward

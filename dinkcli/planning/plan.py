@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from dinkcli.data.dataset import DataSet
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.memory import default_memory, machine_memory, size_text
-from dinkcli.data.spool import repeatable
+from dinkcli.data.machine import default_memory, machine_memory, size_text
 from dinkcli.errors import UsageError
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.index import CenterIndex

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, replace
 
 from dinkcli.data.dataset import BLOCK_BYTES, DataSet
-from dinkcli.data.memory import in_memory
 from dinkcli.nearest.device import chunk_rows
 from dinkcli.options import TrainOptions
 from dinkcli.training.anneal import updates_per_report
@@ -112,7 +111,7 @@ class Work:
     def of(cls, data: DataSet, options: TrainOptions, memory: int) -> Work:
         """For a data set of known length, of which ``memory`` bytes may be held."""
         n, d, k = data.known_rows, data.n_features, options.k
-        held = in_memory(data, memory)
+        held = data.held_bytes <= memory
         sample = sample_size(n, k, d, memory)
         how = effort(sample, k, d)
         batch = options.batch_size or how.annealing_batch

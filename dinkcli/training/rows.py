@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.data.ahead import read_ahead
-from dinkcli.data.dataset import BLOCK_BYTES, DataSet
-from dinkcli.data.memory import default_memory, in_memory
-from dinkcli.data.offset import around_usual_row
+from dinkcli.data.dataset import BLOCK_BYTES, DataSet, read_ahead
+from dinkcli.data.derived import around_usual_row, repeatable
+from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.nearest.device import Copies, block_rows, keeps, sent_rows
 from dinkcli.nearest.index import CenterIndex
@@ -63,7 +61,7 @@ def open_rows(
         memory: bytes that rows may take on this machine, a quarter of its memory by default.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
         group: the processes that share the rows: each reads a range of them, of equal length.
-        offset: look whether rows lie so far from zero that they need one (see ``data.offset``).
+        offset: look whether rows lie so far from zero that they need one (see ``data.derived``).
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
@@ -75,7 +73,7 @@ def open_rows(
     # The processes of one machine share its memory.
     memory = (default_memory() if memory is None else memory) // group.world.local_size
     own = data if group.alone else data.part(*group.world.share(data.known_rows))
-    kind = StreamedRows if group.any(not in_memory(own, memory)) else HeldRows
+    kind = StreamedRows if group.any(own.held_bytes > memory) else HeldRows
     return kind(data, own, metric, device, weights, memory, shift, group)
 
 

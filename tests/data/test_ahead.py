@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dinkcli.data.ahead import read_ahead
+from dinkcli.data.dataset import read_ahead
 
 
 def threads():

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import DinkError
 
 N, DIM = 40, 5

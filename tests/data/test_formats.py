@@ -23,8 +23,8 @@ from safetensors.torch import save_file as save_torch
 
 import dinkcli
 from dinkcli.data.base import Columns
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.info import describe
 
@@ -181,9 +181,9 @@ def test_bytes(vectors, type_):
     schema = pa.schema([pa.field("b", type_, metadata={"dim": str(DIM)})])
     pq.write_table(pa.Table.from_arrays([blobs], schema=schema), "y.parquet")
     np.testing.assert_array_equal(read("y.parquet"), vectors)
-    with pytest.raises(UsageError, match=r"of 48 bytes a row.*would make --dim 12"):
+    with pytest.raises(UsageError, match=r"of 48 bytes a row.*would make `dim` 12"):
         read("x.parquet", vectors="b")
-    with pytest.raises(UsageError, match=r"--dim 13: .* has 48 bytes a row, expected 52"):
+    with pytest.raises(UsageError, match=r"`dim` 13: .* has 48 bytes a row, expected 52"):
         read("x.parquet", dim=13)
 
 
@@ -249,7 +249,9 @@ def bad_rows(vectors):
 def test_bad_rows_are_counted_and_marked(vectors, value):
     rows, bad = bad_rows(vectors)
     pq.write_table(pa.table({"e": pa.array(rows, pa.list_(value))}), "x.parquet", row_group_size=90)
-    with pytest.raises(InputError, match=r"row 3: column 'e' is null.*4 bad rows .*--bad-rows"):
+    with pytest.raises(
+        InputError, match=r"row 3: column 'e' is null.*4 bad rows .*`bad_rows` skip"
+    ):
         read("x.parquet")
     for how in ("skip", "label"):
         data = open_data(["x.parquet"], bad_rows=how)
@@ -262,7 +264,7 @@ def test_bad_rows_are_counted_and_marked(vectors, value):
         kept, numbers = data.load_rows()
         np.testing.assert_array_equal(kept, vectors[~bad])
         np.testing.assert_array_equal(numbers, np.flatnonzero(~bad))
-    with pytest.raises(UsageError, match="--bad-rows drop: expected stop, skip, label"):
+    with pytest.raises(UsageError, match="`bad_rows` drop: expected stop, skip, label"):
         open_data(["x.parquet"], bad_rows="drop")
 
 

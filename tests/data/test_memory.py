@@ -170,5 +170,5 @@ def test_others_are_refused_in_one_line(kind):
     with pytest.raises(DinkError) as found:
         dinkcli.train(REFUSED[kind], 2)
     assert "\n" not in str(found.value) and len(str(found.value)) < 400
-    with pytest.raises(DinkError, match="--column names a column, but an array has none"):
+    with pytest.raises(DinkError, match="`column` names a column, but an array has none"):
         dinkcli.train(Z, 2, column="e")

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinkcli.data.base import Columns
+from dinkcli.data.derived import repeatable
 from dinkcli.data.formats.arrow import ParquetReader
 from dinkcli.data.formats.raw import RawReader
 from dinkcli.data.inputs import open_data
-from dinkcli.data.spool import repeatable
 from dinkcli.errors import InputError
 
 N = 1000

@@ -201,7 +201,7 @@ def test_bad_npy(tmp_path, vectors):
     np.save(path, vectors[:0])
     refuse(InputError, "0 rows of 6 features", [path])
     np.save(path, vectors)
-    refuse(UsageError, "--column names a column, but an .npy file has none", [path], vectors="e")
+    refuse(UsageError, "`column` names a column, but an .npy file has none", [path], vectors="e")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -260,7 +260,7 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     np.testing.assert_array_equal(open_data([str(path)], Columns("text")).load(), vectors)
     np.testing.assert_array_equal(open_data([str(path)], Columns(usual="text")).load(), vectors)
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
-    refuse(UsageError, "--ids key: no such file", [path], vectors="text", id="key")
+    refuse(UsageError, "`ids` key: no such file", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})
     refuse(UsageError, r"2 sets of columns .*'a_\*', 'b_\*'", [path])
     write_table(path, {"name": ["x"], "n": [1]})

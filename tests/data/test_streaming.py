@@ -9,7 +9,7 @@ from conftest import inertia_float64
 
 import dinkcli
 from dinkcli.data.inputs import open_data
-from dinkcli.data.memory import default_memory, parse_size
+from dinkcli.data.machine import default_memory, parse_size
 from dinkcli.errors import UsageError
 from dinkcli.training.rows import open_rows
 
@@ -118,6 +118,6 @@ def test_sizes():
     for text, expected in texts.items():
         assert parse_size(text) == expected
     for text in ("", "2XB", "-1GB", "0", "GB"):
-        with pytest.raises(UsageError, match=r"--memory .*expected a size such as"):
+        with pytest.raises(UsageError, match=r"`memory` .*expected a size such as"):
             parse_size(text)
     assert 0 < default_memory() < 1 << 50

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Columns, reading
+from dinkcli.data.base import PARAMETERS, Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, look, suffix_of
 from dinkcli.data.formats import arrow, foreign, jsonrows, raw
-from dinkcli.data.formats.columns import place_of
+from dinkcli.data.formats.columns import names_of, place_of
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import (
     ONE_COLUMN,
@@ -29,17 +29,15 @@ from dinkcli.data.formats.text import (
     records_of,
     whole_lines,
 )
+from dinkcli.data.formats.types import is_text
 from dinkcli.errors import InputError, UsageError
 
 _ROWS = 1 << 16
-_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
-
-# Chooses a column among those of a schema.
-Choose = Callable[[pa.Schema], str]
+_CSV, _JSON = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
 
 
 def values_of(
-    source: Source, role: str, column: str | None, choose: Choose
+    source: Source, role: str, column: str | None, path: str
 ) -> tuple[str, Iterator[pa.Array]]:
     """Name of the column, or "" where there are none, and the values of all N rows in batches.
 
@@ -47,20 +45,47 @@ def values_of(
     also by its beginning; else each line is a value.
 
     Args:
-        role: "id", "label" or "text": what the values are.
+        role: "id", "label", "text" or "weight": what the values are.
         column: the one to take from a file that has columns.
-        choose: takes one where none is named.
+        path: what the user calls the file.
 
     Raises:
-        UsageError: no such column, or a column of a file without columns.
+        UsageError: no such column, none that is meant, or a column of a file without columns.
         InputError: a damaged file, or one that holds something else.
     """
     source, kind, head = look(source)
-    if kind == "npy":
-        _refuse(source, column, "an .npy file has none")
-        return "", _of_array(source)
-    if kind in arrow.READERS:
-        return _of_table(source, role, column, choose, arrow.READERS[kind])
+    suffix = suffix_of(source.name)
+    table: Callable[[Source, Columns], TableReader] | None = arrow.READERS.get(kind)
+    single, why = _of_array, "an .npy file has none"
+    if kind != "npy" and table is None:
+        text = _text(source, head)
+        is_json = suffix in _JSON or (suffix not in _CSV and text.lstrip()[:1] in (b"{", b"["))
+        if suffix not in _CSV + _JSON and column is None:
+            single = _of_lines
+        elif is_json:
+            layout = jsonrows.layout_of(text)
+            if layout is None or (layout.level, layout.rows) == (jsonrows.LINES, jsonrows.ARRAYS):
+                single, why = _of_json, "these JSON values have none"
+            else:
+                table = partial(jsonrows.JsonReader, head=text, layout=layout)
+        else:
+            separators = ("\t",) if suffix == ".tsv" else SEPARATORS
+            dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, separators)
+            table = partial(CsvReader, head=text, dialect=dialect)
+    if table is None:
+        if column is not None:
+            raise UsageError(f"{source.name}:{column} names a column, but {why}")
+        return "", single(source)
+    schema = table(source, Columns(alone=True)).schema
+    name = _chosen(schema, role, path) if column is None else column
+    if place_of(schema, name) is None:
+        raise UsageError(f"{source.name}: no column {name!r}; it has {names_of(schema.names)}")
+    named: dict[str, Any] = {role: name}
+    blocks = table(source, Columns(alone=True, **named)).blocks(_ROWS)
+    return name, (block.carried.column(0) for block in blocks if block.carried is not None)
+
+
+def _text(source: Source, head: bytes) -> bytes:
     try:
         text = decoded(head)
     except UnicodeDecodeError:
@@ -70,42 +95,25 @@ def values_of(
         raise InputError(
             f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
         )
-    suffix = suffix_of(source.name)
-    if suffix not in _SUFFIXES and column is None:
-        return "", _of_lines(source)
-    if suffix in _SUFFIXES[2:] or (suffix not in _SUFFIXES and text.lstrip()[:1] in (b"{", b"[")):
-        layout = jsonrows.layout_of(text)
-        if layout is None or (layout.level, layout.rows) == (jsonrows.LINES, jsonrows.ARRAYS):
-            _refuse(source, column, "these JSON values have none")
-            return "", _of_json(source)
-        json_lines = partial(jsonrows.JsonReader, head=text, layout=layout)
-        return _of_table(source, role, column, choose, json_lines)
-    dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, "\t" if suffix == ".tsv" else None)
-    csv = partial(CsvReader, head=text, dialect=dialect)
-    return _of_table(source, role, column, choose, csv)
+    return text
 
 
-def _refuse(source: Source, column: str | None, why: str) -> None:
-    if column is not None:
-        raise UsageError(f"{source.name}:{column} names a column, but {why}")
+def _chosen(schema: pa.Schema, role: str, path: str) -> str:
+    """The only column, or the one that is called as it is meant, or the only one of texts.
 
-
-def _of_table(
-    source: Source,
-    role: str,
-    column: str | None,
-    choose: Choose,
-    make: Callable[[Source, Columns], TableReader],
-) -> tuple[str, Iterator[pa.Array]]:
-    schema = make(source, Columns(alone=True)).schema
-    name = choose(schema) if column is None else column
-    if place_of(schema, name) is None:
-        known = ", ".join(map(repr, schema.names))
-        raise UsageError(f"{source.name}: no column {name!r}; it has {known}")
-    named: dict[str, Any] = {role: name}
-    reader = make(source, Columns(alone=True, **named))
-    batches = (block.carried for block in reader.blocks(_ROWS))
-    return name, (batch.column(0) for batch in batches if batch is not None)
+    Raises:
+        UsageError: none or several could be meant.
+    """
+    names = schema.names
+    texts = [field.name for field in schema if is_text(field.type)]
+    for candidates in (names, [role] if role in names else [], texts if role == "text" else []):
+        if len(candidates) == 1:
+            return str(candidates[0])
+    example = (texts or names or ["COLUMN"])[0]
+    raise UsageError(
+        f"`{PARAMETERS[role]}` {path}: {len(names)} columns, {names_of(names)}; say which one "
+        f"holds the {role}s, as in {path}:{example}"
+    )
 
 
 def _of_array(source: Source) -> Iterator[pa.Array]:
@@ -145,21 +153,16 @@ def _of_lines(source: Source) -> Iterator[pa.Array]:
     done = 0
     with reading(source.name, "text"), open_text(source) as file:
         for text in whole_lines(file):
-            lines = text.removesuffix(b"\n").split(b"\n")
-            yield _decoded([line.removesuffix(b"\r") for line in lines], source.name, done)
+            lines = []
+            for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), done + 1):
+                try:
+                    lines.append(line.removesuffix(b"\r").decode())
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{source.name}: line {number} is not UTF-8 text; convert the file to UTF-8"
+                    ) from error
+            yield pa.array(lines, pa.string())
             done += len(lines)
-
-
-def _decoded(lines: list[bytes], name: str, before: int) -> pa.Array:
-    try:
-        return pa.array([line.decode() for line in lines], pa.string())
-    except UnicodeDecodeError:
-        # A line that is UTF-8 comes back from the characters it stands for.
-        numbered = enumerate(lines, before + 1)
-        bad = next(n for n, line in numbered if line.decode(errors="replace").encode() != line)
-        raise InputError(
-            f"{name}: line {bad} is not UTF-8 text; convert the file to UTF-8"
-        ) from None
 
 
 def _of_json(source: Source) -> Iterator[pa.Array]:
@@ -179,13 +182,13 @@ def _of_json(source: Source) -> Iterator[pa.Array]:
         raise InputError(f"{source.name}: cannot be read as json: {error}") from error
 
 
-def _dialect(text: str, whole: bool, separator: str | None) -> Dialect:
+def _dialect(text: str, whole: bool, separators: Sequence[str]) -> Dialect:
     """How a csv of any fields is split, by its beginning. The first record has the names.
 
     Without a separator under which all records have as many fields it is one column.
     """
     chosen = ONE_COLUMN
-    for candidate in SEPARATORS if separator is None else (separator,):
+    for candidate in separators:
         sizes = {len(record) for record in records_of(text, whole, candidate, True)}
         if candidate != " " and len(sizes) == 1 and sizes != {1}:
             chosen = candidate

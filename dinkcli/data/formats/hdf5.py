@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.base import Columns, reading
-from dinkcli.data.extras import require
 from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader
+from dinkcli.data.machine import require
 from dinkcli.errors import ExtraError, InputError, UsageError
 
 
@@ -94,7 +94,7 @@ def _chosen(path: str, found: dict[str, Any], wanted: Columns) -> str:
         best = "train" if "train" in floats else floats[0]
         raise UsageError(
             f"{path}: {len(floats)} datasets could hold the embeddings: {shown}; "
-            f"choose one with --column {best}"
+            f"choose one with `column` {best}"
         )
     return floats[0]
 

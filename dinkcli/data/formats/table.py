@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import OPTIONS, Block, Columns, Reader, reading
+from dinkcli.data.base import PARAMETERS, Block, Columns, Reader, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import (
     BASE64,
@@ -66,7 +66,7 @@ class TableReader(Reader):
             name: value for name, value in source.partition.items() if name not in schema.names
         }
         self._carriers = {
-            name: self._carrier(name, option) for name, option in wanted.carried.items()
+            name: self._carrier(name, parameter) for name, parameter in wanted.carried.items()
         }
         self.carried = pa.schema(
             [
@@ -129,8 +129,8 @@ class TableReader(Reader):
                 "write or copy the file again"
             )
 
-    def numbers(self, name: str) -> Iterator[tuple[int, pa.Array]]:
-        """The values of a column of numbers in batches, each with the number of its first row.
+    def numbers(self, name: str) -> Iterator[pa.Array]:
+        """The values of a column of numbers in batches.
 
         Raises:
             UsageError: no such column, or one of another type.
@@ -139,8 +139,8 @@ class TableReader(Reader):
         if place is None or not is_number(place.type):
             known = names_of([f.name for f in self.schema if is_number(f.type)])
             raise UsageError(f"{self.path}: no column {name!r} of numbers; it has {known}")
-        for start, batch in self._checked_batches(1 << 16, [place.top]):
-            yield start, place.take(batch)[0]
+        for _, batch in self._checked_batches(1 << 16, [place.top]):
+            yield place.take(batch)[0]
 
     def _checked_batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
@@ -172,7 +172,7 @@ class TableReader(Reader):
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.carried)
 
-    def _carrier(self, name: str, option: str) -> Place | None:
+    def _carrier(self, name: str, parameter: str) -> Place | None:
         """Where a column that travels along is; None where the name of a folder says it."""
         if name in self.partition:
             return None
@@ -183,12 +183,12 @@ class TableReader(Reader):
         place = place_of(self.schema, name)
         if place is None:
             known = names_of([*self.schema.names, *self.partition])
-            if option in OPTIONS.values():
+            if parameter in PARAMETERS.values():
                 raise UsageError(
-                    f"{option} {name}: no such file, and no such column in {self.path}; it has "
-                    f"{known}"
+                    f"`{parameter}` {name}: no such file, and no such column in {self.path}; it "
+                    f"has {known}"
                 )
-            raise UsageError(f"{self.path}: no column {name!r} for {option}; it has {known}")
+            raise UsageError(f"{self.path}: no column {name!r} for `{parameter}`; it has {known}")
         return place
 
     def _field(self, place: Place) -> pa.Field:
@@ -235,11 +235,11 @@ class TableReader(Reader):
         if not dim:
             raise UsageError(
                 f"{self.path}: column {place.path!r} is {type_} of {width} bytes a row, without "
-                f"a dimension; give it with --dim (float32 would make --dim {width // 4})"
+                f"a dimension; give it with `dim` (float32 would make `dim` {width // 4})"
             )
         if width not in (dim, 2 * dim, 4 * dim, 8 * dim):
             raise UsageError(
-                f"{self.path}: --dim {dim}: column {place.path!r} has {width} bytes a row, "
+                f"{self.path}: `dim` {dim}: column {place.path!r} has {width} bytes a row, "
                 f"expected {4 * dim} (float32; or {dim} int8, {2 * dim} float16, "
                 f"{8 * dim} float64)"
             )
@@ -285,7 +285,7 @@ class TableReader(Reader):
 def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> pa.Schema:
     """The columns that vectors are looked for in, decimals as the numbers that they are read as.
 
-    An index of pandas names rows, and is left out unless ``--column`` names it.
+    An index of pandas names rows, and is left out unless ``Columns.vectors`` names it.
     """
     index = set()
     try:

@@ -131,7 +131,7 @@ class TextReader(TableReader):
 
     def _number_type(self, first: pa.RecordBatch) -> pa.DataType:
         """float32, or float64 for numbers that lie far from zero beside their spread."""
-        from dinkcli.data.offset import offset_of
+        from dinkcli.data.derived import offset_of
 
         types = [place.take(first)[0].type for place in self.places]
         types = [getattr(type_, "value_type", type_) for type_ in types]

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from dinkcli.data.atomic import atomic_path, by_suffix
+from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
-from dinkcli.data.spool import repeatable
 from dinkcli.insight.report.gather import Material, gather
 from dinkcli.insight.report.page import cluster_names, page, picture
 from dinkcli.models.file import as_model

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dinkcli.data.base import Columns
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.extras import check_installed, require
+from dinkcli.data.machine import check_installed, require
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import OnRows, Quality, measured
 from dinkcli.insight.inspect import Exemplar, Exemplars

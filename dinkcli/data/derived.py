@@ -1,0 +1,319 @@
+"""Readers over other readers: packed bits as numbers, rows less an offset, and temporary copies of
+what cannot be read again.
+
+Shapes: N rows, B rows in a block, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dinkcli.data.base import ANY_COLUMNS, Block, Reader, is_wide
+from dinkcli.data.dataset import BLOCK_BYTES, DataSet
+from dinkcli.data.files import LocalFile, Stream, Temporary
+from dinkcli.data.formats.raw import RawLayout, RawReader
+from dinkcli.errors import InputError, UsageError
+
+_LIKE_BITS = 0.2  # each bit of a byte is set in at least this share of bytes, and not in as many
+_FEW_BYTES = 64
+# Of the spread of the rows: where float32 rounds more than this away, they are moved to zero first.
+_LOST = 2.0**-20
+# Directions are rounded by 2**-25 of their norm, wherever they point. Those that spread less than
+# this are the same ones but for rounding in float64.
+_LOST_DIRECTION, _SAME_DIRECTION = 2.0**-12, 1e-13
+
+
+class DerivedReader(Reader):
+    """A reader of what another one reads, which it is like but for what a subclass changes."""
+
+    def __init__(self, origin: Reader):
+        self.origin = origin
+        for name in Reader.__annotations__:
+            if hasattr(origin, name):
+                setattr(self, name, getattr(origin, name))
+
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        for block in self.origin.blocks(rows, since, until):
+            yield replace(block, vectors=self._changed(block))
+
+    def _changed(self, block: Block) -> np.ndarray:
+        raise NotImplementedError
+
+
+class BitsReader(DerivedReader):
+    """The bits of another reader's bytes, most significant first, as ``numpy.packbits`` packs them,
+    read as -1 and +1: eight times as large as on disk.
+
+    Args:
+        packed: a reader of uint8, or of int8 shifted by -128 as sentence-transformers writes
+            ``precision="binary"``.
+        dim: D; all bits without it.
+
+    Raises:
+        InputError: other numbers.
+        UsageError: more dimensions than bits.
+    """
+
+    def __init__(self, packed: Reader, dim: int | None):
+        whole = packed.dtype.kind in "iu" and packed.dtype.itemsize == 1
+        # Texts and lists of other types hold bytes as well; blocks are looked at one by one.
+        if not whole and not hasattr(packed, "places"):
+            raise InputError(
+                f"{packed.path}: `bits` expects bytes (uint8, or int8 shifted by -128), and these "
+                f"are {packed.dtype}"
+            )
+        n_bits = 8 * packed.n_features
+        if dim is not None and not n_bits - 8 < dim <= n_bits:
+            raise UsageError(
+                f"{packed.path}: `bits` `dim` {dim}: {packed.n_features} bytes a row hold "
+                f"{n_bits - 7} to {n_bits} dimensions"
+            )
+        super().__init__(packed)
+        self.n_features = n_bits if dim is None else dim
+        self.dtype = np.dtype(np.int8)
+        self.about = {**packed.about, "bits": "packed, read as -1 and +1"}
+        self._shifted: bool | None = {"i1": True, "u1": False}.get(packed.dtype.str[1:])
+
+    def _changed(self, block: Block) -> np.ndarray:
+        """(B, D) int8 of -1 and +1."""
+        vectors = block.vectors
+        low, high = (float(vectors.min()), float(vectors.max())) if vectors.size else (0.0, 0.0)
+        if self._shifted is None:
+            self._shifted = low < 0
+        least = -128 if self._shifted else 0
+        if not least <= low <= high <= least + 255:
+            raise InputError(
+                f"{self.path}: `bits` expects bytes from {least} to {least + 255}, and of the "
+                f"{len(vectors)} rows from row {block.start} on the smallest number is {low:g} and "
+                f"the largest {high:g}"
+            )
+        values = (vectors.astype(np.int16) - least).astype(np.uint8)
+        bits = np.unpackbits(values, axis=1, count=self.n_features).view(np.int8)
+        return bits * np.int8(2) - np.int8(1)
+
+
+def look_packed(reader: Reader) -> bool:
+    """Whether uint8 numbers look like packed bits: all eight bits of a byte vary alike."""
+    comes_once = reader.source is not None and reader.source.path is None
+    if reader.dtype != np.uint8 or reader.n_rows is None or comes_once:
+        return False
+    block = next(iter(reader.blocks(4096, 0, 1)), None)
+    if block is None or block.vectors.dtype != np.uint8 or block.vectors.size < _FEW_BYTES:
+        return False
+    shares = np.unpackbits(block.vectors.reshape(-1, 1), axis=1).mean(0)
+    return bool((shares > _LIKE_BITS).all() and (shares < 1 - _LIKE_BITS).all())
+
+
+class OffsetReader(DerivedReader):
+    """The rows of another reader less an offset; its blocks are float64, where differences of
+    float64 numbers and of integers are exact, or nearly so.
+
+    Args:
+        offset: (D,) float64.
+    """
+
+    def __init__(self, stored: Reader, offset: np.ndarray):
+        super().__init__(stored)
+        self.stored, self._offset = stored, offset
+        self.dtype = np.dtype(np.float32)  # that they are wanted in
+
+    def _changed(self, block: Block) -> np.ndarray:
+        return subtracted(block.vectors, self._offset)
+
+
+def around(data: DataSet, offset: np.ndarray | None) -> DataSet:
+    """The rows less an ``offset`` (D,) float64; as they are without one, or when that was done."""
+    if offset is None or data.offset is not None:
+        return data
+    return replace(data, readers=[OffsetReader(r, offset) for r in data.readers], offset=offset)
+
+
+def around_usual_row(data: DataSet, metric: str) -> DataSet:
+    """The rows less their offset, if they need one: the mean of the first block of numbers that
+    are wider than float32, so that it is the same for all processes.
+
+    Args:
+        data: repeatable, with all rows.
+
+    Raises:
+        InputError: directions that are the same in float32.
+    """
+    for reader in data.readers if data.offset is None else ():
+        if not is_wide(reader.dtype):
+            continue
+        for block in reader.blocks(max(1, BLOCK_BYTES // (4 * reader.n_features))):
+            with np.errstate(over="ignore"):
+                good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
+            rows = block.vectors[good]
+            if len(rows) and metric == "cosine":
+                _refuse_one_direction(rows, data.name)
+            elif len(rows):
+                return around(data, offset_of(rows))
+            if len(rows):
+                return data
+    return data
+
+
+def offset_of(vectors: np.ndarray) -> np.ndarray | None:
+    """(D,) float64 in the middle of finite rows (B, D); None where float32 holds what tells these
+    apart. Both go by the median, so that a few far rows neither move it nor hide what is lost."""
+    values = vectors.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Beyond 2**53 float64 itself does not say what is lost.
+        lost = np.where(
+            np.abs(values) < 2.0**53, values - values.astype(np.float32), values / 2**25
+        )
+        offset = values[0] + np.median(values - values[0], axis=0)
+        if vectors.dtype.kind in "iu":
+            offset = np.round(offset)
+        spread = np.square(subtracted(vectors, offset)).sum(1)
+        apart = spread > 0  # copies of the middle row need no offset
+        lost, spread = np.square(lost).sum(1)[apart], spread[apart]
+        if not len(spread) or not np.isfinite(offset).all():
+            return None
+        return offset if np.median(lost) > _LOST**2 * np.median(spread) else None
+
+
+def subtracted(vectors: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """(B, D) float64, the ``vectors`` (B, D) less the ``offset`` (D,); of integers of 64 bits too
+    no digit is lost."""
+    apart = vectors.astype(np.float64) - offset
+    if vectors.dtype.kind not in "iu" or vectors.dtype.itemsize < 8:
+        return apart
+    if not (np.abs(apart) < 2.0**62).all():
+        return apart  # beyond what 64 bits hold
+    whole = np.floor(offset)
+    # Modulo 2**64, so that neither sign nor size matters.
+    integers = np.array([int(each) % (1 << 64) for each in whole], np.uint64)
+    exact = (vectors.astype(np.uint64) - integers).view(np.int64)
+    return exact.astype(np.float64) - (offset - whole)
+
+
+def _refuse_one_direction(vectors: np.ndarray, name: str) -> None:
+    """Raises InputError for rows whose directions float32 cannot tell apart."""
+    values = vectors.astype(np.float64)
+    norms = np.linalg.norm(values, axis=1)
+    units = values[norms > 0] / norms[norms > 0, None]
+    if not len(units):
+        return
+    spread = np.sqrt(np.square(units - units.mean(0)).sum(1).mean())
+    if _SAME_DIRECTION < spread < 2.0**-25 / _LOST_DIRECTION:
+        raise InputError(
+            f"{name}: the directions of the rows differ by {spread:.1g} only, which float32 cannot "
+            "tell apart under cosine: they lie far from zero beside their spread; subtract their "
+            "mean first, or use the euclidean metric"
+        )
+
+
+def repeatable(data: DataSet) -> DataSet:
+    """The same rows in inputs of known length that can be read any number of times: a pipe comes
+    once, and a text does not know its rows, so these are copied.
+
+    Raises:
+        InputError: as ``DataSet.blocks``.
+        OutputError: the folder of temporary files is full.
+    """
+    readers = list(data.readers)
+    plain = replace(data.whole, beside=None, columns=ANY_COLUMNS)
+    ranges = {number: (first, end) for number, first, end in data.spans()}
+    for number, reader in enumerate(readers):
+        if reader.n_rows is None:
+            readers[number] = CopyReader(replace(plain, readers=[reader]))
+        elif number in ranges and is_stream(reader):
+            readers[number] = CopyReader(replace(plain, readers=[reader]).part(*ranges[number]))
+    if data.beside is not None:
+        data.beside.check(readers, [reader.n_rows for reader in readers])
+    return replace(data, readers=readers)
+
+
+def is_stream(reader: Reader) -> bool:
+    """Whether an input can be read only once."""
+    return isinstance(reader.source, Stream)
+
+
+class CopyReader(RawReader):
+    """The rows of another reader, copied to where they can be read again.
+
+    A copy is rows of fixed size: float32, or float16 or wider numbers where the input has such;
+    what travels along is copied beside them. Of a part only its rows are copied, to where they
+    would be in a copy of the whole: the file has a hole before them.
+
+    Args:
+        data: has one reader, and no files beside it.
+    """
+
+    def __init__(self, data: DataSet):
+        self.origin = origin = data.readers[0]
+        doing = f"copying {origin.path} for repeated reading"
+        file = Temporary(".rows", doing)
+        keeps = origin.dtype == np.float16 or is_wide(origin.dtype)
+        dtype = origin.dtype.newbyteorder("=") if keeps else np.dtype(np.float32)
+        self._first = n_rows = data.first
+        self._columns = ColumnsFile(doing)
+        bad = [np.empty(0, np.int64)]
+        self._problems: dict[int, str] = {}  # of the first bad row of each block
+        file.seek(n_rows * data.n_features * dtype.itemsize)
+        for block in data.blocks(dtype=dtype, nonzero=None):
+            vectors = block.vectors
+            if block.bad is not None:
+                bad.append(block.start + np.flatnonzero(block.bad))
+                self._problems[int(bad[-1][0])] = block.problem
+                if dtype.kind == "f":
+                    vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
+            file.write(vectors.data)
+            if block.carried is not None:
+                self._columns.add(block.carried)
+            n_rows += len(block)
+        n_rows = origin.n_rows or n_rows
+        file.truncate(n_rows * data.n_features * dtype.itemsize)
+        self._bad_rows = np.concatenate(bad)
+        layout = RawLayout(dtype, (n_rows, data.n_features))
+        copy = LocalFile(origin.path, path=file.name, keeps=file)
+        super().__init__(copy, origin.format, layout, origin.column, origin.about)
+        self.feature_names, self.carried = origin.feature_names, origin.carried
+        self.n_bytes, self.notes = origin.n_bytes, origin.notes
+
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        table = self._columns.table()
+        for block in super().blocks(rows, since, until):
+            if table is not None:
+                part = table.slice(block.start - self._first, len(block)).combine_chunks()
+                empty = pa.RecordBatch.from_pylist([], self.carried)
+                block = replace(block, carried=next(iter(part.to_batches()), empty))
+            low, high = np.searchsorted(self._bad_rows, (block.start, block.start + len(block)))
+            if low < high:
+                bad = np.zeros(len(block), bool)
+                bad[self._bad_rows[low:high] - block.start] = True
+                problem = self._problems.get(int(self._bad_rows[low]), " has no usable vector")
+                block = replace(block, bad=bad, problem=problem)
+            yield block
+
+
+class ColumnsFile:
+    """Batches of columns in a temporary file, mapped from there; ``doing`` as for ``Temporary``."""
+
+    def __init__(self, doing: str):
+        self._doing = doing
+        self._file: Any = None
+        self._writer: Any = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if self._file is None:
+            self._file = Temporary(".columns", self._doing)
+            self._writer = pa.ipc.new_stream(self._file, batch.schema)
+        self._writer.write_batch(batch)
+
+    def table(self) -> pa.Table | None:
+        """All batches, to which none can be added any more; None without any."""
+        if self._file is None:
+            return None
+        if self._writer is not None:
+            self._writer.close()
+            self._file.flush()
+            self._writer = None
+        return pa.ipc.open_stream(pa.memory_map(self._file.name)).read_all()

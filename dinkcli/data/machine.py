@@ -1,0 +1,83 @@
+"""What the machine has: memory for rows, and packages that only some formats need."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from dinkcli.errors import ExtraError, UsageError
+
+
+def machine_memory() -> int:
+    """Bytes of memory that the machine has, or that a container may use of it."""
+    import psutil  # not before it is needed: help is to be quick
+
+    limits = [psutil.virtual_memory().total]
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limits.append(int(file.read()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return min(limits)
+
+
+def default_memory() -> int:
+    """A quarter of the machine's memory, which rows may take."""
+    return machine_memory() // 4
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes for a reader, such as 1.54 GB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes /= 1000
+        units.pop(0)
+    return f"{n_bytes:.3g} {units[0]}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000.
+
+    Raises:
+        UsageError: no size.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kmgt]?)(i?)b?", text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"`memory` {text}: expected a size such as 500MB, 2GB or 1.5GiB")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** (" kmgt".index(match[2] or " ")))
+
+
+def install_line(extra: str) -> str:
+    """The command that installs what an extra of dink asks for."""
+    return f"pip install 'dinkcli[{extra}]'"
+
+
+def require(module: str, extra: str, purpose: str) -> Any:
+    """The module of that name.
+
+    Args:
+        extra: of dink, which installs it.
+        purpose: what needs it.
+
+    Raises:
+        ExtraError: it is not installed; the message says how to.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ExtraError(
+            f"{purpose} needs the package {error.name}: {install_line(extra)}"
+        ) from error
+
+
+def check_installed(module: str, extra: str, purpose: str) -> None:
+    """Raises UsageError, without the time that an import takes, where a module is missing."""
+    try:
+        missing = find_spec(module) is None
+    except ValueError:  # set to None in sys.modules
+        missing = True
+    if missing:
+        raise UsageError(f"{purpose} needs the package {module}: {install_line(extra)}")
