@@ -44,21 +44,13 @@ _NEVER_FORCED = ("n_clusters", "metric", "temperature", "features")
 
 @dataclass
 class Passing:
-    """Where the passes over all rows stand.
+    """Where the passes over all rows stand."""
 
-    Attributes:
-        statistics: of the blocks that the pass under way has summed, None before the first.
-        blocks: their number.
-        done: passes finished.
-        previous: the objective of the pass before; None at first and after a re-seeding.
-        finished: no pass is left to do.
-    """
-
-    statistics: Statistics | None = None
-    blocks: int = 0
-    done: int = 0
-    previous: float | None = None
-    finished: bool = False
+    statistics: Statistics | None = None  # of the blocks that the pass under way has summed
+    blocks: int = 0  # their number
+    done: int = 0  # passes finished
+    previous: float | None = None  # objective; None at first and after a re-seeding
+    finished: bool = False  # no pass is left to do
 
     def restart(self) -> None:
         """Begins a pass, or begins it once more."""
@@ -67,22 +59,14 @@ class Passing:
 
 @dataclass
 class Descending:
-    """Where the gradient descent on the literal losses stands.
+    """Where the gradient descent on the literal losses stands."""
 
-    Attributes:
-        weights: (K, D) the parameter, before any projection.
-        first, second: (K, D) moments of Adam.
-        updates: made so far.
-        blocks: batches of the epoch under way that have been used.
-        done: epochs finished.
-    """
-
-    weights: Tensor
-    first: Tensor
+    weights: Tensor  # (K, D) the parameter, before any projection
+    first: Tensor  # (K, D) moments of Adam
     second: Tensor
     updates: int = 0
-    blocks: int = 0
-    done: int = 0
+    blocks: int = 0  # batches of the epoch under way that have been used
+    done: int = 0  # epochs finished
 
     def restart(self) -> None:
         """Begins an epoch, or begins it once more."""
@@ -91,24 +75,15 @@ class Descending:
 
 @dataclass
 class SearchState:
-    """With the rows, the options and the random generator, all that the next step depends on.
+    """With the rows, the options and the random generator, all that the next step depends on."""
 
-    Attributes:
-        centers: (K, D) as of the last update.
-        counts: (K,) weight of each cluster, an estimate until all rows have been passed over.
-        cluster_inertia: (K,) the part of each cluster in the inertia; zeros until all rows have
-            been passed over.
-        start: which of the ``n_init`` starts, from 1.
-        best, best_inertia: of the starts before; None before the first.
-        refining, passing, descending: the loop under way; none of them while annealing.
-    """
-
-    centers: Tensor
-    counts: Tensor
-    cluster_inertia: Tensor
-    start: int = 1
-    best: Tensor | None = None
+    centers: Tensor  # (K, D) as of the last update
+    counts: Tensor  # (K,) weight of each cluster, an estimate until all rows have been passed over
+    cluster_inertia: Tensor  # (K,) the part of each in the inertia; zeros until then
+    start: int = 1  # which of the ``n_init`` starts
+    best: Tensor | None = None  # (K, D) of the starts before
     best_inertia: float = math.inf
+    # The loop under way; none of them while annealing.
     refining: Refining | None = None
     passing: Passing | None = None
     descending: Descending | None = None

@@ -54,25 +54,15 @@ class State:
 
 @dataclass
 class Refining:
-    """Where a refinement stands: with the sample, all that its next round depends on.
+    """Where a refinement stands: with the sample, all that its next round depends on."""
 
-    Attributes:
-        centers: (K, D), the best so far.
-        moves: centres that the next round may move; 0 after the last breath.
-        largest: the most centres that a round moved, at least K/4.
-        approximate: clusters are so wide that any of the centres about as near will do.
-        swapping: swaps come first, then breaths.
-        rounds: of swaps so far.
-        failures: poor rounds in a row.
-    """
-
-    centers: Tensor
-    moves: int
-    largest: int
-    approximate: bool = False
-    swapping: bool = True
-    rounds: int = 0
-    failures: int = 0
+    centers: Tensor  # (K, D), the best so far
+    moves: int  # centres that the next round may move; 0 after the last breath
+    largest: int  # most centres that a round moved, at least K/4
+    approximate: bool = False  # clusters overlap (see ``Sample.overlap``)
+    swapping: bool = True  # swaps come first, then breaths
+    rounds: int = 0  # of swaps so far
+    failures: int = 0  # poor rounds in a row
 
     @classmethod
     def begin(cls, centers: Tensor, approximate: bool = False) -> Refining:
@@ -269,11 +259,7 @@ class Split(NamedTuple):
 
 
 def split(
-    sample: Sample,
-    near: NearestTwo,
-    sizes: Tensor,
-    candidates: Tensor,
-    generator: torch.Generator,
+    sample: Sample, near: NearestTwo, sizes: Tensor, candidates: Tensor, generator: torch.Generator
 ) -> Split:
     """Splits the candidate clusters, all at once: the better of two local two-means.
 
@@ -307,11 +293,7 @@ def split(
 
 
 def _judges(
-    sample: Sample,
-    near: NearestTwo,
-    sizes: Tensor,
-    candidates: Tensor,
-    generator: torch.Generator,
+    sample: Sample, near: NearestTwo, sizes: Tensor, candidates: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
 
@@ -340,12 +322,7 @@ def _judges(
 
 
 def _along_axis(
-    sample: Sample,
-    part: Tensor,
-    owner: Tensor,
-    weight: Tensor,
-    m: int,
-    generator: torch.Generator,
+    sample: Sample, part: Tensor, owner: Tensor, weight: Tensor, m: int, generator: torch.Generator
 ) -> Tensor:
     """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
     axis = torch.randn(m, part.shape[1], generator=generator).to(part)

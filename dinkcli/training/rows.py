@@ -39,6 +39,7 @@ from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.sample import Sample, center_projection
 
 Block = tuple[Tensor, "Tensor | None"]
+Stored = tuple[int, Tensor, "Tensor | None"]
 _DRAGGED = 16.0  # times the usual distance from the median, beyond which a mean is no middle
 _JUDGES = 1024  # rows that the median is taken of
 _WINDOW_BYTES = 256 << 20  # of rows that are mixed at once
@@ -89,6 +90,8 @@ class RowSource(ABC):
     """
 
     in_memory: bool
+    _on_device = False  # whether the rows that are stored are
+    _prepared = True  # for the metric, as they are stored
 
     def __init__(
         self,
@@ -120,9 +123,32 @@ class RowSource(ABC):
         self.n_bad = 0
         self._weigh()
 
-    @abstractmethod
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
+        for start, rows, bad in self._arriving(self._stored(first)):
+            weights = self._weights_at(slice(start, start + len(rows)))
+            if not self._prepared:
+                rows = self._prepare_(rows.float(), self._first + start)
+            if bad is not None:
+                good = (~bad).nonzero()[:, 0].to(self.device)
+                rows, weights = rows[good], None if weights is None else weights[good]
+            yield rows, weights
+
+    def _arriving(self, stored: Iterator[Stored]) -> Iterator[Stored]:
+        """The same on the device; rows that are elsewhere are read and sent while those before them
+        are computed with."""
+        if self._on_device:
+            yield from stored
+            return
+        copies = Copies(self.device)
+        sent = ((start, copies.send(rows), bad) for start, rows, bad in stored)
+        for start, part, bad in read_ahead(sent, depth=1 if copies.overlaps else 2):
+            yield start, copies.receive(part), bad
+
+    @abstractmethod
+    def _stored(self, first: int) -> Iterator[Stored]:
+        """Blocks from number ``first`` on: the number of the first row of this process, rows
+        (B, D), ready for the metric where ``_prepared``, and which are bad, (B,), or None."""
 
     @abstractmethod
     def sample(self, size: int, generator: torch.Generator) -> Sample:
@@ -247,6 +273,8 @@ class HeldRows(RowSource):
         super().__init__(*args)
         self._block_rows = max(1, BLOCK_BYTES // (4 * self.n_features))
         self._rows = self._load()
+        self._on_device = self._rows.device.type == self.device.type
+        self._prepared = self._rows.dtype == torch.float32
         self._weigh()
 
     def _load(self) -> Tensor:
@@ -270,7 +298,7 @@ class HeldRows(RowSource):
             return loaded
         try:
             sent = torch.empty(loaded.shape, dtype=loaded.dtype, device=self.device)
-            for start, part in self._arriving(loaded, sent_rows(self.n_features)):
+            for start, part, _ in self._arriving(_cut(loaded, sent_rows(self.n_features))):
                 sent[start : start + len(part)] = part
             return sent
         except RuntimeError as error:
@@ -278,37 +306,22 @@ class HeldRows(RowSource):
                 raise
             return loaded
 
-    def _arriving(self, rows: Tensor, size: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
-        """Blocks of ``size`` rows on the device, each with the number of its first row; those that
-        are elsewhere arrive while the one before is computed with."""
-        starts = range(first, len(rows), size)
-        if rows.device.type == self.device.type:
-            yield from ((start, rows[start : start + size]) for start in starts)
-            return
-        copies = Copies(self.device)
-        sent = ((start, copies.send(rows[start : start + size])) for start in starts)
-        for start, part in read_ahead(sent, depth=1) if copies.overlaps else sent:
-            yield start, copies.receive(part)
-
     def learn(self, matrix: Tensor) -> None:
         super().learn(matrix)
         assert self.map is not None
-        if self._rows.dtype == torch.float32:
+        if self._prepared:
             for part in self._rows.split(self._block_rows):
                 part.copy_(self.map(part.to(self.device)))
 
-    def blocks(self, first: int = 0) -> Iterator[Block]:
+    def _stored(self, first: int) -> Iterator[Stored]:
         size = block_rows(self.n_features, self.device)
-        for start, part in self._arriving(self._rows, size, first * size):
-            if part.dtype != torch.float32:
-                part = self._prepare_(part.float(), self._first + start)
-            yield part, self._weights_at(slice(start, start + size))
+        return _cut(self._rows, size, first * size)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         first = self.group.before(len(self._rows))
         positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)
         z = self._rows.index_select(0, chosen.to(self._rows.device)).to(self.device)
-        if z.dtype != torch.float32:
+        if not self._prepared:
             z = self._prepare_(z.float())
         weights = None if self.weights is None else self.weights[chosen]
         return self._shared(z, weights, positions, min(size, self.n_rows))
@@ -319,22 +332,13 @@ class StreamedRows(RowSource):
 
     in_memory = False
 
-    def blocks(self, first: int = 0) -> Iterator[Block]:
+    def __init__(self, *args: Any):
+        super().__init__(*args)
         # A GPU prepares rows faster, and narrow ones are sent faster.
-        prepares_later = self.device.type != "cpu"
-        copies = Copies(self.device)
-        blocks = self._read(prepare=not prepares_later)
-        sent = ((start, copies.send(rows), bad) for start, rows, bad in blocks)
-        ready = read_ahead(sent, depth=1 if copies.overlaps else 2)
-        for start, part, bad in islice(ready, first, None):
-            rows = copies.receive(part)
-            weights = self._weights_at(slice(start, start + len(rows)))
-            if prepares_later:
-                rows = self._prepare_(rows.float(), self._first + start)
-            if bad is not None:
-                good = (~bad).nonzero()[:, 0].to(self.device)
-                rows, weights = rows[good], None if weights is None else weights[good]
-            yield rows, weights
+        self._prepared = self.device.type == "cpu"
+
+    def _stored(self, first: int) -> Iterator[Stored]:
+        return islice(self._read(self._prepared), first, None)
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
         """All rows are read once. The first time, the bad ones are counted, and a shift that was
@@ -375,9 +379,8 @@ class StreamedRows(RowSource):
             z -= middle
         return self._shared(z.to(self.device), weights, positions, size)
 
-    def _read(self, prepare: bool) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """(number of the first row here, rows (B, D), which are bad) in order, on the CPU; rows
-        that are not prepared are as they are stored, in blocks for a device."""
+    def _read(self, prepare: bool) -> Iterator[Stored]:
+        """All blocks in order, on the CPU; unless they are prepared, of a size for a device."""
         size, dtype = None, np.dtype(np.float32)
         if not prepare:
             size, dtype = sent_rows(self.n_features), self.data.dtype
@@ -415,6 +418,11 @@ def empty_rows(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     differs from run to run.
     """
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+
+
+def _cut(rows: Tensor, size: int, first: int = 0) -> Iterator[Stored]:
+    """Blocks of ``size`` of these rows, from row ``first`` on."""
+    return ((start, rows[start : start + size], None) for start in range(first, len(rows), size))
 
 
 def _mixed(blocks: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -28,25 +28,15 @@ _BREATHING_PRODUCT = 10**8  # multiplications of a pass that makes breaths take 
 
 
 class Effort(NamedTuple):
-    """Starts, updates while annealing, and what ``refine`` works on and when it ends.
-
-    Attributes:
-        n_init: starts.
-        annealing_steps: updates of each.
-        annealing_batch: rows of an update.
-        breathing_rows: that breaths are judged by; 0 for no breaths.
-        moves: centres that the first breath moves.
-        tol: a round that lowers the inertia by a smaller share of it is a poor one.
-        patience: poor rounds in a row that end a number of moves, or the swaps.
-    """
+    """Starts, updates while annealing, and what ``refine`` works on and when it ends."""
 
     n_init: int
-    annealing_steps: int
-    annealing_batch: int
-    breathing_rows: int
-    moves: int
-    tol: float
-    patience: int
+    annealing_steps: int  # of each start
+    annealing_batch: int  # rows of one
+    breathing_rows: int  # that breaths are judged by; 0 for no breaths
+    moves: int  # centres that the first breath moves
+    tol: float  # a round that lowers the inertia by a smaller share of it is a poor one
+    patience: int  # poor rounds in a row that end a number of moves, or the swaps
 
 
 def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
