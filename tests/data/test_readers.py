@@ -262,7 +262,7 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
     refuse(UsageError, "`ids` key: no such file", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})
-    refuse(UsageError, r"2 sets of columns .*'a_\*', 'b_\*'", [path])
+    refuse(UsageError, r"2 columns .*'a_\*', 'b_\*'", [path])
     write_table(path, {"name": ["x"], "n": [1]})
     refuse(InputError, "no column of vectors.*'name: string'", [path])
     refuse(UsageError, "column 'name' is string, expected a list", [path], vectors="name")

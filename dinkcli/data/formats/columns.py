@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -133,22 +134,25 @@ def _walk(type_: pa.DataType, parts: list[str]) -> tuple[tuple[Step, ...], pa.Da
 
 def inner_places(schema: pa.Schema) -> Iterator[Place]:
     """Every column inside of structs and lists, without the numbers of elements."""
-    for field in schema:
-        yield from _inner(Place(field.name, (field.name,), field.type), _DEPTH)
+    return _inside(_tops(schema), _DEPTH)
 
 
-def _inner(place: Place, depth: int) -> Iterator[Place]:
-    type_, inside = storage(place.type), []
-    if depth and pa.types.is_struct(type_) and not is_spark_vector(type_):
-        inside = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
-    elif depth and is_list(type_):
-        value = storage(type_.value_type)
-        if pa.types.is_struct(value) or is_list(value):
-            inside = [(place.path, ONLY, value)]
-    for path, step, inner_type in inside:
-        inner = Place(path, (*place.steps, step), inner_type)
-        yield inner
-        yield from _inner(inner, depth - 1)
+def _inside(places: list[Place], depth: int) -> Iterator[Place]:
+    for place in places if depth else ():
+        type_, inner = storage(place.type), []
+        if pa.types.is_struct(type_) and not is_spark_vector(type_):
+            inner = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
+        elif is_list(type_):
+            value = storage(type_.value_type)
+            inner = [(place.path, ONLY, value)] * (pa.types.is_struct(value) or is_list(value))
+        for path, step, inner_type in inner:
+            below = Place(path, (*place.steps, step), inner_type)
+            yield below
+            yield from _inside([below], depth - 1)
+
+
+def _tops(schema: pa.Schema) -> list[Place]:
+    return [Place(field.name, (field.name,), field.type) for field in schema]
 
 
 def pruned(places: list[Place], types: list[pa.DataType]) -> pa.Schema:
@@ -296,18 +300,14 @@ class _Search:
     def _named(self, column: str, why: str) -> VectorColumns | None:
         place = place_of(self.schema, column)
         if place is None:
-            fields = [each for each in inner_places(self.schema) if ONLY not in each.steps]
-            matches: list[Place] = []
+            inside = [each for each in inner_places(self.schema) if ONLY not in each.steps]
             for pattern in (column, column.replace("[", "[[]")):  # names such as x[10] have them
-                every = [] if matches else [*_tops(self.schema), *fields]
-                matches += [each for each in every if fnmatchcase(each.path, pattern)]
-            typed = [(each, self._numeric(each)) for each in matches]
-            numbers = [place for _, place in typed if place is not None]
-            if not numbers:
-                return None
-            left = [each for each, place in typed if place is None and is_text(each.type)]
-            numbers.sort(key=lambda each: _natural(each.path))
-            return VectorColumns(numbers, NUMBERS, why, column, self._left_out(left))
+                every = [*_tops(self.schema), *inside]
+                matches = [each for each in every if fnmatchcase(each.path, pattern)]
+                if matches:
+                    chosen = self._dimensions(matches, why, column)
+                    return chosen if chosen.places else None
+            return None
         kind, type_ = _kind(place.type), storage(place.type)
         if kind is None and pa.types.is_struct(type_):  # an object by index
             numbered = self._named(f"{column}.*", why)
@@ -329,14 +329,18 @@ class _Search:
         places = self._candidates()
         for sort, nested in _SORTS:
             found = self._of_sort(sort, [place for place in places if place.nested == nested])
+            if sort == _TEXTS and not nested and found and found[0].kind == TEXT:
+                # A text of no more numbers than there are numbered columns may be about these.
+                n_numbers = len(self.peek(found[0].places[0])[0].split(","))
+                groups = self._groups(places)
+                found += [group for group in groups if len(group.places) >= n_numbers]
             if len(found) == 1:
                 return found[0]
             if found:
                 names = [str(each.column) for each in found]
-                sets, example = ("sets of ", f"'{names[0]}'") if sort == _GROUPS else ("", names[0])
                 raise UsageError(
-                    f"{self.path}: {len(names)} {sets}columns could hold the embeddings: "
-                    f"{names_of(names)}; choose one with --column {example}"
+                    f"{self.path}: {len(names)} columns could hold the embeddings: "
+                    f"{names_of(names)}; choose one with --column {shlex.quote(names[0])}"
                 )
         tops = [place for place in places if not place.nested]
         message = (
@@ -380,8 +384,6 @@ class _Search:
                 why += ", and nothing else can be" * (sort in _INTEGERS)
                 note = _about_integers(place) if sort in _INTEGERS else ""
                 chosen.append(VectorColumns([place], kind, why, place.path, note))
-        if chosen and sort == _TEXTS and not chosen[0].places[0].nested:
-            self._refuse_both(chosen[0], self._groups(places))
         return chosen
 
     def _sort_of(self, place: Place) -> tuple[str, str]:
@@ -394,17 +396,6 @@ class _Search:
         if kind == numerals.INTEGERS:
             return _INTEGERS[1], TEXT
         return {BYTES: _BYTES, TEXT: _TEXTS, BASE64: _BASE64}.get(kind, ""), kind
-
-    def _refuse_both(self, text: VectorColumns, groups: list[VectorColumns]) -> None:
-        """Raises UsageError where a text has no more numbers than there are numbered columns."""
-        n_numbers = len(self.peek(text.places[0])[0].split(","))
-        for group in groups:
-            if text.kind == TEXT and n_numbers <= len(group.places):
-                raise UsageError(
-                    f"{self.path}: the text in {text.column!r} and the columns {group.column!r} "
-                    "could hold the embeddings; choose with --column "
-                    f"{text.column} or --column {group.column!r}"
-                )
 
     def _kind_of_text(self, place: Place, named: bool = False) -> str | None:
         """What most of the first texts are, or lists of them; the first of all may be an
@@ -448,42 +439,36 @@ class _Search:
         Integers may stand among the dimensions: text files show no point in a column of zeros. So
         may texts of which most are numbers; of columns between others none is left out silently.
         """
-        sets: dict[tuple[str, str], list[tuple[int, Place]]] = {}
+        sets: dict[tuple[str, str], list[Place]] = {}
         for place in places:
             if match := _NUMBERED.fullmatch(place.path):
-                sets.setdefault((match[1], match[3]), []).append((int(match[2]), place))
+                sets.setdefault((match[1], match[3]), []).append(place)
         groups = []
         for (prefix, suffix), numbered in sets.items():
-            ordered = [place for _, place in sorted(numbered, key=lambda each: each[0])]
-            sure = [i for i, place in enumerate(ordered) if is_number(place.type)]
-            if not sure:
-                continue
-            members, left = [], []
-            for i, place in enumerate(ordered):
-                is_null = pa.types.is_null(place.type) and sure[0] < i < sure[-1]
-                numeric = self._numeric(place, surely=is_null)
-                if numeric is not None:
-                    members.append(numeric)
-                elif is_text(place.type):
-                    left.append(place)
-            if len(members) > 1:
-                why = f"numbered columns, {members[0].path} to {members[-1].path}"
-                column, note = f"{prefix}*{suffix}", self._left_out(left)
-                groups.append(VectorColumns(members, NUMBERS, why, column, note))
+            group = self._dimensions(numbered, "", f"{prefix}*{suffix}")
+            if len(group.places) > 1 and any(is_number(place.type) for place in numbered):
+                why = f"numbered columns, {group.places[0].path} to {group.places[-1].path}"
+                groups.append(replace(group, why=why))
         mixed = [g for g in groups if any(pa.types.is_floating(place.type) for place in g.places)]
         return mixed or ([] if any(pa.types.is_floating(p.type) for p in places) else groups)
 
-    def _left_out(self, texts: list[Place]) -> str:
-        """A note on columns that have the names of dimensions, or ""."""
-        if not texts:
-            return ""
-        cell = next(iter(self.peek(texts[0])), "")
-        names = names_of([place.path for place in texts])
-        return f"{self.path}: left out of the vectors: {names}, with text such as {cell[:40]!r}"
-
-
-def _tops(schema: pa.Schema) -> list[Place]:
-    return [Place(field.name, (field.name,), field.type) for field in schema]
+    def _dimensions(self, places: list[Place], why: str, column: str) -> VectorColumns:
+        """Those that are columns of numbers, or of nulls between them, in the order of the numbers
+        in their names, and a note on texts."""
+        places = sorted(places, key=lambda place: _natural(place.path))
+        sure = [is_number(place.type) for place in places]
+        typed = [
+            self._numeric(
+                place, surely=pa.types.is_null(place.type) and any(sure[:i]) and any(sure[i:])
+            )
+            for i, place in enumerate(places)
+        ]
+        left = [p for p, one in zip(places, typed, strict=True) if one is None and is_text(p.type)]
+        note = ""
+        if left:
+            cell, names = next(iter(self.peek(left[0])), ""), names_of([p.path for p in left])
+            note = f"{self.path}: left out of the vectors: {names}, with text such as {cell[:40]!r}"
+        return VectorColumns([one for one in typed if one], NUMBERS, why, column, note)
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:
