@@ -23,14 +23,7 @@ from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
-from dinkcli.assigning.survey import (
-    MOST_BYTES,
-    OnStep,
-    RowsByCluster,
-    mixed,
-    rows_by_cluster,
-    survey,
-)
+from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, mixed, survey
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.derived import repeatable
@@ -46,14 +39,8 @@ from dinkcli.results import Field, Result, Sheet
 
 _WRITTEN_ROWS = 1 << 16
 _SHOWN_CLUSTERS = 20
-COLUMNS = without_nulls(
-    {
-        "cluster": pa.int32(),
-        "rank": pa.int64(),
-        "probability": pa.float64(),
-        "distance": pa.float32(),
-    }
-)
+_NUMBERS = {"rank": pa.int64(), "probability": pa.float64(), "distance": pa.float32()}
+COLUMNS = without_nulls({"cluster": pa.int32(), **_NUMBERS})
 
 
 @dataclass(frozen=True)
@@ -175,11 +162,9 @@ def sample(
     keys = mixed(keys, options.seed)
     usable = seen.labels >= 0 if weights is None else (seen.labels >= 0) & (weights > 0)
     labels = np.where(usable, seen.labels, -1).astype(np.int32)
-    sizes = rows_by_cluster(labels, model.n_clusters)
-    if wanted is None:
-        shares = _shares(model, options, sizes, labels, weights, again.name)
-    else:
-        shares = _checked(wanted, sizes)
+    amounts = np.bincount(labels + 1, weights, model.n_clusters + 1)[1:].astype(np.float64)
+    sizes = np.bincount(labels + 1, minlength=model.n_clusters + 1)[1:]
+    shares = _shares(model, options, wanted, sizes, amounts, again.name)
     by_cluster = None
     if options.by == "diverse":
         part = min(memory // 4, MOST_BYTES)
@@ -195,53 +180,44 @@ def sample(
         if by_cluster is not None:
             # Of a cluster that does not fit in memory, among as many of its rows as do.
             own = own[: max(share, fit)]
-            z = _vectors(by_cluster, own, model)
+            positions = by_cluster.positions[own]
+            by_place = np.argsort(positions)  # from the file in its order
+            vectors = by_cluster.at(positions[by_place])[np.argsort(by_place)]
+            z = prepared(vectors.astype(np.float32), model, "cpu")
             chosen = diverse(z, int(seen.distances[own].argmin()), share)
         elif options.by == "prototypes":
-            chosen = np.lexsort((keys[own], seen.distances[own]))[:share]
+            chosen = np.argsort(seen.distances[own], kind="stable")[:share]
         elif weights is None:
             chosen, sure = np.arange(share), np.full(share, share / len(own))
         else:
-            start = _unit(mixed(np.array([label], np.uint64), options.seed))
-            chosen, sure = by_weight(keys[own], weights[own], share, start)
+            key = int(mixed(np.array([label], np.uint64), options.seed)[0])
+            chosen, sure = by_weight(weights[own], share, (key >> 11) * 2.0**-53)
         rows.append(own[chosen])
         probabilities.append(sure)
         on_step("choosing", int(done[label]), int(done[-1]))
     numbers = np.concatenate(rows)
-    columns = {
+    values = {
         "cluster": labels[numbers],
         "rank": np.concatenate([np.arange(share) for share in shares]),
         "probability": np.concatenate(probabilities),
         "distance": seen.distances[numbers],
     }
-    return Sample(model, again, by, numbers, columns, sizes, shares)
+    return Sample(model, again, by, numbers, values, sizes, shares)
 
 
-def _vectors(by_cluster: RowsByCluster, rows: np.ndarray, model: Model) -> Tensor:
-    """The rows of these numbers (B,) as the model compares them, (B, D)."""
-    positions = by_cluster.positions[rows]
-    order = np.argsort(positions)  # from the file in its order
-    vectors = by_cluster.at(positions[order])[np.argsort(order)]
-    return prepared(vectors.astype(np.float32), model, "cpu")
-
-
-def by_weight(
-    keys: np.ndarray, weights: np.ndarray, number: int, start: float
-) -> tuple[np.ndarray, np.ndarray]:
+def by_weight(weights: np.ndarray, number: int, start: float) -> tuple[np.ndarray, np.ndarray]:
     """``number`` q of the rows, each with a probability in proportion to its weight, or 1 where
-    that would be more: a systematic sample in the order of the keys. Positions and probabilities
+    that would be more: a systematic sample in the order of the rows. Positions and probabilities
     (q,).
 
     Args:
-        keys: (B,) uint64.
         weights: (B,) float64, at least q of them above 0.
         start: from 0 to below 1, the only draw besides the order.
     """
     probabilities = inclusion(weights, number)
-    order = np.argsort(keys, kind="stable")
-    ends = probabilities[order].cumsum()
+    ends = probabilities.cumsum()
     ends *= number / ends[-1]  # to the last bit
-    chosen = order[np.searchsorted(ends, start + np.arange(number), "right")]
+    chosen = np.searchsorted(ends, start + np.arange(number), "right")
     return chosen, probabilities[chosen]
 
 
@@ -251,10 +227,10 @@ def inclusion(weights: np.ndarray, number: int) -> np.ndarray:
     while True:
         rest = np.where(sure, 0.0, weights)
         total, left = rest.sum(), number - int(sure.sum())
-        found = np.where(sure, 1.0, left * rest / total if total else 0.0)
-        more = ~sure & (found >= 1)
+        probabilities = np.where(sure, 1.0, left * rest / total if total else 0.0)
+        more = ~sure & (probabilities >= 1)
         if not more.any():
-            return found
+            return probabilities
         sure |= more
 
 
@@ -278,73 +254,48 @@ def diverse(z: Tensor, first: int, number: int) -> np.ndarray:
     return chosen
 
 
-def _unit(key: np.ndarray) -> float:
-    """A key (1,) uint64 as a number from 0 to below 1."""
-    return float(key[0] >> np.uint64(11)) * 2.0**-53
-
-
 def _keys_of_ids(data: DataSet, on_step: OnStep) -> np.ndarray:
     """(N,) uint64, a hash of the id of each row."""
-    name, found, done = data.columns.id, [], 0
+    name, keys, done = data.columns.id, [], 0
     for block in data.blocks(nonzero=False):
         assert block.carried is not None and name is not None
         ids = block.carried.column(name)
         if pa.types.is_integer(ids.type) and not ids.null_count:
-            found.append(mixed(ids.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)))
+            keys.append(mixed(ids.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)))
         else:
             texts = (repr(value).encode("utf-8", "surrogatepass") for value in ids.to_pylist())
             hashed = (hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-            found.append(np.frombuffer(b"".join(hashed), "<u8").astype(np.uint64))
+            keys.append(np.frombuffer(b"".join(hashed), "<u8").astype(np.uint64))
         done += len(block)
         on_step("reading ids", done, data.n_rows or 0)
-    return np.concatenate(found)
+    return np.concatenate(keys)
 
 
 def _shares(
     model: Model,
     options: SampleOptions,
+    wanted: np.ndarray | None,
     sizes: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
+    amounts: np.ndarray,
     name: str,
 ) -> np.ndarray:
-    """(K,) rows of each cluster in the sample."""
-    number = options.number
-    assert number is not None
+    """(K,) rows of each cluster in the sample; ``amounts`` are their weights."""
+    if wanted is not None:
+        for j in np.flatnonzero(wanted > sizes):
+            raise UsageError(f"`quota`: {wanted[j]} rows of cluster {j}, which has {sizes[j]}")
+        return wanted
+    number = options.number or 0
     if number > sizes.sum():
-        more = "" if weights is None else " of a weight above 0"
+        more = " of a weight above 0" if options.weighted else ""
         raise UsageError(f"`number` {number}: {name} has {sizes.sum()} usable rows{more}")
     if options.by == "proportional":
-        amounts = np.bincount(labels + 1, weights, len(sizes) + 1)[1:]
-        return proportional(amounts.astype(np.float64), sizes, number)
+        return proportional(amounts, sizes, number)
     return on_levels(sizes, number, [model.groups(level) for level in options.levels])
 
 
-def balanced(sizes: np.ndarray, number: int) -> np.ndarray:
-    """(K,) int64: equal shares of ``number``, those of small clusters shared out among the others.
-
-    Shares of clusters that have rows left differ by one at most; the first of them get one more.
-
-    Args:
-        sizes: (K,) rows there are, at least ``number`` of them in all.
-    """
-    shares = np.zeros(len(sizes), np.int64)
-    left = number
-    while left:
-        roomy = np.flatnonzero(shares < sizes)
-        each = min(left // len(roomy), int((sizes - shares)[roomy].min()))
-        shares[roomy] += each
-        left -= each * len(roomy)
-        roomy = np.flatnonzero(shares < sizes)
-        if left < len(roomy):
-            shares[roomy[:left]] += 1
-            left = 0
-    return shares
-
-
 def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:
-    """(K,) int64: shares in proportion to ``weights`` (K,), by largest remainders; never more than
-    there are rows."""
+    """(K,) int64: shares of ``number`` in proportion to ``weights`` (K,), by largest remainders and
+    then by position; never more than the ``sizes`` (K,), whose sum is at least ``number``."""
     shares = np.zeros(len(sizes), np.int64)
     while (left := number - int(shares.sum())) > 0:
         room = np.where(shares < sizes, weights, 0.0)
@@ -359,23 +310,22 @@ def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndar
     return shares
 
 
-def on_levels(sizes: np.ndarray, number: int, levels: list[np.ndarray]) -> np.ndarray:
+def on_levels(sizes: np.ndarray, number: int, levels: Sequence[np.ndarray] = ()) -> np.ndarray:
     """(K,) int64: equal shares of the groups of the first level, of each for its groups on the
-    next, and so on down to clusters.
+    next, and so on down to clusters. Shares of those that have rows left differ by one at most.
 
     Args:
         levels: (K,) the group of each cluster on each level, coarse ones first.
     """
     if not levels:
-        return balanced(sizes, number)
-    names, group = np.unique(levels[0], return_inverse=True)
-    shares = balanced(np.bincount(group, sizes).astype(np.int64), number)
-    found = np.zeros(len(sizes), np.int64)
-    for index in range(len(names)):
+        return proportional(np.ones(len(sizes)), sizes, number)
+    group = np.unique(levels[0], return_inverse=True)[1]
+    shares = np.zeros(len(sizes), np.int64)
+    for index, share in enumerate(on_levels(np.bincount(group, sizes).astype(np.int64), number)):
         inside = group == index
         below = [level[inside] for level in levels[1:]]
-        found[inside] = on_levels(sizes[inside], int(shares[index]), below)
-    return found
+        shares[inside] = on_levels(sizes[inside], int(share), below)
+    return shares
 
 
 def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
@@ -386,7 +336,7 @@ def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
         UsageError: no such file.
         InputError: something else in it.
     """
-    found = np.zeros(n_clusters, np.int64)
+    wanted = np.zeros(n_clusters, np.int64)
     try:
         if isinstance(quota, Mapping):
             pairs = list(quota.items())
@@ -399,7 +349,7 @@ def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
         for cluster, rows in pairs:
             if not 0 <= int(cluster) < n_clusters or int(rows) < 0:
                 raise ValueError(f"cluster {cluster} with {rows} rows, of {n_clusters} clusters")
-            found[int(cluster)] = int(rows)
+            wanted[int(cluster)] = int(rows)
     except FileNotFoundError:
         raise UsageError(f"`quota` {quota}: no such file") from None
     except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
@@ -407,17 +357,7 @@ def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
             f"`quota` {quota}: expected csv with the columns cluster and rows, or a JSON object of "
             f"rows by cluster; found {error}"
         ) from error
-    return found
-
-
-def _checked(quota: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The quota, where no cluster has fewer rows than it asks for."""
-    short = np.flatnonzero(quota > sizes)
-    if len(short):
-        raise UsageError(
-            f"`quota`: {quota[short[0]]} rows of cluster {short[0]}, which has {sizes[short[0]]}"
-        )
-    return quota
+    return wanted
 
 
 def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:

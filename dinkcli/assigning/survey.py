@@ -83,7 +83,8 @@ class RowsByCluster:
     def __init__(
         self, data: DataSet, labels: np.ndarray, n_clusters: int, memory: int, on_step: OnStep
     ):
-        self.starts = np.append(0, rows_by_cluster(labels, n_clusters).cumsum())
+        sizes = np.bincount(labels + 1, minlength=n_clusters + 1)
+        self.starts = sizes.cumsum() - sizes[0]
         self.rows = np.argsort(labels, kind="stable")[len(labels) - int(self.starts[-1]) :]
         self.positions = np.full(len(labels), -1, np.int64)
         self.positions[self.rows] = np.arange(len(self.rows))
@@ -158,11 +159,6 @@ class Groups:
         lowest = np.full(count, len(self._parents))
         np.minimum.at(lowest, labels, nodes)
         self._parents[nodes] = lowest[labels]
-
-
-def rows_by_cluster(labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """(K,) int64, how many of the labels are of each cluster; -1 is none."""
-    return np.bincount(labels + 1, minlength=n_clusters + 1)[1:]
 
 
 def _keys_of(vectors: np.ndarray) -> np.ndarray:
