@@ -140,8 +140,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-@dataclass(frozen=True)
-class Near:
+class Near(NamedTuple):
     """Rows (B, D) float32 as the model compares them, and of each the number of its centre, the
     squared distance to it, and its weight, (B,)."""
 
@@ -150,12 +149,9 @@ class Near:
     squared_distances: np.ndarray
     weights: np.ndarray
 
-    def __getitem__(self, where: np.ndarray) -> Near:
-        return Near(*(each[where] for each in self.arrays))
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self.rows, self.labels, self.squared_distances, self.weights
+    def at(self, where: np.ndarray) -> Near:
+        """The rows of a mask or at positions."""
+        return Near(*(each[where] for each in self))
 
 
 class Birth(NamedTuple):
@@ -192,15 +188,15 @@ class _Look:
         beyond = near.squared_distances > self._very_far[near.labels]
         self.very_far += float(near.weights[beyond].sum())
         far = (near.squared_distances > self._far[near.labels]) & ~self._outliers[near.labels]
-        self.count(near[~far])
-        self._kept.append(near[far])
+        self.count(near.at(~far))
+        self._kept.append(near.at(far))
         if sum(len(part.rows) for part in self._kept) > 2 * _MOST_FAR:
             self._thin()
 
     def count(self, near: Near) -> None:
         """Adds rows to the statistics of their centres."""
         self.statistics = self.statistics.added(
-            Statistics.of_rows(*near.arrays, self._centers, self._first_bin)
+            Statistics.of_rows(*near, self._centers, self._first_bin)
         )
 
     def far(self) -> Near:
@@ -209,14 +205,12 @@ class _Look:
         return self._kept[0]
 
     def _thin(self) -> None:
-        kept = zip(*(part.arrays for part in self._kept), strict=True)
-        every = Near(*map(np.concatenate, kept))
-        chosen = np.ones(len(every.rows), bool)
-        if len(every.rows) > _MOST_FAR:
-            chosen[:] = False
-            chosen[self._random.permutation(len(every.rows))[:_MOST_FAR]] = True
-            self.count(every[~chosen])
-        self._kept = [every[chosen]]
+        every = Near(*map(np.concatenate, zip(*self._kept, strict=True)))
+        kept = np.ones(len(every.rows), bool)
+        if len(kept) > _MOST_FAR:
+            kept[self._random.permutation(len(kept))[_MOST_FAR:]] = False
+            self.count(every.at(~kept))
+        self._kept = [every.at(kept)]
 
 
 def update(
@@ -330,7 +324,7 @@ def _taken_in(
     price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
     born = []
     while (birth := best_birth(far)) is not None:
-        members = far[birth.members]
+        members = far.at(birth.members)
         if birth.gain <= price or len(members.rows) < options.min_size:
             break
         if not _stands_out(members, old, look.counts):
@@ -339,7 +333,7 @@ def _taken_in(
         zeros = np.zeros(len(squared), np.int64)
         of_birth = members.rows, zeros, squared, members.weights, birth.mean[None]
         born.append(Statistics.of_rows(*of_birth, old.first_bin))
-        far = far[~birth.members]
+        far = far.at(~birth.members)
     look.count(far)
     if options.half_life is not None:
         old = old.faded(0.5 ** (1 / options.half_life))
@@ -365,7 +359,7 @@ def _stands_out(members: Near, old: Statistics, counts: np.ndarray) -> bool:
     """
     centers, number, least = np.unique(members.labels), 0.0, []
     for center in centers:
-        own = members[members.labels == center]
+        own = members.at(members.labels == center)
         least.append(np.quantile(own.squared_distances, _NEARER))
         number += own.weights[own.squared_distances >= least[-1]].sum()
     expected = counts[centers] @ old.shares_beyond(centers, np.array(least))
