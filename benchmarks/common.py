@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dinkcli.nearest.products import has_bfloat16, products
+from dinkcli.nearest.hardware import has_bfloat16, products
 
 _PACKAGES = (
     "torch",

@@ -32,8 +32,8 @@ import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.nearest import fused
+from dinkcli.nearest.hardware import has_low_precision, products
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import has_low_precision, products
 from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training import rows as training_rows

@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.hardware import chunk_rows, products
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.nearest.tempered import TemperedSums
 from dinkcli.training.refine import _pair

@@ -19,7 +19,7 @@ from dinkcli.data.machine import install_line
 from dinkcli.errors import InputError
 from dinkcli.insight.naming import update
 from dinkcli.models.model import Model
-from dinkcli.nearest.device import has_float64
+from dinkcli.nearest.hardware import has_float64
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.prepare import RowMap
 from dinkcli.options import LEARNED

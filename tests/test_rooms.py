@@ -30,7 +30,7 @@ MAY_IMPORT = {
 OPEN = {
     "nearest": {
         *("index", "sums", "probabilities", "capacity", "tempered", "prepare"),
-        *("small", "device", "products"),
+        *("small", "hardware"),
     },
 }
 DOORS = {

@@ -36,9 +36,8 @@ from dinkcli.data.sidefiles import read_numbers
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
-from dinkcli.nearest.device import accumulator_dtype
+from dinkcli.nearest.hardware import accumulator_dtype, products
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import products
 from dinkcli.options import AssignOptions, DedupOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.results import Result, Sheet

@@ -20,7 +20,7 @@ from dinkcli.data.derived import is_stream
 from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.capacity import labels_within
-from dinkcli.nearest.device import Copies, Sent
+from dinkcli.nearest.hardware import Copies, Sent
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import RowMap, normalize_
 from dinkcli.nearest.probabilities import Probabilities

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dinkcli.nearest.hardware import at_least_float32
 from dinkcli.nearest.probabilities import responsibilities
-from dinkcli.nearest.products import at_least_float32
 
 # Rows are shifted in pieces of this many elements, so that the shifted copy stays in cache.
 _CHUNK_ELEMENTS = 1 << 19

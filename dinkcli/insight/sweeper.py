@@ -25,8 +25,8 @@ from dinkcli.errors import UsageError
 from dinkcli.insight.agreement import adjusted_rand_index
 from dinkcli.insight.ranges import grid
 from dinkcli.insight.recommend import Candidate, Sweep, highest, recommend
+from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import NearestTwo
-from dinkcli.nearest.products import products
 from dinkcli.processes.workers import Workers
 from dinkcli.training.neighbours import nearest_others, neighbour_graph
 from dinkcli.training.refine import Refining, State, split, swap

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.products import products
+from dinkcli.nearest.hardware import products
 from dinkcli.processes.device import is_out_of_memory
 
 try:

@@ -18,9 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import CPU, chunk_rows, has_float64, numbers_at_once
+from dinkcli.nearest.hardware import (
+    CPU,
+    chunk_rows,
+    has_bfloat16,
+    has_float64,
+    numbers_at_once,
+    products,
+)
 from dinkcli.nearest.prepare import RowMap
-from dinkcli.nearest.products import has_bfloat16, products
 from dinkcli.nearest.scorer import FoldedScorer, Scorer, ties_of
 from dinkcli.nearest.small import CHUNK_SCORES, squares_between
 

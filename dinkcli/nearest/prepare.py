@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.errors import InputError
-from dinkcli.nearest.device import accumulator_dtype, chunk_rows
+from dinkcli.nearest.hardware import accumulator_dtype, chunk_rows
 from dinkcli.nearest.small import LARGEST_NORM
 
 # Norms between this and LARGEST_NORM have squares that float32 can hold.

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import has_float64
+from dinkcli.nearest.hardware import has_float64
 from dinkcli.nearest.index import CenterIndex, squares_of_pairs
 from dinkcli.nearest.scorer import Scorer
 from dinkcli.nearest.small import BELOW, TOLERANCE

@@ -20,16 +20,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import chunk_rows
 from dinkcli.nearest.fused import fused_two, why_not
-from dinkcli.nearest.prepare import RowMap
-from dinkcli.nearest.products import (
+from dinkcli.nearest.hardware import (
     at_least_float32,
+    chunk_rows,
     has_bfloat16,
     has_low_precision,
     products,
     rounding_error,
 )
+from dinkcli.nearest.prepare import RowMap
 
 # More bits than this leave too few to a score.
 _MOST_NUMBER_BITS = 14

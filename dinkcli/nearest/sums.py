@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import accumulator_dtype, numbers_at_once
+from dinkcli.nearest.hardware import accumulator_dtype, numbers_at_once, products
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.probabilities import responsibilities
-from dinkcli.nearest.products import products
 from dinkcli.processes.group import SINGLE, Group
 
 # Of so few rows and clusters a GPU has the product before it is told of runs.

@@ -15,9 +15,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.device import accumulator_dtype, chunk_rows
+from dinkcli.nearest.hardware import (
+    accumulator_dtype,
+    chunk_rows,
+    has_bfloat16,
+    has_low_precision,
+    products,
+)
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import has_bfloat16, has_low_precision, products
 
 _LEAST_EXPONENT = -60.0  # far below, exponentials are denormal numbers, which are slow
 _ALIGNED = 4  # numbers, which matrix units want to begin with

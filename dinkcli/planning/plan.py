@@ -23,7 +23,7 @@ from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory, machine_memory, size_text
 from dinkcli.errors import UsageError
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.hardware import chunk_rows
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import segment_sums
 from dinkcli.nearest.tempered import TemperedSums

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 from dinkcli.data.dataset import BLOCK_BYTES, DataSet
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.hardware import chunk_rows
 from dinkcli.options import TrainOptions
 from dinkcli.training.anneal import updates_per_report
 from dinkcli.training.refine import JUDGES

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.capacity import labels_within
+from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.probabilities import responsibilities
-from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import Statistics, hard_statistics
 from dinkcli.training.rows import Block, RowSource
 from dinkcli.training.sample import Sample

@@ -24,7 +24,7 @@ from torch import Tensor
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
-from dinkcli.nearest.device import accumulator_dtype
+from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.sums import Statistics
 from dinkcli.nearest.tempered import arithmetic
 from dinkcli.options import Interval

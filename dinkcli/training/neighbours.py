@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.products import products
 from dinkcli.training.sample import Sample
 
 if TYPE_CHECKING:

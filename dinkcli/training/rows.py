@@ -23,7 +23,7 @@ from dinkcli.data.derived import around_usual_row, repeatable
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, UsageError
-from dinkcli.nearest.device import Copies, block_rows, keeps, sent_rows
+from dinkcli.nearest.hardware import Copies, block_rows, keeps, sent_rows
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import (
     LARGEST_WEIGHT,

@@ -16,9 +16,9 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import CenterIndex, Nearest, NearestTwo
 from dinkcli.nearest.prepare import largest_value
-from dinkcli.nearest.products import products
 from dinkcli.nearest.sums import (
     Statistics,
     cluster_sums,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.products import products
+from dinkcli.nearest.hardware import products
 from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import most_axes
 

@@ -23,7 +23,7 @@ from dinkcli.assigning.layout import Layout, Rows
 from dinkcli.assigning.writers import encoding_of, open_writer, stream_writer
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.hardware import chunk_rows
 from dinkcli.options import AssignOptions
 
 

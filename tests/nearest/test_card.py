@@ -13,8 +13,9 @@ import torch
 from simulated import NAME, known_to_commands, simulated
 
 import dinkcli
-from dinkcli.nearest import device as sizes
-from dinkcli.nearest import fused, products
+from dinkcli.nearest import fused
+from dinkcli.nearest import hardware as products
+from dinkcli.nearest import hardware as sizes
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.nearest.sums import running_sums

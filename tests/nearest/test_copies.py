@@ -17,7 +17,7 @@ from conftest import nearest_float64
 from simulated import NAME, Elsewhere, known_to_commands, simulated
 
 import dinkcli
-from dinkcli.nearest import device as sizes
+from dinkcli.nearest import hardware as sizes
 
 D = 8
 

@@ -13,7 +13,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, RunError, UsageError
-from dinkcli.nearest.device import chunk_rows
+from dinkcli.nearest.hardware import chunk_rows
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import normalize_
 from dinkcli.nearest.sums import Statistics, tempered_statistics

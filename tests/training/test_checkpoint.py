@@ -97,7 +97,7 @@ def test_resuming_is_exact_at_every_single_rest(blobs, tmp_path):
 
 
 def test_a_pass_over_many_blocks_goes_on_inside(tmp_path, monkeypatch):
-    monkeypatch.setattr("dinkcli.nearest.device._BLOCK_ROWS", 100)
+    monkeypatch.setattr("dinkcli.nearest.hardware._BLOCK_ROWS", 100)
     z = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     options = {"temperature": 0.0, "epochs": 3, "seed": 5}
     whole = saved(dinkcli.train(z, 4, device="cpu", **options), tmp_path / "whole")

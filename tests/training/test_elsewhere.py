@@ -16,7 +16,7 @@ from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.sidefiles import attached
 from dinkcli.estimator import DinkClustering
-from dinkcli.nearest import device as sizes
+from dinkcli.nearest import hardware as sizes
 from dinkcli.options import TrainOptions
 from dinkcli.processes.group import Group, World
 from dinkcli.training.checkpoint import checkpoint_of, checksums, restore
