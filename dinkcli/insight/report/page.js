@@ -76,26 +76,24 @@
     canvas.width = width * scale;
     canvas.height = height * scale;
     const brush = canvas.getContext("2d");
-    const shades = colours(), side = Math.ceil(2 * size * scale) + 2, dots = new Map();
-    const dot = (number) => {
-      if (!dots.has(number)) {
-        const made = element("canvas", { width: side, height: side });
-        const own = made.getContext("2d");
-        own.fillStyle = shades[number];
-        own.beginPath();
-        own.arc(side / 2, side / 2, size * scale, 0, 7);
-        own.fill();
-        dots.set(number, made);
-      }
-      return dots.get(number);
-    };
+    const shades = colours();
+    brush.scale(scale, scale);
     for (const shining of bright ? [0, 1] : [1]) {
-      brush.globalAlpha = shining ? (bright ? 0.95 : 0.72) : 0.12;
+      brush.globalAlpha = shining ? (bright ? 0.95 : 0.72) : 0.18;
+      const paths = new Map();
       for (let i = 0; i < n; i++) {
         if (bright && bright[i] !== shining) continue;
         const left = screen.px(x[i]), down = screen.py(y[i]);
         if (left < -9 || down < -9 || left > width + 9 || down > height + 9) continue;
-        brush.drawImage(dot(code(i)), left * scale - side / 2, down * scale - side / 2);
+        const number = code(i);
+        if (!paths.has(number)) paths.set(number, new Path2D());
+        const path = paths.get(number);
+        path.moveTo(left + size, down);
+        path.arc(left, down, size, 0, 2 * Math.PI);
+      }
+      for (const [number, path] of paths) {
+        brush.fillStyle = shades[number];
+        brush.fill(path);
       }
     }
   };
@@ -254,7 +252,7 @@
   const dotted = (number) =>
     element("span", { class: "dot", style: `--colour:${data.colours[number]}` });
   const shareOf = (number) => `${((100 * sizes[number]) / data.rows).toFixed(1)}%`;
-  const most_ = Math.max(1, ...sizes);
+  const largest = Math.max(1, ...sizes);
   const card = (number) => {
     const name = names[number];
     const button = element("button", { type: "button", "aria-pressed": false }, dotted(number),
@@ -265,17 +263,17 @@
         element("span", {}, ` ${each}`))));
     const inside = element("details", { open: "" }, element("summary", {}, "what is inside"),
       element("ol", { class: "rows", "aria-label": "Rows nearest to the centre" }, ...examples));
-    const new_ = (data.terms?.[number] ?? []).filter((term) => !name.includes(term));
-    if (new_.length) {
+    const fresh = (data.terms?.[number] ?? []).filter((term) => !name.includes(term));
+    if (fresh.length) {
       inside.append(element("ul", { class: "terms", "aria-label": "More words" },
-        ...new_.map((term) => element("li", {}, term))));
+        ...fresh.map((term) => element("li", {}, term))));
     }
     return element("article", {
       class: "card", "data-cluster": number, "data-size": sizes[number],
       "data-spread": data.spreads[number], style: `--colour:${data.colours[number]}`,
     }, element("h3", {}, button),
     element("div", { class: "meter", "aria-hidden": true },
-      element("i", { style: `width:${(100 * sizes[number]) / most_}%` })),
+      element("i", { style: `width:${(100 * sizes[number]) / largest}%` })),
     element("p", { class: "facts" }, `${rows(sizes[number])}, ${shareOf(number)}`), inside);
   };
   const cards = bySize.map(card);
@@ -288,17 +286,17 @@
       data.spreads[j].toPrecision(3), data.silhouettes[j].toFixed(2)])));
   const figure = (value, digits = 4) =>
     value == null ? "-" : String(Number(value.toPrecision(digits)));
-  const { measures: found_, training } = data;
+  const { measures, training } = data;
   const facts = (pairs) => pairs.filter(([, value]) => value != null)
     .map(([name, value]) => line(name, [String(value)]));
   $("metrics").append(...facts([
-    ["inertia", `${figure(found_.inertia, 6)} (${figure(found_.inertia / data.rows)} per row)`],
-    ["simplified silhouette (0 to 1, higher is better)", figure(found_.simplified_silhouette)],
-    ["Davies-Bouldin (lower is better)", figure(found_.davies_bouldin)],
-    ["Calinski-Harabasz (higher is better)", figure(found_.calinski_harabasz)],
-    ["imbalance (1 is equal sizes)", figure(found_.imbalance)],
+    ["inertia", `${figure(measures.inertia, 6)} (${figure(measures.inertia / data.rows)} per row)`],
+    ["simplified silhouette (0 to 1, higher is better)", figure(measures.simplified_silhouette)],
+    ["Davies-Bouldin (lower is better)", figure(measures.davies_bouldin)],
+    ["Calinski-Harabasz (higher is better)", figure(measures.calinski_harabasz)],
+    ["imbalance (1 is equal sizes)", figure(measures.imbalance)],
     ["rows whose second centre is within 5 % of the first",
-      found_.ambiguous == null ? "-" : `${(100 * found_.ambiguous).toFixed(2)}%`],
+      measures.ambiguous == null ? "-" : `${(100 * measures.ambiguous).toFixed(2)}%`],
     ["smallest and largest cluster", `${count(Math.min(...sizes))} and ${rows(Math.max(...sizes))}`],
   ]));
   const trained = training.input ?? {};
@@ -311,8 +309,10 @@
   ]));
   const which = n < data.rows ? `${count(n)} of ${rows(data.rows)}, taken evenly` : `All ${rows(n)}`;
   $("note").textContent = data.explained === null
-    ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: what is near is alike, large distances say little.`
-    : `${which}, on the two main axes, which show ${Math.round(100 * data.explained)}% of the variance.`;
+    ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: what is near is alike, large ` +
+      "distances say little."
+    : `${which}, on the two main axes, which show ${Math.round(100 * data.explained)}% of the ` +
+      "variance.";
 
   // Groups of the tree: those whose own merge rose by less than half of the one above them.
   const { merges, present } = data, leaves = present.length;
@@ -332,11 +332,11 @@
     const todo = leaves > 2 && leaves <= 1000 ? [[2 * leaves - 2, $("tree")]] : [];
     if (!todo.length) $("tree").append("A tree needs three to a thousand clusters.");
     while (todo.length) { // not by recursion: it may be deep
-      const [node, list_] = todo.pop();
+      const [node, parent] = todo.pop();
       for (const part of parts(node)) {
         if (part < leaves) {
           const j = present[part];
-          list_.append(element("li", {}, element("button", {
+          parent.append(element("li", {}, element("button", {
             type: "button", class: "leaf", "data-cluster": j,
           }, element("span", {}, names[j]), " ", element("small", {}, rows(sizes[j])))));
           continue;
@@ -345,7 +345,7 @@
         const total = own.reduce((sum, j) => sum + sizes[j], 0);
         const called = own.slice(0, 3).map((j) => names[j].split(", ")[0]).join("; ");
         const below = element("ul");
-        list_.append(element("li", {}, element("details", {}, element("summary", {},
+        parent.append(element("li", {}, element("details", {}, element("summary", {},
           element("span", {}, called + (own.length > 3 ? "; …" : "")), " ",
           element("small", {}, `${own.length} clusters, ${rows(total)}`)), below)));
         todo.push([part, below]);
@@ -368,10 +368,10 @@
     for (const { phase, inertia, temperature } of phases) {
       const cools = temperature.at(-1) > 0 && temperature.at(-1) < temperature[0];
       const values = cools ? temperature.map(Math.log) : inertia;
-      const [low, high] = range(values), n_ = values.length;
+      const [low, high] = range(values), length = values.length;
       const dots = values.map((value, i) =>
-        [n_ > 1 ? 6 + (268 * i) / (n_ - 1) : 140, 84 - (72 * (value - low)) / (high - low || 1)]);
-      const [from, to] = (cools ? temperature : inertia).filter((_, i) => !i || i === n_ - 1)
+        [length > 1 ? 6 + (268 * i) / (length - 1) : 140, 84 - (72 * (value - low)) / (high - low || 1)]);
+      const [from, to] = (cools ? temperature : inertia).filter((_, i) => !i || i === length - 1)
         .map((value) => Number(value.toPrecision(cools ? 2 : 6)));
       const words = `${cools ? "temperature" : "inertia"} ${from}${to === undefined ? "" : ` → ${to}`}`;
       $("curve").append(element("figure", {}, element("figcaption", {}, element("b", {}, phase),
@@ -695,7 +695,8 @@
     $("colour").append(element("option", { value: i }, each.name));
   }
   $("by").hidden = !data.columns.length;
-  const scaleOf = (colours_) => `linear-gradient(90deg, ${colours_.slice(0, 255).filter((_, i) => i % 32 === 0).join()}, ${colours_[254]})`;
+  const gradient = (shades) =>
+    `linear-gradient(90deg, ${shades.filter((_, i) => i < 255 && i % 32 === 0).join()}, ${shades[254]})`;
   $("colour").addEventListener("change", (event) => {
     column = data.columns[event.target.value] ?? null;
     const parts = [];
@@ -703,7 +704,7 @@
       parts.push(element("b", {}, column.name));
       const kept = column.is_scale ? column.legend.slice(3) : column.legend;
       if (column.is_scale) {
-        parts.push(element("div", { class: "scale", style: `background:${scaleOf(column.colours)}` }));
+        parts.push(element("div", { class: "scale", style: `background:${gradient(column.colours)}` }));
         parts.push(element("div", { class: "ticks" },
           ...column.legend.slice(0, 3).map(([, words]) => element("span", {}, words))));
       }
@@ -721,7 +722,8 @@
 
   // The map as it is now, of the size of a slide.
   const poster = () => {
-    const width = 1920, height = 1080, size = radius() * 1.25, font = "system-ui, -apple-system, 'Segoe UI', Arial, sans-serif";
+    const width = 1920, height = 1080, size = radius() * 1.25;
+    const font = "system-ui, -apple-system, 'Segoe UI', Arial, sans-serif";
     const [ink, paper, soft] = ["--text", "--card", "--soft"].map(css);
     const root = drawing("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": font });
     const words = (left, top, pixels, fill, content, weight = 400) => drawing("text",
@@ -736,7 +738,7 @@
       const key = `${code(i)} ${bright ? bright[i] : 2}`;
       paths.set(key, `${paths.get(key) ?? ""}M${left.toFixed(1)} ${top.toFixed(1)}h0`);
     }
-    const opacity = [0.12, 0.95, 0.72], shades = colours();
+    const opacity = [0.18, 0.95, 0.72], shades = colours();
     for (const [key, d] of [...paths].sort((a, b) => a[0].slice(-1) - b[0].slice(-1))) {
       const [number, shining] = key.split(" ");
       root.append(drawing("path", { d, stroke: shades[number], fill: "none", "stroke-linecap": "round",
