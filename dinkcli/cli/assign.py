@@ -36,9 +36,7 @@ class Labels:
         False, "--soft", help="Also write the probability of every cluster."
     )
     top: int | None = clusters_option(
-        None,
-        metavar="M",
-        help="Also write the M most probable clusters and their probabilities.",
+        None, metavar="M", help="Also write the M most probable clusters and their probabilities."
     )
     distance: bool = clusters_option(
         False,

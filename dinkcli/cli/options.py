@@ -284,8 +284,7 @@ class Effort:
         "and 1 on larger data.",
     )
     epochs: int | None = expert_option(
-        None,
-        help="The most passes over all rows. By default 30, or 50 at temperature inf.",
+        None, help="The most passes over all rows. By default 30, or 50 at temperature inf."
     )
     batch_size: int | None = expert_option(
         None, help="Rows per update. By default it follows from rows and clusters."

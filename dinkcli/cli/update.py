@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import (
-    print_json,
-    printable,
-    rows_shown,
-    say,
-    say_bad_rows,
-    show_result,
-)
+from dinkcli.cli.console import print_json, printable, rows_shown, say, say_bad_rows, show_result
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, load_model
 from dinkcli.errors import UsageError
