@@ -277,6 +277,9 @@ def options(
 ) -> None:
     """Cluster embedding files: train once, assign new batches for years.
 
+    Options have defaults from variables such as DINK_DEVICE, and from [tool.dink] in the
+    pyproject.toml of the current folder.
+
     Examples:
         dink train emb.npy -k 10
         dink assign emb.dink.safetensors new.npy -o clusters.parquet

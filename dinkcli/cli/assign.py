@@ -36,7 +36,7 @@ class Labels:
         False, "--soft", help="Also write the probability of every cluster."
     )
     top: int | None = clusters_option(
-        None, metavar="M", help="Also write the M most probable clusters and their probabilities."
+        None, "--top M", help="Also write the M most probable clusters and their probabilities."
     )
     distance: bool = clusters_option(
         False,
@@ -48,7 +48,6 @@ class Labels:
         None,
         help="How soft probabilities are: they are the softmax of minus the squared distance over "
         "the temperature, so lower is sharper. By default the model's own.",
-        show_default=False,
     )
     min_prob: float | None = clusters_option(
         None, help="Label rows -1 whose cluster is less probable than this."
@@ -58,7 +57,7 @@ class Labels:
     )
     max_size: str | None = clusters_option(
         None,
-        metavar="NUMBER|1.2x",
+        "--max-size NUMBER|1.2x",
         help="The most rows of a cluster in this run, or a multiple of the mean; rows that do not "
         "fit into the nearest go where it costs least. Labels then depend on all rows of the run.",
     )
@@ -86,7 +85,7 @@ def assign(
     ),
     shard: str | None = run_option(
         None,
-        metavar="I/N",
+        "--shard I/N",
         help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other processes "
         "share. Under torchrun this happens by itself.",
     ),
@@ -99,7 +98,7 @@ def assign(
     ),
     levels: str | None = clusters_option(
         None,
-        metavar="A,B,...",
+        "--levels A,B,...",
         help="Also write the group of the cluster when the tree (dink inspect --tree) is cut into "
         "A, B, ... groups, in columns such as level_10. A group has the number of its lowest "
         "cluster.",

@@ -27,15 +27,19 @@ def option(group: str, default: Any, *names: str, help: str, choices: str = "", 
 
     Args:
         default: an ellipsis for a required option.
-        names: by default that of the parameter.
+        names: such as ``-o --output FILE``, which ends in what stands for the value; by default
+            that of the parameter.
         choices: completed on TAB, separated by spaces, where other values are possible too.
     """
     if choices:
         known = choices.split()
         more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]
-    return typer.Option(
-        default, *names, help=help, rich_help_panel=group, show_envvar=False, **more
-    )
+    words = " ".join(names).split()
+    options = [word for word in words if word.startswith("-")]
+    if words[len(options) :]:
+        more["metavar"] = words[-1]
+    more |= {"rich_help_panel": group, "show_envvar": False}
+    return typer.Option(default, *options, help=help, **more)
 
 
 main_option = partial(option, MAIN)
@@ -121,27 +125,23 @@ _BESIDE = (
 _REFERENCE = "COLUMN|FILE[:COLUMN]"
 _EACH = f"{_BESIDE} One file for all inputs, or the option once for each."
 IDS = input_option(
-    None,
-    "--ids",
-    metavar=_REFERENCE,
-    help=f"The ids of the rows{_EACH} By default rows are numbered.",
+    None, f"--ids {_REFERENCE}", help=f"The ids of the rows{_EACH} By default rows are numbered."
 )
-TEXTS = input_option(None, "--texts", metavar=_REFERENCE, help=f"The texts of the rows{_EACH}")
-LABELS = input_option(
-    None, "--labels", metavar=_REFERENCE, help=f"The true classes of the rows{_EACH}"
+TEXTS = input_option(None, f"--texts {_REFERENCE}", help=f"The texts of the rows{_EACH}")
+LABELS = input_option(None, f"--labels {_REFERENCE}", help=f"The true classes of the rows{_EACH}")
+SAMPLE_WEIGHT = input_option(
+    None, f"--sample-weight {_REFERENCE}", help=f"The weights of the rows{_BESIDE}"
 )
-SAMPLE_WEIGHT = input_option(None, metavar=_REFERENCE, help=f"The weights of the rows{_BESIDE}")
 SEED = clusters_option(0, help="The seed of all random draws: the same seed, the same model.")
 MATCH = clusters_option(
     None,
-    "--match",
-    metavar="OLD_MODEL",
+    "--match OLD_MODEL",
     help="Keep the cluster ids of an older model, by the best pairing of centres, or for another "
     "metric, of the rows that clusters share.",
 )
 
 exemplars_option = partial(output_option, help="How many rows to show of each cluster.", min=1)
-file_option = partial(main_option, ..., "-o", "--output", metavar="FILE", show_default=False)
+file_option = partial(main_option, ..., "-o --output FILE")
 JSON = output_option(
     False,
     "--json",
@@ -156,7 +156,7 @@ DEVICE = run_option(
 )
 MEMORY = run_option(
     None,
-    metavar="SIZE",
+    "--memory SIZE",
     help="The memory for rows, such as 2GB; by default a quarter of the machine's. More rows are "
     "read anew in each pass.",
 )
@@ -172,7 +172,7 @@ _TABLE = (
     "compressed){}. By default, and for -, standard output."
 )
 TABLE_FILE, TABLE_PATH = (
-    main_option(None, "-o", "--output", metavar="FILE", help=_TABLE.format(folder))
+    main_option(None, "-o --output FILE", help=_TABLE.format(folder))
     for folder in ("", ", or a folder with --rows-per-file")
 )
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
@@ -208,7 +208,7 @@ class TableOutput(Shown):
         "those that begin with =, +, -, @, a tab or a line break.",
     )
     json_file: str | None = output_option(
-        None, metavar="FILE", help="Also write the summary to this file, as JSON."
+        None, "--json-file FILE", help="Also write the summary to this file, as JSON."
     )
 
 
@@ -261,7 +261,7 @@ class WrittenRows(ModelRows):
     bits: bool = BITS
     ids: list[str] | None = IDS
     columns: str | None = output_option(
-        None, metavar="A,B,...", help="Also write these columns of the input."
+        None, "--columns A,B,...", help="Also write these columns of the input."
     )
 
     def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:

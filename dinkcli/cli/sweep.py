@@ -12,9 +12,7 @@ def sweep(
     inputs: list[str] = shared.INPUTS,
     numbers: str = main_option(
         "2:100",
-        "-k",
-        "--n-clusters",
-        metavar="RANGE",
+        "-k --n-clusters RANGE",
         help="The numbers to try: 5:100 (some of them, larger ones while these are best, then "
         "those around the best), 5:100:5 (every fifth), or a list such as 5,10,20.",
     ),

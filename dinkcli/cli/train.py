@@ -59,7 +59,7 @@ class Algorithm(shared.Effort):
     )
     temperature: str = expert_option(
         "auto",
-        metavar="NUMBER|auto|inf",
+        "--temperature NUMBER|auto|inf",
         help="How softly rows belong to clusters in training. auto cools down to 0; a number (a "
         "squared distance) stays fixed, and 0 is k-means; inf is the paper's literal objective, "
         "which loses clusters on fixed embeddings.",
@@ -70,7 +70,7 @@ class Algorithm(shared.Effort):
     )
     max_size: str | None = clusters_option(
         None,
-        metavar="NUMBER|1.2x",
+        "--max-size NUMBER|1.2x",
         help="The most rows of a cluster, or a multiple of the mean; 1x makes all equal. The "
         "summary reports the increase in inertia. Give --max-size to assign as well.",
     )
@@ -101,20 +101,15 @@ def train(
     inputs: list[str] = shared.INPUTS,
     n_clusters: str = main_option(
         ...,
-        "-k",
-        "--n-clusters",
-        metavar="K|RANGE|auto|clear",
+        "-k --n-clusters K|RANGE|auto|clear",
         help="How many clusters. auto recommends a number from 2 to 100 and beyond, and trains "
         "with it; a range such as 5:300 says where to begin; clear trains only if one number "
         "stands out (dink sweep compares them).",
         choices="auto clear",
-        show_default=False,
     ),
     output: str | None = main_option(
         None,
-        "-o",
-        "--output",
-        metavar="FILE",
+        "-o --output FILE",
         help="The model to write. By default the name of the first input, ending in "
         ".dink.safetensors.",
     ),
@@ -133,7 +128,7 @@ def train(
     memory: str | None = shared.MEMORY,
     checkpoint_every: str = run_option(
         "5m",
-        metavar="INTERVAL",
+        "--checkpoint-every INTERVAL",
         help="How often to save the unfinished training, beside the model: 30s, 5m, 2h, "
         "100steps or 2epochs.",
     ),
@@ -223,7 +218,14 @@ def train(
             )
     if not speaks:
         return
-    model, matching = _save(model, data, old, target, device, silent)
+    try:
+        model, matching = _save(model, data, old, target, device, silent)
+    except KeyboardInterrupt as error:
+        model.save(target)
+        checkpoints.discard()
+        missing = "names (dink name gives them) or ids of --match (dink assign --match)"
+        said = f"Interrupted; {target} is trained and written, without {missing}."
+        signals.end(signals.exit_code(error), shown.as_json, said)
     checkpoints.discard()
     seconds = time.monotonic() - started
     if shown.as_json:

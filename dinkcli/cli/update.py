@@ -26,7 +26,7 @@ def update(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     output: str | None = main_option(
-        None, "-o", "--output", metavar="FILE", help=f"{_TARGET} Not with --dry-run."
+        None, "-o --output FILE", help=f"{_TARGET} Not with --dry-run."
     ),
     dry_run: bool = output_option(
         False,
@@ -49,12 +49,12 @@ def update(
     ),
     max_size: str | None = clusters_option(
         None,
-        metavar="NUMBER|1.2x",
+        "--max-size NUMBER|1.2x",
         help="The most new rows that a cluster may take, or how many times the mean.",
     ),
     alarm: float | None = output_option(
         None,
-        metavar="SHARE",
+        "--alarm SHARE",
         help="End with exit code 3 where more than this share of the rows lies beyond the 99 % "
         "distance of its cluster.",
     ),
@@ -152,27 +152,27 @@ def edit(
     output: str = shared.file_option(help=_TARGET),
     merge: list[str] | None = clusters_option(
         None,
-        metavar="A,B,...",
+        "--merge A,B,...",
         help="Merge clusters into the first one, which keeps its number. May be given more than "
         "once.",
     ),
     merged_name: str | None = clusters_option(
-        None, "--as", metavar="NAME", help="The name of the merged cluster."
+        None, "--as NAME", help="The name of the merged cluster."
     ),
     split: list[str] | None = clusters_option(
         None,
-        metavar="A[:PARTS]",
+        "--split A[:PARTS]",
         help="Split a cluster in two, or in as many parts as given, by the rows of INPUT; the "
         "largest part keeps the number.",
     ),
     drop: list[str] | None = clusters_option(
         None,
-        metavar="A[:outlier]",
+        "--drop A[:outlier]",
         help="Drop a cluster: its rows go to the next centre, or with :outlier have the label -1.",
     ),
     name: list[str] | None = clusters_option(
         None,
-        metavar="A:NAME",
+        "--name A:NAME",
         help="Name a cluster. dink name changes such a name only with --force.",
     ),
     seed: int = shared.SEED,

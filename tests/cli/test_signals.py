@@ -1,5 +1,6 @@
 """Signals and kills of the real command: what stays, and what is said."""
 
+import json
 import os
 import random
 import shlex
@@ -98,6 +99,67 @@ main()
     assert "Go on with" in stderr
     assert (folder / "x.dink.checkpoint.safetensors").read_bytes() == before
     assert sorted(os.listdir(folder)) == ["x.dink.checkpoint.safetensors", "x.npy"]
+
+
+def waiting(folder, function, *arguments):
+    """A process of dink in which a function of it never ends, once it has been called."""
+    module, name = function.rsplit(".", 1)
+    script = f"""
+import sys, time, {module} as module
+def forever(*arguments, **options):
+    print("now", file=sys.stderr, flush=True)
+    while True:
+        time.sleep(0.01)
+module.{name} = forever
+from dinkcli.cli import main
+sys.argv = {["dink", *arguments]}
+main()
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([python(), "-c", script], cwd=folder, env=environment(), **pipes)
+    while process.stderr.readline() not in ("now\n", ""):
+        pass
+    return process
+
+
+def test_a_signal_while_names_are_sought_leaves_the_model(folder):
+    (folder / "t.txt").write_text("some words\n" * 40_000)
+    process = waiting(folder, "dinkcli.cli.name.name_by_texts", *TRAIN[:3], "4", "--texts", "t.txt")
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (143, "")
+    assert stderr == (
+        "Interrupted; x.dink.safetensors is trained and written, without names (dink name gives "
+        "them) or ids of --match (dink assign --match).\n"
+    )
+    assert dinkcli.load(folder / "x.dink.safetensors").n_clusters == 4
+    assert sorted(os.listdir(folder)) == ["t.txt", "x.dink.safetensors", "x.npy"]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("dinkcli.api.sweep", ("sweep", "x.npy")),
+        ("dinkcli.api.sweep", ("train", "x.npy", "-k", "auto")),
+        (
+            "dinkcli.assigning.update.update",
+            ("update", "m.safetensors", "x.npy", "-o", "m.safetensors"),
+        ),
+    ],
+)
+def test_what_cannot_go_on_says_so_and_leaves_what_there_was(folder, function, arguments):
+    dinkcli.train(np.load(folder / "x.npy")[:200], 3, device="cpu").save(folder / "m.safetensors")
+    before = (folder / "m.safetensors").read_bytes()
+    for as_json in ((), ("--json",)):
+        process = waiting(folder, function, *arguments, *as_json)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stdout) == (143, "")
+        last = stderr.splitlines()[-1]
+        said = json.loads(last) if as_json else {"error": last, "exit_code": 143}
+        assert said == {"error": NOTHING_WRITTEN, "exit_code": 143}
+    assert (folder / "m.safetensors").read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["m.safetensors", "x.npy"]
 
 
 def test_a_signal_before_the_first_step_writes_nothing(folder):
