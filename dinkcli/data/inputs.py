@@ -219,6 +219,7 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
             f"{source.name}: text in single quotes, as Python prints dictionaries; write it with "
             "json.dumps(row)"
         )
+    foreign.refuse_foreign_text(start, source.name)
     layout = jsonrows.layout_of(start)
     if layout is not None:
         single = layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse
 import torch
 from conftest import nearest_float64
 
@@ -53,6 +54,7 @@ def objects():
 
 # Contents, options, and the ids that have to come out.
 READ = {
+    "R row names": (lines('"r{i}",{v}\n', BARE, '"a","b","c","d","e"\n'), "", ""),
     "crlf": (lines('{i:04},"{v}"\r\n', head="id,e\r\n") + "\r\n", "--ids id", "04"),
     "no header": (lines('"{v}"\n'), "", None),
     "semicolons": (lines("{i};{v}\n", head="id;e\n"), "--ids id", ""),
@@ -208,6 +210,20 @@ REFUSED = {
     "thousands": ('a;b\n"1,234.5";"2,345.5"\n"1,1";"2,2"\n', r"'1,234.5' have separators between"),
     "blank thousands": (lines("1 2{i:02}.5;2 345.5\n", BARE), "have blanks between thousands"),
     "percent": (lines("1.5%,2.5%\n", BARE, "a,b\n"), "have signs around"),
+    "a column of percents": (lines("{v},{i}.5%\n", BARE, "a,b,c,d,e,f\n"), "'f' holds .* '0.5%'"),
+    "a column of thousands": (lines('{v},"1,2{i:02}.5"\n', BARE, "a,b,c,d,e,f\n"), "'1,200.5'"),
+    "a column of apostrophes": (
+        lines("{v},1'2{i:02}.5\n", BARE, "d0,d1,d2,d3,d4,d5\n"),
+        "'d5' holds",
+    ),
+    "accounts": (
+        lines("{v},({i}.5)\n", BARE, "a,b,c,d,e,f\n"),
+        r"'f' holds numbers such as '\(0.5\)'",
+    ),
+    "ARFF": ("% x\n@RELATION r\n@ATTRIBUTE a NUMERIC\n@DATA\n1.5\n", "an ARFF file; .*loadarff"),
+    "Matrix Market": ("%%MatrixMarket matrix array real general\n2 1\n1\n2\n", "scipy.io.mmread"),
+    "libsvm": (lines("1 1:{i}.5 2:2\n"), "a libsvm file; .*load_svmlight_file"),
+    "frame by index": (pd.DataFrame(VECTORS).to_json(orient="index"), "a key for each row"),
     "cut line": (jsonl(objects()[:4]) + '{"e": [1,\n' + jsonl(objects()), "row 4 is cut"),
     "single quotes": (str(objects()), "text in single quotes, as Python prints"),
     "sparse": ("id,e\n" + 'a,"{1:0.5,3:1}/5"\n' * 3, "'e' holds sparse vectors, .*::vector"),
@@ -251,6 +267,7 @@ def test_files_of_other_libraries_are_named(invoke):
     index = faiss.IndexFlatL2(D)
     index.add(VECTORS)
     faiss.write_index(index, "x.faiss")
+    scipy.sparse.save_npz("x.npz", scipy.sparse.csr_matrix(VECTORS))
     pa.orc.write_table(pa.table({"e": LISTS}), "x.orc")
     sqlite3.connect("x.db").execute("create table t (a)")
     for folder, mark in (("x.zarr", ".zarray"), ("y.zarr", "zarr.json"), ("x.lance", "_versions")):
@@ -261,6 +278,7 @@ def test_files_of_other_libraries_are_named(invoke):
         "x.faiss": r"faiss\.read_index\('x\.faiss'\)",
         "x.orc": r"pyarrow\.orc\.read_table\('x\.orc'\)",
         "x.db": "sqlite3.connect",
+        "x.npz": r"scipy\.sparse\.load_npz\('x\.npz'\)\.toarray\(\)",
         "x.zarr": r"zarr\.open\('x\.zarr'\)",
         "y.zarr": r"zarr\.open\('y\.zarr'\)",
         "x.lance": r"lance\.dataset\('x\.lance'\)",

@@ -373,6 +373,8 @@ class _Search:
             return self._groups([place for place in places if ONLY not in place.steps])
         if sort == _FLOATS:
             floats = [place for place in places if pa.types.is_floating(place.type)]
+            if floats:
+                self._refuse_odd([place for place in places if is_text(place.type)])
             why = "all columns of floats" if len(floats) > 1 else "the only column of floats"
             return [VectorColumns(floats, NUMBERS, why)] if floats else []
         chosen = []
@@ -466,9 +468,23 @@ class _Search:
         left = [p for p, one in zip(places, typed, strict=True) if one is None and is_text(p.type)]
         note = ""
         if left:
+            self._refuse_odd(left)
             cell, names = next(iter(self.peek(left[0])), ""), names_of([p.path for p in left])
             note = f"{self.path}: left out of the vectors: {names}, with text such as {cell[:40]!r}"
         return VectorColumns([one for one in typed if one], NUMBERS, why, column, note)
+
+    def _refuse_odd(self, texts: list[Place]) -> None:
+        """Raises InputError for texts that are numbers as people write them, beside columns of
+        numbers: left out, they would be missed, and nobody told."""
+        for place in texts:
+            cells = [cell for cell in self.peek(place) if cell.strip() not in numerals.NULLS]
+            odd = [cell for cell in cells if numerals.is_odd_number(cell)]
+            if odd and all(c in odd or numerals.NUMBER.fullmatch(c.strip()) for c in cells):
+                raise InputError(
+                    f"{self.path}: column {place.path!r} holds numbers such as {odd[0][:40]!r}, "
+                    "which would be left out of the vectors; write plain numbers, such as -1234.5, "
+                    "or choose the columns by --column"
+                )
 
 
 def _natural(name: str) -> list[tuple[int, str | int]]:

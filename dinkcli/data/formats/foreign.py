@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinkcli.errors import InputError
+
 if TYPE_CHECKING:
     from dinkcli.data.files import Source
 
@@ -45,6 +47,16 @@ _MAGICS = {
     rb"%PDF": "a PDF; embed its text first, and save the vectors as npy",
     rb"\x89PNG|\xff\xd8\xff|GIF8": "an image; embed your images first, and save the vectors as npy",
 }
+# Text that could be taken for rows of numbers.
+_TEXTS = {
+    rb"(?i)(%[^\n]*\n\s*)*@relation\s": "an ARFF file; convert it: import pandas as pd, "
+    "scipy.io.arff; " + _TO_PARQUET.format("pd.DataFrame(scipy.io.arff.loadarff({name!r})[0])"),
+    rb"%%MatrixMarket": "a Matrix Market file; convert it (.toarray() where it is sparse): "
+    "import numpy as np, scipy.io; " + _SAVE.format("scipy.io.mmread({name!r})"),
+    rb"[-+\d.]+( \d+:[-+\d.eE]+)+\s": "a libsvm file; convert it: import numpy as np, "
+    "sklearn.datasets; "
+    + _SAVE.format("sklearn.datasets.load_svmlight_file({name!r})[0].toarray()"),
+}
 _RAW = (
     "it looks like raw {kind} numbers, and nothing says how many make a row; convert it, with D "
     "for the dimension: import numpy as np; "
@@ -57,6 +69,8 @@ _ZIPS = {
     + _SAVE.format("torch.load({name!r}, weights_only=True).float().numpy()"),
     r"^xl/": f"an Excel file; convert it: {_EXCEL}",
     r"(^|/)(\.zarray|\.zgroup|zarr\.json)$": f"a zipped Zarr store; convert it: {_ZARR}",
+    r"^indptr\.npy$": "a sparse matrix of SciPy; write all of its numbers: import numpy as np, "
+    "scipy.sparse; " + _SAVE.format("scipy.sparse.load_npz({name!r}).toarray()"),
     r"\.(csv|tsv|jsonl?|parquet|txt|vec)$": "a zip file; unpack it: unzip {name}",
 }
 _FOLDERS = {
@@ -93,6 +107,13 @@ def _like_numbers(head: bytes, kind: str) -> bool:
         and len(nonzero) >= len(values) / 2
         and bool(((nonzero > 1e-7) & (nonzero < 1e7)).all())
     )
+
+
+def refuse_foreign_text(start: bytes, name: str) -> None:
+    """Raises InputError for text of other tools, by how it begins."""
+    for magic, line in _TEXTS.items():
+        if re.match(magic, start):
+            raise InputError(f"{name}: {line.format(name=name)}")
 
 
 def named_text(head: bytes, name: str) -> str | None:

@@ -443,7 +443,8 @@ def _refuse_keyed(path: str, document: dict[str, Any]) -> None:
         fields, numbered = [*each.values()], bool(each) and all(map(str.isdecimal, each))
         if len(fields) > 1 and all(isinstance(field, dict) for field in fields):
             alike = all(field.keys() == fields[0].keys() for field in fields)
-            is_keyed = alike and _has_vector(fields[0])
+            numbers = any(isinstance(value, int | float) for value in fields[0].values())
+            is_keyed = alike and (_has_vector(fields[0]) or (numbered and numbers))
         elif all(isinstance(field, int | float) for field in fields):
             is_keyed = numbered and each is not document and len(objects) > 1
         else:

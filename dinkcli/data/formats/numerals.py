@@ -32,6 +32,7 @@ _KINDS = {
     "thousands": re.compile(r"[-+]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)|(\.\d{3}){2,})"),
     "decimal comma": re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?"),
 }
+_ODD = _KINDS.keys() - {"number"}
 # Numbers, and something between them that would be a separator.
 _UNSPLIT = re.compile(r"[-+\d.eE\s]*\d[,;|\t ][-+\d.eE,;|\t ]*")
 
@@ -54,6 +55,14 @@ def kind_of(cell: str) -> str:
     return "unsplit" if _UNSPLIT.fullmatch(cell) else "text"
 
 
+def is_odd_number(cell: str) -> bool:
+    """Whether it is a number with a fraction, but not as programs write it."""
+    cell = cell.strip()
+    if match := re.fullmatch(r"\(([^()]+)\)", cell):  # negative, in accounts
+        return bool(NUMBER.fullmatch(match[1].strip())) and "." in cell
+    return kind_of(cell) in _ODD and bool(re.search(r"[.,]\d|[%\u2030]", cell))
+
+
 def text_kind(cell: str, named: bool) -> str | None:
     """What sort of vector a text is: TEXT, INTEGERS, BASE64, ELIDED, SPARSE or None.
 
@@ -67,6 +76,8 @@ def text_kind(cell: str, named: bool) -> str | None:
         return SPARSE
     bracketed = text[:1] in ("[", "{", "(") and text[-1:] in ("]", "}", ")")
     tokens = [token for token in re.split(r"[,;\s]+", text.strip(BRACKETS)) if token]
+    if text[:1] == "(" and len(tokens) == 1 and not named:
+        return None  # a negative number, in accounts
     if "..." in tokens:
         numbers = [token for token in tokens if token != "..."]
         return ELIDED if bracketed and all(map(NUMBER.fullmatch, numbers)) else None

@@ -195,7 +195,7 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
     with reading(name, "npz"), source.open() as file, zipfile.ZipFile(file) as archive:
         infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         members = {info.filename.removesuffix(".npy"): info for info in infos}
-        if not members:
+        if not members or {"indptr", "indices"} <= members.keys():
             what = foreign.named_zip(archive, name) or (
                 "a zip file without .npy members; save the vectors as .npy"
             )

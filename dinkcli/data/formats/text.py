@@ -380,6 +380,9 @@ def _split(
         dialect = Dialect(separator, [], quoted, way)
         cut = dialect.rewritten(text.encode()).decode() if way else text
         records = records_of(cut, whole, separator, quoted)
+        first, rest = records[:1], {*map(len, records[1:])}
+        if first and rest == {len(first[0]) + 1} and not _VALUES & {*map(kind_of, first[0])}:
+            first[0].insert(0, "")  # R writes no name above those of the rows
         dialect = replace(dialect, records=records)
         if len({len(record) for record in records}) == 1 and (
             (separator == "," or len(records[0]) > 1)
