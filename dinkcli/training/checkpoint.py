@@ -360,7 +360,7 @@ def checksums(trainer: Trainer) -> dict[str, int]:
     part = trainer.sample[: max(1, _CHECKED_ELEMENTS // trainer.rows.n_features)].whole()
     checked = {"rows": part.z, "sample weights": part.weights, "first centres": trainer.initial}
     return {
-        name: zlib.crc32(values.cpu().contiguous().numpy())
+        name: zlib.crc32(values.cpu().numpy().tobytes())
         for name, values in checked.items()
         if values is not None
     }

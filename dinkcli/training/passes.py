@@ -41,21 +41,21 @@ def lloyd(
     options: TrainOptions,
     state: SearchState,
     temperature: float,
-    rest: Callable[[], None],
+    rest: Callable[[bool], None],
 ) -> Iterator[Pass]:
     """Moves the centres until the objective falls by less than ``tol`` of itself.
 
     The last pass measures the centres and leaves them as they are: true centroids of the partition
     before, and the statistics are exactly theirs. ``rest`` is called wherever the training can go
-    on from ``state``: after a pass, and after each block of rows.
+    on from ``state``, after a pass and after each block of rows, and with False where it can stop.
     """
     limit = options.epochs or MAX_PASSES
     weight = 0.0 if options.temperature == "auto" else options.dilation_weight
     passing = state.passing = state.passing or Passing()
 
-    def after_block(number: int, statistics: Statistics) -> None:
+    def after_block(number: int, statistics: Statistics | None) -> None:
         passing.blocks, passing.statistics = number, statistics
-        rest()
+        rest(statistics is not None)
 
     while not passing.finished:
         statistics = rows.full_pass(
@@ -75,7 +75,7 @@ def lloyd(
         yield Pass(passing.done - 1, limit, statistics, reseeded)
         if not passing.finished:
             state.centers = rows.project(statistics.means(state.centers, weight))
-        rest()
+        rest(True)
 
 
 def _fill_empty(
@@ -99,7 +99,7 @@ def _fill_empty(
 
 
 def descend(
-    rows: RowSource, options: TrainOptions, state: SearchState, rest: Callable[[], None]
+    rows: RowSource, options: TrainOptions, state: SearchState, rest: Callable[[bool], None]
 ) -> Iterator[Pass]:
     """Moves the centres by gradient descent, epoch by epoch; yields the state before the first and
     after each. ``rest`` as for ``lloyd``, after each batch."""
@@ -127,10 +127,10 @@ def descend(
                 optimizer.step()
                 descent.updates += 1
                 descent.blocks += 1
-                rest()
+                rest(True)
         state.centers = rows.project(descent.weights.clone())
         statistics = rows.full_pass(state.centers)
         descent.done += 1
         descent.blocks = 0
         yield Pass(descent.done - 1, limit, statistics)
-        rest()
+        rest(True)

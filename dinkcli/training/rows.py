@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,7 @@ Stored = tuple[int, Tensor, "Tensor | None"]
 _DRAGGED = 16.0  # times the usual distance from the median, beyond which a mean is no middle
 _JUDGES = 1024  # rows that the median is taken of
 _WINDOW_BYTES = 256 << 20  # of rows that are mixed at once
+_TOLD = 8  # blocks after which processes may stop: to agree takes a message
 _FEW = 1 << 24  # rows, of which a random permutation is no matter
 
 
@@ -160,27 +162,28 @@ class RowSource(ABC):
         temperature: float = 0.0,
         first: int = 0,
         before: Statistics | None = None,
-        after_block: Callable[[int, Statistics], None] = lambda number, statistics: None,
+        after_block: Callable[[int, Statistics | None], None] = lambda number, statistics: None,
     ) -> Statistics:
         """Statistics of all rows of all processes for ``centers`` (K, D).
 
         Args:
             first, before: block to go on from, and the statistics of those before it.
-            after_block: told how many blocks are done, and their statistics; only where there is
-                one process. Several have blocks of their own, and begin the pass once more.
+            after_block: told how many blocks are done, and their statistics; several processes,
+                which have blocks of their own, are told 0 and None now and then.
         """
         index = CenterIndex(centers)
         total = Statistics.zeros(centers) if before is None else before
-        for number, (z, weights) in enumerate(self.blocks(first), first + 1):
-
-            def of(where: slice, z: Tensor = z, weights: Tensor | None = weights) -> Statistics:
-                part = None if weights is None else weights[where]
-                return tempered_statistics(z[where], part, index, temperature)
-
-            for part in in_pieces(of, len(z)):
-                total.add(part)
+        number, blocks = first, self.blocks(first)
+        while self.group.any((block := next(blocks, None)) is not None):
+            if block is not None:
+                work = partial(_statistics, block, index, temperature)
+                for part in in_pieces(work, len(block[0])):
+                    total.add(part)
+            number += 1
             if self.group.alone:
                 after_block(number, total)
+            elif number % _TOLD == 0:
+                after_block(0, None)
         return total.over(self.group)
 
     def farthest(self, centers: Tensor, number: int) -> Tensor:
@@ -418,6 +421,12 @@ def empty_rows(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     differs from run to run.
     """
     return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+
+
+def _statistics(block: Block, index: CenterIndex, temperature: float, where: slice) -> Statistics:
+    z, weights = block
+    weights = None if weights is None else weights[where]
+    return tempered_statistics(z[where], weights, index, temperature)
 
 
 def _cut(rows: Tensor, size: int, first: int = 0) -> Iterator[Stored]:

@@ -175,7 +175,7 @@ class Trainer:
                 centers, overlap = yield from self._anneal(space, seeds, how)
                 state.centers = space.out_of(centers)
                 state.refining = Refining.begin(centers, overlap)
-                self._rest()
+                self._rest(True)
             else:  # of a checkpoint
                 space = Subspace.on(sample, axes, state.refining.centers.shape[1])
             search, labels = state.refining, None
@@ -223,7 +223,7 @@ class Trainer:
                 temperature=update.temperature,
                 shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
-            self.on_rest(False)
+            self._rest(False)
             return step
 
         centers, weight = space.into(seeds.centers), options.dilation_weight
@@ -248,7 +248,7 @@ class Trainer:
                 temperature=0.0,
                 shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
-            self._rest()
+            self._rest(True)
             labels = best.near.labels if best.rows == len(space.sample) else None
         return labels
 
@@ -264,7 +264,7 @@ class Trainer:
             state.centers = centers
             state.measured(statistics)
             yield self._pass_step("limit", Pass(number, MOST_PASSES, statistics), 0.0)
-            self.on_rest(False)
+            self._rest(False)
 
     def _pass_step(self, phase: str, done: Pass, temperature: float) -> Step:
         return self._step(
@@ -297,9 +297,10 @@ class Trainer:
         self.history.append(step.as_dict())
         return step
 
-    def _rest(self) -> None:
-        self.saved, self.n_saved = capture(self), len(self.history)
-        self.on_rest(True)
+    def _rest(self, new: bool) -> None:
+        if new:
+            self.saved, self.n_saved = capture(self), len(self.history)
+        self.on_rest(new)
 
     @property
     def cluster_centers(self) -> Tensor:
