@@ -40,10 +40,10 @@ from dinkcli.training.checkpoint import (
 from dinkcli.training.rows import open_rows
 from dinkcli.training.trainer import Step, Trainer
 
-Path: TypeAlias = "str | os.PathLike[str]"
+Path: TypeAlias = str | os.PathLike[str]
 _FEWEST_ROWS = 6  # to choose K from
 
-Inputs: TypeAlias = "Path | Sequence[Path] | DataSet | Any"  # see data.inputs.open_data
+Inputs: TypeAlias = Path | Sequence[Path] | DataSet | Any  # see data.inputs.open_data
 
 
 def train(
@@ -255,12 +255,13 @@ def split(
     device: str = "auto",
     bad_rows: str = "stop",
 ) -> Model:
-    """The model with a cluster in ``n_parts``, by those of its rows that ``inputs`` have. The
-    largest part keeps the number of the cluster.
+    """The model with a cluster in ``n_parts``, by those of its rows among the N of ``inputs``.
+    The largest part keeps the number of the cluster.
 
     Args:
         model: a model or the path of one.
         cluster: its number.
+        n_parts: how many.
         inputs, column, device, bad_rows: as for ``assign``.
         seed: of all random draws.
 
@@ -285,10 +286,10 @@ def sweep(
     bad_rows: str = "stop",
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Sweep:
-    """Tries many numbers of clusters and recommends one, if one is clear.
+    """Tries many numbers of clusters on N rows and recommends one, if one is clear.
 
     Args:
-        inputs, column, sample_weight, memory, bad_rows: as for ``train``.
+        inputs, seed, column, device, sample_weight, memory, bad_rows: as for ``train``.
         numbers: the K to try, or text: "5:100" (a few in equal ratios, more while the best is in
             the last octave, then those around it), "5:100:5" or "5,10,20". What would leave fewer
             than two rows for each cluster is left out.

@@ -139,8 +139,8 @@ def info(
     bits: bool = False,
     memory: int | None = None,
 ) -> Info | ModelInfo:
-    """What inputs are and how training would read them, all rows read once; of a model, what it is
-    and which columns it reads.
+    """What inputs are and how training would read them, all N rows read once; of a model, what it
+    is and which columns it reads.
 
     Args:
         inputs: as for ``train``; or a ``Model``, or the path of one.

@@ -182,8 +182,8 @@ def plan(
     startup: float = 0.0,
     machine: int | None = None,
 ) -> Plan:
-    """What training would take: reads the first rows, measures parts of a training on them, and
-    adds up.
+    """What training on N rows would take: reads the first, measures parts of a training on them,
+    and adds up.
 
     Args:
         inputs, metric, refine, n_init, epochs, batch_size, column, bad_rows, device: as for
