@@ -277,7 +277,7 @@ def match_on(
     if old.metric == new.metric:
         return match(old, new)
     if old.feature_names and new.feature_names and old.feature_names != new.feature_names:
-        raise ModelError("--match: the columns of the old model are in another order")
+        raise ModelError("`match`: the columns of the old model are in another order")
     data = replace(data.whole, bad_rows=SKIP)
     shared = np.zeros((new.n_clusters, old.n_clusters), np.int64)
     assigners = [assigner_for(model, data, device) for model in (new, old)]

@@ -86,7 +86,7 @@ class Info(Result):
             low, mean, high = self.norms
             norms = f"{low:.4g} to {high:.4g}, mean {mean:.4g}" + ", all of them 1" * self.unit
         bad = f"{self.n_bad} rows null, ragged or not finite, {self.n_zero} of norm 0"
-        how = "held in memory" if self.held else "read anew for each pass (--memory sets the limit)"
+        how = "held in memory" if self.held else "read anew for each pass (`memory` sets the limit)"
         lines = [
             ("input", self.name),
             ("format", formats),

@@ -90,7 +90,7 @@ def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
 
 def _faiss(path: str) -> np.ndarray:
     """The vectors of a flat index, or the centroids of an inverted file."""
-    faiss = require("faiss", "faiss", f"--init {path}")
+    faiss = require("faiss", "faiss", f"`init` {path}")
     try:
         whole = inner = faiss.read_index(path)  # the whole owns what is inside it
         if isinstance(whole, faiss.IndexPreTransform):
@@ -112,7 +112,7 @@ def _faiss(path: str) -> np.ndarray:
 
 def _skops(path: str) -> np.ndarray:
     """``cluster_centers_`` of an estimator, or of the last step of a pipeline."""
-    skops = require("skops.io", "sklearn", f"--init {path}")
+    skops = require("skops.io", "sklearn", f"`init` {path}")
     try:
         unknown = skops.get_untrusted_types(file=path)
         if unknown:

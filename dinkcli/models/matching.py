@@ -141,13 +141,13 @@ def check_matchable(
     """
     if n_features != old.n_features:
         raise ModelError(
-            f"--match: features of the old model {old.n_features}, of the new one {n_features}; "
+            f"`match`: features of the old model {old.n_features}, of the new one {n_features}; "
             "clusters can only be matched between models of the same kind of embeddings"
         )
     old.means_by_name(feature_names)
     if n_clusters is not None and n_clusters < old.n_clusters:
         raise UsageError(
-            f"--match: the old model has {old.n_clusters} clusters, the new one {n_clusters}, and "
+            f"`match`: the old model has {old.n_clusters} clusters, the new one {n_clusters}, and "
             f"some could not keep their ids; train with -k {old.n_clusters} or more, or match when "
             "assigning (dink assign --match)"
         )

@@ -88,7 +88,7 @@ def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> n
     """
     k = len(merges) + 1
     if not 1 <= level <= k:
-        raise UsageError(f"--levels {level}: expected 1 to {k} groups of the {k} clusters")
+        raise UsageError(f"`levels` {level}: expected 1 to {k} groups of the {k} clusters")
     lowest = list(range(k) if ids is None else ids.tolist())
     group = list(range(2 * k - 1))
     for i, (a, b, _) in enumerate(merges[: k - level]):
