@@ -227,7 +227,7 @@ def _found(
     if model.map is not None:
         raise UsageError(
             "the model has a learned metric, under which rows that follow each other are near "
-            "though they differ; look for near-duplicates with a model trained with --metric "
+            "though they differ; look for near-duplicates with a model trained with `metric` "
             "euclidean or cosine"
         )
     closeness = Closeness(model.metric, options.max_distance)

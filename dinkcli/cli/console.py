@@ -63,10 +63,10 @@ def say(text: str, whole: bool = False) -> None:
 
 
 def warn(text: str) -> None:
-    say(f"Warning: {text}")
+    say(f"Warning: {with_options(text)}")
 
 
-def with_options(text: str, context: Any) -> str:
+def with_options(text: str, context: Any = None) -> str:
     """A message of the core, with options in the place of the parameters that it names.
 
     The core writes ``parameters`` in backticks, as Python callers know them.
@@ -93,7 +93,7 @@ def source_of(parameter: Any, context: Any) -> str:
 def show_notes(data: DataSet, quiet: bool) -> None:
     """Notes on the inputs."""
     for note in () if quiet else data.notes:
-        say(f"Note: {with_options(note, None)}")
+        say(f"Note: {with_options(note)}")
 
 
 def say_bad_rows(number: int, quiet: bool) -> None:
@@ -142,7 +142,7 @@ def show_result(result: Result, as_json: bool, **more: Any) -> None:
         print_json(result.to_dict())
         return
     for name, value in result.lines():
-        line = printable(f"{name:{result.indent}}{value}".rstrip())
+        line = printable(with_options(f"{name:{result.indent}}{value}").rstrip())
         typer.echo(wrapped(line, width(), " " * result.indent))
     for sheet in () if result.indent else result.sheets(**more):
         show(sheet)

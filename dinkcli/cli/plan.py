@@ -7,7 +7,6 @@ import time
 from dinkcli.cli import options as shared
 from dinkcli.cli.console import show_notes, show_result, warn
 from dinkcli.cli.options import main_option, run_option
-from dinkcli.cli.signals import with_options
 
 
 def plan(
@@ -56,4 +55,4 @@ def plan(
     )
     show_result(result, as_json)
     for warning in () if as_json else result.warnings:
-        warn(with_options(warning, None))
+        warn(warning)

@@ -181,9 +181,7 @@ def train(
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
 
-        tell = (
-            (lambda text: warn(signals.with_options(text, None))) if speaks else (lambda text: None)
-        )
+        tell = warn if speaks else (lambda text: None)
         checkpoints = Checkpoints(checkpoint, every, tell, group)
         if group.alone and not quiet and options.literal:
             warn(

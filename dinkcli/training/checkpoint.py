@@ -275,7 +275,7 @@ def load_checkpoint(path: str) -> Model:
     if model.state is None:
         raise UsageError(
             f"{path}: a finished model, and there is no checkpoint {beside}; "
-            f"to start from its centres use --init {path}"
+            f"to start from its centres use `init` {path}"
         )
     return model
 
@@ -308,7 +308,7 @@ def restore(
     changed = _differences(model, trainer, checksums)
     fatal = [name for name in changed if name in _NEVER_FORCED]
     if fatal or (changed and not force):
-        advice = "start again" if fatal else "make them the same, or use --force to go on anyway"
+        advice = "start again" if fatal else "make them the same, or use `force` to go on anyway"
         raise UsageError(
             f"{path}: this run is not the one that wrote the checkpoint: "
             f"{'; '.join(changed[name] for name in fatal or changed)}; {advice}"
