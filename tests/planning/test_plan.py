@@ -163,7 +163,7 @@ def test_many_clusters_and_few_rows(data):
     """As many clusters as rows, one cluster, one row: all parts can be measured."""
     x = np.load(data / "x.npy")
     for rows, k in ((40, 40), (300, 1), (1, 1), (3, 2), (700, 699)):
-        found = dinkcli.api.open_data(x[:rows])
+        found = open_data(x[:rows])
         assert plan(found, TrainOptions(k), device="cpu").seconds.typical > 0
 
 
