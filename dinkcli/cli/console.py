@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ _SHORT = ("n_clusters", "number", "output")  # parameters that are known by thei
 _LINE_SECONDS = 1.0  # between two plain lines of progress, at least
 _LINE_SHARE = 0.02  # of the time so far: a run of a day prints some hundred lines
 _GUESS_SECONDS = 2.0  # before that, no time left can be estimated
-_STEADY = 1.5  # ratio of two estimates, the earlier one made at half of the share now
+_STEADY = 1.5  # ratio of the pace in the last tenth and in all, for an estimate to be shown
 _BAR_WIDTH, _BAR_FROM = 20, 90  # columns of the bar, and of a terminal that has room for it
 
 
@@ -225,7 +226,7 @@ class ProgressLines:
         self._bar: Progress | None = None
         self._phase, self._started = "", time.monotonic()
         self._begun = self._started
-        self._guesses: list[tuple[float, float]] = []  # (share, seconds of the whole) in a phase
+        self._marks: deque[tuple[float, float]] = deque()  # (share, seconds) in a phase
         self._next = 0.0  # when a plain line is due
         self._room = 0  # columns for the text
 
@@ -260,7 +261,8 @@ class ProgressLines:
         """
         now = time.monotonic()
         if phase != self._phase:
-            self._phase, self._started, self._guesses = phase, now, []
+            self._phase, self._started = phase, now
+            self._marks.clear()
         share = done / total if total else 0.0
         whole = f" of {'at most ' * bound}{total:,}" if total else ""
         left = "" if bound else self._time_left(share, now - self._started)
@@ -282,16 +284,17 @@ class ProgressLines:
             say(line)
 
     def _time_left(self, share: float, seconds: float) -> str:
-        """``about 12 s left``, or nothing until the estimate has been steady since half of the
-        share."""
-        if seconds < _GUESS_SECONDS or not 0.01 < share < 1:
+        """``about 12 s left``, or nothing where the last tenth went at another pace."""
+        self._marks.append((share, seconds))
+        while len(self._marks) > 1 and self._marks[1][0] <= 0.9 * share:
+            self._marks.popleft()
+        at, then = self._marks[0]
+        if seconds < _GUESS_SECONDS or not 0.01 < share < 1 or at > 0.9 * share:
             return ""
-        whole = seconds / share
-        self._guesses.append((share, whole))
-        earlier = [guess for at, guess in self._guesses if at <= share / 2]
-        if not earlier or not 1 / _STEADY < earlier[-1] / whole < _STEADY:
+        pace, recent = seconds / share, (seconds - then) / (share - at)
+        if not 1 / _STEADY < recent / pace < _STEADY:
             return ""
-        return f"about {duration(max(1, round(whole - seconds)))} left"
+        return f"about {duration(max(1, round(pace * (1 - share))))} left"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import termios
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pytest
 from conftest import SAMPLES, environment, python
 
 import dinkcli
+from dinkcli.cli import console
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -145,3 +147,23 @@ def test_what_is_no_terminal_has_120_columns_or_those_of_the_environment(dink, f
         shown = dink(*command, cwd=folder, env=environment() | env).stdout
         assert max(map(len, shown.splitlines())) <= columns
         assert ("…" in shown) == (columns < 900)
+
+
+@pytest.mark.parametrize("slow_from", [200, 100, 20])
+def test_times_left_that_are_off_are_not_shown(monkeypatch, capsys, slow_from):
+    """A step a second; from ``slow_from`` of 200 on, thirty."""
+    seconds = [1.0 if step < slow_from else 30.0 for step in range(200)]
+    clock, shown = 0.0, {}
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: clock))
+    with console.ProgressLines(False) as lines:
+        for step in range(200):
+            lines.update("reading", step, 200, "rows")
+            said = re.search(r"about ([\d.]+) (s|min) left", capsys.readouterr().err)
+            if said:
+                shown[step] = float(said[1]) * (60 if said[2] == "min" else 1)
+            clock += seconds[step]
+    known = {step: sum(seconds[step:]) for step in range(10, 200) if step > slow_from}
+    known |= {step: float(slow_from - step) + 200 - slow_from for step in range(10, slow_from + 1)}
+    assert len(shown) > 15
+    for step in shown.keys() & known.keys():
+        assert shown[step] == pytest.approx(known[step], rel=0.5), step
