@@ -256,7 +256,7 @@ def test_bad_parquet_rows_are_named(tmp_path, vectors):
 def test_bad_parquet_columns_are_named(tmp_path, vectors):
     path = tmp_path / "x.parquet"
     write_table(path, {"image": list(vectors), "text": list(vectors)})
-    refuse(UsageError, "2 columns .*'image', 'text'; choose one with --column image", [path])
+    refuse(UsageError, "2 columns .*'image', 'text'; choose one with .column. image", [path])
     np.testing.assert_array_equal(open_data([str(path)], Columns("text")).load(), vectors)
     np.testing.assert_array_equal(open_data([str(path)], Columns(usual="text")).load(), vectors)
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")

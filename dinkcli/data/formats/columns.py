@@ -186,7 +186,7 @@ class VectorColumns:
         places: one column of vectors, or D columns of numbers in order of dimension.
         kind: LIST, BYTES, SPARK, TEXT or BASE64 for one column of vectors, NUMBERS for D.
         why: they were chosen, as it follows "column e:" in a sentence.
-        column: what --column would have to be to choose them again, if one can say it.
+        column: what ``column`` would have to be to choose them again, if one can say it.
         note: what the user should know of the choice, or "".
     """
 
@@ -286,7 +286,7 @@ class _Search:
             raise UsageError(
                 f"{path}: {len(missing)} of the {len(names)} columns of {wanted.features_of} "
                 f"are missing: {names_of(missing)}; it has {names_of(known)}; rename them, or "
-                "choose columns that stand in the same order by --column"
+                "choose columns that stand in the same order by `column`"
             )
         places = []
         for name in names:
@@ -340,12 +340,12 @@ class _Search:
                 names = [str(each.column) for each in found]
                 raise UsageError(
                     f"{self.path}: {len(names)} columns could hold the embeddings: "
-                    f"{names_of(names)}; choose one with --column {shlex.quote(names[0])}"
+                    f"{names_of(names)}; choose one with `column` {shlex.quote(names[0])}"
                 )
         tops = [place for place in places if not place.nested]
         message = (
             f"{self.path}: no column of vectors: expected a list column of floats, a text of "
-            "numbers, one float column per dimension, or a column of bytes with --dim; it has "
+            "numbers, one float column per dimension, or a column of bytes with `dim`; it has "
             + names_of([f"{place.path}: {place.type}" for place in tops])
         )
         texts = [place.path for place in tops if is_text(place.type)]

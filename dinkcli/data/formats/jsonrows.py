@@ -389,7 +389,7 @@ def _rows_of(
     if any(other is not parent for _, _, other in lists):
         several = ", ".join(name for name, _, _ in lists)
         raise InputError(
-            f"{path}: several lists could be the rows: {several}; name one by --column"
+            f"{path}: several lists could be the rows: {several}; name one by `column`"
         )
     if isinstance(rows[0], dict):
         objects = [row if isinstance(row, dict) else {} for row in rows]

@@ -497,18 +497,16 @@ class CsvReader(TextReader):
         if self.row_number in rest:
             yield (
                 f"{self.path} has no header, and its first field counts the rows: it is not read "
-                f"as a coordinate; --ids {self.row_number} names rows by it"
+                f"as a coordinate; `ids` {self.row_number} names rows by it"
             )
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
-        types: list[pa.DataType] = []
-        for column in first.columns:
-            type_: pa.DataType | None = column.type
-            if pa.types.is_string(type_):
+        types = list(first.schema.types)
+        for i, column in enumerate(first.columns):
+            if pa.types.is_string(column.type):
                 cells = column[:_LOOKED_AT].drop_null().to_pylist()
-                type_ = type_of_most([cell.strip().replace(",", ".") for cell in cells])
-                self._odd |= type_ is not None
-            types.append(type_ or pa.string())
+                number = type_of_most([cell.strip().replace(",", ".") for cell in cells])
+                types[i], self._odd = number or column.type, self._odd or number is not None
         kept = [is_number(type_) or pa.types.is_null(type_) for type_ in types]
         if not self.dialect.header and not all(kept):
             # Without names, the numbers between two texts belong together.
@@ -584,11 +582,9 @@ class CsvReader(TextReader):
         """Splits all lines from the right at once."""
         dialect, n_rows = self.dialect, -self.dialect.before
         with open_text(self.source) as file:
-            for text in whole_lines(file):
-                lines = (
-                    line.rstrip(" \t\r") for line in text.decode("utf-8", "replace").split("\n")
-                )
-                lines = pa.array(filter(None, lines), pa.string())[n_rows < 0 :]
+            for block in whole_lines(file):
+                text = (line.rstrip(" \t\r") for line in str(block, "utf-8", "replace").split("\n"))
+                lines = pa.array(filter(None, text), pa.string())[n_rows < 0 :]
                 n_rows = max(n_rows, 0) + len(lines)
                 tokens = pc.split_pattern(
                     lines, dialect.separator, max_splits=dialect.n_features, reverse=True
@@ -625,12 +621,12 @@ def binary_words(head: bytes) -> tuple[int, int, int] | None:
     counts = _COUNTS.match(head[:64].decode("latin-1"))
     if counts is None or not int(counts[2]):
         return None
-    n_features = int(counts[2])
-    first = _binary_word(n_features).match(head, counts.end())
+    first = _binary_word(int(counts[2])).match(head, counts.end())
     try:
-        return (counts.end(), int(counts[1]), n_features) if first and first[1].decode() else None
+        is_word = first is not None and first[1].decode() != ""
     except UnicodeDecodeError:
         return None
+    return (counts.end(), int(counts[1]), int(counts[2])) if is_word else None
 
 
 def _binary_word(n_features: int) -> re.Pattern[bytes]:
@@ -650,34 +646,28 @@ class BinaryWordsReader(TableReader):
         super().__init__(source, schema, layout[1], wanted)
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        records = self._records()
-        while some := list(itertools.islice(records, rows)):
-            words = pa.array([word.decode("utf-8", "replace") for word, _ in some])
-            values = np.frombuffer(b"".join(vector for _, vector in some), "<f4")
-            vectors = pa.FixedSizeListArray.from_arrays(values.astype(np.float32), self._layout[2])
-            yield pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
-
-    def _records(self) -> Iterator[tuple[bytes, bytes]]:
-        """Each word and the bytes of its numbers."""
-        start, n_words, n_features = self._layout
-        word, data, position = _binary_word(n_features), b"", 0
+        start, n_left, n_features = self._layout
+        word, data = _binary_word(n_features), b""
         codec = codec_of(self.source.head(8))
         with self.source.open() as packed, unpacked(packed, codec) as file:
             file.read(start)
-            for number in range(n_words):
-                while (found := word.match(data, position)) is None:
-                    more = file.read(BLOCK_BYTES)
-                    if not more:
-                        raise InputError(
-                            f"{self.path}: ended {n_words - number} words early; write or copy it "
-                            "again"
-                        )
-                    data, position = data[position:] + more, 0
-                position = found.end()
-                yield found[1], found[2]
-            if (data[position:] + file.read(64)).strip(b"\n"):
+            while n_left and (more := file.read(BLOCK_BYTES)):
+                data, position, words, vectors = data + more, 0, [], []
+                while len(words) < n_left and (record := word.match(data, position)):
+                    position = record.end()
+                    words.append(record[1].decode("utf-8", "replace"))
+                    vectors.append(record[2])
+                data, n_left = data[position:], n_left - len(words)
+                values = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32)
+                lists = pa.FixedSizeListArray.from_arrays(values, n_features)
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(words, pa.string()), lists], [WORD, VECTOR]
+                )
+            if n_left:
+                raise InputError(f"{self.path}: ended {n_left} words early; write or copy it again")
+            if (data + file.read(64)).strip(b"\n"):
                 raise InputError(
-                    f"{self.path}: more follows after the {n_words} words that the "
+                    f"{self.path}: more follows after the {self._layout[1]} words that the "
                     "first line promises; a word with a space in it cannot be read from a binary "
                     "file; write it as text (binary=False)"
                 )

@@ -56,7 +56,7 @@ def vectors_of(
     what = f"column {places[0].path!r}"
     array, crowded = places[0].take(batch)
     if crowded is not None:
-        advice = f"--column {places[0].first} takes the first of each"
+        advice = f"`column` {places[0].first} takes the first of each"
         faults.add(
             crowded > 1,
             lambda row: f" of {what} holds {crowded[row]} vectors, expected one; {advice}",
