@@ -483,7 +483,7 @@ class _Search:
                 raise InputError(
                     f"{self.path}: column {place.path!r} holds numbers such as {odd[0][:40]!r}, "
                     "which would be left out of the vectors; write plain numbers, such as -1234.5, "
-                    "or choose the columns by --column"
+                    "or choose the columns by `column`"
                 )
 
 
