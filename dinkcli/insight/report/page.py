@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from html import escape
 from importlib.resources import files
@@ -42,16 +43,14 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
     template, style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in parts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     names = cluster_names(model, material)
-    sentence = _sentence(material, names)
     k, n = model.n_clusters, len(material.points)
     return Template(template).substitute(
         policy=f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
         style=style,
         title=escape(_title(material, title)),
-        sentence="".join(
-            escape(text) if j is None else f'<a href="#cluster={j}">{escape(text)}</a>'
-            for text, j in sentence
+        sentence=_sentence(
+            material, names, lambda j: f'<a href="#cluster={j}">{escape(names[j])}</a>'
         ),
         map_label=f"Scatter plot of {n:,} rows in {k:,} clusters; the list of clusters has the "
         "same content as text",
@@ -60,7 +59,7 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
                 **_map(model, material, names),
                 **_words(model, material, names),
                 "title": clean(_title(material, title)),
-                "sentence": clean("".join(text for text, _ in sentence)),
+                "sentence": clean(_sentence(material, names)),
             }
         ),
         script=script,
@@ -74,7 +73,7 @@ def picture(model: Model, material: Material, title: str | None = None) -> str:
     return map_svg(
         material,
         _title(material, title),
-        "".join(text for text, _ in _sentence(material, names)),
+        _sentence(material, names),
         palette(material.groups)[0],
         _labels(material, names),
         material.colourings[0] if material.colourings else None,
@@ -99,17 +98,18 @@ def _json(document: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _sentence(material: Material, names: list[str]) -> list[tuple[str, int | None]]:
-    """What there is to see, in words; those that name a cluster with its number."""
+def _sentence(
+    material: Material, names: list[str], named: Callable[[int], str] | None = None
+) -> str:
+    """What there is to see; ``named`` says what a cluster is called there."""
     q, k = material.quality, len(names)
     bad = f" ({q.bad_rows:,} bad rows left out)" if q.bad_rows else ""
     text = f"{q.rows:,} rows in {k:,} cluster{'s' * (k > 1)}{bad}"
-    parts: list[tuple[str, int | None]] = [(text, None)]
-    largest = _by_size(material)[: min(3, k)] if k > 1 else []
-    joints = ["; the largest are ", *[", "] * (len(largest) - 2), " and "]
-    for joint, j in zip(joints, largest, strict=False):
-        parts += [(joint, None), (names[j], j), (f" ({q.sizes[j] / q.rows:.1%})", None)]
-    return [*parts, (".", None)]
+    *others, last = (
+        f"{named(j) if named else names[j]} ({q.sizes[j] / q.rows:.1%})"
+        for j in _by_size(material)[:3]
+    )
+    return f"{text}; the largest are {', '.join(others)} and {last}." if others else f"{text}."
 
 
 def _by_size(material: Material) -> list[int]:
