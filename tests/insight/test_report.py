@@ -487,8 +487,8 @@ def test_no_script_but_its_own_runs(open_page, hostile, tmp_path):
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
-def test_it_fits_phones_and_desks_in_light_and_dark(open_page, hostile, width, dark):
-    path, _ = hostile
+def test_it_fits_phones_and_desks_in_light_and_dark(open_page, stdlib_page, width, dark):
+    path, _ = stdlib_page
     driver = open_page(path, width=width, dark=dark)
     wide = driver.execute_script("return document.documentElement.scrollWidth")
     assert wide <= width
@@ -498,6 +498,11 @@ def test_it_fits_phones_and_desks_in_light_and_dark(open_page, hostile, width, d
     assert contrast(ink, back) >= 7
     soft = driver.execute_script("return getComputedStyle(document.querySelector('.note')).color")
     assert contrast(luminance(soft), back) >= 4.5
+    card = "return getComputedStyle(document.querySelector('.mapbox')).backgroundColor"
+    paper = luminance(driver.execute_script(card))
+    names = driver.find_elements(By.CSS_SELECTOR, "#labels text")
+    shades = [luminance(name.get_attribute("fill")) for name in names]
+    assert len(shades) > 5 and min(contrast(shade, paper) for shade in shades) >= 4.5
     driver.find_element(By.ID, "theme").click()
     ink, back = (luminance(c) for c in driver.execute_script(colours))
     assert (back < ink) != dark and contrast(ink, back) >= 7
@@ -574,14 +579,21 @@ def test_the_map_is_the_principal_plane(blobs):
     np.testing.assert_array_equal(few.labels, material.labels[few.rows])
 
 
-@pytest.mark.parametrize("features", [1, 2])
-@pytest.mark.parametrize("k", [1, 2])
-def test_little_data_make_a_page(features, k):
+@needs_browser
+def test_little_data_make_a_page(open_page, tmp_path):
+    """One or two clusters of few rows, or an empty one: without groups, tree or distances."""
     from dinkcli.data.inputs import open_data
 
-    z = np.arange(4 * features, dtype=np.float32).reshape(4, features)
-    model = dinkcli.train(z, k, device="cpu")
-    assert "</html>" in page(model, gather(model, open_data(z)))
+    for case, (k, features) in enumerate([(1, 1), (2, 1), (1, 2), (2, 2), (4, 2)]):
+        z = np.arange(4 * features, dtype=np.float32).reshape(4, features)
+        model, rows = dinkcli.train(z, k, device="cpu"), z[: 1 + k // 2]
+        material = gather(model, open_data(rows))
+        path = tmp_path / f"{case}.html"
+        path.write_text(page(model, material), encoding="utf-8")
+        ElementTree.fromstring(picture(model, material))
+        driver = open_page(path)
+        assert errors(driver) == [] and len(driver.find_elements(By.CSS_SELECTOR, ".card")) == k
+        assert f" in {k} cluster" in driver.find_element(By.TAG_NAME, "p").text
 
 
 def test_terms():

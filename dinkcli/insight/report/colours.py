@@ -23,12 +23,9 @@ _LONGEST = 40  # characters of a value in the legend
 class Colouring:
     """How a column colours rows.
 
-    Attributes:
-        name: of the column.
-        codes: (P,) uint8, places in ``colours``.
-        colours: 256 of the form #rrggbb; the last is that of a null.
-        legend: codes and what they stand for; of a scale its beginning, middle and end.
-        is_scale: numbers or dates, in their order.
+    Their codes (P,) uint8 are places among 256 colours #rrggbb, the last of which is that of a
+    null. The legend has codes and what they stand for: of a scale of numbers or dates its ends and
+    its middle.
     """
 
     name: str
@@ -65,19 +62,14 @@ def palette(groups: np.ndarray) -> tuple[list[str], list[str]]:
 def _hex(lightness: float, chroma: float, hue: float) -> str:
     """#rrggbb of a colour of OKLCH (Ottosson 2020), its hue in degrees."""
     a, b = chroma * math.cos(math.radians(hue)), chroma * math.sin(math.radians(hue))
-    cones = (
-        lightness + 0.3963377774 * a + 0.2158037573 * b,
-        lightness - 0.1055613458 * a - 0.0638541728 * b,
-        lightness - 0.0894841775 * a - 1.2914855480 * b,
-    )
-    to_rgb = (
-        (4.0767416621, -3.3077115913, 0.2309699292),
-        (-1.2684380046, 2.6097574011, -0.3413193965),
-        (-0.0041960863, -0.7034186147, 1.7076147010),
-    )
-    linear = [sum(w * cone**3 for w, cone in zip(row, cones, strict=True)) for row in to_rgb]
-    bent = [12.92 * v if v < 0.0031308 else 1.055 * v ** (1 / 2.4) - 0.055 for v in linear]
-    return "#" + "".join(f"{round(255 * min(1, max(0, v))):02x}" for v in bent)
+    to_cones = [[0.3963377774, 0.2158037573], [-0.1055613458, -0.0638541728]]
+    cones = lightness + np.array([*to_cones, [-0.0894841775, -1.2914855480]]) @ (a, b)
+    to_rgb = [[4.0767416621, -3.3077115913, 0.2309699292]]
+    to_rgb += [[-1.2684380046, 2.6097574011, -0.3413193965]]
+    to_rgb += [[-0.0041960863, -0.7034186147, 1.7076147010]]
+    linear = (np.array(to_rgb) @ cones**3).clip(0, 1)
+    bent = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return "#" + bytes(np.rint(255 * bent).astype(np.uint8)).hex()
 
 
 def colouring(name: str, values: pa.ChunkedArray) -> Colouring:

@@ -56,10 +56,10 @@ def page(model: Model, material: Material, title: str | None = None) -> str:
         "same content as text",
         data=_json(
             {
-                **_map(model, material, names),
-                **_words(model, material, names),
                 "title": clean(_title(material, title)),
                 "sentence": clean(_sentence(material, names)),
+                **_map(model, material, names),
+                **_words(model, material, names),
             }
         ),
         script=script,
@@ -104,7 +104,7 @@ def _sentence(
     """What there is to see; ``named`` says what a cluster is called there."""
     q, k = material.quality, len(names)
     bad = f" ({q.bad_rows:,} bad rows left out)" if q.bad_rows else ""
-    text = f"{q.rows:,} rows in {k:,} cluster{'s' * (k > 1)}{bad}"
+    text = f"{q.rows:,} row{'s' * (q.rows > 1)} in {k:,} cluster{'s' * (k > 1)}{bad}"
     *others, last = (
         f"{named(j) if named else names[j]} ({q.sizes[j] / q.rows:.1%})"
         for j in _by_size(material)[:3]
