@@ -130,9 +130,11 @@
     one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
   const fitted = (labels, to, share, boxes, far, limit = Infinity) => {
     const small = to.width < 600, made = [];
+    let seen = 0;
     for (const label of labels) {
       const [ax, ay] = [to.px(label.at[0]), to.py(label.at[1])];
       if (ax < 0 || ay < to.top || ax > to.width || ay > to.height) continue;
+      if (++seen > 250) break; // there is no room for more
       const group = label.is_group, weight = group ? 700 : 600;
       const size = label.size * (small ? 0.82 : to.letters) * (far && !group ? 0.88 : 1);
       const w = Math.max(...label.lines.map((line) => wide(line, size, weight))) + 6;

@@ -30,7 +30,7 @@ from dinkcli.models.model import Model
 from dinkcli.models.tree import members, squared_distances
 from dinkcli.training.trainer import PHASES
 
-_MOST_LABELS = 200  # on the map, where they do not overlap
+_MOST_LABELS = 2000  # of clusters, for the map; shown are those that do not overlap
 _LONGEST_LABEL, _LINE = 40, 17  # characters of a label, and about of one of its two lines
 _MOST_IN_HEAT_MAP = 200
 _LONGEST_TEXT = 160  # characters of a row in the list of clusters
