@@ -8,6 +8,7 @@ Shapes: K clusters, D features.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -31,7 +32,6 @@ from dinkcli.options import Interval
 from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.refine import Refining
-from dinkcli.training.schedule import most_axes
 
 if TYPE_CHECKING:
     from dinkcli.training.trainer import Trainer
@@ -104,64 +104,32 @@ _PARTS = {c.__name__.lower(): c for c in (Refining, Passing, Descending, Statist
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, Any]:
-    """All tensors and numbers of a state by dotted name; what is None is left out."""
+    """All tensors and numbers of a state by dotted name; what is None or infinite is left out."""
     packed: dict[str, Any] = {}
     for field in fields(state):
         value, name = getattr(state, field.name), prefix + field.name
         if is_dataclass(value):
             packed |= pack(value, f"{name}.")
-        elif value is not None:
+        elif isinstance(value, Tensor) or value not in (None, math.inf):
             packed[name] = value
     return packed
 
 
-def unpack(packed: dict[str, Any]) -> SearchState:
-    """What ``pack`` gave, checked.
+def unpack(packed: dict[str, Any], cls: Any = SearchState, prefix: str = "") -> Any:
+    """An instance of ``cls`` from what ``pack`` gave, which is taken out of ``packed``.
 
     Raises:
-        TypeError, ValueError: a name, shape or value that ``pack`` cannot have given.
+        TypeError: something is missing.
     """
-    centers = packed["centers"]
-    if not isinstance(centers, Tensor) or centers.ndim != 2:
-        raise ValueError("centers is not a matrix")
-    state = _take(SearchState, packed, "", centers.shape)
-    if packed:
-        raise ValueError(f"unknown {min(packed):.80}")
-    if state.refining is not None and state.refining.moves > len(centers):
-        raise ValueError(f"refining.moves is {state.refining.moves}, more than the centres")
-    return state
-
-
-def _take(cls: Any, packed: dict[str, Any], prefix: str, shape: torch.Size) -> Any:
-    """An instance of ``cls``, of which nothing is left in ``packed``."""
     values: dict[str, Any] = {}
     for field in fields(cls):
         name = prefix + field.name
         if field.name in _PARTS:
             if any(other.startswith(f"{name}.") for other in packed):
-                values[field.name] = _take(_PARTS[field.name], packed, f"{name}.", shape)
+                values[field.name] = unpack(packed, _PARTS[field.name], f"{name}.")
         elif name in packed:
-            values[field.name] = _checked(name, packed.pop(name), str(field.type), shape)
+            values[field.name] = packed.pop(name)
     return cls(**values)
-
-
-def _checked(name: str, value: Any, kind: str, shape: torch.Size) -> Any:
-    """The value, a tensor for centres of that ``shape`` (K, D), or a number; by a field's type."""
-    if isinstance(value, Tensor) and "Tensor" in kind:
-        if name.endswith(("counts", "cluster_inertia")):
-            shape = shape[:1]
-        elif name == "refining.centers" and 0 < value.shape[-1] <= most_axes(*shape):
-            shape = torch.Size((shape[0], value.shape[-1]))
-        if value.shape != shape or not value.is_floating_point() or not value.isfinite().all():
-            raise ValueError(f"{name} is not finite numbers of shape {tuple(shape)}")
-        return value
-    is_float = "float" in kind
-    if is_float and value == "inf":
-        return math.inf
-    fine = isinstance(value, (int, float) if is_float else int) and 0 <= value < math.inf
-    if not fine or kind == "Tensor":
-        raise ValueError(f"{name} is {value!r:.80}")
-    return value
 
 
 class Checkpoints:
@@ -255,10 +223,20 @@ def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
         if isinstance(value, Tensor):
             tensors[name] = value.detach().cpu().numpy().copy()
         else:
-            values[name] = "inf" if value == math.inf else value
+            values[name] = value
+    values["digest"] = _digest(tensors, values)
     state = {"progress": values, "checksums": checksums, "environment": environment(trainer)}
     model.state = TrainingState(tensors, state)
     return model
+
+
+def _digest(tensors: dict[str, np.ndarray], values: dict[str, Any]) -> int:
+    """Of a state, by which one that is damaged is told."""
+    digest = zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(tensors):
+        kind = f"{name} {tensors[name].dtype} {tensors[name].shape}".encode()
+        digest = zlib.crc32(kind + tensors[name].tobytes(), digest)
+    return digest
 
 
 def load_checkpoint(path: str) -> Model:
@@ -313,27 +291,21 @@ def restore(
             f"{path}: this run is not the one that wrote the checkpoint: "
             f"{'; '.join(changed[name] for name in fatal or changed)}; {advice}"
         )
-    rows, values = trainer.rows, model.state.values
+    rows, tensors = trainer.rows, model.state.tensors
+    packed: dict[str, Any] = dict(model.state.values["progress"])
+    if packed.pop("digest", None) != _digest(tensors, packed):
+        raise ModelError(f"{path}: the checkpoint is damaged, or of an older dink; start again")
     wide = accumulator_dtype(rows.device)
-    try:
-        packed = dict(values["progress"])
-        for name, array in model.state.tensors.items():
-            tensor = torch.tensor(array)
-            packed[name] = tensor.to(rows.device, wide if tensor.dtype == torch.float64 else None)
-        del packed["shift"]
-        trainer.generator.set_state(packed.pop("generator").cpu())
-        if (matrix := packed.pop("map", None)) is not None:
-            rows.learn(_checked("map", matrix, "Tensor", torch.Size([rows.n_features] * 2)))
-        state = trainer.state = unpack(packed)
-        if state.centers.shape != model.cluster_centers.shape:
-            raise ValueError("its centres are not those of the model")
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{path}: the checkpoint is damaged, or of another version of dink: {error}; start "
-            "again"
-        ) from error
+    for name, array in tensors.items():
+        tensor = torch.tensor(array)
+        packed[name] = tensor.to(rows.device, wide if tensor.dtype == torch.float64 else None)
+    del packed["shift"]
+    trainer.generator.set_state(packed.pop("generator").cpu())
+    if "map" in packed:
+        rows.learn(packed.pop("map"))
+    state = trainer.state = unpack(packed)
     trainer.history = list(model.training.get("history", []))
-    now, then = environment(trainer), {"processes": 1, **values.get("environment", {})}
+    now, then = environment(trainer), model.state.values["environment"]
     different = [f"{k} {now[k]} (then {then.get(k)})" for k in now if now[k] != then.get(k)]
     under_way = state.passing or state.descending
     if under_way and (changed or different):  # blocks of rows are no longer the same

@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
-from test_checkpoint import in_pieces, saved, stopped
+from test_checkpoint import in_pieces, saved
 
 import dinkcli
-from dinkcli.errors import ModelError
 from dinkcli.training.sample import Sample, center_projection
 from dinkcli.training.schedule import most_axes
 from dinkcli.training.seeding import seed_centers
@@ -137,17 +134,3 @@ def test_a_training_on_axes_resumes_exactly(tmp_path, options):
     model, number = in_pieces(z, 9, tmp_path, lambda: 2, **options)
     assert number >= 3
     assert saved(model, tmp_path / "pieces") == whole
-
-
-@pytest.mark.parametrize("width", [0, 81, 159, 161])
-def test_a_checkpoint_on_impossible_axes_is_refused(tmp_path, width):
-    z, path = wide(n_rows=400), tmp_path / "c.safetensors"
-    stopped(z, 5, path, 1)
-    tensors = load_file(path)
-    metadata = safe_open(path, "numpy").metadata()
-    name = "state.refining.centers"
-    assert tensors[name].shape == (5, 32)
-    tensors[name] = np.zeros((5, width), np.float32)
-    save_file(tensors, path, metadata)
-    with pytest.raises(ModelError, match=r"refining\.centers is not finite numbers of shape \(5, "):
-        dinkcli.train(z, 5, device="cpu", resume=path)
