@@ -35,9 +35,17 @@ class Writer:
 
     Args:
         safe: csv only, puts an apostrophe before texts that a spreadsheet would run as a formula.
+
+    Attributes:
+        suffixes: of files of the format; the first is what parts are named with.
+        text: compressed as a whole by a second suffix; others compress their content, or not.
+        no_pipe: why it cannot be written to standard output.
+        flat: without lists, see ``Layout.schema``.
     """
 
-    flat = False  # without lists, see ``Layout.schema``
+    suffixes: tuple[str, ...] = ()
+    text = flat = False
+    no_pipe = ""
 
     def __init__(self, file: IO[bytes], layout: Layout, safe: bool = False):
         self.file, self.layout, self.schema = file, layout, layout.schema(self.flat)
@@ -63,6 +71,8 @@ class Writer:
 class ArrowFileWriter(Writer):
     """Can be mapped into memory: uncompressed, it is read without a copy."""
 
+    suffixes: tuple[str, ...] = ("arrow", "feather")
+    no_pipe = "an Arrow file is read from its end, which a pipe does not have"
     open = staticmethod(pa.ipc.new_file)
 
     def begin(self) -> None:
@@ -78,10 +88,15 @@ class ArrowFileWriter(Writer):
 class ArrowStreamWriter(ArrowFileWriter):
     """Can be read while it is written."""
 
+    suffixes = ("arrows",)
+    no_pipe = ""
     open = staticmethod(pa.ipc.new_stream)
 
 
 class ParquetWriter(Writer):
+    suffixes = ("parquet",)
+    no_pipe = "a parquet file is read from its end, which a pipe does not have"
+
     def begin(self) -> None:
         import pyarrow.parquet as pq  # takes as long to load as a small file to write
 
@@ -113,6 +128,8 @@ class ParquetWriter(Writer):
 class NpyWriter(Writer):
     """Labels (N,) int32, or probabilities (N, K) when soft. With more than that for each row, a
     structured array (N,) with one field for each column. Ids are left out."""
+
+    suffixes = ("npy",)
 
     def begin(self) -> None:
         layout, file = self.layout, self.file
@@ -156,7 +173,8 @@ class NpyWriter(Writer):
 class CsvWriter(Writer):
     """``row,cluster`` or the id first; a list gives one column for each of its elements."""
 
-    flat = True
+    suffixes = ("csv",)
+    text = flat = True
 
     def begin(self) -> None:
         import pyarrow.csv
@@ -171,21 +189,23 @@ class CsvWriter(Writer):
         header = io.StringIO()  # pyarrow would put every name in quotes
         csv.writer(header, lineterminator="\n").writerow(names)
         self.file.write(header.getvalue().encode())
-        fields = [field.with_type(_csv_type(field.type)) for field in self.schema]
-        self._csv_schema = pa.schema(fields, metadata=self.schema.metadata)
+        types = [self._cells(pa.array([], type_)).type for type_ in self.schema.types]
+        self._csv_schema = pa.schema(list(zip(names, types, strict=True)))
         options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
         self._csv = pyarrow.csv.CSVWriter(self.file, self._csv_schema, write_options=options)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
-        columns = []
-        for column in batch.columns:
-            if pa.types.is_duration(column.type):
-                column = seconds_of(column)
-            elif is_text(column.type):
-                column = column.cast(pa.string())
-                column = _defused(column) if self.safe else column
-            columns.append(column)
+        columns = [self._cells(column) for column in batch.columns]
         self._csv.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._csv_schema))
+
+    def _cells(self, column: pa.Array) -> pa.Array:
+        """What goes to csv: seconds, and plain texts for views and dictionaries of them."""
+        if pa.types.is_duration(column.type):
+            return seconds_of(column)
+        if not is_text(column.type):
+            return column
+        texts = column.cast(pa.string())
+        return _defused(texts) if self.safe else texts
 
     def close(self) -> None:
         self._csv.close()
@@ -193,6 +213,9 @@ class CsvWriter(Writer):
 
 class JsonlWriter(Writer):
     """One object a row, lists as lists; what JSON cannot hold (NaN) becomes null."""
+
+    suffixes = ("jsonl", "ndjson")
+    text = True
 
     def begin(self) -> None:
         self.refuse_types(_is_binary, "JSON holds no bytes; choose parquet or arrow")
@@ -219,13 +242,6 @@ def _is_binary(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     return is_bytes(type_) or pa.types.is_binary_view(type_)
-
-
-def _csv_type(type_: pa.DataType) -> pa.DataType:
-    """What goes to csv: seconds, and plain texts for views and dictionaries of them."""
-    if pa.types.is_duration(type_):
-        return pa.float64()
-    return pa.string() if is_text(type_) else type_
 
 
 def _defused(texts: pa.Array) -> pa.Array:
@@ -267,31 +283,13 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(item) for item in value] if isinstance(value, list) else value
 
 
-@dataclass(frozen=True)
-class Format:
-    """One kind of output.
-
-    Attributes:
-        writer: its class.
-        suffixes: of its files; the first is what parts are named with.
-        text: compressed as a whole by a second suffix; others compress their content, or not.
-        no_pipe: why it cannot be written to standard output.
-    """
-
-    writer: type[Writer]
-    suffixes: tuple[str, ...]
-    text: bool = False
-    no_pipe: str | None = None
-
-
-_ENDS = "file is read from its end, which a pipe does not have"
-FORMATS = {
-    "csv": Format(CsvWriter, ("csv",), text=True),
-    "jsonl": Format(JsonlWriter, ("jsonl", "ndjson"), text=True),
-    "npy": Format(NpyWriter, ("npy",)),
-    "parquet": Format(ParquetWriter, ("parquet",), no_pipe=f"a parquet {_ENDS}"),
-    "arrow": Format(ArrowFileWriter, ("arrow", "feather"), no_pipe=f"an Arrow {_ENDS}"),
-    "arrows": Format(ArrowStreamWriter, ("arrows",)),
+FORMATS: dict[str, type[Writer]] = {
+    "csv": CsvWriter,
+    "jsonl": JsonlWriter,
+    "npy": NpyWriter,
+    "parquet": ParquetWriter,
+    "arrow": ArrowFileWriter,
+    "arrows": ArrowStreamWriter,
 }
 
 
@@ -392,7 +390,7 @@ def stream_writer(file: IO[bytes], layout: Layout, encoding: Encoding) -> Iterat
     sink: Any = file
     if encoding.compression != "none":
         sink = pa.CompressedOutputStream(file, encoding.compression)  # closes the file as well
-    writer = FORMATS[encoding.format].writer(sink, layout, encoding.csv_safe)
+    writer = FORMATS[encoding.format](sink, layout, encoding.csv_safe)
     yield writer
     writer.close()
     (file.flush if sink is file else sink.close)()
