@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import os
+import re
 import time
 from datetime import date
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from browser import CHROMIUM, DRIVER, MISSING, open_browser
 from conftest import SAMPLES
+from scipy.spatial.distance import cdist
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
@@ -74,6 +76,7 @@ def stdlib_page(tmp_path_factory):
     data = open_data([str(SAMPLES / "stdlib.parquet")], Columns(id="id"))
     material = gather(model, data)
     (folder / "x.html").write_text(page(model, material), encoding="utf-8")
+    model.save(folder / "m.safetensors")
     return folder / "x.html", material
 
 
@@ -372,6 +375,31 @@ def test_an_address_opens_at_a_cluster_and_a_notch_of_the_wheel_zooms(open_page,
     until(lambda: not driver.find_elements(By.CSS_SELECTOR, groups))
     assert not driver.find_elements(By.CSS_SELECTOR, groups)
     assert errors(driver) == []
+
+
+def test_distances_groups_and_names_of_the_page(stdlib_page):
+    """The matrix has scipy's distances; a group is a node of the tree, named by its words."""
+    path, material = stdlib_page
+    found = re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"))[1]
+    found, k = json.loads(found), 40
+    heat, model = found["heat"], dinkcli.load(path.with_name("m.safetensors"))
+    shades = np.frombuffer(base64.b64decode(heat["shades"]), np.uint8).reshape(k, k)
+    centers = model.cluster_centers[heat["numbers"]].astype(np.float64)
+    expected, apart = cdist(centers, centers), ~np.eye(k, dtype=bool)
+    distances = heat["low"] + shades / 255 * (heat["high"] - heat["low"])
+    step = (heat["high"] - heat["low"]) / 255
+    np.testing.assert_allclose(distances[apart], expected[apart], atol=step)
+    assert shades[apart].min() == 0 and shades.max() == 255
+    nodes = {frozenset(node) for node in members(material.merges)}
+    numbers = range(max(found["groups"]) + 1)
+    groups = [frozenset(np.flatnonzero(material.groups == g)) for g in numbers]
+    assert 7 <= len(groups) <= 12 and nodes >= set(groups) and sum(map(len, groups)) == k
+    for group, name in zip(groups, found["groupNames"], strict=True):
+        rows = np.flatnonzero(np.isin(material.labels, [*group]))
+        known = {word for i in rows for word in words(material.names[i])}
+        assert set(name.replace(",", "").split()) <= known, name
+    first = np.frombuffer(base64.b64decode(found["x"]), "<f4")
+    np.testing.assert_array_equal(first, material.points[:, 0])
 
 
 @needs_browser

@@ -211,8 +211,8 @@
     if (namesDue) {
       const home = stage.getBoundingClientRect();
       screen.taken = [$("legend"), stage.querySelector(".zoom")].map((each) => {
-        const box = each.getBoundingClientRect();
-        return [box.left - home.left, box.top - home.top, box.right - home.left, box.bottom - home.top];
+        const { left, top, right, bottom } = each.getBoundingClientRect();
+        return [left - home.left, top - home.top, right - home.left, bottom - home.top];
       });
       overlay.style.transform = "";
       overlay.replaceChildren(...written(screen, css("--text"), css("--card")));
@@ -299,7 +299,7 @@
     ["imbalance (1 is equal sizes)", figure(measures.imbalance)],
     ["rows whose second centre is within 5 % of the first",
       measures.ambiguous == null ? "-" : `${(100 * measures.ambiguous).toFixed(2)}%`],
-    ["smallest and largest cluster", `${count(Math.min(...sizes))} and ${rows(Math.max(...sizes))}`],
+    ["smallest and largest cluster", `${count(Math.min(...sizes))} and ${rows(largest)}`],
   ]));
   const trained = training.input ?? {};
   $("making").append(...facts([
@@ -309,7 +309,8 @@
       [name.replaceAll("_", " "), value]),
     ...Object.entries(training.versions ?? {}).map(([name, value]) => [`${name} version`, value]),
   ]));
-  const which = n < data.rows ? `${count(n)} of ${rows(data.rows)}, taken evenly` : `All ${rows(n)}`;
+  const which =
+    n < data.rows ? `${count(n)} of ${rows(data.rows)}, taken evenly` : `All ${rows(n)}`;
   $("note").textContent = data.explained === null
     ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: what is near is alike, large ` +
       "distances say little."
@@ -371,11 +372,14 @@
       const cools = temperature.at(-1) > 0 && temperature.at(-1) < temperature[0];
       const values = cools ? temperature.map(Math.log) : inertia;
       const [low, high] = range(values), length = values.length;
-      const dots = values.map((value, i) =>
-        [length > 1 ? 6 + (268 * i) / (length - 1) : 140, 84 - (72 * (value - low)) / (high - low || 1)]);
+      const dots = values.map((value, i) => [
+        length > 1 ? 6 + (268 * i) / (length - 1) : 140,
+        84 - (72 * (value - low)) / (high - low || 1),
+      ]);
       const [from, to] = (cools ? temperature : inertia).filter((_, i) => !i || i === length - 1)
         .map((value) => Number(value.toPrecision(cools ? 2 : 6)));
-      const words = `${cools ? "temperature" : "inertia"} ${from}${to === undefined ? "" : ` → ${to}`}`;
+      const ends = to === undefined ? from : `${from} → ${to}`;
+      const words = `${cools ? "temperature" : "inertia"} ${ends}`;
       $("curve").append(element("figure", {}, element("figcaption", {}, element("b", {}, phase),
         element("br"), words), drawing("svg", {
         viewBox: "0 0 280 90", role: "img", "aria-label": `${phase}: ${words}`,
@@ -413,7 +417,8 @@
       [heading(number, rows(sizes[number])), ...some.map(rowItem)]);
     $("found").replaceChildren(...items);
     const [some, all] = [Math.min(most, picked.length), picked.length].map(count);
-    $("shown").textContent = some === all ? `all ${all}, nearest first` : `nearest ${some} of ${all}`;
+    $("shown").textContent =
+      some === all ? `all ${all}, nearest first` : `nearest ${some} of ${all}`;
     $("copy").disabled = $("save").disabled = !picked.length;
     document.body.dataset.picked = "";
   };
@@ -462,7 +467,8 @@
     }
     status(`${rows(picked.length)} copied`);
   });
-  $("save").addEventListener("click", () => download(new Blob([csv()], { type: "text/csv" }), "rows.csv"));
+  $("save").addEventListener("click", () =>
+    download(new Blob([csv()], { type: "text/csv" }), "rows.csv"));
 
   // What is chosen: nothing, a cluster, a group, what a search finds, or rows.
   const rowsWhere = (wanted) => {
@@ -486,7 +492,8 @@
     }
     const hash = chosen < 0 ? "" : `#cluster=${chosen}`;
     try {
-      if (location.hash !== hash) history.replaceState(null, "", location.href.split("#")[0] + hash);
+      const here = location.href.split("#")[0];
+      if (location.hash !== hash) history.replaceState(null, "", here + hash);
     } catch { /* not where the page has no address of its own */ }
   };
   let idle = true; // nothing is chosen, so that the mouse may light a cluster
@@ -515,7 +522,8 @@
   const choose = (number, bring = false) => {
     const inside = rowsOf(number);
     $("search").value = "";
-    show(inside, new Set([number]), `Cluster ${number}: ${rows(inside.length)} on the map`, [number]);
+    const words = `Cluster ${number}: ${rows(inside.length)} on the map`;
+    show(inside, new Set([number]), words, [number]);
     mark(number);
     if (bring) {
       zoomTo(inside);
@@ -593,7 +601,8 @@
     tip.replaceChildren(name, element("span", {}, id && text ? `${id[i]}: ${words}` : words),
       ...(value ? [element("small", {}, `${column.name}: ${value[1]}`)] : []));
     const across = Math.min(left + 14, screen.width - tip.offsetWidth - 6);
-    const down = top + 16 + tip.offsetHeight > screen.height ? top - tip.offsetHeight - 10 : top + 16;
+    const below = top + 16 + tip.offsetHeight <= screen.height;
+    const down = below ? top + 16 : top - tip.offsetHeight - 10;
     Object.assign(tip.style, { left: `${Math.max(4, across)}px`, top: `${down}px` });
   };
 
@@ -616,7 +625,9 @@
   });
   stage.addEventListener("pointermove", (event) => {
     const at = place(event);
-    if (!fingers.has(event.pointerId)) return event.target.closest("button, #legend") || point(...at);
+    if (!fingers.has(event.pointerId)) {
+      return event.target.closest("button, #legend") || point(...at);
+    }
     const before = fingers.get(event.pointerId);
     fingers.set(event.pointerId, at);
     if (fingers.size === 2) {
@@ -651,7 +662,8 @@
     let inside = false;
     for (let i = 0, j = path.length - 1; i < path.length; j = i++) {
       const [ax, ay] = path[i], [bx, by] = path[j];
-      if (ay > top !== by > top && left < ((bx - ax) * (top - ay)) / (by - ay) + ax) inside = !inside;
+      const crosses = ay > top !== by > top;
+      if (crosses && left < ((bx - ax) * (top - ay)) / (by - ay) + ax) inside = !inside;
     }
     return inside;
   };
@@ -681,7 +693,8 @@
     event.preventDefault();
     const { deltaY: delta, deltaMode, ctrlKey } = event;
     // A notch of a wheel is a large step; touchpads send many small ones.
-    const notches = deltaMode || Math.abs(delta) >= 50 ? Math.sign(delta) : delta / (ctrlKey ? 12 : 100);
+    const isNotch = deltaMode || Math.abs(delta) >= 50;
+    const notches = isNotch ? Math.sign(delta) : delta / (ctrlKey ? 12 : 100);
     zoomAt(...place(event), 1.3 ** -notches);
     stage.classList.toggle("zoomed", view.zoom > 1);
   }, { passive: false });
@@ -689,7 +702,8 @@
   $("in").addEventListener("click", () => middle(1.3));
   $("out").addEventListener("click", () => middle(1 / 1.3));
   $("whole").addEventListener("click", whole);
-  $("lasso").addEventListener("click", () => $("lasso").setAttribute("aria-pressed", String(!wants())));
+  $("lasso").addEventListener("click", () =>
+    $("lasso").setAttribute("aria-pressed", String(!wants())));
 
   // Colours by a column, and what they stand for.
   for (const [i, each] of data.columns.entries()) {
@@ -697,8 +711,10 @@
     $("colour").append(element("option", { value: i }, each.name));
   }
   $("by").hidden = !data.columns.length;
-  const gradient = (shades) =>
-    `linear-gradient(90deg, ${shades.filter((_, i) => i < 255 && i % 32 === 0).join()}, ${shades[254]})`;
+  const gradient = (shades) => {
+    const some = shades.filter((_, i) => i === 254 || (i < 254 && i % 32 === 0));
+    return `linear-gradient(90deg, ${some.join()})`;
+  };
   $("colour").addEventListener("change", (event) => {
     column = data.columns[event.target.value] ?? null;
     const parts = [];
@@ -706,7 +722,8 @@
       parts.push(element("b", {}, column.name));
       const kept = column.is_scale ? column.legend.slice(3) : column.legend;
       if (column.is_scale) {
-        parts.push(element("div", { class: "scale", style: `background:${gradient(column.colours)}` }));
+        const style = `background:${gradient(column.colours)}`;
+        parts.push(element("div", { class: "scale", style }));
         parts.push(element("div", { class: "ticks" },
           ...column.legend.slice(0, 3).map(([, words]) => element("span", {}, words))));
       }
@@ -727,7 +744,8 @@
     const width = 1920, height = 1080, size = radius() * 1.25;
     const font = "system-ui, -apple-system, 'Segoe UI', Arial, sans-serif";
     const [ink, paper, soft] = ["--text", "--card", "--soft"].map(css);
-    const root = drawing("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": font });
+    const viewBox = `0 0 ${width} ${height}`;
+    const root = drawing("svg", { width, height, viewBox, "font-family": font });
     const words = (left, top, pixels, fill, content, weight = 400) => drawing("text",
       { x: left, y: top, "font-size": pixels, fill, "font-weight": weight }, content);
     root.append(drawing("rect", { width, height, fill: paper }),
@@ -743,8 +761,10 @@
     const opacity = [0.18, 0.95, 0.72], shades = colours();
     for (const [key, d] of [...paths].sort((a, b) => a[0].slice(-1) - b[0].slice(-1))) {
       const [number, shining] = key.split(" ");
-      root.append(drawing("path", { d, stroke: shades[number], fill: "none", "stroke-linecap": "round",
-        "stroke-width": 2 * size, opacity: opacity[shining] }));
+      root.append(drawing("path", {
+        d, stroke: shades[number], fill: "none", "stroke-linecap": "round",
+        "stroke-width": 2 * size, opacity: opacity[shining],
+      }));
     }
     root.append(...written(to, ink, paper));
     if (column) {
@@ -772,7 +792,8 @@
   // Distances between centres: the nearer, the stronger.
   const heat = () => {
     const sheet = $("heat");
-    const { numbers } = data.heat, k = numbers.length, shades = decode(data.heat.shades, Uint8Array);
+    const { numbers, low, high } = data.heat, k = numbers.length;
+    const shades = decode(data.heat.shades, Uint8Array);
     sheet.width = sheet.height = k;
     const [red, green, blue] = rgb(css("--accent")), brush = sheet.getContext("2d");
     const pixels = brush.createImageData(k, k);
@@ -784,9 +805,10 @@
     const say = (event) => {
       const at = [event.offsetY / sheet.clientHeight, event.offsetX / sheet.clientWidth]
         .map((share) => Math.min(k - 1, Math.max(0, Math.floor(share * k))));
-      const { low, high } = data.heat, apart = low + (shades[at[0] * k + at[1]] / 255) * (high - low);
+      const apart = low + (shades[at[0] * k + at[1]] / 255) * (high - low);
       const [one, other] = at.map((i) => names[numbers[i]]);
-      $("heat-note").textContent = one === other ? one : `${one} – ${other}: ${apart.toPrecision(2)}`;
+      $("heat-note").textContent =
+        one === other ? one : `${one} – ${other}: ${apart.toPrecision(2)}`;
     };
     sheet.onpointermove = say;
   };
