@@ -208,8 +208,8 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
         dialect = None if b"\0" in head else text.words_of(head.decode("utf-8", "replace"), whole)
         if dialect is not None:
             return text.CsvReader(source, columns, head, dialect)
-        layout = text.binary_words(head)
-        return None if layout is None else text.BinaryWordsReader(source, columns, layout)
+        binary = text.binary_words(head)
+        return None if binary is None else text.BinaryWordsReader(source, columns, binary)
     if b"\r" in start and b"\n" not in start:
         start = start.replace(b"\r", b"\n")
     if start.strip() in (b"[]", b"{}"):

@@ -227,9 +227,9 @@ class JsonReader(TextReader):
                     "(counting from 0); repair or remove it"
                 ) from error
         if changed := _CHANGED.fullmatch(str(error)):
-            column, new, old, row = changed.groups()
+            column, new, old, at = changed.groups()
             raise InputError(
-                f"{name}: row {n_rows + int(row)}: {column.strip('/').replace('/', '.')!r} is of "
+                f"{name}: row {n_rows + int(at)}: {column.strip('/').replace('/', '.')!r} is of "
                 f"type {old}, and of type {new} before (counting from 0); write one type in all "
                 "rows"
             ) from error

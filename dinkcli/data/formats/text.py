@@ -412,8 +412,11 @@ def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[lis
     """The fields of the first records, without blanks around them; none where quotes are not
     closed."""
     csv.field_size_limit(1 << 30)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     try:
         fields = (list(map(str.strip, record)) for record in reader)
         filled = (record for record in fields if len(record) > 1 or any(record))
@@ -652,7 +655,9 @@ class BinaryWordsReader(TableReader):
         with self.source.open() as packed, unpacked(packed, codec) as file:
             file.read(start)
             while n_left and (more := file.read(BLOCK_BYTES)):
-                data, position, words, vectors = data + more, 0, [], []
+                data, position = data + more, 0
+                words: list[str] = []
+                vectors: list[bytes] = []
                 while len(words) < n_left and (record := word.match(data, position)):
                     position = record.end()
                     words.append(record[1].decode("utf-8", "replace"))
