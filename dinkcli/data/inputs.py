@@ -184,14 +184,10 @@ def _open_source(source: Source, columns: Columns) -> Reader:
     source, kind, head = look(source, streamed=("npy", "arrow stream"))
     if kind in raw.OPENERS:
         return raw.OPENERS[kind](source, columns)
-    if kind == "hdf5":
-        from dinkcli.data.formats import hdf5
+    if kind is not None:
+        from dinkcli.data.formats import columnar
 
-        return hdf5.Hdf5Reader(source, columns)
-    if kind in ("parquet", "arrow", "arrow stream"):
-        from dinkcli.data.formats import arrow
-
-        return arrow.READERS[kind](source, columns)
+        return columnar.READERS[kind](source, columns)
     return _open_text(source, columns, head) or _fail(source, head)
 
 

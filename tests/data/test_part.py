@@ -9,7 +9,7 @@ import pytest
 
 from dinkcli.data.base import Columns
 from dinkcli.data.derived import repeatable
-from dinkcli.data.formats.arrow import ParquetReader
+from dinkcli.data.formats.columnar import ParquetReader
 from dinkcli.data.formats.raw import RawReader
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError

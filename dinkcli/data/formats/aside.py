@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dinkcli.data.base import PARAMETERS, Columns, reading
 from dinkcli.data.files import HEAD_BYTES, Source, look, suffix_of
-from dinkcli.data.formats import arrow, foreign, jsonrows, raw
+from dinkcli.data.formats import columnar, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import names_of, place_of
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import (
@@ -55,7 +55,7 @@ def values_of(
     """
     source, kind, head = look(source)
     suffix = suffix_of(source.name)
-    table: Callable[[Source, Columns], TableReader] | None = arrow.READERS.get(kind)
+    table: Callable[[Source, Columns], TableReader] | None = columnar.READERS.get(kind)
     single, why = _of_array, "an .npy file has none"
     if kind != "npy" and table is None:
         text = _text(source, head)

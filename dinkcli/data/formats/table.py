@@ -16,7 +16,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import PARAMETERS, Block, Columns, Reader, reading
+from dinkcli.data.base import Block, Columns, Reader, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import (
     BASE64,
@@ -39,6 +39,7 @@ from dinkcli.errors import InputError, UsageError
 
 _PEEK_ROWS = 1024
 _INDEX_NAME = r"__(index_level_\d+|null_dask_index)__"  # of pandas and Dask, in a file of others
+_DTYPES = {BYTES: "u1", TEXT: "f4", BASE64: "f4", SPARK: "f8"}  # of bytes that are bits
 Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its first row
 
 
@@ -183,67 +184,60 @@ class TableReader(Reader):
         place = place_of(self.schema, name)
         if place is None:
             known = names_of([*self.schema.names, *self.partition])
-            if parameter in PARAMETERS.values():
-                raise UsageError(
-                    f"`{parameter}` {name}: no such file, and no such column in {self.path}; it "
-                    f"has {known}"
-                )
-            raise UsageError(f"{self.path}: no column {name!r} for `{parameter}`; it has {known}")
+            if parameter == "columns":
+                raise UsageError(f"{self.path}: no column {name!r} for `columns`; it has {known}")
+            raise UsageError(
+                f"`{parameter}` {name}: no such file, and no such column in {self.path}; it has "
+                f"{known}"
+            )
         return place
 
     def _field(self, place: Place) -> pa.Field:
-        field = self.schema.field(self.schema.names.index(place.top))
-        return pa.field(place.path, place.type) if place.nested else field
+        if place.nested:
+            return pa.field(place.path, place.type)
+        return self.schema.field(self.schema.names.index(place.top))
 
     def _carried_field(self, place: Place) -> pa.Field:
         """The field under which the values of a place travel."""
         field = self._field(place)
-        type_ = pa.string() if _is_fixed_binary(place.type) else field.type
-        return pa.field(place.path, type_, metadata=field.metadata)
+        return field.with_type(pa.string()) if _is_fixed_binary(place.type) else field
 
     def _shape(self, place: Place, wanted: Columns) -> tuple[int, np.dtype]:
         """D, and the dtype of the vectors."""
         type_ = storage(place.type)
-        if self.kind == BYTES:
-            if wanted.bits:
-                return self._first_length(), np.dtype(np.uint8)
-            return self._bytes_shape(place, type_, wanted.dim)
-        if self.kind in (TEXT, BASE64):
-            return self._first_length(), np.dtype(np.float32)
-        if self.kind == SPARK:
-            return self._first_length(), np.dtype(np.float64)
         if self.kind == NUMBERS:
             types = [each.type.to_pandas_dtype() for each in self.places]
             return len(self.places), np.result_type(*types)
-        assert self.kind == LIST
+        if self.kind == BYTES and not wanted.bits:
+            return self._bytes_shape(place, type_, wanted.dim)
+        if self.kind != LIST:
+            return self._first_length(), np.dtype(_DTYPES[self.kind])
         value = type_.value_type
-        if pa.types.is_boolean(value) or pa.types.is_decimal(value):
-            dtype = np.dtype("u1" if pa.types.is_boolean(value) else "f8")
+        if pa.types.is_boolean(value):
+            dtype = np.dtype(np.uint8)
         else:
-            dtype = np.dtype(value.to_pandas_dtype())
-        if pa.types.is_fixed_size_list(type_):
-            return type_.list_size, dtype
-        return self._first_length(), dtype
+            dtype = np.dtype("f8" if pa.types.is_decimal(value) else value.to_pandas_dtype())
+        fixed = pa.types.is_fixed_size_list(type_)
+        return type_.list_size if fixed else self._first_length(), dtype
 
     def _bytes_shape(
         self, place: Place, type_: pa.DataType, dim: int | None
     ) -> tuple[int, np.dtype]:
         width = self._first_length()
         dim = dim or bytes_dim(self._field(place))
-        if width == 0:
-            return 0, np.dtype(np.float32)
-        if not dim:
+        what = f"column {place.path!r}"
+        if width and not dim:
             raise UsageError(
-                f"{self.path}: column {place.path!r} is {type_} of {width} bytes a row, without "
-                f"a dimension; give it with `dim` (float32 would make `dim` {width // 4})"
+                f"{self.path}: {what} is {type_} of {width} bytes a row, without a dimension; give "
+                f"it with `dim` (float32 would make `dim` {width // 4})"
             )
-        if width not in (dim, 2 * dim, 4 * dim, 8 * dim):
+        dtype = {1: "i1", 2: "<f2", 4: "<f4", 8: "<f8"}.get(width / dim) if dim else "<f4"
+        if width and dtype is None:
             raise UsageError(
-                f"{self.path}: `dim` {dim}: column {place.path!r} has {width} bytes a row, "
-                f"expected {4 * dim} (float32; or {dim} int8, {2 * dim} float16, "
-                f"{8 * dim} float64)"
+                f"{self.path}: `dim` {dim}: {what} has {width} bytes a row, expected {4 * dim} "
+                f"(float32; or {dim} int8, {2 * dim} float16, {8 * dim} float64)"
             )
-        return dim, np.dtype("i1") if width == dim else np.dtype(f"<f{width // dim}")
+        return (dim or 0) if width else 0, np.dtype(dtype)
 
     def _first_length(self) -> int:
         """D is the length of most vectors of the first batch that has any."""
@@ -262,13 +256,11 @@ class TableReader(Reader):
 
     def _texts(self, place: Place) -> list[str]:
         """The texts in the first rows of a column, lists of texts as one, without spelled nulls."""
-        with reading(self.path, self.format):
-            for batch in self._peek([place.top]):
-                cells = place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
-                lists = [f"[{', '.join(map(str, c))}]" if isinstance(c, list) else c for c in cells]
-                texts = [str(cell).strip() for cell in lists]
-                return [text for text in texts if text not in NULLS]
-        return []
+        batch = next(self._peek([place.top]), None)
+        cells = [] if batch is None else place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
+        lists = [f"[{', '.join(map(str, c))}]" if isinstance(c, list) else c for c in cells]
+        texts = (str(cell).strip() for cell in lists)
+        return [text for text in texts if text not in NULLS]
 
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):
@@ -287,17 +279,14 @@ def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> p
 
     An index of pandas names rows, and is left out unless ``Columns.vectors`` names it.
     """
-    index = set()
     try:
-        described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-        index = {name for name in described["index_columns"] if isinstance(name, str)}
+        index = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))["index_columns"]
+        index = {name for name in index if isinstance(name, str)}
     except (ValueError, KeyError, TypeError):
-        pass
+        index = set()
     fields = []
     for field in schema:
-        is_index = (
-            field.name in (*index, row_number) or re.fullmatch(_INDEX_NAME, field.name) is not None
-        )
+        is_index = field.name in (*index, row_number) or re.fullmatch(_INDEX_NAME, field.name)
         is_named = fnmatchcase(field.name, wanted.vectors or "") or field.name in wanted.features
         if is_index and not is_named:
             continue
@@ -320,12 +309,9 @@ def _carried_values(batch: pa.RecordBatch, place: Place, type_: pa.DataType) -> 
     if not _is_fixed_binary(values.type):
         return values if values.type == type_ else values.cast(type_)
     is_uuid = getattr(values.type, "extension_name", "") == "arrow.uuid"
+    text = (lambda cell: str(UUID(bytes=cell))) if is_uuid else bytes.hex
     cells = (values.storage if isinstance(values, pa.ExtensionArray) else values).to_pylist()
-    return pa.array([c if c is None else _hexadecimal(c, is_uuid) for c in cells], pa.string())
-
-
-def _hexadecimal(value: bytes, is_uuid: bool) -> str:
-    return str(UUID(bytes=value)) if is_uuid else value.hex()
+    return pa.array([None if cell is None else text(cell) for cell in cells], pa.string())
 
 
 def _is_fixed_binary(type_: pa.DataType) -> bool:

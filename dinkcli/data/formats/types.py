@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-_BYTES = (pa.types.is_fixed_size_binary, pa.types.is_binary, pa.types.is_large_binary)
-
 
 def storage(type_: pa.DataType) -> pa.DataType:
     """What an extension type (a tensor, say) is made of."""
@@ -17,19 +15,22 @@ def storage(type_: pa.DataType) -> pa.DataType:
 
 
 def is_list(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
-    return any(check(type_) for check in kinds)
+    return pa.types.is_fixed_size_list(type_) or (
+        pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    )
 
 
 def is_bytes(type_: pa.DataType) -> bool:
-    return any(check(type_) for check in _BYTES)
+    return pa.types.is_fixed_size_binary(type_) or (
+        pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+    )
 
 
 def is_text(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(check(type_) for check in kinds)
+    type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return pa.types.is_string_view(type_) or (
+        pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    )
 
 
 def is_spark_vector(type_: pa.DataType) -> bool:

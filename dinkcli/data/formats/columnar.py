@@ -1,18 +1,26 @@
-"""Arrow IPC files (Feather version 2) and streams (what Hugging Face datasets keep on disk), and
-Parquet.
+"""Tables of binary formats: Arrow IPC files (Feather version 2) and streams (what Hugging Face
+datasets keep on disk), Parquet, and HDF5 (the files of the nearest-neighbour benchmarks, Keras
+features, AnnData's h5ad).
+
+Shapes: N rows, D features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader, counted
+from dinkcli.data.machine import require
+from dinkcli.errors import ExtraError, InputError, UsageError
 
 _LARGE_BATCH = 64 << 20
 
@@ -32,10 +40,10 @@ class ArrowFileReader(_ArrowReader):
     def __init__(self, source: Source, wanted: Columns):
         self.source = source
         with reading(source.name, self.format), self._open() as file:
-            found = pa.ipc.open_file(file)
-            schema = found.schema
+            reader = pa.ipc.open_file(file)
             # The lengths stand in the headers of the batches; mapped, only those are touched.
-            self._lengths = [found.get_batch(i).num_rows for i in range(found.num_record_batches)]
+            self._lengths = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+            schema = reader.schema
         super().__init__(source, schema, sum(self._lengths), wanted)
 
     def _open(self) -> Any:
@@ -145,16 +153,15 @@ class ParquetReader(TableReader):
             if self.source.path is not None:
                 since = since // rows * rows
                 group, first = self._group_of(since)
-                groups = list(range(group, file.num_row_groups))
-                batches = file.iter_batches(rows, row_groups=groups, columns=names)
+                groups = range(group, file.num_row_groups)
+                batches = file.iter_batches(rows, row_groups=list(groups), columns=names)
                 yield from counted(_cut(batches, since - first, rows), since)
                 return
             # Everything asked for at once is fetched at once: one row group at a time.
             group, first = self._group_of(since)
             for number in range(group, file.num_row_groups):
-                yield from counted(
-                    file.iter_batches(rows, row_groups=[number], columns=names), first
-                )
+                batches = file.iter_batches(rows, row_groups=[number], columns=names)
+                yield from counted(batches, first)
                 first += self.metadata.row_group(number).num_rows
 
     def _group_of(self, row: int) -> tuple[int, int]:
@@ -195,4 +202,114 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return joined
 
 
-READERS = {"parquet": ParquetReader, "arrow": ArrowFileReader, "arrow stream": ArrowStreamReader}
+class Hdf5Reader(TableReader):
+    """One (N, D) dataset, with the (N,) datasets beside it as columns that can travel along."""
+
+    format = "hdf5"
+
+    def __init__(self, source: Source, wanted: Columns):
+        self.source = source
+        try:
+            self._h5py = require("h5py", "hdf5", f"{source.name}: HDF5")
+        except ExtraError as error:
+            raise ExtraError(
+                f"{error}; or convert it where it is installed: import h5py, numpy as np; "
+                f"np.save('embeddings.npy', h5py.File({source.name!r})['NAME'][:])"
+            ) from error
+        with reading(source.name, self.format), _damage(), self._open() as file:
+            items: dict[str, Any] = {}
+            file.visititems(items.__setitem__)
+            column = _chosen(source.name, items, wanted)
+            n_rows, n_features = items[column].shape
+            value = pa.from_numpy_dtype(items[column].dtype.newbyteorder("="))
+            fields = [pa.field(column, pa.list_(value, n_features))]
+            types = {name: _type_of(item, n_rows) for name, item in items.items()}
+            fields += [pa.field(name, type_) for name, type_ in types.items() if type_ is not None]
+        if wanted.vectors is not None:
+            wanted = replace(wanted, vectors=column)  # without slashes around it
+        super().__init__(source, pa.schema(fields), n_rows, wanted)
+
+    def _open(self) -> Any:
+        return self._h5py.File(self.source.path or self.source.open(), "r")
+
+    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
+        schema = pa.schema([self.schema.field(name) for name in names])
+        with _damage(), self._open() as file:
+            for start in range(since // rows * rows, self.n_rows or 0, rows):
+                arrays = [
+                    _values(file[name], start, start + rows, schema.field(name).type)
+                    for name in names
+                ]
+                yield start, pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """The library raises these on damaged files too."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise OSError(str(error)) from error
+
+
+def _chosen(path: str, items: dict[str, Any], wanted: Columns) -> str:
+    arrays = {
+        name: item
+        for name, item in items.items()
+        if len(getattr(item, "shape", None) or ()) == 2 and item.dtype.kind in "fiub"
+    }
+    shapes = [f"{name} {item.shape}" for name, item in arrays.items()]
+    shown = ", ".join(shapes[:12]) or "none of two dimensions"
+    name = wanted.usual if wanted.vectors is None else wanted.vectors.strip("/")
+    if name in arrays:
+        return str(name)
+    if wanted.vectors is not None:
+        raise UsageError(f"{path}: no dataset {wanted.vectors!r} of vectors; it has {shown}")
+    floats = [name for name, item in arrays.items() if item.dtype.kind == "f"] or list(arrays)
+    if not floats:
+        raise InputError(f"{path}: no dataset of shape (rows, features) in this HDF5 file")
+    if len(floats) > 1:
+        raise UsageError(
+            f"{path}: {len(floats)} datasets could hold the embeddings: {shown}; choose one with "
+            f"`column` {'train' if 'train' in floats else floats[0]}"
+        )
+    return floats[0]
+
+
+def _type_of(item: Any, n_rows: int) -> pa.DataType | None:
+    """The type of a column with N values, or None for what is none."""
+    if {"codes", "categories"} <= set(getattr(item, "keys", tuple)()):
+        shape = getattr(item["codes"], "shape", None)
+        return pa.string() if shape == (n_rows,) else None
+    if getattr(item, "shape", None) != (n_rows,):
+        return None
+    if item.dtype.kind in "fiub":
+        return pa.from_numpy_dtype(item.dtype.newbyteorder("="))
+    return pa.string() if item.dtype.kind in "SO" else None
+
+
+def _values(item: Any, start: int, stop: int, type_: pa.DataType) -> pa.Array:
+    if not hasattr(item, "dtype"):  # categories of AnnData and pandas
+        codes = item["codes"][start:stop].astype(np.int64)
+        names = _texts(item["categories"][:])
+        return names.take(pa.array(codes, mask=codes < 0))
+    values = item[start:stop]
+    if pa.types.is_string(type_):
+        return _texts(values)
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=type_)
+    return pa.array(values, type_)
+
+
+def _texts(values: np.ndarray) -> pa.Array:
+    texts = (v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values)
+    return pa.array(list(texts), pa.string())
+
+
+READERS = {
+    "arrow": ArrowFileReader,
+    "arrow stream": ArrowStreamReader,
+    "parquet": ParquetReader,
+    "hdf5": Hdf5Reader,
+}
