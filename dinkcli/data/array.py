@@ -100,10 +100,8 @@ class ArrayReader(Reader):
                 f"array of shape {array.shape} and dtype {array.dtype}, "
                 "expected 2-D (rows, features) of floats or integers"
             )
-        self._masked: np.ndarray | None = None
-        if isinstance(array, np.ma.MaskedArray):
-            mask = np.ma.getmask(array)
-            self._masked = mask if isinstance(mask, np.ndarray) else None  # nomask is none
+        mask = np.ma.getmask(array)
+        self._masked = mask if mask is not np.ma.nomask else None
         self._array = np.asarray(array)
         self.n_rows, self.n_features = array.shape
         self.dtype = self._array.dtype
@@ -160,8 +158,7 @@ def _of_tensor(tensor: Any) -> np.ndarray:
         tensor = tensor.to_dense()
     if "bfloat16" in str(tensor.dtype) or "float8" in str(tensor.dtype):
         tensor = tensor.float()
-    array: np.ndarray = tensor.numpy()
-    return array
+    return tensor.numpy()  # type: ignore[no-any-return]
 
 
 def _as_table(values: Any) -> pa.Table | None:

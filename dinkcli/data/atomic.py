@@ -53,21 +53,19 @@ def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
         os.close(handle)
         yield temporary
         _sync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner reads
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files that only the owner reads
         if replace or not _link(temporary, target):
             os.replace(temporary, target)
-            temporary = None
         _sync(folder)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{named}: cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            try:
-                os.unlink(temporary)
-            except FileNotFoundError:
-                pass
+        if temporary is not None and os.path.lexists(temporary):
+            os.unlink(temporary)
 
 
 def _behind_links(path: str) -> str:
@@ -79,8 +77,6 @@ def _link(path: str, target: str) -> bool:
     """Gives the file at ``path`` a second name unless that exists; False where links do not."""
     try:
         os.link(path, target)
-    except FileExistsError:
-        pass
     except OSError:
         return os.path.exists(target)
     return True
@@ -95,12 +91,6 @@ def _sync(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def by_suffix(path: str, formats: Mapping[str, str]) -> str:

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 
 NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
-
-
 # What has one value for each row, in the order of columns that travel along: the parameter that
 # names a column of the inputs, or files beside them.
-PARAMETERS = {"text": "texts", "label": "labels", "id": "ids", "weight": "sample_weight"}
+PARAMETERS = {"weight": "sample_weight", "text": "texts", "label": "labels", "id": "ids"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,8 @@ class Columns:
         features: names of the columns, one per dimension, that a model was trained on or the first
             of several inputs has; an input whose columns have names goes by them.
         features_of: what has these names, as messages call it.
-        id: the column that names rows; it travels along.
-        label: the column of true labels; it travels along.
-        text: the column of texts that say what a row is; it travels along.
-        weight: the column of weights; it travels along.
+        id, label, text, weight: the columns that name rows, of true labels, of texts that say what
+            a row is, and of weights; they travel along.
         others: more columns that travel along.
         files: files with a value for each row, by "id", "label", "text" or "weight", in place of a
             column of the inputs (see ``sidefiles``).
@@ -71,8 +67,7 @@ class Columns:
     @property
     def carried(self) -> dict[str, str]:
         """The columns that travel along, with the parameter that names each."""
-        roles = ("weight", "text", "label", "id")
-        named = {getattr(self, role): PARAMETERS[role] for role in roles}
+        named = {getattr(self, role): parameter for role, parameter in PARAMETERS.items()}
         named.pop(None, None)
         return named | {name: "columns" for name in self.others if name not in named}
 
@@ -84,11 +79,9 @@ class Columns:
     def refuse(self, name: str, why: str, member: bool = False) -> None:
         """Raises UsageError where a column is asked for: the input ``name`` has none, or besides
         the vectors, which are a ``member``, no more."""
-        if self.vectors is not None and not member:
-            raise UsageError(f"{name}: `column` names a column, but {why}")
-        for column, parameter in self.carried.items():
-            if parameter == "columns":
-                raise UsageError(f"{name}: `columns` names a column, but {why}")
+        for column, parameter in (self.carried if member else self.named).items():
+            if parameter in ("column", "columns"):
+                raise UsageError(f"{name}: `{parameter}` names a column, but {why}")
             raise UsageError(
                 f"`{parameter}` {column}: no such file, and no such column in {name}: {why}"
             )
@@ -127,17 +120,13 @@ class Block:
     def __getitem__(self, where: slice) -> Block:
         """Consecutive rows of the block, without a copy."""
         start, stop, _ = where.indices(len(self))
-        bad = None if self.bad is None else self.bad[start:stop]
-        if bad is None or not bad.any():
-            return Block(self.start + start, self.vectors[start:stop], self._carry(start, stop))
-        problem = self.problem
-        if self.bad is not None and self.bad[:start].any():
+        carried = None if self.carried is None else self.carried.slice(start, stop - start)
+        bad, problem = self.bad, self.problem
+        if bad is not None and bad[:start].any():
             problem = " has no usable vector"  # what was said is about an earlier row
-        carried = self._carry(start, stop)
+        bad = None if bad is None or not bad[start:stop].any() else bad[start:stop]
+        problem = "" if bad is None else problem
         return Block(self.start + start, self.vectors[start:stop], carried, bad, problem)
-
-    def _carry(self, start: int, stop: int) -> pa.RecordBatch | None:
-        return None if self.carried is None else self.carried.slice(start, stop - start)
 
 
 class Reader:
@@ -199,16 +188,8 @@ def total(counts: Iterable[int | None]) -> int | None:
 
 # What the libraries underneath raise on damaged data.
 _DAMAGE = (
-    pa.ArrowException,
-    OSError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
+    *(pa.ArrowException, OSError, ValueError, EOFError, OverflowError, RecursionError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 
 
@@ -220,9 +201,8 @@ def reading(path: str, format: str) -> Iterator[None]:
     except DinkError:
         raise
     except _DAMAGE as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"{path}: cannot be read as {format} (truncated or damaged): {reason}; "
+            f"{path}: cannot be read as {format} (truncated or damaged): {lines[0]}; "
             "write or copy it again"
         ) from error

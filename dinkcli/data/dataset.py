@@ -105,10 +105,9 @@ class DataSet:
     @property
     def known_rows(self) -> int:
         """N of a data set that was ``counted``."""
-        n_rows = self.n_rows
-        if n_rows is None:
+        if self.n_rows is None:
             raise ValueError(f"{self.name}: the number of rows is not known")
-        return n_rows
+        return self.n_rows
 
     @property
     def held_bytes(self) -> int:
@@ -122,9 +121,9 @@ class DataSet:
     @property
     def dtype(self) -> np.dtype:
         """The smallest that holds every value: that of all files where it is narrow, or float32."""
-        found = {reader.dtype.newbyteorder("=") for reader in self.readers}
-        dtype = found.pop()
-        return dtype if not found and dtype.name in _COMPACT else np.dtype(np.float32)
+        dtypes = {reader.dtype.newbyteorder("=") for reader in self.readers}
+        dtype = dtypes.pop()
+        return dtype if not dtypes and dtype.name in _COMPACT else np.dtype(np.float32)
 
     @property
     def carried(self) -> pa.Schema:
@@ -178,25 +177,26 @@ class DataSet:
         rows = rows or max(1, BLOCK_BYTES // (4 * self.n_features))
         counts = [reader.n_rows or 0 for reader in self.readers]
         blocks = self._marked(rows, since, until, np.dtype(dtype), nonzero)
+        is_part = until is not None or self.stop is not None
         for number, before, block in blocks:
             counts[number] = self.readers[number].n_rows or block.start + len(block)
             if self.beside is not None and before + block.start + len(block) > self.beside.n_rows:
                 continue  # the rest is counted alone
             if block.bad is not None and self.bad_rows == STOP:
-                self._refuse(number, block, blocks, until)
+                self._refuse(self.readers[number].path, block, blocks, is_part)
             block = replace(block, start=before + block.start)
             if self._weight is not None and block.carried is not None:
                 names = [name for name in block.carried.schema.names if name != self._weight]
                 block = replace(block, carried=block.carried.select(names) if names else None)
             yield block if self.beside is None else self.beside.joined(block)
-        if self.beside is not None and until is None and self.stop is None:
+        if self.beside is not None and not is_part:
             self.beside.check(self.readers, counts)
 
     def _marked(
         self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool | None
     ) -> Iterator[tuple[int, int, Block]]:
-        """(number of the reader, rows before it, block) with bad rows marked, starts counted in the
-        file."""
+        """(number of the reader, rows before it, block) with bad rows marked, cut to a part, starts
+        counted in the file."""
         since = max(since, self.first)
         if self.stop is not None:
             until = self.stop if until is None else min(until, self.stop)
@@ -208,32 +208,24 @@ class DataSet:
             if reader.n_rows is None or before + done > since:
                 last = None if until is None else until - before
                 for block in reader.blocks(rows, max(0, since - before), last):
-                    block = checked(self._cut(block, before), dtype, nonzero)
+                    start = max(0, self.first - before - block.start)
+                    stop = len(block) if self.stop is None else self.stop - before - block.start
+                    if start > 0 or stop < len(block):
+                        block = block[start:stop]
                     done = reader.n_rows or block.start + len(block)
-                    yield number, before, block
+                    yield number, before, checked(block, dtype, nonzero)
             before += done
 
-    def _cut(self, block: Block, before: int) -> Block:
-        """Without what lies outside a part; ``before`` rows are in the inputs before this one."""
-        start = max(0, self.first - before - block.start)
-        stop = len(block) if self.stop is None else self.stop - before - block.start
-        return block if start == 0 and stop >= len(block) else block[start:stop]
-
     def _refuse(
-        self,
-        number: int,
-        block: Block,
-        rest: Iterator[tuple[int, int, Block]],
-        until: int | None = None,
+        self, path: str, block: Block, rest: Iterator[tuple[int, int, Block]], is_part: bool
     ) -> NoReturn:
         """Counts the bad rows to the end, so that the user knows what to expect."""
-        assert block.bad is not None
-        row, count = block.start + int(block.bad.argmax()), int(block.bad.sum())
-        count += sum(int(each.bad.sum()) for _, _, each in rest if each.bad is not None)
+        row, count = block.start + int(block.good.argmin()), int((~block.good).sum())
+        count += sum(int((~each.good).sum()) for _, _, each in rest)
         number_of = "1 such row" if count == 1 else f"{count} bad rows"
-        end = "end" if until is None and self.stop is None else "end of this process's share"
+        end = "end of this process's share" if is_part else "end"
         raise InputError(
-            f"{self.readers[number].path}: row {row}{block.problem} (counting from 0; {number_of} "
+            f"{path}: row {row}{block.problem} (counting from 0; {number_of} "
             f"from there to the {end}); repair or remove such rows, or go on without them by "
             "`bad_rows` skip"
         )
@@ -256,16 +248,12 @@ class DataSet:
         good = np.ones(len(result), bool)
         done = 0
         for block in self.blocks(dtype=result.dtype, nonzero=nonzero):
-            vectors = block.vectors
-            if block.bad is not None:
-                vectors = vectors[~block.bad]
-                start = block.start - self.first
-                good[start : start + len(block)] = ~block.bad
+            vectors = block.vectors if block.bad is None else block.vectors[block.good]
+            start = block.start - self.first
+            good[start : start + len(block)] = block.good
             result[done : done + len(vectors)] = vectors
             done += len(vectors)
-        if done == len(result):
-            return result, None
-        return result[:done], np.flatnonzero(good)
+        return result[:done], None if done == len(result) else np.flatnonzero(good)
 
     def beside_identity(self) -> dict[str, Any]:
         """What tells files beside the inputs from others, as plain JSON; empty without any."""
@@ -273,17 +261,16 @@ class DataSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data a model was trained on, without reading all of them."""
-        found = {
+        dtypes = {str(getattr(reader, "stored", reader).dtype) for reader in self.readers}
+        return {
             "rows": self.whole.n_rows,
             "features": self.n_features,
-            "dtype": sorted(
-                {str(getattr(reader, "stored", reader).dtype) for reader in self.readers}
-            ),
+            "dtype": sorted(dtypes),
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
+            **({"dim": self.n_features} if self.columns.dim else {}),
+            **({"bits": True} if self.columns.bits else {}),
         }
-        found |= {"dim": self.n_features} if self.columns.dim else {}
-        return found | ({"bits": True} if self.columns.bits else {})
 
 
 def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
@@ -296,21 +283,23 @@ def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
         bad = _unusable(vectors, nonzero)
     if bad is None and block.bad is None and not nonzero:
         return replace(block, vectors=vectors)
-    problem = block.problem
-    none = np.zeros(len(block), bool)
-    worst = none if block.bad is None else block.bad
-    for mask, say in ((bad, _value_problem), (_zero(vectors) if nonzero else None, _zero_problem)):
-        if mask is None or not (mask & ~worst).any():
+    worst, problem = ~block.good, block.problem
+    zero = _zero(vectors) if nonzero else None
+    for mask, say in (
+        (bad, _value_problem),
+        (zero, lambda *_: " has norm 0, which has no direction"),
+    ):
+        new = worst if mask is None else mask & ~worst
+        if mask is None or not new.any():
             continue
-        row = int((mask & ~worst).argmax())
+        row = int(new.argmax())
         if not worst.any() or row < int(worst.argmax()):
             problem = say(block.vectors[row], vectors[row])
         worst = worst | mask
     if not worst.any():
         return replace(block, vectors=vectors)
-    return replace(
-        block, vectors=np.where(worst[:, None], dtype.type(0), vectors), bad=worst, problem=problem
-    )
+    vectors = np.where(worst[:, None], dtype.type(0), vectors)
+    return replace(block, vectors=vectors, bad=worst, problem=problem)
 
 
 def _converted(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -319,9 +308,7 @@ def _converted(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if torch is None or vectors.dtype != np.float16 or dtype != np.float32:
         return np.ascontiguousarray(vectors, dtype=dtype)
     # NumPy converts halves one by one, which takes 17 times as long.
-    halves = torch.from_numpy(np.require(vectors, requirements=["C", "W"]))
-    floats: np.ndarray = halves.float().numpy()
-    return floats
+    return torch.from_numpy(np.require(vectors, requirements=["C", "W"])).float().numpy()
 
 
 def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
@@ -362,9 +349,8 @@ def _zero(vectors: np.ndarray) -> np.ndarray:
 
 
 def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
-    finite = np.isfinite(converted)
-    if not finite.all():
-        feature = int((~finite).argmax())
+    if not np.isfinite(converted).all():
+        feature = int(np.isfinite(converted).argmin())
         return f" holds {stored[feature]} in feature {feature}, expected numbers finite in float32"
     feature = int(np.abs(converted).argmax())
     limit = LARGEST_NORM / len(converted) ** 0.5
@@ -372,10 +358,6 @@ def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
         f" holds {stored[feature]:g} in feature {feature}; squared distances would overflow "
         f"float32, expected numbers up to {limit:.2g}"
     )
-
-
-def _zero_problem(stored: np.ndarray, converted: np.ndarray) -> str:
-    return " has norm 0, which has no direction"
 
 
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:

@@ -273,10 +273,10 @@ class CopyReader(RawReader):
         file.truncate(n_rows * data.n_features * dtype.itemsize)
         self._bad_rows = np.concatenate(bad)
         layout = RawLayout(dtype, (n_rows, data.n_features))
-        copy = LocalFile(origin.path, path=file.name, keeps=file)
-        super().__init__(copy, origin.format, layout, origin.column, origin.about)
-        self.feature_names, self.carried = origin.feature_names, origin.carried
-        self.n_bytes, self.notes = origin.n_bytes, origin.notes
+        copy = LocalFile(origin.path, keeps=file)
+        super().__init__(copy, origin.format, layout, origin.column)
+        for name in ("feature_names", "carried", "n_bytes", "notes", "about"):
+            setattr(self, name, getattr(origin, name))
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         table = self._columns.table()

@@ -40,29 +40,25 @@ BINARY_SUFFIXES = (
     *(".fvecs", ".bvecs", ".ivecs", ".h5", ".hdf5", ".h5ad"),
 )
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".vec")
-_MODEL_SUFFIX = ".dink.safetensors"
 _CODEC_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
 _CODECS = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x04\x22\x4d\x18": "lz4",
+    **{b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"},
+    **{b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"},
 }
 # Files whose parts have to be read from anywhere, or that say what they are.
-_KINDS: dict[bytes, str] = {
-    b"\x93NUMPY": "npy",
-    b"PK\x03\x04": "npz",
-    b"PAR1": "parquet",
-    b"ARROW1": "arrow",
-    b"\xff\xff\xff\xff": "arrow stream",
-    b"\x89HDF\r\n\x1a\n": "hdf5",
+_KINDS = {
+    **{b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet", b"ARROW1": "arrow"},
+    **{b"\xff\xff\xff\xff": "arrow stream", b"\x89HDF\r\n\x1a\n": "hdf5"},
 }
 _LARGEST_HEADER = 100 << 20  # of safetensors, as its own library has it
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SIGNAL_SECONDS = 0.2
-_COPY_BYTES = 1 << 20
 _CHANGE_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "generation")
+
+
+Partition = Mapping[str, str | None]
+NO_PARTITION: Partition = {}
+Opener = Callable[[str, bool], BinaryIO]
 
 
 class Source:
@@ -77,8 +73,8 @@ class Source:
 
     path: str | None = None
 
-    def __init__(self, name: str, partition: Mapping[str, str | None] | None = None):
-        self.name, self.partition = name, partition or {}
+    def __init__(self, name: str, partition: Partition = NO_PARTITION):
+        self.name, self.partition = name, partition
         self._state = self._look()
         self.n_bytes = self._state[0]
 
@@ -109,16 +105,11 @@ class Source:
 class LocalFile(Source):
     """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
 
-    path: str
-
     def __init__(
-        self,
-        name: str,
-        partition: Mapping[str, str | None] | None = None,
-        path: str = "",
-        keeps: Temporary | None = None,
+        self, name: str, partition: Partition = NO_PARTITION, keeps: Temporary | None = None
     ):
-        self.path, self._keeps = path or name, keeps
+        self.path: str = name if keeps is None else keeps.name
+        self._keeps = keeps
         super().__init__(name, partition)
 
     def _look(self) -> tuple[int, Any]:
@@ -163,6 +154,14 @@ class Temporary:
             ) from error
 
 
+def copied(file: Any, doing: str) -> Temporary:
+    """A temporary file with what is in another."""
+    copy = Temporary(".copy", doing)
+    shutil.copyfileobj(file, copy, 1 << 20)
+    copy.flush()
+    return copy
+
+
 class Kept(LocalFile):
     """A temporary local copy of a source, under the name of the source. It goes when unused.
 
@@ -175,15 +174,13 @@ class Kept(LocalFile):
     """
 
     def __init__(self, source: Source, codec: str | None = None):
-        copy = Temporary(".copy", f"unpacking {source.name}")
         with (
             reading(source.name, codec or "a stream"),
             source.open() as file,
             unpacked(file, codec) as content,
         ):
-            shutil.copyfileobj(content, copy, _COPY_BYTES)
-        copy.flush()
-        super().__init__(source.name, source.partition, copy.name, copy)
+            copy = copied(content, f"unpacking {source.name}")
+        super().__init__(source.name, source.partition, copy)
         self.check_unchanged = source.check_unchanged  # type: ignore[method-assign]
 
 
@@ -242,14 +239,7 @@ class RemoteFile(Source):
         reader: opens a key for random access.
     """
 
-    def __init__(
-        self,
-        name: str,
-        partition: Mapping[str, str | None],
-        key: str,
-        files: Any,
-        reader: Callable[[str, bool], BinaryIO],
-    ):
+    def __init__(self, name: str, partition: Partition, key: str, files: Any, reader: Opener):
         self._key, self._files, self._reader = key, files, reader
         super().__init__(name, partition)
 
@@ -300,11 +290,8 @@ def is_remote(path: str) -> bool:
 def _folder(path: str) -> Iterator[Source]:
     if what := named_folder(path):
         raise InputError(f"{path}: {what}")
-    names = [
-        os.path.relpath(os.path.join(folder, name), path).replace(os.sep, "/")
-        for folder, _, files in os.walk(path)
-        for name in files
-    ]
+    found = (os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files)
+    names = [os.path.relpath(each, path).replace(os.sep, "/") for each in found]
     for name in _chosen(names, path):
         yield LocalFile(os.path.join(path, name), _partition(name))
 
@@ -371,12 +358,7 @@ def _reaching(name: str) -> Iterator[None]:
 
 def _chosen(names: list[str], where: str) -> list[str]:
     """Those of the files of a folder that hold data."""
-    names = sorted(
-        name
-        for name in names
-        if not name.endswith(_MODEL_SUFFIX)
-        and not any(part.startswith((".", "_")) for part in name.split("/"))
-    )
+    names = sorted(name for name in names if not re.search(r"(^|/)[._]|\.dink\.safetensors$", name))
     for suffixes in (BINARY_SUFFIXES, TEXT_SUFFIXES, (".json",)):
         if chosen := [name for name in names if without_codec(name).lower().endswith(suffixes)]:
             return chosen
@@ -387,12 +369,9 @@ def _chosen(names: list[str], where: str) -> list[str]:
 
 def _partition(name: str) -> dict[str, str | None]:
     """The values in a hive path such as ``year=2024/lang=en/part-0.parquet``."""
-    pairs = (map(unquote, part.partition("=")) for part in name.split("/")[:-1])
-    return {
-        key: None if value == _HIVE_NULL else value
-        for key, equals, value in pairs
-        if key and equals
-    }
+    pairs = [map(unquote, part.partition("=")) for part in name.split("/")[:-1]]
+    values = {key: value for key, equals, value in pairs if key and equals}
+    return {key: None if value == _HIVE_NULL else value for key, value in values.items()}
 
 
 def without_codec(name: str) -> str:

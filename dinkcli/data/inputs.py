@@ -42,11 +42,8 @@ def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP)
         return inputs
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    if (
-        isinstance(inputs, Sequence)
-        and len(inputs)
-        and all(isinstance(each, (str, os.PathLike)) for each in inputs)
-    ):
+    are_paths = isinstance(inputs, Sequence) and len(inputs) > 0
+    if are_paths and all(isinstance(each, (str, os.PathLike)) for each in inputs):
         groups = _open_paths([os.fspath(path) for path in inputs], columns)
     else:
         from dinkcli.data.array import open_memory
@@ -78,11 +75,10 @@ def open_inputs(
     """
     from dinkcli.data.sidefiles import attached, columns_of
 
-    names = PARAMETERS.values()
-    values = {name: beside.pop(name) for name in names if beside.get(name) is not None}
-    for name in [name for name in values if isinstance(values[name], (str, os.PathLike))]:
-        beside[name] = os.fspath(values.pop(name))
-    columns = columns_of(column, **beside)
+    given = {name: beside.pop(name, None) for name in PARAMETERS.values()}
+    texts = {n: os.fspath(v) for n, v in given.items() if isinstance(v, (str, os.PathLike))}
+    values = {n: v for n, v in given.items() if v is not None and n not in texts}
+    columns = columns_of(column, **texts, **beside)
     if model is None:
         data = open_data(inputs, columns, bad_rows)
     else:

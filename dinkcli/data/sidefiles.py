@@ -106,16 +106,8 @@ class SideColumn:
     stream: str | None = None
 
     def check(self, inputs: Sequence[tuple[str, int | None]]) -> None:
-        """Compares the numbers of values with those of rows.
-
-        Args:
-            inputs: what each INPUT of the command line is called, and its rows as far as they are
-                known.
-
-        Raises:
-            UsageError: neither one file nor one for each input.
-            InputError: other numbers.
-        """
+        """Raises DinkError unless there is one file for all ``inputs`` or one for each, and one
+        value for each of their rows; inputs are their names and rows as far as these are known."""
         parameter = PARAMETERS[self.role]
         if len(self.given) not in (1, len(inputs)):
             raise UsageError(
@@ -125,19 +117,19 @@ class SideColumn:
         if len(self.given) == 1:
             inputs = [(and_more(inputs[0][0], len(inputs)), total(rows for _, rows in inputs))]
         for given, count, (name, n_rows) in zip(self.given, self.counts, inputs, strict=True):
-            if n_rows is not None and n_rows != count:
-                raise InputError(
-                    f"`{parameter}` {given}: {_many(count, self.role)} for the "
-                    f"{_many(n_rows, 'row')} of {name}; expected one for each row"
-                    f"{self._hint(count - n_rows)}"
-                )
-
-    def _hint(self, more: int) -> str:
-        if more == 1 and self.values[-1].as_py() in ("", None):
-            return " (the last one is empty)"
-        if more == -1 and self.files and self.files[0][0].lower().endswith((".csv", ".tsv")):
-            return f" (the first line, {self.name!r}, is read as the names of the columns)"
-        return ""
+            if n_rows is None or n_rows == count:
+                continue
+            hint = ""
+            if count == n_rows + 1 and self.values[-1].as_py() in ("", None):
+                hint = " (the last one is empty)"
+            elif count == n_rows - 1 and split_reference(given)[0].lower().endswith(
+                (".csv", ".tsv")
+            ):
+                hint = f" (the first line, {self.name!r}, is read as the names of the columns)"
+            raise InputError(
+                f"`{parameter}` {given}: {_many(count, self.role)} for the "
+                f"{_many(n_rows, 'row')} of {name}; expected one for each row{hint}"
+            )
 
 
 @dataclass(frozen=True)
@@ -214,7 +206,9 @@ def open_side_columns(
     named: dict[str, SideColumn] = {}
     fields: dict[str, Any] = {}
     weights = None
-    for role in filter(columns.files.__contains__, PARAMETERS):
+    for role, parameter in PARAMETERS.items():
+        if role not in columns.files:
+            continue
         side = _read(role, columns.files[role])
         if role == WEIGHT:
             weights = side
@@ -223,8 +217,8 @@ def open_side_columns(
         if side.name in taken or (other is not None and other.given != side.given):
             whose = "an input" if other is None else f"`{PARAMETERS[other.role]}`"
             raise UsageError(
-                f"`{PARAMETERS[role]}` {side.given[0]}: its column {side.name!r} has the name of "
-                f"one of {whose}; rename one of them"
+                f"`{parameter}` {side.given[0]}: its column {side.name!r} has the name of one of "
+                f"{whose}; rename one of them"
             )
         named[side.name] = side
         fields[role] = side.name

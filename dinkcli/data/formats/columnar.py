@@ -62,8 +62,8 @@ class ArrowFileReader(_ArrowReader):
                     batch = pa.ipc.open_file(file, options=options).get_batch(index)
                     # A batch can be the whole file. Decompressed, it is in memory as a whole.
                     part = batch.nbytes
-                    if _is_mapped(batch, file) and part > _LARGE_BATCH:
-                        part = _LARGE_BATCH
+                    if _is_mapped(batch, file):
+                        part = min(part, _LARGE_BATCH)
                     size = max(rows, len(batch) * part // max(1, batch.nbytes) // rows * rows)
                     for offset in range(start, min(start + size, len(batch)), rows):
                         yield first + offset, batch.slice(offset, rows)
@@ -166,13 +166,13 @@ class ParquetReader(TableReader):
 
     def _group_of(self, row: int) -> tuple[int, int]:
         """Number and first row of the row group that holds ``row``."""
-        first = 0
-        for number in range(self.metadata.num_row_groups):
+        number = first = 0
+        while number < self.metadata.num_row_groups:
             n_rows = self.metadata.row_group(number).num_rows
             if row < first + n_rows:
-                return number, first
-            first += n_rows
-        return self.metadata.num_row_groups, first
+                break
+            number, first = number + 1, first + n_rows
+        return number, first
 
 
 def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -180,17 +180,15 @@ def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator
     held: list[pa.RecordBatch] = []
     n_held = 0
     for batch in batches:
-        if skipped >= len(batch):
-            skipped -= len(batch)
-            continue
-        batch, skipped = batch.slice(skipped), 0
-        while n_held + len(batch) >= rows:
-            wanted = rows - n_held
-            yield _joined([*held, batch.slice(0, wanted)])
-            batch, held, n_held = batch.slice(wanted), [], 0
-        if len(batch):
-            held.append(batch)
-            n_held += len(batch)
+        start = min(skipped, len(batch))
+        skipped, batch = skipped - start, batch.slice(start)
+        while len(batch):
+            held.append(batch.slice(0, rows - n_held))
+            batch = batch.slice(len(held[-1]))
+            n_held += len(held[-1])
+            if n_held == rows:
+                yield _joined(held)
+                held, n_held = [], 0
     if held:
         yield _joined(held)
 
@@ -198,8 +196,7 @@ def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
-    (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return joined
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 class Hdf5Reader(TableReader):

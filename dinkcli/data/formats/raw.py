@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from dinkcli.data.base import ANY_COLUMNS, NOTHING_SAID, Block, Columns, Reader, reading
-from dinkcli.data.files import LocalFile, Source, Temporary, read_exactly, suffix_of
+from dinkcli.data.files import LocalFile, Source, copied, read_exactly, suffix_of
 from dinkcli.data.formats import foreign
 from dinkcli.errors import InputError, UsageError
 
@@ -57,10 +56,10 @@ class RawReader(Reader):
     """Rows of fixed size, one after the other.
 
     Args:
-        is_whole: nothing else is in the file.
+        chosen: why it is the ``column``.
 
     Raises:
-        InputError: fewer bytes than the layout needs, or more.
+        InputError: fewer bytes than the layout needs; or more, in a file of one array.
     """
 
     source: Source
@@ -71,11 +70,11 @@ class RawReader(Reader):
         format: str,
         layout: RawLayout,
         column: str | None = None,
-        about: Mapping[str, str] = NOTHING_SAID,
-        is_whole: bool = False,
+        chosen: str = "",
     ):
         self.source, self.format, self.layout, self.column = source, format, layout, column
-        self.path, self.n_bytes, self.about = source.name, source.n_bytes, about
+        self.path, self.n_bytes = source.name, source.n_bytes
+        self.about = {"chosen": chosen} if chosen else NOTHING_SAID
         self.n_rows, self.n_features = layout.shape
         self.dtype = np.dtype(np.float32) if layout.bfloat16 else layout.number
         needed = layout.offset + layout.n_bytes
@@ -84,8 +83,7 @@ class RawReader(Reader):
                 f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {needed} "
                 f"bytes, the file has {source.n_bytes}; write or copy it again"
             )
-        self._is_whole = is_whole
-        if is_whole and source.n_bytes:
+        if format == "npy" and source.n_bytes:
             refuse_more(self.path, layout, source.n_bytes)
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
@@ -102,7 +100,7 @@ class RawReader(Reader):
                 block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
                 if begin + rows > since:  # a stream has no other way to come there
                     yield block
-            if self._is_whole and until is None and not self.source.n_bytes and file.read(1):
+            if self.format == "npy" and until is None and not self.n_bytes and file.read(1):
                 refuse_more(self.path, layout, None)
         self.source.check_unchanged()
 
@@ -156,7 +154,7 @@ def open_npy(source: Source, columns: Columns = ANY_COLUMNS) -> RawReader:
                 f"{source.name}: an array in Fortran order cannot be read from a stream; "
                 "save it in C order, or give the file"
             )
-    return RawReader(source, "npy", layout, is_whole=True)
+    return RawReader(source, "npy", layout)
 
 
 def _npy_layout(file: IO[bytes], name: str) -> RawLayout:
@@ -212,13 +210,10 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
             lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
             start = info.header_offset + len(header) + sum(lengths)
             layout = replace(layout, offset=start + layout.offset)
-            return RawReader(source, "npz", layout, chosen, {"chosen": why})
+            return RawReader(source, "npz", layout, chosen, why)
         with archive.open(info) as packed:
-            copy = Temporary(".npy", f"unpacking {name}")
-            shutil.copyfileobj(packed, copy, 1 << 20)
-            copy.flush()
-    member = LocalFile(name, path=copy.name, keeps=copy)
-    reader = RawReader(member, "npz", layout, chosen, {"chosen": why})
+            copy = LocalFile(name, keeps=copied(packed, f"unpacking {name}"))
+    reader = RawReader(copy, "npz", layout, chosen, why)
     reader.n_bytes = source.n_bytes
     return reader
 
@@ -293,7 +288,7 @@ def open_safetensors(source: Source, columns: Columns) -> RawReader:
         )
     kinds = {key: "f" if "F" in header[key]["dtype"] else "i" for key in tensors}
     chosen, why = _choose(name, list(tensors), columns, kinds)
-    return RawReader(source, "safetensors", tensors[chosen], chosen, {"chosen": why})
+    return RawReader(source, "safetensors", tensors[chosen], chosen, why)
 
 
 def _tensor_layout(value: dict[str, Any], start: int) -> RawLayout:
