@@ -149,13 +149,12 @@ def around_usual_row(data: DataSet, metric: str) -> DataSet:
         for block in reader.blocks(max(1, BLOCK_BYTES // (4 * reader.n_features))):
             with np.errstate(over="ignore"):
                 good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
-            rows = block.vectors[good]
-            if len(rows) and metric == "cosine":
-                _refuse_one_direction(rows, data.name)
-            elif len(rows):
-                return around(data, offset_of(rows))
-            if len(rows):
+            if not good.any():
+                continue
+            if metric == "cosine":
+                _refuse_one_direction(block.vectors[good], data.name)
                 return data
+            return around(data, offset_of(block.vectors[good]))
     return data
 
 

@@ -231,7 +231,7 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
 
 
 def _fail(source: Source, head: bytes) -> NoReturn:
-    what = foreign.named(head, source) or foreign.named_text(head, source.name)
+    what = foreign.named(head, source)
     if what is not None:
         raise InputError(f"{source.name}: {what}")
     texts = source.name.lower().endswith((".txt", ".csv", ".tsv"))

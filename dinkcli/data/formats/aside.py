@@ -6,7 +6,6 @@ Shapes: N rows, B rows in a batch.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -136,10 +135,8 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
                 f"{source.name}: {array.dtype} of shape {array.shape}, expected texts or numbers "
                 "of shape (rows,)"
             )
-        size = os.path.getsize(path)
-        if size > array.offset + array.nbytes:
-            layout = raw.RawLayout(array.dtype, (len(array), 1), array.offset)
-            raw.refuse_more(source.name, layout, size)
+        layout = raw.RawLayout(array.dtype, (len(array), 1), array.offset)
+        raw.refuse_more(source.name, layout, source.n_bytes)
         for start in range(0, len(array), _ROWS):
             part = np.asarray(array[start : start + _ROWS])
             if part.dtype.kind == "S":

@@ -88,12 +88,18 @@ def named(head: bytes, source: Source) -> str | None:
             return line.format(name=source.name)
     if source.name.lower().endswith((".pkl", ".pickle", ".joblib")):
         return _PICKLE.format(name=source.name)
-    if _is_text(head):
-        return None
+    plain = not any(byte < 9 or 13 < byte < 32 for byte in head)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        if plain:
+            return None
+    except UnicodeDecodeError:
+        pass
     for kind, size in (("float32", 4), ("float64", 8), ("float16", 2)):
         if source.n_bytes % size == 0 and _like_numbers(head[: len(head) // size * size], kind):
             return _RAW.format(kind=kind, name=source.name)
-    return None
+    suffix = os.path.splitext(source.name)[1]
+    return _LATIN.format(name=source.name, suffix=suffix) if plain else None
 
 
 def _like_numbers(head: bytes, kind: str) -> bool:
@@ -114,22 +120,6 @@ def refuse_foreign_text(start: bytes, name: str) -> None:
     for magic, line in _TEXTS.items():
         if re.match(magic, start):
             raise InputError(f"{name}: {line.format(name=name)}")
-
-
-def named_text(head: bytes, name: str) -> str | None:
-    """The advice for text in another encoding, or None for what is no text."""
-    if not head or _is_text(head) or any(byte < 9 or 13 < byte < 32 for byte in head):
-        return None
-    return _LATIN.format(name=name, suffix=os.path.splitext(name)[1])
-
-
-def _is_text(head: bytes) -> bool:
-    """Whether it is the beginning of UTF-8, without control characters."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return not any(byte < 9 or 13 < byte < 32 for byte in head)
 
 
 def named_zip(archive: zipfile.ZipFile, name: str) -> str | None:

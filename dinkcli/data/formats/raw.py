@@ -100,7 +100,7 @@ class RawReader(Reader):
                 block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
                 if begin + rows > since:  # a stream has no other way to come there
                     yield block
-            if self.format == "npy" and until is None and not self.n_bytes and file.read(1):
+            if self.format == "npy" and until is None and not self.source.n_bytes and file.read(1):
                 refuse_more(self.path, layout, None)
         self.source.check_unchanged()
 
