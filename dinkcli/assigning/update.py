@@ -8,6 +8,7 @@ centre of their own become clusters. Shapes: B rows, C centres, K clusters, D fe
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, ModelError, UsageError
 from dinkcli.models.edit import centers_of, noted, statistics_of, with_centers
+from dinkcli.models.file import as_model
 from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR, Statistics, root_mean
 from dinkcli.models.tree import squared_distances
@@ -266,7 +268,7 @@ def update(
     return _told(model, result, look, born, retired, repeated)
 
 
-def join(model: Model, other: Model) -> Model:
+def join(model: Model | str | os.PathLike[str], other: Model | str | os.PathLike[str]) -> Model:
     """The model with all that ``other`` was given, of another part of the same rows or of other
     rows of the same space.
 
@@ -276,6 +278,7 @@ def join(model: Model, other: Model) -> Model:
     Raises:
         ModelError: models of different spaces.
     """
+    model, other = as_model(model), as_model(other)
     if (other.metric, other.n_features) != (model.metric, model.n_features):
         raise ModelError(
             f"a model of metric {other.metric} and {other.n_features} features cannot be joined to "

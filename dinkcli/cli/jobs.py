@@ -137,8 +137,8 @@ def sample(
     from dinkcli.assigning.sample import sample as core
 
     with job.writing(COLUMNS) as (layout, options):
-        more = {"by": by, "quota": quota, "levels": levels_of(levels), "seed": seed}
-        result = core(job.model, job.data, number, **more, **options)
+        more: dict[str, Any] = {"quota": quota, "levels": levels_of(levels), "seed": seed}
+        result = core(job.model, job.data, number, by=by, **more, **options)
         job.destination.write(layout, len(result.rows), result.written())
     job.tell(result, len(result.rows))
 

@@ -103,6 +103,7 @@ def name(
     check_model_path(output)
     check_target(target)
     data = rows.open(model, inputs, labels=labels, texts=texts) if inputs else None
+    n_rows = 0 if data is None else data.known_rows
     answers = f"{target}.answers.jsonl" if llm else None
     with ProgressLines(shown.silent) as lines:
 
@@ -122,7 +123,7 @@ def name(
                 levels=levels_of(levels),
                 force=force,
                 device=rows.device,
-                on_rows=lambda done: lines.update("naming", done, data.known_rows, "rows"),
+                on_rows=lambda done: lines.update("naming", done, n_rows, "rows"),
                 on_reply=on_reply,
             )
         except KeyboardInterrupt as error:

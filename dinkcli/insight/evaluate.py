@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.derived import repeatable
@@ -229,7 +228,7 @@ class Evaluation(Result):
         if agreement is not None:
             title = f"against {len(self.classes or ())} classes"
             sheet = Sheet(Field(), "", headings=False, title=title)
-            for name, share in (
+            for name, figure in (
                 ("accuracy (ACC)", agreement.accuracy),
                 ("mutual information (NMI)", agreement.normalized_mutual_information),
                 ("adjusted Rand index (ARI)", agreement.adjusted_rand_index),
@@ -238,7 +237,7 @@ class Evaluation(Result):
                 ("completeness", agreement.completeness),
                 ("V-measure", agreement.v_measure),
             ):
-                sheet.add(name, f"{share:.4f}")
+                sheet.add(name, f"{figure:.4f}")
             yield sheet
 
     def _confused(self) -> Iterator[Sheet]:
@@ -326,6 +325,8 @@ def count_labels(counts: Contingency, label: str | None, view: View) -> None:
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
     if is_text(labels.type):  # a blank is no class
+        import pyarrow.compute as pc  # takes as long to load as all else
+
         blank = pc.equal(pc.utf8_trim_whitespace(labels), "")
         labels = pc.if_else(blank, pa.scalar(None, labels.type), labels)
     labelled = ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

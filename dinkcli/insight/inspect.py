@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.survey import Groups
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
@@ -256,7 +255,7 @@ class Inspection(Result):
             "nearest_pairs": [pair._asdict() for pair in nearest_pairs(model, _PAIRS)],
             "training": model.training,
         }
-        more = {"bad_rows": seen.bad_rows if self.has_rows else None}
+        more: dict[str, Any] = {"bad_rows": seen.bad_rows if self.has_rows else None}
         more |= {"tree": self.tree, "history": self.history}
         return document | {name: value for name, value in more.items() if value is not None}
 
@@ -512,6 +511,8 @@ def typical_texts(rows: list[Exemplar]) -> list[str]:
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:
     """Rows of ``z`` (M, D) that pairs at a distance of at most ``near`` connect; the largest group
     first, then the one with the first row. Rows alone are left out."""
+    from dinkcli.assigning.survey import Groups  # and scipy, which take a while to load
+
     m = len(z)
     joined = Groups(m)
     for start in range(0, m, _COMPARED_AT_ONCE):

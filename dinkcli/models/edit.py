@@ -9,6 +9,7 @@ features.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dinkcli.errors import UsageError
+from dinkcli.models.file import as_model
 from dinkcli.models.model import OUTLIER, Centers, Model
 from dinkcli.models.statistics import Statistics
 
@@ -36,7 +38,9 @@ def check_present(model: Model, clusters: Sequence[int]) -> None:
             raise UsageError(f"cluster {cluster}: has been merged or dropped before")
 
 
-def merge(model: Model, clusters: Sequence[int], name: str | None = None) -> Model:
+def merge(
+    model: Model | str | os.PathLike[str], clusters: Sequence[int], name: str | None = None
+) -> Model:
     """The rows of all ``clusters`` are those of the first one from now on.
 
     Args:
@@ -45,6 +49,7 @@ def merge(model: Model, clusters: Sequence[int], name: str | None = None) -> Mod
     Raises:
         UsageError: fewer than two different clusters, or one that is gone.
     """
+    model = as_model(model)
     first, *others = clusters
     if not others or len(set(clusters)) < len(clusters):
         raise UsageError(f"merge {','.join(map(str, clusters))}: expected two or more clusters")
@@ -56,12 +61,13 @@ def merge(model: Model, clusters: Sequence[int], name: str | None = None) -> Mod
     return noted(merged, what="merge", clusters=list(clusters), name=merged.all_names[first])
 
 
-def drop(model: Model, cluster: int, outlier: bool = False) -> Model:
+def drop(model: Model | str | os.PathLike[str], cluster: int, outlier: bool = False) -> Model:
     """Without a cluster: its rows go to the next centre, or with ``outlier`` have the label -1.
 
     Raises:
         UsageError: no other cluster would be left, or it is gone.
     """
+    model = as_model(model)
     check_present(model, [cluster])
     own, statistics = model.center_clusters == cluster, statistics_of(model)
     if not (model.center_clusters[~own] != OUTLIER).any():
@@ -98,12 +104,13 @@ def split(model: Model, cluster: int, parts: Statistics) -> Model:
     return noted(parted, what="split", clusters=[cluster], into=numbers)
 
 
-def rename(model: Model, cluster: int, name: str) -> Model:
+def rename(model: Model | str | os.PathLike[str], cluster: int, name: str) -> Model:
     """With a name that was given by hand, which names found in texts do not replace.
 
     Raises:
         UsageError: the cluster is gone.
     """
+    model = as_model(model)
     check_present(model, [cluster])
     return noted(_named(model, cluster, name), what="name", clusters=[cluster], name=name)
 
