@@ -633,7 +633,7 @@ def binary_words(head: bytes) -> tuple[int, int, int] | None:
 
 
 def _binary_word(n_features: int) -> re.Pattern[bytes]:
-    return re.compile(rb"\n*([^ ]{0,4096}) (.{%d})" % (4 * n_features), re.DOTALL)
+    return re.compile(rb"\n*([^ \n]{0,4096}) (.{%d})" % (4 * n_features), re.DOTALL)
 
 
 class BinaryWordsReader(TableReader):
@@ -651,10 +651,12 @@ class BinaryWordsReader(TableReader):
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         start, n_left, n_features = self._layout
         word, data = _binary_word(n_features), b""
+        held: list[pa.RecordBatch] = []  # the last batch waits until all is found to be whole
         codec = codec_of(self.source.head(8))
         with self.source.open() as packed, unpacked(packed, codec) as file:
             file.read(start)
-            while n_left and (more := file.read(BLOCK_BYTES)):
+            while n_left and len(data) < BLOCK_BYTES and (more := file.read(BLOCK_BYTES)):
+                yield from held
                 data, position = data + more, 0
                 words: list[str] = []
                 vectors: list[bytes] = []
@@ -665,9 +667,8 @@ class BinaryWordsReader(TableReader):
                 data, n_left = data[position:], n_left - len(words)
                 values = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32)
                 lists = pa.FixedSizeListArray.from_arrays(values, n_features)
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(words, pa.string()), lists], [WORD, VECTOR]
-                )
+                columns = [pa.array(words, pa.string()), lists]
+                held = [pa.RecordBatch.from_arrays(columns, [WORD, VECTOR])]
             if n_left:
                 raise InputError(f"{self.path}: ended {n_left} words early; write or copy it again")
             if (data + file.read(64)).strip(b"\n"):
@@ -676,3 +677,4 @@ class BinaryWordsReader(TableReader):
                     "first line promises; a word with a space in it cannot be read from a binary "
                     "file; write it as text (binary=False)"
                 )
+            yield from held
