@@ -100,7 +100,7 @@ class ArrayReader(Reader):
                 f"array of shape {array.shape} and dtype {array.dtype}, "
                 "expected 2-D (rows, features) of floats or integers"
             )
-        mask = np.ma.getmask(array)
+        mask: Any = np.ma.getmask(array)
         self._masked = mask if mask is not np.ma.nomask else None
         self._array = np.asarray(array)
         self.n_rows, self.n_features = array.shape
@@ -158,7 +158,7 @@ def _of_tensor(tensor: Any) -> np.ndarray:
         tensor = tensor.to_dense()
     if "bfloat16" in str(tensor.dtype) or "float8" in str(tensor.dtype):
         tensor = tensor.float()
-    return tensor.numpy()  # type: ignore[no-any-return]
+    return tensor.numpy()
 
 
 def _as_table(values: Any) -> pa.Table | None:

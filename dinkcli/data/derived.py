@@ -307,7 +307,7 @@ class ColumnsFile:
             self._writer = pa.ipc.new_stream(self._file, batch.schema)
         self._writer.write_batch(batch)
 
-    def table(self) -> pa.Table | None:
+    def table(self) -> Any:
         """All batches, to which none can be added any more; None without any."""
         if self._file is None:
             return None

@@ -254,8 +254,8 @@ def attached(data: DataSet, **values: Any) -> DataSet:
     weights = sides.pop(WEIGHT, None)
     beside = SideColumns(tuple(sides.values()), (len(data.readers),), weights)
     beside.check(data.readers, [reader.n_rows for reader in data.readers])
-    columns = replace(data.columns, **{role: role for role in sides})
-    return replace(data, columns=columns, beside=beside)
+    fields: dict[str, Any] = {role: role for role in sides}
+    return replace(data, columns=replace(data.columns, **fields), beside=beside)
 
 
 def _read(role: str, given: tuple[str, ...]) -> SideColumn:

@@ -6,7 +6,7 @@ Shapes: N rows, B rows in a batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,7 @@ def values_of(
     """
     source, kind, head = look(source)
     suffix = suffix_of(source.name)
-    table: Callable[[Source, Columns], TableReader] | None = columnar.READERS.get(kind)
+    table: Callable[[Source, Columns], TableReader] | None = columnar.READERS.get(kind or "")
     single, why = _of_array, "an .npy file has none"
     if kind != "npy" and table is None:
         text = _text(source, head)
@@ -179,7 +179,7 @@ def _of_json(source: Source) -> Iterator[pa.Array]:
         raise InputError(f"{source.name}: cannot be read as json: {error}") from error
 
 
-def _dialect(text: str, whole: bool, separators: Sequence[str]) -> Dialect:
+def _dialect(text: str, whole: bool, separators: Iterable[str]) -> Dialect:
     """How a csv of any fields is split, by its beginning. The first record has the names.
 
     Without a separator under which all records have as many fields it is one column.

@@ -231,13 +231,15 @@ class TableReader(Reader):
                 f"{self.path}: {what} is {type_} of {width} bytes a row, without a dimension; give "
                 f"it with `dim` (float32 would make `dim` {width // 4})"
             )
-        dtype = {1: "i1", 2: "<f2", 4: "<f4", 8: "<f8"}.get(width / dim) if dim else "<f4"
-        if width and dtype is None:
+        if not width or not dim:
+            return 0, np.dtype(np.float32)
+        sizes = {dim: "i1", 2 * dim: "<f2", 4 * dim: "<f4", 8 * dim: "<f8"}
+        if width not in sizes:
             raise UsageError(
                 f"{self.path}: `dim` {dim}: {what} has {width} bytes a row, expected {4 * dim} "
                 f"(float32; or {dim} int8, {2 * dim} float16, {8 * dim} float64)"
             )
-        return (dim or 0) if width else 0, np.dtype(dtype)
+        return dim, np.dtype(sizes[width])
 
     def _first_length(self) -> int:
         """D is the length of most vectors of the first batch that has any."""
