@@ -131,8 +131,8 @@ class _Search:
         self.whole = self.middle < self.half
         self.scale = rows.total_weight / self.sample.total_weight
         starts = (None, None) if before is None else (before.first.last, before.second.last)
-        self.first = _Path(workers, seed, self.sample[: self.middle], starts[0])
-        self.second = _Path(workers, seed + 1, self.sample[self.middle :], starts[1])
+        self.first: _Path = _Path(workers, seed, self.sample[: self.middle], starts[0])
+        self.second: _Path = _Path(workers, seed + 1, self.sample[self.middle :], starts[1])
         self.graph = workers.submit(self._neighbours)
         self.noise = workers.submit(self._draw_noise)
         self.on_noise = _Path(workers, seed + 2, workers.submit(lambda two: two[0], self.noise))

@@ -55,7 +55,8 @@ class Processes(Group):
                 timeout=_PATIENCE,
             )
             # A client of its own, so that no beat waits for another request.
-            self._watch = Watch(store.clone(), rank, size, on_loss)
+            own = store.clone()  # type: ignore[attr-defined]  # its types lack it
+            self._watch = Watch(own, rank, size, on_loss)
             self.total(1.0)  # connects; who is lost later is noticed
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
