@@ -60,11 +60,11 @@ class Job:
         statistics, owners = self.model.statistics, self.model.center_clusters
         if not self.options.distance or statistics is None:
             return None
-        found = np.zeros(self.n_ids)
+        reach = np.zeros(self.n_ids)
         inside = owners != OUTLIER
         ids = ids_of(self.matching, self.model.n_clusters)[0][owners[inside]]
-        np.maximum.at(found, ids, np.sqrt(statistics.quantiles(VERY_FAR)[inside]))
-        return found
+        np.maximum.at(reach, ids, np.sqrt(statistics.quantiles(VERY_FAR)[inside]))
+        return reach
 
     @property
     def layout(self) -> Layout:
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def _columns(self) -> pa.Schema:
-        """Columns of what is found out about each row."""
+        """What is written about each row."""
         options = self.options
         types: dict[str, pa.DataType] = {"cluster": pa.int32()}
         for name, values in self.by_cluster.items():

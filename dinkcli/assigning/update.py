@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -165,8 +165,8 @@ class Birth(NamedTuple):
     gain: float
 
 
-class _Look:
-    """Goes over the new rows once."""
+class _Batch:
+    """What is known of the new rows, which are added once, block by block."""
 
     def __init__(self, model: Model, old: Statistics):
         self._centers = model.centers
@@ -236,36 +236,35 @@ def update(
     if model.state is not None:
         raise UsageError("the model is a checkpoint of a training; finish that first")
     old, digest = statistics_of(model), hashlib.sha256()
-    look = _Look(model, old)
+    batch = _Batch(model, old)
     weights = read_weights(data, nonzero=model.metric == "cosine")
     chosen = AssignOptions(max_size=options.max_size)
     assigner = assigner_for(model, data, device, chosen)
     labels = assigner.chosen
     for block in assigner.blocks(data):
         good = block.good
-        look.bad_rows += int((~good).sum())
+        batch.bad_rows += int((~good).sum())
         vectors, numbers = block.vectors[good], block.start + np.flatnonzero(good)
         digest.update(np.ascontiguousarray(vectors).data)
         pair = assigner.backend.nearest_pair(vectors)
         own = pair.labels if labels is None else labels[numbers].astype(np.int64)
         away = pair.z.astype(np.float64) - model.centers[own]
         weight = np.ones(len(own)) if weights is None else weights[numbers].astype(np.float64)
-        look.add(Near(pair.z, own, (away**2).sum(1), weight))
+        batch.add(Near(pair.z, own, (away**2).sum(1), weight))
         on_rows(block.start + len(block))
-    if not look.rows:
+    if not batch.rows:
         raise InputError(f"{data.name}: no usable rows in it")
-    batch = digest.hexdigest()[:16]
-    before = [entry.get("batch") for entry in model.history]
-    repeated = batch in before and not options.again
+    name = digest.hexdigest()[:16]
+    repeated = not options.again and any(entry.get("batch") == name for entry in model.history)
     result = model
     born: list[int] = []
     retired: list[int] = []
     if not repeated:
-        result, born, retired = _taken_in(model, old, look, options)
+        result, born, retired = _with_batch(model, old, batch, options)
         files = data.fingerprint()["files"]
-        what = {"what": "update", "rows": look.rows, "files": files, "batch": batch}
+        what = {"what": "update", "rows": batch.rows, "files": files, "batch": name}
         result = noted(result, **what, born=born, retired=retired)
-    return _told(model, result, look, born, retired, repeated)
+    return _report(model, result, batch, born, retired, repeated)
 
 
 def join(model: Model | str | os.PathLike[str], other: Model | str | os.PathLike[str]) -> Model:
@@ -319,34 +318,34 @@ def join(model: Model | str | os.PathLike[str], other: Model | str | os.PathLike
     return noted(joined, what="join", batch=batch, born=numbers.tolist())
 
 
-def _taken_in(
-    model: Model, old: Statistics, look: _Look, options: UpdateOptions
+def _with_batch(
+    model: Model, old: Statistics, batch: _Batch, options: UpdateOptions
 ) -> tuple[Model, list[int], list[int]]:
     """The model with the new rows, and the clusters that were born and that retired."""
-    far, owners = look.far(), model.center_clusters
+    far, owners = batch.far(), model.center_clusters
     price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
     born = []
     while (birth := best_birth(far)) is not None:
         members = far.at(birth.members)
         if birth.gain <= price or len(members.rows) < options.min_size:
             break
-        if not _stands_out(members, old, look.counts):
+        if not _stands_out(members, old, batch.counts):
             break
         squared = ((members.rows - birth.mean) ** 2).sum(1)
         zeros = np.zeros(len(squared), np.int64)
         of_birth = members.rows, zeros, squared, members.weights, birth.mean[None]
         born.append(Statistics.of_rows(*of_birth, old.first_bin))
         far = far.at(~birth.members)
-    look.count(far)
+    batch.count(far)
     if options.half_life is not None:
         old = old.faded(0.5 ** (1 / options.half_life))
-    statistics = old.added(look.statistics)
+    statistics = old.added(batch.statistics)
     centers = model.centers if options.freeze else centers_of(statistics.means, model.metric)
     numbers = list(range(model.n_clusters, model.n_clusters + len(born)))
-    for number, found in zip(numbers, born, strict=True):
-        statistics = statistics.joined(found)
-        centers = np.concatenate([centers, centers_of(found.means, model.metric)])
-        owners = np.append(owners, number)
+    for each in born:
+        statistics = statistics.joined(each)
+        centers = np.concatenate([centers, centers_of(each.means, model.metric)])
+    owners = np.append(owners, numbers).astype(owners.dtype)
     retired = _retired(owners, statistics.weights) if options.half_life is not None else []
     rest = ~np.isin(owners, retired)
     result = with_centers(model, centers[rest], owners[rest], statistics[rest])
@@ -373,8 +372,8 @@ def _retired(owners: np.ndarray, weights: np.ndarray) -> list[int]:
     """Clusters with less than the weight of one row, but never all of them."""
     sizes = np.bincount(owners[owners != OUTLIER], weights[owners != OUTLIER])
     present = np.unique(owners[owners != OUTLIER])
-    found = [int(j) for j in present if sizes[j] < 1]
-    return found if len(found) < len(present) else []
+    light = [int(j) for j in present if sizes[j] < 1]
+    return light if len(light) < len(present) else []
 
 
 def best_birth(far: Near) -> Birth | None:
@@ -385,7 +384,11 @@ def best_birth(far: Near) -> Birth | None:
     """
     if not len(far.rows):
         return None
-    gains = np.concatenate(list(_founder_gains(far)))
+    step = max(1, _CHUNK_ELEMENTS // len(far.rows))
+    parts = (far.rows[start : start + step] for start in range(0, len(far.rows), step))
+    # What a centre at each row would lower the inertia by.
+    saved = (far.squared_distances - squared_distances(part, far.rows) for part in parts)
+    gains = np.concatenate([each.clip(min=0) @ far.weights for each in saved])
     best = None
     for founder in np.argsort(-gains, kind="stable")[:_FOUNDERS]:
         mean, members = far.rows[founder].astype(np.float64), np.zeros(len(far.rows), bool)
@@ -403,32 +406,24 @@ def best_birth(far: Near) -> Birth | None:
     return best
 
 
-def _founder_gains(far: Near) -> Iterator[np.ndarray]:
-    """(B,), in parts, what a centre at each row would lower the inertia by."""
-    step = max(1, _CHUNK_ELEMENTS // len(far.rows))
-    for start in range(0, len(far.rows), step):
-        apart = squared_distances(far.rows[start : start + step], far.rows)
-        yield (far.squared_distances - apart).clip(min=0) @ far.weights
-
-
-def _told(
-    old: Model, new: Model, look: _Look, born: list[int], retired: list[int], repeated: bool
+def _report(
+    old: Model, new: Model, batch: _Batch, born: list[int], retired: list[int], repeated: bool
 ) -> Update:
     k, owners = new.n_clusters, old.center_clusters
     inside = owners != OUTLIER
-    counts = np.bincount(owners[inside], look.counts[inside], k)
-    squares = np.bincount(owners[inside], look.squares[inside], k)
+    counts = np.bincount(owners[inside], batch.counts[inside], k)
+    squares = np.bincount(owners[inside], batch.squares[inside], k)
     apart = new.cluster_centers[: old.n_clusters] - old.cluster_centers
     known = old.statistics is not None and old.statistics.distances.any()
     unknown = [np.nan] * len(born)
     return Update(
         new,
-        look.rows,
-        look.bad_rows,
+        batch.rows,
+        batch.bad_rows,
         counts,
         root_mean(squares, counts),
         np.append(old.spreads, unknown),
-        look.very_far / max(look.counts.sum(), 1e-300) if known else None,
+        batch.very_far / max(batch.counts.sum(), 1e-300) if known else None,
         born,
         retired,
         np.append(np.linalg.norm(apart.astype(np.float64), axis=1), unknown),
