@@ -126,9 +126,11 @@ class SideColumn:
                 (".csv", ".tsv")
             ):
                 hint = f" (the first line, {self.name!r}, is read as the names of the columns)"
-            raise InputError(
-                f"`{parameter}` {given}: {_many(count, self.role)} for the "
-                f"{_many(n_rows, 'row')} of {name}; expected one for each row{hint}"
+            in_memory = given == parameter
+            where = f"`{parameter}`" + ("" if in_memory else f" {given}")
+            raise (UsageError if in_memory else InputError)(
+                f"{where}: {_many(count, self.role)} for the {_many(n_rows, 'row')} of "
+                f"{name}; expected one for each row{hint}"
             )
 
 

@@ -72,8 +72,8 @@ def sweep(
             f"-k {numbers[-1]}: a sweep needs at least 2 rows for each cluster, and "
             f"{rows.data.name} has {rows.n_rows}"
         )
-    # On other devices than CPUs one thing after the other: they share what is set for products.
-    most = _WORKERS if rows.device.type == "cpu" else 1
+    # On other devices one thing after the other: that is how they work, and threads share them.
+    most = _WORKERS if rows.device.type == "cpu" else 0
     with products(rows.device), Workers(most) as workers:
         return _sweep(_Search(rows, numbers[-1], seed, workers), numbers, grows, on_step)
 

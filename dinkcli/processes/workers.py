@@ -42,12 +42,12 @@ class Workers:
     operation.
 
     Args:
-        most: threads, where so many cores are usable.
+        most: threads, where so many cores are usable; with 0 all is done where it is submitted.
     """
 
     def __init__(self, most: int):
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        number = max(1, min(most, usable_cores()))
+        number = min(most, max(1, usable_cores()))
         self._threads = [threading.Thread(target=self._work) for _ in range(number)]
 
     def __enter__(self) -> Workers:
@@ -80,6 +80,10 @@ class Workers:
         def run() -> Any:
             return work(*(arg.result() if isinstance(arg, Future) else arg for arg in args))
 
+        if not self._threads:
+            self._finish(future, run)
+            return future
+
         def one_more(_: object) -> None:
             with lock:
                 left[0] -= 1
@@ -99,10 +103,13 @@ class Workers:
         torch.set_num_threads(1)
         try:
             while (item := self._queue.get()) is not None:
-                future, run = item
-                try:
-                    future.set_result(run())
-                except Exception as error:  # belongs to who asks for the result
-                    future.set_exception(error)
+                self._finish(*item)
         except SystemExit:  # of ``__exit__``
             pass
+
+    @staticmethod
+    def _finish(future: Future[Any], run: Callable[[], Any]) -> None:
+        try:
+            future.set_result(run())
+        except Exception as error:  # belongs to who asks for the result
+            future.set_exception(error)

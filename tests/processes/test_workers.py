@@ -70,7 +70,7 @@ def test_the_same_sweep_and_model_whoever_works(monkeypatch, tmp_path):
         monkeypatch.setattr(workers, "usable_cores", lambda cores=cores: cores)
         found = dinkcli.sweep(z, "6:20", device="cpu")
         dinkcli.train(z, "6:20", device="cpu").save(tmp_path / "model.dink")
-        written.append((json.dumps(found.as_dict()), (tmp_path / "model.dink").read_bytes()))
+        written.append((json.dumps(found.to_dict()), (tmp_path / "model.dink").read_bytes()))
         assert len(found.candidates) > 6
     assert written[0] == written[1] == written[2]
 
