@@ -15,6 +15,7 @@ that is closed when it is to end.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -104,7 +105,10 @@ class _Server:
 
     def _begin(self) -> tuple | None:
         client, _ = self._listener.accept()
-        request, descriptors, *_ = socket.recv_fds(client, _LONGEST, 3)
+        try:
+            request, descriptors, *_ = socket.recv_fds(client, _LONGEST, 3)
+        except ConnectionError:  # killed before it said anything
+            request = b""
         if not request:
             client.close()
             return None
@@ -139,10 +143,7 @@ class _Server:
 
         def ended() -> None:
             _, status = os.waitpid(child, 0)
-            try:
-                client.send(str(os.waitstatus_to_exitcode(status)).encode())
-            except BrokenPipeError:
-                pass
+            _tell(client, os.waitstatus_to_exitcode(status))
             for each in (process, client):
                 if each in self._selector.get_map():
                     self._selector.unregister(each)
@@ -158,7 +159,13 @@ class _Server:
 
         self._selector.register(process, selectors.EVENT_READ, ended)
         self._selector.register(client, selectors.EVENT_READ, gone)
-        client.send(str(child).encode())
+        _tell(client, child)
+
+
+def _tell(client: socket.socket, number: int) -> None:
+    """Nobody listens where the client has been killed, with or without an answer unread."""
+    with contextlib.suppress(ConnectionError):
+        client.send(str(number).encode())
 
 
 def _when_loaded(env: dict[str, str]) -> dict[str, str]:

@@ -334,13 +334,13 @@ def _summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[s
 
 
 def _explained_variance(model: Model) -> float | None:
-    """The share of the variance of the rows that lies between clusters.
+    """The share of the variance of the rows, under their map if there is one, between clusters.
 
     None where centres are not the means of their rows: with the cosine metric, whose centres have
     norm 1, and at a temperature above 0.
     """
     options, sizes = model.training["options"], model.cluster_sizes
-    if options["metric"] != "euclidean" or options["temperature"] not in ("auto", 0):
+    if options["metric"] == "cosine" or options["temperature"] not in ("auto", 0):
         return None
     centers = model.cluster_centers.astype(float)
     mean = sizes @ centers / sizes.sum()
@@ -357,6 +357,7 @@ def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) ->
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
     say_bad_rows(model.training["input"]["bad_rows"], False)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
+    more += " under the learned map" * bool(explained and model.maps)
     say(
         f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {inertia:.6g} "
         f"({inertia / sum(sizes):.4g} per row){more}"

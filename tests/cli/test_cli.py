@@ -155,6 +155,12 @@ def test_json_summary(dink, tmp_path, model, blobs):
     whole = ((z - z.mean(0)) ** 2).sum()
     within = sum(((z[labels == j] - z[labels == j].mean(0)) ** 2).sum() for j in range(3))
     assert summary["explained_variance"] == pytest.approx(1 - within / whole, rel=1e-4)
+    learned = json.loads(dink("train", "x.npy", "-k", 3, "--json", "--metric", "learned").stdout)
+    with_map = dinkcli.load(tmp_path / learned["model"])
+    mapped, labels = (z - with_map.origin) @ with_map.map, dinkcli.assign(with_map, blobs[0])
+    within = sum(((mapped[labels == j] - mapped[labels == j].mean(0)) ** 2).sum() for j in range(3))
+    whole = ((mapped - mapped.mean(0)) ** 2).sum()
+    assert learned["explained_variance"] == pytest.approx(1 - within / whole, rel=1e-3)
     assert "history" not in summary and len(result.stdout) < 1000
     more = json.loads(dink("train", "x.npy", "-k", 3, "--json", "--verbose").stdout)
     assert more["history"][-1]["inertia"] == more["inertia"] == summary["inertia"]

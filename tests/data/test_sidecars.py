@@ -15,7 +15,7 @@ import dinkcli
 from dinkcli.cli import app
 from dinkcli.data.inputs import open_data
 from dinkcli.data.sidefiles import attached, columns_of
-from dinkcli.errors import InputError
+from dinkcli.errors import UsageError
 
 N, DIM, K = 60, 4, 3
 rng = np.random.default_rng(0)
@@ -236,7 +236,7 @@ def test_values_from_memory_stand_beside_arrays():
     assert block.carried.column("text").to_pylist() == TEXTS
     assert block.carried.column("label").to_pylist() == TRUE.tolist()
     assert (data.columns.label, data.columns.text, data.columns.id) == ("label", "text", None)
-    with pytest.raises(InputError, match="59 ids for the 60 rows of array"):
+    with pytest.raises(UsageError, match="59 ids for the 60 rows of array"):
         attached(open_data(VECTORS), ids=IDS[1:])
 
 
