@@ -290,7 +290,8 @@ def _shares(
         raise UsageError(f"`number` {number}: {name} has {sizes.sum()} usable rows{more}")
     if options.by == "proportional":
         return proportional(amounts, sizes, number)
-    return on_levels(sizes, number, [model.groups(level) for level in options.levels])
+    tree = model.tree if options.levels else []
+    return on_levels(sizes, number, [model.groups(level, tree) for level in options.levels])
 
 
 def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndarray:

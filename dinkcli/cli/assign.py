@@ -179,9 +179,10 @@ def _job_of(
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
     by_cluster: dict[str, np.ndarray] = {"name": np.array(names, np.str_)} if named else {}
+    tree = model.tree if levels else []
     for level in levels:
         inside = np.full(model.n_clusters, -1, np.int32)
-        inside[model.present] = parents(model.tree, level, ids[model.present])
+        inside[model.present] = parents(tree, level, ids[model.present])
         by_cluster[f"level_{level}"] = groups = np.full(n_ids, -1, np.int32)
         groups[ids] = inside
         if named:

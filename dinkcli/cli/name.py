@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import ProgressLines, printable, rows_shown, say, show_result
+from dinkcli.cli.console import ProgressLines, printable, say, show_result
 from dinkcli.cli.options import main_option, output_option
 from dinkcli.cli.paths import check_model_path, levels_of, load_model
 from dinkcli.cli.signals import exit_code
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dinkcli.data.dataset import DataSet
-    from dinkcli.insight.inspect import Seen
     from dinkcli.insight.llm import Reply
-    from dinkcli.models.model import Model
 
 
 def name(
@@ -142,11 +138,3 @@ def name(
     if not shown.silent:
         number = sum(map(bool, result.model.names))
         say(f"{printable(target)}: {number} of {model.n_clusters} clusters have a name")
-
-
-def name_by_texts(model: Model, data: DataSet, device: str, quiet: bool) -> Seen:
-    """Names by the texts of the rows, with progress."""
-    from dinkcli.insight.inspect import look
-
-    with rows_shown(data, quiet) as progress:
-        return look(model, data, 8, device, with_terms=True, on_rows=partial(progress, "naming"))

@@ -22,6 +22,7 @@ from dinkcli.cli.console import (
     ProgressLines,
     print_json,
     printable,
+    rows_shown,
     say,
     say_bad_rows,
     show,
@@ -243,10 +244,12 @@ def _save(
     """Writes the model, with names where there are texts and with the ids of the older one if
     there is one; returns both."""
     from dinkcli.assigning.assigner import match_on
-    from dinkcli.cli.name import name_by_texts
 
     if data.columns.text is not None:
-        named = name_by_texts(model, data, device, quiet)
+        from dinkcli.insight.naming import name
+
+        with rows_shown(data, quiet) as progress:
+            named = name(model, data, device=device, on_rows=partial(progress, "naming")).model
         model.names, model.terms = named.names, named.terms
     matching = None if old is None else match_on(data, old, model, device)
     if matching is not None:

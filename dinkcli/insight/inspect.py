@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import FirstPass
-from dinkcli.insight.names import TERMS, Terms, names_of
+from dinkcli.insight.names import TERMS, Terms, in_one_line, names_of
 from dinkcli.insight.overview import cluster_of, nearest_pairs, neighbours
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.edit import described
@@ -43,7 +42,6 @@ _PAIRS, _NEIGHBOURS, _GROUPS = 8, 8, 10  # that are shown
 _MEMBERS = 20  # of a group in a table
 _TEXT = 60  # characters of one row in a list
 _WHOLE_TEXT = 10_000  # of one in a table, which shortens it
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
@@ -505,7 +503,7 @@ def prompt(seen: Seen) -> str:
 def typical_texts(rows: list[Exemplar]) -> list[str]:
     """What ``rows`` carry, a short line each."""
     texts = [" ".join(str(v) for v in row.carried.values() if v is not None) for row in rows]
-    return [" ".join(_CONTROL.sub(" ", text).split())[:300] for text in texts]
+    return [in_one_line(text)[:300] for text in texts]
 
 
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:

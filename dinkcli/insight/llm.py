@@ -191,9 +191,9 @@ def questions(model: Model, seen: Seen) -> dict[int, str]:
     return result
 
 
-def group_questions(model: Model, level: int) -> dict[int, str]:
-    """What to ask for the groups of a level that have several clusters, by group."""
-    groups, result = model.groups(level), {}
+def group_questions(model: Model, groups: np.ndarray) -> dict[int, str]:
+    """What to ask for the ``groups`` (K,) that have several clusters, by group."""
+    result = {}
     for group in np.unique(groups[groups != OUTLIER]).tolist():
         inside = np.flatnonzero(groups == group)
         if len(inside) > 1:

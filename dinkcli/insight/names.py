@@ -91,9 +91,11 @@ def group_names(model: Model, groups: np.ndarray) -> dict[int, str]:
     return dict(zip(numbers, names, strict=True))
 
 
-def keep_group_names(model: Model, level: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Gives groups of a level these names, by number; what was given, as plain JSON."""
-    groups, kept = model.groups(level), []
+def keep_group_names(
+    model: Model, level: int, groups: np.ndarray, names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Gives ``groups`` (K,) of a level these names, by number; what was given, as plain JSON."""
+    kept = []
     for number, name in sorted(names.items()):
         inside = np.flatnonzero(groups == number).tolist()
         model.group_names[tuple(inside)] = name
@@ -309,6 +311,11 @@ def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
     return names
 
 
+def in_one_line(text: str) -> str:
+    """Without control characters, and one blank between words."""
+    return " ".join(_CONTROL.sub(" ", text).split())
+
+
 def name_in_answer(text: str) -> str:
     """The one name in what a language model answered: on a line, or in JSON; without what it
     thought before.
@@ -320,7 +327,7 @@ def name_in_answer(text: str) -> str:
     pairs = (
         _of_json(f"[{text}]", "the answer") if text[:1] == "{" else _of_lines(text, "the answer")
     )
-    names = [" ".join(_CONTROL.sub(" ", name).split()) for _, name in pairs if name]
+    names = [in_one_line(name) for _, name in pairs if name]
     if len(names) != 1 or not names[0]:
         raise UsageError(
             f"the answer has {len(names)} lines, expected a name"

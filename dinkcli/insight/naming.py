@@ -170,12 +170,14 @@ def name(
         model.names[j] = before[j]
     groups: list[dict[str, Any]] = []
     model.group_names = dict(model.group_names)
+    tree = model.tree if levels else []
     for level in levels:
-        names_of_level = group_names(model, model.groups(level))
+        in_groups = model.groups(level, tree)
+        names_of_level = group_names(model, in_groups)
         if server is not None:
-            asked = group_questions(model, level)
+            asked = group_questions(model, in_groups)
             names_of_level |= _answers(server, asked, kept, partial(on_reply, "group"))
-        groups += keep_group_names(model, level, names_of_level)
+        groups += keep_group_names(model, level, in_groups, names_of_level)
     return Naming(model, groups, seen)
 
 

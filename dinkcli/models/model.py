@@ -19,7 +19,7 @@ from dinkcli.data.atomic import atomic_path
 from dinkcli.data.derived import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.statistics import Statistics, root_mean
-from dinkcli.models.tree import parents, squared_distances, ward
+from dinkcli.models.tree import Merge, parents, squared_distances, ward
 
 if TYPE_CHECKING:
     from dinkcli.data.base import Columns
@@ -194,15 +194,18 @@ class Model:
         their rows (see ``models.tree.ward``); made anew each time."""
         return ward(self.cluster_centers[self.present], self.cluster_sizes[self.present])
 
-    def groups(self, level: int) -> np.ndarray:
+    def groups(self, level: int, tree: list[Merge] | None = None) -> np.ndarray:
         """(K,) int32, the group of each cluster where the tree has ``level`` groups: the lowest
         cluster in it (see ``models.tree.parents``), and -1 for one without centres.
+
+        Args:
+            tree: that of the model, where several levels are looked at.
 
         Raises:
             UsageError: not 1 to P groups.
         """
         groups = np.full(self.n_clusters, -1, np.int32)
-        groups[self.present] = parents(self.tree, level, self.present)
+        groups[self.present] = parents(tree or self.tree, level, self.present)
         return groups
 
     @property

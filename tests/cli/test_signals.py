@@ -124,7 +124,7 @@ main()
 
 def test_a_signal_while_names_are_sought_leaves_the_model(folder):
     (folder / "t.txt").write_text("some words\n" * 40_000)
-    process = waiting(folder, "dinkcli.cli.name.name_by_texts", *TRAIN[:3], "4", "--texts", "t.txt")
+    process = waiting(folder, "dinkcli.insight.naming.name", *TRAIN[:3], "4", "--texts", "t.txt")
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (143, "")

@@ -479,7 +479,8 @@ class _Search:
         for place in texts:
             cells = [cell for cell in self.peek(place) if cell.strip() not in numerals.NULLS]
             odd = [cell for cell in cells if numerals.is_odd_number(cell)]
-            if odd and all(c in odd or numerals.NUMBER.fullmatch(c.strip()) for c in cells):
+            plain = sum(bool(numerals.NUMBER.fullmatch(cell.strip())) for cell in cells)
+            if odd and len(odd) + plain == len(cells):
                 raise InputError(
                     f"{self.path}: column {place.path!r} holds numbers such as {odd[0][:40]!r}, "
                     "which would be left out of the vectors; write plain numbers, such as -1234.5, "
