@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from common import ceilings, ceilings_in_words, machine, table, with_spread
 from costs import embeddings
-from quality import faiss_kmeans, judge, super_kmeans
+from quality import SUPER_FULL, faiss_kmeans, judge, super_kmeans
 
 from dinkcli.data.inputs import open_data
 from dinkcli.nearest.index import CenterIndex
@@ -90,20 +90,15 @@ def faiss_super(**settings: Any) -> Callable:
     return fit
 
 
-def super_kmeans_defaults() -> Callable:
-    from superkmeans import SuperKMeans
-
-    def fit(z: np.ndarray, k: int, seed: int) -> np.ndarray:
-        return np.asarray(SuperKMeans(k, z.shape[1], seed=seed).train(z)).reshape(k, -1)
-
-    return fit
-
-
-# At 25 iterations over all rows, and those of which that is not the default as they come.
+# At 25 iterations over all rows, and those of which that is not the default as they come. Those of
+# superkmeans that are named after a quantizer compute with rows of 8 or 4 bits a number, or of 1.
 PEERS: dict[str, Callable[[], Callable]] = {
     "faiss": faiss_kmeans,
-    "superkmeans": super_kmeans,
-    "superkmeans-defaults": super_kmeans_defaults,
+    "superkmeans": lambda: super_kmeans(**SUPER_FULL),
+    "superkmeans-defaults": super_kmeans,
+    "superkmeans-sq8": lambda: super_kmeans(quantizer="sq8", **SUPER_FULL),
+    "superkmeans-lvq4": lambda: super_kmeans(quantizer="lvq4", **SUPER_FULL),
+    "superkmeans-rabitq": lambda: super_kmeans(quantizer="rabitq", **SUPER_FULL),
     "faiss-super": lambda: faiss_super(max_points_per_centroid=10**9),
     "faiss-super-defaults": faiss_super,
     "fastkmeans": fast_kmeans,
