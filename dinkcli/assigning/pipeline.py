@@ -70,7 +70,7 @@ class Job:
     def layout(self) -> Layout:
         metadata = metadata_of(self.model, self.model_name)
         if self.matching is not None:
-            metadata["dink.match"] = self.matching.old
+            metadata["dink.match"] = self.matching.old.fingerprint
         return Layout(
             None if self.data.bad_rows == SKIP else self.data.n_rows,
             self._columns,
@@ -135,7 +135,7 @@ class Job:
         """What the output depends on, as plain JSON: a run goes on only where it is the same."""
         return {
             "model": self.model.fingerprint,
-            "match": None if self.matching is None else self.matching.old,
+            "match": None if self.matching is None else self.matching.old.fingerprint,
             "input": self.data.fingerprint(),
             "bad_rows": self.data.bad_rows,
             "columns": self.data.carried.names,

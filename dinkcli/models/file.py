@@ -17,8 +17,10 @@ from safetensors.numpy import load as parse_tensors
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.model import (
     FORMAT_VERSION,
+    LISTS,
     METADATA_KEY,
     OUTLIER,
+    PLAIN,
     STATE_PREFIX,
     Centers,
     Model,
@@ -31,6 +33,7 @@ from dinkcli.options import LEARNED, METRICS
 _HEADER_BYTES = 32 << 20
 _LARGEST_NORM = 5e18  # distances between rows of this norm have squares that float32 can hold
 _LARGEST_WEIGHT = 1e100
+_LARGEST_OFFSET = 1e300
 _LARGEST_CONDITION = 1e12
 _LOOKED_AT = 64  # centres, for whether they come back through a map
 _NUMBER = (int, float)
@@ -96,9 +99,9 @@ def load(path: str | os.PathLike[str]) -> Model:
         with open(path, "rb") as file:
             document = _document(file, path)
             file.seek(0)
-            tensors = parse_tensors(file.read())
+            tensors = {name: values.copy() for name, values in parse_tensors(file.read()).items()}
         _check_document(document)
-        _check_tensors(tensors, document)
+        return _model(tensors, document)
     except ModelError:
         raise
     # RecursionError: nested JSON; KeyError: no such tensor, or a type that NumPy lacks.
@@ -106,46 +109,35 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise ModelError(
             f"{path}: not a dink model, or damaged ({error}); train or copy it again"
         ) from error
-    state = None
+
+
+def _model(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> Model:
+    parts = statistics = state = None
+    if "center_clusters" in tensors:
+        parts = Centers(tensors["centers"], tensors["center_clusters"])
+    _check_tensors(tensors, parts, document)
+    if "statistics.distances" in tensors:
+        centers, sizes = tensors["cluster_centers"], tensors["cluster_sizes"]
+        inertia = document.get("training", {}).get("metrics", {}).get("cluster_inertia", [])
+        trained = {"weights": sizes, "means": centers, "deviations": np.array(inertia)}
+        usual = {f"statistics.{name}": values for name, values in trained.items()}
+        shape = (centers if parts is None else parts.centers).shape
+        statistics = Statistics.from_tensors(usual | tensors, shape)
     if "state" in document:
         names = [name for name in tensors if name.startswith(STATE_PREFIX)]
         inner = {name.removeprefix(STATE_PREFIX): tensors[name] for name in names}
         state = TrainingState(inner, document["state"])
-    copies = {name: tensors[name].copy() for name in ("map", "origin", "offset") if name in tensors}
+    groups = document.get("group_names", ())
     return Model(
-        tensors["cluster_centers"].copy(),
-        tensors["cluster_sizes"].copy(),
-        document["metric"],
-        document.get("column"),
-        document.get("feature_names", []),
-        document.get("training", {}),
-        state,
-        document.get("temperature", -1.0),
-        document.get("names", []),
-        document.get("terms", []),
-        copies.get("map"),
-        copies.get("origin"),
-        copies.get("offset"),
-        _parts(tensors),
-        _statistics(tensors, document),
-        {tuple(each["clusters"]): each["name"] for each in document.get("group_names", ())},
-        document.get("named_by_hand", []),
-        document.get("history", []),
+        tensors["cluster_centers"],
+        tensors["cluster_sizes"],
+        **{name: document[name] for name in (*PLAIN, *LISTS) if name in document},
+        **{name: tensors.get(name) for name in ("map", "origin", "offset")},
+        parts=parts,
+        statistics=statistics,
+        state=state,
+        group_names={tuple(each["clusters"]): each["name"] for each in groups},
     )
-
-
-def _parts(tensors: dict[str, np.ndarray]) -> Centers | None:
-    if "center_clusters" not in tensors:
-        return None
-    return Centers(tensors["centers"].copy(), tensors["center_clusters"].copy())
-
-
-def _statistics(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> Statistics | None:
-    if "statistics.distances" not in tensors:
-        return None
-    centers, sizes = tensors["cluster_centers"], tensors["cluster_sizes"]
-    inertia = document.get("training", {}).get("metrics", {}).get("cluster_inertia", [])
-    return Statistics.from_tensors(tensors, sizes, centers, np.array(inertia, np.float64))
 
 
 def _document(file: IO[bytes], path: str) -> dict[str, Any]:
@@ -200,14 +192,11 @@ def _check_document(document: dict[str, Any]) -> None:
     """Raises ValueError where the metadata are not what ``Model.save`` writes."""
     _check(document, _DOCUMENT, "")
     k, training = document["n_clusters"], document.get("training", {})
-    for name, values, length in (
-        ("names", document.get("names"), k),
-        ("terms", document.get("terms"), k),
-        ("feature_names", document.get("feature_names"), None),
-        ("cluster_inertia", training.get("metrics", {}).get("cluster_inertia"), k),
-    ):
-        if values and length is not None and len(values) != length:
-            raise ValueError(f"{name} of {len(values)} entries, expected {length}")
+    inertia = training.get("metrics", {}).get("cluster_inertia")
+    of_clusters = {"names": document.get("names"), "terms": document.get("terms")}
+    for name, values in (of_clusters | {"cluster_inertia": inertia}).items():
+        if values and len(values) != k:
+            raise ValueError(f"{name} of {len(values)} entries, expected {k}")
     if len(set(document.get("feature_names", ()))) < len(document.get("feature_names", ())):
         raise ValueError("feature_names with one name twice")
     if any(not 0 <= j < k for j in document.get("named_by_hand", ())):
@@ -235,30 +224,28 @@ def _check(value: Any, kind: Any, where: str) -> None:
         raise ValueError(f"{where} is {value!r:.80}")
 
 
-def _check_tensors(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> None:
+def _check_tensors(
+    tensors: dict[str, np.ndarray], parts: Centers | None, document: dict[str, Any]
+) -> None:
     """Raises ValueError where centres, sizes or the map are not what ``Model.save`` writes."""
     k, d = document["n_clusters"], document["n_features"]
     centers, sizes = tensors["cluster_centers"], tensors["cluster_sizes"]
     if min(k, d) < 1:
         raise ValueError(f"its metadata say {k} clusters of {d} features")
     _check_numbers(centers, "cluster_centers", (k, d))
-    if sizes.dtype != np.float64 or sizes.shape != (k,):
-        raise ValueError(f"cluster_sizes are {sizes.dtype} {sizes.shape}, expected float64 {(k,)}")
+    _check_kind(sizes, "cluster_sizes", np.float64, (k,))
     if not ((sizes >= 0) & (sizes <= _LARGEST_WEIGHT)).all():
         raise ValueError("cluster_sizes that are no weights of rows")
-    offset = tensors.get("offset")
-    if offset is not None and (
-        offset.dtype != np.float64 or offset.shape != (d,) or not (np.abs(offset) < 1e300).all()
-    ):
-        raise ValueError(f"offset is {offset.dtype} {offset.shape}, expected float64 {(d,)}")
-    if parts := _parts(tensors):
+    if (offset := tensors.get("offset")) is not None:
+        _check_kind(offset, "offset", np.float64, (d,))
+        if not (np.abs(offset) < _LARGEST_OFFSET).all():
+            raise ValueError("offset that is not finite, or too large")
+    if parts is not None:
         owners = parts.clusters
-        if owners.dtype != np.int64 or owners.ndim != 1 or not (owners >= 0).any():
-            raise ValueError("center_clusters are no numbers of clusters")
+        _check_kind(owners, "center_clusters", np.int64, (len(parts.centers),))
         _check_numbers(parts.centers, "centers", (len(owners), d))
-        if owners.min() < OUTLIER or owners.max() >= k:
+        if not OUTLIER <= owners.min() <= owners.max() < k or owners.max() < 0:
             raise ValueError(f"center_clusters from {owners.min()} to {owners.max()}")
-    _statistics(tensors, document)
     if document["metric"] == LEARNED:
         check_map(centers, tensors["map"], tensors["origin"])
 
@@ -285,8 +272,13 @@ def check_map(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> None:
 
 
 def _check_numbers(values: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
-    if values.dtype != np.float32 or values.shape != shape:
-        raise ValueError(f"{name} of {values.dtype} {values.shape}, expected float32 {shape}")
+    _check_kind(values, name, np.float32, shape)
     norms = np.linalg.norm(values.astype(np.float64), axis=-1)
     if not (norms <= _LARGEST_NORM).all():
         raise ValueError(f"{name} that are not finite, or whose squares are beyond float32")
+
+
+def _check_kind(values: np.ndarray, name: str, kind: type, shape: tuple[int, ...]) -> None:
+    if values.dtype != kind or values.shape != shape:
+        wanted = f"{np.dtype(kind)} {shape}"
+        raise ValueError(f"{name} of {values.dtype} {values.shape}, expected {wanted}")

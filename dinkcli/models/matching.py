@@ -1,12 +1,11 @@
 """Clusters of a new model matched to those of an old one, so that ids survive a retrain.
 
-Shapes: K new clusters, J old ones, D features.
-
 The assignment of new centres to old ones is the one with the least sum of Euclidean distances
 between partners (under cosine, centres are directions of norm 1). It says which id each new
 cluster takes; how the clusters drifted is told from nearest centres, so that an id whose old
 cluster is gone is not reported as a cluster that moved far. Between models of different metrics it
 is the assignment with the most rows that partners share, among rows that both models label.
+Shapes: K new clusters, J old ones.
 """
 
 from __future__ import annotations
@@ -50,21 +49,20 @@ class Matching:
     """Ids for the clusters of a new model.
 
     Attributes:
-        old: fingerprint of the old model.
+        old: the old model.
         ids: (K,) int64, the id of each new cluster; those without a partner in the old model
             come after the old ids.
-        n_ids: the larger of J and K.
         drift: one entry for each id.
-        old_names: of the old model's clusters, or empty.
-        named_by_hand: which of these a person gave.
     """
 
-    old: str
+    old: Model
     ids: np.ndarray
-    n_ids: int
     drift: tuple[Drift, ...]
-    old_names: tuple[str, ...] = ()
-    named_by_hand: tuple[int, ...] = ()
+
+    @property
+    def n_ids(self) -> int:
+        """The larger of J and K, and more where ids of the old model are gone."""
+        return len(self.drift)
 
     def counts(self) -> dict[str, int]:
         """Ids by fate."""
@@ -73,8 +71,10 @@ class Matching:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        drift = list(map(asdict, self.drift))
-        return {"fingerprint": self.old, **self.counts(), "drift": drift}
+        return self._summary() | {"drift": list(map(asdict, self.drift))}
+
+    def _summary(self) -> dict[str, Any]:
+        return {"fingerprint": self.old.fingerprint, **self.counts()}
 
     def renumber(self, model: Model) -> Model:
         """The new model with its clusters in the order of their ids.
@@ -84,8 +84,8 @@ class Matching:
         """
         if self.n_ids > model.n_clusters:
             raise UsageError(f"{self.n_ids} ids for the {model.n_clusters} clusters of the model")
-        order = np.argsort(self.ids)
-        training = model.training | {"match": {"fingerprint": self.old, **self.counts()}}
+        order, old, names = np.argsort(self.ids), self.old, self.names(model)
+        training = model.training | {"match": self._summary()}
         metrics = training.get("metrics", {})
         if "cluster_inertia" in metrics:
             inertia = [metrics["cluster_inertia"][j] for j in order]
@@ -96,22 +96,23 @@ class Matching:
             cluster_sizes=model.cluster_sizes[order],
             statistics=model.statistics and model.statistics[order],
             training=training,
-            names=(names := self.names(model)),
-            named_by_hand=[j for j in self.named_by_hand if names[j] == self.old_names[j]],
+            names=names,
+            named_by_hand=[j for j in old.named_by_hand if names[j] == old.names[j]],
             terms=[model.terms[j] for j in order] if model.terms else [],
         )
 
     def names(self, model: Model) -> list[str]:
         """The name of each id: that of the old model where its cluster goes on, else that of the
         new one; empty where neither has names."""
-        if not (self.old_names or model.names):
+        old_names = self.old.names
+        if not (old_names or model.names):
             return []
         names = [""] * self.n_ids
         for id_, name in zip(self.ids.tolist(), model.all_names, strict=True):
             names[id_] = name
         for entry in self.drift:
-            if entry.fate in ("kept", "split") and entry.id < len(self.old_names):
-                names[entry.id] = self.old_names[entry.id] or names[entry.id]
+            if entry.fate in ("kept", "split") and entry.id < len(old_names):
+                names[entry.id] = old_names[entry.id] or names[entry.id]
         return names
 
 
@@ -185,40 +186,36 @@ def match(old: Model, new: Model, shared: np.ndarray | None = None) -> Matching:
     ids[rows] = present[partners]
     ids[ids < 0] = np.arange(n_old, n_old + (ids < 0).sum())
     costs[:, np.setdiff1d(np.arange(n_old), present)] = np.inf
-    drift = _drift_by_rows(costs, ids) if by_rows else _drift(costs, ids, old_means)
-    n_ids = max(n_old, int(ids.max()) + 1)
-    return Matching(old.fingerprint, ids, n_ids, drift, tuple(old.names), tuple(old.named_by_hand))
+    return Matching(old, ids, _drift(costs, ids, None if by_rows else old_means))
 
 
-def _drift_by_rows(costs: np.ndarray, ids: np.ndarray) -> tuple[Drift, ...]:
-    """``costs`` (K, J): minus the rows in common, infinite for old clusters that are gone."""
+def _drift(costs: np.ndarray, ids: np.ndarray, old_means: np.ndarray | None) -> tuple[Drift, ...]:
+    """What became of each id, by ``costs`` (K, J): distances to ``old_means`` (J, D), or without
+    them minus the rows in common; infinite for old clusters that are gone."""
     n_old = costs.shape[1]
-    shared = np.where(np.isinf(costs), 0, -costs)
-    from_old = np.where(shared.any(1), shared.argmax(1), -1)
+    nearest_old = costs.argmin(1)
+    if old_means is None:
+        nearest_old[costs.min(1) == 0] = -1
+        scales = np.full(n_old, np.inf)
+    else:
+        apart = np.sqrt(squared_distances(old_means, old_means))
+        np.fill_diagonal(apart, np.inf)
+        scales = apart.min(1)
     drift = []
-    for id_ in range(max(n_old, int(ids.max()) + 1)):
-        parts = (id_,) if id_ >= n_old else tuple(sorted(ids[from_old == id_].tolist()))
-        fate = "new" if id_ >= n_old else "vanished"
-        if id_ < n_old and id_ in parts:
-            stayed = shared[ids == id_, id_].sum()
-            mostly = 2 * stayed > shared[:, id_].sum()
-            fate = "split" if len(parts) > 1 else "kept" if mostly else "vanished"
-        drift.append(Drift(id_, fate, None, None, parts))
-    return tuple(drift)
-
-
-def _drift(distances: np.ndarray, ids: np.ndarray, old_means: np.ndarray) -> tuple[Drift, ...]:
-    n_old = distances.shape[1]
-    nearest_old = distances.argmin(1)
-    apart = np.sqrt(squared_distances(old_means, old_means))
-    np.fill_diagonal(apart, np.inf)
-    found = []
-    for id_, scale in enumerate(apart.min(1).tolist()):
+    for id_, scale in enumerate(scales.tolist()):
         new = np.flatnonzero(ids == id_)
-        moved = float(distances[new[0], id_]) if len(new) else None
         parts = tuple(sorted(ids[nearest_old == id_].tolist()))
-        fate = "vanished" if id_ not in parts else "split" if len(parts) > 1 else "kept"
+        if id_ not in parts:
+            fate = "vanished"
+        elif len(parts) > 1:
+            fate = "split"
+        elif old_means is None and 2 * costs[new, id_].sum() >= costs[:, id_].sum():
+            fate = "vanished"  # most of its rows are elsewhere
+        else:
+            fate = "kept"
+        moved = float(costs[new[0], id_]) if len(new) and old_means is not None else None
         relative = None if moved is None or not 0 < scale < np.inf else moved / scale
-        found.append(Drift(id_, fate, moved, relative, parts))
-    added = (Drift(id_, "new", None, None, (id_,)) for id_ in range(n_old, int(ids.max()) + 1))
-    return (*found, *added)
+        drift.append(Drift(id_, fate, moved, relative, parts))
+    for id_ in range(n_old, int(ids.max()) + 1):
+        drift.append(Drift(id_, "new", None, None, (id_,)))
+    return tuple(drift)

@@ -31,6 +31,8 @@ SUFFIX = ".dink.safetensors"
 METADATA_KEY = "dink"
 OUTLIER = -1  # owns the centres of clusters whose rows are none's
 STATE_PREFIX = "state."
+PLAIN = ("metric", "column", "temperature", "training")  # attributes as they stand in the file,
+LISTS = ("feature_names", "names", "terms", "named_by_hand", "history")  # these if not empty
 _JUDGED_CENTERS = 1024  # for the usual temperature
 _NEIGHBOUR_SHARE = 1 / 7
 _HISTORY_STEPS = 50_000
@@ -211,14 +213,15 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what labels depend on: the centres, the metric and its map."""
-        text = f"{self.metric} {self.n_clusters} {self.n_features} ".encode()
-        numbers = [self.centers, *self.maps.values()]
-        parts = [np.ascontiguousarray(part, "<f4").tobytes() for part in numbers]
+        digest = hashlib.sha256(f"{self.metric} {self.n_clusters} {self.n_features} ".encode())
+        arrays = [(array, "<f4") for array in (self.centers, *self.maps.values())]
         if self.offset is not None:
-            parts.append(np.ascontiguousarray(self.offset, "<f8").tobytes())
+            arrays.append((self.offset, "<f8"))
         if self.parts is not None:
-            parts.append(np.ascontiguousarray(self.parts.clusters, "<i8").tobytes())
-        return hashlib.sha256(text + b"".join(parts)).hexdigest()[:16]
+            arrays.append((self.parts.clusters, "<i8"))
+        for array, kind in arrays:
+            digest.update(np.ascontiguousarray(array, kind).tobytes())
+        return digest.hexdigest()[:16]
 
     def summary(self) -> dict[str, Any]:
         """What the model is, and which columns it reads, as plain JSON."""
@@ -271,37 +274,30 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file, whole or not at all; the same model gives the same bytes."""
-        document: dict[str, Any] = {
-            "format_version": 1 if self.parts is self.offset is None else FORMAT_VERSION,
-            "n_clusters": self.n_clusters,
-            "n_features": self.n_features,
-            "metric": self.metric,
-            "column": self.column,
-            "temperature": self.temperature,
-            "training": self.training | _thinned(self.training.get("history", [])),
-        }
-        more: dict[str, list] = {
-            "feature_names": self.feature_names,
-            "names": self.names,
-            "terms": self.terms,
-        }
-        groups = sorted(self.group_names.items())
-        more["group_names"] = [{"clusters": list(inside), "name": name} for inside, name in groups]
-        more |= {"named_by_hand": self.named_by_hand, "history": self.history}
-        document |= {name: values for name, values in more.items() if values}
-        arrays = {"cluster_centers": self.cluster_centers, **self.maps}
-        tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        tensors["cluster_sizes"] = np.ascontiguousarray(self.cluster_sizes, np.float64)
+        document = {name: getattr(self, name) for name in ("n_clusters", "n_features", *PLAIN)}
+        document |= {name: values for name in LISTS if (values := getattr(self, name))}
+        document["format_version"] = 1 if self.parts is self.offset is None else FORMAT_VERSION
+        if history := self.training.get("history"):
+            while len(history) > _HISTORY_STEPS:
+                history = history[(len(history) - 1) % 2 :: 2]  # the last one stays
+            document["training"] = self.training | {"history": history}
+        if groups := sorted(self.group_names.items()):
+            document["group_names"] = [{"clusters": list(c), "name": name} for c, name in groups]
+        single = {"cluster_centers": self.cluster_centers, **self.maps}
+        double = {"cluster_sizes": self.cluster_sizes}
         if self.offset is not None:
-            tensors["offset"] = np.ascontiguousarray(self.offset, np.float64)
+            double["offset"] = self.offset
         if self.parts is not None:
-            tensors["centers"] = np.ascontiguousarray(self.parts.centers, np.float32)
+            single["centers"] = self.parts.centers
+        tensors = {name: np.ascontiguousarray(each, np.float32) for name, each in single.items()}
+        tensors |= {name: np.ascontiguousarray(each, np.float64) for name, each in double.items()}
+        if self.parts is not None:
             tensors["center_clusters"] = np.ascontiguousarray(self.parts.clusters, np.int64)
         if self.statistics is not None:
             tensors |= self.statistics.tensors(self.cluster_centers)
         if self.state is not None:
             document["state"] = self.state.values
-            tensors |= {STATE_PREFIX + name: values for name, values in self.state.tensors.items()}
+            tensors |= {STATE_PREFIX + name: each for name, each in self.state.tensors.items()}
         metadata = {METADATA_KEY: json.dumps(document, allow_nan=False, sort_keys=True)}
         # By bytes, since safetensors' own writer has its own error for a full disk.
         with atomic_path(os.fspath(path)) as temporary, open(temporary, "wb") as file:
@@ -313,12 +309,6 @@ def checkpoint_path(target: str) -> str:
     already stays until the new one is finished."""
     stem, suffix = os.path.splitext(target)
     return f"{stem}.checkpoint{suffix}"
-
-
-def _thinned(history: list[dict[str, Any]]) -> dict[str, Any]:
-    while len(history) > _HISTORY_STEPS:
-        history = history[1::2] if len(history) % 2 == 0 else history[::2]  # the last one stays
-    return {"history": history} if history else {}
 
 
 def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -340,11 +330,12 @@ def usual_temperature(cluster_centers: np.ndarray) -> float:
     if len(centers) == 1:
         return 1.0
     chosen = np.unique(np.linspace(0, len(centers) - 1, _JUDGED_CENTERS).astype(int))
-    nearest = []
-    for part in np.array_split(chosen, -(-len(chosen) // 64)):
+    nearest = np.empty(len(chosen), int)
+    for start in range(0, len(chosen), 64):
+        part = chosen[start : start + 64]
         squares = squared_distances(centers[part], centers)
         squares[np.arange(len(part)), part] = np.inf
-        others = squares.argmin(1)
-        nearest.append(((centers[part] - centers[others]) ** 2).sum(1))
+        nearest[start : start + 64] = squares.argmin(1)
     # To six digits, so that it does not depend on the number of threads.
-    return float(f"{np.median(np.concatenate(nearest)) * _NEIGHBOUR_SHARE:.6g}")
+    apart = ((centers[chosen] - centers[nearest]) ** 2).sum(1)
+    return float(f"{np.median(apart) * _NEIGHBOUR_SHARE:.6g}")

@@ -1,8 +1,7 @@
 """What a model keeps of the rows of each centre, so that a mean can go on without them.
 
 Weight, mean and squared deviation are added without cancellation (Chan, Golub, LeVeque 1983; so
-does BETULA, arXiv 2006.12881); distances are counted in bins of equal ratio. Shapes: C centres, D
-features, B rows.
+does BETULA, arXiv 2006.12881). Shapes: C centres, D features, B rows.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ N_BINS = 96
 _BELOW_MEAN = 64
 VERY_FAR = 0.99  # of the rows of a centre are nearer than what counts as far
 _FEW = 20  # rows, of which quantiles say little
+_FARTHEST_BIN = 1 << 13
 
 
 @dataclass
@@ -39,41 +39,21 @@ class Statistics:
     distances: np.ndarray
     first_bin: int = field(kw_only=True)
 
-    def __getitem__(self, where: np.ndarray) -> Statistics:
-        return Statistics(*(each[where] for each in self._arrays()), first_bin=self.first_bin)
-
-    def joined(self, other: Statistics) -> Statistics:
-        """Of the centres of both, those of ``other`` at the end."""
-        pairs = zip(self._arrays(), other.with_bins(self.first_bin)._arrays(), strict=True)
-        return Statistics(*map(np.concatenate, pairs), first_bin=self.first_bin)
-
-    def with_bins(self, first_bin: int) -> Statistics:
-        """The same with distances counted from another bin on."""
-        if first_bin == self.first_bin:
-            return self
-        distances = np.zeros_like(self.distances)
-        into = (np.arange(N_BINS) + self.first_bin - first_bin).clip(0, N_BINS - 1)
-        np.add.at(distances.T, into, self.distances.T)
-        return replace(self, distances=distances, first_bin=first_bin)
-
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self.weights, self.means, self.deviations, self.distances
-
     @classmethod
     def empty(cls, shape: tuple[int, ...], first_bin: int) -> Statistics:
         """Of centres of ``shape`` (C, D) without rows."""
-        shapes: tuple[tuple[int, ...], ...] = shape[:1], shape, shape[:1], (shape[0], N_BINS)
-        return cls(*map(np.zeros, shapes), first_bin=first_bin)
+        c, d = shape
+        arrays = map(np.zeros, (c, (c, d), c, (c, N_BINS)))
+        return cls(*arrays, first_bin=first_bin)
 
     @classmethod
     def trained(cls, weights: np.ndarray, centers: np.ndarray, inertia: np.ndarray) -> Statistics:
-        """Of centres (K, D) that are means of rows of these weights and inertia (K,), with no
-        distances yet."""
+        """Of centres that are means of rows of these weights and inertia, with no distances yet."""
         mean = inertia.sum() / max(float(weights.sum()), 1e-300)
         first = int(np.floor(np.log2(mean) * _PER_OCTAVE)) if mean > 0 else 0
-        found = cls.empty(centers.shape, first - _BELOW_MEAN)
-        found.weights[:], found.means[:], found.deviations[:] = weights, centers, inertia
-        return found
+        result = cls.empty(centers.shape, first - _BELOW_MEAN)
+        result.weights[:], result.means[:], result.deviations[:] = weights, centers, inertia
+        return result
 
     @classmethod
     def of_rows(
@@ -85,28 +65,22 @@ class Statistics:
         centers: np.ndarray,
         first_bin: int,
     ) -> Statistics:
-        """Of ``rows`` (B, D) with the ``labels`` (B,), as the model compares them.
-
-        Args:
-            centers: (C, D), near the means: sums are of differences to them.
-        """
-        found = cls.empty(centers.shape, first_bin)
+        """Of ``rows`` (B, D) as the model compares them; what is summed are differences to the
+        ``centers`` (C, D)."""
+        result = cls.empty(centers.shape, first_bin)
+        result.weights[:] = np.bincount(labels, weights, len(centers))
+        result.count(labels, squared_distances, weights)
         order = np.argsort(labels, kind="stable")
         present, starts = np.unique(labels[order], return_index=True)
-        found.weights[:] = np.bincount(labels, weights, len(centers))
-        found.count(labels, squared_distances, weights)
         if len(present):
+            total = result.weights[present]
             away = rows[order].astype(np.float64) - centers[labels[order]]
             weighed = weights[order, None] * away
-            shift = np.add.reduceat(weighed, starts) / np.maximum(
-                found.weights[present, None], 1e-300
-            )
+            shift = np.add.reduceat(weighed, starts) / np.maximum(total[:, None], 1e-300)
             squares = np.add.reduceat((weighed * away).sum(1), starts)
-            found.means[present] = centers[present] + shift
-            found.deviations[present] = np.maximum(
-                squares - found.weights[present] * (shift**2).sum(1), 0
-            )
-        return found
+            result.means[present] = centers[present] + shift
+            result.deviations[present] = np.maximum(squares - total * (shift**2).sum(1), 0)
+        return result
 
     def count(self, labels: np.ndarray, squared_distances: np.ndarray, weights: np.ndarray) -> None:
         """Counts rows (B,) by their distance alone."""
@@ -114,9 +88,17 @@ class Statistics:
         counts = np.bincount(cells, weights, self.distances.size)
         self.distances += counts.reshape(self.distances.shape)
 
+    def __getitem__(self, where: np.ndarray) -> Statistics:
+        return Statistics(*(each[where] for each in self._arrays()), first_bin=self.first_bin)
+
+    def joined(self, other: Statistics) -> Statistics:
+        """Of the centres of both, those of ``other`` at the end."""
+        pairs = zip(self._arrays(), other._with_bins(self.first_bin)._arrays(), strict=True)
+        return Statistics(*map(np.concatenate, pairs), first_bin=self.first_bin)
+
     def added(self, other: Statistics) -> Statistics:
         """Of the rows of both, centre by centre."""
-        other = other.with_bins(self.first_bin)
+        other = other._with_bins(self.first_bin)
         weights = self.weights + other.weights
         share = np.divide(other.weights, weights, out=np.zeros_like(weights), where=weights > 0)
         apart = other.means - self.means
@@ -130,17 +112,15 @@ class Statistics:
         )
 
     def gathered(self, targets: np.ndarray, number: int) -> Statistics:
-        """Of ``number`` centres, to each of which those with that number in ``targets`` (C,) add
-        up."""
-        weights = np.bincount(targets, self.weights, number)
-        means = np.zeros((number, self.means.shape[1]))
-        np.add.at(means, targets, self.weights[:, None] * self.means)
-        means /= np.where(weights > 0, weights, 1)[:, None]
-        apart = ((self.means - means[targets]) ** 2).sum(1)
-        deviations = np.bincount(targets, self.deviations + self.weights * apart, number)
-        distances = np.zeros((number, N_BINS))
-        np.add.at(distances, targets, self.distances)
-        return Statistics(weights, means, deviations, distances, first_bin=self.first_bin)
+        """Of ``number`` centres, each the sum of those with its number in ``targets`` (C,)."""
+        result = Statistics.empty((number, self.means.shape[1]), self.first_bin)
+        result.weights[:] = weights = np.bincount(targets, self.weights, number)
+        np.add.at(result.means, targets, self.weights[:, None] * self.means)
+        result.means /= np.where(weights > 0, weights, 1)[:, None]
+        apart = ((self.means - result.means[targets]) ** 2).sum(1)
+        result.deviations[:] = np.bincount(targets, self.deviations + self.weights * apart, number)
+        np.add.at(result.distances, targets, self.distances)
+        return result
 
     def faded(self, factor: float) -> Statistics:
         """With all weights times ``factor``."""
@@ -164,12 +144,53 @@ class Statistics:
     def shares_beyond(self, centers: np.ndarray, squared_distances: np.ndarray) -> np.ndarray:
         """(M,) share of the weight of each of ``centers`` (M,) that lies in the bin of a squared
         distance (M,) or beyond; 1 where no distance is known."""
-        counts = self._known()[centers]
-        bins = self._bins(squared_distances)
-        beyond = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+        beyond = np.cumsum(self._known()[centers, ::-1], axis=1)[:, ::-1]
         total = beyond[:, 0]
-        found = beyond[np.arange(len(bins)), bins]
-        return np.divide(found, total, out=np.ones_like(total), where=total > 0)
+        share = beyond[np.arange(len(total)), self._bins(squared_distances)]
+        return np.divide(share, total, out=np.ones_like(total), where=total > 0)
+
+    def tensors(self, centers: np.ndarray) -> dict[str, np.ndarray]:
+        """As they stand in the model file: where the ``centers`` of the model are the means, as
+        after a training, the model says all but the distances already."""
+        tensors: dict[str, np.ndarray] = {
+            "statistics.distances": self.distances.astype(np.float32),
+            "statistics.first_bin": np.array([self.first_bin], np.int64),
+        }
+        if not np.array_equal(self.means, centers):
+            tensors["statistics.weights"] = self.weights
+            tensors["statistics.means"] = self.means
+            tensors["statistics.deviations"] = self.deviations
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, ...]) -> Statistics:
+        """Of centres of ``shape`` (C, D); raises ValueError for what are no statistics of them."""
+        c, d = shape
+        shapes = {"weights": (c,), "means": (c, d), "deviations": (c,), "distances": (c, N_BINS)}
+        arrays = []
+        for name, expected in shapes.items():
+            values = tensors[f"statistics.{name}"].astype(np.float64)
+            if values.shape != expected:
+                raise ValueError(f"statistics.{name} {values.shape}, expected {expected}")
+            if not np.isfinite(values).all() or (name != "means" and values.min() < 0):
+                raise ValueError(f"statistics.{name} that are not finite, or negative")
+            arrays.append(values)
+        first = tensors["statistics.first_bin"]
+        if first.shape != (1,) or not abs(float(first[0])) <= _FARTHEST_BIN:
+            raise ValueError(f"statistics.first_bin is {first!r:.80}")
+        return cls(*arrays, first_bin=int(first[0]))
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.weights, self.means, self.deviations, self.distances
+
+    def _with_bins(self, first_bin: int) -> Statistics:
+        """The same with distances counted from another bin on."""
+        if first_bin == self.first_bin:
+            return self
+        distances = np.zeros_like(self.distances)
+        into = (np.arange(N_BINS) + self.first_bin - first_bin).clip(0, N_BINS - 1)
+        np.add.at(distances.T, into, self.distances.T)
+        return replace(self, distances=distances, first_bin=first_bin)
 
     def _known(self) -> np.ndarray:
         """(C, N_BINS) the distances, of a centre with few rows those of all."""
@@ -182,58 +203,6 @@ class Statistics:
             octave = np.log2(squared_distances.astype(np.float64))
         bins = np.floor(octave * _PER_OCTAVE) - self.first_bin
         return bins.clip(0, N_BINS - 1).astype(np.int64)
-
-    def tensors(self, centers: np.ndarray) -> dict[str, np.ndarray]:
-        """As they stand in the model file, by name.
-
-        Args:
-            centers: (K, D) float32 of the model. Where they are the means, as after a training,
-                the model says all but the distances already.
-        """
-        tensors: dict[str, np.ndarray] = {
-            "statistics.distances": self.distances.astype(np.float32),
-            "statistics.first_bin": np.array([self.first_bin], np.int64),
-        }
-        if not np.array_equal(self.means, centers):
-            tensors["statistics.weights"] = self.weights
-            tensors["statistics.means"] = self.means
-            tensors["statistics.deviations"] = self.deviations
-        return tensors
-
-    @classmethod
-    def from_tensors(
-        cls,
-        tensors: dict[str, np.ndarray],
-        weights: np.ndarray,
-        means: np.ndarray,
-        deviations: np.ndarray,
-    ) -> Statistics:
-        """What ``tensors`` gave; of a model as it was trained with its ``weights`` (K,), ``means``
-        (K, D) and ``deviations`` (K,).
-
-        Raises:
-            ValueError: other shapes, or numbers that are no statistics.
-        """
-        weights = tensors.get("statistics.weights", weights)
-        means = tensors.get("statistics.means", means)
-        deviations = tensors.get("statistics.deviations", deviations)
-        stored, first = tensors["statistics.distances"], tensors["statistics.first_bin"]
-        c, d = tensors.get("centers", tensors["cluster_centers"]).shape
-        shapes = [each.shape for each in (weights, means, deviations, first, stored[..., :0])]
-        if (
-            shapes != [(c,), (c, d), (c,), (1,), (c, 0)]
-            or stored.shape[1] != N_BINS
-            or first.shape != (1,)
-            or abs(int(first[0])) > 1 << 13
-        ):
-            raise ValueError("statistics of other shapes than the centres")
-        for values in (weights, deviations, stored):
-            if not ((values >= 0) & (values < np.inf)).all():
-                raise ValueError("statistics that are not finite, or negative")
-        if not np.isfinite(means).all():
-            raise ValueError("statistics with means that are not finite")
-        arrays = (each.astype(np.float64) for each in (weights, means, deviations, stored))
-        return cls(*arrays, first_bin=int(first[0]))
 
 
 def root_mean(inertia: np.ndarray, sizes: np.ndarray) -> np.ndarray:
