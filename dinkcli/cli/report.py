@@ -77,6 +77,6 @@ def report(
     result.save(output)
     if not quiet:
         seconds, size = time.monotonic() - started, os.path.getsize(output) / 1e6
-        left_out = result.material.quality.bad_rows
+        left_out = result.quality.bad_rows
         bad = f", {left_out} bad rows left out" if left_out else ""
         say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -75,32 +75,26 @@ def names_of(terms: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
-def group_names(model: Model, groups: np.ndarray) -> dict[int, str]:
-    """Names of groups of clusters, by number: those that the model keeps, else of the terms that
-    weigh most in their clusters, or of the largest clusters where there are no terms.
+def clusters_of(groups: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """The clusters of each group by its number, both ascending.
 
     Args:
         groups: (K,) the group of each cluster, -1 for one in none.
     """
-    numbers = sorted(set(groups.tolist()) - {OUTLIER})
-    inside = [tuple(np.flatnonzero(groups == number).tolist()) for number in numbers]
-    names = names_of([_terms_of_group(model, clusters) for clusters in inside])
-    for i, clusters in enumerate(inside):
-        own = model.all_names[clusters[0]] if len(clusters) == 1 else names[i]
-        names[i] = model.group_names.get(clusters, own)
-    return dict(zip(numbers, names, strict=True))
+    numbers = np.unique(groups[groups != OUTLIER]).tolist()
+    return {number: tuple(np.flatnonzero(groups == number).tolist()) for number in numbers}
 
 
-def keep_group_names(
-    model: Model, level: int, groups: np.ndarray, names: Mapping[int, str]
-) -> list[dict[str, Any]]:
-    """Gives ``groups`` (K,) of a level these names, by number; what was given, as plain JSON."""
-    kept = []
-    for number, name in sorted(names.items()):
-        inside = np.flatnonzero(groups == number).tolist()
-        model.group_names[tuple(inside)] = name
-        kept.append({"level": level, "group": number, "clusters": inside, "name": name})
-    return kept
+def group_names(model: Model, groups: np.ndarray) -> dict[int, str]:
+    """Names of the ``groups`` (K,) of clusters, by number: those that the model keeps, else of the
+    terms that weigh most in their clusters, or of the largest clusters where there are no terms."""
+    inside = clusters_of(groups)
+    of_terms = names_of([_terms_of_group(model, clusters) for clusters in inside.values()])
+    names = {}
+    for (number, clusters), name in zip(inside.items(), of_terms, strict=True):
+        own = model.all_names[clusters[0]] if len(clusters) == 1 else name
+        names[number] = model.group_names.get(clusters, own)
+    return names
 
 
 def _terms_of_group(model: Model, clusters: tuple[int, ...]) -> list[str]:

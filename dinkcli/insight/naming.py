@@ -22,7 +22,7 @@ from dinkcli.errors import DinkError, UsageError
 from dinkcli.insight.evaluate import names_by_labels
 from dinkcli.insight.inspect import Seen, look, prompt
 from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, questions
-from dinkcli.insight.names import group_names, keep_group_names, parse_names
+from dinkcli.insight.names import clusters_of, group_names, parse_names
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.results import Field, Result, Sheet
@@ -177,7 +177,9 @@ def name(
         if server is not None:
             asked = group_questions(model, in_groups)
             names_of_level |= _answers(server, asked, kept, partial(on_reply, "group"))
-        groups += keep_group_names(model, level, in_groups, names_of_level)
+        for number, inside in clusters_of(in_groups).items():
+            text = model.group_names[inside] = names_of_level[number]
+            groups.append({"level": level, "group": number, "clusters": list(inside), "name": text})
     return Naming(model, groups, seen)
 
 

@@ -23,10 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 import dinkcli
-from dinkcli.data.base import Columns
-from dinkcli.data.inputs import open_data
 from dinkcli.insight.names import distinctive_terms, words
-from dinkcli.insight.report import gather, page, picture
 from dinkcli.insight.report.colours import colouring
 from dinkcli.models.tree import members
 
@@ -61,11 +58,10 @@ def hostile(tmp_path_factory):
     ids = [HOSTILE[i % len(HOSTILE)] + str(i) for i in range(300)]
     pq.write_table(pa.table({"id": ids, "text": texts, "v": vectors}), folder / "x.parquet")
     model = dinkcli.train(folder / "x.parquet", 3, device="cpu")
-    data = open_data([str(folder / "x.parquet")], Columns(id="id", text="text"))
-    material = gather(model, data)
-    html = page(model, material, "A & B </title><script>window.pwned = 1</script>")
-    (folder / "x.html").write_text(html, encoding="utf-8")
-    return folder / "x.html", material
+    title = "A & B </title><script>window.pwned = 1</script>"
+    made = dinkcli.report(model, folder / "x.parquet", ids="id", texts="text", title=title)
+    made.save(folder / "x.html")
+    return folder / "x.html", made
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +69,10 @@ def stdlib_page(tmp_path_factory):
     """The page of the sample data and what it shows."""
     folder = tmp_path_factory.mktemp("stdlib")
     model = dinkcli.train(SAMPLES / "stdlib.parquet", 40, device="cpu", n_init=1)
-    data = open_data([str(SAMPLES / "stdlib.parquet")], Columns(id="id"))
-    material = gather(model, data)
-    (folder / "x.html").write_text(page(model, material), encoding="utf-8")
+    made = dinkcli.report(model, SAMPLES / "stdlib.parquet", ids="id")
+    made.save(folder / "x.html")
     model.save(folder / "m.safetensors")
-    return folder / "x.html", material
+    return folder / "x.html", made
 
 
 @pytest.fixture
@@ -175,7 +170,7 @@ def test_it_opens_from_disk_with_no_request_and_no_error(open_page, hostile):
 @needs_browser
 @pytest.mark.slow
 def test_hover_click_search_and_keyboard(open_page, hostile):
-    path, material = hostile
+    path, made = hostile
     driver = open_page(path)
     move(driver, *point_of_row(driver, 7))
     until(lambda: "number7" in tip(driver))
@@ -184,8 +179,8 @@ def test_hover_click_search_and_keyboard(open_page, hostile):
     assert len(shown) == 2 and "boats" in shown[0].text  # the row, and its cluster's name
 
     ActionChains(driver).click().perform()
-    cluster = int(material.labels[7])
-    members = np.flatnonzero(material.labels == cluster).tolist()
+    cluster = int(made.labels[7])
+    members = np.flatnonzero(made.labels == cluster).tolist()
     status = driver.find_element(By.ID, "status")
     until(lambda: sorted(chosen(driver)) == members and status.text)
     rows = chosen(driver)
@@ -196,17 +191,17 @@ def test_hover_click_search_and_keyboard(open_page, hostile):
 
     box = driver.find_element(By.ID, "search")
     box.send_keys("number12")
-    expected = [i for i, text in enumerate(material.texts) if "number12" in text]
+    expected = [i for i, text in enumerate(made.texts) if "number12" in text]
     until(lambda: chosen(driver) == expected)
     assert chosen(driver) == expected == [12, *range(120, 130)]
     assert status.text == "11 rows found in 3 clusters"
     listed = driver.find_elements(By.CSS_SELECTOR, "#found li:not(.head)")
     assert len(listed) == 11 and len(driver.find_elements(By.CSS_SELECTOR, "#found .head")) == 3
-    nearest = min(expected, key=lambda i: material.distances[i])
+    nearest = min(expected, key=lambda i: made.distances[i])
     assert HOSTILE[nearest % len(HOSTILE)] in listed[0].get_attribute("textContent")
     box.clear()
     box.send_keys("sail")  # is in a name, and in no id
-    boats = int(material.labels[1])
+    boats = int(made.labels[1])
     until(lambda: status.text.startswith("1 cluster by name"))
     assert status.text == "1 cluster by name, 100 rows found in 1 cluster"
     assert len(driver.find_elements(By.CSS_SELECTOR, ".card:not(.hidden)")) == 1
@@ -220,7 +215,7 @@ def test_hover_click_search_and_keyboard(open_page, hostile):
     driver.execute_script("arguments[0].focus()", button)
     button.send_keys(Keys.ENTER)
     assert button.get_attribute("aria-pressed") == "true"
-    assert len(chosen(driver)) == material.quality.sizes.max()
+    assert len(chosen(driver)) == made.quality.sizes.max()
     assert driver.execute_script("return window.pwned") is None
     assert errors(driver) == []
 
@@ -240,7 +235,7 @@ def dimmed(driver) -> set[int]:
 def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
     """Names do not overlap; hover dims the others; a card zooms in, lists its rows by distance, and
     what is listed can be copied and saved."""
-    path, material = stdlib_page
+    path, made = stdlib_page
     driver = open_page(path)
     boxes = driver.execute_script(
         """return [...document.querySelectorAll("#labels text")].map((each) => {
@@ -253,7 +248,7 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
 
     card = driver.find_element(By.CSS_SELECTOR, ".card:nth-child(3)")
     cluster = int(card.get_attribute("data-cluster"))
-    members = np.flatnonzero(material.labels == cluster)
+    members = np.flatnonzero(made.labels == cluster)
     button = card.find_element(By.TAG_NAME, "button")
     ActionChains(driver).scroll_to_element(card).move_to_element(button).perform()
     assert sorted(chosen(driver)) == members.tolist()
@@ -261,8 +256,8 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
     assert cluster not in dimmed(driver) and len(dimmed(driver)) >= 15
     driver.execute_script("scrollTo(0, 0)")
     move(driver, *point_of_row(driver, 7))
-    until(lambda: not {cluster}.issuperset(material.labels[chosen(driver)]))
-    hovered = material.labels[chosen(driver)]
+    until(lambda: not {cluster}.issuperset(made.labels[chosen(driver)]))
+    hovered = made.labels[chosen(driver)]
     assert len(hovered) and len(set(hovered)) == 1 and hovered[0] not in dimmed(driver)
     assert hovered[0] != cluster
     assert driver.find_element(By.ID, "status").text == ""  # nothing is chosen yet
@@ -275,10 +270,10 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
     assert 0 <= driver.execute_script(top) < 400
     shown = driver.find_element(By.ID, "shown").text
     assert shown == f"all {len(members)}, nearest first"
-    order = members[material.distances[members].argsort(kind="stable")]
+    order = members[made.distances[members].argsort(kind="stable")]
     listed = driver.find_elements(By.CSS_SELECTOR, "#found li:not(.head)")
-    assert listed[0].text.startswith(material.names[order[0]])
-    assert listed[-1].text.startswith(material.names[order[-1]])
+    assert listed[0].text.startswith(made.ids[order[0]])
+    assert listed[-1].text.startswith(made.ids[order[-1]])
 
     saved = driver.execute_async_script(
         """const done = arguments[0]; URL.createObjectURL = (blob) => {
@@ -287,8 +282,8 @@ def test_the_mouse_dims_and_a_card_brings_the_map(open_page, stdlib_page):
         document.getElementById("save").click();"""
     )
     table = list(csv.DictReader(saved.splitlines()))
-    assert [int(each["row"]) for each in table] == material.rows[order].tolist()
-    assert [each["id"] for each in table] == [material.names[i] for i in order]
+    assert [int(each["row"]) for each in table] == made.rows[order].tolist()
+    assert [each["id"] for each in table] == [made.ids[i] for i in order]
     assert {each["cluster"] for each in table} == {str(cluster)}
     copied = driver.execute_async_script(
         """const done = arguments[0];
@@ -326,7 +321,7 @@ def test_a_lasso_picks_rows(open_page, hostile):
 @needs_browser
 @pytest.mark.slow
 def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
-    path, material = stdlib_page
+    path, made = stdlib_page
     driver = open_page(path, width=400)
     folded = ".card details:not([open])"
     assert len(driver.find_elements(By.CSS_SELECTOR, folded)) == 40
@@ -341,26 +336,26 @@ def test_cards_collapse_on_a_phone_and_the_tree_opens(open_page, stdlib_page):
     assert leaf.is_displayed() or group.find_elements(By.CSS_SELECTOR, "details")
     driver.execute_script("arguments[0].click()", leaf)
     cluster = int(leaf.get_attribute("data-cluster"))
-    assert len(chosen(driver)) == material.quality.sizes[cluster]
+    assert len(chosen(driver)) == made.quality.sizes[cluster]
 
 
 @needs_browser
 def test_an_address_opens_at_a_cluster_and_a_notch_of_the_wheel_zooms(open_page, stdlib_page):
     """Groups have names from afar, clusters from near; the map fills its frame."""
-    path, material = stdlib_page
+    path, made = stdlib_page
     driver = open_page(f"{path}#cluster=19")
-    assert len(chosen(driver)) == material.quality.sizes[19]
+    assert len(chosen(driver)) == made.quality.sizes[19]
     shown = driver.find_element(By.CSS_SELECTOR, "#found .head").text
-    assert str(material.quality.sizes[19]) in shown
+    assert str(made.quality.sizes[19]) in shown
     zoom = "return dink.zoom()"
     assert driver.execute_script(zoom) > 1
     driver.find_element(By.ID, "clear").click()
     assert driver.execute_script("return location.hash + dink.zoom()") == "1"
     groups = "#labels [data-group]"
     until(lambda: driver.find_elements(By.CSS_SELECTOR, groups))
-    assert len(driver.find_elements(By.CSS_SELECTOR, groups)) == material.groups.max() + 1
+    assert len(driver.find_elements(By.CSS_SELECTOR, groups)) == made.groups.max() + 1
     stage = driver.find_element(By.ID, "stage").rect
-    places = np.array([point_of_row(driver, row) for row in material.rows.tolist()])
+    places = np.array([point_of_row(driver, row) for row in made.rows.tolist()])
     spread = np.ptp(places, axis=0) / [stage["width"], stage["height"]]
     assert (spread > 0.85).all() and (spread < 1).all()
     x, y = point_of_row(driver, 7)
@@ -379,7 +374,7 @@ def test_an_address_opens_at_a_cluster_and_a_notch_of_the_wheel_zooms(open_page,
 
 def test_distances_groups_and_names_of_the_page(stdlib_page):
     """The matrix has scipy's distances; a group is a node of the tree, named by its words."""
-    path, material = stdlib_page
+    path, made = stdlib_page
     found = re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"))[1]
     found, k = json.loads(found), 40
     heat, model = found["heat"], dinkcli.load(path.with_name("m.safetensors"))
@@ -390,27 +385,46 @@ def test_distances_groups_and_names_of_the_page(stdlib_page):
     step = (heat["high"] - heat["low"]) / 255
     np.testing.assert_allclose(distances[apart], expected[apart], atol=step)
     assert shades[apart].min() == 0 and shades.max() == 255
-    nodes = {frozenset(node) for node in members(material.merges)}
+    nodes = {frozenset(node) for node in members(made.merges)}
     numbers = range(max(found["groups"]) + 1)
-    groups = [frozenset(np.flatnonzero(material.groups == g)) for g in numbers]
+    groups = [frozenset(np.flatnonzero(made.groups == g)) for g in numbers]
     assert 7 <= len(groups) <= 12 and nodes >= set(groups) and sum(map(len, groups)) == k
     for group, name in zip(groups, found["groupNames"], strict=True):
-        rows = np.flatnonzero(np.isin(material.labels, [*group]))
-        known = {word for i in rows for word in words(material.names[i])}
+        rows = np.flatnonzero(np.isin(made.labels, [*group]))
+        known = {word for i in rows for word in words(made.ids[i])}
         assert set(name.replace(",", "").split()) <= known, name
     first = np.frombuffer(base64.b64decode(found["x"]), "<f4")
-    np.testing.assert_array_equal(first, material.points[:, 0])
+    np.testing.assert_array_equal(first, made.points[:, 0])
+
+
+@pytest.mark.parametrize(("level", "shown"), [(5, 5), (30, None)])
+def test_groups_have_the_names_that_the_model_keeps(stdlib_page, level, shown):
+    """The groups of a level that was named, unless it has more than a page shows."""
+    path, without = stdlib_page
+    model = dinkcli.load(path.with_name("m.safetensors"))
+    groups = model.groups(level)
+    for group in np.unique(groups):
+        inside = tuple(np.flatnonzero(groups == group).tolist())
+        model.group_names[inside] = f"Group of {inside[0]}"
+    made = dinkcli.report(model, SAMPLES / "stdlib.parquet", ids="id", points=300, projection="pca")
+    lowest = [int(np.flatnonzero(made.groups == i)[0]) for i in range(made.groups.max() + 1)]
+    if shown is None:
+        np.testing.assert_array_equal(made.groups, without.groups)
+    else:
+        assert len(lowest) == shown and set(lowest) == set(groups.tolist())
+        assert made.group_names == [f"Group of {j}" for j in lowest]
+        assert f'"groupNames":["Group of {lowest[0]}"' in made.page
 
 
 @needs_browser
 def test_the_tree_is_that_of_ward(open_page, stdlib_page):
-    path, material = stdlib_page
+    path, made = stdlib_page
     driver = open_page(path)
     inside = driver.execute_script(
         """return [...document.querySelectorAll(".tree details")].map((each) =>
         [...each.querySelectorAll(".leaf")].map((leaf) => Number(leaf.dataset.cluster)))"""
     )
-    nodes = {frozenset(node) for node in members(material.merges)}
+    nodes = {frozenset(node) for node in members(made.merges)}
     assert len(inside) > 5 and nodes >= {frozenset(group) for group in inside}
     top = driver.execute_script("return document.querySelector('.tree').childElementCount")
     assert 2 <= top <= 12
@@ -427,10 +441,10 @@ def test_columns_colour_the_map_and_posters(open_page, tmp_path):
     columns = {"v": vectors, "kind": [kinds[j] for j in labels], "n": list(range(60))}
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     model = dinkcli.train(tmp_path / "x.parquet", 3, column="v", device="cpu")
-    columns = Columns("v", others=("kind", "n"))
-    material = gather(model, open_data([str(tmp_path / "x.parquet")], columns))
     title = "A & B\x00\x1b " + HOSTILE[0]
-    (tmp_path / "x.html").write_text(page(model, material, title), encoding="utf-8")
+    rows, columns = tmp_path / "x.parquet", ("kind", "n")
+    made = dinkcli.report(model, rows, column="v", columns=columns, title=title)
+    made.save(tmp_path / "x.html")
     driver = open_page(tmp_path / "x.html")
     for column, legend in (("kind", kinds), ("n", ["0", "29.5", "59"])):
         Select(driver.find_element(By.ID, "colour")).select_by_visible_text(column)
@@ -441,7 +455,7 @@ def test_columns_colour_the_map_and_posters(open_page, tmp_path):
         assert texts[0] == f"A & B {HOSTILE[0]}" and set(legend) < set(texts)
         paths = [each.get("d") for each in poster.iter(f"{SVG}path")]
         dots = [path.count("M") for path in paths if "h0" in path]
-        assert sum(dots) == 60 and len(dots) == len({*material.colourings[column == "n"].codes})
+        assert sum(dots) == 60 and len(dots) == len({*made.colourings[column == "n"].codes})
     Select(driver.find_element(By.ID, "colour")).select_by_visible_text("kind")
     driver.find_element(By.CSS_SELECTOR, "#legend button").click()
     assert chosen(driver) == [*range(0, 60, 3)]
@@ -453,7 +467,7 @@ def test_columns_colour_the_map_and_posters(open_page, tmp_path):
     )
     assert kind == ["image/png", 3840, 2160]
     assert errors(driver) == []
-    drawn = ElementTree.fromstring(picture(model, material, title))
+    drawn = ElementTree.fromstring(made.picture)
     texts = ["".join(each.itertext()) for each in drawn.iter(f"{SVG}text")]
     assert texts[0] == f"A & B {HOSTILE[0]}" and {*kinds, "0", "1", "2"} < set(texts)
     paths = [each for each in drawn.iter(f"{SVG}path") if "h0" in each.get("d")]
@@ -581,11 +595,11 @@ def test_fifty_thousand_points(open_page, tmp_path, dink):
 
 @pytest.mark.slow
 def test_the_sample_data_are_readable(stdlib_page):
-    path, material = stdlib_page
-    named = [set(" ".join(terms).split()) for terms in material.terms]
+    path, made = stdlib_page
+    named = [set(" ".join(terms).split()) for terms in made.terms]
     for word in ("math", "asyncio", "curses", "email"):
         assert any(word in terms for terms in named), word
-    assert material.quality.sizes.sum() == len(material.points) == 2719
+    assert made.quality.sizes.sum() == len(made.points) == 2719
     assert "Clusters of stdlib.parquet" in path.read_text(encoding="utf-8")
 
 
@@ -594,31 +608,27 @@ def test_the_map_is_the_principal_plane(blobs):
 
     z, _ = blobs
     model = dinkcli.train(z, 3, device="cpu")
-    from dinkcli.data.inputs import open_data
-
-    material = gather(model, open_data(z), projection="pca")
+    made = dinkcli.report(model, z, projection="pca")
     pca = PCA(2).fit(z.astype(np.float64))
     expected = pca.transform(z.astype(np.float64))
-    sign = np.sign((material.points * expected).sum(0))
-    np.testing.assert_allclose(material.points, expected * sign, rtol=1e-4, atol=1e-4)
-    assert material.explained == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-6)
-    few = gather(model, open_data(z), n_points=40, projection="pca")
+    sign = np.sign((made.points * expected).sum(0))
+    np.testing.assert_allclose(made.points, expected * sign, rtol=1e-4, atol=1e-4)
+    assert made.explained == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-6)
+    few = dinkcli.report(model, z, points=40, projection="pca")
     assert len(few.points) == 40 and few.quality.rows == 300
-    np.testing.assert_array_equal(few.labels, material.labels[few.rows])
+    np.testing.assert_array_equal(few.labels, made.labels[few.rows])
 
 
 @needs_browser
 def test_little_data_make_a_page(open_page, tmp_path):
     """One or two clusters of few rows, or an empty one: without groups, tree or distances."""
-    from dinkcli.data.inputs import open_data
-
     for case, (k, features) in enumerate([(1, 1), (2, 1), (1, 2), (2, 2), (4, 2)]):
         z = np.arange(4 * features, dtype=np.float32).reshape(4, features)
         model, rows = dinkcli.train(z, k, device="cpu"), z[: 1 + k // 2]
-        material = gather(model, open_data(rows))
+        made = dinkcli.report(model, rows)
         path = tmp_path / f"{case}.html"
-        path.write_text(page(model, material), encoding="utf-8")
-        ElementTree.fromstring(picture(model, material))
+        made.save(path)
+        ElementTree.fromstring(made.picture)
         driver = open_page(path)
         assert errors(driver) == [] and len(driver.find_elements(By.CSS_SELECTOR, ".card")) == k
         assert f" in {k} cluster" in driver.find_element(By.TAG_NAME, "p").text
