@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +32,6 @@ from torch import Tensor
 import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.nearest import fused
 from dinkcli.nearest.hardware import has_low_precision, products
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import tempered_statistics
@@ -43,10 +43,9 @@ SHAPES = (10**6, 128, 1000), (10**6, 384, 1000), (200_000, 768, 4096), (10**7, 6
 SMALL = ((2_000, 16, 10), (1_000, 24, 30))
 WAYS = {
     "as it comes": {},
-    "without the kernel": {"DINK_TRITON": "0"},
     "without TF32": {"DINK_LOW_PRECISION": "0"},
-    "with neither": {"DINK_TRITON": "0", "DINK_LOW_PRECISION": "0"},
 }
+KERNEL_GAINS = 1.3  # times as fast, or the kernel is not worth its lines
 LIMIT = 300  # seconds after which no further shape is begun
 
 
@@ -66,6 +65,7 @@ def main() -> None:
     ]
     for shape in SMALL if args.small else SHAPES:
         steps.append((f"times {shape}", lambda shape=shape: times(device, *shape)))
+        steps.append((f"kernel {shape}", lambda shape=shape: kernel(device, *shape)))
     rows, features, clusters = SMALL[0] if args.small else SHAPES[0]
     steps.append(("end to end", lambda: end_to_end(device, rows, features, clusters)))
     steps.append(("streamed", lambda: streamed(device, rows, features, clusters)))
@@ -97,8 +97,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if is_cuda else str(device),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "triton": getattr(fused.triton, "__version__", None),
-        "kernel left out because": fused.why_not(device, torch.float32),
         "low precision": has_low_precision(device, torch.float32),
     }
 
@@ -212,6 +210,55 @@ def times(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
     rows = z.cpu().numpy()
     found["train"] = ms(lambda: dinkcli.train(rows, k, device=str(device)), device, repeats=1)
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def kernel(device: torch.device, n: int, d: int, k: int) -> dict[str, Any] | str:
+    """Milliseconds of the two nearest centres by plain products with topk and by the kernel of
+    ``fused.py``, in TF32 and float32; the kernel's scores are held against float64 first."""
+    try:
+        from fused import TILES, fused_two
+    except ImportError as error:
+        return f"left out: {error}"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "only on CUDA"
+    z, centers = rows_of(n, d, k, device)
+    found: dict[str, Any] = {}
+    for short in (True, False):
+        times: dict[str, Any] = {"plain": ms(partial(plain_two, z, centers, short), device)}
+        gains = []
+        for tile in TILES:
+            try:
+                two = fused_two(z[:4096], centers, short, tile)
+                wrong = score_error(two, z[:4096], centers)
+                if wrong > (1e-2 if short else 1e-5):
+                    raise AssertionError(f"scores are off by the share {wrong:.1e} of the norms")
+                times[str(tile)] = ms(partial(fused_two, z, centers, short, tile), device)
+                gains.append(times["plain"] / times[str(tile)])
+            except Exception as error:  # of the compiler: too much shared memory, an unknown card
+                times[str(tile)] = f"{type(error).__name__}: {error}".splitlines()[0]
+        times["gain"] = round(max(gains, default=0.0), 2)
+        times["worth its lines"] = times["gain"] >= KERNEL_GAINS
+        found["TF32" if short else "float32"] = times
+    return found
+
+
+def plain_two(z: Tensor, centers: Tensor, low_precision: bool) -> None:
+    half_norms = centers.square().sum(1) / 2
+    with products(z.device, low_precision):
+        for part in z.split(max(1, (1 << 26) // len(centers))):
+            torch.addmm(half_norms, part, centers.T, alpha=-1).topk(2, largest=False)
+
+
+def score_error(two: tuple[Tensor, ...], z: Tensor, centers: Tensor) -> float:
+    """How far the two scores of rows, and those of the centres that are named with them, are from
+    the lowest in float64, as a share of the largest norm's square."""
+    least, labels, second, seconds = (values.cpu() for values in two)
+    rows, centers = z.double().cpu(), centers.double().cpu()
+    scores = centers.square().sum(1) / 2 - rows @ centers.T
+    expected = scores.topk(2, largest=False).values
+    named = scores.gather(1, torch.stack([labels, seconds], 1))
+    off = torch.stack([torch.stack([least, second], 1) - expected, named - expected]).abs().max()
+    return float(off / torch.cat([rows, centers]).square().sum(1).max())
 
 
 def product(z: Tensor, centers: Tensor) -> None:

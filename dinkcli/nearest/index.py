@@ -212,7 +212,7 @@ class CenterIndex:
         """``_search`` away from the CPU: the host waits once, to learn how many rows are doubtful,
         and again only for these: first in float32, then as a CPU does."""
         parts = []
-        for rows in z.split(self.scorer.rows_at_once(z)):
+        for rows in self.chunks(z):
             near, limit = self.scorer.device_two(self.scorer.shifted(rows), low_precision)
             parts.append((near.labels, near.seconds, near.second <= limit))
         labels, seconds, doubtful = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -20,10 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.fused import fused_two, why_not
 from dinkcli.nearest.hardware import (
     at_least_float32,
-    chunk_rows,
     has_bfloat16,
     has_low_precision,
     products,
@@ -218,7 +216,6 @@ class Scorer:
         available = available and self.dtype == torch.float32
         large = len(centers) >= _MANY_CLUSTERS and centers.numel() >= _MANY_NUMBERS
         self.low_precision_pays = available and large
-        self._fused = not self._on_cpu and why_not(device, self.dtype) is None
         self.bfloat16_serves = available and self._on_cpu
 
     def _prepare(self) -> None:
@@ -266,30 +263,12 @@ class Scorer:
     def device_two(self, rows: Tensor, low_precision: bool) -> tuple[TwoBest, Tensor]:
         """The same away from the CPU, where nothing makes the host wait."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-
-        def limited(near: TwoBest) -> tuple[TwoBest, Tensor]:
-            error = self._error(norms, near.labels)
-            if low_precision:
-                longest = self._factor_norm(self._longest(norms, near.labels))
-                error += rounding_error(rows).mul_(1.01 * longest).add_(norms * self._lost)
-            return near, limit_of(near, error)
-
-        if self._fused:
-            fused = fused_two(rows, self._shifted, self._half_norms, low_precision)
-            if fused is not None:
-                return limited(TwoBest(*fused))
-            self._fused = False  # and so many scores do not fit
-        parts = [
-            self._best.two(self._scores(part, low_precision), math.inf)[:4]
-            for part in rows.split(self.rows_at_once(rows))
-        ]
-        best, labels, second, seconds = map(torch.cat, zip(*parts, strict=True))
-        return limited(TwoBest(best, labels, second, seconds))
-
-    def rows_at_once(self, z: Tensor) -> int:
-        """Rows (N, D) that ``device_two`` takes: all scores are in memory unless it is fused."""
-        n_clusters = 1 if self._fused else len(self.centers)
-        return chunk_rows(n_clusters, z.shape[1], device=z.device)
+        near = self._best.two(self._scores(rows, low_precision), math.inf)
+        error = self._error(norms, near.labels)
+        if low_precision:
+            longest = self._factor_norm(self._longest(norms, near.labels))
+            error += rounding_error(rows).mul_(1.01 * longest).add_(norms * self._lost)
+        return near, limit_of(near, error)
 
     def bfloat16_nearest(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest centre of each row and its squared distance, from bfloat16 scores

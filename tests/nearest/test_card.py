@@ -5,7 +5,6 @@ memory is full, no float64.
 """
 
 from itertools import chain
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torch
 from simulated import NAME, known_to_commands, simulated
 
 import dinkcli
-from dinkcli.nearest import fused
 from dinkcli.nearest import hardware as products
 from dinkcli.nearest import hardware as sizes
 from dinkcli.nearest.index import CenterIndex
@@ -131,41 +129,6 @@ def test_a_full_device_has_many_words(words):
 
     with pytest.raises(RuntimeError, match="illegal"):
         list(devices.in_pieces(fails, 10))
-
-
-def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
-    """Each tile is tried on a few rows before anybody counts on it."""
-    monkeypatch.setattr(fused, "triton", SimpleNamespace(__version__="0", cdiv=lambda a, b: 1))
-    monkeypatch.setattr(fused, "_interpreted", lambda: True)
-    for name, value in (("tile", 0), ("tried", False), ("failure", None)):
-        monkeypatch.setattr(fused._State, name, value)
-    tiles = []
-
-    def launch(rows, centers, half_norms, short, best, labels, second, seconds):
-        tiles.append((fused._State.tile, short))
-        found = (half_norms - rows @ centers.T).topk(2, largest=False)
-        best.copy_(found.values[:, 0] + (fused._State.tile == 0))
-        second.copy_(found.values[:, 1])
-        labels.copy_(found.indices[:, 0] if fused._State.tile != 1 else 0)
-        seconds.copy_(found.indices[:, 1])
-
-    monkeypatch.setattr(fused, "_launch", launch)
-    assert fused.why_not(torch.device("cpu"), torch.float32) is None
-    assert tiles == [(0, True), (1, True), (2, True), (2, False)]
-    monkeypatch.setattr(fused._State, "tile", 0)
-    monkeypatch.setattr(fused._State, "tried", False)
-    monkeypatch.setattr(fused, "_TILES", fused._TILES[:2])
-    assert "wrong scores" in fused.why_not(torch.device("cpu"), torch.float32)
-
-
-def test_a_kernel_that_fails_later_leaves_scores_that_fit(there, monkeypatch):
-    z, centers = rows_and_centers(n=900)
-    index = CenterIndex(centers.to(NAME))
-    index.scorer._fused = True  # it was, when rows were chosen for it
-    monkeypatch.setattr("dinkcli.nearest.scorer.fused_two", lambda *arguments: None)
-    monkeypatch.setattr(sizes, "_DEVICE_NUMBERS", 300 * 128)
-    there.memory = 900 * 128  # the rows; all scores are more
-    assert torch.equal(index.labels(z.to(NAME)).cpu(), exact(z, centers))
 
 
 def test_labels_without_float64_are_exact_all_the_same(there, monkeypatch):

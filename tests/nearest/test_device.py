@@ -265,15 +265,6 @@ def test_a_device_that_is_full_takes_smaller_pieces(there, files, rows, invoke):
 
 
 @pytest.mark.slow
-def test_the_fused_kernel_over_a_hundred_shapes():
-    """By Triton's interpreter, which must be chosen before Triton is loaded."""
-    pytest.importorskip("triton")
-    script = Path(__file__).parent / "interpreted.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.stdout == "100\n", done.stderr
-
-
-@pytest.mark.slow
 def test_the_benchmark_runs_without_a_gpu(tmp_path):
     """As on a bare machine: dink is not installed there, PYTHONPATH finds it."""
     home = Path(dinkcli.__file__).parent.parent
