@@ -16,7 +16,6 @@ from torch import Tensor
 from dinkcli.assigning.assigner import assign as assign_blocks
 from dinkcli.assigning.assigner import assigner_for
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import around, is_stream, repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.ranges import USUAL, parse_numbers
@@ -141,7 +140,7 @@ def train(
     chosen = replace(chosen, init=str(init) if initial is None else GIVEN)
     if not group.alone:
         _refuse_alone(data, chosen)
-    data = repeatable(data)
+    data = data.repeatable()
     k = chosen.n_clusters
     if isinstance(k, str):
         if initial is not None:
@@ -169,7 +168,7 @@ def train(
             notify(result.answer)
     chosen.check_rows(data.known_rows, data.name)
     if saved is not None:
-        data = around(data, saved.offset)
+        data = data.around(saved.offset)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
     rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
@@ -320,11 +319,10 @@ def _refuse_alone(data: DataSet, options: TrainOptions) -> None:
         raise UsageError(f"`max_size`: looks at all rows at once, {why}")
     if options.literal:
         raise UsageError(f"`temperature` inf: is gradient descent, {why}")
-    for reader in data.readers:
-        if is_stream(reader):
-            raise UsageError(
-                f"{reader.path}: a stream, of which each process would need its part; give files"
-            )
+    if data.stream is not None:
+        raise UsageError(
+            f"{data.stream}: a stream, of which each process would need its part; give files"
+        )
 
 
 def _check_initial(initial: Tensor, n_clusters: int, data: DataSet) -> None:

@@ -29,7 +29,6 @@ from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
 from dinkcli.assigning.survey import MOST_BYTES, Groups, OnStep, RowsByCluster, Survey, survey
 from dinkcli.assigning.torch_backend import prepared, scaled
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_numbers
@@ -208,10 +207,10 @@ def dedup(
     options, model = DedupOptions(max_distance, keep), as_model(model)
     memory, where = default_memory() if memory is None else memory, resolve_device(device)
     beside = {"ids": ids, "others": tuple(columns)}
-    new = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
+    new = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
     old = None
     if against is not None:
-        old = repeatable(open_inputs(against, column, bad_rows, model=model))
+        old = open_inputs(against, column, bad_rows, model=model).repeatable()
     return _found(model, new, options, old, where, memory, on_step)
 
 

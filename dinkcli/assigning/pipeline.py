@@ -19,7 +19,6 @@ from dinkcli.assigning.layout import Layout, Rows, as_arrow, row_type, without_n
 from dinkcli.assigning.parts import PartsWriter, open_output
 from dinkcli.assigning.writers import Output
 from dinkcli.data.dataset import LABEL, SKIP, DataSet
-from dinkcli.data.derived import is_stream
 from dinkcli.models.matching import Matching, ids_of
 from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR
@@ -126,9 +125,7 @@ class Job:
     @property
     def countable_rows(self) -> int | None:
         """N, bad rows included, of inputs that can be read from where one likes."""
-        if any(is_stream(reader) for reader in self.data.readers):
-            return None
-        return self.data.n_rows
+        return None if self.data.stream is not None else self.data.n_rows
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
 from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, mixed, survey
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
@@ -151,7 +150,7 @@ def sample(
     model, where = as_model(model), resolve_device(device)
     memory = default_memory() if memory is None else memory
     beside = {"ids": ids, "others": tuple(columns), "sample_weight": sample_weight}
-    again = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
+    again = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
     weights = read_weights(again)
     options = replace(options, weighted=weights is not None)
     wanted = None if quota is None else read_quotas(quota, model.n_clusters)

@@ -50,10 +50,10 @@ class Shard:
 
     def check(self, data: DataSet) -> None:
         """Raises UsageError for inputs whose rows cannot be counted before they are read."""
-        from dinkcli.data.derived import is_stream
+        from dinkcli.data.files import Stream
 
         for reader in data.readers:
-            if reader.n_rows is None or is_stream(reader):
+            if reader.n_rows is None or isinstance(reader.source, Stream):
                 raise UsageError(
                     f"{reader.path}: {reader.format} without a known number of rows, or that can "
                     f"be read only once, has no share {self}; give files of npy, parquet, Arrow "

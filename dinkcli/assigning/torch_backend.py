@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dinkcli.assigning.backend import Nearest, NearestPair, joined
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import is_stream
 from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.capacity import labels_within
@@ -166,12 +165,11 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
         UsageError: an input that can be read only once, or a limit that is too low.
     """
     model, device, max_size = assigner.model, assigner.device, assigner.options.max_size
-    for reader in data.readers:
-        if is_stream(reader):
-            raise UsageError(
-                f"{reader.path}: a stream is read once, and `max_size` looks at all rows before "
-                "the first of them gets a cluster; write the stream to a file first"
-            )
+    if data.stream is not None:
+        raise UsageError(
+            f"{data.stream}: a stream is read once, and `max_size` looks at all rows before "
+            "the first of them gets a cluster; write the stream to a file first"
+        )
     if model.parts is not None:
         raise UsageError("max_size: clusters of an edited model have no size that could be limited")
     data = data.whole

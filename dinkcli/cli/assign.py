@@ -119,7 +119,6 @@ def assign(
     started = time.monotonic()
     options = labels.options()
     from dinkcli.assigning.pipeline import run
-    from dinkcli.data.derived import repeatable
     from dinkcli.models.file import load
 
     destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)
@@ -130,7 +129,7 @@ def assign(
     data = rows.open(model, inputs, once=True)
     show_notes(data, destination.quiet)
     if old is not None and old.metric != model.metric:
-        data = repeatable(data)  # rows are read before they are assigned
+        data = data.repeatable()  # rows are read before they are assigned
     job = _job_of(model, data, options, model_path, old, with_names, above)
     target, n_rows = destination.open(data), data.n_rows
     if target.shard is not None:

@@ -245,12 +245,11 @@ class ModelRows:
             once: they are read only once; a stream need not be kept.
             more: as for ``sidefiles.columns_of``.
         """
-        from dinkcli.data.derived import repeatable
         from dinkcli.data.inputs import open_data
         from dinkcli.data.sidefiles import columns_of
 
         data = open_data(inputs, model.as_trained(columns_of(self.column, **more)), self.bad_rows)
-        return model.rows_of(data if once else repeatable(data))
+        return model.rows_of(data if once else data.repeatable())
 
 
 @dataclass(frozen=True)

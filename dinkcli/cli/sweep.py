@@ -35,9 +35,7 @@ def sweep(
 
     tried, _ = parse_numbers(numbers)  # a wrong range is told before files are opened
 
-    from dinkcli.data.derived import repeatable
-
-    data = repeatable(vectors.open(inputs, sample_weight=sample_weight))
+    data = vectors.open(inputs, sample_weight=sample_weight).repeatable()
     most = data.known_rows // 2
     if tried[-1] > most and not shown.silent:
         say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")

@@ -148,7 +148,6 @@ def train(
         dink assign "$(dink train emb.npy -k 10)" new.npy
     """
     started = time.monotonic()
-    from dinkcli.data.derived import repeatable
     from dinkcli.data.machine import parse_size
     from dinkcli.models.file import load
     from dinkcli.models.matching import check_matchable
@@ -169,7 +168,7 @@ def train(
             signals.refuse_streams([*inputs, *(texts or ())])
         data = vectors.open(inputs, texts=texts, sample_weight=sample_weight)
         show_notes(data, quiet)
-        data = repeatable(data)
+        data = data.repeatable()
         if speaks and output is None:
             keep_other_models(target, data, silent)
         old = None if match_path is None else load(match_path)

@@ -22,6 +22,8 @@ from dinkcli.errors import DinkError, InputError, UsageError
 if TYPE_CHECKING:
     from dinkcli.data.files import Source
 
+# Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
+BLOCK_BYTES = 4 << 20
 NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 # What has one value for each row, in the order of columns that travel along: the parameter that
@@ -168,6 +170,11 @@ class Reader:
         out, and as far as the format lets it, not read; the others are the same as without.
         """
         raise NotImplementedError
+
+
+def block_rows(n_features: int) -> int:
+    """How many rows of float32 make a block."""
+    return max(1, BLOCK_BYTES // (4 * n_features))
 
 
 def is_wide(dtype: np.dtype) -> bool:

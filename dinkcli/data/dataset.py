@@ -16,15 +16,25 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, and_more, total
+from dinkcli.data.base import (
+    ANY_COLUMNS,
+    BLOCK_BYTES,
+    Block,
+    Columns,
+    Reader,
+    and_more,
+    block_rows,
+    total,
+)
+from dinkcli.data.derived import CopyReader, subtracted
+from dinkcli.data.files import Stream
 from dinkcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.sidefiles import SideColumns
 
+__all__ = ["BLOCK_BYTES"]
 Item = TypeVar("Item")
-# Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
-BLOCK_BYTES = 4 << 20
 STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
 _COMPACT = ("float16", "int8", "uint8", "int16")
 # Norms of rows up to this have squared distances, and sums of millions of them, that float32 holds.
@@ -41,7 +51,7 @@ class DataSet:
             ``Block.bad`` for the consumer to leave out or to label -1.
         notes: what the user should know about the inputs.
         beside: what files beside the inputs say of the rows.
-        offset: (D,) float64 that rows are given less of (see ``derived.around``), or None.
+        offset: (D,) float64 that rows are given less of, or None.
         first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
     """
 
@@ -61,10 +71,8 @@ class DataSet:
     def part(self, first: int, stop: int) -> DataSet:
         """The rows [first, stop) alone, in the same inputs; of these, blocks outside are not read.
 
-        Every number of a row (``first`` and ``stop`` of another part, starts of blocks, messages)
-        stays that over all inputs, or in its file, as without limits. Only ``n_rows`` and the
-        lengths of arrays are those of the part. What it says of the inputs (``fingerprint``,
-        ``dtype``, ``name``, ``notes``) is about all of them.
+        Numbers of rows stay those over all inputs, or in their file. Only ``n_rows`` and the
+        lengths of arrays are those of the part.
 
         Raises:
             ValueError: not a range of rows of this data set, or their number is not known.
@@ -79,6 +87,34 @@ class DataSet:
         """All rows of the inputs, where this is a part."""
         return replace(self, first=0, stop=None)
 
+    def around(self, offset: np.ndarray | None) -> DataSet:
+        """The rows less an ``offset`` (D,) float64, unless they have one."""
+        return self if offset is None or self.offset is not None else replace(self, offset=offset)
+
+    def repeatable(self) -> DataSet:
+        """The same rows in inputs of known length that can be read any number of times: a pipe
+        comes once, and a text does not know its rows, so these are copied.
+
+        Raises:
+            InputError: as ``blocks``.
+            OutputError: the folder of temporary files is full.
+        """
+        plain = DataSet(self.readers, bad_rows=self.bad_rows)
+        readers = [
+            CopyReader(replace(plain, readers=[reader]))
+            if reader.n_rows is None or isinstance(reader.source, Stream)
+            else reader
+            for reader in self.readers
+        ]
+        if self.beside is not None:
+            self.beside.check(readers, [reader.n_rows for reader in readers])
+        return replace(self, readers=readers)
+
+    @property
+    def stream(self) -> str | None:
+        """The input that can be read only once, if there is one."""
+        return next((r.path for r in self.readers if isinstance(r.source, Stream)), None)
+
     @property
     def n_rows(self) -> int | None:
         """N, bad rows included; None when an input is a stream or a text, without a length."""
@@ -86,25 +122,9 @@ class DataSet:
             return self.stop - self.first
         return total(reader.n_rows for reader in self.readers)
 
-    def spans(self) -> list[tuple[int, int, int]]:
-        """(number of the reader, first row, end) in inputs of known length, without empty ones.
-
-        Rows are counted in their file here.
-        """
-        spans = []
-        before = 0
-        for number, reader in enumerate(self.readers):
-            n_rows = reader.n_rows or 0
-            end = n_rows if self.stop is None else min(n_rows, self.stop - before)
-            start = max(0, self.first - before)
-            if start < end:
-                spans.append((number, start, end))
-            before += n_rows
-        return spans
-
     @property
     def known_rows(self) -> int:
-        """N of a data set that was ``counted``."""
+        """N where it has to be known, as in ``repeatable`` inputs."""
         if self.n_rows is None:
             raise ValueError(f"{self.name}: the number of rows is not known")
         return self.n_rows
@@ -122,8 +142,8 @@ class DataSet:
     def dtype(self) -> np.dtype:
         """The smallest that holds every value: that of all files where it is narrow, or float32."""
         dtypes = {reader.dtype.newbyteorder("=") for reader in self.readers}
-        dtype = dtypes.pop()
-        return dtype if not dtypes and dtype.name in _COMPACT else np.dtype(np.float32)
+        is_compact = len(dtypes) == 1 and min(dtypes).name in _COMPACT
+        return dtypes.pop() if is_compact and self.offset is None else np.dtype(np.float32)
 
     @property
     def carried(self) -> pa.Schema:
@@ -174,10 +194,10 @@ class DataSet:
         Raises:
             InputError: at the first bad row, unless ``bad_rows`` says otherwise.
         """
-        rows = rows or max(1, BLOCK_BYTES // (4 * self.n_features))
         counts = [reader.n_rows or 0 for reader in self.readers]
-        blocks = self._marked(rows, since, until, np.dtype(dtype), nonzero)
         is_part = until is not None or self.stop is not None
+        rows = rows or block_rows(self.n_features)
+        blocks = self._checked(rows, since, until, np.dtype(dtype), nonzero)
         for number, before, block in blocks:
             counts[number] = self.readers[number].n_rows or block.start + len(block)
             if self.beside is not None and before + block.start + len(block) > self.beside.n_rows:
@@ -192,7 +212,7 @@ class DataSet:
         if self.beside is not None and not is_part:
             self.beside.check(self.readers, counts)
 
-    def _marked(
+    def _checked(
         self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool | None
     ) -> Iterator[tuple[int, int, Block]]:
         """(number of the reader, rows before it, block) with bad rows marked, cut to a part, starts
@@ -213,6 +233,8 @@ class DataSet:
                     if start > 0 or stop < len(block):
                         block = block[start:stop]
                     done = reader.n_rows or block.start + len(block)
+                    if self.offset is not None:
+                        block = replace(block, vectors=subtracted(block.vectors, self.offset))
                     yield number, before, checked(block, dtype, nonzero)
             before += done
 
@@ -261,11 +283,10 @@ class DataSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data a model was trained on, without reading all of them."""
-        dtypes = {str(getattr(reader, "stored", reader).dtype) for reader in self.readers}
         return {
             "rows": self.whole.n_rows,
             "features": self.n_features,
-            "dtype": sorted(dtypes),
+            "dtype": sorted({str(reader.dtype) for reader in self.readers}),
             "files": [os.path.basename(reader.path) for reader in self.readers],
             "bytes": sum(reader.n_bytes for reader in self.readers),
             **({"dim": self.n_features} if self.columns.dim else {}),
@@ -280,26 +301,23 @@ def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         vectors = _converted(block.vectors, dtype)
-        bad = _unusable(vectors, nonzero)
-    if bad is None and block.bad is None and not nonzero:
+        unusable = _unusable(vectors, nonzero)
+    bad = ~block.good
+    if unusable is not None:
+        bad |= unusable
+    if nonzero:
+        bad |= _zero(vectors)
+    if not bad.any():
         return replace(block, vectors=vectors)
-    worst, problem = ~block.good, block.problem
-    zero = _zero(vectors) if nonzero else None
-    for mask, say in (
-        (bad, _value_problem),
-        (zero, lambda *_: " has norm 0, which has no direction"),
-    ):
-        new = worst if mask is None else mask & ~worst
-        if mask is None or not new.any():
-            continue
-        row = int(new.argmax())
-        if not worst.any() or row < int(worst.argmax()):
-            problem = say(block.vectors[row], vectors[row])
-        worst = worst | mask
-    if not worst.any():
-        return replace(block, vectors=vectors)
-    vectors = np.where(worst[:, None], dtype.type(0), vectors)
-    return replace(block, vectors=vectors, bad=worst, problem=problem)
+    row = int(bad.argmax())
+    if block.bad is not None and block.bad[row]:
+        problem = block.problem
+    elif unusable is not None and unusable[row]:
+        problem = _value_problem(block.vectors[row], vectors[row])
+    else:
+        problem = " has norm 0, which has no direction"
+    vectors = np.where(bad[:, None], dtype.type(0), vectors)
+    return replace(block, vectors=vectors, bad=bad, problem=problem)
 
 
 def _converted(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:

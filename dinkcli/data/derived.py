@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Reader, is_wide
-from dinkcli.data.dataset import BLOCK_BYTES, DataSet
-from dinkcli.data.files import LocalFile, Stream, Temporary
+from dinkcli.data.base import Block, Reader, block_rows, is_wide
+from dinkcli.data.files import LocalFile, Temporary
 from dinkcli.data.formats.raw import RawLayout, RawReader
 from dinkcli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from dinkcli.data.dataset import DataSet
 
 _LIKE_BITS = 0.2  # each bit of a byte is set in at least this share of bytes, and not in as many
 _FEW_BYTES = 64
@@ -28,24 +30,7 @@ _LOST = 2.0**-20
 _LOST_DIRECTION, _SAME_DIRECTION = 2.0**-12, 1e-13
 
 
-class DerivedReader(Reader):
-    """A reader of what another one reads, which it is like but for what a subclass changes."""
-
-    def __init__(self, origin: Reader):
-        self.origin = origin
-        for name in Reader.__annotations__:
-            if hasattr(origin, name):
-                setattr(self, name, getattr(origin, name))
-
-    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
-        for block in self.origin.blocks(rows, since, until):
-            yield replace(block, vectors=self._changed(block))
-
-    def _changed(self, block: Block) -> np.ndarray:
-        raise NotImplementedError
-
-
-class BitsReader(DerivedReader):
+class BitsReader(Reader):
     """The bits of another reader's bytes, most significant first, as ``numpy.packbits`` packs them,
     read as -1 and +1: eight times as large as on disk.
 
@@ -73,13 +58,20 @@ class BitsReader(DerivedReader):
                 f"{packed.path}: `bits` `dim` {dim}: {packed.n_features} bytes a row hold "
                 f"{n_bits - 7} to {n_bits} dimensions"
             )
-        super().__init__(packed)
+        for name in Reader.__annotations__:
+            if hasattr(packed, name):
+                setattr(self, name, getattr(packed, name))
+        self._packed = packed
         self.n_features = n_bits if dim is None else dim
         self.dtype = np.dtype(np.int8)
         self.about = {**packed.about, "bits": "packed, read as -1 and +1"}
         self._shifted: bool | None = {"i1": True, "u1": False}.get(packed.dtype.str[1:])
 
-    def _changed(self, block: Block) -> np.ndarray:
+    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
+        for block in self._packed.blocks(rows, since, until):
+            yield replace(block, vectors=self._unpacked(block))
+
+    def _unpacked(self, block: Block) -> np.ndarray:
         """(B, D) int8 of -1 and +1."""
         vectors = block.vectors
         low, high = (float(vectors.min()), float(vectors.max())) if vectors.size else (0.0, 0.0)
@@ -109,30 +101,6 @@ def look_packed(reader: Reader) -> bool:
     return bool((shares > _LIKE_BITS).all() and (shares < 1 - _LIKE_BITS).all())
 
 
-class OffsetReader(DerivedReader):
-    """The rows of another reader less an offset; its blocks are float64, where differences of
-    float64 numbers and of integers are exact, or nearly so.
-
-    Args:
-        offset: (D,) float64.
-    """
-
-    def __init__(self, stored: Reader, offset: np.ndarray):
-        super().__init__(stored)
-        self.stored, self._offset = stored, offset
-        self.dtype = np.dtype(np.float32)  # that they are wanted in
-
-    def _changed(self, block: Block) -> np.ndarray:
-        return subtracted(block.vectors, self._offset)
-
-
-def around(data: DataSet, offset: np.ndarray | None) -> DataSet:
-    """The rows less an ``offset`` (D,) float64; as they are without one, or when that was done."""
-    if offset is None or data.offset is not None:
-        return data
-    return replace(data, readers=[OffsetReader(r, offset) for r in data.readers], offset=offset)
-
-
 def around_usual_row(data: DataSet, metric: str) -> DataSet:
     """The rows less their offset, if they need one: the mean of the first block of numbers that
     are wider than float32, so that it is the same for all processes.
@@ -146,7 +114,7 @@ def around_usual_row(data: DataSet, metric: str) -> DataSet:
     for reader in data.readers if data.offset is None else ():
         if not is_wide(reader.dtype):
             continue
-        for block in reader.blocks(max(1, BLOCK_BYTES // (4 * reader.n_features))):
+        for block in reader.blocks(block_rows(reader.n_features)):
             with np.errstate(over="ignore"):
                 good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
             if not good.any():
@@ -154,7 +122,7 @@ def around_usual_row(data: DataSet, metric: str) -> DataSet:
             if metric == "cosine":
                 _refuse_one_direction(block.vectors[good], data.name)
                 return data
-            return around(data, offset_of(block.vectors[good]))
+            return data.around(offset_of(block.vectors[good]))
     return data
 
 
@@ -209,38 +177,9 @@ def _refuse_one_direction(vectors: np.ndarray, name: str) -> None:
         )
 
 
-def repeatable(data: DataSet) -> DataSet:
-    """The same rows in inputs of known length that can be read any number of times: a pipe comes
-    once, and a text does not know its rows, so these are copied.
-
-    Raises:
-        InputError: as ``DataSet.blocks``.
-        OutputError: the folder of temporary files is full.
-    """
-    readers = list(data.readers)
-    plain = replace(data.whole, beside=None, columns=ANY_COLUMNS)
-    ranges = {number: (first, end) for number, first, end in data.spans()}
-    for number, reader in enumerate(readers):
-        if reader.n_rows is None:
-            readers[number] = CopyReader(replace(plain, readers=[reader]))
-        elif number in ranges and is_stream(reader):
-            readers[number] = CopyReader(replace(plain, readers=[reader]).part(*ranges[number]))
-    if data.beside is not None:
-        data.beside.check(readers, [reader.n_rows for reader in readers])
-    return replace(data, readers=readers)
-
-
-def is_stream(reader: Reader) -> bool:
-    """Whether an input can be read only once."""
-    return isinstance(reader.source, Stream)
-
-
 class CopyReader(RawReader):
-    """The rows of another reader, copied to where they can be read again.
-
-    A copy is rows of fixed size: float32, or float16 or wider numbers where the input has such;
-    what travels along is copied beside them. Of a part only its rows are copied, to where they
-    would be in a copy of the whole: the file has a hole before them.
+    """The rows of another reader, copied to a temporary file where they can be read again, and
+    what travels along beside them.
 
     Args:
         data: has one reader, and no files beside it.
@@ -249,31 +188,22 @@ class CopyReader(RawReader):
     def __init__(self, data: DataSet):
         self.origin = origin = data.readers[0]
         doing = f"copying {origin.path} for repeated reading"
-        file = Temporary(".rows", doing)
-        keeps = origin.dtype == np.float16 or is_wide(origin.dtype)
-        dtype = origin.dtype.newbyteorder("=") if keeps else np.dtype(np.float32)
-        self._first = n_rows = data.first
-        self._columns = ColumnsFile(doing)
-        bad = [np.empty(0, np.int64)]
+        file, self._columns = Temporary(".rows", doing), ColumnsFile(doing)
+        dtype = origin.dtype.newbyteorder("=")
+        n_rows, bad = 0, [np.empty(0, np.int64)]
         self._problems: dict[int, str] = {}  # of the first bad row of each block
-        file.seek(n_rows * data.n_features * dtype.itemsize)
         for block in data.blocks(dtype=dtype, nonzero=None):
-            vectors = block.vectors
             if block.bad is not None:
                 bad.append(block.start + np.flatnonzero(block.bad))
                 self._problems[int(bad[-1][0])] = block.problem
-                if dtype.kind == "f":
-                    vectors = np.where(block.bad[:, None], dtype.type(np.nan), vectors)
-            file.write(vectors.data)
+            file.write(block.vectors.data)
             if block.carried is not None:
                 self._columns.add(block.carried)
             n_rows += len(block)
-        n_rows = origin.n_rows or n_rows
-        file.truncate(n_rows * data.n_features * dtype.itemsize)
-        self._bad_rows = np.concatenate(bad)
+        file.flush()
+        self._bad = np.concatenate(bad)
         layout = RawLayout(dtype, (n_rows, data.n_features))
-        copy = LocalFile(origin.path, keeps=file)
-        super().__init__(copy, origin.format, layout, origin.column)
+        super().__init__(LocalFile(origin.path, keeps=file), origin.format, layout, origin.column)
         for name in ("feature_names", "carried", "n_bytes", "notes", "about"):
             setattr(self, name, getattr(origin, name))
 
@@ -281,15 +211,13 @@ class CopyReader(RawReader):
         table = self._columns.table()
         for block in super().blocks(rows, since, until):
             if table is not None:
-                part = table.slice(block.start - self._first, len(block)).combine_chunks()
-                empty = pa.RecordBatch.from_pylist([], self.carried)
-                block = replace(block, carried=next(iter(part.to_batches()), empty))
-            low, high = np.searchsorted(self._bad_rows, (block.start, block.start + len(block)))
-            if low < high:
-                bad = np.zeros(len(block), bool)
-                bad[self._bad_rows[low:high] - block.start] = True
-                problem = self._problems.get(int(self._bad_rows[low]), " has no usable vector")
-                block = replace(block, bad=bad, problem=problem)
+                part = table.slice(block.start, len(block)).combine_chunks()
+                block = replace(block, carried=part.to_batches()[0])
+            bad = self._bad[slice(*np.searchsorted(self._bad, (block.start, block.start + rows)))]
+            if len(bad):
+                problem = self._problems.get(int(bad[0]), " has no usable vector")
+                mask = np.isin(np.arange(block.start, block.start + len(block)), bad)
+                block = replace(block, bad=mask, problem=problem)
             yield block
 
 

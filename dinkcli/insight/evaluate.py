@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import repeatable
 from dinkcli.data.formats.types import is_text
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import InputError, UsageError
@@ -300,7 +299,7 @@ def evaluate(
         UsageError: labels that are no labels: lists, or as many as rows.
     """
     model = as_model(model)
-    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, labels=labels))
+    data = open_inputs(inputs, column, bad_rows, model=model, labels=labels).repeatable()
     counts = Contingency(model.n_clusters)
     label = data.columns.label
     quality = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dinkcli.data.dataset import LABEL, DataSet
-from dinkcli.data.derived import CopyReader, repeatable
+from dinkcli.data.derived import CopyReader
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory, size_text
@@ -168,7 +168,7 @@ def describe(data: DataSet, memory: int | None = None) -> Info:
     Raises:
         InputError: a damaged input. Bad rows are counted, whatever ``data.bad_rows`` is.
     """
-    data = repeatable(replace(data, bad_rows=LABEL))
+    data = replace(data, bad_rows=LABEL).repeatable()
     n_bad = n_zero = done = 0
     first_bad = ""
     low, high, total = math.inf, 0.0, 0.0

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from dinkcli.assigning.update import Update, UpdateOptions
 from dinkcli.assigning.update import update as take_in
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import DinkError, UsageError
 from dinkcli.insight.evaluate import names_by_labels
@@ -267,7 +266,7 @@ def update(
     """
     model = as_model(model)
     beside = {"texts": texts, "sample_weight": sample_weight}
-    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
+    data = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
     price = math.inf if freeze else birth_price
     options = UpdateOptions(freeze, price, min_size, half_life, max_size, again)
     result = take_in(model, data, options, device, partial(on_rows, "assigning"))

@@ -16,7 +16,6 @@ import safetensors
 from safetensors.numpy import load_file
 
 from dinkcli.data.base import is_wide
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
 from dinkcli.data.machine import require
 from dinkcli.errors import DinkError, InputError, UsageError
@@ -58,7 +57,7 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
             "its cluster_centers_ by numpy.save"
         )
     else:
-        data = repeatable(open_data([path]))
+        data = open_data([path]).repeatable()
         wide = any(is_wide(reader.dtype) for reader in data.readers)
         kind = np.float64 if wide else np.float32
         return data.load_rows(np.empty((data.known_rows, data.n_features), kind))[0]

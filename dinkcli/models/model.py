@@ -16,7 +16,6 @@ import numpy as np
 from safetensors.numpy import save as tensors_as_bytes
 
 from dinkcli.data.atomic import atomic_path
-from dinkcli.data.derived import around
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.statistics import Statistics, root_mean
 from dinkcli.models.tree import Merge, parents, squared_distances, ward
@@ -270,7 +269,7 @@ class Model:
                 f"{data.name}: {data.n_features} features per row, but the model was trained on "
                 f"{self.n_features}; use the embeddings that the model was trained for"
             )
-        return around(data, self.offset)
+        return data.around(self.offset)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model file, whole or not at all; the same model gives the same bytes."""

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory, machine_memory, size_text
 from dinkcli.errors import UsageError
@@ -211,7 +210,7 @@ def plan(
     if processes < 1:
         raise UsageError(f"`processes` {processes}: expected at least 1")
     where = resolve_device(device)
-    data = repeatable(open_inputs(inputs, column, bad_rows))
+    data = open_inputs(inputs, column, bad_rows).repeatable()
     options.check_rows(data.known_rows, data.name)
     memory = default_memory() if memory is None else memory
     machine = machine_memory() if machine is None else machine

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.data.dataset import BLOCK_BYTES, DataSet, read_ahead
-from dinkcli.data.derived import around_usual_row, repeatable
+from dinkcli.data.derived import around_usual_row
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, UsageError
@@ -70,7 +70,7 @@ def open_rows(
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
         UsageError: weights that are all zero, or too large or small for float32.
     """
-    data = repeatable(data)
+    data = data.repeatable()
     weights = read_weights(data, nonzero=metric == "cosine")
     data = around_usual_row(data, metric) if offset else data
     # The processes of one machine share its memory.

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import DinkError
 
@@ -95,7 +94,7 @@ def test_mutated_files(name, data):
         path = Path(folder, name)
         path.write_bytes(mutated)
         try:
-            found = repeatable(open_data([str(path)]))
+            found = open_data([str(path)]).repeatable()
             rows = np.concatenate([block.vectors for block in found.blocks(7)])
         except DinkError as error:
             assert name in str(error)
@@ -112,5 +111,5 @@ def test_the_files_are_valid():
             path = Path(folder, name)
             path.write_bytes(valid(name))
             np.testing.assert_allclose(
-                repeatable(open_data([str(path)])).load(), VECTORS, rtol=1e-6
+                open_data([str(path)]).repeatable().load(), VECTORS, rtol=1e-6
             )

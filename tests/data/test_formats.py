@@ -23,7 +23,6 @@ from safetensors.torch import save_file as save_torch
 
 import dinkcli
 from dinkcli.data.base import Columns
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, UsageError
 from dinkcli.insight.info import describe
@@ -51,7 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def read(*paths, rows=77, **columns):
-    data = repeatable(open_data([str(path) for path in paths], Columns(**columns)))
+    data = open_data([str(path) for path in paths], Columns(**columns)).repeatable()
     assert data.n_rows == sum(len(block) for block in data.blocks(rows))
     return np.concatenate([block.vectors for block in data.blocks(rows)])
 

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinkcli.data.base import Columns
-from dinkcli.data.derived import repeatable
 from dinkcli.data.formats.columnar import ParquetReader
 from dinkcli.data.formats.raw import RawReader
 from dinkcli.data.inputs import open_data
@@ -185,4 +184,4 @@ def test_texts_have_no_parts_until_they_are_copied(tmp_path, rows):
     data = open_data([str(tmp_path / "x.csv")])
     with pytest.raises(ValueError, match="not known"):
         data.part(0, 10)
-    np.testing.assert_array_equal(repeatable(data).part(10, 30).load(), rows[10:30])
+    np.testing.assert_array_equal(data.repeatable().part(10, 30).load(), rows[10:30])

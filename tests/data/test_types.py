@@ -173,10 +173,9 @@ def test_bytes_after_an_array_are_not_left_out(invoke):
             open_data([name])
     np.save("x.npy", VECTORS)
     dinkcli.train(VECTORS, 2, device="cpu").save("m")
-    piped = CliRunner().invoke(
-        app, ["assign", "m", "-", "-o", "o.csv"], Path("two.npy").read_bytes()
-    )
-    assert piped.exit_code == 1 and "more bytes come after the array" in piped.stderr
+    for line in (["assign", "m", "-", "-o", "o.csv"], ["info", "-"], ["train", "-", "-k", "2"]):
+        piped = CliRunner().invoke(app, line, Path("two.npy").read_bytes())
+        assert piped.exit_code == 1 and "more bytes come after the array" in piped.stderr, line
     with open("labels.npy", "wb") as file:
         twice(file, TRUE)
     found = invoke("evaluate", "m", "x.npy", "--labels", "labels.npy", code=1).stderr

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.data.atomic import atomic_path, by_suffix
-from dinkcli.data.derived import repeatable
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import check_installed, require
 from dinkcli.errors import UsageError
@@ -187,7 +186,7 @@ def report(
         check_installed("umap", "umap", "`projection` umap")
     model = as_model(model)
     beside = {"ids": ids, "texts": texts, "labels": labels, "others": tuple(columns)}
-    data = repeatable(open_inputs(inputs, column, bad_rows, model=model, **beside))
+    data = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
     nearest = Exemplars(model.n_clusters, exemplars)
     n_points = min(data.known_rows, points)
     chosen = np.random.default_rng(seed).choice(data.known_rows, n_points, replace=False)
