@@ -214,10 +214,7 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     foreign.refuse_foreign_text(start, source.name)
     layout = jsonrows.layout_of(start)
     if layout is not None:
-        single = layout.rows == jsonrows.OBJECTS and layout.level != jsonrows.IN_ARRAY
-        if single and (document := jsonrows.open_document(source, columns)):
-            return document
-        return jsonrows.JsonReader(source, columns, start, layout)
+        return jsonrows.open_json(source, columns, start, layout)
     try:
         dialect = text.words_of(start.decode(), whole) or text.dialect_of(start.decode(), whole)
     except text.DialectError as error:

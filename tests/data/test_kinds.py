@@ -85,6 +85,11 @@ READ = {
         "",
     ),
     "tokens beside": (lines('"[1, 2]","{v}"\n', head="tokens,e\n"), "", None),
+    "names and rows apart": (
+        pd.DataFrame(objects()).to_json(orient="split", double_precision=15),
+        "--ids id",
+        "",
+    ),
     "array of objects": (json.dumps(objects(), indent=3), "--ids id", ""),
     "bz2": (bz2.compress(jsonl(objects()).encode()), "--ids id", ""),
     "xz": (lzma.compress(jsonl(objects()).encode()), "--ids id", ""),
@@ -203,6 +208,11 @@ def test_words(labels):
         ids, found = labels(content)
         assert ids == names
         np.testing.assert_array_equal(found, nearest_float64(VECTORS[:5], CENTERS))
+    rows = np.arange(3 * D).reshape(3, D) - 7
+    text = "".join(f"w{i} {' '.join(map(str, row))}\n" for i, row in enumerate(rows))
+    ids, found = labels(f"3 {D}\n{text}")  # integers alone
+    assert ids == ["w0", "w1", "w2"]
+    np.testing.assert_array_equal(found, nearest_float64(rows, CENTERS))
 
 
 REFUSED = {
@@ -228,7 +238,7 @@ REFUSED = {
     "single quotes": (str(objects()), "text in single quotes, as Python prints"),
     "sparse": ("id,e\n" + 'a,"{1:0.5,3:1}/5"\n' * 3, "'e' holds sparse vectors, .*::vector"),
     "texts are no raw numbers": ("12.5%a 13.1%b\n" * 400, "no format that dink reads"),
-    "orient": (json.dumps({"columns": ["e"], "index": [0], "data": [[LISTS[0]]]}), "orient"),
+    "an array without an end": (json.dumps(objects())[:-1], "row 30 is cut, .* no end"),
     "only a header": ("id,a0,a1\n", "a header and no rows"),
     "no elements": ("[]", "no rows in this json file"),
     "ragged": ("a,b\n1.5,2\n3,4,5\n2,1\n", "line 3 has 3 fields between commas, and most have 2"),

@@ -5,7 +5,6 @@ Shapes: N rows, B rows in a batch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from dinkcli.data.formats import columnar, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import names_of, place_of
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import (
+    MARK,
     ONE_COLUMN,
     SEPARATORS,
     CsvReader,
@@ -63,10 +63,10 @@ def values_of(
             single = _of_lines
         elif is_json:
             layout = jsonrows.layout_of(text)
-            if layout is None or (layout.level, layout.rows) == (jsonrows.LINES, jsonrows.ARRAYS):
+            if layout is None or layout.are_values:
                 single, why = _of_json, "these JSON values have none"
             else:
-                table = partial(jsonrows.JsonReader, head=text, layout=layout)
+                table = partial(jsonrows.open_json, head=text, layout=layout)
         else:
             separators = ("\t",) if suffix == ".tsv" else SEPARATORS
             dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, separators)
@@ -165,14 +165,12 @@ def _of_lines(source: Source) -> Iterator[pa.Array]:
 def _of_json(source: Source) -> Iterator[pa.Array]:
     """One array of values, or a value a line."""
     with open_text(source) as file:
-        text = file.read().removeprefix(b"\xef\xbb\xbf")
+        text = file.read().removeprefix(MARK)
     try:
-        try:
-            values = json.loads(text)
-        except ValueError:
-            lines = text.replace(b"\r", b"\n").split(b"\n")
-            values = [json.loads(line) for line in lines if line.strip()]
-        if not isinstance(values, list) or any(isinstance(each, (list, dict)) for each in values):
+        values = [value for value, _ in jsonrows.values_of(text.decode())]
+        if len(values) == 1 and isinstance(values[0], list):
+            values = values[0]
+        if any(isinstance(each, (list, dict)) for each in values):
             raise ValueError("expected one text or number for each row")
         yield pa.array(values)
     except (ValueError, pa.ArrowException) as error:

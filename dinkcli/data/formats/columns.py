@@ -514,7 +514,7 @@ def _holds_text(type_: pa.DataType) -> bool:
 def _about_integers(place: Place) -> str:
     """A note on them, unless they are bits or bytes."""
     value = getattr(storage(place.type), "value_type", None)
-    if value is not None and (pa.types.is_boolean(value) or value.bit_width == 8):
+    if value in (pa.bool_(), pa.int8(), pa.uint8()):
         return ""
     return (
         f"column {place.path!r} holds integers, which may be tokens or counts; it is read as "

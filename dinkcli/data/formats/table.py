@@ -293,7 +293,8 @@ def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> p
         if is_index and not is_named:
             continue
         if pa.types.is_decimal(field.type):
-            field = field.with_type(pa.float64() if field.type.scale > 0 else pa.int64())
+            is_int64 = field.type.scale == 0 and field.type.precision <= 18
+            field = field.with_type(pa.int64() if is_int64 else pa.float64())
         fields.append(field)
     return pa.schema(fields, schema.metadata)
 
