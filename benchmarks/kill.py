@@ -58,7 +58,7 @@ def kill_training(folder: Path, kills: int, rng: random.Random) -> None:
     run(folder, *command, "-o", "whole.safetensors")
     seconds = time.monotonic() - started
     whole = (folder / "whole.safetensors").read_bytes()
-    command += ["-o", "m.safetensors", "--checkpoint-every", "1steps", "--resume"]
+    command += ["-o", "m.safetensors", "--checkpoint-every", "0.001s", "--resume"]
     model, checkpoint = folder / "m.safetensors", folder / "m.checkpoint.safetensors"
     done = ends = identical = valid = none = temporary = 0
     while done < kills or not model.exists():

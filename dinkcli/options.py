@@ -18,38 +18,20 @@ PROBABILITY_TYPES = ("float32", "float16")
 SAMPLES = ("balanced", "proportional", "prototypes", "diverse")
 _LARGEST_DILATION = 1e12
 LEAST_TEMPERATURE = 1e-30  # but for 0: float32 holds no smaller squared distances
-_UNITS = {"s": 1, "m": 60, "h": 3600, "steps": 1, "epochs": 1}
-_INTERVAL = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-@dataclass(frozen=True)
-class Interval:
-    """How much training lies between two checkpoints.
+def parse_seconds(text: str) -> float:
+    """The seconds of ``30s``, ``5m`` or ``2h``.
 
-    Attributes:
-        amount: at least that much.
-        unit: "seconds", "steps" (as the history counts them), or "epochs" (reading as many rows
-            as the data have).
+    Raises:
+        UsageError: anything else, or 0.
     """
-
-    amount: float
-    unit: str = "seconds"
-
-    @classmethod
-    def parse(cls, text: str) -> Interval:
-        """``30s``, ``5m``, ``2h``, ``100steps`` or ``2epochs``.
-
-        Raises:
-            UsageError: anything else, or 0 of them.
-        """
-        match = _INTERVAL.fullmatch(text.strip())
-        amount = float(match[1]) * _UNITS[match[2]] if match else 0.0
-        if not match or amount == 0:
-            raise UsageError(
-                f"`checkpoint_every` {text}: expected a time such as 30s, 5m or 2h, or 100steps, "
-                "or 2epochs"
-            )
-        return cls(amount, match[2] if match[2] in ("steps", "epochs") else "seconds")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smh])", text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if seconds == 0:
+        raise UsageError(f"`checkpoint_every` {text}: expected a time such as 30s, 5m or 2h")
+    return seconds
 
 
 def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:

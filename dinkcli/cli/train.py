@@ -130,8 +130,7 @@ def train(
     checkpoint_every: str = run_option(
         "5m",
         "--checkpoint-every INTERVAL",
-        help="How often to save the unfinished training, beside the model: 30s, 5m, 2h, "
-        "100steps or 2epochs.",
+        help="How often to save the unfinished training, beside the model, such as 30s, 5m or 2h.",
     ),
     resume: bool = shared.RESUME,
     force: bool = run_option(
@@ -152,7 +151,7 @@ def train(
     from dinkcli.models.file import load
     from dinkcli.models.matching import check_matchable
     from dinkcli.models.model import checkpoint_path
-    from dinkcli.options import Interval
+    from dinkcli.options import parse_seconds
 
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
@@ -160,7 +159,7 @@ def train(
         speaks = group.rank == 0
         quiet, silent = shown.quiet or not speaks, shown.silent or not speaks
         options = algorithm.options(n_clusters)
-        every = Interval.parse(checkpoint_every)
+        every = parse_seconds(checkpoint_every)
         limit = None if memory is None else parse_size(memory)
         if speaks:
             check_model_path(target)

@@ -1,8 +1,4 @@
-"""Deterministic annealing: the shrink loss at a falling temperature (Rose 1998).
-
-Warm responsibilities pull every centre towards all rows, which keeps early mistakes from being
-confirmed; cold ones make crisp clusters. Batches are small and many: running averages of the sums
-take the place of full passes.
+"""Where deterministic annealing begins, and how often it reports.
 
 Shapes: N rows of the sample in this process, K clusters, D features.
 """
@@ -10,75 +6,18 @@ Shapes: N rows of the sample in this process, K clusters, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from dinkcli.nearest.sums import row_dots
-from dinkcli.training.sample import REPORT_ROWS, Averages, Sample
-from dinkcli.training.schedule import cooling, seeding_size
+from dinkcli.training.sample import Sample
 
 # Of the median merge temperature, where the first update begins: warmer, and centres merge for good
 # (docs/objective.md, "The temperature, measured").
 _START = 0.5
 _POWER_ITERATIONS = 4  # to the largest eigenvalue of each cluster's covariance
 _REPORTS = 12  # of an annealing
-Report = TypeVar("Report")
-
-
-class Update(NamedTuple):
-    """What an update has made: its number from 1, its temperature, the centres (K, D), the share
-    of the rows in each cluster (K,), and the inertia per row of a part of its batch."""
-
-    number: int
-    temperature: float
-    centers: Tensor
-    shares: Tensor
-    mean_inertia: float
-
-
-def anneal(
-    sample: Sample,
-    centers: Tensor,
-    labels: Tensor | None,
-    batch_size: int,
-    steps: int,
-    dilation: float,
-    report: Callable[[Update], Report],
-) -> Generator[Report, None, tuple[Tensor, bool]]:
-    """Cools from a temperature that suits the first ``centers`` (K, D) to a twentieth of it.
-
-    The weight of the dilation loss fades with the temperature, so that the last centres are means
-    of their rows.
-
-    Args:
-        labels: (N,) the nearest of the centres of the first rows, where they are known.
-
-    Yields:
-        Every twelfth of the way, what ``report`` makes of an update.
-
-    Returns:
-        The centres, and whether clusters overlap.
-    """
-    part = sample[: seeding_size(len(sample), len(centers))]
-    labels = part.labels(centers) if labels is None else labels
-    centers = part.means(centers, labels)
-    start = start_temperature(part, centers, labels)
-    overlap = sample.overlap(centers)
-    averages = Averages(sample, centers, batch_size, overlap)
-    first = 0
-    for number, (temperature, step_size) in enumerate(cooling(start, steps), 1):
-        if first + batch_size > len(sample):
-            first = 0  # the sample is in random order already
-        averages.update(first, centers, temperature, step_size)
-        centers = averages.means(centers, dilation * temperature / start)
-        if number % updates_per_report(steps) == 0:
-            inertia = sample[first : first + min(batch_size, REPORT_ROWS)].mean_inertia(centers)
-            yield report(Update(number, temperature, centers, averages.shares, inertia))
-        first += batch_size
-    return centers, overlap
 
 
 def updates_per_report(steps: int) -> int:

@@ -1,7 +1,5 @@
-"""Where a training stands, and checkpoints: model files that also hold that.
-
-A run that goes on from one ends with the same model, byte for byte on the same machine, as a run
-that nobody interrupted.
+"""Where a training stands, and checkpoints: model files that also hold that. A run that goes on
+from one ends with the same model, byte for byte on the same machine, as one never interrupted.
 
 Shapes: K clusters, D features.
 """
@@ -9,13 +7,12 @@ Shapes: K clusters, D features.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +25,6 @@ from dinkcli.models.model import Model, TrainingState, checkpoint_path
 from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.sums import Statistics
 from dinkcli.nearest.tempered import arithmetic
-from dinkcli.options import Interval
 from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.refine import Refining
@@ -36,41 +32,11 @@ from dinkcli.training.refine import Refining
 if TYPE_CHECKING:
     from dinkcli.training.trainer import Trainer
 
-EVERY = Interval(300.0)
+EVERY_SECONDS = 300.0
+_FORMAT = 2  # of a state; one of another format counts as damaged
 _CHECKED_ELEMENTS = 1 << 24
 # What a checkpoint must share with the run that goes on from it, come what may.
 _NEVER_FORCED = ("n_clusters", "metric", "temperature", "features")
-
-
-@dataclass
-class Passing:
-    """Where the passes over all rows stand."""
-
-    statistics: Statistics | None = None  # of the blocks that the pass under way has summed
-    blocks: int = 0  # their number
-    done: int = 0  # passes finished
-    previous: float | None = None  # objective; None at first and after a re-seeding
-    finished: bool = False  # no pass is left to do
-
-    def restart(self) -> None:
-        """Begins a pass, or begins it once more."""
-        self.statistics, self.blocks = None, 0
-
-
-@dataclass
-class Descending:
-    """Where the gradient descent on the literal losses stands."""
-
-    weights: Tensor  # (K, D) the parameter, before any projection
-    first: Tensor  # (K, D) moments of Adam
-    second: Tensor
-    updates: int = 0
-    blocks: int = 0  # batches of the epoch under way that have been used
-    done: int = 0  # epochs finished
-
-    def restart(self) -> None:
-        """Begins an epoch, or begins it once more."""
-        self.blocks = 0
 
 
 @dataclass
@@ -82,17 +48,14 @@ class SearchState:
     cluster_inertia: Tensor  # (K,) the part of each in the inertia; zeros until then
     start: int = 1  # which of the ``n_init`` starts
     best: Tensor | None = None  # (K, D) of the starts before
-    best_inertia: float = math.inf
-    # The loop under way; none of them while annealing.
-    refining: Refining | None = None
-    passing: Passing | None = None
-    descending: Descending | None = None
-
-    @classmethod
-    def begin(cls, n_clusters: int, n_features: int, device: torch.device) -> SearchState:
-        centers = torch.zeros(n_clusters, n_features, device=device)
-        zeros = torch.zeros(n_clusters, dtype=accumulator_dtype(device), device=device)
-        return cls(centers, zeros, zeros)
+    best_inertia: float = 0.0
+    refining: Refining | None = None  # the refinement under way
+    passes: int | None = None  # finished ones over all rows, or epochs; None before the first
+    blocks: int = 0  # of the pass under way that are summed
+    statistics: Statistics | None = None  # of these
+    objective: float | None = None  # of the pass before; None at first and after a re-seeding
+    adam: Tensor | None = None  # (3, K, D) the parameter of the descent, and its two moments
+    updates: int = 0  # of the descent
 
     def measured(self, statistics: Statistics) -> None:
         """Takes what a whole pass says about the clusters."""
@@ -100,36 +63,28 @@ class SearchState:
         self.cluster_inertia = torch.as_tensor(statistics.cluster_inertia)
 
 
-_PARTS = {c.__name__.lower(): c for c in (Refining, Passing, Descending, Statistics)}
+_PARTS = {"refining": Refining, "statistics": Statistics}
 
 
-def pack(state: Any, prefix: str = "") -> dict[str, Any]:
-    """All tensors and numbers of a state by dotted name; what is None or infinite is left out."""
-    packed: dict[str, Any] = {}
-    for field in fields(state):
-        value, name = getattr(state, field.name), prefix + field.name
-        if is_dataclass(value):
-            packed |= pack(value, f"{name}.")
-        elif isinstance(value, Tensor) or value not in (None, math.inf):
-            packed[name] = value
-    return packed
+def pack(state: SearchState) -> dict[str, Any]:
+    """Its tensors and numbers by name, those of its parts by dotted name, without those that are
+    None."""
+    packed = dict(vars(state))
+    for part in _PARTS:
+        values = packed.pop(part)
+        if values is not None:
+            packed |= {f"{part}.{name}": value for name, value in vars(values).items()}
+    return {name: value for name, value in packed.items() if value is not None}
 
 
-def unpack(packed: dict[str, Any], cls: Any = SearchState, prefix: str = "") -> Any:
-    """An instance of ``cls`` from what ``pack`` gave, which is taken out of ``packed``.
-
-    Raises:
-        TypeError: something is missing.
-    """
-    values: dict[str, Any] = {}
-    for field in fields(cls):
-        name = prefix + field.name
-        if field.name in _PARTS:
-            if any(other.startswith(f"{name}.") for other in packed):
-                values[field.name] = unpack(packed, _PARTS[field.name], f"{name}.")
-        elif name in packed:
-            values[field.name] = packed.pop(name)
-    return cls(**values)
+def unpack(packed: dict[str, Any]) -> SearchState:
+    """The state that ``pack`` gave."""
+    packed = dict(packed)
+    for part, kind in _PARTS.items():
+        names = [name for name in packed if name.startswith(f"{part}.")]
+        values = {name.removeprefix(f"{part}."): packed.pop(name) for name in names}
+        packed[part] = kind(**values) if values else None
+    return SearchState(**packed)
 
 
 class Checkpoints:
@@ -137,7 +92,7 @@ class Checkpoints:
 
     Args:
         path: of the checkpoint.
-        every: how often.
+        every: seconds between two of them, at least.
         notify: told when one could not be written; training goes on then.
         group: the processes that train together, of which the first one writes.
     """
@@ -145,14 +100,13 @@ class Checkpoints:
     def __init__(
         self,
         path: str,
-        every: Interval = EVERY,
+        every: float = EVERY_SECONDS,
         notify: Callable[[str], object] = warnings.warn,
         group: Group = SINGLE,
     ):
         self.path, self.every, self.notify, self.group = path, every, notify, group
         self.written = False
         self._begun = self._stop = False
-        self._steps = 0  # of the history, that a checkpoint has
         self._time = time.monotonic()  # of the last one
 
     def ask_to_stop(self) -> bool:
@@ -173,11 +127,11 @@ class Checkpoints:
             StoppedError: as asked. The checkpoint is written, unless that failed.
         """
         self._begun = True
-        due = new and self._passed(trainer) >= self.every.amount
+        due = new and time.monotonic() - self._time >= self.every
         stop, due = (flag > 0 for flag in self.group.largest(self._stop, due))
         if not (stop or due):
             return
-        self._steps, self._time = len(trainer.history), time.monotonic()
+        self._time = time.monotonic()
         if self.group.rank == 0:
             try:
                 checkpoint_of(trainer, checksums).save(self.path)
@@ -187,15 +141,6 @@ class Checkpoints:
         if stop:
             written = self.group.any(self.written)  # waits for the one that writes
             raise StoppedError(self.path if written else None)
-
-    def _passed(self, trainer: Trainer) -> float:
-        """Since the last checkpoint, in the unit of ``every``."""
-        if self.every.unit == "seconds":
-            return time.monotonic() - self._time
-        steps = trainer.history[self._steps :]
-        if self.every.unit == "steps":
-            return len(steps)
-        return sum(step["rows"] for step in steps) / trainer.rows.n_rows
 
     def discard(self) -> None:
         """Removes the checkpoint of a run that is over."""
@@ -218,12 +163,13 @@ def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
     """The model so far with all that the training needs to go on; the checksums tell its rows."""
     model = trainer.model()
     model.training["history"] = trainer.history[: trainer.n_saved]
-    tensors, values = {}, {}
-    for name, value in trainer.saved.items():
-        if isinstance(value, Tensor):
-            tensors[name] = value.detach().cpu().numpy().copy()
-        else:
-            values[name] = value
+    saved = trainer.saved
+    values = {name: value for name, value in saved.items() if not isinstance(value, Tensor)}
+    tensors = {
+        name: value.detach().cpu().numpy().copy()
+        for name, value in saved.items()
+        if isinstance(value, Tensor)
+    }
     values["digest"] = _digest(tensors, values)
     state = {"progress": values, "checksums": checksums, "environment": environment(trainer)}
     model.state = TrainingState(tensors, state)
@@ -232,7 +178,7 @@ def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
 
 def _digest(tensors: dict[str, np.ndarray], values: dict[str, Any]) -> int:
     """Of a state, by which one that is damaged is told."""
-    digest = zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    digest = zlib.crc32(json.dumps(values, sort_keys=True).encode(), _FORMAT)
     for name in sorted(tensors):
         kind = f"{name} {tensors[name].dtype} {tensors[name].shape}".encode()
         digest = zlib.crc32(kind + tensors[name].tobytes(), digest)
@@ -247,29 +193,29 @@ def load_checkpoint(path: str) -> Model:
         ModelError: it is damaged.
     """
     beside = checkpoint_path(path)
-    if os.path.isfile(beside):
-        return load(beside)
-    model = load(path)
+    model = load(beside if os.path.isfile(beside) else path)
     if model.state is None:
         raise UsageError(
             f"{path}: a finished model, and there is no checkpoint {beside}; "
             f"to start from its centres use `init` {path}"
         )
+    tensors, values = model.state.tensors, dict(model.state.values["progress"])
+    if values.pop("digest", None) != _digest(tensors, values):
+        raise ModelError(f"{path}: the checkpoint is damaged, or of an older dink; start again")
     return model
 
 
 def shift_of(model: Model, n_features: int) -> Tensor | None:
     """(D,) what was subtracted from the rows of the run that wrote this checkpoint; None where it
     does not fit, and ``restore`` says what is wrong."""
-    shift = None if model.state is None else model.state.tensors.get("shift")
-    fits = shift is not None and shift.shape == (n_features,) and shift.dtype == np.float32
-    return torch.tensor(shift) if fits else None
+    shift = model.state.tensors["shift"] if model.state else np.empty(0)
+    return torch.tensor(shift) if shift.shape == (n_features,) else None
 
 
 def restore(
     trainer: Trainer, model: Model, checksums: dict[str, int], path: str, force: bool
 ) -> list[str]:
-    """Puts ``trainer`` where the run that wrote ``model`` was.
+    """Puts ``trainer`` where the run that wrote ``model``, a loaded checkpoint, was.
 
     Args:
         checksums: of ``trainer``, which has drawn its sample for them.
@@ -280,7 +226,6 @@ def restore(
     Raises:
         UsageError: data or options differ, all of them named; with ``force`` only those that
             make it impossible to go on.
-        ModelError: a state that no run can have written.
     """
     assert model.state is not None
     changed = _differences(model, trainer, checksums)
@@ -291,25 +236,23 @@ def restore(
             f"{path}: this run is not the one that wrote the checkpoint: "
             f"{'; '.join(changed[name] for name in fatal or changed)}; {advice}"
         )
-    rows, tensors = trainer.rows, model.state.tensors
+    rows = trainer.rows
     packed: dict[str, Any] = dict(model.state.values["progress"])
-    if packed.pop("digest", None) != _digest(tensors, packed):
-        raise ModelError(f"{path}: the checkpoint is damaged, or of an older dink; start again")
     wide = accumulator_dtype(rows.device)
-    for name, array in tensors.items():
+    for name, array in model.state.tensors.items():
         tensor = torch.tensor(array)
         packed[name] = tensor.to(rows.device, wide if tensor.dtype == torch.float64 else None)
-    del packed["shift"]
-    trainer.generator.set_state(packed.pop("generator").cpu())
+    trainer.generator.set_state(packed["generator"].cpu())
     if "map" in packed:
-        rows.learn(packed.pop("map"))
+        rows.learn(packed["map"])
+    for name in ("generator", "map", "shift", "digest"):
+        packed.pop(name, None)
     state = trainer.state = unpack(packed)
     trainer.history = list(model.training.get("history", []))
     now, then = environment(trainer), model.state.values["environment"]
     different = [f"{k} {now[k]} (then {then.get(k)})" for k in now if now[k] != then.get(k)]
-    under_way = state.passing or state.descending
-    if under_way and (changed or different):  # blocks of rows are no longer the same
-        under_way.restart()
+    if changed or different:  # blocks of rows are no longer the same
+        state.blocks, state.statistics = 0, None
     return different
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from dinkcli.head.head import DinkClusterHead
 from dinkcli.nearest.sums import Statistics
 from dinkcli.options import TrainOptions
-from dinkcli.training.checkpoint import Descending, Passing, SearchState
+from dinkcli.training.checkpoint import SearchState
 from dinkcli.training.rows import RowSource
 from dinkcli.training.schedule import MAX_PASSES, annealing_batch
 from dinkcli.training.seeding import too_few_rows
@@ -51,30 +50,26 @@ def lloyd(
     """
     limit = options.epochs or MAX_PASSES
     weight = 0.0 if options.temperature == "auto" else options.dilation_weight
-    passing = state.passing = state.passing or Passing()
 
     def after_block(number: int, statistics: Statistics | None) -> None:
-        passing.blocks, passing.statistics = number, statistics
+        state.blocks, state.statistics = number, statistics
         rest(statistics is not None)
 
-    while not passing.finished:
+    while True:
         statistics = rows.full_pass(
-            state.centers, temperature, passing.blocks, passing.statistics, after_block
+            state.centers, temperature, state.blocks, state.statistics, after_block
         )
-        reseeded = 0
+        number, before, reseeded = state.passes or 0, state.objective, 0
         if temperature == 0 and not statistics.counts.all():
             state.centers, statistics, reseeded = _fill_empty(rows, state.centers, statistics)
         objective = statistics.shrink
-        passing.finished = passing.done >= limit or (
-            passing.previous is not None
-            and abs(passing.previous - objective) <= options.tol * objective
-        )
-        passing.previous = None if reseeded else objective
-        passing.done += 1
-        passing.restart()
-        yield Pass(passing.done - 1, limit, statistics, reseeded)
-        if not passing.finished:
-            state.centers = rows.project(statistics.means(state.centers, weight))
+        yield Pass(number, limit, statistics, reseeded)
+        settled = before is not None and abs(before - objective) <= options.tol * objective
+        if settled or number >= limit:
+            return
+        state.centers = rows.project(statistics.means(state.centers, weight))
+        state.objective = None if reseeded else objective
+        state.passes, state.blocks, state.statistics = number + 1, 0, None
         rest(True)
 
 
@@ -101,36 +96,30 @@ def _fill_empty(
 def descend(
     rows: RowSource, options: TrainOptions, state: SearchState, rest: Callable[[bool], None]
 ) -> Iterator[Pass]:
-    """Moves the centres by gradient descent, epoch by epoch; yields the state before the first and
-    after each. ``rest`` as for ``lloyd``, after each batch."""
+    """Moves the centres by gradient descent, epoch by epoch; yields what they are worth before the
+    first and after each. ``rest`` as for ``lloyd``, after an epoch."""
     limit = options.epochs or _EPOCHS
     size = options.batch_size or annealing_batch(rows.n_rows, len(state.centers))
-    zeros = torch.zeros_like(state.centers)
-    descent = state.descending or Descending(state.centers, zeros, zeros.clone())
-    state.descending = descent
-    head = DinkClusterHead(*state.centers.shape).to(state.centers.device)
-    head.reset_cluster_centers(descent.weights)
-    descent.weights = head.cluster_centers.detach()
-    optimizer = torch.optim.Adam(head.parameters(), lr=_LEARNING_RATE)
-    optimizer.state[head.cluster_centers] = {
-        "step": torch.tensor(float(descent.updates)),
-        "exp_avg": descent.first,
-        "exp_avg_sq": descent.second,
-    }
-    while descent.done <= limit:
-        if descent.done:
-            batches = rows.batches(size, options.seed, descent.done)
-            for batch in islice(batches, descent.blocks, None):
-                dilation, shrink = head(batch)
-                optimizer.zero_grad()
-                (shrink + options.dilation_weight * dilation).backward()
-                optimizer.step()
-                descent.updates += 1
-                descent.blocks += 1
-                rest(True)
-        state.centers = rows.project(descent.weights.clone())
-        statistics = rows.full_pass(state.centers)
-        descent.done += 1
-        descent.blocks = 0
-        yield Pass(descent.done - 1, limit, statistics)
+    if state.adam is None:
+        zeros = torch.zeros_like(state.centers)
+        state.adam = torch.stack([state.centers, zeros, zeros])
+    centers, *moments = state.adam.clone()
+    head = DinkClusterHead(*centers.shape).to(centers.device)
+    head.reset_cluster_centers(centers)
+    parameter = head.cluster_centers
+    optimizer = torch.optim.Adam([parameter], lr=_LEARNING_RATE)
+    step = torch.tensor(float(state.updates))
+    optimizer.state[parameter] = dict(step=step, exp_avg=moments[0], exp_avg_sq=moments[1])
+    for epoch in range(state.passes or 0, limit + 1):
+        for batch in rows.batches(size, options.seed, epoch) if epoch else ():
+            dilation, shrink = head(batch)
+            optimizer.zero_grad()
+            (shrink + options.dilation_weight * dilation).backward()
+            optimizer.step()
+            state.updates += 1
+            rest(False)
+        state.adam = torch.stack([parameter.detach(), *moments])
+        state.centers = rows.project(state.adam[0])
+        state.passes = epoch + 1
+        yield Pass(epoch, limit, rows.full_pass(state.centers))
         rest(True)

@@ -30,7 +30,6 @@ _LEAST_CANDIDATES = 64  # centres of a round of swaps
 # Of the inertia: a round of swaps that gains less is the last. At a third of it inertia ends
 # 0.02 % lower, a tenth later (docs/LOG.md, 2026-11-25).
 _SWAP_TOL = 3e-4
-_SWAP_ROUNDS = 50  # seen: 24 at most
 _ROUNDING = 1e-9  # what is better by less is the same, with its centres in another order
 _AXIS_ITERATIONS = 2
 _MEANS_ITERATIONS = 2
@@ -57,11 +56,10 @@ class Refining:
     """Where a refinement stands: with the sample, all that its next round depends on."""
 
     centers: Tensor  # (K, D), the best so far
-    moves: int  # centres that the next round may move; 0 after the last breath
+    moves: int  # centres that the next round may move; 0 after the last one of its kind
     largest: int  # most centres that a round moved, at least K/4
     approximate: bool = False  # clusters overlap (see ``Sample.overlap``)
     swapping: bool = True  # swaps come first, then breaths
-    rounds: int = 0  # of swaps so far
     failures: int = 0  # poor rounds in a row
 
     @classmethod
@@ -85,61 +83,45 @@ class Refining:
 def refine(
     sample: Sample, search: Refining, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
-    """Yields (centres moved, best state so far) after every round: swaps, then breaths."""
+    """Yields (centres moved, best state so far) after every round: swaps, then breaths.
+
+    Breaths are of ``effort.moves`` centres at first; that number is halved, down to none, after
+    ``effort.patience`` rounds in a row that did not lower the inertia by ``effort.tol`` of it.
+    """
     if len(search.centers) < 2:
         return
     first = best = State.of(sample, search.centers, search.approximate)
-    for moved, best in swap(sample, search, first, generator, effort.patience, effort.moves):
-        yield moved, best
+    if search.swapping:
+        for moved, best in swap(sample, search, first, generator, effort.patience):
+            yield moved, best
+        search.swapping, search.moves, search.failures = False, effort.moves, 0
     part = sample[: effort.breathing_rows]
-    if len(part) > 0:
-        if len(part) < len(sample):
-            best = State.of(part, best.centers, search.approximate)
-        yield from breathe(part, search, best, generator, effort)
-
-
-def swap(
-    sample: Sample,
-    search: Refining,
-    best: State,
-    generator: torch.Generator,
-    patience: int,
-    breaths: int = 0,
-) -> Iterator[tuple[int, State]]:
-    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round.
-
-    Args:
-        patience: poor rounds in a row that end them.
-        breaths: how many centres the round after the last swap may move.
-    """
-    if len(best.centers) < 3:
-        search.swapping, search.moves = False, breaths
-    while search.swapping:
-        centers, moved = _swapped(sample, best, search.moves, generator)
-        best = search.judge(sample, best, centers, moved, _SWAP_TOL)
-        search.rounds += 1
-        if search.failures:
-            search.moves = max(1, min(search.moves, moved) // 2)
-        if moved == 0 or search.failures == patience or search.rounds == _SWAP_ROUNDS:
-            search.swapping, search.moves, search.failures = False, breaths, 0
-        yield moved, best
-
-
-def breathe(
-    sample: Sample, search: Refining, best: State, generator: torch.Generator, effort: Effort
-) -> Iterator[tuple[int, State]]:
-    """Rounds of ``effort.moves`` centres at a time, then fewer, down to one.
-
-    The number is halved after ``effort.patience`` rounds in a row that did not lower the inertia by
-    ``effort.tol`` of it.
-    """
+    if not search.moves or not len(part):
+        return
+    if len(part) < len(sample):
+        best = State.of(part, best.centers, search.approximate)
     while moves := search.moves:
-        centers = _inhale_exhale(sample, best, moves, search.approximate, generator)
-        best = search.judge(sample, best, centers, moves, effort.tol)
+        centers = _inhale_exhale(part, best, moves, search.approximate, generator)
+        best = search.judge(part, best, centers, moves, effort.tol)
         if search.failures == effort.patience:
             search.failures = 0
             search.moves //= 2
         yield moves, best
+
+
+def swap(
+    sample: Sample, search: Refining, best: State, generator: torch.Generator, patience: int
+) -> Iterator[tuple[int, State]]:
+    """Rounds of moves inside a pass, up to K/4 at first and half as many after a poor round, until
+    ``patience`` rounds in a row are poor."""
+    while search.moves and len(best.centers) > 2:
+        centers, moved = _swapped(sample, best, search.moves, generator)
+        best = search.judge(sample, best, centers, moved, _SWAP_TOL)
+        if search.failures:
+            search.moves = max(1, min(search.moves, moved) // 2)
+        if moved == 0 or search.failures == patience:
+            search.moves = 0
+        yield moved, best
 
 
 def _swapped(

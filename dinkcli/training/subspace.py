@@ -72,13 +72,12 @@ class Subspace:
         with products(centers.device):
             return centers @ self.axes.T
 
-    def means(self, centers: Tensor, labels: Tensor | None, approximate: bool) -> Tensor:
-        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, whose
-        ``labels`` (N,) are found as refining finds them where they are not known."""
+    def means(self, centers: Tensor, approximate: bool) -> Tensor:
+        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, as
+        refining finds them."""
         if self.axes is None:
             return centers
-        if labels is None:
-            labels = self.sample.nearest_two(centers, approximate).labels
+        labels = self.sample.nearest_two(centers, approximate).labels
         return self.whole.means(self.out_of(centers), labels)
 
 

@@ -25,18 +25,19 @@ from dinkcli.head.objective import dilation_loss
 from dinkcli.models.edit import statistics_of
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import Statistics
+from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
-from dinkcli.training.anneal import Update, anneal, updates_per_report
+from dinkcli.training.anneal import start_temperature, updates_per_report
 from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.checkpoint import SearchState, capture
 from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
 from dinkcli.training.passes import Pass, descend, lloyd
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.rows import RowSource
-from dinkcli.training.sample import Sample
-from dinkcli.training.schedule import Effort, effort, sample_size, seeding_size
+from dinkcli.training.sample import REPORT_ROWS, Averages, Sample
+from dinkcli.training.schedule import Effort, cooling, effort, sample_size, seeding_size
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
@@ -109,11 +110,11 @@ class Trainer:
     """
 
     def __init__(self, rows: RowSource, options: TrainOptions, initial: Tensor | None = None):
-        self.rows = rows
-        self.options = options
-        self.initial = initial
+        self.rows, self.options, self.initial = rows, options, initial
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.state = SearchState.begin(options.k, rows.n_features, rows.device)
+        centers = torch.zeros(options.k, rows.n_features, device=rows.device)
+        zeros = centers.new_zeros(options.k, dtype=accumulator_dtype(rows.device))
+        self.state = SearchState(centers, zeros, zeros)
         self.history: list[dict[str, Any]] = []
         self.on_rest: Callable[[bool], None] = lambda new: None
         self._starts = 1
@@ -132,11 +133,10 @@ class Trainer:
         Raises:
             InputError: fewer distinct rows than clusters.
         """
-        options, rows, state = self.options, self.rows, self.state
+        options, rows, state, sample = self.options, self.rows, self.state, self.sample
         anneals = options.temperature == "auto"
-        sample = self.sample
         self.saved, self.n_saved = capture(self), len(self.history)
-        if state.passing is None and state.descending is None:  # else it goes on from a pass
+        if state.passes is None:
             if anneals:
                 yield from self._search(sample)
             else:
@@ -145,6 +145,7 @@ class Trainer:
                 part = sample[: neighbourhood_size(len(sample), options.k)]
                 matrix, state.centers = follow_neighbours(part, state.centers)
                 rows.learn(matrix)
+            state.passes = 0
         del sample, self.sample  # the memory is wanted elsewhere
         temperature = 0.0 if anneals else float(options.temperature)
         if options.literal:
@@ -172,21 +173,20 @@ class Trainer:
             if state.refining is None:
                 seeds = self._seed(sample)
                 space = Subspace.on(sample, axes, number_of_axes(sample, axes, seeds.centers))
-                centers, overlap = yield from self._anneal(space, seeds, how)
-                state.centers = space.out_of(centers)
-                state.refining = Refining.begin(centers, overlap)
+                state.refining = yield from self._anneal(space, seeds, how)
+                state.centers = space.out_of(state.refining.centers)
                 self._rest(True)
             else:  # of a checkpoint
                 space = Subspace.on(sample, axes, state.refining.centers.shape[1])
-            search, labels = state.refining, None
+            search = state.refining
             if options.refine:
-                labels = yield from self._refine(space, search, how)
-            state.centers = space.means(search.centers, labels, search.approximate)
+                yield from self._refine(space, search, how)
+            state.centers = space.means(search.centers, search.approximate)
             state.refining = None
             if self._starts > 1:
-                inertia = State.of(sample, state.centers).inertia
-                agree = math.isclose(inertia, state.best_inertia, rel_tol=_SAME_END)
-                if state.best is None or inertia < state.best_inertia:
+                inertia, before = State.of(sample, state.centers).inertia, state.best_inertia
+                agree = start > 1 and math.isclose(inertia, before, rel_tol=_SAME_END)
+                if state.best is None or inertia < before:
                     state.best, state.best_inertia = state.centers, inertia
                 state.centers = state.best
                 if agree and not options.n_init:
@@ -207,33 +207,49 @@ class Trainer:
 
     def _anneal(
         self, space: Subspace, seeds: Seeds, how: Effort
-    ) -> Generator[Step, None, tuple[Tensor, bool]]:
-        options, state, steps = self.options, self.state, how.annealing_steps
-        size = min(options.batch_size or how.annealing_batch, len(space.sample))
+    ) -> Generator[Step, None, Refining]:
+        """Deterministic annealing: the shrink loss at a falling temperature (Rose 1998).
 
-        def report(update: Update) -> Step:
-            state.centers = space.out_of(update.centers)
-            state.counts = update.shares * self.rows.total_weight
-            step = self._step(
-                "anneal",
-                update.mean_inertia + space.left,
-                done=update.number,
-                total=steps,
-                rows=updates_per_report(steps) * size,
-                temperature=update.temperature,
-                shrink_loss=space.whole.paper_shrink_loss(state.centers),
-            )
-            self._rest(False)
-            return step
+        Warm responsibilities pull every centre towards all rows, which keeps early mistakes from
+        being confirmed; cold ones make crisp clusters. Batches are small and many: running averages
+        of the sums take the place of full passes. The weight of the dilation loss fades with the
+        temperature, so that the last centres are means of their rows.
+        """
+        sample, state, steps = space.sample, self.state, how.annealing_steps
+        size = min(self.options.batch_size or how.annealing_batch, len(sample))
+        part = sample[: seeding_size(len(sample), len(seeds.centers))]
+        centers = space.into(seeds.centers)
+        labels = part.labels(centers) if seeds.labels is None else seeds.labels
+        centers = part.means(centers, labels)
+        hottest = start_temperature(part, centers, labels)
+        overlap = sample.overlap(centers)
+        averages = Averages(sample, centers, size, overlap)
+        first = 0
+        for number, (temperature, step_size) in enumerate(cooling(hottest, steps), 1):
+            if first + size > len(sample):
+                first = 0  # the sample is in random order already
+            averages.update(first, centers, temperature, step_size)
+            dilation = self.options.dilation_weight * temperature / hottest
+            centers = averages.means(centers, dilation)
+            if number % updates_per_report(steps) == 0:
+                batch = sample[first : first + min(size, REPORT_ROWS)]
+                state.centers = space.out_of(centers)
+                state.counts = averages.shares * self.rows.total_weight
+                yield self._step(
+                    "anneal",
+                    batch.mean_inertia(centers) + space.left,
+                    done=number,
+                    total=steps,
+                    rows=updates_per_report(steps) * size,
+                    temperature=temperature,
+                    shrink_loss=space.whole.paper_shrink_loss(state.centers),
+                )
+                self._rest(False)
+            first += size
+        return Refining.begin(centers, overlap)
 
-        centers, weight = space.into(seeds.centers), options.dilation_weight
-        return anneal(space.sample, centers, seeds.labels, size, steps, weight, report)
-
-    def _refine(
-        self, space: Subspace, search: Refining, how: Effort
-    ) -> Generator[Step, None, Tensor | None]:
-        """Returns the labels of all rows of the sample, where the last round has found them."""
-        state, labels = self.state, None
+    def _refine(self, space: Subspace, search: Refining, how: Effort) -> Iterator[Step]:
+        state = self.state
         for moved, best in refine(space.sample, search, self.generator, how):
             part = space.sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
@@ -249,8 +265,6 @@ class Trainer:
                 shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
             self._rest(True)
-            labels = best.near.labels if best.rows == len(space.sample) else None
-        return labels
 
     def _limit_sizes(self, limit: int) -> Iterator[Step]:
         """Passes under the limit of sizes. A training that is saved on its way through them begins

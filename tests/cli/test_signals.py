@@ -78,7 +78,7 @@ def forever(*arguments):
         time.sleep(0.01)
 module.tempered_statistics = forever
 from dinkcli.cli import main
-sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "1steps", "-q"]
+sys.argv = ["dink", "train", "x.npy", "-k", "20", "--checkpoint-every", "0.001s", "-q"]
 main()
 """
     process = subprocess.Popen(
@@ -231,7 +231,7 @@ def test_kills_at_random_moments(tmp_path, digits):
         env=environment(),
     )
     assert whole.returncode == 0
-    command += ["--checkpoint-every", "1steps", "--resume"]
+    command += ["--checkpoint-every", "0.001s", "--resume"]
     left = tmp_path / "x.dink.checkpoint.safetensors"
     rng, kills, before = random.Random(0), 0, None
     for _ in range(4):

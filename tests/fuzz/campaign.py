@@ -33,7 +33,6 @@ from typer.testing import CliRunner
 
 import dinkcli
 from dinkcli.cli import app
-from dinkcli.options import Interval
 from dinkcli.training.checkpoint import Checkpoints
 
 _SECONDS = 10
@@ -44,7 +43,7 @@ _ARGUMENTS = """
     train assign export x.npy x.parquet m.safetensors c.safetensors no.npy . -- - -k -o
     --n-clusters --device cpu cuda:9 --column e id --init random xavier --metric cosine
     --temperature inf nan 0 -1 1e999 --dilation --no-refine --n-init --epochs --batch-size
-    --seed --checkpoint-every 1steps 0s --resume --force --json --quiet --soft --ids
+    --seed --checkpoint-every 0.001s 0s --resume --force --json --quiet --soft --ids
     --sample-weight y.csv y.parquet y.npy y.txt --format 1 2 3 99999999999999999999 -q --help
     --version --no-such
 """
@@ -63,7 +62,7 @@ def prepare(folder: Path) -> None:
     prepare_texts(folder, z)
     model = dinkcli.train(folder / "x.npy", 3, device="cpu", n_init=1, epochs=1, refine=False)
     model.save(folder / "m.safetensors")
-    checkpoints = Checkpoints(str(folder / "c.safetensors"), Interval(5, "steps"))
+    checkpoints = Checkpoints(str(folder / "c.safetensors"), every=0.0)
     options = {"n_init": 1, "epochs": 1, "refine": False}
     dinkcli.train(folder / "x.npy", 3, device="cpu", checkpoints=checkpoints, **options)
 

@@ -134,7 +134,7 @@ def ranks_in(folder):
 
 def long_command(data):
     files = [data / "a.npy", data / "b.npy"]
-    return ["train", *files, "-k", "40", "--device", "cpu", "--checkpoint-every", "1steps"]
+    return ["train", *files, "-k", "40", "--device", "cpu", "--checkpoint-every", "0.001s"]
 
 
 def await_checkpoint(folder):
