@@ -240,8 +240,9 @@ class DedupOptions:
     Attributes:
         max_distance: the largest Euclidean distance, between rows of norm 1 where the metric is
             cosine; None is that of a cosine similarity of 0.95.
-        keep: "nearest" to or "farthest" from its centre, the "first", or the name of a column of
-            numbers, of which the row with the largest stays.
+        keep: "nearest" to or "farthest" from its centre, the "first", or the name of a column (or a
+            file) of numbers, of which the row with the largest stays.
+        column: that one.
 
     Raises:
         UsageError: a distance below 0, or infinite.
@@ -254,6 +255,10 @@ class DedupOptions:
         most = self.max_distance
         fine = most is None or 0 <= most < math.inf
         _expect(fine, "max_distance", most, "a number of at least 0")
+
+    @property
+    def column(self) -> str | None:
+        return None if self.keep in ("nearest", "farthest", "first") else self.keep
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from dinkcli.assigning.torch_backend import prepared, scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory
-from dinkcli.data.sidefiles import read_numbers
+from dinkcli.data.sidefiles import read_keep
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
@@ -191,7 +191,7 @@ def dedup(
         max_distance: the largest Euclidean distance of near-duplicates, between rows of norm 1
             where the metric is cosine; None is that of a cosine similarity of 0.95.
         keep: which row of a group stays: the one "nearest" to its centre, the "farthest", the
-            "first", or the one with the largest number in a column of that name.
+            "first", or the one with the largest number in a column or a file.
         against: as ``inputs``, rows that stay whatever repeats them; they are compared with those
             of ``inputs`` only.
         ids: what rows are called: a column, a file, or (N,) values.
@@ -206,7 +206,7 @@ def dedup(
     """
     options, model = DedupOptions(max_distance, keep), as_model(model)
     memory, where = default_memory() if memory is None else memory, resolve_device(device)
-    beside = {"ids": ids, "others": tuple(columns)}
+    beside = {"ids": ids, "keep": options.column, "others": tuple(columns)}
     new = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
     old = None
     if against is not None:
@@ -476,8 +476,7 @@ def _scores(keep: str, seen: Survey, data: DataSet, n_old: int) -> np.ndarray:
         return seen.distances if keep == "nearest" else -seen.distances
     if keep == "first":
         return np.zeros(len(seen.distances))
-    values = read_numbers(keep, data, "`keep` nearest, farthest, first or a column:")
-    return np.concatenate([np.zeros(n_old), -values])
+    return np.concatenate([np.zeros(n_old), -read_keep(data)])
 
 
 def kept_of(roots: np.ndarray, scores: np.ndarray, n_old: int = 0) -> np.ndarray:

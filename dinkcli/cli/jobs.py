@@ -52,7 +52,7 @@ def dedup(
     keep: str = clusters_option(
         "nearest",
         help="Which row of a group stays: the one nearest to its centre, the farthest, the "
-        "first, or the one with the largest number in a column of that name.",
+        "first, or the one with the largest number in a column or a file.",
         choices="nearest farthest first",
     ),
     keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
@@ -71,8 +71,8 @@ def dedup(
         dink dedup emb.dink.safetensors emb.parquet --max-distance 0.4 --keep-only -o unique.parquet
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
-    DedupOptions(max_distance, keep)  # a wrong one is told before anything is read
-    job = _Job(model_path, inputs, output, rows, shown, memory)
+    column = DedupOptions(max_distance, keep).column
+    job = _Job(model_path, inputs, output, rows, shown, memory, keep=column)
     old = None
     if against is not None:
         old = replace(rows, ids=None, columns=None).open(job.model, against)

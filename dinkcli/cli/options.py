@@ -223,11 +223,10 @@ class Vectors:
 
     def open(self, inputs: list[str], **references: Any) -> DataSet:
         """The inputs; ``references`` are those of ``sidefiles.columns_of``."""
-        from dinkcli.data.inputs import open_data
-        from dinkcli.data.sidefiles import columns_of
+        from dinkcli.data.inputs import open_inputs
 
-        wanted = columns_of(self.column, dim=self.dim, bits=self.bits, **references)
-        return open_data(inputs, wanted, self.bad_rows)
+        more = {"lists_are_files": True, "dim": self.dim, "bits": self.bits, **references}
+        return open_inputs(inputs, self.column, self.bad_rows, **more)
 
 
 @dataclass(frozen=True)
@@ -245,11 +244,11 @@ class ModelRows:
             once: they are read only once; a stream need not be kept.
             more: as for ``sidefiles.columns_of``.
         """
-        from dinkcli.data.inputs import open_data
-        from dinkcli.data.sidefiles import columns_of
+        from dinkcli.data.inputs import open_inputs
 
-        data = open_data(inputs, model.as_trained(columns_of(self.column, **more)), self.bad_rows)
-        return model.rows_of(data if once else data.repeatable())
+        more |= {"model": model, "lists_are_files": True}
+        data = open_inputs(inputs, self.column, self.bad_rows, **more)
+        return data if once else data.repeatable()
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,12 @@ BLOCK_BYTES = 4 << 20
 NOTHING_CARRIED = pa.schema([])
 NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 # What has one value for each row, in the order of columns that travel along: the parameter that
-# names a column of the inputs, or files beside them.
-PARAMETERS = {"weight": "sample_weight", "text": "texts", "label": "labels", "id": "ids"}
+# names a column of the inputs, or files beside them. ``NUMBERS`` are read, and do not travel.
+PARAMETERS = {
+    **{"weight": "sample_weight", "keep": "keep"},
+    **{"text": "texts", "label": "labels", "id": "ids"},
+}
+NUMBERS = ("weight", "keep")
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,10 @@ class Columns:
         features: names of the columns, one per dimension, that a model was trained on or the first
             of several inputs has; an input whose columns have names goes by them.
         features_of: what has these names, as messages call it.
-        id, label, text, weight: the columns that name rows, of true labels, of texts that say what
-            a row is, and of weights; they travel along.
+        id, label, text, weight, keep: the columns that name rows, of true labels, of texts that say
+            what a row is, of weights, and of what decides which near-duplicate stays.
         others: more columns that travel along.
-        files: files with a value for each row, by "id", "label", "text" or "weight", in place of a
-            column of the inputs (see ``sidefiles``).
+        beside: files with a value for each row, or values in memory, in place of such a column.
         bits: bytes are packed bits, of which ``dim`` or all are dimensions.
         dim: D, for columns of bytes, which do not say it themselves.
         alone: no vectors are looked for, what travels along is all that is wanted.
@@ -60,11 +63,17 @@ class Columns:
     label: str | None = None
     text: str | None = None
     weight: str | None = None
+    keep: str | None = None
     others: tuple[str, ...] = ()
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    beside: Mapping[str, tuple[str, ...] | pa.ChunkedArray] = field(default_factory=dict)
     bits: bool = False
     dim: int | None = None
     alone: bool = False
+
+    @property
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """The files beside the inputs."""
+        return {role: given for role, given in self.beside.items() if isinstance(given, tuple)}
 
     @property
     def carried(self) -> dict[str, str]:

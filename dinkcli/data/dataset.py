@@ -148,15 +148,15 @@ class DataSet:
     @property
     def carried(self) -> pa.Schema:
         """Names and types of the columns that travel along with the rows."""
-        carried = [f for f in self.readers[0].carried if f.name != self._weight]
+        carried = [f for f in self.readers[0].carried if f.name not in self._unwritten]
         return pa.schema([*carried, *(() if self.beside is None else self.beside.schema)])
 
     @property
-    def _weight(self) -> str | None:
-        """A column that is read for its weights alone."""
+    def _unwritten(self) -> set[str | None]:
+        """The columns that are read for their numbers alone."""
         wanted = self.columns
-        others = (wanted.id, wanted.label, wanted.text, *wanted.others)
-        return None if wanted.weight in others else wanted.weight
+        others = {wanted.id, wanted.label, wanted.text, *wanted.others}
+        return {wanted.weight, wanted.keep} - others
 
     @property
     def column(self) -> str | None:
@@ -205,8 +205,8 @@ class DataSet:
             if block.bad is not None and self.bad_rows == STOP:
                 self._refuse(self.readers[number].path, block, blocks, is_part)
             block = replace(block, start=before + block.start)
-            if self._weight is not None and block.carried is not None:
-                names = [name for name in block.carried.schema.names if name != self._weight]
+            if self._unwritten and block.carried is not None:
+                names = [n for n in block.carried.schema.names if n not in self._unwritten]
                 block = replace(block, carried=block.carried.select(names) if names else None)
             yield block if self.beside is None else self.beside.joined(block)
         if self.beside is not None and not is_part:

@@ -16,6 +16,7 @@ from dinkcli.data.dataset import STOP, DataSet
 from dinkcli.data.derived import BitsReader, look_packed
 from dinkcli.data.files import HEAD_BYTES, Source, look, sources
 from dinkcli.data.formats import foreign, raw
+from dinkcli.data.sidefiles import columns_of, open_side_columns
 from dinkcli.errors import InputError, TextsError, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def open_inputs(
     bad_rows: str = STOP,
     *,
     model: Model | None = None,
+    lists_are_files: bool = False,
     **beside: Any,
 ) -> DataSet:
     """The inputs of a function, with what it was given of each row.
@@ -66,32 +68,26 @@ def open_inputs(
         inputs, bad_rows: as for ``open_data``.
         column: of the vectors.
         model: whose rows they are to be: its columns are read where no others are named.
-        beside: ``ids``, ``labels``, ``texts`` and ``sample_weight``, each None, the text of a
-            column or a file (see ``columns_of``), a path, or N values in memory; and others that
-            ``columns_of`` takes.
+        lists_are_files: as on a command line; elsewhere lists are values.
+        beside: ``ids``, ``labels``, ``texts`` and the like (see ``columns_of``).
 
     Raises:
         DinkError: as ``open_data``; other numbers of values than of rows.
     """
-    from dinkcli.data.sidefiles import attached, columns_of
-
-    given = {name: beside.pop(name, None) for name in PARAMETERS.values()}
-    texts = {n: os.fspath(v) for n, v in given.items() if isinstance(v, (str, os.PathLike))}
-    values = {n: v for n, v in given.items() if v is not None and n not in texts}
-    columns = columns_of(column, **texts, **beside)
+    columns = columns_of(column, lists_are_files, **beside)
     if model is None:
-        data = open_data(inputs, columns, bad_rows)
-    else:
-        data = model.rows_of(open_data(inputs, model.as_trained(columns), bad_rows))
-    return attached(data, **values) if values else data
+        return open_data(inputs, columns, bad_rows)
+    return model.rows_of(open_data(inputs, model.as_trained(columns), bad_rows))
 
 
 def _open_paths(paths: Sequence[str], columns: Columns) -> list[list[Reader]]:
     """The readers of each path."""
-    if columns.files:
-        from dinkcli.data.sidefiles import check_standard_input
-
-        check_standard_input(columns, paths)
+    on_stdin = [role for role, files in columns.files.items() for each in files if each == "-"]
+    if len(on_stdin) > 1 or (on_stdin and "-" in paths):
+        raise UsageError(
+            f"`{PARAMETERS[on_stdin[-1]]}` -: standard input is read once, and it is something "
+            "else already"
+        )
     groups: list[list[Reader]] = []
     for path in paths:
         groups.append([])
@@ -129,9 +125,7 @@ def _joined(groups: list[list[Reader]], columns: Columns, bad_rows: str) -> Data
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
     beside = None
-    if columns.files:
-        from dinkcli.data.sidefiles import open_side_columns
-
+    if columns.beside:
         _check_one_meaning(columns, readers)
         parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
         taken = readers[0].carried.names

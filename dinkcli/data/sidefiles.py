@@ -1,66 +1,71 @@
 """One value for each row that lies beside the vectors: names, classes, texts, weights.
 
-They come from files, or from memory, in the order of the rows. All but weights travel along with
-the rows as a column of the inputs does. Shapes: N rows, B rows in a block.
+They come from files, or from memory, in the order of the rows. Shapes: N rows, B rows in a block.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import PARAMETERS, Block, Columns, Reader, and_more, total
+from dinkcli.data.base import (
+    NUMBERS,
+    PARAMETERS,
+    Block,
+    Columns,
+    Reader,
+    and_more,
+    block_rows,
+    total,
+)
+from dinkcli.data.derived import ColumnsFile
 from dinkcli.data.files import Stream, is_remote, sources
-from dinkcli.errors import InputError, UsageError
+from dinkcli.errors import DinkError, InputError, UsageError
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
 
-References = str | Sequence[str] | None
-WEIGHT = "weight"
-_ROWS = 1 << 16
 
-
-def columns_of(
-    column: str | None = None,
-    *,
-    ids: References = None,
-    labels: References = None,
-    texts: References = None,
-    sample_weight: References = None,
-    **fields: Any,
-) -> Columns:
-    """What to read, from references as people write them.
+def columns_of(column: str | None = None, lists_are_files: bool = True, **given: Any) -> Columns:
+    """What to read, from what people say.
 
     Args:
         column: that of the vectors.
-        ids, labels, texts, sample_weight: what has one value for each row: the name of a column of
-            the inputs, or files FILE[:COLUMN], one for the rows of all inputs or one for each. What
-            is there (or a URL, or ``-``) is a file, and of a folder the name ends with a slash or
-            holds one.
-        fields: others of ``Columns``.
+        lists_are_files: a list holds references rather than values.
+        given: ``ids``, ``labels``, ``texts``, ``sample_weight`` and ``keep``, which have one value
+            for each row: the name of a column of the inputs, or files FILE[:COLUMN], one for the
+            rows of all inputs or one for each (what is there, or a URL, or ``-``, is a file; of a
+            folder the name ends with a slash or holds one), or what ``array.column_of`` takes.
+            All others are fields of ``Columns``.
 
     Raises:
-        UsageError: several references, one of which is no file.
+        UsageError: several references, one of which is no file; or values of no such kind.
     """
-    given = {"id": ids, "label": labels, "text": texts, WEIGHT: sample_weight}
-    files: dict[str, tuple[str, ...]] = {}
-    for role, references in given.items():
-        many = (references,) if isinstance(references, str) else tuple(references or ())
-        missing = [each for each in many if not names_file(each)]
-        if len(many) == 1 and missing:
-            fields[role] = many[0]
-        elif missing:
-            raise UsageError(f"`{PARAMETERS[role]}` {missing[0]}: no such file")
-        elif many:
-            files[role] = many
-    return Columns(column, files=files, **fields)
+    from dinkcli.data.array import column_of
+
+    fields: dict[str, Any] = {}
+    beside: dict[str, tuple[str, ...] | pa.ChunkedArray] = {}
+    for role, parameter in PARAMETERS.items():
+        values = given.pop(parameter, None)
+        if isinstance(values, (str, os.PathLike)):
+            values = [os.fspath(values)]
+        elif values is not None and not lists_are_files:
+            beside[role] = column_of(values, parameter)
+            continue
+        missing = [each for each in values or () if not names_file(each)]
+        if missing and len(values) > 1:
+            raise UsageError(f"`{parameter}` {missing[0]}: no such file")
+        if missing:
+            fields[role] = missing[0]
+        elif values:
+            beside[role] = tuple(values)
+    return Columns(column, beside=beside, **fields, **given)
 
 
 def names_file(reference: str) -> bool:
@@ -83,54 +88,56 @@ def split_reference(reference: str) -> tuple[str, str | None]:
     return path, column
 
 
-@dataclass(frozen=True)
+@dataclass
 class SideColumn:
     """One value for each row.
 
     Attributes:
-        role: "id", "label", "text" or "weight".
-        name: of the column.
-        given: the references, one for all rows or one for each INPUT.
+        role: a key of ``PARAMETERS``.
+        given: the references, one for all rows or one for each INPUT; none for values in memory.
         counts: values in each of them.
         files: the files that were read, with the number of values in each.
-        values: all of them, mapped from a temporary file.
+        values: all of them; those of files are mapped from a temporary one.
+        name: of the column.
         stream: the file that can be read only once, if there is one.
     """
 
     role: str
-    name: str
-    given: tuple[str, ...]
-    counts: tuple[int, ...]
-    files: tuple[tuple[str, int], ...]
-    values: pa.ChunkedArray
+    given: tuple[str, ...] = ()
+    counts: list[int] = field(default_factory=list)
+    files: list[tuple[str, int]] = field(default_factory=list)
+    values: Any = None
+    name: str = ""
     stream: str | None = None
+
+    @property
+    def parameter(self) -> str:
+        return PARAMETERS[self.role]
 
     def check(self, inputs: Sequence[tuple[str, int | None]]) -> None:
         """Raises DinkError unless there is one file for all ``inputs`` or one for each, and one
         value for each of their rows; inputs are their names and rows as far as these are known."""
-        parameter = PARAMETERS[self.role]
-        if len(self.given) not in (1, len(inputs)):
+        if len(self.counts) not in (1, len(inputs)):
             raise UsageError(
-                f"`{parameter}` is given {len(self.given)} times for {len(inputs)} inputs: give "
-                "one file for the rows of all of them, or one for each"
+                f"`{self.parameter}` is given {len(self.given)} times for {len(inputs)} inputs: "
+                "give one file for the rows of all of them, or one for each"
             )
-        if len(self.given) == 1:
+        if len(self.counts) == 1:
             inputs = [(and_more(inputs[0][0], len(inputs)), total(rows for _, rows in inputs))]
-        for given, count, (name, n_rows) in zip(self.given, self.counts, inputs, strict=True):
-            if n_rows is None or n_rows == count:
+        for number, (count, (name, n_rows)) in enumerate(zip(self.counts, inputs, strict=True)):
+            if n_rows in (None, count):
                 continue
+            given = f" {self.given[number]}" if self.given else ""
+            is_csv = split_reference(given)[0].lower().endswith((".csv", ".tsv"))
             hint = ""
             if count == n_rows + 1 and self.values[-1].as_py() in ("", None):
                 hint = " (the last one is empty)"
-            elif count == n_rows - 1 and split_reference(given)[0].lower().endswith(
-                (".csv", ".tsv")
-            ):
+            elif count == n_rows - 1 and is_csv:
                 hint = f" (the first line, {self.name!r}, is read as the names of the columns)"
-            in_memory = given == parameter
-            where = f"`{parameter}`" + ("" if in_memory else f" {given}")
-            raise (UsageError if in_memory else InputError)(
-                f"{where}: {_many(count, self.role)} for the {_many(n_rows, 'row')} of "
-                f"{name}; expected one for each row{hint}"
+            error = InputError if self.given else UsageError
+            raise error(
+                f"`{self.parameter}`{given}: {_many(count, self.role)} for the "
+                f"{_many(n_rows, 'row')} of {name}; expected one for each row{hint}"
             )
 
 
@@ -139,18 +146,20 @@ class SideColumns:
     """All that lies beside a data set.
 
     Attributes:
-        columns: that travel along, one of each name.
+        all: one of each role.
         parts: how many of the readers each INPUT of the command line stands for.
-        weights: those of the rows.
     """
 
-    columns: tuple[SideColumn, ...]
-    parts: tuple[int, ...]
-    weights: SideColumn | None = None
+    all: Sequence[SideColumn]
+    parts: Sequence[int]
+
+    def of(self, role: str) -> SideColumn:
+        return next(each for each in self.all if each.role == role)
 
     @property
-    def all(self) -> tuple[SideColumn, ...]:
-        return self.columns if self.weights is None else (*self.columns, self.weights)
+    def columns(self) -> list[SideColumn]:
+        """Those that travel along, one of each name."""
+        return list({each.name: each for each in self.all if each.role not in NUMBERS}.values())
 
     @property
     def schema(self) -> pa.Schema:
@@ -164,11 +173,12 @@ class SideColumns:
     @property
     def n_rows(self) -> int:
         """How many rows the shortest speaks of."""
-        return min(sum(each.counts) for each in self.all)
+        return min(len(each.values) for each in self.all)
 
     def identity(self) -> list[list[Any]]:
         """What tells them from others, as plain JSON."""
-        return [[PARAMETERS[each.role], each.name, list(each.counts)] for each in self.all]
+        weights = [each for each in self.all if each.role in NUMBERS]
+        return [[each.parameter, each.name, each.counts] for each in [*self.columns, *weights]]
 
     def check(self, readers: Sequence[Reader], counts: Sequence[int | None]) -> None:
         """Raises DinkError unless there is one value for each row of the readers, of which there
@@ -183,10 +193,10 @@ class SideColumns:
 
     def joined(self, block: Block) -> Block:
         """The block with their values for its rows."""
-        if not self.columns:
+        values = [each.values.slice(block.start, len(block)) for each in self.columns]
+        if not values:
             return block
-        parts = [each.values.slice(block.start, len(block)) for each in self.columns]
-        arrays, schema = [part.combine_chunks() for part in parts], self.schema
+        arrays, schema = [each.combine_chunks() for each in values], self.schema
         if block.carried is not None:
             arrays = [*block.carried.columns, *arrays]
             schema = pa.schema([*block.carried.schema, *schema])
@@ -196,7 +206,7 @@ class SideColumns:
 def open_side_columns(
     columns: Columns, parts: Sequence[int], taken: Sequence[str]
 ) -> tuple[Columns, SideColumns]:
-    """Reads the files that ``columns`` name; the columns then have the names of what they hold.
+    """Reads what lies beside the inputs; the columns then have the names of what is there.
 
     Args:
         parts: see ``SideColumns``.
@@ -205,92 +215,52 @@ def open_side_columns(
     Raises:
         DinkError: a file is missing or damaged, or does not say which column is meant.
     """
+    sides = [_read(role, columns.beside[role]) for role in PARAMETERS if role in columns.beside]
     named: dict[str, SideColumn] = {}
-    fields: dict[str, Any] = {}
-    weights = None
-    for role, parameter in PARAMETERS.items():
-        if role not in columns.files:
+    for side in sides:
+        if side.role in NUMBERS:
             continue
-        side = _read(role, columns.files[role])
-        if role == WEIGHT:
-            weights = side
-            continue
-        other = named.get(side.name)
-        if side.name in taken or (other is not None and other.given != side.given):
-            whose = "an input" if other is None else f"`{PARAMETERS[other.role]}`"
+        other = named.setdefault(side.name, side)
+        if side.name in taken or other.given != side.given:
+            whose = "an input" if other is side else f"`{other.parameter}`"
             raise UsageError(
-                f"`{parameter}` {side.given[0]}: its column {side.name!r} has the name of one of "
-                f"{whose}; rename one of them"
+                f"`{side.parameter}` {''.join(side.given[:1])}: its column {side.name!r} has the "
+                f"name of one of {whose}; rename one of them"
             )
-        named[side.name] = side
-        fields[role] = side.name
-    return replace(columns, **fields), SideColumns(tuple(named.values()), tuple(parts), weights)
+    fields: dict[str, Any] = {each.role: each.name for each in sides if each.role not in NUMBERS}
+    return replace(columns, **fields), SideColumns(sides, parts)
 
 
-def check_standard_input(columns: Columns, paths: Sequence[str]) -> None:
-    """Raises UsageError where it would be read for more than one thing."""
-    roles = [role for role, files in columns.files.items() for path in files if path == "-"]
-    if len(roles) > 1 or (roles and "-" in paths):
-        raise UsageError(
-            f"`{PARAMETERS[roles[-1]]}` -: standard input is read once, and it is something else "
-            "already"
-        )
-
-
-def attached(data: DataSet, **values: Any) -> DataSet:
-    """The data set with values from memory in the place of files.
-
-    Args:
-        values: ``ids``, ``labels``, ``texts`` or ``sample_weight``: what ``array.column_of`` takes.
-
-    Raises:
-        InputError, UsageError: other numbers of them than of rows.
-    """
-    from dinkcli.data.array import column_of
-
-    sides: dict[str, SideColumn] = {}
-    for role, parameter in PARAMETERS.items():
-        if parameter in values:
-            column = column_of(values[parameter], parameter)
-            sides[role] = SideColumn(role, role, (parameter,), (len(column),), (), column)
-    weights = sides.pop(WEIGHT, None)
-    beside = SideColumns(tuple(sides.values()), (len(data.readers),), weights)
-    beside.check(data.readers, [reader.n_rows for reader in data.readers])
-    fields: dict[str, Any] = {role: role for role in sides}
-    return replace(data, columns=replace(data.columns, **fields), beside=beside)
-
-
-def _read(role: str, given: tuple[str, ...]) -> SideColumn:
-    from dinkcli.data.derived import ColumnsFile
+def _read(role: str, given: tuple[str, ...] | pa.ChunkedArray) -> SideColumn:
     from dinkcli.data.formats.aside import values_of
 
-    parameter, name = PARAMETERS[role], ""
-    counts: list[int] = []
-    files: list[tuple[str, int]] = []
-    stream = type_ = None
+    parameter = PARAMETERS[role]
+    if isinstance(given, pa.ChunkedArray):
+        return SideColumn(role, (), [len(given)], [(parameter, len(given))], given, role)
+    side, type_ = SideColumn(role, given), None
     copy = ColumnsFile(f"copying `{parameter}` {given[0]}")
     for path, column in map(split_reference, given):
-        counts.append(0)
         try:
             opened = list(sources(path))
         except UsageError as error:
             raise UsageError(f"`{parameter}` {error}") from None
+        first = len(side.files)
         for source in opened:
-            stream = source.name if isinstance(source, Stream) else stream
+            side.stream = source.name if isinstance(source, Stream) else side.stream
             own_name, arrays = values_of(source, role, column, path)
-            name = name or own_name or role
+            side.name = side.name or own_name or role
             count = 0
             for array in arrays:
                 array = _as_type(array, type_, f"`{parameter}` {source.name}")
                 type_ = array.type
                 copy.add(pa.RecordBatch.from_arrays([array], [""]))
                 count += len(array)
-            files.append((source.name, count))
-            counts[-1] += count
-    if not sum(counts):
+            side.files.append((source.name, count))
+        side.counts.append(sum(count for _, count in side.files[first:]))
+    if not sum(side.counts):
         raise InputError(f"`{parameter}` {given[0]}: nothing is in it, expected one {role} a row")
-    values = copy.table().column(0)
-    return SideColumn(role, name, given, tuple(counts), tuple(files), values, stream)
+    side.values = copy.table().column(0)
+    return side
 
 
 def _as_type(values: pa.Array, type_: pa.DataType | None, what: str) -> pa.Array:
@@ -310,24 +280,18 @@ def _many(number: int, what: str) -> str:
 
 
 def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
-    """(N,) float64 weights of the rows, from a file or a column; None without. A bad row's is 0
-    where it is none.
+    """(N,) float64 weights of the rows of ``repeatable`` data, from a file, a column or memory;
+    None without. A bad row's is 0 where it is none.
 
     Args:
         nonzero: see ``DataSet.blocks``.
 
     Raises:
-        UsageError: no such column.
-        InputError: the weight of a usable row is no number, not finite or negative.
+        InputError, UsageError: the weight of a usable row is no number, not finite or negative.
     """
-    side, name = None if data.beside is None else data.beside.weights, data.columns.weight
-    if side is not None:
-        numbers, what = _Numbers(_pieces(side)), "the weight"
-    elif name is not None:
-        numbers, what = _column_numbers(name, data, f"`{PARAMETERS[WEIGHT]}`"), f"column {name!r}"
-    else:
+    if data.columns.weight is None and "weight" not in data.columns.beside:
         return None
-    weights = numbers.values
+    weights, problems = _numbers("weight", data)
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any() and data.bad_rows != "stop":
         for block in data.whole.blocks(nonzero=nonzero):
@@ -337,68 +301,42 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
     if wrong.any():
         row = int(wrong.argmax())
         expected = "expected a finite number, not negative"
-        problem = numbers.problems.get(row, f"is {weights[row]:g}, {expected}")
-        number = int(wrong.sum())
-        many = "" if number == 1 else f"; {number} rows have no usable weight"
-        error = UsageError if side is not None and not side.files else InputError
-        raise error(f"{numbers.place(row)}: {what} {problem} (counting from 0{many})")
+        problem = problems.get(row, f"is {weights[row]:g}, {expected}")
+        many = f"; {wrong.sum()} rows have no usable weight" if wrong.sum() > 1 else ""
+        raise _error("weight", data, row, f"{problem} (counting from 0{many})")
     return weights
 
 
-def read_numbers(name: str, data: DataSet, who: str) -> np.ndarray:
-    """(N,) float64, a column of numbers that every input has.
-
-    Args:
-        who: asks for it, as a message begins.
+def read_keep(data: DataSet) -> np.ndarray:
+    """(N,) float64, what ``Columns.keep`` says of the rows of ``repeatable`` data.
 
     Raises:
-        UsageError: no such column.
         InputError: a value that is no number.
     """
-    numbers = _column_numbers(name, data, who)
-    for row, problem in numbers.problems.items():
-        raise InputError(f"{numbers.place(row)}: column {name!r} {problem} (counting from 0)")
-    return numbers.values
+    values, problems = _numbers("keep", data)
+    for row, problem in problems.items():
+        raise _error("keep", data, row, f"{problem} (counting from 0)")
+    return values
 
 
-class _Numbers:
-    """One number for each row.
-
-    Args:
-        pieces: files, and what is read from each.
-
-    Attributes:
-        values: (N,) float64, NaN where there is no number.
-        problems: what stands there in place of a number, by row; the first of each batch.
-    """
-
-    def __init__(self, pieces: Iterable[tuple[str, Iterable[pa.Array]]]):
-        self.problems: dict[int, str] = {}
-        self._starts: list[tuple[int, str]] = []
-        parts, n_rows = [np.empty(0)], 0
-        for path, arrays in pieces:
-            self._starts.append((n_rows, path))
-            for values in arrays:
-                try:
-                    numbers = values.cast(pa.float64())
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                    numbers = pa.array(map(_number, values.to_pylist()), pa.float64())
-                if numbers.null_count:
-                    row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
-                    value = values[row].as_py()
-                    self.problems[n_rows + row] = (
-                        "is null"
-                        if value is None
-                        else f"holds {str(value)[:40]!r}, expected a number"
-                    )
-                parts.append(numbers.to_numpy(zero_copy_only=False))
-                n_rows += len(values)
-        self.values = np.concatenate(parts)
-
-    def place(self, row: int) -> str:
-        """The file of a row, and its number there."""
-        first, path = next(pair for pair in reversed(self._starts) if pair[0] <= row)
-        return f"{path}: row {row - first}"
+def _numbers(role: str, data: DataSet) -> tuple[np.ndarray, dict[int, str]]:
+    """(N,) float64, NaN where there is no number; and what stands there, by row, of the first such
+    row of each batch."""
+    problems: dict[int, str] = {}
+    parts, n_rows = [np.empty(0)], 0
+    for values in _arrays(role, data):
+        try:
+            numbers = values.cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            numbers = pa.array(map(_number, values.to_pylist()), pa.float64())
+        if numbers.null_count:
+            row = int(numbers.is_null().to_numpy(zero_copy_only=False).argmax())
+            value = values[row].as_py()
+            told = f"holds {str(value)[:40]!r}, expected a number"
+            problems[n_rows + row] = "is null" if value is None else told
+        parts.append(numbers.to_numpy(zero_copy_only=False))
+        n_rows += len(values)
+    return np.concatenate(parts), problems
 
 
 def _number(value: Any) -> float | None:
@@ -408,29 +346,25 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _pieces(side: SideColumn) -> Iterator[tuple[str, list[pa.Array]]]:
-    first = 0
-    for path, count in side.files or ((PARAMETERS[side.role], len(side.values)),):
-        yield path, side.values.slice(first, count).chunks
-        first += count
-
-
-def _column_numbers(name: str, data: DataSet, who: str) -> _Numbers:
-    return _Numbers((reader.path, _column(name, reader, who)) for reader in data.readers)
-
-
-def _column(name: str, reader: Reader, who: str) -> Iterator[pa.Array]:
-    """The values of a column of one input, in batches."""
-    from dinkcli.data.derived import CopyReader
-    from dinkcli.data.formats.table import TableReader
-
-    if isinstance(reader, CopyReader) and name not in reader.carried.names:
-        reader = reader.origin
-    if name in reader.carried.names:
-        for block in reader.blocks(_ROWS):
+def _arrays(role: str, data: DataSet) -> Iterator[pa.Array]:
+    """The values of a role, from beside the data or from a column."""
+    if data.beside is not None and role in data.columns.beside:
+        yield from data.beside.of(role).values.chunks
+        return
+    for reader in data.readers:
+        for block in reader.blocks(block_rows(reader.n_features)):
             if block.carried is not None:
-                yield block.carried.column(name)
-    elif isinstance(reader, TableReader) and name in reader.column_names:
-        yield from reader.numbers(name)
-    else:
-        raise UsageError(f"{who} {name}: no such file, and no such column in {reader.path}")
+                yield block.carried.column(getattr(data.columns, role))
+
+
+def _error(role: str, data: DataSet, row: int, problem: str) -> DinkError:
+    """What is wrong with a value, with the file that it is from."""
+    files = [(reader.path, reader.n_rows or 0) for reader in data.readers]
+    error, what = InputError, f"column {getattr(data.columns, role)!r}"
+    if data.beside is not None and role in data.columns.beside:
+        side = data.beside.of(role)
+        error, what, files = InputError if side.given else UsageError, f"the {role}", side.files
+    ends = np.cumsum([n_rows for _, n_rows in files])
+    number = int(np.searchsorted(ends, row, "right"))
+    path, n_rows = files[number]
+    return error(f"{path}: row {row - ends[number] + n_rows}: {what} {problem}")

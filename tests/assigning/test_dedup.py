@@ -129,6 +129,7 @@ def test_which_row_stays(invoke, cosine, tmp_path):
     table = pa.table({"id": [f"r{i}" for i in range(len(cosine))], "score": score})
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(cosine.reshape(-1)), 24)
     pq.write_table(table.append_column("v", vectors), "x.parquet")
+    np.save("scores.npy", score)
     centers = dinkcli.load("m.safetensors").cluster_centers
     distance = np.linalg.norm(cosine - centers[dinkcli.assign("m.safetensors", "x.npy")], axis=1)
     group = groups_of(near(cosine))
@@ -137,6 +138,7 @@ def test_which_row_stays(invoke, cosine, tmp_path):
         ("nearest", distance),
         ("farthest", -distance),
         ("score", -score),
+        ("scores.npy", -score),
     ):
         arguments = ["x.parquet", "-o", "k.csv", "--ids", "id", "--columns", "score"]
         invoke("dedup", "m.safetensors", *arguments, "--keep", keep, "--keep-only")

@@ -11,7 +11,7 @@ from conftest import environment, python
 
 import dinkcli
 from dinkcli.assigning.update import UpdateOptions, join, update
-from dinkcli.data.inputs import open_data
+from dinkcli.data.inputs import open_data, open_inputs
 
 K, D = 8, 6
 MIDDLES = np.random.default_rng(1).normal(size=(K + 1, D)) * 5
@@ -74,9 +74,7 @@ def test_weights_count_as_often(case):
     new = rows_of(range(K), 200, 5)
     weights = np.random.default_rng(2).integers(0, 4, 200)
     one = update(model, open_data(np.repeat(new, weights, axis=0))).model
-    from dinkcli.data.sidefiles import attached
-
-    other = update(model, attached(open_data(new), sample_weight=weights.astype(float))).model
+    other = update(model, open_inputs(new, sample_weight=weights.astype(float))).model
     assert np.allclose(one.cluster_centers, other.cluster_centers, atol=1e-6)
     assert np.allclose(one.cluster_sizes, other.cluster_sizes)
 

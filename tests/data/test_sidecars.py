@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import dinkcli
 from dinkcli.cli import app
-from dinkcli.data.inputs import open_data
-from dinkcli.data.sidefiles import attached, columns_of
+from dinkcli.data.inputs import open_inputs
+from dinkcli.data.sidefiles import columns_of
 from dinkcli.errors import UsageError
 
 N, DIM, K = 60, 4, 3
@@ -231,13 +231,21 @@ def test_what_does_not_fit_is_refused_in_one_line(invoke, here):
 
 
 def test_values_from_memory_stand_beside_arrays():
-    data = attached(open_data(VECTORS), labels=TRUE, texts=TEXTS)
+    data = open_inputs(VECTORS, labels=TRUE, texts=TEXTS)
     (block,) = data.blocks()
     assert block.carried.column("text").to_pylist() == TEXTS
     assert block.carried.column("label").to_pylist() == TRUE.tolist()
     assert (data.columns.label, data.columns.text, data.columns.id) == ("label", "text", None)
     with pytest.raises(UsageError, match="59 ids for the 60 rows of array"):
-        attached(open_data(VECTORS), ids=IDS[1:])
+        open_inputs(VECTORS, ids=IDS[1:])
+
+
+def test_a_file_and_values_from_memory_stand_side_by_side(here):
+    data = open_inputs(VECTORS, ids="ids.txt", texts=TEXTS, labels="m.csv:topic")
+    (block,) = data.blocks()
+    assert block.carried.column("text").to_pylist() == TEXTS
+    assert block.carried.column("topic").to_pylist() == FRAME["topic"].to_list()
+    assert block.carried.column(data.columns.id).to_pylist() == IDS
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from simulated import NAME, K, clustered_rows, known_to_commands, simulated
 import dinkcli
 from dinkcli.data.array import ArrayReader
 from dinkcli.data.dataset import DataSet
-from dinkcli.data.sidefiles import attached
+from dinkcli.data.inputs import open_inputs
 from dinkcli.estimator import DinkClustering
 from dinkcli.nearest import hardware as sizes
 from dinkcli.options import TrainOptions
@@ -228,9 +228,8 @@ def test_several_processes(rows, memory, temperature, monkeypatch):
         try:
             with simulated() as there:
                 group = Threads(rank, table, barrier)
-                data = DataSet([ArrayReader(rows)])
                 source = open_rows(
-                    attached(data, sample_weight=WEIGHTS),
+                    open_inputs(rows, sample_weight=WEIGHTS),
                     "euclidean",
                     torch.device(NAME),
                     memory,

@@ -33,7 +33,7 @@ from dinkcli.data.formats.columns import (
     vector_columns,
 )
 from dinkcli.data.formats.numerals import NULLS
-from dinkcli.data.formats.types import is_number, plain, plain_schema, storage
+from dinkcli.data.formats.types import plain, plain_schema, storage
 from dinkcli.data.formats.vectors import lengths_of, vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -129,19 +129,6 @@ class TableReader(Reader):
                 f"{self.path}: {self.n_rows} rows are promised, {end} could be read; "
                 "write or copy the file again"
             )
-
-    def numbers(self, name: str) -> Iterator[pa.Array]:
-        """The values of a column of numbers in batches.
-
-        Raises:
-            UsageError: no such column, or one of another type.
-        """
-        place = place_of(self.schema, name)
-        if place is None or not is_number(place.type):
-            known = names_of([f.name for f in self.schema if is_number(f.type)])
-            raise UsageError(f"{self.path}: no column {name!r} of numbers; it has {known}")
-        for _, batch in self._checked_batches(1 << 16, [place.top]):
-            yield place.take(batch)[0]
 
     def _checked_batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
