@@ -116,8 +116,10 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         k, heat, weight = self.n_clusters, self.temperature, self.dilation
-        fine = (k in CHOSEN or ":" in k) if isinstance(k, str) else k >= 1
-        _expect(fine, "n_clusters", k, "at least 1")
+        fine, expected = (k in CHOSEN or ":" in k) if isinstance(k, str) else k >= 1, "at least 1"
+        if isinstance(k, str):
+            expected = "a number of clusters, auto, clear, or a range such as 5:300"
+        _expect(fine, "n_clusters", k, expected)
         for name in ("n_init", "epochs", "batch_size"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, value, "at least 1")

@@ -33,12 +33,16 @@ from dinkcli.cli.signals import (
 )
 from dinkcli.errors import UsageError
 
-# Each is a function in a module of that name, but for some that share one.
 COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
     *("update", "edit", "dedup", "sample", "info", "plan", "export"),
 )
-_MODULES = {"dedup": "jobs", "sample": "jobs", "edit": "update"}
+# Each is a function in one of these modules, or in one of its own name.
+_MODULES = {
+    **dict.fromkeys(("inspect", "report", "evaluate", "sweep", "info", "plan"), "views"),
+    **dict.fromkeys(("name", "update", "edit", "export"), "changes"),
+    **dict.fromkeys(("dedup", "sample"), "jobs"),
+}
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
 _NAMES = "dink train --texts with the number that it finds, which names the clusters"
@@ -197,7 +201,7 @@ def _row(names: str, text: str, column: int, most: int) -> tuple[str, str]:
 def _split(text: str | None) -> tuple[str, str]:
     """(what a docstring says, its examples)."""
     before, _, examples = inspect.cleandoc(text or "").partition(_EXAMPLES)
-    return before.strip(), examples
+    return before.partition("\nArgs:\n")[0].strip(), examples
 
 
 @cache

@@ -30,37 +30,29 @@ _UNCERTAIN = 0.1
 
 @dataclass(frozen=True)
 class Labels:
-    """What is computed of each row, as in ``AssignOptions``."""
+    """What is computed of each row, as in ``AssignOptions``.
 
-    soft: bool = clusters_option(
-        False, "--soft", help="Also write the probability of every cluster."
-    )
-    top: int | None = clusters_option(
-        None, "--top M", help="Also write the M most probable clusters and their probabilities."
-    )
-    distance: bool = clusters_option(
-        False,
-        "--distance",
-        help="Also write the distance to the nearest centre; --json then has the mean, and the "
-        "share of rows beyond the 99 % distance of their cluster.",
-    )
-    temperature: float | None = clusters_option(
-        None,
-        help="How soft probabilities are: they are the softmax of minus the squared distance over "
-        "the temperature, so lower is sharper. By default the model's own.",
-    )
-    min_prob: float | None = clusters_option(
-        None, help="Label rows -1 whose cluster is less probable than this."
-    )
-    max_distance: float | None = clusters_option(
-        None, help="Label rows -1 that are farther than this from every centre."
-    )
-    max_size: str | None = clusters_option(
-        None,
-        "--max-size NUMBER|1.2x",
-        help="The most rows of a cluster in this run, or a multiple of the mean; rows that do not "
-        "fit into the nearest go where it costs least. Labels then depend on all rows of the run.",
-    )
+    Attributes:
+        soft: Also write the probability of every cluster.
+        top: Also write the M most probable clusters and their probabilities.
+        distance: Also write the distance to the nearest centre; --json then has the mean, and the
+            share of rows beyond the 99 % distance of their cluster.
+        temperature: How soft probabilities are: they are the softmax of minus the squared distance
+            over the temperature, so lower is sharper. By default the model's own.
+        min_prob: Label rows -1 whose cluster is less probable than this.
+        max_distance: Label rows -1 that are farther than this from every centre.
+        max_size: The most rows of a cluster in this run, or a multiple of the mean; rows that do
+            not fit into the nearest go where it costs least. Labels then depend on all rows of the
+            run.
+    """
+
+    soft: bool = clusters_option(False, "--soft")
+    top: int | None = clusters_option(None, "--top M")
+    distance: bool = clusters_option(False, "--distance")
+    temperature: float | None = clusters_option(None)
+    min_prob: float | None = clusters_option(None)
+    max_distance: float | None = clusters_option(None)
+    max_size: str | None = clusters_option(None, "--max-size NUMBER|1.2x")
 
     def options(self) -> AssignOptions:
         return AssignOptions(**vars(self))
@@ -72,37 +64,13 @@ def assign(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     output: str | None = shared.TABLE_PATH,
-    rows_per_file: int | None = output_option(
-        None,
-        help="Write a folder of parts with this many rows of the input each. With --shard, by "
-        "default one part per share, or a million rows each.",
-    ),
-    partition_by_cluster: bool = output_option(
-        False,
-        "--partition-by-cluster",
-        help="Write a folder of parquet per cluster (cluster=7), so that DuckDB, Spark and others "
-        "read only the clusters of a query.",
-    ),
-    shard: str | None = run_option(
-        None,
-        "--shard I/N",
-        help="Assign one of N shares of the rows, 1/N to N/N, into a folder that other processes "
-        "share. Under torchrun this happens by itself.",
-    ),
+    rows_per_file: int | None = output_option(None),
+    partition_by_cluster: bool = output_option(False, "--partition-by-cluster"),
+    shard: str | None = run_option(None, "--shard I/N"),
     resume: bool = shared.RESUME,
     labels: Labels,
-    with_names: bool = clusters_option(
-        False,
-        "--with-names",
-        help="Also write the name of the cluster (dink name), and of its groups on --levels.",
-    ),
-    levels: str | None = clusters_option(
-        None,
-        "--levels A,B,...",
-        help="Also write the group of the cluster when the tree (dink inspect --tree) is cut into "
-        "A, B, ... groups, in columns such as level_10. A group has the number of its lowest "
-        "cluster.",
-    ),
+    with_names: bool = clusters_option(False, "--with-names"),
+    levels: str | None = clusters_option(None, "--levels A,B,..."),
     match_path: str | None = shared.MATCH,
     rows: shared.WrittenRows,
     shown: shared.TableOutput,
@@ -110,6 +78,18 @@ def assign(
     """Assign every row to the cluster of its nearest centre.
 
     Rows keep their order. The model remembers its metric and column.
+
+    Args:
+        rows_per_file: Write a folder of parts with this many rows of the input each. With --shard,
+            by default one part per share, or a million rows each.
+        partition_by_cluster: Write a folder of parquet per cluster (cluster=7), so that DuckDB,
+            Spark and others read only the clusters of a query.
+        shard: Assign one of N shares of the rows, 1/N to N/N, into a folder that other processes
+            share. Under torchrun this happens by itself.
+        with_names: Also write the name of the cluster (dink name), and of its groups on --levels.
+        levels: Also write the group of the cluster when the tree (dink inspect --tree) is cut into
+            A, B, ... groups, in columns such as level_10. A group has the number of its lowest
+            cluster.
 
     Examples:
         dink assign emb.dink.safetensors new.npy

@@ -24,16 +24,9 @@ if TYPE_CHECKING:
 
 _MEMORY = run_option(
     None,
-    "--memory",
-    metavar="SIZE",
+    "--memory SIZE",
     help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
     "They are sorted by cluster into a temporary file.",
-)
-_AGAINST = input_option(
-    None,
-    metavar="OLD",
-    help="Files of rows that are there already: rows that repeat one of them do not stay. "
-    "May be given more than once.",
 )
 
 
@@ -42,21 +35,10 @@ def dedup(
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
     output: str | None = shared.TABLE_FILE,
-    max_distance: float | None = clusters_option(
-        None,
-        help="The largest Euclidean distance of near-duplicates; between rows of norm 1 where the "
-        "metric of the model is cosine. There, cosine similarities of 0.99, 0.95 and 0.9 are "
-        "distances of 0.141, 0.316 (the default) and 0.447: sqrt(2 - 2 x similarity).",
-        show_default=False,
-    ),
-    keep: str = clusters_option(
-        "nearest",
-        help="Which row of a group stays: the one nearest to its centre, the farthest, the "
-        "first, or the one with the largest number in a column or a file.",
-        choices="nearest farthest first",
-    ),
-    keep_only: bool = output_option(False, "--keep-only", help="Write only the rows that stay."),
-    against: list[str] | None = _AGAINST,
+    max_distance: float | None = clusters_option(None, show_default=False),
+    keep: str = clusters_option("nearest", choices="nearest farthest first"),
+    keep_only: bool = output_option(False, "--keep-only"),
+    against: list[str] | None = input_option(None, "OLD"),
     memory: str | None = _MEMORY,
     rows: shared.WrittenRows,
     shown: shared.TableOutput,
@@ -65,6 +47,16 @@ def dedup(
 
     No pair is missed, also across the borders of clusters: each row is compared with all rows that
     can be near enough.
+
+    Args:
+        max_distance: The largest Euclidean distance of near-duplicates; between rows of norm 1
+            where the metric of the model is cosine. There, cosine similarities of 0.99, 0.95 and
+            0.9 are distances of 0.141, 0.316 (the default) and 0.447: sqrt(2 - 2 x similarity).
+        keep: Which row of a group stays: the one nearest to its centre, the farthest, the first, or
+            the one with the largest number in a column or a file.
+        keep_only: Write only the rows that stay.
+        against: Files of rows that are there already: rows that repeat one of them do not stay. May
+            be given more than once.
 
     Examples:
         dink dedup emb.dink.safetensors emb.npy -o groups.parquet
@@ -93,30 +85,12 @@ def sample(
     *,
     model_path: str = shared.MODEL_PATH,
     inputs: list[str] = shared.INPUTS,
-    number: int | None = clusters_option(
-        None, "-n", "--number", help="How many rows the sample is to have."
-    ),
+    number: int | None = clusters_option(None, "-n --number"),
     output: str | None = shared.TABLE_FILE,
-    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option(
-        "balanced",
-        help="Equal shares of all clusters, shares in proportion to their sizes, or equal shares "
-        "of the rows nearest to their centre, or of rows as unlike each other as possible.",
-    ),
-    quota: str | None = clusters_option(
-        None,
-        metavar="FILE",
-        help="How many rows of each cluster, in place of -n: csv with the columns cluster and "
-        'rows, or JSON such as {"0": 10, "7": 5}.',
-    ),
-    levels: str | None = clusters_option(
-        None,
-        metavar="A,B,...",
-        help="Share equally among groups of clusters first: 10,100 shares among 10 groups, in "
-        "each among its part of 100, and then among clusters.",
-    ),
-    seed: int = clusters_option(
-        0, help="The seed of all random draws: the same seed, the same rows."
-    ),
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option("balanced"),
+    quota: str | None = clusters_option(None, "FILE"),
+    levels: str | None = clusters_option(None, "A,B,..."),
+    seed: int = clusters_option(0),
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     memory: str | None = _MEMORY,
     rows: shared.WrittenRows,
@@ -126,6 +100,16 @@ def sample(
 
     It is the same whatever the order of the rows. Each row comes with the probability with which
     it is in such a sample.
+
+    Args:
+        number: How many rows the sample is to have.
+        by: Equal shares of all clusters, shares in proportion to their sizes, or equal shares of
+            the rows nearest to their centre, or of rows as unlike each other as possible.
+        quota: How many rows of each cluster, in place of -n: csv with the columns cluster and rows,
+            or JSON such as {"0": 10, "7": 5}.
+        levels: Share equally among groups of clusters first: 10,100 shares among 10 groups, in each
+            among its part of 100, and then among clusters.
+        seed: The seed of all random draws: the same seed, the same rows.
 
     Examples:
         dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
@@ -161,7 +145,7 @@ class _Job:
 
         self._started = time.monotonic()
         self.destination = Destination(output, shown)
-        self.memory = default_memory() if memory is None else parse_size(memory)
+        self.memory = parse_size(memory) or default_memory()
         self.model_path = model_path
         self.model = load_model(model_path, inputs, warns=True)
         self.data = rows.open(self.model, inputs, **references)

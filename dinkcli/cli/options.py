@@ -4,6 +4,7 @@ command whose type is a bundle stands for all of its options."""
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial, wraps
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import typer
 
+from dinkcli.options import TrainOptions
+
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
-    from dinkcli.options import TrainOptions
 
 # The groups of the help, in their order; an option without one stands in the last.
 GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
@@ -22,7 +24,7 @@ GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
 )
 
 
-def option(group: str, default: Any, *names: str, help: str, choices: str = "", **more: Any) -> Any:
+def option(group: str, default: Any, names: str = "", *, choices: str = "", **more: Any) -> Any:
     """An option in one of the groups of the help, as the default of a parameter.
 
     Args:
@@ -30,16 +32,14 @@ def option(group: str, default: Any, *names: str, help: str, choices: str = "", 
         names: such as ``-o --output FILE``, which ends in what stands for the value; by default
             that of the parameter.
         choices: completed on TAB, separated by spaces, where other values are possible too.
+        more: as for ``typer.Option``; the help is that of the docstring where it is not given.
     """
-    if choices:
-        known = choices.split()
+    known, words = choices.split(), names.split()
+    if known:
         more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]
-    words = " ".join(names).split()
-    options = [word for word in words if word.startswith("-")]
-    if words[len(options) :]:
-        more["metavar"] = words[-1]
-    more |= {"rich_help_panel": group, "show_envvar": False}
-    return typer.Option(default, *options, help=help, **more)
+    if words and not words[-1].startswith("-"):
+        more["metavar"] = words.pop()
+    return typer.Option(default, *words, rich_help_panel=group, show_envvar=False, **more)
 
 
 main_option = partial(option, MAIN)
@@ -51,19 +51,24 @@ run_option = partial(option, RUN)
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of bundles in the place of the parameters that stand for them."""
+    """The command with the fields of bundles in the place of the parameters that stand for them,
+    and with help for each option."""
     signature = inspect.signature(command, eval_str=True)
     bundles: dict[str, Any] = {}
-    flat = []
+    helps, flat = _described(command), []
     for each in signature.parameters.values():
-        if not is_dataclass(each.annotation):
+        bundle: Any = each.annotation
+        if not is_dataclass(bundle):
             flat.append(each)
             continue
-        bundles[each.name] = each.annotation
-        types = get_type_hints(each.annotation)
-        for field in fields(each.annotation):
+        bundles[each.name], types = bundle, get_type_hints(bundle)
+        for field in fields(bundle):
             own = {"default": field.default, "annotation": types[field.name]}
             flat.append(each.replace(name=field.name, **own))
+        for base in reversed(bundle.__mro__):
+            helps |= _described(base)
+    for each in flat:
+        each.default.help = each.default.help or helps[each.name]
 
     @wraps(command)
     def run(**values: Any) -> None:
@@ -74,6 +79,13 @@ def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     return run
+
+
+def _described(documented: Any) -> dict[str, str]:
+    """What the Args or Attributes of a docstring say, by name."""
+    text = re.split(r"\n(?:Args|Attributes):\n", inspect.cleandoc(documented.__doc__ or ""))[-1]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(said.split()) for name, said in entries}
 
 
 INPUTS = typer.Argument(
@@ -160,7 +172,7 @@ MEMORY = run_option(
     help="The memory for rows, such as 2GB; by default a quarter of the machine's. More rows are "
     "read anew in each pass.",
 )
-QUIET = run_option(False, "--quiet", "-q", help="Show no progress and no summary.")
+QUIET = run_option(False, "--quiet -q", help="Show no progress and no summary.")
 RESUME = run_option(
     False,
     "--resume",
@@ -176,11 +188,12 @@ TABLE_FILE, TABLE_PATH = (
     for folder in ("", ", or a folder with --rows-per-file")
 )
 OutputFormat = Literal["csv", "jsonl", "npy", "parquet", "arrow", "arrows"] | None
-_FORMAT = output_option(
-    None,
-    help="The format to write; arrow is a file, arrows a stream. By default the suffix decides; "
-    "standard output gets csv, parts are parquet.",
-)
+_FORMAT = output_option(None)
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names that a text has, separated by commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 @dataclass(frozen=True)
@@ -198,18 +211,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class TableOutput(Shown):
-    """How rows are written, and what is printed beside them."""
+    """How rows are written, and what is printed beside them.
+
+    Attributes:
+        format: The format to write; arrow is a file, arrows a stream. By default the suffix
+            decides; standard output gets csv, parts are parquet.
+        csv_safe: In csv, put an apostrophe before texts that a spreadsheet would run as a formula:
+            those that begin with =, +, -, @, a tab or a line break.
+        json_file: Also write the summary to this file, as JSON.
+    """
 
     format: OutputFormat = _FORMAT
-    csv_safe: bool = output_option(
-        False,
-        "--csv-safe",
-        help="In csv, put an apostrophe before texts that a spreadsheet would run as a formula: "
-        "those that begin with =, +, -, @, a tab or a line break.",
-    )
-    json_file: str | None = output_option(
-        None, "--json-file FILE", help="Also write the summary to this file, as JSON."
-    )
+    csv_safe: bool = output_option(False, "--csv-safe")
+    json_file: str | None = output_option(None, "--json-file FILE")
 
 
 @dataclass(frozen=True)
@@ -253,44 +267,41 @@ class ModelRows:
 
 @dataclass(frozen=True)
 class WrittenRows(ModelRows):
-    """How rows are read that are written again, with what the model adds."""
+    """How rows are read that are written again, with what the model adds.
+
+    Attributes:
+        columns: Also write these columns of the input.
+    """
 
     dim: int | None = DIM
     bits: bool = BITS
     ids: list[str] | None = IDS
-    columns: str | None = output_option(
-        None, "--columns A,B,...", help="Also write these columns of the input."
-    )
+    columns: str | None = output_option(None, "--columns A,B,...")
 
     def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:
-        others = [name.strip() for name in self.columns.split(",")] if self.columns else []
-        more |= {"ids": self.ids, "others": tuple(others), "dim": self.dim, "bits": self.bits}
+        others = names_in(self.columns)
+        more |= {"ids": self.ids, "others": others, "dim": self.dim, "bits": self.bits}
         return super().open(model, inputs, once, **more)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """The options on which the time of a training depends."""
+    """The options on which the time of a training depends.
+
+    Attributes:
+        refine: After annealing, move whole centres to where they lower the inertia.
+        n_init: The number of starts, of which the best is kept. By default at most 4 on small data,
+            and 1 on larger data.
+        epochs: The most passes over all rows. By default 30, or 50 at temperature inf.
+        batch_size: Rows per update. By default it follows from rows and clusters.
+    """
 
     metric: Metric = METRIC
-    refine: bool = expert_option(
-        True, help="After annealing, move whole centres to where they lower the inertia."
-    )
-    n_init: int | None = expert_option(
-        None,
-        help="The number of starts, of which the best is kept. By default at most 4 on small data, "
-        "and 1 on larger data.",
-    )
-    epochs: int | None = expert_option(
-        None, help="The most passes over all rows. By default 30, or 50 at temperature inf."
-    )
-    batch_size: int | None = expert_option(
-        None, help="Rows per update. By default it follows from rows and clusters."
-    )
+    refine: bool = expert_option(True)
+    n_init: int | None = expert_option(None)
+    epochs: int | None = expert_option(None)
+    batch_size: int | None = expert_option(None)
 
     def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
         """The options of the core."""
-        from dinkcli.options import TrainOptions
-
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return TrainOptions(n_clusters, **(own | more))
+        return TrainOptions(n_clusters, **(vars(self) | more))

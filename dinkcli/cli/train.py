@@ -31,7 +31,8 @@ from dinkcli.cli.console import (
 )
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
-from dinkcli.errors import StoppedError, UsageError
+from dinkcli.errors import StoppedError
+from dinkcli.options import SEEDINGS
 from dinkcli.processes.group import world
 from dinkcli.results import Field, Sheet
 
@@ -50,96 +51,71 @@ _UNITS = {"anneal": "steps", "refine": "rounds"}
 
 @dataclass(frozen=True)
 class Algorithm(shared.Effort):
-    """What else the centres depend on."""
+    """What else the centres depend on.
 
-    init: str = expert_option(
-        "kmeans++",
-        help="The initial centres: kmeans++, random or xavier, or a file of centres (npy, parquet, "
-        "a model, a faiss index, or scikit-learn through skops).",
-        choices="kmeans++ random xavier",
-    )
-    temperature: str = expert_option(
-        "auto",
-        "--temperature NUMBER|auto|inf",
-        help="How softly rows belong to clusters in training. auto cools down to 0; a number (a "
-        "squared distance) stays fixed, and 0 is k-means; inf is the paper's literal objective, "
-        "which loses clusters on fixed embeddings.",
-        choices="auto inf 0",
-    )
-    dilation: float | None = expert_option(
-        None, help="The weight of the dilation loss. By default 0, or 1 at temperature inf."
-    )
-    max_size: str | None = clusters_option(
-        None,
-        "--max-size NUMBER|1.2x",
-        help="The most rows of a cluster, or a multiple of the mean; 1x makes all equal. The "
-        "summary reports the increase in inertia. Give --max-size to assign as well.",
-    )
+    Attributes:
+        init: The initial centres: kmeans++, random or xavier, or a file of centres (npy, parquet, a
+            model, a faiss index, or scikit-learn through skops).
+        temperature: How softly rows belong to clusters in training. auto cools down to 0; a number
+            (a squared distance) stays fixed, and 0 is k-means; inf is the paper's literal
+            objective, which loses clusters on fixed embeddings.
+        dilation: The weight of the dilation loss. By default 0, or 1 at temperature inf.
+        max_size: The most rows of a cluster, or a multiple of the mean; 1x makes all equal. The
+            summary reports the increase in inertia. Give --max-size to assign as well.
+    """
+
+    init: str = expert_option("kmeans++", choices="kmeans++ random xavier")
+    temperature: str = expert_option("auto", "--temperature NUMBER|auto|inf", choices="auto inf 0")
+    dilation: float | None = expert_option(None)
+    max_size: str | None = clusters_option(None, "--max-size NUMBER|1.2x")
     seed: int = shared.SEED
 
-    def options(self, n_clusters: str) -> TrainOptions:  # type: ignore[override]
-        from dinkcli.options import SEEDINGS
+    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
+        more["temperature"] = _number(float, self.temperature)
+        more["init"] = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
+        return super().options(_number(int, str(n_clusters)), **more)
 
-        number: int | str = n_clusters
-        if n_clusters not in ("auto", "clear") and ":" not in n_clusters:
-            try:
-                number = int(n_clusters)
-            except ValueError:
-                raise UsageError(
-                    f"-k {n_clusters}: expected a number of clusters, auto, clear, or a range such "
-                    "as 5:300"
-                ) from None
-        try:
-            heat: float | str = float(self.temperature)
-        except ValueError:
-            heat = self.temperature  # which ``TrainOptions`` judges
-        init = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
-        return super().options(number, temperature=heat, init=init)
+
+def _number(kind: type, text: str) -> Any:
+    """What a text says as a number, or the text, which ``TrainOptions`` judges."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def train(
     *,
     inputs: list[str] = shared.INPUTS,
-    n_clusters: str = main_option(
-        ...,
-        "-k --n-clusters K|RANGE|auto|clear",
-        help="How many clusters. auto recommends a number from 2 to 100 and beyond, and trains "
-        "with it; a range such as 5:300 says where to begin; clear trains only if one number "
-        "stands out (dink sweep compares them).",
-        choices="auto clear",
-    ),
-    output: str | None = main_option(
-        None,
-        "-o --output FILE",
-        help="The model to write. By default the name of the first input, ending in "
-        ".dink.safetensors.",
-    ),
+    n_clusters: str = main_option(..., "-k --n-clusters K|RANGE|auto|clear", choices="auto clear"),
+    output: str | None = main_option(None, "-o --output FILE"),
     vectors: shared.Vectors,
     texts: list[str] | None = shared.TEXTS,
     sample_weight: str | None = shared.SAMPLE_WEIGHT,
     algorithm: Algorithm,
     match_path: str | None = shared.MATCH,
     shown: shared.Shown,
-    verbose: bool = run_option(
-        False,
-        "--verbose",
-        help="Also show every step with its losses and temperature; with --json, the history.",
-    ),
+    verbose: bool = run_option(False, "--verbose"),
     device: str = shared.DEVICE,
     memory: str | None = shared.MEMORY,
-    checkpoint_every: str = run_option(
-        "5m",
-        "--checkpoint-every INTERVAL",
-        help="How often to save the unfinished training, beside the model, such as 30s, 5m or 2h.",
-    ),
+    checkpoint_every: str = run_option("5m", "--checkpoint-every INTERVAL"),
     resume: bool = shared.RESUME,
-    force: bool = run_option(
-        False, "--force", help="Resume even if inputs or options have changed."
-    ),
+    force: bool = run_option(False, "--force"),
 ) -> None:
     """Find clusters, write a model file, and print its path.
 
     Progress and summary go to standard error.
+
+    Args:
+        n_clusters: How many clusters. auto recommends a number from 2 to 100 and beyond, and trains
+            with it; a range such as 5:300 says where to begin; clear trains only if one number
+            stands out (dink sweep compares them).
+        output: The model to write. By default the name of the first input, ending in
+            .dink.safetensors.
+        verbose: Also show every step with its losses and temperature; with --json, the history.
+        checkpoint_every: How often to save the unfinished training, beside the model, such as 30s,
+            5m or 2h.
+        force: Resume even if inputs or options have changed.
 
     Examples:
         dink train emb.npy -k 10
@@ -160,7 +136,7 @@ def train(
         quiet, silent = shown.quiet or not speaks, shown.silent or not speaks
         options = algorithm.options(n_clusters)
         every = parse_seconds(checkpoint_every)
-        limit = None if memory is None else parse_size(memory)
+        limit = parse_size(memory)
         if speaks:
             check_model_path(target)
         if not group.alone:

@@ -37,12 +37,14 @@ def size_text(n_bytes: float) -> str:
     return f"{n_bytes:.3g} {units[0]}"
 
 
-def parse_size(text: str) -> int:
-    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000.
+def parse_size(text: str | None) -> int | None:
+    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000; None stays None.
 
     Raises:
         UsageError: no size.
     """
+    if text is None:
+        return None
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kmgt]?)(i?)b?", text.strip().lower())
     if match is None or float(match[1]) == 0:
         raise UsageError(f"`memory` {text}: expected a size such as 500MB, 2GB or 1.5GiB")

@@ -10,7 +10,7 @@ import pytest
 from conftest import environment, loads_torch, python
 
 from dinkcli.assigning.writers import FORMATS
-from dinkcli.cli import export, options
+from dinkcli.cli import changes, options
 from dinkcli.cli.app import COMMANDS
 from dinkcli.data.dataset import BAD_ROWS
 from dinkcli.models.export import EXPORTERS
@@ -90,7 +90,7 @@ def test_choices_are_those_of_the_core():
     assert choices(options.Metric) == set(METRICS)
     assert choices(options.BadRows) == set(BAD_ROWS)
     assert choices(options.OutputFormat) == set(FORMATS)
-    assert of(export.export, "format") == set(EXPORTERS)
+    assert of(changes.export, "format") == set(EXPORTERS)
 
 
 def test_a_wrong_choice_lists_the_right_ones(dink):
