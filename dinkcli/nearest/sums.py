@@ -1,12 +1,11 @@
 """One pass over rows: the sums from which new centres are made, hard or tempered.
 
-The same bits every time. On a GPU that rules out atomic additions: rows sorted by label lie in
-runs, each run is summed in pieces of the same length, a batched product that takes in the weights,
-and the sums of pieces are rows sorted by label again, far fewer. After a few rounds every label has
-one. No size depends on values, so the host never waits.
+The same bits every time. On a GPU that rules out atomic additions; rows sorted by label are summed
+in pieces of the same length instead, and the sums of pieces likewise, until every label has one.
+No size depends on values, so the host never waits.
 
-Shapes: N rows, K clusters, D features, T pieces of R rows; ``weights`` is (N,) or
-None for all ones. The accumulator's dtype is float64, but on MPS.
+Shapes: N rows, K clusters, D features; ``weights`` is (N,) or None for all ones. The accumulator's
+dtype is float64, but on MPS.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.probabilities import responsibilities
 from dinkcli.processes.group import SINGLE, Group
 
-# Of so few rows and clusters a GPU has the product before it is told of runs.
-_ONE_HOT_ELEMENTS = 1 << 22
-# Multiplications, many of them in float64, that take less than a GPU is told of another round in.
-_FEW_PIECES = 1 << 26
+# Multiplications, some of them in float64, that a GPU has done before it is told of another round.
+_FEW_MULTIPLICATIONS = 1 << 26
 # Short pieces take more rounds, long ones are emptier when labels have few rows.
 _SHORTEST, _LONGEST = 8, 128
 _LINE = 1024
@@ -131,40 +128,22 @@ def segment_sums(
     if values.ndim == 1:
         values = values.to(dtype) if weights is None else values.to(dtype) * weights
         return segment_sums(values[:, None], labels, n_clusters)[:, 0]
-    if values.device.type == "cpu" or not len(values):
-        result = torch.zeros((n_clusters, values.shape[1]), dtype=dtype, device=values.device)
-        rows = max(1, numbers_at_once(values.device, _CACHED_GATHERED) // max(1, values.shape[1]))
-        buffer = torch.empty((min(rows, len(values)), values.shape[1]), dtype=dtype)
-        for start in range(0, len(values), rows):
-            where = slice(start, min(start + rows, len(values)))
-            part = buffer[: where.stop - start].copy_(values[where])
-            if weights is not None:
-                part *= weights[where, None]
+    n_features, on_cpu = values.shape[1], values.device.type == "cpu"
+    result = torch.zeros((n_clusters, n_features), dtype=dtype, device=values.device)
+    rows = max(1, numbers_at_once(values.device, _CACHED_GATHERED) // max(1, n_features))
+    # Fresh memory for each part would cost a CPU more than the sums do.
+    buffer = torch.empty((min(rows, len(values)) if on_cpu else 0, n_features), dtype=dtype)
+    for start in range(0, len(values), rows):
+        where = slice(start, start + rows)
+        part = values[where]
+        if on_cpu:
+            part = buffer[: len(part)].copy_(part)
+            part = part if weights is None else part.mul_(weights[where, None])
             result.index_add_(0, labels[where], part)
-        return result
-    # Atomic additions on a GPU come in any order; neither products nor runs do.
-    if len(values) * n_clusters <= _ONE_HOT_ELEMENTS:
-        if weights is not None:
-            values = values * weights[:, None]
-        return one_hot_sums(values, labels, n_clusters).to(dtype)
-    if weights is not None and values.dtype != dtype and weights.dtype == dtype:
-        values = values.to(dtype)
-    return run_sums(values, labels, n_clusters, weights, dtype)
-
-
-def weights_and_sums(
-    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sums of ``weights`` (N,), and of ``values`` (N, D) times these, by label: (K,) and (K, D), in
-    the accumulator's dtype; of few rows, for which a GPU is told once."""
-    if values.device.type == "cpu":
-        return (
-            segment_sums(weights, labels, n_clusters),
-            segment_sums(values, labels, n_clusters, weights),
-        )
-    with_ones = torch.nn.functional.pad(values, (0, 1), value=1.0)
-    sums = segment_sums(with_ones, labels, n_clusters, weights)
-    return sums[:, -1], sums[:, :-1]
+        else:
+            part = part if weights is None else part * weights[where, None]
+            result += _sums_in_order(part, labels[where], n_clusters, dtype)
+    return result
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
@@ -278,37 +257,31 @@ def _farthest_of(rows: Tensor, distances: Tensor, number: int) -> tuple[Tensor, 
     return far[top.indices], top.values
 
 
-def run_sums(
-    values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """Sums of ``values`` (N, D) times ``weights`` (N,) by label, (K, D) in ``dtype``.
-
-    The first round is taken in the type of the values, those after it in ``dtype``.
-    """
-    labels, first_order = labels.sort(stable=True)
-    order: Tensor | None = first_order
-    factors = None if weights is None else weights[first_order].to(values.dtype)
-    n_rows = len(labels)
-    mean = max(1, n_rows // n_clusters)
-    length = min(_LONGEST, max(_SHORTEST, 1 << mean.bit_length() - 1))
-    reached = 1
-    while reached < n_rows or reached == 1:
-        if reached > 1 and values.numel() * n_clusters <= _FEW_PIECES:
-            return one_hot_sums(values, labels, n_clusters)
-        pieces = _Pieces(labels, n_clusters, length)
-        values = pieces.sums(values, order, factors)
-        values, labels, order, factors = values.to(dtype), pieces.labels, None, None
+def _sums_in_order(values: Tensor, labels: Tensor, n_clusters: int, dtype: torch.dtype) -> Tensor:
+    """Sums of ``values`` (N, D) by label, (K, D) in ``dtype``, without atomic additions."""
+    n_rows, n_features = values.shape
+    length = min(_LONGEST, max(_SHORTEST, n_rows // n_clusters))
+    reached = 1  # the rows that one of the values is the sum of, at most
+    while reached < n_rows and values.numel() * n_clusters > _FEW_MULTIPLICATIONS:
+        order = labels.argsort(stable=True)
+        labels = labels[order]
+        counts = counts_of(labels, n_clusters + 1)
+        place = torch.arange(len(labels), device=labels.device)
+        place -= (counts.cumsum(0) - counts)[labels]  # within the run of its label
+        place %= length
+        piece = (place == 0).cumsum(0) - 1
+        # As many as there can be, whatever the labels; those that are left over get the label K.
+        n_pieces = len(labels) // length + min(len(labels), n_clusters + 1)
+        padded = values.new_zeros((n_pieces * length, n_features))
+        padded.index_copy_(0, piece * length + place, values[order])
+        values = padded.view(n_pieces, length, n_features).sum(1, dtype=dtype)
+        labels = labels.new_full((n_pieces,), n_clusters).scatter_(0, piece, labels)
         reached *= length
-    result = values.new_zeros((n_clusters + 1, values.shape[1]))
-    # One row for each label by now, but for that of what is empty.
-    return result.index_copy_(0, labels, values)[:n_clusters]
-
-
-def one_hot_sums(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """The same of few ``values`` (N, D) in their type, by one product; labels of K do not count."""
-    one_hot = (torch.arange(n_clusters, device=labels.device)[:, None] == labels).to(values)
+    if reached >= n_rows > 1:  # one for each label by now, but for K
+        return values.new_zeros((n_clusters + 1, n_features)).index_copy_(0, labels, values)[:-1]
+    one_hot = torch.arange(n_clusters, device=labels.device)[:, None] == labels
     with products(values.device):
-        return one_hot @ values
+        return (one_hot.to(values) @ values).to(dtype)
 
 
 def counts_of(labels: Tensor, n_clusters: int) -> Tensor:
@@ -333,46 +306,3 @@ def running_sums(values: Tensor) -> Tensor:
     if len(values) > _LINE:
         lines[1:] += running_sums(lines[:, -1])[:-1, None]
     return lines.view(-1)[: len(values)]
-
-
-class _Pieces:
-    """Rows sorted by label, in pieces.
-
-    Args:
-        labels: (N,) ascending; K for what does not count.
-        length: R.
-
-    Attributes:
-        labels: (T,) of the pieces, ascending; K for the empty ones at the end.
-    """
-
-    def __init__(self, labels: Tensor, n_clusters: int, length: int):
-        n_rows = len(labels)
-        counts = counts_of(labels, n_clusters + 1)
-        starts = counts.cumsum(0) - counts
-        numbers = (counts + (length - 1)).div_(length, rounding_mode="floor")
-        numbers[n_clusters:] = 0
-        ends = numbers.cumsum(0)
-        # As many as there can be, whatever the labels.
-        piece = torch.arange(n_rows // length + min(n_rows, n_clusters), device=labels.device)
-        self.labels = torch.searchsorted(ends, piece, right=True).clamp_(max=n_clusters)
-        done = (piece - (ends - numbers)[self.labels]).mul_(length)
-        self._first = starts[self.labels] + done
-        left = (counts[self.labels] - done).masked_fill_(self.labels == n_clusters, 0)
-        self._left, self._length, self._last = left, length, n_rows - 1
-
-    def sums(self, values: Tensor, order: Tensor | None, factors: Tensor | None) -> Tensor:
-        """(T, D) sums of ``values`` (N, D), at ``order`` (N,), times ``factors`` (N,)."""
-        n_features = values.shape[1]
-        inside = torch.arange(self._length, device=values.device)
-        at_once = max(1, numbers_at_once(values.device) // (self._length * n_features))
-        parts = []
-        for first, left in zip(self._first.split(at_once), self._left.split(at_once), strict=True):
-            where = (first[:, None] + inside).clamp_(max=self._last)
-            factor = (inside < left[:, None]).to(values.dtype)
-            if factors is not None:
-                factor *= factors[where]
-            rows = values[where if order is None else order[where]]
-            with products(values.device):
-                parts.append(torch.bmm(factor[:, None], rows)[:, 0])
-        return torch.cat(parts)

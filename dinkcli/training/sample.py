@@ -26,7 +26,6 @@ from dinkcli.nearest.sums import (
     largest_in_segments,
     segment_sums,
     weighted_sum,
-    weights_and_sums,
 )
 from dinkcli.nearest.tempered import (
     RunningAverages,
@@ -211,7 +210,8 @@ class Sample:
         self, values: Tensor, labels: Tensor, number: int, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Those of the ``weights`` (R,), and of ``values`` (R, D) times these."""
-        totals, sums = weights_and_sums(values, labels, number, weights)
+        totals = segment_sums(weights, labels, number)
+        sums = segment_sums(values, labels, number, weights)
         self.group.sum_(totals, sums)
         return totals, sums
 

@@ -150,13 +150,15 @@ def test_assign(there, files, invoke, tmp_path, options):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("n", [1, 900, 3000])
-def test_sums_are_those_of_float64(there, monkeypatch, dtype, weighted, n):
-    monkeypatch.setattr(sums, "_ONE_HOT_ELEMENTS", 40 * 1000)
+@pytest.mark.parametrize("n", [1, 2, 900, 3000])
+@pytest.mark.parametrize("few", [0, 40 * 1000 * D])
+def test_sums_are_those_of_float64(there, monkeypatch, dtype, weighted, n, few):
+    monkeypatch.setattr(sums, "_FEW_MULTIPLICATIONS", few)
     z, _ = tensors(n, 1, D)
     z = z.to(dtype)
     labels = torch.randint(40, (n,), generator=torch.Generator().manual_seed(2))
     labels[labels == 7] = 8  # an empty cluster
+    labels[n // 2 :] = 3  # and a large one
     weights = torch.rand(n, dtype=dtype) if weighted else None
     expected = np.zeros((40, D))
     scale = np.ones(n) if weights is None else weights.double().numpy()
