@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dinkcli.models.export import export
     from dinkcli.models.file import load
     from dinkcli.models.model import Model
-    from dinkcli.planning.plan import plan
+    from dinkcli.planning import plan
 
 _HOME = {
     "DinkClusterHead": "dinkcli.head.head",
@@ -46,7 +46,7 @@ _HOME = {
     "load": "dinkcli.models.file",
     "merge": "dinkcli.models.edit",
     "name": "dinkcli.insight.naming",
-    "plan": "dinkcli.planning.plan",
+    "plan": "dinkcli.planning",
     "rename": "dinkcli.models.edit",
     "report": "dinkcli.insight.report",
     "sample": "dinkcli.assigning.sample",

@@ -278,7 +278,7 @@ def plan(
 
     # What it takes to come here is what it takes a training.
     startup = begun[0] + time.monotonic() - begun[1]
-    result = core.plan(
+    result = core(
         data, options, device=device, memory=limit, processes=processes, startup=startup
     )
     show_result(result, as_json)

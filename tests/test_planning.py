@@ -10,11 +10,11 @@ import pytest
 import dinkcli
 from dinkcli.data.inputs import open_data
 from dinkcli.options import TrainOptions
-from dinkcli.planning.plan import plan, size_option
-from dinkcli.planning.work import Range, Work
+from dinkcli.planning import plan, size_option
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PHASES = ("start", "read", "sample", "seed", "anneal", "refine", "passes")
+TRAINED = ("anneal", "refine", "pass")
 RANGE = {"low", "typical", "high"}
 
 
@@ -52,7 +52,6 @@ def test_json(invoke, data):
     assert document["n_bytes"] == (data / "x.parquet").stat().st_size
     assert document["held"] and document["held_bytes"] == 4000 * 16 * 4
     assert document["device"] == "cpu" and document["device_memory"] is None
-    assert document["exchanged"] == dict.fromkeys(RANGE, 0)
     assert document["warnings"] == []
     total = dict.fromkeys(RANGE, 0.0)
     for phase in document["phases"]:
@@ -71,20 +70,19 @@ def test_json(invoke, data):
 )
 def test_counts_are_those_of_training(data, k, options):
     found = open_data([str(data / "x.npy")])
-    work = Work.of(found, TrainOptions(k, **options), 1 << 30)
+    planned = plan(found, TrainOptions(k, **options), device="cpu")
     history = dinkcli.train(found, k, device="cpu", **options).training["history"]
-    by_phase = {phase: [s for s in history if s["phase"] == phase] for phase in ("anneal", "pass")}
-    refining = [step for step in history if step["phase"] == "refine"]
-    anneal = by_phase["anneal"]
-    assert history[-1]["start"] == work.starts
-    assert {step["total"] for step in anneal} == {work.updates}
-    assert len(anneal) == work.reports * work.starts
-    assert {step["rows"] for step in anneal} == {work.updates // work.reports * work.batch}
-    assert {step["rows"] for step in refining} <= {work.sample, work.breathing}
-    assert {step["rows"] for step in by_phase["pass"]} == {work.rows}
-    rounds = (work.swaps + work.breaths) * work.starts
+    by_phase = {name: [s for s in history if s["phase"] == name] for name in TRAINED}
+    anneal, refining, passes = by_phase.values()
+    expected = {phase.name: phase for phase in planned.phases}
+    assert {step["total"] for step in anneal} == {expected["anneal"].rounds.typical}
+    assert {step["rows"] for step in anneal} == {20 * planned.batch}
+    assert {step["rows"] for step in refining} <= {expected["refine"].rows}
+    assert {step["rows"] for step in passes} == {planned.rows} == {expected["passes"].rows}
+    starts, rounds = expected["seed"].rounds, expected["refine"].rounds
+    assert starts.low <= history[-1]["start"] <= starts.high
     assert rounds.low <= len(refining) <= rounds.high
-    assert len(by_phase["pass"]) <= work.passes.high
+    assert len(passes) <= expected["passes"].rounds.high
 
 
 def test_breaths_are_counted_from_the_schedule(data):
@@ -96,8 +94,9 @@ def test_breaths_are_counted_from_the_schedule(data):
     moves, least = how.moves, 0
     while moves:
         moves, least = moves // 2, least + how.patience
-    assert Work.of(found, TrainOptions(100), 1 << 30).breaths.low == least
-    assert Work.of(found, TrainOptions(1), 1 << 30).breaths == Range.exactly(0)
+    refining = [plan(found, k, device="cpu").phases[-2] for k in (100, 1)]
+    assert refining[0].name == "refine"
+    assert refining[0].rounds.low == 1 + least and refining[1].rounds.high == 0
 
 
 def test_rows_that_do_not_fit_are_read_again_and_again(invoke, data):
@@ -127,21 +126,14 @@ def test_says_what_to_do_when_memory_does_not_suffice(data):
     assert fits.warnings == []
 
 
-def test_processes_share_rows_and_exchange_sums(data):
-    """Sums of K x D that all processes add up, by hand from the schedule."""
+def test_processes_share_the_rows(data):
     found = open_data([str(data / "x.npy")])
-    options = TrainOptions(8, refine=False, epochs=2, n_init=1)
-    shared = plan(found, options, device="cpu", memory=1 << 30, processes=4)
-    centers = 4 * 8 * 16
-    updates = 240 * (centers + 4 * 8)
-    passes = 2 * (2 * centers + 16 * 8)
-    seeding = shared.exchanged.typical / (2 * 3 / 4) - updates - passes
-    assert 0 < seeding < 0.4e6
-    alone = plan(found, options, device="cpu", memory=1 << 30)
-    assert alone.exchanged == Range.exactly(0)
-    assert Work.of(found, options, 1 << 30).shared(4).rows == 1000
+    alone, shared = (plan(found, 8, device="cpu", processes=n) for n in (1, 4))
+    assert [phase.rows for phase in shared.phases] == [phase.rows for phase in alone.phases]
+    assert shared.batch == alone.batch and shared.memory < alone.memory + 1e6
+    assert "in each of 4 processes" in dict(shared.lines())["train"]
     with pytest.raises(dinkcli.errors.UsageError, match="`processes` 0: expected at least 1"):
-        plan(found, options, processes=0)
+        plan(found, 8, processes=0)
 
 
 def test_refuses_clearly(invoke, data):
