@@ -278,9 +278,7 @@ def plan(
 
     # What it takes to come here is what it takes a training.
     startup = begun[0] + time.monotonic() - begun[1]
-    result = core(
-        data, options, device=device, memory=limit, processes=processes, startup=startup
-    )
+    result = core(data, options, device=device, memory=limit, processes=processes, startup=startup)
     show_result(result, as_json)
     for warning in () if as_json else result.warnings:
         warn(warning)
