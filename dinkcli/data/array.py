@@ -1,7 +1,6 @@
 """What Python holds in memory behind the protocol of readers: arrays, tensors, frames, lists.
 
-No library of these is asked for: a frame comes through Arrow's capsules, a tensor by its methods.
-Shapes: N rows, B rows in a block, D features.
+No library of these is imported: a frame comes through Arrow's capsules, a tensor by its methods.
 """
 
 from __future__ import annotations
@@ -38,16 +37,14 @@ def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
     try:
         if hasattr(values, "detach"):
             values = _of_tensor(values)
-        if hasattr(values, "tocsr"):
-            return SparseReader(values.tocsr(), columns)
-        if isinstance(values, np.ndarray):
-            return ArrayReader(values, columns)
+        if hasattr(values, "tocsr") or isinstance(values, np.ndarray):
+            return ArrayReader(values.tocsr() if hasattr(values, "tocsr") else values, columns)
         table = _as_table(values)
         if table is not None:
             return MemoryTable(table, columns)
         if hasattr(values, "__array__") or hasattr(values, "__dlpack__"):
-            there = hasattr(values, "__array__")
-            return ArrayReader(np.asarray(values) if there else np.from_dlpack(values), columns)
+            make = np.asarray if hasattr(values, "__array__") else np.from_dlpack
+            return ArrayReader(make(values), columns)
         if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
             return _of_sequence(values, columns)
     except DinkError:
@@ -59,12 +56,9 @@ def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
 
 
 def column_of(values: Any, parameter: str) -> pa.ChunkedArray:
-    """One value for each row: an array, a tensor, a column, or a sequence.
-
-    Raises:
-        UsageError: something else, or of several dimensions.
-    """
-    expected = "expected one value for each row: an array, a column, or a list"
+    """One value for each row: an array, a tensor, a column, or a sequence; raises UsageError for
+    something else, or of several dimensions."""
+    what = _kind(values)
     try:
         array = _of_tensor(values) if hasattr(values, "detach") else values
         table = None if isinstance(array, np.ndarray) else _as_table(array)
@@ -72,71 +66,51 @@ def column_of(values: Any, parameter: str) -> pa.ChunkedArray:
             return table.column(0)
         if hasattr(array, "__array__"):
             array = np.asarray(array)
+            what = f"shape {array.shape}"
             if array.ndim != 1:
-                raise UsageError(f"`{parameter}`: shape {array.shape}, {expected}")
+                raise ValueError
             array = list(array) if array.dtype == object else array
         return pa.chunked_array([pa.array(array)])
     except (pa.ArrowException, TypeError, ValueError) as error:
-        if isinstance(error, DinkError):
-            raise
-        raise UsageError(f"`{parameter}`: {_kind(values)}, {expected}") from error
+        raise UsageError(
+            f"`{parameter}`: {what}, expected one value for each row: an array, a column, or a list"
+        ) from error
 
 
 class ArrayReader(Reader):
-    """An (N, D) array of numbers; rows with a masked element are bad."""
+    """(N, D) numbers: an array, of which rows with a masked element are bad, or a sparse matrix by
+    rows, which is made dense a block at a time."""
 
-    path = format = "array"
-
-    def __init__(self, array: np.ndarray, columns: Columns = ANY_COLUMNS):
-        columns.refuse(self.path, "an array has none")
+    def __init__(self, array: Any, columns: Columns = ANY_COLUMNS):
+        is_array = isinstance(array, np.ndarray)
+        self.path = self.format = "array" if is_array else "sparse matrix"
+        columns.refuse(self.path, f"{'an' if is_array else 'a'} {self.path} has none")
         if array.dtype.kind == "V" and "float" in array.dtype.name:  # bfloat16 and its like
             array = array.astype(np.float32)
-        if array.dtype.kind == "b":
-            array = array.view(np.uint8)
-        if array.ndim == 3 and array.shape[1] == 1:
+        if len(array.shape) == 3 and array.shape[1] == 1:
             array = array[:, 0]
-        if array.ndim != 2 or array.dtype.kind not in "fiu":
+        if len(array.shape) != 2 or array.dtype.kind not in "fiub":
             raise InputError(
-                f"array of shape {array.shape} and dtype {array.dtype}, "
+                f"{self.path} of shape {array.shape} and dtype {array.dtype}, "
                 "expected 2-D (rows, features) of floats or integers"
             )
-        mask: Any = np.ma.getmask(array)
-        self._masked = mask if mask is not np.ma.nomask else None
-        self._array = np.asarray(array)
+        self._array, self._mask = array, np.ma.getmask(array)
         self.n_rows, self.n_features = array.shape
-        self.dtype = self._array.dtype
+        self.dtype = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype
 
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
-        for start in range(since // rows * rows, len(self._array[:until]), rows):
-            vectors = self._array[start : start + rows]
-            if self._masked is None or not (masked := self._masked[start : start + rows]).any():
+        for start in range(self._array.shape[0])[since // rows * rows : until : rows]:
+            part: Any = self._array[start : start + rows]
+            vectors = np.asarray(part.toarray() if hasattr(part, "toarray") else part)
+            vectors = vectors.view(np.uint8) if vectors.dtype.kind == "b" else vectors
+            mask = self._mask[start : start + rows] if self._mask is not np.ma.nomask else None
+            if mask is None or not mask.any():
                 yield Block(start, vectors)
                 continue
-            bad = np.asarray(masked.any(1))
-            feature = int(masked[bad.argmax()].argmax())
+            bad = np.asarray(mask.any(1))
+            feature = int(mask[bad.argmax()].argmax())
             vectors = np.where(bad[:, None], vectors.dtype.type(0), vectors)
             yield Block(start, vectors, None, bad, f" is masked in feature {feature}")
-
-
-class SparseReader(Reader):
-    """A sparse (N, D) matrix by rows, made dense a block at a time."""
-
-    path = format = "sparse matrix"
-
-    def __init__(self, matrix: Any, columns: Columns = ANY_COLUMNS):
-        columns.refuse(self.path, "a sparse matrix has none")
-        if len(matrix.shape) != 2 or matrix.dtype.kind not in "fiub":
-            raise InputError(
-                f"sparse matrix of shape {matrix.shape} and dtype {matrix.dtype}; {_EXPECTED}"
-            )
-        self._matrix = matrix
-        self.n_rows, self.n_features = matrix.shape
-        self.dtype = np.dtype(np.uint8) if matrix.dtype.kind == "b" else matrix.dtype
-
-    def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
-        stop = self._matrix.shape[0] if until is None else min(until, self._matrix.shape[0])
-        for start in range(since // rows * rows, stop, rows):
-            yield Block(start, self._matrix[start : start + rows].toarray().astype(self.dtype))
 
 
 class MemoryTable(TableReader):

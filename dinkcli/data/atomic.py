@@ -5,41 +5,37 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dinkcli.errors import OutputError, UsageError
 
 
 def check_target(path: str) -> None:
-    """Refuses a target that cannot be written, before any work is done.
-
-    Raises:
-        UsageError: the folder does not exist, or the path is a folder, a device or a pipe.
-    """
-    named, path = path, _behind_links(path)
-    if os.path.islink(path):
-        raise UsageError(f"{named}: a symbolic link that leads back to itself; name another file")
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise UsageError(f"{named}: no such folder: {folder}; make it first")
-    if os.path.isdir(path):
-        raise UsageError(f"{named}: is a folder, expected the name of a file to write")
-    if os.path.exists(path) and not os.path.isfile(path):
+    """Raises UsageError for a target that cannot be written, before any work is done."""
+    file = _behind_links(path)
+    folder = os.path.dirname(file) or "."
+    problem = None
+    if os.path.islink(file):
+        problem = "a symbolic link that leads back to itself; name another file"
+    elif not os.path.isdir(folder):
+        problem = f"no such folder: {folder}; make it first"
+    elif os.path.isdir(file):
+        problem = "is a folder, expected the name of a file to write"
+    elif os.path.exists(file) and not os.path.isfile(file):
         # Renaming a finished file onto /dev/null would take the device away.
-        raise UsageError(f"{named}: is no regular file; for a pipe use standard output (no -o)")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{named}: no permission to write in {folder}")
+        problem = "is no regular file; for a pipe use standard output (no -o)"
+    elif not os.access(folder, os.W_OK):
+        problem = f"no permission to write in {folder}"
+    if problem is not None:
+        raise UsageError(f"{path}: {problem}")
 
 
 @contextmanager
 def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
-    """A temporary path in the target's folder that replaces the target when the block ends well.
+    """A temporary path that replaces the target when the block ends well, file and folder synced.
 
     A symbolic link stays, and the file that it leads to is the target. Without ``replace``, the
     first of several processes wins: a target that is there stays.
-
-    The file and then the folder are synced; on any exception the temporary file is removed and
-    the target is what it was before.
 
     Raises:
         OutputError: the operating system refused (disk full, no permission).
@@ -56,7 +52,10 @@ def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files that only the owner reads
-        if replace or not _link(temporary, target):
+        with suppress(OSError):  # where there are no links, the last process wins
+            if not replace:
+                os.link(temporary, target)
+        if replace or not os.path.exists(target):
             os.replace(temporary, target)
         _sync(folder)
     except OutputError:
@@ -73,15 +72,6 @@ def _behind_links(path: str) -> str:
     return os.path.realpath(path) if os.path.islink(path) else path
 
 
-def _link(path: str, target: str) -> bool:
-    """Gives the file at ``path`` a second name unless that exists; False where links do not."""
-    try:
-        os.link(path, target)
-    except OSError:
-        return os.path.exists(target)
-    return True
-
-
 def _sync(path: str) -> None:
     try:
         handle = os.open(path, os.O_RDWR if os.path.isfile(path) else os.O_RDONLY)
@@ -94,14 +84,8 @@ def _sync(path: str) -> None:
 
 
 def by_suffix(path: str, formats: Mapping[str, str]) -> str:
-    """The format that the suffix of ``path`` stands for.
-
-    Args:
-        formats: names of formats by suffix, without the dot.
-
-    Raises:
-        UsageError: an unknown suffix.
-    """
+    """The format that the suffix of ``path`` stands for, of ``formats`` by suffix without the dot;
+    raises UsageError for another one."""
     suffix = os.path.splitext(path)[1].removeprefix(".").lower()
     if suffix not in formats:
         found = f"suffix .{suffix}" if suffix else "no suffix"

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -40,12 +40,11 @@ class Columns:
     """What to read of the inputs; ``sidefiles.columns_of`` makes it of what people write.
 
     Attributes:
-        vectors: the column of the embeddings (or the member of an npz or safetensors file), or a
-            pattern such as ``dim_*`` for one column per dimension; None finds the only candidate.
+        vectors: the column of the embeddings, or the member of an archive, or a pattern such as
+            ``dim_*`` for one column per dimension; None finds the only candidate.
         usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
-        features: names of the columns, one per dimension, that a model was trained on or the first
-            of several inputs has; an input whose columns have names goes by them.
-        features_of: what has these names, as messages call it.
+        features: the names of one column per dimension, in ``features_of`` (a model, or the first
+            of several inputs); an input whose columns have names goes by them.
         id, label, text, weight, keep: the columns that name rows, of true labels, of texts that say
             what a row is, of weights, and of what decides which near-duplicate stays.
         others: more columns that travel along.
@@ -88,8 +87,8 @@ class Columns:
         return ({} if self.vectors is None else {self.vectors: "column"}) | self.carried
 
     def refuse(self, name: str, why: str, member: bool = False) -> None:
-        """Raises UsageError where a column is asked for: the input ``name`` has none, or besides
-        the vectors, which are a ``member``, no more."""
+        """Raises UsageError where a column is named: the input ``name`` has none, or none but the
+        vectors, which are a ``member``."""
         for column, parameter in (self.carried if member else self.named).items():
             if parameter in ("column", "columns"):
                 raise UsageError(f"{name}: `{parameter}` names a column, but {why}")
@@ -108,7 +107,7 @@ class Block:
     Attributes:
         start: number of the first row, counting from 0.
         vectors: (B, D), in the file's own dtype until a consumer converts it. Not to be changed: it
-            may be memory of the input itself. It stays as it is for as long as it is referred to.
+            may be memory of the input itself.
         carried: the B values of each carried column, or None without such columns.
         bad: (B,) bool, rows without a usable vector (theirs are zeros), or None for no such row.
         problem: what is wrong with the first bad row, as it follows "row 17" in a sentence.
@@ -132,28 +131,27 @@ class Block:
         """Consecutive rows of the block, without a copy."""
         start, stop, _ = where.indices(len(self))
         carried = None if self.carried is None else self.carried.slice(start, stop - start)
-        bad, problem = self.bad, self.problem
-        if bad is not None and bad[:start].any():
-            problem = " has no usable vector"  # what was said is about an earlier row
-        bad = None if bad is None or not bad[start:stop].any() else bad[start:stop]
-        problem = "" if bad is None else problem
-        return Block(self.start + start, self.vectors[start:stop], carried, bad, problem)
+        part = Block(self.start + start, self.vectors[start:stop], carried)
+        if self.bad is None or not self.bad[start:stop].any():
+            return part
+        is_first = not self.bad[:start].any()  # which is what the problem is about
+        problem = self.problem if is_first else " has no usable vector"
+        return replace(part, bad=self.bad[start:stop], problem=problem)
 
 
 class Reader:
-    """One input, opened and validated: shape and dtype are known. A subclass gives what has no
-    default here.
+    """One input, opened and validated: shape and dtype are known.
 
     Attributes:
         path: what messages call it.
-        n_rows: N, or None for a stream, whose end is known only when it comes.
+        n_rows: N, or None where it is known only when the end comes.
+        format: such as "parquet".
         source: where its bytes come from, if not from memory.
         column: the column that holds the vectors, when it is one.
         feature_names: of the columns in the order of dimensions, where there is one for each.
         own_id: the column that names rows unless another one is asked for.
-        carried: names and types of the columns that travel along; none without columns.
+        carried: names and types of the columns that travel along.
         n_bytes: size of the file, 0 for a stream.
-        format: such as "parquet".
         about: how it is read, for people: names and what there is to say.
         notes: what the user should know before it is read.
     """
@@ -192,7 +190,7 @@ def is_wide(dtype: np.dtype) -> bool:
 
 
 def and_more(name: str, number: int) -> str:
-    """What several inputs are called: the first of them, and how many more there are."""
+    """What several inputs are called."""
     return name + (f" and {number - 1} more" if number > 1 else "")
 
 

@@ -31,18 +31,8 @@ _LOST_DIRECTION, _SAME_DIRECTION = 2.0**-12, 1e-13
 
 
 class BitsReader(Reader):
-    """The bits of another reader's bytes, most significant first, as ``numpy.packbits`` packs them,
-    read as -1 and +1: eight times as large as on disk.
-
-    Args:
-        packed: a reader of uint8, or of int8 shifted by -128 as sentence-transformers writes
-            ``precision="binary"``.
-        dim: D; all bits without it.
-
-    Raises:
-        InputError: other numbers.
-        UsageError: more dimensions than bits.
-    """
+    """All or ``dim`` bits of another reader's bytes, as ``numpy.packbits`` packs them, read as -1
+    and +1. Bytes are uint8, or int8 shifted by -128 as sentence-transformers writes them."""
 
     def __init__(self, packed: Reader, dim: int | None):
         whole = packed.dtype.kind in "iu" and packed.dtype.itemsize == 1
@@ -102,26 +92,20 @@ def look_packed(reader: Reader) -> bool:
 
 
 def around_usual_row(data: DataSet, metric: str) -> DataSet:
-    """The rows less their offset, if they need one: the mean of the first block of numbers that
-    are wider than float32, so that it is the same for all processes.
-
-    Args:
-        data: repeatable, with all rows.
+    """``repeatable`` rows less their offset, if they need one: the middle of the first block of
+    numbers that are wider than float32, so that it is the same for all processes.
 
     Raises:
         InputError: directions that are the same in float32.
     """
-    for reader in data.readers if data.offset is None else ():
-        if not is_wide(reader.dtype):
-            continue
-        for block in reader.blocks(block_rows(reader.n_features)):
-            with np.errstate(over="ignore"):
-                good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
-            if not good.any():
-                continue
-            if metric == "cosine":
-                _refuse_one_direction(block.vectors[good], data.name)
-                return data
+    wide = (r for r in data.readers if data.offset is None and is_wide(r.dtype))
+    for block in (b for reader in wide for b in reader.blocks(block_rows(reader.n_features))):
+        with np.errstate(over="ignore"):
+            good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
+        if good.any() and metric == "cosine":
+            _refuse_one_direction(block.vectors[good], data.name)
+            return data
+        if good.any():
             return data.around(offset_of(block.vectors[good]))
     return data
 
@@ -178,12 +162,8 @@ def _refuse_one_direction(vectors: np.ndarray, name: str) -> None:
 
 
 class CopyReader(RawReader):
-    """The rows of another reader, copied to a temporary file where they can be read again, and
-    what travels along beside them.
-
-    Args:
-        data: has one reader, and no files beside it.
-    """
+    """The rows of ``data``, of one reader, in a temporary file where they can be read again, and
+    what travels along in another."""
 
     def __init__(self, data: DataSet):
         self.origin = origin = data.readers[0]

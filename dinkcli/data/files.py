@@ -1,8 +1,6 @@
-"""Where bytes come from: what a path of the caller stands for (files, folders, patterns, URLs,
-standard input), and what is in a compressed file.
+"""Where bytes come from: files, folders, patterns, URLs and standard input, compressed or not.
 
-s3:// and gs:// are read by pyarrow, everything else from elsewhere (https, hf, az, ...) by fsspec.
-Of a remote file only what is needed is fetched: of parquet the columns, of npy the rows.
+s3:// and gs:// are read by pyarrow, all else from elsewhere by fsspec, and only what is needed.
 """
 
 from __future__ import annotations
@@ -19,9 +17,8 @@ import stat
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
@@ -58,7 +55,6 @@ _CHANGE_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "gene
 
 Partition = Mapping[str, str | None]
 NO_PARTITION: Partition = {}
-Opener = Callable[[str, bool], BinaryIO]
 
 
 class Source:
@@ -113,17 +109,21 @@ class LocalFile(Source):
         super().__init__(name, partition)
 
     def _look(self) -> tuple[int, Any]:
-        try:
+        with _opening(self.name):
             status = os.stat(self.path)
-        except OSError as error:
-            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
         return status.st_size, status.st_mtime_ns
 
     def open(self, exact: bool = False) -> BinaryIO:
-        try:
+        with _opening(self.name):
             return open(self.path, "rb", buffering=0)
-        except OSError as error:
-            raise InputError(f"{self.name}: cannot be opened: {error.strerror}") from error
+
+
+@contextmanager
+def _opening(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened: {error.strerror}") from error
 
 
 class Temporary:
@@ -131,7 +131,7 @@ class Temporary:
 
     Args:
         doing: what it is written for, as it follows "while" in a message.
-        named: it is to be opened by its name; without one, not even a killed process leaves it.
+        named: it is opened by its name; without one, not even a killed process leaves it.
     """
 
     def __init__(self, suffix: str, doing: str, named: bool = True):
@@ -162,26 +162,16 @@ def copied(file: Any, doing: str) -> Temporary:
     return copy
 
 
-class Kept(LocalFile):
-    """A temporary local copy of a source, under the name of the source. It goes when unused.
-
-    Args:
-        codec: what the source is compressed with.
-
-    Raises:
-        InputError: the source is cut off or damaged.
-        OutputError: the folder of temporary files is full.
-    """
-
-    def __init__(self, source: Source, codec: str | None = None):
-        with (
-            reading(source.name, codec or "a stream"),
-            source.open() as file,
-            unpacked(file, codec) as content,
-        ):
-            copy = copied(content, f"unpacking {source.name}")
-        super().__init__(source.name, source.partition, copy)
-        self.check_unchanged = source.check_unchanged  # type: ignore[method-assign]
+def _kept(source: Source, codec: str | None) -> LocalFile:
+    """A temporary copy of what is in a source, under its name."""
+    with (
+        reading(source.name, codec or "a stream"),
+        source.open() as file,
+        unpacked(file, codec) as content,
+    ):
+        copy = copied(content, f"unpacking {source.name}")
+    source.check_unchanged()
+    return LocalFile(source.name, source.partition, copy)
 
 
 class Stream(Source):
@@ -208,12 +198,12 @@ class Stream(Source):
 class _Rejoined(io.RawIOBase):
     """A stream with the bytes that were looked at before it."""
 
+    _waits = False
+
     def __init__(self, head: bytes, file: Any):
         self._head, self._file = head, file
-        try:
+        with suppress(AttributeError, OSError):  # no file of the system, as in tests
             self._waits = os.name == "posix" and file.fileno() >= 0
-        except (AttributeError, OSError):
-            self._waits = False
 
     def readable(self) -> bool:
         return True
@@ -223,8 +213,7 @@ class _Rejoined(io.RawIOBase):
             # A signal that comes just before a read that blocks would be seen only after it.
             while self._waits and not select.select([self._file], [], [], _SIGNAL_SECONDS)[0]:
                 pass
-            got: int = self._file.readinto(buffer)
-            return got
+            return int(self._file.readinto(buffer))
         taken, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)
@@ -236,11 +225,11 @@ class RemoteFile(Source):
     Args:
         key: its name there.
         files: fsspec's interface to the file system.
-        reader: opens a key for random access.
+        arrow: that of pyarrow, where it has one.
     """
 
-    def __init__(self, name: str, partition: Partition, key: str, files: Any, reader: Opener):
-        self._key, self._files, self._reader = key, files, reader
+    def __init__(self, name: str, partition: Partition, key: str, files: Any, arrow: Any):
+        self._key, self._files, self._arrow = key, files, arrow
         super().__init__(name, partition)
 
     def _look(self) -> tuple[int, Any]:
@@ -258,7 +247,10 @@ class RemoteFile(Source):
 
     def open(self, exact: bool = False) -> BinaryIO:
         with _reaching(self.name):
-            return self._reader(self._key, exact)
+            if self._arrow is not None:
+                return self._arrow.open_input_file(self._key)
+            cache = "none" if exact else "readahead"
+            return self._files.open(self._key, "rb", block_size=1 << 20, cache_type=cache)
 
 
 def sources(path: str) -> Iterator[Source]:
@@ -275,6 +267,7 @@ def sources(path: str) -> Iterator[Source]:
         yield from _remote(path)
     else:
         paths = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        paths = [each for each in paths if os.path.exists(each)]  # no link that leads nowhere
         if not paths:
             is_pattern = glob.has_magic(path)
             what = "no file matches this pattern" if is_pattern else "no such file or folder"
@@ -299,10 +292,8 @@ def _folder(path: str) -> Iterator[Source]:
 def _file(path: str) -> Source:
     if stat.S_ISREG(os.stat(path).st_mode):
         return LocalFile(path, _partition(path.replace(os.sep, "/")))
-    try:
+    with _opening(path):
         return Stream(path, open(path, "rb", buffering=0))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
 def _remote(url: str) -> Iterator[Source]:
@@ -310,17 +301,16 @@ def _remote(url: str) -> Iterator[Source]:
     fsspec = require("fsspec", "remote", url)
     scheme = url.partition("://")[0] + "://"
     is_web = scheme.startswith("http")  # which lists no folders, and has ? in names
+    arrow = None
     with _reaching(url):
         if scheme in ("s3://", "gs://", "gcs://"):
             import pyarrow.fs  # takes a while to load
             from fsspec.implementations.arrow import ArrowFSWrapper
 
-            remote, key = pyarrow.fs.FileSystem.from_uri(url)
-            files = ArrowFSWrapper(remote)
-            reader = lambda key, exact: remote.open_input_file(key)  # noqa: E731
+            arrow, key = pyarrow.fs.FileSystem.from_uri(url)
+            files = ArrowFSWrapper(arrow)
         else:
             files, key = fsspec.core.url_to_fs(url)
-            reader = partial(_open_by_fsspec, files)
         keys = {key: key}  # and what partitions are read from
         if not is_web and any(mark in key for mark in "*?["):
             keys = {each: each for each in sorted(files.glob(key)) if files.isfile(each)}
@@ -332,12 +322,7 @@ def _remote(url: str) -> Iterator[Source]:
             raise UsageError(f"{url}: no file matches this pattern")
     for key, name in keys.items():
         shown = url if len(keys) == 1 else scheme + key.removeprefix(scheme)
-        yield RemoteFile(shown, _partition(name), key, files, reader)
-
-
-def _open_by_fsspec(files: Any, key: str, exact: bool) -> BinaryIO:
-    cache = "none" if exact else "readahead"
-    return files.open(key, "rb", block_size=1 << 20, cache_type=cache)
+        yield RemoteFile(shown, _partition(name), key, files, arrow)
 
 
 @contextmanager
@@ -419,17 +404,17 @@ def look(source: Source, streamed: Sequence[str] = ()) -> tuple[Source, str | No
     """
     head = source.head(HEAD_BYTES)
     codec = codec_of(head)
-    if codec is not None and source.n_bytes:
+    if isinstance(source, Stream):
+        if head and (codec is not None or _kind(source.name, head) not in streamed):
+            source = _kept(source, codec)
+            head = source.head(HEAD_BYTES)
+    elif codec is not None:
         head = unpacked_head(source, codec, HEAD_BYTES)
-    kind = _kind(source.name, head)
-    comes_once = not source.n_bytes and source.path is None
-    if (head and comes_once and kind not in streamed) or (codec is not None and kind is not None):
-        source = Kept(source, codec)
-        head = source.head(HEAD_BYTES)
-        kind = _kind(source.name, head)
+        if _kind(source.name, head) is not None:
+            source = _kept(source, codec)
     if codec is not None and not head:
         raise InputError(f"{source.name}: nothing is in this {codec} file")
-    return source, kind, head
+    return source, _kind(source.name, head), head
 
 
 def _kind(name: str, head: bytes) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dinkcli.errors import ExtraError, UsageError
@@ -14,13 +16,10 @@ def machine_memory() -> int:
     """Bytes of memory that the machine has, or that a container may use of it."""
     import psutil  # not before it is needed: help is to be quick
 
-    limits = [psutil.virtual_memory().total]
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limits.append(int(file.read()))
-    except (OSError, ValueError):  # no container, or one without a limit
-        pass
-    return min(limits)
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    return total
 
 
 def default_memory() -> int:
@@ -38,11 +37,8 @@ def size_text(n_bytes: float) -> str:
 
 
 def parse_size(text: str | None) -> int | None:
-    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000; None stays None.
-
-    Raises:
-        UsageError: no size.
-    """
+    """Bytes in a text such as 500MB, 2GB, 1.5GiB or 1000000; None stays None. Raises UsageError for
+    no size."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kmgt]?)(i?)b?", text.strip().lower())
@@ -58,15 +54,8 @@ def install_line(extra: str) -> str:
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """The module of that name.
-
-    Args:
-        extra: of dink, which installs it.
-        purpose: what needs it.
-
-    Raises:
-        ExtraError: it is not installed; the message says how to.
-    """
+    """The module of that name, which ``purpose`` needs; raises ExtraError where it is missing, with
+    the ``extra`` of dink that installs it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -77,9 +66,7 @@ def require(module: str, extra: str, purpose: str) -> Any:
 
 def check_installed(module: str, extra: str, purpose: str) -> None:
     """Raises UsageError, without the time that an import takes, where a module is missing."""
-    try:
-        missing = find_spec(module) is None
-    except ValueError:  # set to None in sys.modules
-        missing = True
-    if missing:
-        raise UsageError(f"{purpose} needs the package {module}: {install_line(extra)}")
+    with suppress(ValueError):  # it is set to None in sys.modules
+        if find_spec(module) is not None:
+            return
+    raise UsageError(f"{purpose} needs the package {module}: {install_line(extra)}")

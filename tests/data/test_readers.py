@@ -177,6 +177,10 @@ def test_every_float16_is_read_exactly(tmp_path):
 
 def test_bad_paths(tmp_path):
     refuse(UsageError, "nowhere.npy: no such file", [tmp_path / "nowhere.npy"])
+    for name, target in (("gone.npy", "nowhere.npy"), ("loop.npy", "loop.npy")):
+        (tmp_path / name).symlink_to(target)
+        refuse(UsageError, f"{name}: no such file or folder", [tmp_path / name])
+        (tmp_path / name).unlink()
     refuse(UsageError, r"no \.npy, .*\.parquet, .* file in this folder", [tmp_path])
 
 

@@ -1,7 +1,6 @@
 """Arrays that lie in a file as they are: npy, npz, safetensors, fvecs and their like.
 
 Read, not mapped: a mapped file that shrinks kills the process, and mapped pages count as memory.
-Never unpickles. Shapes: N rows, D features.
 """
 
 from __future__ import annotations
@@ -53,10 +52,7 @@ class RawLayout:
 
 
 class RawReader(Reader):
-    """Rows of fixed size, one after the other.
-
-    Args:
-        chosen: why it is the ``column``.
+    """Rows of fixed size, one after the other; ``chosen`` says why they are the ``column``.
 
     Raises:
         InputError: fewer bytes than the layout needs; or more, in a file of one array.
@@ -96,7 +92,7 @@ class RawReader(Reader):
                 start = 0
             elif not layout.fortran:
                 file.seek(layout.offset + start * layout.row.itemsize)
-            for begin in range(start, n_rows if until is None else min(until, n_rows), rows):
+            for begin in range(n_rows)[start:until:rows]:
                 block = Block(begin, self._read(file, begin, min(n_rows, begin + rows)))
                 if begin + rows > since:  # a stream has no other way to come there
                     yield block
@@ -132,12 +128,11 @@ class RawReader(Reader):
 def refuse_more(name: str, layout: RawLayout, n_bytes: int | None) -> None:
     """Raises InputError where a file has more than its array; ``n_bytes`` is None for a stream
     that goes on after it."""
-    more = None if n_bytes is None else n_bytes - layout.offset - layout.n_bytes
-    if more is None or more > 0:
+    more: Any = "more" if n_bytes is None else n_bytes - layout.offset - layout.n_bytes
+    if more == "more" or more > 0:
         raise InputError(
-            f"{name}: {'more' if more is None else more} bytes come after the array of shape "
-            f"{layout.shape}; of several arrays in one file only the first would be read: save "
-            "one, made with np.concatenate"
+            f"{name}: {more} bytes come after the array of shape {layout.shape}; of several arrays "
+            "in one file only the first would be read: save one, made with np.concatenate"
         )
 
 
@@ -231,12 +226,8 @@ def _kind(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
 def _choose(
     path: str, names: list[str], columns: Columns, kinds: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The member of an archive that is named, or the only one, and why it is that.
-
-    Args:
-        kinds: "f" for members of two dimensions of floats, "i" for those of integers; others are
-            no candidates.
-    """
+    """The member of an archive that is named, or the only one, and why it is that; ``kinds`` has
+    "f" for those of two dimensions of floats, "i" for those of integers."""
     if (member := columns.vectors) is not None:
         if member not in names:
             raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
