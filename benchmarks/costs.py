@@ -37,7 +37,7 @@ from dinkcli.nearest.scorer import Best, Scorer
 from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.trainer import Trainer
 
 _MOST_ROWS = 100_000
@@ -155,7 +155,7 @@ def phases(path: str, n_clusters: int) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     started = time.perf_counter()
     trainer = Trainer(
-        open_rows(open_data([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
+        RowSource(open_data([path]), "euclidean", resolve_device("cpu")), TrainOptions(n_clusters)
     )
     assert len(trainer.sample)
     seconds["reading"] = time.perf_counter() - started

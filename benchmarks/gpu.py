@@ -37,7 +37,7 @@ from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.processes.device import is_out_of_memory
 from dinkcli.training import rows as training_rows
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 
 SHAPES = (10**6, 128, 1000), (10**6, 384, 1000), (200_000, 768, 4096), (10**7, 64, 100)
 SMALL = ((2_000, 16, 10), (1_000, 24, 30))
@@ -298,7 +298,7 @@ def streamed(device: torch.device, n: int, d: int, k: int) -> dict[str, float]:
     z, centers = rows_of(n, d, k, device)
     rows = z.cpu()
     with patch.object(training_rows, "keeps", lambda *arguments: False):
-        source = open_rows(DataSet([ArrayReader(rows.numpy())]), "euclidean", device)
+        source = RowSource(DataSet([ArrayReader(rows.numpy())]), "euclidean", device)
     taken = {"pass": ms(lambda: source.full_pass(centers), device, repeats=2)}
     rows = rows.pin_memory() if device.type == "cuda" else rows
     taken["copy"] = ms(lambda: z.copy_(rows, non_blocking=True), device)

@@ -47,7 +47,7 @@ from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import tempered_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.trainer import Trainer
 
 Trail = list[tuple[float, np.ndarray]]
@@ -113,7 +113,7 @@ PEERS: dict[str, Callable[[], Callable]] = {
 def dink(path: str, k: int, seed: int) -> Trail:
     """(seconds since the start, centres) after each reported step."""
     started = clock()
-    rows = open_rows(open_data([path]), "euclidean", resolve_device("cpu"))
+    rows = RowSource(open_data([path]), "euclidean", resolve_device("cpu"))
     trainer = Trainer(rows, TrainOptions(k, seed=seed))
     trail = []
     for _ in trainer.steps():

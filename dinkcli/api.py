@@ -36,7 +36,7 @@ from dinkcli.training.checkpoint import (
     restore,
     shift_of,
 )
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.trainer import Step, Trainer
 
 Path: TypeAlias = str | os.PathLike[str]
@@ -171,7 +171,7 @@ def train(
         data = data.around(saved.offset)
     shift = None if saved is None else shift_of(saved, data.n_features)
     where = resolve_device(device, group.world.local_rank)
-    rows = open_rows(data, chosen.metric, where, memory, shift, group, saved is None)
+    rows = RowSource(data, chosen.metric, where, memory, shift, group, saved is None)
     if initial is not None:
         _check_initial(initial, chosen.k, data)
         offset = rows.data.offset
@@ -304,7 +304,7 @@ def sweep(
     data = open_inputs(inputs, column, bad_rows, sample_weight=sample_weight)
     # How many clusters there are is asked before a map is learned.
     compared = "euclidean" if metric == LEARNED else metric
-    rows = open_rows(data, compared, resolve_device(device), memory)
+    rows = RowSource(data, compared, resolve_device(device), memory)
     tried, grows = parse_numbers(text, rows.n_rows)
     return sweep_rows(rows, tried, grows, seed, on_step)
 

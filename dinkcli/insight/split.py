@@ -14,7 +14,7 @@ from dinkcli.models.model import Model
 from dinkcli.models.statistics import Statistics
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import TrainOptions
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.trainer import Trainer
 
 
@@ -36,7 +36,7 @@ def split(
         raise UsageError(f"split {cluster}:{n_parts}: {data.name} has {len(z)} of its rows")
     metric = "cosine" if model.metric == "cosine" else "euclidean"
     options = TrainOptions(n_parts, metric=metric, seed=seed)
-    rows = open_rows(DataSet([ArrayReader(z)]), metric, device)
+    rows = RowSource(DataSet([ArrayReader(z)]), metric, device)
     trainer = Trainer(rows, options)
     for _ in trainer.steps():
         pass

@@ -9,11 +9,9 @@ float16 stay as they are until a block is prepared.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,16 +46,9 @@ _TOLD = 8  # blocks after which processes may stop: to agree takes a message
 _FEW = 1 << 24  # rows, of which a random permutation is no matter
 
 
-def open_rows(
-    data: DataSet,
-    metric: str,
-    device: torch.device,
-    memory: int | None = None,
-    shift: Tensor | None = None,
-    group: Group = SINGLE,
-    offset: bool = True,
-) -> RowSource:
-    """The rows of a data set and their weights, held when all processes can hold theirs.
+class RowSource:
+    """N usable rows of a data set and their weights on a device, prepared for the metric: held when
+    all processes can hold theirs, otherwise read anew for each pass while a thread reads ahead.
 
     Args:
         metric: "euclidean", "cosine" or "learned".
@@ -66,69 +57,103 @@ def open_rows(
         group: the processes that share the rows: each reads a range of them, of equal length.
         offset: look whether rows lie so far from zero that they need one (see ``data.derived``).
 
-    Raises:
-        InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
-        UsageError: weights that are all zero, or too large or small for float32.
-    """
-    data = data.repeatable()
-    weights = read_weights(data, nonzero=metric == "cosine")
-    data = around_usual_row(data, metric) if offset else data
-    # The processes of one machine share its memory.
-    memory = (default_memory() if memory is None else memory) // group.world.local_size
-    own = data if group.alone else data.part(*group.world.share(data.known_rows))
-    kind = StreamedRows if group.any(own.held_bytes > memory) else HeldRows
-    return kind(data, own, metric, device, weights, memory, shift, group)
-
-
-class RowSource(ABC):
-    """N usable rows of a data set on a device; ``open_rows`` makes one.
-
     Attributes:
-        in_memory: all rows are held; otherwise they are read anew for each pass.
+        in_memory: all rows are held.
         map: what is done to rows after the shift, once it is learned.
         memory: bytes that rows may take in this process.
         n_rows, n_bad, total_weight, total_memory: over all processes.
         blocks, batches and weights are those of this process.
-    """
 
-    in_memory: bool
-    _on_device = False  # whether the rows that are stored are
-    _prepared = True  # for the metric, as they are stored
+    Raises:
+        InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
+        UsageError: weights that are all zero, or too large or small for float32.
+    """
 
     def __init__(
         self,
         data: DataSet,
-        own: DataSet,
         metric: str,
         device: torch.device,
-        weights: np.ndarray | None,
-        memory: int,
-        shift: Tensor | None,
-        group: Group,
+        memory: int | None = None,
+        shift: Tensor | None = None,
+        group: Group = SINGLE,
+        offset: bool = True,
     ):
-        self.data = data
-        self.metric = metric
+        data = data.repeatable()
+        weights = read_weights(data, nonzero=metric == "cosine")
+        if weights is not None and not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
+            raise UsageError(
+                f"sample weights reach {weights.max():.3g}, expected not all zero, and the largest "
+                f"from {1 / LARGEST_WEIGHT:.0e} to {LARGEST_WEIGHT:.0e}; only their ratios matter: "
+                "scale them"
+            )
+        self.data = data = around_usual_row(data, metric) if offset else data
+        self.metric, self.device, self.group = metric, device, group
         self.project = center_projection(metric)
-        self.device = device
-        self.group = group
-        self.memory, self.total_memory = memory, memory * group.size
-        self.n_rows, self.n_features = data.known_rows, data.n_features
-        self._own = own  # rows of this process
-        self._first, self._stop = group.world.share(self.n_rows)
-        self.weights = _check_weights(weights)
-        if self.weights is not None:
-            self.weights = self.weights[self._first : self._stop]
+        # The processes of one machine share its memory.
+        self.memory = (default_memory() if memory is None else memory) // group.world.local_size
+        self.total_memory = self.memory * group.size
+        self.n_rows, self.n_features, self.n_bad = data.known_rows, data.n_features, 0
+        self._first, stop = group.world.share(self.n_rows)
+        self._own = data if group.alone else data.part(self._first, stop)  # rows of this process
+        self.weights: Tensor | None = None
+        if weights is not None:
+            self.weights = torch.from_numpy(weights[self._first : stop].astype(np.float32))
         self.shift = torch.zeros(self.n_features) if shift is None else shift
         self._needs_direction = metric == "cosine"  # rows of norm 0 are bad ones
         self._finds_shift = metric != "cosine" and shift is None
         self.map: RowMap | None = None
-        self.n_bad = 0
+        self._block_rows = max(1, BLOCK_BYTES // (4 * self.n_features))
+        self._held: Tensor | None = None
+        self.in_memory = not group.any(self._own.held_bytes > self.memory)
+        if self.in_memory:
+            self._held = self._load()
+            self._prepared = self._held.dtype == torch.float32
+        else:
+            # A GPU prepares rows faster, and narrow ones are sent faster.
+            self._prepared = device.type == "cpu"
         self._weigh()
+
+    def _load(self) -> Tensor:
+        """The good rows, on the device where they fit there; prepared if they are float32."""
+        loaded = empty_rows((self._own.known_rows, self.n_features), self.data.dtype)
+        rows, good = self._own.load_rows(loaded.numpy(), nonzero=self._needs_direction)
+        self._leave_out(len(loaded) - len(rows))
+        loaded = loaded[: len(rows)]
+        if good is not None and self.weights is not None:
+            self.weights = self.weights[torch.from_numpy(good)]
+        if self._finds_shift:
+            total = torch.zeros(self.n_features, dtype=torch.float64)
+            for part in loaded.split(self._block_rows):
+                total += torch.from_numpy(part.numpy().sum(0, dtype=np.float64))  # torch is slower
+            self.shift = self._middle(total, self.n_rows, loaded)
+        if loaded.dtype == torch.float32:
+            for number, part in enumerate(loaded.split(self._block_rows)):
+                self._prepare_(part, self._first + number * self._block_rows)
+        # Where they do not fit, each block goes to the device when it is its turn.
+        if self.device.type == "cpu" or not keeps(loaded.nbytes, self.device):
+            return loaded
+        try:
+            sent = torch.empty(loaded.shape, dtype=loaded.dtype, device=self.device)
+            for start, part, _ in self._arriving(_cut(loaded, sent_rows(self.n_features))):
+                sent[start : start + len(part)] = part
+            return sent
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return loaded
 
     def blocks(self, first: int = 0) -> Iterator[Block]:
         """The rows and their weights from block number ``first`` on, in order, on the device."""
-        for start, rows, bad in self._arriving(self._stored(first)):
-            weights = self._weights_at(slice(start, start + len(rows)))
+        if self._held is not None:
+            size = block_rows(self.n_features, self.device)
+            stored = _cut(self._held, size, first * size)
+        else:
+            stored = islice(self._read(self._prepared), first, None)
+        for start, rows, bad in self._arriving(stored):
+            weights = self.weights
+            if weights is not None:
+                weights = weights[start : start + len(rows)].to(self.device)
             if not self._prepared:
                 rows = self._prepare_(rows.float(), self._first + start)
             if bad is not None:
@@ -136,10 +161,26 @@ class RowSource(ABC):
                 rows, weights = rows[good], None if weights is None else weights[good]
             yield rows, weights
 
+    def _read(self, prepare: bool) -> Iterator[Stored]:
+        """All blocks of this process, on the CPU: the number of the first row, rows (B, D), and
+        which are bad, (B,), or None; unless they are prepared, of a size for a device."""
+        size, dtype = None, np.dtype(np.float32)
+        if not prepare:
+            size, dtype = sent_rows(self.n_features), self.data.dtype
+        for block in self._own.blocks(size, dtype=dtype, nonzero=self._needs_direction):
+            if prepare:
+                rows = empty_rows(block.vectors.shape, block.vectors.dtype)
+                rows.numpy()[:] = block.vectors
+                rows = self._prepare_(rows, block.start)
+            else:
+                rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
+            bad = None if block.bad is None else torch.from_numpy(block.bad)
+            yield block.start - self._first, rows, bad
+
     def _arriving(self, stored: Iterator[Stored]) -> Iterator[Stored]:
         """The same on the device; rows that are elsewhere are read and sent while those before them
         are computed with."""
-        if self._on_device:
+        if self._held is not None and self._held.device.type == self.device.type:
             yield from stored
             return
         copies = Copies(self.device)
@@ -147,14 +188,65 @@ class RowSource(ABC):
         for start, part, bad in read_ahead(sent, depth=1 if copies.overlaps else 2):
             yield start, copies.receive(part), bad
 
-    @abstractmethod
-    def _stored(self, first: int) -> Iterator[Stored]:
-        """Blocks from number ``first`` on: the number of the first row of this process, rows
-        (B, D), ready for the metric where ``_prepared``, and which are bad, (B,), or None."""
-
-    @abstractmethod
     def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """``size`` rows drawn without replacement from those of all processes, in random order."""
+        """``size`` rows drawn without replacement from those of all processes, in random order.
+
+        Rows that are not held are all read once. The first time, the bad ones are counted, and a
+        shift that was not given is set to the sample's mean. It is smaller by the bad rows in it.
+        """
+        held, group = self._held, self.group
+        if held is None:
+            n_rows, first, count = self.data.known_rows, self._first, self._own.known_rows
+        else:
+            n_rows, count = self.n_rows, len(held)
+            first = int(group.gather(torch.tensor([count]))[: group.rank].sum())
+        chosen = draw_distinct(n_rows, size, generator)
+        size = len(chosen)
+        positions = ((chosen >= first) & (chosen < first + count)).nonzero()[:, 0]
+        numbers = chosen[positions] - first  # of those in this process
+        weights = None if self.weights is None else self.weights[numbers]
+        if held is not None:
+            z = held.index_select(0, numbers.to(held.device)).to(self.device)
+            z = z if self._prepared else self._prepare_(z.float())
+        else:
+            z, good = self._pick(numbers)
+            if group.any(not good.all()):
+                lost = group.gather(positions[~good]).sort().values
+                size -= len(lost)
+                z, weights = z[good], None if weights is None else weights[good]
+                positions = positions[good]
+                positions -= torch.searchsorted(lost, positions)
+            if self._finds_shift:
+                middle = self._middle(z.sum(0, dtype=torch.float64), size, z)
+                self.shift += middle
+                self._finds_shift = False
+                z -= middle
+            z = z.to(self.device)
+        refuse_underflow(group.largest(largest_value(z))[0], self.data.name)
+        weights = None if weights is None else weights.to(self.device)
+        where = None if group.alone else positions.to(self.device)
+        return Sample(z, weights, self.project, group, where, size)
+
+    def _pick(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows with these ``numbers`` (M,) in this process, (M, D), and which of them are good,
+        (M,); all rows are read."""
+        ascending, order = numbers.sort()
+        z = torch.empty(len(numbers), self.n_features)
+        good = torch.ones(len(numbers), dtype=torch.bool)
+        n_bad = 0
+        for start, rows, bad in read_ahead(self._read(prepare=True)):
+            first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
+            inside = ascending[first:last] - start
+            z[order[first:last]] = rows[inside]
+            if bad is not None:
+                n_bad += int(bad.sum())
+                good[order[first:last]] = ~bad[inside]
+                if self.weights is not None:
+                    self.weights[start : start + len(rows)][bad] = 0
+        if not self.n_bad:
+            self._leave_out(n_bad)
+            self._weigh()
+        return z, good
 
     def full_pass(
         self,
@@ -212,11 +304,16 @@ class RowSource(ABC):
     def learn(self, matrix: Tensor) -> None:
         """From here on rows are those under the map ``matrix`` (D, D)."""
         self.map = RowMap(torch.zeros_like(matrix[:, 0]), matrix)
+        if self._held is not None and self._prepared:
+            for part in self._held.split(self._block_rows):
+                part.copy_(self.map(part.to(self.device)))
 
-    def _middle(self, mean: Tensor, rows: Tensor) -> Tensor:
-        """(D,) float32 that is subtracted from all rows: their ``mean`` (D,) float64, or the median
-        of the ``rows`` (N, D) where a few far rows drag the mean to where float32 loses the others.
-        The same in every process."""
+    def _middle(self, total: Tensor, n_rows: int, rows: Tensor) -> Tensor:
+        """(D,) float32 that is subtracted from all rows: their mean, by the ``total`` (D,) float64
+        of this process, or the median of the ``rows`` (N, D) where a few far rows drag the mean to
+        where float32 loses the others. The same in every process."""
+        self.group.sum_(total)
+        mean = total / n_rows
         step = max(1, len(rows) * self.group.size // _JUDGES)
         judges = self.group.gather(rows[::step].to(torch.float64))
         median = judges.median(0).values
@@ -246,156 +343,6 @@ class RowSource(ABC):
             rows -= self.shift.to(rows.device)
             refuse_overflow(rows, self.data.name, start)
         return rows if self.map is None else self.map(rows)
-
-    def _draw(
-        self, n_rows: int, first: int, stop: int, size: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """``size`` of ``n_rows`` rows in random order; the positions in it of those from ``first``
-        up to ``stop``, and their numbers less ``first``."""
-        chosen = draw_distinct(n_rows, size, generator)
-        positions = ((chosen >= first) & (chosen < stop)).nonzero()[:, 0]
-        return positions, chosen[positions] - first
-
-    def _shared(self, z: Tensor, weights: Tensor | None, positions: Tensor, size: int) -> Sample:
-        refuse_underflow(self.group.largest(largest_value(z))[0], self.data.name)
-        weights = None if weights is None else weights.to(self.device)
-        if self.group.alone:
-            return Sample(z, weights, self.project)
-        return Sample(z, weights, self.project, self.group, positions.to(self.device), size)
-
-    def _weights_at(self, where: slice) -> Tensor | None:
-        return None if self.weights is None else self.weights[where].to(self.device)
-
-
-class HeldRows(RowSource):
-    """Rows in memory, on the device where they fit there. Bad ones are left out at once."""
-
-    in_memory = True
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self._block_rows = max(1, BLOCK_BYTES // (4 * self.n_features))
-        self._rows = self._load()
-        self._on_device = self._rows.device.type == self.device.type
-        self._prepared = self._rows.dtype == torch.float32
-        self._weigh()
-
-    def _load(self) -> Tensor:
-        loaded = empty_rows((self._own.known_rows, self.n_features), self.data.dtype)
-        rows, good = self._own.load_rows(loaded.numpy(), nonzero=self._needs_direction)
-        self._leave_out(len(loaded) - len(rows))
-        loaded = loaded[: len(rows)]
-        if good is not None and self.weights is not None:
-            self.weights = self.weights[torch.from_numpy(good)]
-        if self._finds_shift:
-            total = torch.zeros(self.n_features, dtype=torch.float64)
-            for part in loaded.split(self._block_rows):
-                total += torch.from_numpy(part.numpy().sum(0, dtype=np.float64))  # torch is slower
-            self.group.sum_(total)
-            self.shift = self._middle(total / self.n_rows, loaded)
-        if loaded.dtype == torch.float32:
-            for number, part in enumerate(loaded.split(self._block_rows)):
-                self._prepare_(part, self._first + number * self._block_rows)
-        # Where they do not fit, each block goes to the device when it is its turn.
-        if self.device.type == "cpu" or not keeps(loaded.nbytes, self.device):
-            return loaded
-        try:
-            sent = torch.empty(loaded.shape, dtype=loaded.dtype, device=self.device)
-            for start, part, _ in self._arriving(_cut(loaded, sent_rows(self.n_features))):
-                sent[start : start + len(part)] = part
-            return sent
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return loaded
-
-    def learn(self, matrix: Tensor) -> None:
-        super().learn(matrix)
-        assert self.map is not None
-        if self._prepared:
-            for part in self._rows.split(self._block_rows):
-                part.copy_(self.map(part.to(self.device)))
-
-    def _stored(self, first: int) -> Iterator[Stored]:
-        size = block_rows(self.n_features, self.device)
-        return _cut(self._rows, size, first * size)
-
-    def sample(self, size: int, generator: torch.Generator) -> Sample:
-        first = self.group.before(len(self._rows))
-        positions, chosen = self._draw(self.n_rows, first, first + len(self._rows), size, generator)
-        z = self._rows.index_select(0, chosen.to(self._rows.device)).to(self.device)
-        if not self._prepared:
-            z = self._prepare_(z.float())
-        weights = None if self.weights is None else self.weights[chosen]
-        return self._shared(z, weights, positions, min(size, self.n_rows))
-
-
-class StreamedRows(RowSource):
-    """Rows read block by block, while a thread reads ahead."""
-
-    in_memory = False
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        # A GPU prepares rows faster, and narrow ones are sent faster.
-        self._prepared = self.device.type == "cpu"
-
-    def _stored(self, first: int) -> Iterator[Stored]:
-        return islice(self._read(self._prepared), first, None)
-
-    def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """All rows are read once. The first time, the bad ones are counted, and a shift that was
-        not given is set to the sample's mean. The sample is smaller by the bad rows in it."""
-        n_rows = self.data.known_rows
-        size = min(size, n_rows)
-        positions, chosen = self._draw(n_rows, self._first, self._stop, size, generator)
-        weights = None if self.weights is None else self.weights[chosen]
-        order = chosen.argsort()
-        ascending = chosen[order]
-        z = torch.empty(len(chosen), self.n_features)
-        good = torch.ones(len(chosen), dtype=torch.bool)
-        n_bad = 0
-        for start, rows, bad in read_ahead(self._read(prepare=True)):
-            first, last = np.searchsorted(ascending.numpy(), (start, start + len(rows)))
-            inside = ascending[first:last] - start
-            z[order[first:last]] = rows[inside]
-            if bad is not None:
-                n_bad += int(bad.sum())
-                good[order[first:last]] = ~bad[inside]
-                if self.weights is not None:
-                    self.weights[start : start + len(rows)][bad] = 0
-        if self.group.any(n_bad > 0):
-            if not self.n_bad:
-                self._leave_out(n_bad)
-                self._weigh()
-            lost = self.group.gather(positions[~good]).sort().values
-            size -= len(lost)
-            z, weights = z[good], None if weights is None else weights[good]
-            positions = positions[good]
-            positions -= torch.searchsorted(lost, positions)
-        if self._finds_shift:
-            total = z.sum(0, dtype=torch.float64)
-            self.group.sum_(total)
-            middle = self._middle(total / size, z)
-            self.shift += middle
-            self._finds_shift = False
-            z -= middle
-        return self._shared(z.to(self.device), weights, positions, size)
-
-    def _read(self, prepare: bool) -> Iterator[Stored]:
-        """All blocks in order, on the CPU; unless they are prepared, of a size for a device."""
-        size, dtype = None, np.dtype(np.float32)
-        if not prepare:
-            size, dtype = sent_rows(self.n_features), self.data.dtype
-        for block in self._own.blocks(size, dtype=dtype, nonzero=self._needs_direction):
-            if prepare:
-                rows = empty_rows(block.vectors.shape, block.vectors.dtype)
-                rows.numpy()[:] = block.vectors
-                rows = self._prepare_(rows, block.start)
-            else:
-                rows = torch.from_numpy(np.require(block.vectors, requirements=["C", "W"]))
-            bad = None if block.bad is None else torch.from_numpy(block.bad)
-            yield block.start - self._first, rows, bad
 
 
 def draw_distinct(number: int, size: int, generator: torch.Generator) -> Tensor:
@@ -437,16 +384,3 @@ def _cut(rows: Tensor, size: int, first: int = 0) -> Iterator[Stored]:
 def _mixed(blocks: list[Tensor], generator: torch.Generator) -> Tensor:
     rows = torch.cat(blocks)
     return rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
-
-
-def _check_weights(weights: np.ndarray | None) -> Tensor | None:
-    if weights is None:
-        return None
-    if not weights.any():
-        raise UsageError("sample weights must be finite, not negative, and not all zero")
-    if not 1 / LARGEST_WEIGHT <= weights.max() <= LARGEST_WEIGHT:
-        raise UsageError(
-            f"sample weights reach {weights.max():.3g}, expected at most {LARGEST_WEIGHT:.0e} "
-            f"and at least {1 / LARGEST_WEIGHT:.0e}; only their ratios matter: scale them"
-        )
-    return torch.from_numpy(np.array(weights, dtype=np.float32))

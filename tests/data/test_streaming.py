@@ -11,7 +11,7 @@ import dinkcli
 from dinkcli.data.inputs import open_data
 from dinkcli.data.machine import default_memory, parse_size
 from dinkcli.errors import UsageError
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def test_every_row_once_an_epoch(tmp_path, dtype, batch, in_memory):
     np.save(tmp_path / "a.npy", rows[: n_rows // 3])
     pq.write_table(pa.table({"e": list(rows[n_rows // 3 :])}), tmp_path / "b.parquet")
     data = open_data([str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")])
-    source = open_rows(data, "euclidean", CPU, 1 << 30 if in_memory else n_rows * 100)
+    source = RowSource(data, "euclidean", CPU, 1 << 30 if in_memory else n_rows * 100)
     assert source.in_memory == in_memory
     orders = []
     for epoch in (0, 1):
@@ -59,7 +59,7 @@ def test_bad_rows_are_in_no_batch_and_no_sample(tmp_path):
     np.save(tmp_path / "x.npy", rows)
     data = open_data([str(tmp_path / "x.npy")], bad_rows="skip")
     for memory in (1000, 1 << 30):
-        source = open_rows(data, "euclidean", CPU, memory=memory)
+        source = RowSource(data, "euclidean", CPU, memory=memory)
         sample = source.sample(5000, torch.Generator().manual_seed(0)).z
         assert (source.n_rows, source.n_bad, source.total_weight) == (4285, 715, 4285)
         expected = np.setdiff1d(np.arange(5000), bad)

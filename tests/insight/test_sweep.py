@@ -11,7 +11,7 @@ from dinkcli.insight.ranges import parse_numbers
 from dinkcli.insight.recommend import Candidate, recommend, score
 from dinkcli.insight.sweeper import sweep
 from dinkcli.training.neighbours import nearest_others, neighbour_graph
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,7 +88,7 @@ def test_figures_of_a_candidate_are_true():
 def test_rows_that_are_not_in_memory_give_the_same_answer():
     data = open_data(clusters(6, 8, 2000))
     found = [
-        sweep(open_rows(data, "euclidean", torch.device("cpu"), memory=memory), [3, 6, 12])
+        sweep(RowSource(data, "euclidean", torch.device("cpu"), memory=memory), [3, 6, 12])
         for memory in (None, 0)
     ]
     assert found[0].n_clusters == found[1].n_clusters == 6

@@ -19,7 +19,7 @@ from dinkcli.nearest.prepare import normalize_
 from dinkcli.nearest.sums import Statistics, tempered_statistics
 from dinkcli.processes.device import in_pieces
 from dinkcli.training.refine import State, removal_costs
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 
 
@@ -139,7 +139,7 @@ def test_counts_beyond_the_integers_of_float32(blobs):
         found.add(tempered_statistics(block, None, index, 0.0))
     assert found.counts.item() == found.sums.item() == found.inertia == 257 << 16
     z = np.zeros((100_000, 1), np.float32)
-    rows = open_rows(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"))
+    rows = RowSource(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"))
     assert max(len(z) for z, _ in rows.blocks()) <= 1 << 16
 
 

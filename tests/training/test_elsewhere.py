@@ -20,7 +20,7 @@ from dinkcli.nearest import hardware as sizes
 from dinkcli.options import TrainOptions
 from dinkcli.processes.group import Group, World
 from dinkcli.training.checkpoint import checkpoint_of, checksums, restore
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.trainer import Trainer
 
@@ -157,7 +157,7 @@ def test_a_training_goes_on_where_it_was(there, rows):
     options = TrainOptions(K, n_init=2)
 
     def trainer():
-        return Trainer(open_rows(data, "euclidean", torch.device(NAME)), options)
+        return Trainer(RowSource(data, "euclidean", torch.device(NAME)), options)
 
     whole, kept = trainer(), []
     sums = checksums(whole)
@@ -228,7 +228,7 @@ def test_several_processes(rows, memory, temperature, monkeypatch):
         try:
             with simulated() as there:
                 group = Threads(rank, table, barrier)
-                source = open_rows(
+                source = RowSource(
                     open_inputs(rows, sample_weight=WEIGHTS),
                     "euclidean",
                     torch.device(NAME),

@@ -16,7 +16,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.errors import InputError, UsageError
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.sums import Statistics, tempered_statistics
-from dinkcli.training.rows import open_rows
+from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import Sample
 from dinkcli.training.seeding import kmeans_plus_plus
 
@@ -244,7 +244,7 @@ def test_no_dilation_weight_makes_centres_fly_away(digits):
 def test_rows_out_of_memory_give_the_same_quality(digits, tmp_path):
     z, _ = digits
     data = DataSet([ArrayReader(z)])
-    assert not open_rows(data, "euclidean", torch.device("cpu"), memory=1000).in_memory
+    assert not RowSource(data, "euclidean", torch.device("cpu"), memory=1000).in_memory
     whole = inertia_float64(z, fit(z, 10).cluster_centers)
     streamed = inertia_float64(z, fit(z, 10, memory=1000).cluster_centers)
     assert streamed <= 1.002 * whole
@@ -255,7 +255,7 @@ def test_rows_out_of_memory_give_the_same_quality(digits, tmp_path):
 def test_a_streamed_sample_is_those_rows_in_that_order(blobs):
     z, _ = blobs
     for memory in (0, 1 << 30):
-        source = open_rows(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"), memory)
+        source = RowSource(DataSet([ArrayReader(z)]), "euclidean", torch.device("cpu"), memory)
         sample = source.sample(50, torch.Generator().manual_seed(3)).z
         chosen = torch.randperm(300, generator=torch.Generator().manual_seed(3))[:50]
         expected = z[chosen.numpy()] - source.shift.numpy()
