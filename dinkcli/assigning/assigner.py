@@ -16,7 +16,7 @@ import pyarrow as pa
 from dinkcli.assigning.backend import Nearest, NumpyBackend, is_small
 from dinkcli.assigning.layout import rows_at
 from dinkcli.data.base import Block
-from dinkcli.data.dataset import SKIP, DataSet, read_ahead
+from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.errors import ModelError
 from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model
@@ -250,18 +250,23 @@ def assign(
     assigner.options.check_clusters(assigner.model.n_clusters)
     first = max(first, data.first)
     blocks = assigner.blocks(data, first, backend.takes_half)
-    sent = ((block, backend.send(block.vectors)) for block in blocks)
-    for block, vectors in read_ahead(sent) if backend.has_core_to_spare else sent:
+
+    def assigned(sent: tuple[Block, Any]) -> tuple[Block, Assignments]:
+        block, vectors = sent
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
+        return block, assigner(vectors, numbers, block.carried)
+
+    sent = ((block, backend.send(block.vectors)) for block in blocks)
+    for block, rows in backend.each(assigned, sent):
         stop = None if data.stop is None else data.stop - block.start
         inside = slice(max(0, first - block.start), stop)
-        assigned = assigner(vectors, numbers, block.carried)[inside]
+        rows = rows[inside]
         if block.bad is not None:
             bad = block.bad[inside]
             on_bad(int(bad.sum()))
             skip = data.bad_rows == SKIP
-            assigned = assigned[np.flatnonzero(~bad)] if skip else assigned.unassigned(bad)
-        yield assigned
+            rows = rows[np.flatnonzero(~bad)] if skip else rows.unassigned(bad)
+        yield rows
 
 
 def match_on(

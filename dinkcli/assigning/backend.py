@@ -40,7 +40,7 @@ class NumpyBackend:
     """Finds nearest centres on the CPU, in float64; what ``TorchBackend`` says of itself there is
     said of both."""
 
-    has_core_to_spare = False
+    each = staticmethod(map)
     takes_half = False
 
     def __init__(self, model: Model, options: AssignOptions, temperature: float):

@@ -6,28 +6,32 @@ Shapes: B rows in a block, N rows, K clusters, D features.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dinkcli.assigning.backend import Nearest, NearestPair, joined
-from dinkcli.data.dataset import DataSet
+from dinkcli.data.dataset import DataSet, read_ahead
 from dinkcli.errors import UsageError
 from dinkcli.models.model import Model
 from dinkcli.nearest.capacity import labels_within
-from dinkcli.nearest.hardware import Copies, Sent
+from dinkcli.nearest.hardware import Copies, Sent, products
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import RowMap, normalize_
 from dinkcli.nearest.probabilities import Probabilities
 from dinkcli.options import AssignOptions, most_rows
 from dinkcli.processes.device import in_pieces, is_out_of_memory
+from dinkcli.processes.workers import Workers
 
 if TYPE_CHECKING:
     from dinkcli.assigning.assigner import Assigner
+
+_WORKERS = 4  # blocks at once: each takes some 30 MB
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class TorchBackend:
@@ -46,11 +50,19 @@ class TorchBackend:
         self._kind = getattr(torch, options.probability_type)
         self._soften = Probabilities(self.index, temperature, dtype=self._kind)
 
-    @property
-    def has_core_to_spare(self) -> bool:
-        """Whether reading ahead pays: beside products on all cores a reader measured slower (npy)
-        or no faster (parquet), beside products on one of two cores parquet took three quarters."""
-        return self._device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
+    def each(self, work: Callable[[Item], Value], items: Iterator[Item]) -> Iterator[Value]:
+        """``work`` on each item, in order; reading, computing and writing go side by side. On a CPU
+        blocks do too, with a thread each: threads that share the products of one wait for each
+        other, and all of them for the next block."""
+        if self._device.type != "cpu":
+            yield from map(work, read_ahead(items))
+            return
+        threads = torch.get_num_threads()
+        number = min(_WORKERS, threads)
+        with products(self._device), Workers(number, threads // number) as workers:
+            results = (workers.submit(work, item) for item in items)
+            for result in read_ahead(results, number):
+                yield result.result()
 
     @property
     def takes_half(self) -> bool:

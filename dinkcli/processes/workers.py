@@ -1,4 +1,4 @@
-"""Independent work side by side, on threads that give torch one thread each.
+"""Independent work side by side, on threads that give torch one thread each, or few.
 
 Several threads that share small products wait for each other after every one of them, and beside
 other programs for whoever has no core just then. Work that depends on nothing else has nothing to
@@ -43,9 +43,11 @@ class Workers:
 
     Args:
         most: threads, where so many cores are usable; with 0 all is done where it is submitted.
+        share: of torch's threads, for each.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, share: int = 1):
+        self._share = share
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         number = min(most, max(1, usable_cores()))
         self._threads = [threading.Thread(target=self._work) for _ in range(number)]
@@ -100,7 +102,7 @@ class Workers:
     def _work(self) -> None:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(self._share)
         try:
             while (item := self._queue.get()) is not None:
                 self._finish(*item)

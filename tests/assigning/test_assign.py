@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import replace
 
 import duckdb
@@ -413,6 +414,38 @@ def batches(n_rows, size=64):
     for start in range(0, n_rows, size):
         rows = np.arange(start, min(start + size, n_rows))
         yield Rows(rows, {"cluster": (rows % 7).astype(np.int32)})
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_blocks_side_by_side(monkeypatch, threads):
+    monkeypatch.setattr("dinkcli.assigning.assigner.block_rows", lambda *_: 64)
+    monkeypatch.setattr("dinkcli.processes.workers.usable_cores", lambda: 4)
+    rng = np.random.default_rng(2)
+    centers, z = rng.normal(size=(9, 3)).astype("f4"), rng.normal(size=(1000, 3)).astype("f4")
+    z[900, 1] = np.nan
+    data = DataSet([ArrayReader(z)])
+    options = AssignOptions(soft=True, distance=True)
+    assigner = Assigner(dinkcli.Model(centers, np.ones(9)), options=options)
+    before, running = torch.get_num_threads(), set(threading.enumerate())
+    torch.set_num_threads(threads)
+    try:
+        parts, rows = [], assign(assigner, data)
+        with pytest.raises(dinkcli.DinkError, match="row 900 holds nan"):
+            parts.extend(rows)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    # Whole blocks before the bad one, in their order.
+    assert [len(part) for part in parts] == [64] * 14
+    expected = distances_float64(z[:896], centers)
+    np.testing.assert_array_equal(np.concatenate([p.rows for p in parts]), np.arange(896))
+    np.testing.assert_array_equal(np.concatenate([p.labels for p in parts]), expected.argmin(1))
+    distances = np.concatenate([p.distances for p in parts])
+    np.testing.assert_allclose(distances, expected.min(1), rtol=1e-5)
+    some = assign(assigner, data)
+    next(some)
+    some.close()
+    assert set(threading.enumerate()) <= running
 
 
 def test_blocks_are_bounded_by_what_is_read_and_written():
