@@ -1,10 +1,6 @@
 """What rows say of clusters: the nearest to each centre, and one cluster looked into.
 
-Near-duplicates are rows nearer to each other than a third of what two rows of one cluster usually
-are: their squared distance is at most a tenth of twice the mean squared distance of all rows to
-their centres. On embeddings of norm 1 that comes to a cosine similarity of about 0.95.
-
-Shapes: N rows, B rows in a block, M rows of the cluster, K clusters, D features.
+Shapes: N rows, M of them in the cluster, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -29,12 +25,15 @@ from dinkcli.models.edit import described
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import root_mean
-from dinkcli.models.tree import drawn, squared_distances
+from dinkcli.models.tree import Merge, drawn, squared_distances
 from dinkcli.results import Field, Result, Sheet, shortened
 
 if TYPE_CHECKING:
     import torch
 
+# Near-duplicates are rows nearer to each other than a third of what two rows of one cluster usually
+# are: their squared distance is at most a tenth of twice the mean squared distance to the centres.
+# On embeddings of norm 1 that comes to a cosine similarity of about 0.95.
 _NEAR = 0.1 * 2
 _MOST_COMPARED = 10_000
 _COMPARED_AT_ONCE = 512
@@ -79,37 +78,30 @@ class Exemplars:
     def __init__(self, n_clusters: int, number: int, farthest: bool = False):
         self._n_clusters, self._number = n_clusters, number
         self._sign = -1 if farthest else 1
-        # Labels, distances and numbers of the rows.
-        self._held = [np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64)]
-        self._carried: pa.Table | None = None
+        self._held: pa.Table | None = None  # labels, distances, numbers, and what rows carry
 
     def add(self, view: View) -> None:
-        new = [view.labels, view.distances, view.rows]
-        keep = self._nearest(*new)  # before columns of all rows are copied
-        held = [np.append(old, values[keep]) for old, values in zip(self._held, new, strict=True)]
-        best = self._nearest(*held)
-        self._held = [values[best] for values in held]
+        arrays, names = [view.labels, view.distances, view.rows], [""] * 3
         if view.carried is not None:
-            carried = pa.Table.from_batches([view.carried]).take(pa.array(keep))
-            if self._carried is not None:
-                carried = pa.concat_tables([self._carried, carried])
-            self._carried = carried.take(pa.array(best)).combine_chunks()
-
-    def of_clusters(self) -> list[list[Exemplar]]:
-        """K lists, each nearest (or farthest) first and shorter for a cluster of few rows."""
-        labels, distances, rows = (values.tolist() for values in self._held)
-        values = [{} for _ in rows] if self._carried is None else self._carried.to_pylist()
-        result: list[list[Exemplar]] = [[] for _ in range(self._n_clusters)]
-        for label, row, distance, carried in zip(labels, rows, distances, values, strict=True):
-            result[label].append(Exemplar(row, distance, carried))
-        return result
-
-    def _nearest(self, labels: np.ndarray, distances: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Positions of the nearest rows of each label: by label, distance, then row."""
+            arrays, names = [*arrays, *view.carried.columns], names + view.carried.schema.names
+        table = pa.Table.from_arrays(list(map(pa.array, arrays)), names)
+        if self._held is not None:
+            table = pa.concat_tables([self._held, table])
+        labels, distances, rows = (column.to_numpy() for column in table.columns[:3])
         order = np.lexsort((rows, self._sign * distances, labels))
         sizes = np.bincount(labels, minlength=self._n_clusters)
         rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return order[rank < self._number]
+        self._held = table.take(pa.array(order[rank < self._number])).combine_chunks()
+
+    def of_clusters(self) -> list[list[Exemplar]]:
+        """K lists, each nearest (or farthest) first and shorter for a cluster of few rows."""
+        result: list[list[Exemplar]] = [[] for _ in range(self._n_clusters)]
+        if self._held is not None:
+            labels, distances, rows = (column.to_pylist() for column in self._held.columns[:3])
+            carried = self._held.select(range(3, self._held.num_columns)).to_pylist()
+            for label, *exemplar in zip(labels, rows, distances, carried, strict=True):
+                result[label].append(Exemplar(*exemplar))
+        return result
 
 
 @dataclass(frozen=True)
@@ -165,38 +157,28 @@ def look(
     with_terms: bool = False,
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Seen:
-    """Looks at every row once; of a ``cluster`` to be looked into, rows are kept as far as they are
-    compared.
-
-    Args:
-        number: how many of the nearest and of the farthest rows to give.
-        with_terms: find those of the texts that ``data`` carries.
-
-    Raises:
-        InputError: rows that the model cannot take.
-    """
+    """Looks at every row once: the ``number`` nearest ones of each cluster or those of one, and
+    with terms those of the texts that ``data`` carries."""
     k, text = model.n_clusters, data.columns.text if with_terms else None
     first, terms = FirstPass(k), Terms(k)
     nearest, farthest = Exemplars(k, number), Exemplars(k, number, farthest=True)
-    kept, vectors, n_kept = Exemplars(k, _MOST_COMPARED), [], 0
+    compared: list[View] = []
     for view in survey(model, data, device):
         first.add(view)
         if text is not None and view.carried is not None:
             terms.see(view.carried.column(text), view.labels.tolist())
         if cluster is not None:
-            places = np.flatnonzero(view.labels == cluster)
-            view, compared = view.at(places), view.at(places[: _MOST_COMPARED - n_kept])
+            view = view.at(np.flatnonzero(view.labels == cluster))
             farthest.add(view)
-            kept.add(compared)
-            vectors.append(compared.z)
-            n_kept += len(compared)
+            room = _MOST_COMPARED - sum(map(len, compared))
+            compared.append(view.at(np.arange(min(room, len(view)))))
         nearest.add(view)
         on_rows(view.end)
     inside = None
     if cluster is not None:
         near = math.sqrt(_NEAR * first.inertia.sum() / first.sizes.sum())
-        z = np.concatenate(vectors) - model.cluster_centers[cluster]
-        rows = sorted(kept.of_clusters()[cluster], key=lambda each: each.row)
+        z = np.concatenate([view.z for view in compared]) - model.cluster_centers[cluster]
+        rows = [row for view in compared for row in _exemplars(view)]
         groups = [[rows[i] for i in group] for group in groups_within(z, near)]
         inside = Inside(farthest.of_clusters()[cluster], near, len(z), groups)
     return Seen(
@@ -207,6 +189,11 @@ def look(
         first.bad_rows,
         inside,
     )
+
+
+def _exemplars(view: View) -> list[Exemplar]:
+    carried = [{}] * len(view) if view.carried is None else view.carried.to_pylist()
+    return list(map(Exemplar, view.rows.tolist(), view.distances.tolist(), carried))
 
 
 @dataclass(frozen=True)
@@ -226,7 +213,7 @@ class Inspection(Result):
     seen: Seen
     has_rows: bool = False
     cluster: int | None = None
-    tree: list[tuple[int, int, float]] | None = None
+    tree: list[Merge] | None = None
     history: list[dict[str, Any]] | None = None
 
     _records = "clusters"
@@ -238,26 +225,22 @@ class Inspection(Result):
         return super().to_arrow()
 
     def to_dict(self) -> dict[str, Any]:
-        if self.cluster is not None:
-            return self._cluster_dict(self.cluster)
         model, seen = self.model, self.seen
-        clusters = [self._plain(j) for j in model.present.tolist()]
+        if self.cluster is not None:
+            return self._inside(self.cluster)
+        clusters = [self._entry(j) for j in model.present.tolist()]
         for cluster, rows in zip(clusters, seen.nearest, strict=False):
             cluster["exemplars"] = [row.to_dict() for row in rows]
-        document: dict[str, Any] = {
-            "n_clusters": model.n_clusters,
-            "n_features": model.n_features,
-            "metric": model.metric,
-            "column": model.column,
-            "clusters": clusters,
-            "nearest_pairs": [pair._asdict() for pair in nearest_pairs(model, _PAIRS)],
-            "training": model.training,
-        }
-        more: dict[str, Any] = {"bad_rows": seen.bad_rows if self.has_rows else None}
+        names = ("n_clusters", "n_features", "metric", "column")
+        document = {name: getattr(model, name) for name in names}
+        document["clusters"] = clusters
+        document["nearest_pairs"] = [pair._asdict() for pair in nearest_pairs(model, _PAIRS)]
+        document["training"] = model.training
+        more = {"bad_rows": seen.bad_rows if self.has_rows else None}
         more |= {"tree": self.tree, "history": self.history}
         return document | {name: value for name, value in more.items() if value is not None}
 
-    def _plain(self, cluster: int, **more: Any) -> dict[str, Any]:
+    def _entry(self, cluster: int, **more: Any) -> dict[str, Any]:
         model, terms, spread = self.model, self.seen.terms, self.seen.spread[cluster]
         return {
             "cluster": cluster,
@@ -268,10 +251,9 @@ class Inspection(Result):
             "spread": None if math.isnan(spread) else float(spread),
         }
 
-    def _cluster_dict(self, cluster: int) -> dict[str, Any]:
+    def _inside(self, cluster: int) -> dict[str, Any]:
         model, seen = self.model, self.seen
-        share = float(seen.sizes[cluster] / (seen.sizes.sum() or 1))
-        document = self._plain(cluster, share=share)
+        document = self._entry(cluster, share=float(seen.sizes[cluster] / (seen.sizes.sum() or 1)))
         document["neighbours"] = [
             {
                 "cluster": j,
@@ -281,18 +263,17 @@ class Inspection(Result):
             }
             for j, distance in neighbours(model, cluster, _NEIGHBOURS)
         ]
-        if (inside := seen.inside) is None:
-            return document
-        return document | {
-            "nearest": [row.to_dict() for row in seen.nearest[cluster]],
-            "farthest": [row.to_dict() for row in inside.farthest],
-            "near_duplicates": {
+        if (inside := seen.inside) is not None:
+            document["nearest"] = [row.to_dict() for row in seen.nearest[cluster]]
+            document["farthest"] = [row.to_dict() for row in inside.farthest]
+            groups = [[row.to_dict() for row in group] for group in inside.groups]
+            document["near_duplicates"] = {
                 "distance": inside.near,
                 "compared": inside.compared,
-                "groups": [[row.to_dict() for row in group] for group in inside.groups],
-            },
-            "bad_rows": seen.bad_rows,
-        }
+                "groups": groups,
+            }
+            document["bad_rows"] = seen.bad_rows
+        return document
 
     def sheets(self, name: str = "", clusters: int = 20) -> list[Sheet]:
         """Tables for people.
@@ -303,8 +284,11 @@ class Inspection(Result):
         """
         if self.cluster is not None:
             return list(self._sheets_of_one(self.cluster))
-        rest = [self._by_size(clusters), *self._tree(), *self._pairs()]
-        return [self._made(name), *(rest if self.history is None else [self._changes()])]
+        if self.history is not None:
+            return [self._made(name), self._changes(self.history)]
+        tree = [] if self.tree is None else [self._tree(self.tree)]
+        pairs = self._pairs()
+        return [self._made(name), self._by_size(clusters), *tree, *([pairs] if pairs.rows else [])]
 
     def _made(self, name: str) -> Sheet:
         model, training = self.model, self.model.training
@@ -326,8 +310,7 @@ class Inspection(Result):
     def _by_size(self, most: int) -> Sheet:
         sizes, spread, nearest = self.seen.sizes, self.seen.spread, self.seen.nearest
         order = (-sizes).argsort(kind="stable").tolist()
-        hidden = len(order) - most
-        note = f" and {hidden} smaller ones (--clusters {len(order)} shows all)"
+        smaller = f" and {len(order) - most} smaller ones (--clusters {len(order)} shows all)"
         named = bool(self.model.names)
         last = 4 if named else 0  # where names say what is inside, rows may go
         sheet = Sheet(
@@ -340,7 +323,7 @@ class Inspection(Result):
             Field("nearest rows", text=True, drop=last) if nearest else None,
             title="clusters by size",
             notes=[
-                note if hidden > 0 else "",
+                smaller if len(order) > most else "",
                 "spread: the root of the mean squared distance to the centre",
             ],
         )
@@ -350,39 +333,37 @@ class Inspection(Result):
                 self.model.all_names[j] or "-",
                 f"{sizes[j]:g}",
                 f"{sizes[j] / sizes.sum():.1%}",
-                _spread_text(spread[j]),
+                "-" if math.isnan(spread[j]) else f"{spread[j]:.3g}",
                 sizes[j] / sizes.max(),
                 ", ".join(row.text(_TEXT) for row in nearest[j]) if nearest else "",
             )
         return sheet
 
-    def _changes(self) -> Sheet:
-        title = "since the training" if self.history else "as it was trained"
+    def _changes(self, history: list[dict[str, Any]]) -> Sheet:
+        title = "since the training" if history else "as it was trained"
         sheet = Sheet("when", Field("what", text=True), title=title)
-        for entry in self.history or ():
+        for entry in history:
             sheet.add(entry["when"], described(entry))
         return sheet
 
-    def _tree(self) -> Iterator[Sheet]:
-        if self.tree is not None:
-            names, present = self.model.all_names, self.model.present.tolist()
-            title = "tree of the clusters (Ward, by rows)"
-            sheet = Sheet(Field(text=True), headings=False, title=title)
-            for line in drawn(self.tree, [f"{j} {names[j]}".rstrip() for j in present]):
-                sheet.add(line)
-            yield sheet
+    def _tree(self, merges: list[Merge]) -> Sheet:
+        names, present = self.model.all_names, self.model.present.tolist()
+        title = "tree of the clusters (Ward, by rows)"
+        sheet = Sheet(Field(text=True), headings=False, title=title)
+        for line in drawn(merges, [f"{j} {names[j]}".rstrip() for j in present]):
+            sheet.add(line)
+        return sheet
 
-    def _pairs(self) -> Iterator[Sheet]:
+    def _pairs(self) -> Sheet:
         names = self.model.all_names
         named = Field("names", text=True, drop=1) if self.model.names else None
         sheet = Sheet(Field("clusters"), "distance", named, title="nearest pairs of clusters")
         for i, j, distance in nearest_pairs(self.model, _PAIRS):
             sheet.add(f"{i} and {j}", f"{distance:.4g}", f"{names[i]} / {names[j]}")
-        if sheet.rows:
-            yield sheet
+        return sheet
 
     def _sheets_of_one(self, cluster: int) -> Iterator[Sheet]:
-        facts, seen = self._cluster_dict(cluster), self.seen
+        facts, seen = self._inside(cluster), self.seen
         name = f": {facts['name']}" if facts["name"] else ""
         sheet = Sheet(Field(), Field(), headings=False, title=f"cluster {cluster}{name}")
         sheet.add("rows", f"{facts['size']:g}, {facts['share']:.1%} of all")
@@ -399,23 +380,19 @@ class Inspection(Result):
             sheet.add(other["cluster"], text, f"{other['size']:g}", f"{other['distance']:.4g}")
         if sheet.rows:
             yield sheet
-        if seen.inside is not None:
-            farthest = seen.inside.farthest
-            for title, rows in (("nearest", seen.nearest[cluster]), ("farthest", farthest)):
-                texts = Field(text=True) if rows and rows[0].carried else None
-                sheet = Sheet("row", "distance", texts, title=f"{title} rows")
-                for row in rows:
-                    sheet.add(row.row, f"{row.distance:.4g}", row.text(_WHOLE_TEXT))
-                if rows:
-                    yield sheet
-            yield _groups(seen.inside, int(seen.sizes[cluster]))
+        if (inside := seen.inside) is None:
+            return
+        for title, rows in (("nearest", seen.nearest[cluster]), ("farthest", inside.farthest)):
+            texts = Field(text=True) if rows and rows[0].carried else None
+            sheet = Sheet("row", "distance", texts, title=f"{title} rows")
+            for row in rows:
+                sheet.add(row.row, f"{row.distance:.4g}", row.text(_WHOLE_TEXT))
+            if rows:
+                yield sheet
+        yield _near_duplicates(inside, int(seen.sizes[cluster]))
 
 
-def _spread_text(spread: float) -> str:
-    return "-" if math.isnan(spread) else f"{spread:.3g}"
-
-
-def _groups(inside: Inside, size: int) -> Sheet:
+def _near_duplicates(inside: Inside, size: int) -> Sheet:
     of = "" if inside.compared == size else f" of the first {inside.compared}"
     title = f"near-duplicates: rows within {inside.near:.3g} of another one"
     if not inside.groups:
