@@ -18,8 +18,7 @@ from dinkcli.assigning.assigner import assigner_for
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
-from dinkcli.insight.ranges import USUAL, parse_numbers
-from dinkcli.insight.recommend import Sweep, number_of
+from dinkcli.insight.recommend import USUAL, Sweep, number_of, parse_numbers
 from dinkcli.insight.split import split as split_by_rows
 from dinkcli.insight.sweeper import sweep as sweep_rows
 from dinkcli.models.centers import read_centers

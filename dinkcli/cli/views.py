@@ -190,7 +190,7 @@ def sweep(
         dink sweep emb.npy
         dink sweep emb.parquet -k 10:400 --metric cosine
     """
-    from dinkcli.insight.ranges import parse_numbers
+    from dinkcli.insight.recommend import parse_numbers
 
     tried, _ = parse_numbers(numbers)  # a wrong range is told before files are opened
     data = vectors.open(inputs, sample_weight=sample_weight).repeatable()

@@ -1,21 +1,22 @@
-"""Which of many numbers of clusters the data speak for, and which others look alike.
+"""Which numbers of clusters to try, which of them the data speak for, and which others look alike.
 
 Needs no torch: it judges figures that ``sweeper`` has measured.
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dinkcli.errors import InputError
+import numpy as np
+
+from dinkcli.errors import InputError, UsageError
 from dinkcli.results import Field, Result, Sheet
 
-if TYPE_CHECKING:
-    import numpy as np
-
+USUAL = "2:100"
+_IN_AN_OCTAVE = 3
 # docs/LOG.md has the figures of data with and without a clear number.
 _LEAST_EXCESS = 0.03  # of what is no noise,
 _LEAST_SHARE = 0.2  # and of the silhouette of noise, which differs by a tenth from draw to draw
@@ -32,6 +33,57 @@ _MEANINGS = (
     "silhouette: how well rows fit their clusters, and how well noise of the same spread does.",
 )
 _DIP = 0.97  # of its score, to which it falls on the way to the best
+_LEAST_FIGURES = [[1e-3], [0.01], [0.01]]  # excess, stability and modularity that a score counts
+
+
+def grid(first: int, last: int) -> list[int]:
+    """Both, and the numbers between them of a grid that is the same for every range."""
+    steps = range(_IN_AN_OCTAVE * last.bit_length())
+    inner = {round(2 * 2 ** (step / _IN_AN_OCTAVE)) for step in steps}
+    return sorted({first, last} | {k for k in inner if first < k < last})
+
+
+def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool]:
+    """(numbers of clusters, whether they may grow) of "5,10,20", "5:100" or "5:100:5".
+
+    "5:100" stands for three numbers an octave, and then those around the best and beyond. A range
+    ends, and a list leaves numbers out, where there would be fewer than two rows for each cluster.
+
+    Args:
+        n_rows: of the data, where it is known.
+
+    Raises:
+        UsageError: another form, a number below 2, or too few rows for any of the numbers.
+    """
+    most = sys.maxsize if n_rows is None else n_rows // 2
+    wrong = UsageError(
+        f"-k {text}: expected numbers of at least 2 such as 5,10,20, a range such as 5:100, "
+        "or one with a step such as 5:100:5"
+    )
+    try:
+        parts = [[int(number) for number in part.split(":")] for part in text.split(",")]
+    except ValueError:
+        raise wrong from None
+    numbers: set[int] = set()
+    for part in parts:
+        if len(part) > 3 or min(part) < (2 if len(part) < 3 else 1) or part[0] < 2:
+            raise wrong
+        if len(part) > 1 and part[1] < part[0]:
+            raise wrong
+        if part[0] > most:
+            continue
+        part[1:2] = [min(part[1], most)] if len(part) > 1 else []
+        if len(part) == 1:
+            numbers.add(part[0])
+        elif len(part) == 2:
+            numbers.update(grid(*part))
+        else:
+            numbers.update(range(part[0], part[1] + 1, part[2]))
+    if not numbers:
+        raise UsageError(
+            f"-k {text}: a sweep needs at least 2 rows for each cluster, and there are {n_rows}"
+        )
+    return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
 
 
 @dataclass(frozen=True)
@@ -118,7 +170,7 @@ class Sweep(Result):
         if self.levels:
             levels = " and ".join(map(str, self.levels))
             sheets.append(Sheet(title=f"{levels} stand out too: levels of one model"))
-        scores = dict(zip(self.candidates, score(self.candidates), strict=True))
+        scores = dict(zip(self.candidates, score(self.candidates).tolist(), strict=True))
         most = max(1e-9, *scores.values())
         shown = self._worth_a_row()
         hidden = len(self.candidates) - len(shown)
@@ -168,58 +220,53 @@ def number_of(found: Sweep, wanted: str, name: str) -> int:
 
 def recommend(candidates: Sequence[Candidate], bad_rows: int = 0) -> Sweep:
     """What the candidates, in ascending order, say."""
-    numbers = [c.n_clusters for c in candidates]
     scores = score(candidates)
     best = _clear(candidates)
-    if best is not None:
-        values = [c.excess for c in candidates]
-        clear = best.n_clusters
+    if is_clear := best is not None:
+        values = np.array([c.excess for c in candidates])
         reason = (
             f"two halves of the data agree on these clusters ({best.stability:.2f} of 1), and "
             f"rows are nearer to them than noise would be (silhouette {best.silhouette:.2f} "
             f"for {best.noise_silhouette:.2f})"
         )
     else:
-        values, clear = scores, None
-        best = candidates[max(range(len(scores)), key=scores.__getitem__)]
+        values, best = scores, candidates[int(scores.argmax())]
         reason = (
             f"here two halves of the data agree on the clusters ({best.stability:.2f} of 1), "
             f"neighbours share one (modularity {best.modularity:.2f}), and rows are nearer to "
             f"them than noise would be (silhouette {best.silhouette:.2f} for "
             f"{best.noise_silhouette:.2f}), all three together best"
         )
-    structure = best.is_structure
-    if not structure:
+    numbers, k = [c.n_clusters for c in candidates], best.n_clusters
+    at, levels = numbers.index(k), list[int]()
+    if best.is_structure:
+        reason += _edge(numbers, at)
+        levels = _levels(np.array(numbers), scores, at)
+    else:
         reason = (
             f"rows are no nearer to clusters than noise would be (silhouette "
             f"{best.silhouette:.2f} for {best.noise_silhouette:.2f})"
         )
-    at = numbers.index(best.n_clusters)
-    low, high = _run(values, at)
-    levels = _levels(numbers, scores, at) if structure else []
-    reason += _edge(numbers, at) if structure else ""
+    lower = np.flatnonzero(values < _ALIKE * values[at])  # which end the run around the best
+    before, after = lower[lower < at], lower[lower > at]
+    low, high = max(before, default=-1) + 1, min(after, default=len(numbers)) - 1
     alike = numbers[low], numbers[high]
-    k = best.n_clusters
+    clear = k if is_clear else None
+    structure = best.is_structure
     return Sweep(list(candidates), clear, k, structure, alike, levels, reason, bad_rows)
 
 
-def score(candidates: Sequence[Candidate]) -> list[float]:
+def score(candidates: Sequence[Candidate]) -> np.ndarray:
     """Root of the excess, times stability, times the square of modularity, each averaged over the
     numbers within an octave, the nearer the more: the stability of one number depends much on
     which rows are in which half."""
-    octaves = [math.log2(c.n_clusters) for c in candidates]
-    logs = [
-        math.log(max(1e-3, c.excess)) / 2
-        + math.log(max(0.01, c.stability))
-        + math.log(max(0.01, c.modularity)) * 2
-        for c in candidates
-    ]
-    scores = []
-    for at in octaves:
-        weights = [max(0.0, 1 - abs(at - other)) for other in octaves]
-        mean = sum(w * value for w, value in zip(weights, logs, strict=True)) / sum(weights)
-        scores.append(math.exp(mean))
-    return scores
+    numbers, *figures = np.array(
+        [(c.n_clusters, c.excess, c.stability, c.modularity) for c in candidates]
+    ).T
+    excess, stability, modularity = np.log(np.maximum(figures, _LEAST_FIGURES))
+    octaves = np.log2(numbers)
+    weights = np.maximum(0, 1 - abs(octaves[:, None] - octaves))
+    return np.exp(weights @ (excess / 2 + stability + modularity * 2) / weights.sum(1))
 
 
 def _clear(candidates: Sequence[Candidate]) -> Candidate | None:
@@ -228,12 +275,9 @@ def _clear(candidates: Sequence[Candidate]) -> Candidate | None:
     The silhouette is compared with that of noise, which has a high one too in few dimensions.
     """
     best = highest(candidates)
-    if not best.is_structure or best.stability < _LEAST_STABILITY:
-        return None
     rivals = [c for c in candidates if not 1 / _NEAR <= c.n_clusters / best.n_clusters <= _NEAR]
-    if any(c.excess > _ALIKE * best.excess for c in rivals):
-        return None
-    return best
+    is_peak = all(c.excess <= _ALIKE * best.excess for c in rivals)
+    return best if is_peak and best.is_structure and best.stability >= _LEAST_STABILITY else None
 
 
 def highest(candidates: Sequence[Candidate]) -> Candidate:
@@ -253,28 +297,16 @@ def highest(candidates: Sequence[Candidate]) -> Candidate:
     return max(larger, key=lambda c: c.stability, default=highest)
 
 
-def _run(values: Sequence[float], at: int) -> tuple[int, int]:
-    """The ends of the run around position ``at`` of values nearly as high as there."""
-    low = high = at
-    while low > 0 and values[low - 1] >= _ALIKE * values[at]:
-        low -= 1
-    while high + 1 < len(values) and values[high + 1] >= _ALIKE * values[at]:
-        high += 1
-    return low, high
-
-
-def _levels(numbers: Sequence[int], scores: Sequence[float], at: int) -> list[int]:
+def _levels(numbers: np.ndarray, scores: np.ndarray, at: int) -> list[int]:
     """Numbers at least an octave from the best that are the best of their octaves, and between
     which and the best there is a dip."""
     levels = []
-    for i, (k, value) in enumerate(zip(numbers, scores, strict=True)):
-        around = [v for n, v in zip(numbers, scores, strict=True) if k / 2 < n < 2 * k]
-        between = scores[min(i, at) : max(i, at) + 1]
+    for i, (k, value) in enumerate(zip(numbers.tolist(), scores.tolist(), strict=True)):
         if (
-            abs(math.log2(k / numbers[at])) >= 1
-            and value == max(around)
+            max(k / numbers[at], numbers[at] / k) >= 2
+            and value == scores[(k / 2 < numbers) & (numbers < 2 * k)].max()
             and value >= _LEVEL * scores[at]
-            and min(between) < _DIP * value
+            and scores[min(i, at) : max(i, at) + 1].min() < _DIP * value
         ):
             levels.append(k)
     return levels

@@ -4,8 +4,6 @@ For every K the centres of a smaller K are the start: clusters that gain most fr
 until there are K. That happens on two halves of a sample apart, and for a few K on noise with the
 sample's own spread along each of its main axes. A range of numbers grows while the best of them
 lies in its last octave, and is then looked at more closely around the best.
-
-Shapes: S rows of the sample, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,8 +21,7 @@ from torch import Tensor
 
 from dinkcli.errors import UsageError
 from dinkcli.insight.agreement import adjusted_rand_index
-from dinkcli.insight.ranges import grid
-from dinkcli.insight.recommend import Candidate, Sweep, highest, recommend
+from dinkcli.insight.recommend import Candidate, Sweep, grid, highest, recommend
 from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import NearestTwo
 from dinkcli.processes.workers import Workers
@@ -178,20 +175,22 @@ class _Search:
 
     def _judge(self, k: int, first: State, second: State, graph: csr_matrix) -> Candidate:
         """All but what noise would be."""
-        mine = self.sample.nearest_two(first.centers)
-        theirs = self.sample.nearest_two(second.centers)
-        table = torch.bincount(mine.labels * k + theirs.labels, minlength=k * k).cpu().numpy()
         # Centres are judged on the rows that they were not made from.
-        values = torch.cat([_silhouettes(theirs)[: self.middle], _silhouettes(mine)[self.middle :]])
-        means = self.sample.means(first.centers, mine.labels)
-        apart = (self.sample.z - means[mine.labels]).square().sum(1)
+        theirs = self.sample[: self.middle].nearest_two(second.centers)
+        mine = self.sample[self.middle :].nearest_two(first.centers)
+        labels = torch.cat([first.near.labels, mine.labels])
+        others = torch.cat([theirs.labels, second.near.labels])
+        table = torch.bincount(labels * k + others, minlength=k * k).cpu().numpy()
+        silhouettes = torch.cat([_silhouettes(theirs), _silhouettes(mine)])
+        means = self.sample.means(first.centers, labels)
+        apart = (self.sample.z - means[labels]).square().sum(1)
         return Candidate(
             k,
             float(self.sample.weigh(apart).sum()) * self.scale,
-            float(self.sample.weigh(values).sum() / self.sample.total_weight),
+            float(self.sample.weigh(silhouettes).sum() / self.sample.total_weight),
             0.0,
             adjusted_rand_index(table.reshape(k, k)),
-            modularity(graph, mine.labels.cpu().numpy(), k),
+            modularity(graph, labels.cpu().numpy(), k),
         )
 
     def _neighbours(self) -> csr_matrix:
@@ -217,11 +216,12 @@ class _Path:
         start: Tensor | None = None,
     ):
         self._workers, self._sample = workers, sample
-        self.generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
         self._states: dict[int, Future[State]] = {}
         self._latest: Future[State] | None = None  # draws come one after the other
         if start is not None:
-            self._submit(len(start), _settled, start)
+            self._latest = workers.submit(_settled, sample, self._generator, start)
+            self._states[len(start)] = self._latest
 
     @property
     def last(self) -> Tensor:
@@ -230,19 +230,30 @@ class _Path:
 
     def at(self, k: int) -> Future[State]:
         if k not in self._states:
-            smaller = [known for known in self._states if known < k]
-            if smaller:
-                self._submit(k, _grown, self._states[max(smaller)], k)
-            else:
-                self._submit(k, _new, k)
+            smaller = max((known for known in self._states if known < k), default=k)
+            before, common = self._states.get(smaller), (self._sample, self._generator)
+            self._latest = self._workers.submit(_grown, self._latest, *common, before, k)
+            self._states[k] = self._latest
         return self._states[k]
 
-    def _submit(self, k: int, work: Callable[..., State], *args: Any) -> None:
-        def after(_: State | None, sample: Sample, *args: Any) -> State:
-            return work(sample, self.generator, *args)
 
-        self._latest = self._workers.submit(after, self._latest, self._sample, *args)
-        self._states[k] = self._latest
+def _grown(
+    _: State | None, sample: Sample, generator: torch.Generator, state: State | None, k: int
+) -> State:
+    if state is None:
+        return _new(sample, generator, k)
+    while (now := len(state.centers)) < k:
+        near = state.near
+        sizes = sample.cluster_weights(near.labels, now).to(state.centers)
+        everyone = torch.arange(now, device=state.centers.device)
+        splits = split(sample, near, sizes, everyone, generator)
+        # Not all at once: a split is judged with all the other centres in place.
+        chosen = splits.gain.topk(min(k - now, max(1, now // 2))).indices
+        centers = torch.cat([state.centers, splits.high[chosen]])
+        centers[chosen] = splits.low[chosen]
+        whole = len(centers) == k
+        state = _settled(sample, generator, centers) if whole else _moved(sample, centers)
+    return state
 
 
 def _new(sample: Sample, generator: torch.Generator, k: int) -> State:
@@ -255,32 +266,16 @@ def _new(sample: Sample, generator: torch.Generator, k: int) -> State:
     return min(tried, key=lambda state: state.inertia)
 
 
-def _grown(sample: Sample, generator: torch.Generator, state: State, k: int) -> State:
-    while (now := len(state.centers)) < k:
-        near = state.near
-        sizes = sample.cluster_weights(near.labels, now).to(state.centers)
-        everyone = torch.arange(now, device=state.centers.device)
-        splits = split(sample, near, sizes, everyone, generator)
-        # Not all at once: a split is judged with all the other centres in place.
-        chosen = splits.gain.topk(min(k - now, max(1, now // 2))).indices
-        centers = torch.cat([state.centers, splits.high[chosen]])
-        centers[chosen] = splits.low[chosen]
-        whole = len(centers) == k
-        state = _settled(sample, generator, centers) if whole else _passes(sample, centers, 1)
-    return state
-
-
 def _settled(sample: Sample, generator: torch.Generator, centers: Tensor) -> State:
-    best = _passes(sample, centers, _PASSES)
-    rounds = swap(sample, Refining.begin(best.centers), best, generator, patience=_SWAPS)
-    states = [state for _, state in islice(rounds, _SWAPS)]
-    return states[-1] if states else best
-
-
-def _passes(sample: Sample, centers: Tensor, number: int) -> State:
-    for _ in range(number):
+    for _ in range(_PASSES - 1):
         centers = sample.means(centers, sample.labels(centers))
-    return State.of(sample, centers)
+    state = _moved(sample, centers)
+    rounds = swap(sample, Refining.begin(state.centers), state, generator, patience=_SWAPS)
+    return [state, *(better for _, better in islice(rounds, _SWAPS))][-1]
+
+
+def _moved(sample: Sample, centers: Tensor) -> State:
+    return State.of(sample, sample.means(centers, sample.labels(centers)))
 
 
 def _mean_silhouette(noise: tuple[Sample, Sample], state: State) -> float:

@@ -7,8 +7,7 @@ import torch
 import dinkcli
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, UsageError
-from dinkcli.insight.ranges import parse_numbers
-from dinkcli.insight.recommend import Candidate, recommend, score
+from dinkcli.insight.recommend import Candidate, parse_numbers, recommend, score
 from dinkcli.insight.sweeper import sweep
 from dinkcli.training.neighbours import nearest_others, neighbour_graph
 from dinkcli.training.rows import RowSource
