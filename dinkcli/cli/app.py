@@ -41,7 +41,7 @@ COMMANDS = (
 _MODULES = {
     **dict.fromkeys(("inspect", "report", "evaluate", "sweep", "info", "plan"), "views"),
     **dict.fromkeys(("name", "update", "edit", "export"), "changes"),
-    **dict.fromkeys(("dedup", "sample"), "jobs"),
+    **dict.fromkeys(("dedup", "sample"), "assign"),
 }
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"

@@ -1,31 +1,48 @@
-"""``dink assign``."""
+"""Commands that write something of each row: ``dink assign``, ``dedup`` and ``sample``."""
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import typer
+
+from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.cli import options as shared
 from dinkcli.cli import signals
-from dinkcli.cli.console import ProgressLines, printable, show_notes, warn
-from dinkcli.cli.options import clusters_option, output_option, run_option
-from dinkcli.cli.paths import Destination, bad_rows_in, levels_of, load_model
-from dinkcli.cli.train import show_drift
-from dinkcli.errors import UsageError
-from dinkcli.options import AssignOptions
+from dinkcli.cli.console import ProgressLines, printable, say, show_drift, show_notes, warn
+from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
+from dinkcli.cli.paths import levels_of, load_model, refuse_stream
+from dinkcli.errors import OutputError, UsageError
+from dinkcli.options import AssignOptions, DedupOptions, SampleOptions
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
+    from dinkcli.assigning.dedup import Duplicates
+    from dinkcli.assigning.layout import Rows
     from dinkcli.assigning.pipeline import Counts, Job
+    from dinkcli.assigning.sample import Sample
+    from dinkcli.assigning.writers import Output
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
 
 # Of the way from chance to certainty: where the mean probability is below, it says nothing.
 _UNCERTAIN = 0.1
+_MEMORY = run_option(
+    None,
+    "--memory SIZE",
+    help="How much memory rows may take, such as 2GB; a quarter of the machine by default. "
+    "They are sorted by cluster into a temporary file.",
+)
 
 
 @dataclass(frozen=True)
@@ -101,33 +118,41 @@ def assign(
     from dinkcli.assigning.pipeline import run
     from dinkcli.models.file import load
 
-    destination = Destination(output, shown, rows_per_file, shard, resume, partition_by_cluster)
+    share = _share_of(shard)
+    target = _Target(output, shown, rows_per_file, share, resume, partition_by_cluster)
     above = levels_of(levels)
-    model = load_model(model_path, inputs, warns=not destination.silent)
+    model = load_model(model_path, inputs, warns=not target.silent)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
     data = rows.open(model, inputs, once=True)
-    show_notes(data, destination.quiet)
+    show_notes(data, target.quiet)
     if old is not None and old.metric != model.metric:
         data = data.repeatable()  # rows are read before they are assigned
     job = _job_of(model, data, options, model_path, old, with_names, above)
-    target, n_rows = destination.open(data), data.n_rows
-    if target.shard is not None:
-        n_rows = target.shard.rows_of(data.known_rows, target.rows_per_file or 1)
-    with ProgressLines(not destination.shows_progress) as progress:
+    opened, n_rows = target.open(data), data.n_rows
+    if target.share is not None:
+        n_rows = target.share.rows_of(data.known_rows, opened.rows_per_file or 1)
+    with ProgressLines(not target.shows_progress) as progress:
 
         def show(done: int) -> None:
             rate = done / max(1e-9, time.monotonic() - started)
             progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
-        with _interruption(destination, shown.as_json):
-            counts = run(job, target, rows.device, show)
-    seconds = time.monotonic() - started
-    summary = _summary_of(destination, job, counts, seconds)
-    if not destination.quiet:
-        _warn_of_uncertainty(summary)
-    destination.tell(summary, _sentence_of(summary))
-    if job.matching is not None and not (destination.quiet or shown.as_json):
+        try:
+            counts = run(job, opened, rows.device, show)
+        except KeyboardInterrupt as error:
+            target.interrupted(error)
+            raise
+    summary = _summary_of(target, job, counts, time.monotonic() - started)
+    # Probabilities that say next to nothing.
+    mean, chance = summary.get("mean_probability", 1.0), 1 / model.n_clusters
+    if mean < chance + _UNCERTAIN * (1 - chance) and not target.quiet:
+        warn(
+            f"the cluster of a row has a probability of {mean:.3g} on average, where chance alone "
+            f"gives {chance:.3g}: give a lower `temperature` than {job.temperature:.3g}"
+        )
+    target.tell(summary, _sentence_of(summary))
+    if job.matching is not None and not (target.quiet or shown.as_json):
         show_drift(job.matching, match_path or "")
 
 
@@ -171,31 +196,13 @@ def _job_of(
     return Job(model, data, options, path, matching, by_cluster)
 
 
-@contextmanager
-def _interruption(destination: Destination, as_json: bool) -> Iterator[None]:
-    """Ctrl-C says what is kept, which for parts and streams is not nothing."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        kept = "Interrupted; the output is incomplete. Start the same command again."
-        if destination.in_parts:
-            kept = (
-                f"Interrupted; the complete parts in {destination.output} stay. Go on with the "
-                "same command and --resume."
-            )
-        if destination.silent or (destination.output is not None and not destination.in_parts):
-            raise
-        signals.end(signals.exit_code(error), as_json, kept)
-
-
-def _summary_of(
-    destination: Destination, job: Job, counts: Counts, seconds: float
-) -> dict[str, Any]:
+def _summary_of(target: _Target, job: Job, counts: Counts, seconds: float) -> dict[str, Any]:
     """The summary as plain JSON."""
+    sizes = counts.sizes
     summary = {
         "rows": counts.rows,
-        **destination.about(job.model, job.model_name),
-        "cluster_sizes": counts.sizes.tolist(),
+        **target.about(job.model, job.model_name),
+        "cluster_sizes": sizes.tolist(),
         "outliers": counts.outliers,
         "bad_rows": counts.bad,
         "seconds": round(seconds, 3),
@@ -207,28 +214,17 @@ def _summary_of(
         summary["mean_distance"] = counts.distance / counts.measured
         if counts.reach is not None:
             summary["far"] = counts.far / counts.measured
-    summary |= destination.parts(counts, rows_before=counts.rows_before)
-    levels = {name: each for name, each in job.by_cluster.items() if each.dtype.kind == "i"}
-    if levels:
-        sizes = counts.sizes
-        summary["levels"] = {
-            name: {str(g): int(sizes[groups == g].sum()) for g in sorted({*groups.tolist()} - {-1})}
-            for name, groups in levels.items()
-        }
-    if job.matching is not None:
-        summary["match"] = job.matching.as_dict()
-    return summary
-
-
-def _warn_of_uncertainty(summary: dict[str, Any]) -> None:
-    """One line where probabilities say next to nothing."""
-    mean, chance = summary.get("mean_probability", 1.0), 1 / summary["n_clusters"]
-    if mean < chance + _UNCERTAIN * (1 - chance):
-        warn(
-            f"the cluster of a row has a probability of {mean:.3g} on average, where "
-            f"chance alone gives {chance:.3g}: give a lower --temperature than "
-            f"{summary['temperature']:.3g}"
-        )
+    if counts.parts is not None:
+        summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
+    if target.share is not None:
+        summary |= {"shard": str(target.share), "complete": counts.complete}
+    levels = {
+        name: {str(g): int(sizes[groups == g].sum()) for g in sorted({*groups.tolist()} - {-1})}
+        for name, groups in job.by_cluster.items()
+        if groups.dtype.kind == "i"
+    }
+    summary |= {"levels": levels} if levels else {}
+    return summary | ({"match": job.matching.as_dict()} if job.matching else {})
 
 
 def _sentence_of(summary: dict[str, Any]) -> str:
@@ -239,7 +235,286 @@ def _sentence_of(summary: dict[str, Any]) -> str:
         more += f", {summary['parts']} part" + "s" * (summary["parts"] != 1)
     more += f" of share {summary['shard']}" if "shard" in summary else ""
     outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
+    number = summary["bad_rows"]
+    bad = f", {number} bad row" + "s" * (number > 1) if number else ""
     return (
         f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}"
-        f"{bad_rows_in(summary)} in {summary['seconds']:.1f} s"
+        f"{bad} in {summary['seconds']:.1f} s"
     )
+
+
+def dedup(
+    *,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    output: str | None = shared.TABLE_FILE,
+    max_distance: float | None = clusters_option(None, show_default=False),
+    keep: str = clusters_option("nearest", choices="nearest farthest first"),
+    keep_only: bool = output_option(False, "--keep-only"),
+    against: list[str] | None = input_option(None, "OLD"),
+    memory: str | None = _MEMORY,
+    rows: shared.WrittenRows,
+    shown: shared.TableOutput,
+) -> None:
+    """Find near-duplicates, and choose which rows stay.
+
+    No pair is missed, also across the borders of clusters: each row is compared with all rows that
+    can be near enough.
+
+    Args:
+        max_distance: The largest Euclidean distance of near-duplicates; between rows of norm 1
+            where the metric of the model is cosine. There, cosine similarities of 0.99, 0.95 and
+            0.9 are distances of 0.141, 0.316 (the default) and 0.447: sqrt(2 - 2 x similarity).
+        keep: Which row of a group stays: the one nearest to its centre, the farthest, the first, or
+            the one with the largest number in a column or a file.
+        keep_only: Write only the rows that stay.
+        against: Files of rows that are there already: rows that repeat one of them do not stay. May
+            be given more than once.
+
+    Examples:
+        dink dedup emb.dink.safetensors emb.npy -o groups.parquet
+        dink dedup emb.dink.safetensors emb.parquet --max-distance 0.4 --keep-only -o unique.parquet
+        dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
+    """
+    column = DedupOptions(max_distance, keep).column
+    target = _Subset(model_path, inputs, output, rows, shown, memory, keep=column)
+    old = None
+    if against is not None:
+        old = replace(rows, ids=None, columns=None).open(target.model, against)
+
+    from dinkcli.assigning.dedup import dedup as core
+    from dinkcli.assigning.dedup import schema_of
+
+    with target.choosing(schema_of(old is not None)) as options:
+        options |= {"max_distance": max_distance, "keep": keep, "against": old}
+        result = core(target.model, target.data, **options)
+    written = int((result.stay if keep_only else result.seen).sum())
+    target.write(result, written, result.written(keep_only))
+
+
+def sample(
+    *,
+    model_path: str = shared.MODEL_PATH,
+    inputs: list[str] = shared.INPUTS,
+    number: int | None = clusters_option(None, "-n --number"),
+    output: str | None = shared.TABLE_FILE,
+    by: Literal["balanced", "proportional", "prototypes", "diverse"] = clusters_option("balanced"),
+    quota: str | None = clusters_option(None, "FILE"),
+    levels: str | None = clusters_option(None, "A,B,..."),
+    seed: int = clusters_option(0),
+    sample_weight: str | None = shared.SAMPLE_WEIGHT,
+    memory: str | None = _MEMORY,
+    rows: shared.WrittenRows,
+    shown: shared.TableOutput,
+) -> None:
+    """Draw a sample in which all clusters have their share.
+
+    It is the same whatever the order of the rows. Each row comes with the probability with which
+    it is in such a sample.
+
+    Args:
+        number: How many rows the sample is to have.
+        by: Equal shares of all clusters, shares in proportion to their sizes, or equal shares of
+            the rows nearest to their centre, or of rows as unlike each other as possible.
+        quota: How many rows of each cluster, in place of -n: csv with the columns cluster and rows,
+            or JSON such as {"0": 10, "7": 5}.
+        levels: Share equally among groups of clusters first: 10,100 shares among 10 groups, in each
+            among its part of 100, and then among clusters.
+        seed: The seed of all random draws: the same seed, the same rows.
+
+    Examples:
+        dink sample emb.dink.safetensors emb.npy -n 1000 -o sample.parquet
+        dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --ids id
+    """
+    groups = levels_of(levels)
+    SampleOptions(number, by, quota, groups, sample_weight is not None, seed)
+    target = _Subset(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
+    from dinkcli.assigning.sample import COLUMNS
+    from dinkcli.assigning.sample import sample as core
+
+    with target.choosing(COLUMNS) as options:
+        options |= {"by": by, "quota": quota, "levels": groups, "seed": seed}
+        result = core(target.model, target.data, number, **options)
+    target.write(result, len(result.rows), result.written())
+
+
+class _Target:
+    """Where the rows are to go, the options for it checked against each other and the file system.
+
+    Attributes:
+        output: a file, a folder for parts, or None for standard output.
+        encoding: how they are written.
+        share: of the rows, when other processes write the others.
+        in_parts: whether the output is a folder of parts.
+        silent: another process speaks for this one.
+        quiet: that, or --quiet.
+    """
+
+    def __init__(
+        self,
+        output: str | None,
+        shown: shared.TableOutput,
+        rows_per_file: int | None = None,
+        share: Shard | None = None,
+        resume: bool = False,
+        by_cluster: bool = False,
+    ):
+        from dinkcli.assigning.writers import encoding_of, names_a_file
+        from dinkcli.data.atomic import check_target
+
+        self.output = output = None if output == "-" else output
+        self.rows_per_file, self.share = rows_per_file, share
+        self.resume, self.by_cluster, self._shown = resume, by_cluster, shown
+        self.in_parts = parts = rows_per_file is not None or share is not None
+        self.silent = signals.is_silent(share)
+        self.quiet = shown.quiet or self.silent
+        who = "--rows-per-file writes"
+        if share is not None:
+            who = f"{share.count} processes write" if share.launched else f"--shard {share} writes"
+        if shown.json_file is not None:
+            refuse_stream(shown.json_file, "the summary of --json-file")
+        if shown.as_json and output is None:
+            raise UsageError(
+                "--json writes to standard output, and so do the rows: name a file with -o, or "
+                "write the summary to one by --json-file"
+            )
+        if parts and output is None:
+            raise UsageError(f"{who} into a folder of parts: name it with -o")
+        if parts and rows_per_file is None and names_a_file(output or ""):
+            raise UsageError(
+                f"-o {output}: {who} into a folder of parts, not into one file; name a folder"
+            )
+        if resume and not parts:
+            raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+        if by_cluster and (output is None or parts or shown.format not in (None, "parquet")):
+            raise UsageError(
+                "--partition-by-cluster writes a folder of parquet: name it with -o, and leave out "
+                "--rows-per-file, --shard and other formats"
+            )
+        folder = parts or by_cluster
+        self.encoding = encoding_of(output, shown.format, csv_safe=shown.csv_safe, parts=folder)
+        for path in (None if folder else output, shown.json_file):
+            if path is not None:
+                check_target(path)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether lines on standard error are in nobody's way."""
+        return not (self.quiet or self._shown.as_json or self.output is None)
+
+    def open(self, data: DataSet) -> Output:
+        """The output, for a share one of all rows of ``data``."""
+        from dinkcli.assigning.writers import Output
+
+        rows_per_file = self.rows_per_file
+        if self.share is not None:
+            self.share.check(data)
+            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
+        if self.output is None and sys.stdout is None:
+            raise OutputError("standard output is closed; write to a file with -o")
+        stream = sys.stdout.buffer if self.output is None else None
+        where = (rows_per_file, self.resume, self.share, stream, self.by_cluster)
+        return Output(self.output or "standard output", self.encoding, *where)
+
+    def about(self, model: Model, name: str) -> dict[str, Any]:
+        """What a summary says of the output, None for standard output, and of the model."""
+        return {
+            "output": None if self.output is None else printable(self.output),
+            "format": self.encoding.format,
+            "model": printable(name),
+            "fingerprint": model.fingerprint,
+            "n_clusters": model.n_clusters,
+        }
+
+    def tell(self, summary: dict[str, Any], sentence: str) -> None:
+        """Saves the summary, and shows it as JSON or, of a file or a folder, as a sentence."""
+        from dinkcli.data.atomic import atomic_path
+
+        text = json.dumps(summary)
+        if self._shown.json_file is not None and not self.silent:
+            with atomic_path(self._shown.json_file) as path:
+                Path(path).write_text(text + "\n", encoding="utf-8")
+        if self._shown.as_json and not self.silent:
+            typer.echo(text)
+        elif self.shows_progress:
+            whole = summary.get("complete", True)
+            say(sentence + ("" if whole else "; parts of other shares are missing yet"))
+
+    def interrupted(self, error: KeyboardInterrupt) -> None:
+        """Ends the command by saying what is kept, where that is not nothing."""
+        kept = "the output is incomplete. Start the same command again."
+        if self.in_parts:
+            kept = f"the complete parts in {self.output} stay. Go on with the same command and "
+            kept += "--resume."
+        if (self.in_parts or self.output is None) and not self.silent:
+            signals.end(signals.exit_code(error), self._shown.as_json, f"Interrupted; {kept}")
+
+
+class _Subset(_Target):
+    """Where dedup and sample write the rows that they choose, with the model and the inputs."""
+
+    def __init__(
+        self,
+        model_path: str,
+        inputs: list[str],
+        output: str | None,
+        rows: shared.WrittenRows,
+        shown: shared.TableOutput,
+        memory: str | None,
+        **references: Any,
+    ):
+        from dinkcli.data.machine import default_memory, parse_size
+
+        super().__init__(output, shown)
+        self._started, self._name, self._device = time.monotonic(), model_path, rows.device
+        self._memory = parse_size(memory) or default_memory()
+        self.model = load_model(model_path, inputs, warns=True)
+        self.data = rows.open(self.model, inputs, **references)
+        show_notes(self.data, shown.quiet)
+
+    @contextmanager
+    def choosing(self, columns: pa.Schema) -> Iterator[dict[str, Any]]:
+        """Yields how to compute and to show the steps, while progress is shown.
+
+        Raises DinkError, before any work, where rows of those columns could not be written.
+        """
+        from dinkcli.assigning.layout import Layout
+        from dinkcli.assigning.pipeline import metadata_of
+        from dinkcli.assigning.writers import stream_writer
+
+        metadata = metadata_of(self.model, self._name)
+        self._layout = Layout(None, columns, self.data.columns.id, self.data.carried, metadata)
+        with stream_writer(io.BytesIO(), self._layout, self.encoding):
+            self.open(self.data)
+        with ProgressLines(not self.shows_progress) as lines:
+
+            def on_step(phase: str, done: int, total: int) -> None:
+                lines.update(phase, done, total, "rows")
+
+            yield {"device": self._device, "memory": self._memory, "on_step": on_step}
+
+    def write(self, result: Duplicates | Sample, n_rows: int, rows: Iterable[Rows]) -> None:
+        """Writes the rows, and tells the summary of the result."""
+        from dinkcli.assigning.parts import open_output
+
+        with open_output(self.open(self.data), replace(self._layout, n_rows=n_rows)) as writer:
+            for some in rows:
+                writer.write(some)
+        seconds = time.monotonic() - self._started
+        about = self.about(self.model, self._name)
+        summary = {**about, "written_rows": n_rows, **result.to_dict()}
+        summary["seconds"] = round(seconds, 3)
+        self.tell(summary, f"{self.output}: {result.sentence()}, in {seconds:.1f} s")
+
+
+def _share_of(text: str | None) -> Shard | None:
+    """The share that --shard names, or that of this process of a launcher."""
+    share = launched()
+    if text is None:
+        return share
+    if share is not None:
+        raise UsageError(
+            f"--shard {text}: a launcher has started {share.count} processes (WORLD_SIZE), which "
+            "take a share each by themselves; leave --shard out, or the launcher"
+        )
+    return parse_shard(text)

@@ -17,19 +17,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.results import duration
+from dinkcli.results import Field, Sheet, duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
     from dinkcli.data.dataset import DataSet
-    from dinkcli.results import Field, Result, Sheet
+    from dinkcli.models.matching import Matching
+    from dinkcli.results import Result
 
+_MOST_LINES = 20  # of clusters that moved
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
 _SHORT = ("n_clusters", "number", "output")  # parameters that are known by their short option
@@ -302,3 +305,28 @@ def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None
     """Yields a function that shows, by phase, how many of the rows are done."""
     with ProgressLines(quiet) as lines:
         yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
+
+
+def show_drift(matching: Matching, old_path: str) -> None:
+    """Shows how many ids were kept, split, vanished and are new, and lists what moved most."""
+    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
+    line = ", ".join(f"{count} {fate}" for fate, count in matching.counts().items())
+    if moved:
+        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
+    say(f"ids of {old_path}: {line}")
+    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
+    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
+    listed = [*news, *sorted(kept, key=lambda d: -(d.relative or 0))]
+    if not listed:
+        return
+    hidden = len(listed) - _MOST_LINES
+    table = Sheet(
+        *("id", Field("fate"), "moved", "of gap", Field("continued by")),
+        title="what changed most",
+        notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
+    )
+    for drift in listed[:_MOST_LINES]:
+        far = "-" if drift.moved is None else f"{drift.moved:.3g}"
+        gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
+        table.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
+    show(table, stderr=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -25,7 +24,7 @@ from dinkcli.cli.console import (
     rows_shown,
     say,
     say_bad_rows,
-    show,
+    show_drift,
     show_notes,
     warn,
 )
@@ -34,7 +33,6 @@ from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_m
 from dinkcli.errors import StoppedError
 from dinkcli.options import SEEDINGS
 from dinkcli.processes.group import world
-from dinkcli.results import Field, Sheet
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.trainer import Step
 
-_MOST_LINES = 20  # of clusters that moved
 _UNITS = {"anneal": "steps", "refine": "rounds"}
 
 
@@ -356,28 +353,3 @@ def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) ->
             f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
         )
-
-
-def show_drift(matching: Matching, old_path: str) -> None:
-    """Shows how many ids were kept, split, vanished and are new, and lists what moved most."""
-    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
-    line = ", ".join(f"{count} {fate}" for fate, count in matching.counts().items())
-    if moved:
-        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
-    say(f"ids of {old_path}: {line}")
-    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
-    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
-    listed = [*news, *sorted(kept, key=lambda d: -(d.relative or 0))]
-    if not listed:
-        return
-    hidden = len(listed) - _MOST_LINES
-    table = Sheet(
-        *("id", Field("fate"), "moved", "of gap", Field("continued by")),
-        title="what changed most",
-        notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
-    )
-    for drift in listed[:_MOST_LINES]:
-        far = "-" if drift.moved is None else f"{drift.moved:.3g}"
-        gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
-        table.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
-    show(table, stderr=True)
