@@ -183,7 +183,7 @@ def refusals(here):
     np.save("flat.npy", np.zeros((N, 2)))
     np.save("objects.npy", np.array([{}] * N), allow_pickle=True)
     (here / "empty.txt").write_bytes(b"")
-    (here / "latin.txt").write_bytes("ok\nstraße\n".encode("latin-1"))
+    (here / "latin.txt").write_bytes(b"ok\n" * 100_000 + "straße\n".encode("latin-1"))
     (here / "damaged.parquet").write_bytes(b"PAR1 and then nothing")
 
 
@@ -198,7 +198,7 @@ REFUSALS = [
     ("x.npy", "flat.npy", 1, "flat.npy: float64 of shape (60, 2), expected texts or numbers"),
     ("x.npy", "objects.npy", 1, "Python objects (a pickle), which dink never loads; save texts as"),
     ("x.npy", "empty.txt", 1, "--ids empty.txt: nothing is in it, expected one id a row"),
-    ("x.npy", "latin.txt", 1, "latin.txt: line 2 is not UTF-8 text"),
+    ("x.npy", "latin.txt", 1, "latin.txt: line 100001 is not UTF-8 text"),
     ("x.npy", "damaged.parquet", 1, "damaged.parquet: cannot be read as parquet"),
     ("x.npy", "m", 1, "m: it starts with"),
 ]

@@ -20,11 +20,11 @@ import pyarrow.json
 
 from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
-from dinkcli.data.formats.columns import BASE64, LIST, SPARK, TEXT, Place, place_of, pruned
+from dinkcli.data.formats.columns import NUMBERS, Place, place_of, pruned
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import MARK, TextReader, open_text, whole_lines
-from dinkcli.data.formats.types import is_list, is_text
+from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.errors import InputError
 
 OBJECTS, ARRAYS, NAMED = "objects", "arrays", "named"  # NAMED: a name, then numbers or an array
@@ -218,36 +218,34 @@ class JsonReader(TextReader):
     format = "jsonl"
 
     def __init__(self, source: Source, wanted: Columns, head: bytes, layout: JsonLayout):
-        self._layout = layout
+        self._layout, self._id, self._kept = layout, wanted.id, _leaves(wanted)
         self._schema: pa.Schema | None = None
-        self._id, self._kept = wanted.id, _leaves(wanted)
         super().__init__(source, wanted, head)
-        types = [type_ for _, type_ in self._chosen or ()]
-        self._schema = pruned([place for place, _ in self._chosen or ()], types)
+        self._schema = pruned(self.needed, list(map(self._type_of, self.needed)))
         if layout.rows != OBJECTS:
             self.about = {**self.about, "text": layout.described}
 
-    def _type_of(self, place: Place, number: pa.DataType) -> pa.DataType:
-        if place in self.places:
-            value = getattr(place.type, "value_type", None)
-            if self.kind == SPARK or (self.kind == LIST and pa.types.is_boolean(value)):
-                return place.type
-            # A column of numbers may be one of texts in the first block.
-            if self.kind in (TEXT, BASE64) or is_text(place.take(self._first)[0].type):
-                return pa.list_(pa.string()) if is_list(place.type) else pa.string()
-        return super()._type_of(place, number)
+    def _type_of(self, place: Place) -> pa.DataType:
+        """What a column is parsed to."""
+        if place not in self.places:
+            return self._carried_type(place)
+        type_, number = place.take(self._first)[0].type, pa.from_numpy_dtype(self.dtype)
+        if self.kind == NUMBERS and not is_text(type_):
+            return number
+        return pa.list_(number) if is_list(type_) and is_number(type_.value_type) else type_
 
     def _carried_type(self, place: Place) -> pa.DataType:
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
             return pa.string()  # as it is written
-        is_id = pa.types.is_integer(place.type) and place.path == self._id
-        if is_id or pa.types.is_floating(place.type):
-            try:  # ids, and integers beyond 64 bits
-                if next(self._read(pruned([place], [EXACT])), None) is not None:
-                    return EXACT
-            except (pa.ArrowException, InputError):
-                pass
-        return place.type
+        is_exact = pa.types.is_integer(place.type) and place.path == self._id
+        if pa.types.is_floating(place.type):  # perhaps of integers beyond 64 bits
+            values = place.take(self._first)[0].drop_null().to_numpy()
+            is_exact = (np.abs(values) >= 2.0**63).any() and (values == np.floor(values)).all()
+        return EXACT if is_exact else place.type
+
+    def _carried_field(self, place: Place) -> pa.Field:
+        type_ = self._carried_type(place)
+        return pa.field(place.path, pa.string() if type_ == EXACT else type_)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         schema = self._schema

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from uuid import UUID
@@ -52,6 +52,8 @@ class TableReader(Reader):
 
     source: Source
     has_names = True  # of its columns, in the file
+    places: Sequence[Place] = ()  # of the vectors
+    kind = ""  # of what is in them
     row_number: str | None = None  # the column that counts the rows, no feature unless named
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):

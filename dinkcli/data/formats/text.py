@@ -7,13 +7,14 @@ pyarrow read the rest by it. Nothing says how many rows a text has: these are st
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,11 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from dinkcli.data.base import Columns, reading
+from dinkcli.data.derived import offset_of
 from dinkcli.data.files import Source, codec_of, unpacked, unpacked_head
-from dinkcli.data.formats.columns import BASE64, LIST, NUMBERS, TEXT, Place
+from dinkcli.data.formats.columns import LIST, NUMBERS, Place
 from dinkcli.data.formats.numerals import NULLS, NUMBER, kind_of, type_of_most
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_list, is_number, is_text
+from dinkcli.data.formats.types import is_list, is_number
 from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -52,17 +54,8 @@ def decoded(head: bytes) -> bytes:
     Raises:
         UnicodeDecodeError: it is no text.
     """
-    encoding = encoding_of(head)
-    if encoding != "utf-8":
-        return head.decode(encoding, "ignore").removeprefix("\ufeff").encode()
-    head = head.removeprefix(MARK)
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        if len(head) - error.start >= 4:
-            raise
-        return head[: error.start]
-    return head
+    text = codecs.getincrementaldecoder(encoding_of(head))().decode(head)
+    return text.removeprefix("\ufeff").encode()
 
 
 def open_text(source: Source) -> pa.NativeFile:
@@ -109,7 +102,7 @@ _LOOKED_AT = 4096  # rows that say whether float32 holds the numbers
 
 
 class TextReader(TableReader):
-    """A text. A subclass parses it, and says which types the parsed columns have.
+    """A text, whose first block says what its columns are. A subclass parses it.
 
     Args:
         head: the beginning of the decoded text.
@@ -117,51 +110,28 @@ class TextReader(TableReader):
 
     def __init__(self, source: Source, wanted: Columns, head: bytes):
         self.source, self._head = source, head
-        self._chosen: list[tuple[Place, pa.DataType]] | None = None
         with reading(source.name, self.format):
             first = next(self._parsed(None), None)
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
-        super().__init__(source, self._typed(first), None, wanted)
         self._first = first.slice(0, _LOOKED_AT)
-        number = self._number_type(self._first)
-        # Once the columns are known they are parsed straight to what will be used.
-        self._chosen = [(place, self._type_of(place, number)) for place in self.needed]
-        self.dtype = np.dtype(number.to_pandas_dtype())
+        super().__init__(source, self._typed(self._first), None, wanted)
+        if self.places:
+            self.dtype = self._number_type()
 
-    def _number_type(self, first: pa.RecordBatch) -> pa.DataType:
+    def _number_type(self) -> np.dtype:
         """float32, or float64 for numbers that lie far from zero beside their spread."""
-        from dinkcli.data.derived import offset_of
-
-        types = [place.take(first)[0].type for place in self.places]
-        types = [getattr(type_, "value_type", type_) for type_ in types]
-        if self.kind == NUMBERS and any(map(is_text, types)):
-            return pa.float64()  # as texts are parsed
-        if not types or self.kind not in (NUMBERS, LIST) or not all(map(is_number, types)):
-            return pa.float32()
-        vectors, _ = vectors_of(first, self.places, self.kind, self.n_features, np.dtype("f8"))
+        if self.kind not in (NUMBERS, LIST):
+            return np.dtype("f4")
+        wide = np.dtype("f8")
+        vectors, _ = vectors_of(self._first, self.places, self.kind, self.n_features, wide)
         vectors = vectors[(np.abs(vectors) < 1e30).all(1)]
-        return pa.float64() if len(vectors) and offset_of(vectors) is not None else pa.float32()
+        is_far = len(vectors) and offset_of(vectors) is not None
+        return wide if is_far else np.dtype("f4")
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
-        """The schema that the columns are chosen from, by the first block."""
+        """The schema that the columns are chosen from, by the first rows."""
         return first.schema
-
-    def _type_of(self, place: Place, number: pa.DataType) -> pa.DataType:
-        """What a column is parsed to."""
-        if place not in self.places:
-            return self._carried_type(place)
-        if self.kind == NUMBERS:
-            return number
-        return pa.string() if self.kind in (TEXT, BASE64) else pa.list_(number)
-
-    def _carried_type(self, place: Place) -> pa.DataType:
-        """What a column that travels along is parsed to."""
-        return place.type
-
-    def _carried_field(self, place: Place) -> pa.Field:
-        type_ = self._carried_type(place)  # integers beyond 64 bits travel as text
-        return pa.field(place.path, pa.string() if pa.types.is_decimal(type_) else type_)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Batches with the columns ``names``, or with all of them, of types found out."""
@@ -466,7 +436,7 @@ class CsvReader(TextReader):
     """A text of separated fields. What travels along keeps its text."""
 
     format = "csv"
-    _odd = False  # whether a cell of the vectors is no number
+    _types: Mapping[str, pa.DataType] = {}  # that columns are parsed to, once they are chosen
 
     def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
         self.dialect, self.has_names = dialect, dialect.header
@@ -481,6 +451,9 @@ class CsvReader(TextReader):
             self.format, self.own_id = "word vectors", WORD
             wanted = replace(wanted, id=WORD if wanted.id is None else wanted.id)
         super().__init__(source, wanted, head)
+        number = pa.from_numpy_dtype(self.dtype) if self.kind == NUMBERS else pa.string()
+        types = {place.top: number for place in self.places}
+        self._types = {place.top: pa.string() for place in self.needed} | types
         self.about = {**self.about, "text": dialect.described}
         if not dialect.header:
             self.notes = [*self.notes, *self._look_at_the_rest()]
@@ -507,9 +480,9 @@ class CsvReader(TextReader):
         types = list(first.schema.types)
         for i, column in enumerate(first.columns):
             if pa.types.is_string(column.type):
-                cells = column[:_LOOKED_AT].drop_null().to_pylist()
+                cells = column.drop_null().to_pylist()
                 number = type_of_most([cell.strip().replace(",", ".") for cell in cells])
-                types[i], self._odd = number or column.type, self._odd or number is not None
+                types[i] = number or column.type
         kept = [is_number(type_) or pa.types.is_null(type_) for type_ in types]
         if not self.dialect.header and not all(kept):
             # Without names, the numbers between two texts belong together.
@@ -521,44 +494,31 @@ class CsvReader(TextReader):
             [(name, t if is_kept or is_list(t) else pa.string()) for name, t, is_kept in columns]
         )
 
-    def _carried_type(self, place: Place) -> pa.DataType:
-        return pa.string()
+    def _carried_field(self, place: Place) -> pa.Field:
+        return pa.field(place.path, pa.string())
+
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        done = 0
+        try:
+            for batch in self._parsed(names):
+                yield batch
+                done += len(batch)
+            return
+        except pa.ArrowInvalid as error:
+            if "conversion error" not in str(error) or not self._types:
+                raise
+        # A cell that is no number makes its row a bad one: it is looked at as a text.
+        self._types = dict.fromkeys(self._types, pa.string())
+        for batch in self._parsed(names):
+            skipped = min(done, len(batch))
+            yield self._numbers_in(batch.slice(skipped))
+            done -= skipped
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
-        if self.dialect.rewriting == WORDS:
+        dialect = self.dialect
+        if dialect.rewriting == WORDS:
             yield from self._read_words()
             return
-        types, done = {place.top: type_ for place, type_ in self._chosen or ()}, 0
-        if not self._odd or not types:
-            try:
-                for batch in self._read(names, types):
-                    yield batch
-                    done += len(batch)
-                return
-            except pa.ArrowInvalid as error:
-                if "conversion error" not in str(error) or not types:
-                    raise
-                self._odd = True
-        # A cell that is no number makes its row a bad one: it is looked at as a text.
-        vectors = [place.top for place in self.places] if self.kind == NUMBERS else []
-        vectors = [name for name in vectors if names is None or name in names]
-        for batch in self._read(names, types | dict.fromkeys(vectors, pa.string())):
-            skipped, done = min(done, len(batch)), max(0, done - len(batch))
-            batch = batch.slice(skipped)
-            if self.dialect.header and vectors:
-                # Its first line comes again in files that were put together.
-                again = [pc.equal(batch.column(name), name) for name in vectors]
-                again = pc.fill_null(functools.reduce(pc.and_, again), False)
-                batch = batch.filter(pc.invert(again))
-            for name in vectors if self.dialect.decimal == "," else ():
-                plain = pc.replace_substring(batch.column(name), ",", ".")
-                batch = batch.set_column(batch.schema.names.index(name), name, plain)
-            yield batch
-
-    def _read(
-        self, names: list[str] | None, types: dict[str, pa.DataType]
-    ) -> Iterator[pa.RecordBatch]:
-        dialect = self.dialect
         read = pyarrow.csv.ReadOptions(
             block_size=BLOCK_BYTES,
             column_names=dialect.names,
@@ -572,7 +532,7 @@ class CsvReader(TextReader):
         )
         convert = pyarrow.csv.ConvertOptions(
             include_columns=names,
-            column_types=types,
+            column_types=self._types,
             decimal_point=dialect.decimal,
             null_values=NULLS,
         )
@@ -580,6 +540,21 @@ class CsvReader(TextReader):
             text = _Rewritten(file, dialect) if dialect.rewriting else file
             with pyarrow.csv.open_csv(text, read, parse, convert) as batches:
                 yield from batches
+
+    def _numbers_in(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Texts of numbers with a point, without the header where it comes again, in files that
+        were put together."""
+        vectors = [place.top for place in self.places if place.top in batch.schema.names]
+        if self.kind != NUMBERS or not vectors:
+            return batch
+        if self.dialect.header:
+            again = [pc.equal(batch.column(name), name) for name in vectors]
+            again = pc.fill_null(functools.reduce(pc.and_, again), False)
+            batch = batch.filter(pc.invert(again))
+        for name in vectors if self.dialect.decimal == "," else ():
+            plain = pc.replace_substring(batch.column(name), ",", ".")
+            batch = batch.set_column(batch.schema.names.index(name), name, plain)
+        return batch
 
     def _read_words(self) -> Iterator[pa.RecordBatch]:
         """Splits all lines from the right at once."""

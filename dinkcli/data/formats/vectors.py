@@ -239,7 +239,8 @@ def _from_numbers(
         values, _ = place.take(batch)
         what = f": column {place.path!r}"
         if is_text(values.type):
-            cells, (values, wrong) = values, numbers_of(values, pa.float64())
+            type_ = pa.float32() if dtype == np.float32 else pa.float64()
+            cells, (values, wrong) = values, numbers_of(values, type_)
             for row in np.flatnonzero(wrong)[:1]:
                 faults.add(wrong, f"{what} holds {str(cells[row])[:40]!r}, expected a number")
         if pa.types.is_null(values.type):
