@@ -238,7 +238,7 @@ def assign(
     parts = []
     assigner = assigner_for(model, data, resolve_device(device), chosen)
     for part in assign_blocks(assigner, data):
-        parts.append(part.labels if part.probabilities is None else part.probabilities)
+        parts.append(part.columns["probabilities" if soft else "cluster"])
     return np.concatenate(parts)
 
 

@@ -6,7 +6,7 @@ Shapes: B rows in a block, K clusters, C centres, D features, M = ``AssignOption
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.backend import Nearest, NumpyBackend, is_small
-from dinkcli.assigning.layout import rows_at
+from dinkcli.assigning.layout import Rows
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.errors import ModelError
@@ -33,47 +33,7 @@ if TYPE_CHECKING:
 _BLOCK_ELEMENTS = {"cpu": 2 << 20, "cuda": 16 << 20, "mps": 8 << 20}
 # Models of different metrics are matched by this many rows at most, in blocks spread evenly.
 _MATCHED_ROWS, _MATCHED_BLOCKS = 1 << 16, 16
-
-
-@dataclass(frozen=True)
-class Assignments:
-    """The clusters of some rows, in input order. An outlier has the label -1.
-
-    Attributes:
-        rows: (B,) int64, numbers of the rows over all inputs, ascending.
-        labels: (B,) int32.
-        distances: (B,) float32, Euclidean, to the nearest centre, or None.
-        own: (B,) float32, the probability of the row's own cluster, or None.
-        clusters: (B, M) int32, the most probable ones, best first, or None.
-        probabilities: of these (B, M), or of all (B, K), float32 or float16, or None.
-        carried: the B values of each carried column, or None without such columns.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
-    distances: np.ndarray | None = None
-    own: np.ndarray | None = None
-    clusters: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
-    carried: pa.RecordBatch | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, where: slice | np.ndarray) -> Assignments:
-        """The rows of a slice, without a copy, or at positions."""
-        return Assignments(*(rows_at(getattr(self, each.name), where) for each in fields(self)))
-
-    def unassigned(self, bad: np.ndarray) -> Assignments:
-        """With label -1 and nothing else known about the rows of the mask ``bad`` (B,)."""
-        unknown = {"labels": -1, "distances": np.nan, "own": np.nan, "clusters": -1}
-        changed = {}
-        for name, value in {**unknown, "probabilities": 0}.items():
-            values = getattr(self, name)
-            if values is not None:
-                mask = bad if values.ndim == 1 else bad[:, None]
-                changed[name] = np.where(mask, values.dtype.type(value), values)
-        return replace(self, **changed)
+_UNKNOWN = {"cluster": -1, "distance": np.nan, "own": np.nan, "clusters": -1, "probabilities": 0}
 
 
 class Assigner:
@@ -82,11 +42,6 @@ class Assigner:
     Args:
         matching: gives clusters the ids of an older model.
         small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
-
-    Attributes:
-        chosen: (N,) int32 labels by the number of the row, in place of the nearest centres, or
-            None.
-        backend: what finds rows among the centres, and takes them ahead of that.
     """
 
     def __init__(
@@ -100,6 +55,7 @@ class Assigner:
         self.model = model
         self.device = device
         self.options = options
+        # (N,) int32 labels by the number of the row, in place of the nearest centres.
         self.chosen: np.ndarray | None = None
         temperature = model.temperature if options.temperature is None else options.temperature
         self._adds_up = model.parts is not None and options.needs_probabilities
@@ -119,13 +75,20 @@ class Assigner:
 
     def __call__(
         self, vectors: Any, rows: np.ndarray, carried: pa.RecordBatch | None = None
-    ) -> Assignments:
-        """The assignments of ``vectors`` (B, D) float32, or of what ``backend.send`` has made of
-        such, with the numbers ``rows`` (B,)."""
+    ) -> Rows:
+        """What is known of ``vectors`` (B, D) float32, or of what ``backend.send`` has made of
+        such, with the numbers ``rows`` (B,), in columns as far as the options want them:
+
+        cluster: (B,) int32, -1 for an outlier.
+        distance: (B,) float32, Euclidean, to the nearest centre.
+        own: (B,) float32, the probability of the row's own cluster.
+        clusters: (B, M) int32, the most probable ones, best first.
+        probabilities: of these (B, M), or of all (B, K), float32 or float16.
+        """
         # Of bad rows, which have no label, nothing is kept in the end.
         chosen = None if self.chosen is None else self.chosen[rows].clip(0)
         nearest, options = self.backend(vectors, chosen), self.options
-        labels = self._ids[nearest.pop("labels")].astype(np.int32)
+        labels = self._ids[nearest.pop("label")].astype(np.int32)
         if self._adds_up:
             nearest |= self._by_cluster(nearest.pop("probabilities"), labels)
         elif "clusters" in nearest:
@@ -136,12 +99,12 @@ class Assigner:
             nearest["probabilities"] = np.zeros((len(given), self.n_ids), given.dtype)
             nearest["probabilities"][:, self._ids] = given
         if options.max_distance is not None:
-            labels[nearest["distances"] > options.max_distance] = -1
+            labels[nearest["distance"] > options.max_distance] = -1
         if options.min_prob is not None:
             labels[nearest["own"] < options.min_prob] = -1
         if not options.distance:
-            nearest.pop("distances", None)
-        return Assignments(rows, labels, carried=carried, **nearest)
+            nearest.pop("distance", None)
+        return Rows(rows, {"cluster": labels, **nearest}, carried)
 
     def _by_cluster(self, of_centers: np.ndarray, labels: np.ndarray) -> Nearest:
         """The probabilities (B, C) of the centres of each cluster added up, by id. A row's sum is
@@ -163,16 +126,8 @@ class Assigner:
 
     def blocks(self, data: DataSet, first: int = 0, half: bool = False) -> Iterator[Block]:
         """The one way of rows through a model: in order, in whole chunks of the distance
-        computation, on the same grid wherever they begin.
-
-        Args:
-            first: blocks that end before this row are left out.
-            half: rows as narrow as they are stored.
-
-        Raises:
-            InputError: the data's dimension is not the model's, or a row is bad where
-                ``data.bad_rows`` is "stop".
-        """
+        computation, on the same grid wherever they begin; without blocks that end before the row
+        ``first``, and where ``half`` is set as narrow as they are stored."""
         model, options = self.model, self.options
         data = model.rows_of(data)
         written = self.n_ids if options.soft else options.top or 1
@@ -190,15 +145,8 @@ def assigner_for(
     local_rank: int = 0,
 ) -> Assigner:
     """What assigns the rows of ``data``: small work with device "auto" by NumPy, and then torch is
-    not loaded. Under a limit of sizes it has looked at all rows before.
-
-    Args:
-        local_rank: of this process on its machine, which chooses among GPUs.
-
-    Raises:
-        UsageError: there is no such device; or, with ``max_size``, an input that can be read only
-            once, or a limit that is too low.
-    """
+    not loaded. Under a limit of sizes it has looked at all rows before. ``local_rank`` chooses
+    among GPUs."""
     if device == "auto" and options.max_size is None and is_small(model, data):
         return Assigner(model, "cpu", options, matching, small=True)
     if isinstance(device, str):
@@ -216,11 +164,8 @@ def assigner_for(
 def block_rows(
     n_clusters: int, n_features: int, written: int, device: torch.device | str = "cpu"
 ) -> int:
-    """Rows to read and assign at once: whole chunks of the distance computation.
-
-    Args:
-        written: numbers that are written for a row.
-    """
+    """Rows to read and assign at once, of which so many numbers each are ``written``: whole chunks
+    of the distance computation."""
     width = max(n_features, written)
     chunk = chunk_rows(n_clusters, n_features)
     elements = _BLOCK_ELEMENTS.get(str(device).partition(":")[0], _BLOCK_ELEMENTS["cpu"])
@@ -232,7 +177,7 @@ def assign(
     data: DataSet,
     first: int = 0,
     on_bad: Callable[[int], None] = lambda n_bad: None,
-) -> Iterator[Assignments]:
+) -> Iterator[Rows]:
     """The clusters of all rows, in order, in memory that does not grow with the data.
 
     Those of a part are, to the last bit, what they are when all rows are assigned.
@@ -241,17 +186,13 @@ def assign(
         first: number of the first row to give; the rows before it are skipped.
         on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
             which leaves them out, or "label", which gives them the label -1.
-
-    Raises:
-        InputError: the data's dimension is not the model's, or a row is bad.
-        UsageError: more clusters are asked for than the model has.
     """
     backend = assigner.backend
     assigner.options.check_clusters(assigner.model.n_clusters)
     first = max(first, data.first)
     blocks = assigner.blocks(data, first, backend.takes_half)
 
-    def assigned(sent: tuple[Block, Any]) -> tuple[Block, Assignments]:
+    def assigned(sent: tuple[Block, Any]) -> tuple[Block, Rows]:
         block, vectors = sent
         numbers = np.arange(block.start, block.start + len(block), dtype=np.int64)
         return block, assigner(vectors, numbers, block.carried)
@@ -265,19 +206,25 @@ def assign(
             bad = block.bad[inside]
             on_bad(int(bad.sum()))
             skip = data.bad_rows == SKIP
-            rows = rows[np.flatnonzero(~bad)] if skip else rows.unassigned(bad)
+            rows = rows[np.flatnonzero(~bad)] if skip else _without_values(rows, bad)
         yield rows
+
+
+def _without_values(rows: Rows, bad: np.ndarray) -> Rows:
+    """With the label -1, and nothing else known, about the rows of the mask ``bad`` (B,)."""
+    columns = {
+        name: np.where(
+            bad if values.ndim == 1 else bad[:, None], values.dtype.type(_UNKNOWN[name]), values
+        )
+        for name, values in rows.columns.items()
+    }
+    return replace(rows, columns=columns)
 
 
 def match_on(
     data: DataSet, old: Model, new: Model, device: torch.device | str = "auto"
 ) -> Matching:
-    """``models.matching.match``, by the rows of ``data`` where the models' metrics differ.
-
-    Raises:
-        ModelError: as ``match``, or the columns of the models are in another order.
-        InputError: as ``assign``.
-    """
+    """``models.matching.match``, by the rows of ``data`` where the models' metrics differ."""
     check_matchable(old, new.n_features, feature_names=new.feature_names)
     if old.metric == new.metric:
         return match(old, new)
@@ -292,7 +239,7 @@ def match_on(
         labels = np.full((2, end - first), OUTLIER)  # of bad rows too
         for own, assigner in zip(labels, assigners, strict=True):
             for some in assign(assigner, data.part(first, min(end, first + length))):
-                own[some.rows - first] = some.labels
+                own[some.rows - first] = some.columns["cluster"]
         theirs = labels[:, (labels != OUTLIER).all(0)]
         np.add.at(shared, (theirs[0], theirs[1]), 1)
     return match(old, new, shared)

@@ -1,7 +1,5 @@
 """Nearest centres by NumPy, for work that is done before torch would be loaded (``torch_backend``
-does all other).
-
-Shapes: B rows in a block, K clusters, D features, M = ``AssignOptions.top``.
+does all other). Shapes: B rows in a block, K clusters, D features, M = ``AssignOptions.top``.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from dinkcli.options import LEARNED, AssignOptions
 # Multiplications: NumPy takes half of the time for them that loading torch does.
 _MOST_WORK = 4 * 10**9
 
-# Fields of ``Assignments`` by name, as far as the options want them, with centres in place of
-# clusters: labels (B,) and clusters (B, M) are int64.
+# Columns of ``Assigner`` by name, but for the clusters, in whose place are the nearest centres:
+# ``label`` (B,) and ``clusters`` (B, M) int64.
 Nearest: TypeAlias = dict[str, np.ndarray]
 
 
@@ -63,9 +61,9 @@ class NumpyBackend:
         return NearestPair(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _nearest(self, chunk: ChunkResult) -> Nearest:
-        options, result = self._options, {"labels": chunk.labels}
+        options, result = self._options, {"label": chunk.labels}
         if options.distance or options.max_distance is not None:
-            result["distances"] = self._index.distances(chunk).astype(np.float32)
+            result["distance"] = self._index.distances(chunk).astype(np.float32)
         if not options.needs_probabilities:
             return result
         kind = options.probability_type

@@ -48,7 +48,8 @@ _SLACK = 1e-5
 _TABLE_NUMBERS = 1 << 26  # 256 MB of distances between centres
 _BLOCK = 1024  # rows compared with as many at once: scores that a core keeps close
 _UNIT_NORM = 1e-3
-_USUAL_DISTANCE = 0.1**0.5
+_USUAL_DISTANCE = 0.1**0.5  # between rows of norm 1 whose cosine similarity is 0.95
+_TYPES = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), "distance": pa.float32()}
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,11 @@ class Duplicates(Result):
         return table_of(layout, self.written(keep_only))
 
     def sentence(self) -> str:
-        facts = self.to_dict()
-        bad = facts["bad_rows"]
+        bad = int((self.labels < 0).sum())
         return (
-            f"{facts['kept']} of {facts['rows']} rows stay, {facts['removed']} near-duplicates "
-            f"go, from {facts['groups']} groups ({facts['exact_repeats']} exact repeats)"
-            + f", {bad} bad row{'s' * (bad > 1)}"
-            * (bad > 0)
+            f"{self.stay.sum()} of {self.seen.sum()} rows stay, {(~self.kept).sum()} "
+            f"near-duplicates go, from {self.n_groups} groups ({self.n_exact} exact repeats)"
+            + (f", {bad} bad row{'s' * (bad > 1)}" if bad else "")
         )
 
     def sheets(self) -> list[Sheet]:
@@ -141,13 +140,8 @@ class Duplicates(Result):
         """What is said of each row, or each that stays, in their order; inputs are read once more
         only for columns that travel along."""
         keep, data = self.stay if keep_only else self.seen, self.data
-        columns = {
-            "cluster": self.labels,
-            "group": self.groups,
-            "kept": self.kept,
-            "distance": self.distances,
-            "old_row": self.old,
-        }
+        columns = {"cluster": self.labels, "group": self.groups, "kept": self.kept}
+        columns |= {"distance": self.distances, "old_row": self.old}
         if data.carried.names:
             blocks = ((block.start, len(block), block.carried) for block in data.blocks())
         else:
@@ -162,9 +156,7 @@ class Duplicates(Result):
 
 def schema_of(against: bool) -> pa.Schema:
     """What is written about each row."""
-    types = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_()}
-    types["distance"] = pa.float32()
-    return without_nulls(types | ({"old_row": pa.int64()} if against else {}))
+    return without_nulls(_TYPES | ({"old_row": pa.int64()} if against else {}))
 
 
 def dedup(
@@ -231,9 +223,8 @@ def _found(
         )
     closeness = Closeness(model.metric, options.max_distance)
     # Old rows come first: the lowest row of a group is an old one where there is one.
-    n_old = 0 if before is None else before.known_rows
-    readers = [*(() if before is None else before.readers), *data.readers]
-    both = replace(data, beside=None, readers=readers)
+    n_old, old_readers = (0, []) if before is None else (before.known_rows, before.readers)
+    both = replace(data, beside=None, readers=[*old_readers, *data.readers])
 
     border = Border(torch.from_numpy(model.cluster_centers).to(device), closeness.distance)
 
@@ -250,8 +241,8 @@ def _found(
     exact = _repeats(rows, seen.keys, max(1, part // (8 * model.n_features)))
     pairs = Pairs(rows, model, closeness, memory // 4)
     pairs.groups.join(exact)
-    visits = border.visits()
-    _compare(pairs, exact, visits, rows.rows < n_old, on_step)
+    visits = tuple(map(np.concatenate, zip(*border.visits, strict=True)))
+    _compare(pairs, exact, *visits, rows.rows < n_old, on_step)
 
     roots = np.arange(len(seen.labels))  # a bad row is alone
     roots[rows.rows] = rows.rows[pairs.groups.roots(np.arange(len(rows)))]
@@ -259,14 +250,15 @@ def _found(
     apart = _distances(rows, kept, closeness, max(64, part // (32 * model.n_features)))
     first = np.full(len(roots), len(roots))
     np.minimum.at(first, roots[n_old:], np.arange(n_old, len(roots)))
+    kept = kept[n_old:]
     return Duplicates(
-        model=model,
-        data=data,
+        model,
+        data,
         labels=seen.labels[n_old:],
         groups=first[roots[n_old:]] - n_old,
-        kept=kept[n_old:] == np.arange(n_old, len(roots)),
+        kept=kept == np.arange(n_old, len(roots)),
         distances=apart[n_old:],
-        old=np.where(kept[n_old:] < n_old, kept[n_old:], -1),
+        old=np.where(kept < n_old, kept, -1),
         old_rows=None if before is None else n_old,
         n_exact=len(exact),
         compared=pairs.compared,
@@ -275,22 +267,16 @@ def _found(
 
 
 class Closeness:
-    """What makes two rows near-duplicates: a Euclidean distance, by default that at which the
-    cosine similarity is 0.95.
-
-    Attributes:
-        cosine: rows are compared at norm 1.
-        distance: the largest Euclidean distance.
-    """
+    """What makes two rows near-duplicates: their Euclidean distance, at norm 1 under cosine."""
 
     def __init__(self, metric: str, max_distance: float | None):
         self.cosine = metric == "cosine"
         self.distance = _USUAL_DISTANCE if max_distance is None else max_distance
-        self._unit = max_distance is None and not self.cosine
+        self._is_usual = max_distance is None
 
     def check(self, vectors: np.ndarray, rows: np.ndarray, name: str) -> None:
         """Raises InputError for rows (B, D) that the distance is not meant for."""
-        if not self._unit:
+        if self.cosine or not self._is_usual:
             return
         norms = np.linalg.norm(vectors, axis=1)
         wrong = np.flatnonzero(np.abs(norms - 1) > _UNIT_NORM)
@@ -303,11 +289,10 @@ class Closeness:
 
     def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Of pairs of rows (B, D) as the inputs give them, (B,) float64."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
+        pair = [rows.astype(np.float64) for rows in (x, y)]
         if self.cosine:
-            x /= np.linalg.norm(x, axis=1, keepdims=True)
-            y /= np.linalg.norm(y, axis=1, keepdims=True)
-        return np.linalg.norm(x - y, axis=1)
+            pair = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in pair]
+        return np.linalg.norm(pair[0] - pair[1], axis=1)
 
     def close(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(B,) bool, of pairs. Multiples of a row are at distance 0 but for the last bits."""
@@ -315,11 +300,15 @@ class Closeness:
 
 
 class Border:
-    """Finds the clusters whose border a row is near."""
+    """Finds the clusters whose border a row is near.
+
+    Attributes:
+        visits: numbers of rows (B,), and the clusters that these visit, of each block.
+    """
 
     def __init__(self, centers: Tensor, distance: float):
         self._index, self._distance = CenterIndex(centers), distance
-        self._visits = [(np.empty(0, np.int64), np.empty(0, np.int32))]
+        self.visits = [(np.empty(0, np.int64), np.empty(0, np.int32))]
         self._table = None  # distances between all centres, (K, K)
         if len(centers) ** 2 <= _TABLE_NUMBERS:
             exact = self._index.centers.to(accumulator_dtype(centers.device))
@@ -337,13 +326,8 @@ class Border:
             near = squared - (mine + slack) <= self._distance * self._between(own)
             near.scatter_(1, own[:, None], False)
             row, cluster = near.nonzero().cpu().numpy().T
-            self._visits.append((numbers[start + row], cluster.astype(np.int32)))
+            self.visits.append((numbers[start + row], cluster.astype(np.int32)))
             start += len(part)
-
-    def visits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of rows, and the clusters that these visit, (V,) each."""
-        rows, clusters = zip(*self._visits, strict=True)
-        return np.concatenate(rows), np.concatenate(clusters)
 
     def _between(self, own: Tensor) -> Tensor:
         """Distances from the centre of each row to all centres, (B, K)."""
@@ -355,23 +339,16 @@ class Border:
 
 
 class Pairs:
-    """Compares rows exactly; what cannot be close by float32 products is left out first.
-
-    Args:
-        memory: bytes that rows may take at once.
-
-    Attributes:
-        groups: of the positions (M,) of ``rows``, joined by close pairs.
-        compared: pairs so far.
-    """
+    """Compares rows exactly, of which as many are held as ``memory`` has bytes for; what cannot be
+    close by float32 products is left out first."""
 
     def __init__(self, rows: RowsByCluster, model: Model, closeness: Closeness, memory: int):
         self.rows, self._model, self._closeness = rows, model, closeness
-        self.groups = Groups(len(rows))
+        self.groups = Groups(len(rows))  # of positions (M,), joined by close pairs
         self._memory, self._n_features = memory, model.n_features
         # Of a pair at once; both rows, in float64, and once more to scale them.
         self._pairs = max(64, memory // 4 // (32 * model.n_features))
-        self.compared = 0
+        self.compared = 0  # pairs
 
     def join_close(self, label: int, residents: np.ndarray, visitors: np.ndarray) -> None:
         """Joins near-duplicates among the residents, and between residents and visitors of a
@@ -438,7 +415,8 @@ def _repeats(rows: RowsByCluster, keys: np.ndarray, step: int) -> np.ndarray:
 def _compare(
     pairs: Pairs,
     exact: np.ndarray,
-    visits: tuple[np.ndarray, np.ndarray],
+    visitors: np.ndarray,
+    visited: np.ndarray,
     is_old: np.ndarray,
     on_step: OnStep,
 ) -> None:
@@ -446,7 +424,7 @@ def _compare(
 
     Args:
         exact: pairs (P, 2) of positions of equal rows, the first of them before all others.
-        visits: see ``Border``.
+        visitors, visited: (V,) numbers of rows, and the clusters that they visit.
         is_old: (M,) bool by position.
     """
     rows = pairs.rows
@@ -454,7 +432,7 @@ def _compare(
     # with each other, so they do not stand for new ones.
     alone = np.ones(len(rows), bool)
     alone[exact[is_old[exact[:, 0]] == is_old[exact[:, 1]], 1]] = False
-    positions, visited = rows.positions[visits[0]], visits[1]
+    positions = rows.positions[visitors]
     positions, visited = positions[alone[positions]], visited[alone[positions]]
     order, n_clusters = np.argsort(visited, kind="stable"), len(rows.starts) - 1
     ends = np.searchsorted(visited[order], np.arange(1, n_clusters))
@@ -480,20 +458,13 @@ def _scores(keep: str, seen: Survey, data: DataSet, n_old: int) -> np.ndarray:
 
 
 def kept_of(roots: np.ndarray, scores: np.ndarray, n_old: int = 0) -> np.ndarray:
-    """(N,) the row that stays of the group of each row: an old one where there is one, then that of
-    the lowest score, then the first.
-
-    Args:
-        roots: (N,) the group of each row.
-        scores: (N,), NaN after all numbers.
-        n_old: rows that are old, the first ones.
-    """
-    numbers = np.arange(len(roots))
-    order = np.lexsort((numbers, scores, numbers >= n_old, roots))
-    grouped = roots[order]
-    first = np.append(True, grouped[1:] != grouped[:-1])
+    """(N,) the row that stays of each row's group, whose number ``roots`` (N,) has: one of the
+    ``n_old`` first rows where there is one, then that of the lowest of ``scores`` (N,), NaN after
+    all numbers, then the first."""
+    order = np.lexsort((scores, np.arange(len(roots)) >= n_old, roots))  # stable
+    _, first, group = np.unique(roots[order], return_index=True, return_inverse=True)
     kept = np.empty_like(roots)
-    kept[order] = order[first][np.cumsum(first) - 1]
+    kept[order] = order[first][group]
     return kept
 
 

@@ -22,17 +22,11 @@ _SINGLE = {"clusters": "cluster", "probabilities": "probability"}
 
 @dataclass(frozen=True)
 class Rows:
-    """What is written of some rows.
+    """What is written of some rows."""
 
-    Attributes:
-        rows: (B,) int64, their numbers, by which they go to parts, ascending there.
-        columns: (B,) or, for lists, (B, M) values by name; texts as an Arrow dictionary.
-        carried: the B values of each carried column, or None without such columns.
-    """
-
-    rows: np.ndarray
-    columns: Mapping[str, Any]
-    carried: pa.RecordBatch | None = None
+    rows: np.ndarray  # (B,) int64, their numbers, by which they go to parts, ascending there
+    columns: Mapping[str, Any]  # (B,) or, for lists, (B, M); texts as an Arrow dictionary
+    carried: pa.RecordBatch | None = None  # the B values of columns that travel along
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,26 +39,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the output will hold, known before the first row.
+    """What the output will hold, known before the first row. Raises UsageError where two columns
+    would have one name."""
 
-    Attributes:
-        n_rows: rows that will be written, or None where only the end of the input tells.
-        columns: names and types of what is written about each row.
-        id_name: name of the id column; without one the row number is written as ``row``.
-        carried: columns of the input that travel along, the id column among them.
-        metadata: of the schema and of ``columns``: the model and its fingerprint.
-        row_type: of a row in an array, where it is not the number and all columns; without names
-            it is that of the last column alone.
-
-    Raises:
-        UsageError: two columns would have one name.
-    """
-
-    n_rows: int | None
-    columns: pa.Schema
-    id_name: str | None = None
-    carried: pa.Schema = NOTHING_CARRIED
-    metadata: dict[str, str] = field(default_factory=dict)
+    n_rows: int | None  # that will be written; None where only the end of the input tells
+    columns: pa.Schema  # what is written about each row
+    id_name: str | None = None  # without one the row number is written as ``row``
+    carried: pa.Schema = NOTHING_CARRIED  # of the input, the ids among them
+    metadata: dict[str, str] = field(default_factory=dict)  # of the schema and of ``columns``
+    # Of a row in an array, where it is not the number and all columns; without names it is that of
+    # the last column alone.
     row_type: np.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -105,24 +89,22 @@ class Layout:
         for each in self.columns:
             values = rows.columns[each.name]
             if isinstance(values, pa.DictionaryArray):
-                values = values.dictionary_decode()
-            if not pa.types.is_fixed_size_list(each.type):
+                columns.append(values.dictionary_decode())
+            elif values.ndim == 1:
                 columns.append(values)
             elif each.name in schema.names:
                 flat = as_arrow(values.reshape(-1))
                 columns.append(pa.FixedSizeListArray.from_arrays(flat, type=each.type))
             else:
                 columns += list(values.T)
-        arrays = [as_arrow(values) for values in (*columns, *named.values())]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        arrays = map(as_arrow, (*columns, *named.values()))
+        return pa.RecordBatch.from_arrays(list(arrays), schema=schema)
 
     @property
     def array_type(self) -> np.dtype:
-        """Of one row in an array."""
         return row_type([_ROW, *self.columns]) if self.row_type is None else self.row_type
 
     def array(self, rows: Rows) -> np.ndarray:
-        """``rows`` as an array of that type."""
         kind = self.array_type
         if not kind.names:
             return rows.columns[self.columns.names[-1]]
@@ -136,13 +118,11 @@ class Layout:
 
 
 def table_of(layout: Layout, rows: Iterable[Rows]) -> pa.Table:
-    """All rows as a table of Arrow."""
     schema = layout.schema()
     return pa.Table.from_batches([layout.record_batch(each, schema) for each in rows], schema)
 
 
 def without_nulls(types: Mapping[str, pa.DataType]) -> pa.Schema:
-    """Columns of these names and types."""
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 

@@ -17,6 +17,7 @@ import json
 import os
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
+from itertools import count, takewhile
 from types import TracebackType
 from typing import Any
 
@@ -41,11 +42,7 @@ MANIFEST = "_dink.json"
 def open_output(
     output: Output, layout: Layout, run: dict[str, Any] | None = None, n_rows: int | None = None
 ) -> AbstractContextManager[Writer | PartsWriter]:
-    """The writer of an output.
-
-    Args:
-        run, n_rows: of parts, see ``PartsWriter``.
-    """
+    """The writer of an output; ``run`` and ``n_rows`` are those of ``PartsWriter``."""
     if output.by_cluster:
         return partition_writer(output.path, layout)
     if output.stream is not None:
@@ -66,10 +63,6 @@ class PartsWriter:
     Attributes:
         complete: the folder has all parts of the run.
         rows_before: of the input, in the parts that were there already.
-
-    Raises:
-        UsageError: the folder holds something else, or another run.
-        OutputError: the folder cannot be written, or its manifest not be read.
     """
 
     def __init__(
@@ -96,13 +89,10 @@ class PartsWriter:
         self._there: set[int] = set()  # parts that need not be written again
         if not self._fresh:
             self._check_run()
-            index = self._first
-            while index != self._end:
-                if self._exists(index):
-                    self._there.add(index)
-                elif self._end is None:
-                    break
-                index += 1
+            if self._end is None:
+                self._there.update(takewhile(self._exists, count()))
+            else:
+                self._there.update(filter(self._exists, range(self._first, self._end)))
         if shard is not None and self._there and not output.resume:
             raise UsageError(
                 f"{folder}: holds parts of share {shard} already; go on with it by `resume`, or "

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.assigner import Assignments, assign, assigner_for
+from dinkcli.assigning.assigner import assign, assigner_for
 from dinkcli.assigning.layout import Layout, Rows, as_arrow, row_type, without_nulls
 from dinkcli.assigning.parts import PartsWriter, open_output
 from dinkcli.assigning.writers import Output
@@ -27,25 +27,18 @@ from dinkcli.options import AssignOptions
 
 @dataclass(frozen=True)
 class Job:
-    """A model, the data it is put to, and what is asked about each row.
-
-    Attributes:
-        model_name: what the output's metadata call the model.
-        matching: ids of an older model for the clusters.
-        by_cluster: what is written of the n_ids ids beside them, (n_ids,) int32 groups or strings,
-            by column.
-    """
+    """A model, the data it is put to, and what is asked about each row."""
 
     model: Model
     data: DataSet
     options: AssignOptions
-    model_name: str = "model"
-    matching: Matching | None = None
+    model_name: str = "model"  # in the output's metadata
+    matching: Matching | None = None  # ids of an older model for the clusters
+    # What is written of the ids beside them, (n_ids,) int32 groups or strings, by column.
     by_cluster: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def temperature(self) -> float:
-        """Of the probabilities."""
         given = self.options.temperature
         return self.model.temperature if given is None else given
 
@@ -81,7 +74,6 @@ class Job:
 
     @property
     def _columns(self) -> pa.Schema:
-        """What is written about each row."""
         options = self.options
         types: dict[str, pa.DataType] = {"cluster": pa.int32()}
         for name, values in self.by_cluster.items():
@@ -97,22 +89,15 @@ class Job:
 
     @property
     def _row_type(self) -> np.dtype:
-        """Of a row in an array. Outliers show in the labels only, so that soft assignments keep
-        them then."""
+        # Outliers show in the labels only, so that soft assignments keep them then.
         texts = [each for each in self.by_cluster.values() if each.dtype.kind == "U"]
         kind = row_type(self._columns, max([1, *(each.itemsize // 4 for each in texts)]))
         alone = {"cluster"} if self.options.marks_outliers else {"cluster", "probabilities"}
         return kind[-1] if alone.issuperset(kind.names or ()) else kind
 
-    def written(self, assigned: Assignments) -> Rows:
-        """What is written of the rows that were assigned."""
-        labels = assigned.labels
-        columns = {
-            "cluster": labels,
-            "distance": assigned.distances,
-            "clusters": assigned.clusters,
-            "probabilities": assigned.probabilities,
-        }
+    def written(self, rows: Rows) -> Rows:
+        """What is written of rows that were assigned."""
+        labels, columns = rows.columns["cluster"], dict(rows.columns)
         # The label -1 takes the last one.
         for name, values in self.by_cluster.items():
             if values.dtype.kind == "U":
@@ -120,7 +105,7 @@ class Job:
                 columns[name] = pa.DictionaryArray.from_arrays(at, [*values.tolist(), ""])
             else:
                 columns[name] = np.append(values, np.int32(-1))[labels]
-        return Rows(assigned.rows, columns, assigned.carried)
+        return replace(rows, columns=columns)
 
     @property
     def countable_rows(self) -> int | None:
@@ -146,56 +131,41 @@ class Job:
 
 @dataclass
 class Counts:
-    """What a run has assigned and written.
+    """What a run has assigned and written."""
 
-    Attributes:
-        sizes: (n_ids,) int64, rows of each cluster.
-        reach: (n_ids,) float64, the distance that 99 % of the rows of each cluster lay within so
-            far; None where the model does not know it.
-        rows: written.
-        rows_before: written by earlier runs, of those that this one was to write.
-        parts: complete parts in the folder (of the share), or None without parts.
-        complete: no part is missing in the folder, or None without parts.
-        outliers: rows with the label -1, bad ones not counted.
-        bad: rows that were skipped or labelled -1 because they have no usable vector.
-        certainty: sum of the probabilities that rows have of being in their own cluster.
-        judged: rows of which it is the sum; 0 where probabilities were not asked for.
-        distance: sum of the distances of the rows, as far as they were asked for.
-        measured: rows of which it is the sum; 0 without.
-        far: rows beyond the reach of their cluster.
-    """
-
-    sizes: np.ndarray
-    reach: np.ndarray | None = None
+    sizes: np.ndarray  # (n_ids,) int64, rows of each cluster
+    reach: np.ndarray | None = None  # see ``Job.reach``
     rows: int = 0
-    rows_before: int = 0
-    parts: int | None = None
-    complete: bool | None = None
-    outliers: int = 0
-    bad: int = 0
-    certainty: float = 0.0
-    judged: int = 0
-    distance: float = 0.0
-    measured: int = 0
-    far: int = 0
+    rows_before: int = 0  # written by earlier runs, of those that this one was to write
+    parts: int | None = None  # complete ones in the folder (of the share); None without parts
+    complete: bool | None = None  # no part is missing in the folder; None without parts
+    outliers: int = 0  # rows with the label -1, bad ones not counted
+    bad: int = 0  # rows that were skipped or labelled -1 because they have no usable vector
+    certainty: float = 0.0  # sum of the probabilities that rows have of being in their own cluster
+    judged: int = 0  # rows of which it is the sum
+    distance: float = 0.0  # sum of the distances of rows
+    measured: int = 0  # rows of which it is the sum
+    far: int = 0  # rows beyond the reach of their cluster
 
-    def add(self, rows: Assignments) -> None:
+    def add(self, rows: Rows) -> None:
+        labels, own = rows.columns["cluster"], rows.columns.get("own")
+        distances = rows.columns.get("distance")
         # One bin more in front takes the label -1.
-        counts = np.bincount(rows.labels + 1, minlength=len(self.sizes) + 1)
+        counts = np.bincount(labels + 1, minlength=len(self.sizes) + 1)
         self.rows += len(rows)
         self.outliers += int(counts[0])
         self.sizes += counts[1:]
-        if rows.own is not None:
-            self.certainty += float(np.nansum(rows.own, dtype=np.float64))
-            self.judged += int(np.isfinite(rows.own).sum())
-        if rows.distances is not None:
-            known = np.isfinite(rows.distances)
-            self.distance += float(rows.distances[known].sum(dtype=np.float64))
+        if own is not None:
+            self.certainty += float(np.nansum(own, dtype=np.float64))
+            self.judged += int(np.isfinite(own).sum())
+        if distances is not None:
+            known = np.isfinite(distances)
+            self.distance += float(distances[known].sum(dtype=np.float64))
             self.measured += int(known.sum())
             if self.reach is not None:
                 # An outlier, of the label -1, is far from wherever it came.
-                reach = np.append(self.reach, 0.0)[rows.labels]
-                self.far += int((rows.distances > reach)[known].sum())
+                reach = np.append(self.reach, 0.0)[labels]
+                self.far += int((distances > reach)[known].sum())
 
 
 def run(
@@ -204,15 +174,11 @@ def run(
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Counts:
-    """Assigns all rows of a job and writes those that are not there yet.
+    """Assigns all rows of a job and writes those that are not there yet. On an error the output is
+    what it was, or has all parts that were complete.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         on_rows: called with the number of rows written so far, those of earlier runs included.
-
-    Raises:
-        DinkError: see ``dinkcli.errors``; the output is then what it was, or has all parts that
-            were complete.
     """
     counts = Counts(np.zeros(job.n_ids, np.int64), job.reach)
     local_rank = 0 if output.shard is None else output.shard.local_rank

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.assigning.assigner import Assigner
-from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
+from dinkcli.assigning.layout import Layout, Rows, as_arrow, rows_at, table_of, without_nulls
 from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, mixed, survey
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
@@ -36,7 +36,6 @@ from dinkcli.options import AssignOptions, SampleOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.results import Field, Result, Sheet
 
-_WRITTEN_ROWS = 1 << 16
 _SHOWN_CLUSTERS = 20
 _NUMBERS = {"rank": pa.int64(), "probability": pa.float64(), "distance": pa.float32()}
 COLUMNS = without_nulls({"cluster": pa.int32(), **_NUMBERS})
@@ -99,9 +98,7 @@ class Sample(Result):
     def written(self) -> Iterator[Rows]:
         """The rows, with inputs read once more for columns that travel along."""
         carried = _carried(self.data, self.rows) if self.data.carried.names else None
-        whole = Rows(self.rows, self.columns, carried)
-        for start in range(0, len(whole), _WRITTEN_ROWS):
-            yield whole[start : start + _WRITTEN_ROWS]
+        yield Rows(self.rows, self.columns, carried)
 
 
 def sample(
@@ -144,8 +141,7 @@ def sample(
         UsageError: more rows are wanted than there are, or a file of quotas that is not there.
         InputError: rows, weights or quotas that cannot be used.
     """
-    given = None if quota is None else "file"
-    weighted = sample_weight is not None
+    given, weighted = None if quota is None else "file", sample_weight is not None
     options = SampleOptions(number, by, given, tuple(levels), weighted, seed)
     model, where = as_model(model), resolve_device(device)
     memory = default_memory() if memory is None else memory
@@ -205,14 +201,9 @@ def sample(
 
 
 def by_weight(weights: np.ndarray, number: int, start: float) -> tuple[np.ndarray, np.ndarray]:
-    """``number`` q of the rows, each with a probability in proportion to its weight, or 1 where
-    that would be more: a systematic sample in the order of the rows. Positions and probabilities
-    (q,).
-
-    Args:
-        weights: (B,) float64, at least q of them above 0.
-        start: from 0 to below 1, the only draw besides the order.
-    """
+    """``number`` q of the rows, each with a probability in proportion to its weight (B,), or 1
+    where that would be more: a systematic sample in the order of the rows, which ``start``, from 0
+    to below 1, decides. Positions and probabilities (q,)."""
     probabilities = inclusion(weights, number)
     ends = probabilities.cumsum()
     ends *= number / ends[-1]  # to the last bit
@@ -234,13 +225,8 @@ def inclusion(weights: np.ndarray, number: int) -> np.ndarray:
 
 
 def diverse(z: Tensor, first: int, number: int) -> np.ndarray:
-    """Farthest-first: each next row is the one farthest from all before it (Gonzalez, 1985).
-    Positions (q,).
-
-    Args:
-        z: (B, D) in the order of the keys, which decides ties.
-        first: the position to begin with.
-    """
+    """Farthest-first: each next row of ``z`` (B, D) is the one farthest from all before it
+    (Gonzalez, 1985), of equal ones the first. Positions (q,)."""
     squares = z.square().sum(1)
     nearest = torch.full((len(z),), torch.inf)
     chosen = np.empty(number, np.int64)
@@ -311,12 +297,9 @@ def proportional(weights: np.ndarray, sizes: np.ndarray, number: int) -> np.ndar
 
 
 def on_levels(sizes: np.ndarray, number: int, levels: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """(K,) int64: equal shares of the groups of the first level, of each for its groups on the
-    next, and so on down to clusters. Shares of those that have rows left differ by one at most.
-
-    Args:
-        levels: (K,) the group of each cluster on each level, coarse ones first.
-    """
+    """(K,) int64: equal shares of the groups of the first of ``levels`` (K,), of each for its
+    groups on the next, and so on down to clusters. Shares of those that have rows left differ by
+    one at most."""
     if not levels:
         return proportional(np.ones(len(sizes)), sizes, number)
     group = np.unique(levels[0], return_inverse=True)[1]
@@ -330,23 +313,17 @@ def on_levels(sizes: np.ndarray, number: int, levels: Sequence[np.ndarray] = ())
 
 def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
     """(K,) int64 from rows by cluster, or from a file of them: csv with the columns cluster and
-    rows, or a JSON object. Clusters that are not named have 0.
-
-    Raises:
-        UsageError: no such file.
-        InputError: something else in it.
-    """
+    rows, or a JSON object. Clusters that are not named have 0."""
     wanted = np.zeros(n_clusters, np.int64)
     try:
-        if isinstance(quota, Mapping):
-            pairs = list(quota.items())
-        else:
+        pairs = quota
+        if not isinstance(quota, Mapping):
             with open(quota, encoding="utf-8", newline="") as file:
                 if os.fspath(quota).lower().endswith(".json"):
-                    pairs = list(json.load(file).items())
+                    pairs = json.load(file)
                 else:
-                    pairs = [(line["cluster"], line["rows"]) for line in csv.DictReader(file)]
-        for cluster, rows in pairs:
+                    pairs = {line["cluster"]: line["rows"] for line in csv.DictReader(file)}
+        for cluster, rows in pairs.items():
             if not 0 <= int(cluster) < n_clusters or int(rows) < 0:
                 raise ValueError(f"cluster {cluster} with {rows} rows, of {n_clusters} clusters")
             wanted[int(cluster)] = int(rows)
@@ -363,13 +340,10 @@ def read_quotas(quota: Any, n_clusters: int) -> np.ndarray:
 def _carried(data: DataSet, rows: np.ndarray) -> pa.RecordBatch:
     """The columns that travel along of the rows of these numbers (n,), in their order."""
     order = np.argsort(rows)
-    ascending, batches = rows[order], []
+    ascending, batches = rows[order], [pa.RecordBatch.from_pylist([], data.carried)]
     for block in data.blocks():
         first, stop = np.searchsorted(ascending, [block.start, block.start + len(block)])
         if first < stop:
-            assert block.carried is not None
-            batches.append(block.carried.take(pa.array(ascending[first:stop] - block.start)))
-    if not batches:
-        return pa.RecordBatch.from_pylist([], data.carried)
-    table = pa.Table.from_batches(batches, data.carried).combine_chunks()
-    return table.take(pa.array(np.argsort(order))).combine_chunks().to_batches()[0]
+            batches.append(rows_at(block.carried, ascending[first:stop] - block.start))
+    table = pa.Table.from_batches(batches).take(as_arrow(np.argsort(order)))
+    return table.combine_chunks().to_batches()[0] if len(rows) else batches[0]

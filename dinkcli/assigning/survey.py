@@ -16,6 +16,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dinkcli.assigning.assigner import Assigner
+from dinkcli.assigning.layout import Rows
+from dinkcli.data.base import Block
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import Temporary
 
@@ -25,17 +27,11 @@ OnStep = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of each row.
+    """What is known of each row."""
 
-    Attributes:
-        labels: (N,) int32, -1 for a bad row.
-        distances: (N,) float32, Euclidean, to the nearest centre.
-        keys: (N,) uint64, a hash of the row's numbers.
-    """
-
-    labels: np.ndarray
-    distances: np.ndarray
-    keys: np.ndarray
+    labels: np.ndarray  # (N,) int32, -1 for a bad row
+    distances: np.ndarray  # (N,) float32, Euclidean, to the nearest centre
+    keys: np.ndarray  # (N,) uint64, a hash of the row's numbers
 
 
 def survey(
@@ -44,35 +40,28 @@ def survey(
     on_step: OnStep,
     look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda vectors, labels, rows: None,
 ) -> Survey:
-    """Looks at all rows of repeatable inputs once.
-
-    Args:
-        assigner: one that gives distances.
-        look: called with the good ones of some rows (B, D), their labels and numbers (B,).
-
-    Raises:
-        InputError: the data's dimension is not the model's, or a row is bad.
-    """
+    """Looks at all rows of repeatable inputs once, by an assigner that gives distances; ``look`` is
+    called with the good ones of some rows (B, D), their labels and numbers (B,)."""
     n_rows = data.known_rows
     labels = np.full(n_rows, -1, np.int32)
     distances, keys = np.empty(n_rows, np.float32), np.empty(n_rows, np.uint64)
-    for block in assigner.blocks(data):
-        where = slice(block.start, block.start + len(block))
-        numbers, good = np.arange(where.start, where.stop), block.good
-        assigned = assigner(block.vectors, numbers)
-        labels[where][good] = assigned.labels[good]
-        distances[where], keys[where] = assigned.distances, _keys_of(block.vectors)
-        look(block.vectors[good], assigned.labels[good], numbers[good])
+
+    def assigned(block: Block) -> tuple[Block, Rows, np.ndarray]:
+        numbers = np.arange(block.start, block.start + len(block))
+        return block, assigner(block.vectors, numbers), _keys_of(block.vectors)
+
+    for block, rows, hashes in assigner.backend.each(assigned, assigner.blocks(data)):
+        where, good = slice(block.start, block.start + len(block)), block.good
+        labels[where][good] = rows.columns["cluster"][good]
+        distances[where], keys[where] = rows.columns["distance"], hashes
+        look(block.vectors[good], labels[where][good], rows.rows[good])
         on_step("assigning", where.stop, n_rows)
     return Survey(labels, distances, keys)
 
 
 class RowsByCluster:
-    """Good rows as the inputs give them, by label, and by number within a cluster.
-
-    Args:
-        labels: (N,) int32, -1 for rows to leave out.
-        memory: bytes that rows on their way to the file may take.
+    """Good rows as the inputs give them, by ``labels`` (N,), -1 for rows to leave out, and by
+    number within a cluster. On their way to the file they take so many bytes of ``memory``.
 
     Attributes:
         rows: (M,) int64, the number of each row by position.

@@ -101,7 +101,7 @@ class TorchBackend:
         options = self._options
         z = scaled(vectors, self._model.metric, self._device)
         if self._unmapped is not None and chosen is None and options.labels_alone:
-            return {"labels": self._unmapped.labels(z).cpu().numpy()}
+            return {"label": self._unmapped.labels(z).cpu().numpy()}
         if self._map is not None:
             z = self._map(z)
         measures = options.distance or options.max_distance is not None
@@ -114,9 +114,9 @@ class TorchBackend:
             labels, squared_distances = self.index.nearest(z)
         else:
             labels = self.index.labels(z)
-        result = {"labels": labels}
+        result = {"label": labels}
         if squared_distances is not None:
-            result["distances"] = squared_distances.sqrt_()
+            result["distance"] = squared_distances.sqrt_()
         if options.needs_probabilities:
             result |= self._probabilities(z, labels)
         return {name: values.cpu().numpy() for name, values in result.items()}
@@ -171,11 +171,7 @@ def scaled(vectors: np.ndarray | Tensor, metric: str, device: torch.device | str
 
 def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
     """(N,) int32: the labels of least inertia of which none is there more often than the assigner's
-    ``max_size`` allows; -1 for bad rows.
-
-    Raises:
-        UsageError: an input that can be read only once, or a limit that is too low.
-    """
+    ``max_size`` allows; -1 for bad rows."""
     model, device, max_size = assigner.model, assigner.device, assigner.options.max_size
     if data.stream is not None:
         raise UsageError(

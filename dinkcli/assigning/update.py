@@ -39,28 +39,17 @@ _CHUNK_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True)
 class UpdateOptions:
-    """How new rows change a model.
+    """How new rows change a model. Raises UsageError for numbers out of range."""
 
-    Attributes:
-        freeze: no centre moves; what comes is counted all the same.
-        birth_price: what a new cluster must lower the inertia by, in mean squared distances of
-            rows to their centre; infinite for no new clusters.
-        min_size: rows that a new cluster has at least.
-        half_life: updates after which what was there counts half, or None. A cluster whose weight
-            falls below one row retires.
-        max_size: as for ``AssignOptions``.
-        again: count rows once more that were taken in before.
-
-    Raises:
-        UsageError: numbers out of range.
-    """
-
-    freeze: bool = False
+    freeze: bool = False  # no centre moves; what comes is counted all the same
+    # What a new cluster must lower the inertia by, in mean squared distances of rows to their
+    # centre; infinite for no new clusters.
     birth_price: float = 5.0
-    min_size: int = 5
+    min_size: int = 5  # rows that a new cluster has at least
+    # Updates after which what was there counts half. A cluster below the weight of one row retires.
     half_life: float | None = None
-    max_size: str | int | None = None
-    again: bool = False
+    max_size: str | int | None = None  # as for ``AssignOptions``
+    again: bool = False  # count rows once more that were taken in before
 
     def __post_init__(self) -> None:
         if not self.birth_price > 0:
@@ -116,15 +105,8 @@ class Update(Result):
             }
             for j in range(self.model.n_clusters)
         ]
-        return {
-            "rows": self.rows,
-            "bad_rows": self.bad_rows,
-            "repeated": self.repeated,
-            "far": self.far,
-            "born": self.born,
-            "retired": self.retired,
-            "clusters": clusters,
-        }
+        plain = ("rows", "bad_rows", "repeated", "far", "born", "retired")
+        return {name: getattr(self, name) for name in plain} | {"clusters": clusters}
 
     def sheets(self) -> list[Sheet]:
         model, counts = self.model, self.counts
@@ -157,12 +139,11 @@ class Near(NamedTuple):
 
 
 class Birth(NamedTuple):
-    """Rows that gain from a centre of their own: (B,) bool which ones, their mean (D,), and what it
-    lowers the inertia by."""
+    """Rows that gain from a centre of their own."""
 
-    members: np.ndarray
-    mean: np.ndarray
-    gain: float
+    members: np.ndarray  # (B,) bool
+    mean: np.ndarray  # (D,)
+    gain: float  # what it lowers the inertia by
 
 
 class _Batch:
@@ -256,9 +237,7 @@ def update(
         raise InputError(f"{data.name}: no usable rows in it")
     name = digest.hexdigest()[:16]
     repeated = not options.again and any(entry.get("batch") == name for entry in model.history)
-    result = model
-    born: list[int] = []
-    retired: list[int] = []
+    result, born, retired = model, list[int](), list[int]()
     if not repeated:
         result, born, retired = _with_batch(model, old, batch, options)
         files = data.fingerprint()["files"]
@@ -332,9 +311,8 @@ def _with_batch(
         if not _stands_out(members, old, batch.counts):
             break
         squared = ((members.rows - birth.mean) ** 2).sum(1)
-        zeros = np.zeros(len(squared), np.int64)
-        of_birth = members.rows, zeros, squared, members.weights, birth.mean[None]
-        born.append(Statistics.of_rows(*of_birth, old.first_bin))
+        near = members._replace(labels=np.zeros(len(squared), int), squared_distances=squared)
+        born.append(Statistics.of_rows(*near, birth.mean[None], old.first_bin))
         far = far.at(~birth.members)
     batch.count(far)
     if options.half_life is not None:
@@ -353,12 +331,8 @@ def _with_batch(
 
 
 def _stands_out(members: Near, old: Statistics, counts: np.ndarray) -> bool:
-    """Whether rows are more than so many rows of their centres would have at such distances: a
-    large batch has a tail as well, from which a centre of its own would always gain.
-
-    Args:
-        counts: (C,) weight of the new rows of each centre.
-    """
+    """Whether rows are more than rows of the ``counts`` (C,) of their centres would have at such
+    distances: a large batch has a tail as well, from which a centre of its own always gains."""
     centers, number, least = np.unique(members.labels), 0.0, []
     for center in centers:
         own = members.at(members.labels == center)
@@ -370,10 +344,9 @@ def _stands_out(members: Near, old: Statistics, counts: np.ndarray) -> bool:
 
 def _retired(owners: np.ndarray, weights: np.ndarray) -> list[int]:
     """Clusters with less than the weight of one row, but never all of them."""
-    sizes = np.bincount(owners[owners != OUTLIER], weights[owners != OUTLIER])
-    present = np.unique(owners[owners != OUTLIER])
-    light = [int(j) for j in present if sizes[j] < 1]
-    return light if len(light) < len(present) else []
+    present, where = np.unique(owners[owners != OUTLIER], return_inverse=True)
+    light = np.bincount(where, weights[owners != OUTLIER]) < 1
+    return [] if light.all() else present[light].tolist()
 
 
 def best_birth(far: Near) -> Birth | None:
@@ -391,15 +364,14 @@ def best_birth(far: Near) -> Birth | None:
     gains = np.concatenate([each.clip(min=0) @ far.weights for each in saved])
     best = None
     for founder in np.argsort(-gains, kind="stable")[:_FOUNDERS]:
-        mean, members = far.rows[founder].astype(np.float64), np.zeros(len(far.rows), bool)
-        for _ in range(_ROUNDS):
+        mean, before = far.rows[founder].astype(np.float64), np.zeros(len(far.rows), bool)
+        for turn in range(_ROUNDS + 1):
             gain = far.squared_distances - ((far.rows - mean) ** 2).sum(1)
-            if not (gain > 0).any() or ((gain > 0) == members).all():
-                break
             members = gain > 0
+            if turn == _ROUNDS or not members.any() or (members == before).all():
+                break
             mean = np.average(far.rows[members], axis=0, weights=far.weights[members])
-        gain = far.squared_distances - ((far.rows - mean) ** 2).sum(1)
-        members = gain > 0
+            before = members
         total = float(far.weights[members] @ gain[members])
         if best is None or total > best.gain:
             best = Birth(members, mean, total)

@@ -25,27 +25,16 @@ from dinkcli.errors import OutputError, UsageError
 _TEXT_CODECS = {".gz": "gzip", ".zst": "zstd"}
 _ROW_GROUP_BYTES = 64 << 20
 _ROW_GROUP_ROWS = 1 << 20
-# What a spreadsheet takes for the start of a formula, and the apostrophe that stops it.
-_FORMULA = r"^([=+\-@\t\r\n])"
-_DEFUSED = r"'\1"
+_FORMULA = r"^([=+\-@\t\r\n])"  # what a spreadsheet takes for the start of one
 
 
 class Writer:
-    """Takes rows in order; ``close`` completes what was written, and leaves the file open.
+    """Takes rows in order; ``close`` completes what was written, and leaves the file open."""
 
-    Args:
-        safe: csv only, puts an apostrophe before texts that a spreadsheet would run as a formula.
-
-    Attributes:
-        suffixes: of files of the format; the first is what parts are named with.
-        text: compressed as a whole by a second suffix; others compress their content, or not.
-        no_pipe: why it cannot be written to standard output.
-        flat: without lists, see ``Layout.schema``.
-    """
-
-    suffixes: tuple[str, ...] = ()
-    text = flat = False
-    no_pipe = ""
+    suffixes: tuple[str, ...] = ()  # of files; the first is what parts are named with
+    text = False  # compressed as a whole by a second suffix; others compress their content, or not
+    flat = False  # without lists, see ``Layout.schema``
+    no_pipe = ""  # why it cannot be written to standard output
 
     def __init__(self, file: IO[bytes], layout: Layout, safe: bool = False):
         self.file, self.layout, self.schema = file, layout, layout.schema(self.flat)
@@ -247,7 +236,7 @@ def _is_binary(type_: pa.DataType) -> bool:
 def _defused(texts: pa.Array) -> pa.Array:
     import pyarrow.compute as pc  # takes as long to load as a small file to write
 
-    return pc.replace_substring_regex(texts, _FORMULA, _DEFUSED)
+    return pc.replace_substring_regex(texts, _FORMULA, r"'\1")
 
 
 def _json_texts(column: pa.Array) -> pa.Array:
@@ -295,17 +284,11 @@ FORMATS: dict[str, type[Writer]] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """A format with what is chosen about it.
+    """A format with what is chosen about it."""
 
-    Attributes:
-        format: a key of ``FORMATS``.
-        compression: of a text as a whole, "gzip" or "zstd", or "none".
-        csv_safe: see ``Writer``.
-    """
-
-    format: str
-    compression: str = "none"
-    csv_safe: bool = False
+    format: str  # a key of ``FORMATS``
+    compression: str = "none"  # or that of a text as a whole, "gzip" or "zstd"
+    csv_safe: bool = False  # an apostrophe before texts that a spreadsheet would run as a formula
 
 
 _SPOOLED = Encoding("arrows")
@@ -313,52 +296,42 @@ _SPOOLED = Encoding("arrows")
 
 @dataclass(frozen=True)
 class Output:
-    """Where rows go.
+    """Where rows go."""
 
-    Attributes:
-        path: a file, or a folder for parts.
-        encoding: how they are written.
-        rows_per_file: of the parts, or None for one file.
-        resume: go on with the parts that are missing.
-        shard: write only the parts of this share.
-        stream: an open file, such as standard output, to write to instead; ``path`` is its name.
-        by_cluster: a folder with a folder of parquet for each cluster.
-    """
-
-    path: str
+    path: str  # of a file, or of a folder
     encoding: Encoding
-    rows_per_file: int | None = None
-    resume: bool = False
-    shard: Shard | None = None
-    stream: IO[bytes] | None = None
-    by_cluster: bool = False
+    rows_per_file: int | None = None  # of the parts; None for one file
+    resume: bool = False  # go on with the parts that are missing
+    shard: Shard | None = None  # write only the parts of this share
+    stream: IO[bytes] | None = None  # to write to instead, such as standard output
+    by_cluster: bool = False  # a folder with a folder of parquet for each cluster
+
+
+def _without_codec(path: str) -> tuple[str, str]:
+    """``path`` without the suffix of a compression, and that compression."""
+    for end, codec in _TEXT_CODECS.items():
+        if path.lower().endswith(end):
+            return path[: -len(end)], codec
+    return path, "none"
 
 
 def names_a_file(path: str) -> bool:
     """Whether the suffix of ``path`` is that of a format."""
-    path = path.lower()
-    for end in _TEXT_CODECS:
-        path = path.removesuffix(end)
-    return path.endswith(tuple(f".{s}" for each in FORMATS.values() for s in each.suffixes))
+    suffixes = tuple(f".{s}" for each in FORMATS.values() for s in each.suffixes)
+    return _without_codec(path)[0].lower().endswith(suffixes)
 
 
 def encoding_of(
     path: str | None, format: str | None = None, *, csv_safe: bool = False, parts: bool = False
 ) -> Encoding:
-    """How to write to ``path``, or to standard output without one.
+    """How to write to ``path``, or to standard output without one; UsageError where that cannot be.
 
     The suffix chooses the format unless ``format`` does: csv on standard output, parquet for
     ``parts``, whose path is a folder.
-
-    Raises:
-        UsageError: an unknown format or suffix, one of a compression that the format does not have,
-            or a format that cannot be written to a pipe.
     """
     codec = "none"
     if path is not None and not parts:
-        for end, name in _TEXT_CODECS.items():
-            if path.lower().endswith(end):
-                path, codec = path[: -len(end)], name
+        path, codec = _without_codec(path)
         suffixes = {s: name for name, f in FORMATS.items() for s in f.suffixes}
         format = format or by_suffix(path, suffixes)
     format = format or ("parquet" if parts else "csv")
@@ -382,11 +355,7 @@ def encoding_of(
 
 @contextmanager
 def stream_writer(file: IO[bytes], layout: Layout, encoding: Encoding) -> Iterator[Writer]:
-    """A writer on an open file, such as standard output.
-
-    Raises:
-        UsageError: columns that the format cannot hold, or a pipe that it cannot be written to.
-    """
+    """A writer on an open file, such as standard output."""
     sink: Any = file
     if encoding.compression != "none":
         sink = pa.CompressedOutputStream(file, encoding.compression)  # closes the file as well
@@ -418,10 +387,6 @@ def partition_writer(path: str, layout: Layout) -> Iterator[Writer]:
     """A writer whose folder, with a hive-style folder such as ``cluster=0`` for each cluster, so
     that DuckDB, Spark and pyarrow read only those that a query asks for, appears under ``path``
     when the block ends well, or not at all. Outliers are in ``cluster=-1``.
-
-    Raises:
-        UsageError: something is there already.
-        OutputError: the operating system refused.
     """
     import pyarrow.dataset as ds  # loads pandas where that is installed
 

@@ -366,13 +366,19 @@ def test_results_do_not_depend_on_blocks_or_order():
         whole = assigner(z, np.arange(5000))
         order = rng.permutation(5000)
         shuffled = assigner(z[order], order)
-        np.testing.assert_array_equal(shuffled.labels, whole.labels[order])
-        np.testing.assert_array_equal(shuffled.distances, whole.distances[order])
+        np.testing.assert_array_equal(shuffled.columns["cluster"], whole.columns["cluster"][order])
+        np.testing.assert_array_equal(
+            shuffled.columns["distance"], whole.columns["distance"][order]
+        )
         for size in (1, 333):
             for start in range(0, 1998, size * 7 if size == 1 else size):
                 part = assigner(z[start : start + size], np.arange(start, start + size))
-                np.testing.assert_array_equal(part.labels, whole.labels[start : start + size])
-                np.testing.assert_array_equal(part.distances, whole.distances[start : start + size])
+                np.testing.assert_array_equal(
+                    part.columns["cluster"], whole.columns["cluster"][start : start + size]
+                )
+                np.testing.assert_array_equal(
+                    part.columns["distance"], whole.columns["distance"][start : start + size]
+                )
 
 
 def test_the_first_of_the_top_is_the_cluster_even_at_ties():
@@ -381,8 +387,8 @@ def test_the_first_of_the_top_is_the_cluster_even_at_ties():
     found = Assigner(dinkcli.Model(centers, np.ones(3)), options=AssignOptions(top=1))(
         z, np.arange(3)
     )
-    assert found.labels.tolist() == [0, 0, 0]
-    assert found.clusters.tolist() == [[0], [0], [0]]
+    assert found.columns["cluster"].tolist() == [0, 0, 0]
+    assert found.columns["clusters"].tolist() == [[0], [0], [0]]
 
 
 def test_assignments_since_a_row_are_those_of_a_whole_run(monkeypatch):
@@ -394,7 +400,9 @@ def test_assignments_since_a_row_are_those_of_a_whole_run(monkeypatch):
 
     def rows(first):
         parts = list(assign(Assigner(model, "cpu", soft), data, first))
-        return (np.concatenate([getattr(p, n) for p in parts]) for n in ("rows", "probabilities"))
+        return np.concatenate([p.rows for p in parts]), np.concatenate(
+            [p.columns["probabilities"] for p in parts]
+        )
 
     numbers, whole = rows(0)
     np.testing.assert_array_equal(numbers, np.arange(1000))
@@ -439,8 +447,10 @@ def test_blocks_side_by_side(monkeypatch, threads):
     assert [len(part) for part in parts] == [64] * 14
     expected = distances_float64(z[:896], centers)
     np.testing.assert_array_equal(np.concatenate([p.rows for p in parts]), np.arange(896))
-    np.testing.assert_array_equal(np.concatenate([p.labels for p in parts]), expected.argmin(1))
-    distances = np.concatenate([p.distances for p in parts])
+    np.testing.assert_array_equal(
+        np.concatenate([p.columns["cluster"] for p in parts]), expected.argmin(1)
+    )
+    distances = np.concatenate([p.columns["distance"] for p in parts])
     np.testing.assert_allclose(distances, expected.min(1), rtol=1e-5)
     some = assign(assigner, data)
     next(some)

@@ -62,20 +62,24 @@ def test_labels_are_the_same_bit_for_bit(metric, far):
     small, usual = (
         Assigner(model, "cpu", options, small=s)(z, np.arange(N)) for s in (True, False)
     )
-    np.testing.assert_array_equal(small.labels, usual.labels)
+    np.testing.assert_array_equal(small.columns["cluster"], usual.columns["cluster"])
     if metric == "euclidean":
-        np.testing.assert_array_equal(small.labels, nearest_float64(z, centers))
-    np.testing.assert_allclose(small.distances, usual.distances, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(small.probabilities, usual.probabilities, atol=2e-4)
-    assert (small.probabilities.argmax(1) == small.labels).all()
+        np.testing.assert_array_equal(small.columns["cluster"], nearest_float64(z, centers))
+    np.testing.assert_allclose(
+        small.columns["distance"], usual.columns["distance"], rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        small.columns["probabilities"], usual.columns["probabilities"], atol=2e-4
+    )
+    assert (small.columns["probabilities"].argmax(1) == small.columns["cluster"]).all()
     seen = z.astype(np.float64)
     if metric == "cosine":
         seen /= np.linalg.norm(seen, axis=1, keepdims=True)
     squares = ((seen[:, None] - centers.astype(np.float64)) ** 2).sum(2)
     exact = np.exp(-(squares - squares.min(1, keepdims=True)) / 0.3)
     exact /= exact.sum(1, keepdims=True)
-    np.testing.assert_allclose(small.probabilities, exact, atol=1e-6)
-    np.testing.assert_allclose(small.distances, np.sqrt(squares.min(1)), rtol=1e-6)
+    np.testing.assert_allclose(small.columns["probabilities"], exact, atol=1e-6)
+    np.testing.assert_allclose(small.columns["distance"], np.sqrt(squares.min(1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("format", FORMATS)

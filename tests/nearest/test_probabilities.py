@@ -70,19 +70,23 @@ def check(seed):
     # Under cosine the rows themselves are rounded when they are scaled.
     noise = 1e-6 if metric == "cosine" else 0.0
     np.testing.assert_allclose(
-        found.distances, distances.min(1), rtol=1e-5, atol=noise, err_msg=what
+        found.columns["distance"], distances.min(1), rtol=1e-5, atol=noise, err_msg=what
     )
     tolerance = 1e-4 + 4 * noise / temperature
-    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=tolerance, err_msg=what)
-    assert (found.probabilities.argmax(1) == found.labels).all(), what
+    np.testing.assert_allclose(
+        found.columns["probabilities"], expected, rtol=0, atol=tolerance, err_msg=what
+    )
+    assert (found.columns["probabilities"].argmax(1) == found.columns["cluster"]).all(), what
     half = AssignOptions(soft=True, temperature=temperature, probability_type="float16")
     found = Assigner(model, options=half)(rows, np.arange(len(rows)))
-    assert (found.probabilities.argmax(1) == found.labels).all(), what
+    assert (found.columns["probabilities"].argmax(1) == found.columns["cluster"]).all(), what
     top = AssignOptions(top=2, temperature=temperature)
     found = Assigner(model, options=top)(rows, np.arange(len(rows)))
-    assert (found.clusters[:, 0] == found.labels).all(), what
+    assert (found.columns["clusters"][:, 0] == found.columns["cluster"]).all(), what
     best = -np.sort(-expected, axis=1)[:, :2]
-    np.testing.assert_allclose(found.probabilities, best, rtol=0, atol=tolerance, err_msg=what)
+    np.testing.assert_allclose(
+        found.columns["probabilities"], best, rtol=0, atol=tolerance, err_msg=what
+    )
 
 
 @pytest.mark.parametrize("seed", range(2 * len(KINDS)))
@@ -111,10 +115,10 @@ def test_tight_pairs_far_from_the_origin():
     expected /= expected.sum(1, keepdims=True)
     options = AssignOptions(soft=True, distance=True, temperature=0.01, min_prob=0.5)
     found = Assigner(Model(centers, np.ones(40)), options=options)(rows, np.arange(4000))
-    assert (found.labels == distances.argmin(1))[expected.max(1) > 0.5].all()
+    assert (found.columns["cluster"] == distances.argmin(1))[expected.max(1) > 0.5].all()
     own = expected.max(1)
-    np.testing.assert_allclose(found.probabilities.max(1), own, rtol=1e-5)
-    np.testing.assert_allclose(found.distances, distances.min(1), rtol=1e-5)
+    np.testing.assert_allclose(found.columns["probabilities"].max(1), own, rtol=1e-5)
+    np.testing.assert_allclose(found.columns["distance"], distances.min(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("d", [1, 64])
@@ -129,8 +133,8 @@ def test_a_fine_structure_and_one_centre_far_away(d):
         rows, np.arange(3000)
     )
     distances = distances_float64(rows, centers)
-    np.testing.assert_array_equal(found.labels, distances.argmin(1))
-    np.testing.assert_allclose(found.distances, distances.min(1), rtol=1e-5)
+    np.testing.assert_array_equal(found.columns["cluster"], distances.argmin(1))
+    np.testing.assert_allclose(found.columns["distance"], distances.min(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
