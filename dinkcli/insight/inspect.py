@@ -166,7 +166,7 @@ def look(
     for view in survey(model, data, device):
         first.add(view)
         if text is not None and view.carried is not None:
-            terms.see(view.carried.column(text), view.labels.tolist())
+            terms.add(view.carried.column(text).to_pylist(), view.labels.tolist())
         if cluster is not None:
             view = view.at(np.flatnonzero(view.labels == cluster))
             farthest.add(view)

@@ -11,18 +11,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dinkcli.errors import OutputError, RunError, UsageError
 from dinkcli.insight.inspect import typical_texts
-from dinkcli.insight.names import name_in_answer
-from dinkcli.models.model import OUTLIER
+from dinkcli.insight.names import clusters_of, name_in_answer
 from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_TRIES = 3  # of a request that the server is too busy for
+_WAITS = (1.0, 4.0, None)  # seconds after each try of a request that the server is too busy for
 _LONGEST_WAIT = 60.0  # seconds between two tries, whatever the server asks for
 _TOO_SLOW = 3  # answers in a row that do not come in time: the server is not there for us
 _MOST_MEMBERS = 50  # names of clusters in the question for a group of them
 _NEIGHBOURS = 3  # clusters that a name should tell apart
+_OF_GROUP = "Names of what the group is made of, the largest first:"
 _ASK = (
     "You name groups of texts. Answer with one name of two to five words for the group below, "
     "in the language of its texts, that tells it from the groups beside it. "
@@ -69,19 +69,23 @@ class Server:
             TimeoutError: no answer in time.
             RunError: the server is not there, refuses, or does not speak this protocol.
         """
-        wait = 1.0
-        for last in (*[False] * (_TRIES - 1), True):
+        for wait in _WAITS:
             status, headers, body = self._post(prompt)
             if status == 200:
-                return self._content(body)
-            if last or (status != 429 and status < 500):
+                break
+            if wait is None or (status != 429 and status < 500):
                 hint = "; give the address up to /v1" if status == 404 else ""
                 raise RunError(f"{self.url}: the server says {status}: {_reason(body)}{hint}")
             with contextlib.suppress(ValueError):
                 wait = float(headers.get("Retry-After", ""))
             time.sleep(min(max(wait, 0.0), _LONGEST_WAIT))
-            wait *= 4
-        raise AssertionError
+        try:
+            content = json.loads(body)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError):
+            raise RunError(
+                f"{self.url}: expected the answer of a chat completion, not {_reason(body)}"
+            ) from None
+        return content if isinstance(content, str) else ""
 
     def _post(self, prompt: str) -> tuple[int, Message, bytes]:
         from urllib.error import HTTPError, URLError
@@ -100,37 +104,20 @@ class Server:
         except HTTPError as error:
             with error:
                 return error.code, error.headers, error.read()
-        except URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise error.reason from None
-            raise RunError(f"{self.url}: no server there ({error.reason})") from error
-        except (HTTPException, ConnectionError) as error:
-            raise RunError(f"{self.url}: the server broke off ({error!r})") from error
-
-    def _content(self, body: bytes) -> str:
-        try:
-            content = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            raise RunError(
-                f"{self.url}: expected the answer of a chat completion, not {_reason(body)}"
-            ) from None
-        return content if isinstance(content, str) else ""
+        except (URLError, HTTPException, ConnectionError) as error:
+            if isinstance(reason := getattr(error, "reason", None), TimeoutError):
+                raise reason from None
+            said = f"no server there ({reason})" if reason else f"the server broke off ({error!r})"
+            raise RunError(f"{self.url}: {said}") from error
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What became of one question.
-
-    Attributes:
-        name: None where the answer cannot be used.
-        problem: why it cannot.
-        kept: it was answered by an earlier run.
-    """
+class Reply(NamedTuple):
+    """What became of a question: its number, the name, and where there is none why the answer
+    cannot be used."""
 
     number: int
     name: str | None
-    problem: str = ""
-    kept: bool = False
+    problem: str
 
 
 class Answers:
@@ -138,38 +125,32 @@ class Answers:
 
     def __init__(self, path: str | None):
         self.path = path
-        self._names: dict[str, str] = {}
-        if path is None:
+        self.names: dict[str, str] = {}
+        if path is None or not os.path.exists(path):
             return
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             for line in file:
                 with contextlib.suppress(ValueError, LookupError, TypeError):  # half a line
                     entry = json.loads(line)
-                    self._names[entry["question"]] = str(entry["name"])
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def get(self, question: str) -> str | None:
-        return self._names.get(question)
+                    self.names[entry["question"]] = str(entry["name"])
 
     def keep(self, question: str, name: str) -> None:
-        self._names[question] = name
+        self.names[question] = name
         if self.path is None:
             return
-        line = json.dumps({"question": question, "name": name})
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(json.dumps({"question": question, "name": name}) + "\n")
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
 
     @property
     def advice(self) -> str:
         """What to do after a run that was stopped, as the end of a sentence."""
-        if self.path is None or not self._names:
+        if self.path is None or not self.names:
             return ""
-        return f"; answers kept in {self.path}: {len(self)}; the same command goes on from there"
+        kept = f"; answers kept in {self.path}: {len(self.names)}"
+        return f"{kept}; the same command goes on from there"
 
 
 def questions(model: Model, seen: Seen) -> dict[int, str]:
@@ -179,58 +160,66 @@ def questions(model: Model, seen: Seen) -> dict[int, str]:
     apart[:, [j for j, terms in enumerate(seen.terms) if not terms]] = np.inf
     result = {}
     for j, (terms, rows) in enumerate(zip(seen.terms, seen.nearest, strict=True)):
-        if not (texts := typical_texts(rows)):
-            continue
         near = [i for i in apart[j].argsort()[:_NEIGHBOURS].tolist() if np.isfinite(apart[j, i])]
         lines = ["Words of the group: " + ", ".join(terms), "Typical texts of it:"]
-        lines += [f"- {text}" for text in texts]
-        if near:
-            lines += ["Words of the groups beside it:"]
-            lines += ["- " + ", ".join(seen.terms[i]) for i in near]
-        result[j] = "\n".join(lines)
+        lines += [f"- {text}" for text in typical_texts(rows)]
+        lines += ["Words of the groups beside it:"] * bool(near)
+        lines += ["- " + ", ".join(seen.terms[i]) for i in near]
+        if rows:
+            result[j] = "\n".join(lines)
     return result
 
 
 def group_questions(model: Model, groups: np.ndarray) -> dict[int, str]:
     """What to ask for the ``groups`` (K,) that have several clusters, by group."""
     result = {}
-    for group in np.unique(groups[groups != OUTLIER]).tolist():
-        inside = np.flatnonzero(groups == group)
-        if len(inside) > 1:
-            largest = inside[np.argsort(-model.cluster_sizes[inside], kind="stable")]
-            names = [model.all_names[j] for j in largest[:_MOST_MEMBERS].tolist()]
-            lines = ["Names of what the group is made of, the largest first:"]
-            result[group] = "\n".join(lines + [f"- {name}" for name in names if name])
+    for group, clusters in clusters_of(groups).items():
+        if len(clusters) > 1:
+            largest = sorted(clusters, key=lambda j: -model.cluster_sizes[j])[:_MOST_MEMBERS]
+            names = [f"- {model.all_names[j]}" for j in largest if model.all_names[j]]
+            result[group] = "\n".join([_OF_GROUP, *names])
     return result
 
 
-def ask(server: Server, asked: Mapping[int, str], answers: Answers) -> Iterator[Reply]:
-    """Asks one question after another, by number, and keeps each name that can be used.
+def ask(
+    server: Server,
+    asked: Mapping[int, str],
+    answers: Answers,
+    on_reply: Callable[[int, int, Reply], None],
+) -> dict[int, str]:
+    """The names that a server gives to questions by number, none where its answer is no name; each
+    is kept in ``answers``.
+
+    Args:
+        on_reply: called with the number of answers so far and of questions, and the answer.
 
     Raises:
         RunError: the server is not there, refuses, or is too slow several times in a row.
     """
+    names: dict[int, str] = {}
     slow = 0
-    for number, prompt in asked.items():
+    for done, (number, prompt) in enumerate(asked.items(), 1):
         question = hashlib.sha256(f"{server.model}\n{prompt}".encode()).hexdigest()[:16]
-        if (known := answers.get(question)) is not None:
-            yield Reply(number, known, kept=True)
-            continue
+        name, problem = answers.names.get(question), ""
         try:
-            name = name_in_answer(server.answer(prompt))
+            if name is None:
+                name = name_in_answer(server.answer(prompt))
+                answers.keep(question, name)
+            slow = 0
         except TimeoutError:
             slow += 1
             problem = f"no answer in {server.seconds:g} s"
             if slow == _TOO_SLOW:
-                raise RunError(f"{server.url}: {problem}, {slow} times in a row") from None
-            yield Reply(number, None, problem)
-            continue
+                said = f"{server.url}: {problem}, {slow} times in a row"
+                raise RunError(f"{said}{answers.advice}") from None
+        except RunError as error:
+            raise RunError(f"{error}{answers.advice}") from error
         except UsageError as error:
-            yield Reply(number, None, str(error))
-        else:
-            answers.keep(question, name)
-            yield Reply(number, name)
-        slow = 0
+            problem, slow = str(error), 0
+        if name is not None:
+            names[number] = name
+        on_reply(done, len(asked), Reply(number, name, problem))
+    return names
 
 
 def _reason(body: bytes) -> str:

@@ -23,8 +23,6 @@ from dinkcli.errors import UsageError
 from dinkcli.models.model import OUTLIER
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dinkcli.models.model import Model
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['\u2019][^\W\d_]+)*")  # contractions are words
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -121,9 +119,10 @@ class Terms:
         self._counts: list[Counter[str]] = [Counter() for _ in range(n_clusters)]
         self._rows: Counter[int] = Counter()
 
-    def add(self, texts: Iterable[str], labels: Sequence[int]) -> None:
+    def add(self, texts: Iterable[object], labels: Sequence[int]) -> None:
+        """Of rows with these labels; None is a text without words."""
         for text, label in zip(texts, labels, strict=True):
-            self._counts[label].update(_terms(text))
+            self._counts[label].update(_terms("" if text is None else str(text)))
             self._rows[label] += 1
         if sum(map(len, self._counts)) > _MOST_TERMS:
             self._counts = [
@@ -131,58 +130,45 @@ class Terms:
                 for counter in self._counts
             ]
 
-    def see(self, texts: pa.Array, labels: Sequence[int]) -> None:
-        """Adds a column; null is a text without words."""
-        self.add(("" if text is None else str(text) for text in texts.to_pylist()), labels)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Texts of each cluster."""
-        return [self._rows[label] for label in range(len(self._counts))]
-
     def of_clusters(self, number: int) -> list[list[str]]:
         """K lists of at most ``number`` terms. A term must occur in two texts of its cluster, in
         small clusters in one."""
         everywhere: Counter[str] = Counter()
         for counter in self._counts:
             everywhere.update(counter)
-        stems = _stems({term for term in everywhere if " " not in term})
-        base = {
-            term: " ".join(stems.get(word, word) for word in term.split()) for term in everywhere
-        }
+        base = _bases(everywhere)
         joined = [_joined(counter, base) for counter in self._counts]
         total = _joined(everywhere, base)
         mean = total.total() / max(1, len(joined))
         result = []
-        for label, counter in enumerate(joined):
+        for label, (written, counts) in enumerate(zip(self._counts, joined, strict=True)):
             least = 2 if self._rows[label] > 4 else 1
             weights = {
                 term: count * math.log(1 + mean / total[term])
-                for term, count in counter.items()
+                for term, count in counts.items()
                 if count >= least
             }
-            shown: dict[str, str] = {}
-            for term, _ in sorted(
-                self._counts[label].items(), key=lambda item: (-item[1], item[0])
-            ):
-                shown.setdefault(base[term], term)
-            result.append([shown[term] for term in _chosen(weights, counter, number)])
+            chosen = _chosen(weights, counts, number)
+            # Shown as what is most frequent in the cluster.
+            by_count = sorted(written, key=lambda term: (-written[term], term), reverse=True)
+            shown = {base[term]: term for term in by_count}
+            result.append([shown[term] for term in chosen])
         return result
 
 
 def _terms(text: str) -> set[str]:
     """Words and pairs of a text; a text that repeats a term counts once."""
     every = _tokens(text)
-    pairs = {
+    words = {
+        word
+        for word in every
+        if len(word) > 1 and word not in _STOP_WORDS and not word.endswith("n't")
+    }
+    return words | {
         f"{a} {b}"
         for a, b in pairwise(every)
         if a != b and a not in _STOP_WORDS and (b not in _STOP_WORDS or b in _PARTICLES)
     }
-    return {*(word for word in every if _stands_alone(word)), *pairs}
-
-
-def _stands_alone(word: str) -> bool:
-    return len(word) > 1 and word not in _STOP_WORDS and not word.endswith("n't")
 
 
 def _joined(counter: Counter[str], base: dict[str, str]) -> Counter[str]:
@@ -215,15 +201,16 @@ def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> lis
     return chosen
 
 
-def _stems(known: set[str]) -> dict[str, str]:
-    """Each of the words with its stem, or itself."""
+def _bases(terms: Iterable[str]) -> dict[str, str]:
+    """Each of the terms with the stems of its words, or itself."""
+    known = {term for term in terms if " " not in term}
     stems = {}
     for word in known:
         stem = word
         while (shorter := _stem(stem, known)) != stem:
             stem = shorter
         stems[word] = stem
-    return stems
+    return {term: " ".join(stems.get(word, word) for word in term.split()) for term in terms}
 
 
 def _stem(word: str, known: set[str]) -> str:
@@ -234,20 +221,14 @@ def _stem(word: str, known: set[str]) -> str:
         candidates = [rest + each for each in instead]
         if ending in ("ing", "ed") and rest[-1] == rest[-2]:
             candidates.append(rest[:-1])  # topped
-        for candidate in candidates:
-            if candidate in known:
-                return candidate
+        if stem := next((each for each in candidates if each in known), None):
+            return stem
     return word
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words of at least two letters but for the commonest; camelCase and snake_case
-    names fall apart."""
-    return [word for word in _tokens(text) if _stands_alone(word)]
-
-
 def _tokens(text: str) -> list[str]:
-    """Lower-case words in their order, without a possessive 's."""
+    """Lower-case words in their order, without a possessive 's; camelCase and snake_case names fall
+    apart."""
     every = _WORD.findall(_PARTS.sub(" ", text[:_MOST_CHARACTERS]).lower().replace("\u2019", "'"))
     return [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
 
@@ -257,7 +238,7 @@ _THOUGHTS = re.compile(r".*</think>", re.DOTALL)
 _LONGEST_NAME = 80  # characters, of a language model's: more is an explanation
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
 _HEADER = re.compile(r"\W*(cluster|topic|id|number|#)\W+(name|label|title|topic)\W*", re.IGNORECASE)
-_RULE = re.compile(r"[\s|:+=-]+")  # between the header and the rows of a table
+_RULE = re.compile(r"[\s|:+=-]*")  # between the header and the rows of a table, or a blank line
 _ANSWER = re.compile(
     r"""[|\s]*(?:[-*+•#]+\s+)?            # a cell of a table, a bullet or a heading
     (?P<mark>[*_`"'(\[]*)(?:(?:cluster|topic|group)\s*)?\#?(?P<number>[-+−]?[0-9]{1,9})[*_`"')\]]*
@@ -345,19 +326,22 @@ def _fenced(lines: list[str], source: str) -> list[str]:
 
 
 def _of_lines(text: str, source: str) -> Pairs:
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if lines and _HEADER.fullmatch(lines[0][1]):
-        lines = lines[1:]
-    lines = [(i, line) for i, line in lines if not _RULE.fullmatch(line)]
-    matches = [_ANSWER.fullmatch(line) for _, line in lines]
-    if not any(matches):
-        return [(None, _plain(re.sub(r"^\s*[-*+•]\s+", "", line))) for _, line in lines]
-    for (i, line), match in zip(lines, matches, strict=True):
+    lines = {i: line for i, line in enumerate(text.split("\n"), 1) if not _RULE.fullmatch(line)}
+    first = min(lines, default=0)
+    if lines and _HEADER.fullmatch(lines[first]):
+        del lines[first]
+    matches = {i: _ANSWER.fullmatch(line) for i, line in lines.items()}
+    if not any(matches.values()):
+        return [(None, _plain(re.sub(r"^\s*[-*+•]\s+", "", line))) for line in lines.values()]
+    pairs: Pairs = []
+    for i, match in matches.items():
         if match is None:
+            wrong = lines[i].strip()
             raise UsageError(
-                f"{source}: line {i} is {line.strip()!r:.60}, not like '17: name' as others are"
+                f"{source}: line {i} is {wrong!r:.60}, not like '17: name' as others are"
             )
-    return [(_number(m["number"]), _plain(m["name"])) for m in matches if m]
+        pairs.append((_number(match), _plain(match["name"])))
+    return pairs
 
 
 def _plain(name: str) -> str:
@@ -368,28 +352,8 @@ def _plain(name: str) -> str:
     return name.strip()
 
 
-def _number(text: str) -> int:
-    return int(text.replace("−", "-"))
-
-
-def _of_json(text: str, source: str) -> Pairs:
-    try:
-        document = _json(text)
-    except ValueError as error:
-        lines = text.split("\n")
-        if len(lines) == 1 or not all(line.strip()[:1] == "{" for line in lines):
-            raise UsageError(f"{source}: not JSON after all ({error})") from None
-        try:  # an object a line
-            document = [_json(line) for line in lines]
-        except ValueError:
-            raise UsageError(f"{source}: not JSON after all ({error})") from None
-    while isinstance(document, _Object) and len(document) == 1:
-        if not isinstance(document[0][1], list) or _ANSWER.match(f"{document[0][0]}:"):
-            break
-        document = document[0][1]  # {"clusters": [...]}
-    if isinstance(document, _Object):
-        return [_entry(value, source, key) for key, value in document]
-    return [_entry(value, source, None, i) for i, value in enumerate(document)]
+def _number(match: re.Match[str]) -> int:
+    return int(match["number"].replace("−", "-"))
 
 
 class _Object(list):
@@ -400,10 +364,26 @@ def _json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_Object, parse_constant=_Object)
 
 
-def _entry(value: Any, source: str, key: str | None, place: int = 0) -> tuple[int | None, Any]:
-    """A number and a name from what stands at a key, or at a place of a list."""
-    where = f"{source}: {key!r}" if key is not None else f"{source}: entry {place}"
-    number = None
+def _of_json(text: str, source: str) -> Pairs:
+    try:
+        document = _json(text)
+    except ValueError as error:
+        try:
+            document = [_json(line) for line in text.split("\n")]  # an object a line
+        except ValueError:
+            raise UsageError(f"{source}: not JSON after all ({error})") from None
+    while isinstance(document, _Object) and len(document) == 1:
+        ((key, inner),) = document
+        if not isinstance(inner, list) or _ANSWER.match(f"{key}:"):
+            break
+        document = inner  # {"clusters": [...]}
+    if isinstance(document, _Object):
+        return [_entry(key, value, f"{source}: {key!r}") for key, value in document]
+    return [_entry(None, value, f"{source}: entry {i}") for i, value in enumerate(document)]
+
+
+def _entry(key: str | None, value: Any, where: str) -> tuple[int | None, str | None]:
+    """A number and a name from what stands at a key, or in a list."""
     if isinstance(value, _Object):
         fields = {name.casefold(): inner for name, inner in value}
         for name in _NUMBERS:
@@ -412,11 +392,10 @@ def _entry(value: Any, source: str, key: str | None, place: int = 0) -> tuple[in
         value = next((fields[name] for name in _NAMES if name in fields), value)
     elif isinstance(value, list) and len(value) == 2 and key is None:
         key, value = str(value[0]), value[1]
-    if key is not None:
-        match = _ANSWER.fullmatch(f"{key}:")
-        if match is None:
-            raise UsageError(f"{where}: expected the number of a cluster, not {key!r:.60}")
-        number = _number(match["number"])
+    match = None if key is None else _ANSWER.fullmatch(f"{key}:")
+    if key is not None and match is None:
+        raise UsageError(f"{where}: expected the number of a cluster, not {key!r:.60}")
     if isinstance(value, (list, bool)):
         raise UsageError(f"{where} is {value!r:.60}, expected a name")
+    number = None if match is None else _number(match)
     return number, None if value is None else str(value)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from dinkcli.assigning.update import Update, UpdateOptions
 from dinkcli.assigning.update import update as take_in
 from dinkcli.data.inputs import open_inputs
-from dinkcli.errors import DinkError, UsageError
+from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import names_by_labels
 from dinkcli.insight.inspect import Seen, look, prompt
 from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, questions
@@ -158,7 +158,7 @@ def name(
             if server is not None:
                 by_hand = () if force else model.named_by_hand
                 asked = {j: q for j, q in questions(model, seen).items() if j not in by_hand}
-                for j, text in _answers(server, asked, kept, partial(on_reply, "cluster")).items():
+                for j, text in ask(server, asked, kept, partial(on_reply, "cluster")).items():
                     model.names[j] = text
         if labels is not None:
             model.names = names_by_labels(model, data, device, on_rows)
@@ -175,29 +175,11 @@ def name(
         names_of_level = group_names(model, in_groups)
         if server is not None:
             asked = group_questions(model, in_groups)
-            names_of_level |= _answers(server, asked, kept, partial(on_reply, "group"))
+            names_of_level |= ask(server, asked, kept, partial(on_reply, "group"))
         for number, inside in clusters_of(in_groups).items():
             text = model.group_names[inside] = names_of_level[number]
             groups.append({"level": level, "group": number, "clusters": list(inside), "name": text})
     return Naming(model, groups, seen)
-
-
-def _answers(
-    server: Server,
-    asked: Mapping[int, str],
-    kept: Answers,
-    on_reply: Callable[[int, int, Reply], None],
-) -> dict[int, str]:
-    """The names that a language model gives, by number; none where its answer is no name."""
-    names: dict[int, str] = {}
-    try:
-        for done, reply in enumerate(ask(server, asked, kept), 1):
-            on_reply(done, len(asked), reply)
-            if reply.name is not None:
-                names[reply.number] = reply.name
-    except DinkError as error:
-        raise type(error)(f"{error}{kept.advice}") from error
-    return names
 
 
 def _given(names: Any, n_clusters: int) -> dict[int, str]:

@@ -235,11 +235,13 @@ def test_slow_answers_are_left_out_until_they_are_too_many(server, tmp_path):
     server.reply = reply
     slow = Server(server.url, "small", 0.7)
     answers = Answers(str(tmp_path / "answers"))
-    replies = list(ask(slow, {0: "a", 1: "quick", 2: "b", 3: "c"}, answers))
-    assert [each.name for each in replies] == [None, "name", None, None]
-    assert replies[0].problem == "no answer in 0.7 s"
+    replies = []
+    questions = {0: "a", 1: "quick", 2: "b", 3: "c"}
+    assert ask(slow, questions, answers, lambda *said: replies.append(said)) == {1: "name"}
+    assert [(done, total) for done, total, _ in replies] == [(i, 4) for i in (1, 2, 3, 4)]
+    assert replies[0][2].problem == "no answer in 0.7 s"
     with pytest.raises(RunError, match="3 times in a row"):
-        list(ask(slow, {0: "a", 1: "b", 2: "c"}, answers))
+        ask(slow, {0: "a", 1: "b", 2: "c"}, answers, lambda *said: None)
 
 
 @pytest.mark.parametrize(
