@@ -1,8 +1,5 @@
 """Tables of binary formats: Arrow IPC files (Feather version 2) and streams (what Hugging Face
-datasets keep on disk), Parquet, and HDF5 (the files of the nearest-neighbour benchmarks, Keras
-features, AnnData's h5ad).
-
-Shapes: N rows, D features.
+datasets keep on disk), Parquet, and HDF5 (nearest-neighbour benchmarks, Keras, AnnData's h5ad).
 """
 
 from __future__ import annotations
@@ -61,25 +58,16 @@ class ArrowFileReader(_ArrowReader):
                 with self._open() as file:
                     batch = pa.ipc.open_file(file, options=options).get_batch(index)
                     # A batch can be the whole file. Decompressed, it is in memory as a whole.
-                    part = batch.nbytes
-                    if _is_mapped(batch, file):
-                        part = min(part, _LARGE_BATCH)
-                    size = max(rows, len(batch) * part // max(1, batch.nbytes) // rows * rows)
-                    for offset in range(start, min(start + size, len(batch)), rows):
+                    buffers = [each for column in batch.columns for each in column.buffers()]
+                    size = length
+                    if self.source.path and not any(each and each.is_mutable for each in buffers):
+                        size = length * _LARGE_BATCH // max(1, batch.nbytes) // rows * rows
+                    size = max(rows, size)
+                    for offset in range(start, min(start + size, length), rows):
                         yield first + offset, batch.slice(offset, rows)
                 start += size
                 self.source.check_unchanged()
             first += length
-
-
-def _is_mapped(batch: pa.RecordBatch, file: pa.NativeFile) -> bool:
-    """Whether the batch lies in the mapped file rather than in memory of its own."""
-    if not isinstance(file, pa.MemoryMappedFile):
-        return False
-    file.seek(0)
-    whole = file.read_buffer(file.size())
-    buffers = [b for column in batch.columns for b in column.buffers() if b is not None and b.size]
-    return all(whole.address <= b.address < whole.address + whole.size for b in buffers)
 
 
 class ArrowStreamReader(_ArrowReader):
@@ -150,19 +138,16 @@ class ParquetReader(TableReader):
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         with self._open(metadata=self.metadata) as file:
+            start = since if self.source.path is None else since // rows * rows
+            group, first = self._group_of(start)
+            groups = list(range(group, file.num_row_groups))
             if self.source.path is not None:
-                since = since // rows * rows
-                group, first = self._group_of(since)
-                groups = range(group, file.num_row_groups)
-                batches = file.iter_batches(rows, row_groups=list(groups), columns=names)
-                yield from counted(_cut(batches, since - first, rows), since)
+                batches = file.iter_batches(rows, row_groups=groups, columns=names)
+                yield from counted(_cut(batches, start - first, rows), start)
                 return
             # Everything asked for at once is fetched at once: one row group at a time.
-            group, first = self._group_of(since)
-            for number in range(group, file.num_row_groups):
-                batches = file.iter_batches(rows, row_groups=[number], columns=names)
-                yield from counted(batches, first)
-                first += self.metadata.row_group(number).num_rows
+            batches = (b for g in groups for b in file.iter_batches(rows, [g], names))
+            yield from counted(batches, first)
 
     def _group_of(self, row: int) -> tuple[int, int]:
         """Number and first row of the row group that holds ``row``."""
@@ -176,27 +161,18 @@ class ParquetReader(TableReader):
 
 
 def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """Batches of ``rows`` rows, without the first ``skipped`` rows of all."""
+    """Multiples of ``rows`` rows, and the rest at the end, without the first ``skipped`` of all."""
     held: list[pa.RecordBatch] = []
-    n_held = 0
     for batch in batches:
-        start = min(skipped, len(batch))
-        skipped, batch = skipped - start, batch.slice(start)
-        while len(batch):
-            held.append(batch.slice(0, rows - n_held))
-            batch = batch.slice(len(held[-1]))
-            n_held += len(held[-1])
-            if n_held == rows:
-                yield _joined(held)
-                held, n_held = [], 0
+        held.append(batch.slice(min(skipped, len(batch))))
+        skipped -= len(batch) - len(held[-1])
+        table = pa.Table.from_batches(held)
+        if len(table) >= rows:
+            end = len(table) // rows * rows
+            yield from table.slice(0, end).combine_chunks().to_batches()
+            held = table.slice(end).to_batches()
     if held:
-        yield _joined(held)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
 class Hdf5Reader(TableReader):

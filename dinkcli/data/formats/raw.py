@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, BinaryIO
 
@@ -40,6 +41,11 @@ class RawLayout:
     bfloat16: bool = False
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of the vectors as they are read."""
+        return np.dtype(np.float32) if self.bfloat16 else self.number
+
+    @property
     def row(self) -> np.dtype:
         """The dtype of a stored row, with the vector in its field "v" where it is counted."""
         vector = (self.number, (self.shape[1],))
@@ -48,7 +54,7 @@ class RawLayout:
     @property
     def n_bytes(self) -> int:
         n_rows, n_features = self.shape
-        return n_rows * (n_features * self.number.itemsize + (4 if self.counted else 0))
+        return n_rows * (n_features * self.number.itemsize + 4 * self.counted)
 
 
 class RawReader(Reader):
@@ -72,7 +78,7 @@ class RawReader(Reader):
         self.path, self.n_bytes = source.name, source.n_bytes
         self.about = {"chosen": chosen} if chosen else NOTHING_SAID
         self.n_rows, self.n_features = layout.shape
-        self.dtype = np.dtype(np.float32) if layout.bfloat16 else layout.number
+        self.dtype = layout.dtype
         needed = layout.offset + layout.n_bytes
         if source.n_bytes and source.n_bytes < needed:
             raise InputError(
@@ -139,22 +145,17 @@ def refuse_more(name: str, layout: RawLayout, n_bytes: int | None) -> None:
 def open_npy(source: Source, columns: Columns = ANY_COLUMNS) -> RawReader:
     """An array of numbers, format 1 to 3, any byte order, C or Fortran order."""
     columns.refuse(source.name, "an .npy file has none")
-    if source.n_bytes:
-        with source.open() as file:
-            layout = _npy_layout(file, source.name)
-    else:
-        layout = _npy_layout(io.BytesIO(source.head(64 << 10)), source.name)
-        if layout.fortran:
-            raise InputError(
-                f"{source.name}: an array in Fortran order cannot be read from a stream; "
-                "save it in C order, or give the file"
-            )
+    layout = _npy_layout(io.BytesIO(source.head(64 << 10)), source.name)
+    if layout.fortran and not source.n_bytes:
+        raise InputError(
+            f"{source.name}: an array in Fortran order cannot be read from a stream; "
+            "save it in C order, or give the file"
+        )
     return RawReader(source, "npy", layout)
 
 
 def _npy_layout(file: IO[bytes], name: str) -> RawLayout:
-    """The layout that the header at the position of ``file`` describes."""
-    start = file.tell()
+    """The layout that the header at the beginning of ``file`` describes."""
     with reading(name, "npy"):
         try:
             version = np.lib.format.read_magic(file)
@@ -178,7 +179,7 @@ def _npy_layout(file: IO[bytes], name: str) -> RawLayout:
         shape = (shape[0], shape[2])
     if len(shape) != 2 or min(shape) < 0:
         raise InputError(f"{name}: the array has shape {shape}, expected 2-D (rows, features)")
-    return RawLayout(dtype, shape, file.tell() - start, fortran_order)
+    return RawLayout(dtype, shape, file.tell(), fortran_order)
 
 
 def open_npz(source: Source, columns: Columns) -> RawReader:
@@ -193,8 +194,8 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
                 "a zip file without .npy members; save the vectors as .npy"
             )
             raise InputError(f"{name}: {what}")
-        kinds = {each: _kind(archive, info) for each, info in members.items()}
-        chosen, why = _choose(name, list(members), columns, kinds)
+        layouts = {each: _layout_in(archive, info) for each, info in members.items()}
+        chosen, why = _choose(name, layouts, columns)
         info = members[chosen]
         with archive.open(info) as packed:
             layout = _npy_layout(packed, f"{name}: {chosen}")
@@ -213,21 +214,18 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
     return reader
 
 
-def _kind(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
-    """ "f" or "i" for an (N, D) array, else ""."""
-    try:
-        with archive.open(info) as packed:
-            layout = _npy_layout(packed, info.filename)
-    except InputError:
-        return ""
-    return "f" if layout.number.kind == "f" else "i"
+def _layout_in(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> RawLayout | None:
+    """That of an (N, D) array of numbers."""
+    with suppress(InputError), archive.open(info) as packed:
+        return _npy_layout(packed, info.filename)
+    return None
 
 
 def _choose(
-    path: str, names: list[str], columns: Columns, kinds: Mapping[str, str]
+    path: str, layouts: Mapping[str, RawLayout | None], columns: Columns
 ) -> tuple[str, str]:
-    """The member of an archive that is named, or the only one, and why it is that; ``kinds`` has
-    "f" for those of two dimensions of floats, "i" for those of integers."""
+    """The member of an archive that is named, or the only one, and why it is that."""
+    names = list(layouts)
     if (member := columns.vectors) is not None:
         if member not in names:
             raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
@@ -236,8 +234,12 @@ def _choose(
         return str(columns.usual), "as in training"
     if len(names) == 1:
         return names[0], "the only one"
-    for kind, what in (("f", "floats"), ("i", "integers")):
-        candidates = [name for name in names if kinds.get(name) == kind]
+    for are_floats, what in ((True, "floats"), (False, "integers")):
+        candidates = [
+            name
+            for name, layout in layouts.items()
+            if layout is not None and (layout.dtype.kind == "f") == are_floats
+        ]
         if len(candidates) == 1:
             return candidates[0], f"the only one of two dimensions of {what}"
         if candidates:
@@ -277,8 +279,7 @@ def open_safetensors(source: Source, columns: Columns) -> RawReader:
             f"{name}: no tensor of shape (rows, features) in this safetensors file; "
             f"it has {', '.join(list(header)[:12]) or 'none'}"
         )
-    kinds = {key: "f" if "F" in header[key]["dtype"] else "i" for key in tensors}
-    chosen, why = _choose(name, list(tensors), columns, kinds)
+    chosen, why = _choose(name, tensors, columns)
     return RawReader(source, "safetensors", tensors[chosen], chosen, why)
 
 
