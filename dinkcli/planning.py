@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dinkcli.data.dataset import BLOCK_BYTES, DataSet
+from dinkcli.data.base import BLOCK_BYTES
+from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory, machine_memory, size_text
 from dinkcli.errors import UsageError

@@ -179,7 +179,7 @@ class Reader:
         raise NotImplementedError
 
 
-def block_rows(n_features: int) -> int:
+def usual_block_rows(n_features: int) -> int:
     """How many rows of float32 make a block."""
     return max(1, BLOCK_BYTES // (4 * n_features))
 

@@ -1,7 +1,4 @@
-"""Several inputs as one data set, with the checks that all of them share.
-
-Shapes: N rows, B rows in a block, D features.
-"""
+"""Several inputs as one data set, (N, D), with the checks that all of them share."""
 
 from __future__ import annotations
 
@@ -18,13 +15,12 @@ import pyarrow as pa
 
 from dinkcli.data.base import (
     ANY_COLUMNS,
-    BLOCK_BYTES,
     Block,
     Columns,
     Reader,
     and_more,
-    block_rows,
     total,
+    usual_block_rows,
 )
 from dinkcli.data.derived import CopyReader, subtracted
 from dinkcli.data.files import Stream
@@ -33,7 +29,6 @@ from dinkcli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from dinkcli.data.sidefiles import SideColumns
 
-__all__ = ["BLOCK_BYTES"]
 Item = TypeVar("Item")
 STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
 _COMPACT = ("float16", "int8", "uint8", "int16")
@@ -69,14 +64,8 @@ class DataSet:
             raise UsageError(f"`bad_rows` {self.bad_rows}: expected {', '.join(BAD_ROWS)}")
 
     def part(self, first: int, stop: int) -> DataSet:
-        """The rows [first, stop) alone, in the same inputs; of these, blocks outside are not read.
-
-        Numbers of rows stay those over all inputs, or in their file. Only ``n_rows`` and the
-        lengths of arrays are those of the part.
-
-        Raises:
-            ValueError: not a range of rows of this data set, or their number is not known.
-        """
+        """The rows [first, stop) alone, of the same inputs. Numbers of rows stay those over all
+        inputs, or in their file; ``n_rows`` and the lengths of arrays are those of the part."""
         limit = self.first + self.known_rows
         if not self.first <= first <= stop <= limit:
             raise ValueError(f"rows [{first}, {stop}) of [{self.first}, {limit})")
@@ -93,12 +82,7 @@ class DataSet:
 
     def repeatable(self) -> DataSet:
         """The same rows in inputs of known length that can be read any number of times: a pipe
-        comes once, and a text does not know its rows, so these are copied.
-
-        Raises:
-            InputError: as ``blocks``.
-            OutputError: the folder of temporary files is full.
-        """
+        comes once, and a text does not know its rows, so these are copied."""
         plain = DataSet(self.readers, bad_rows=self.bad_rows)
         readers = [
             CopyReader(replace(plain, readers=[reader]))
@@ -147,7 +131,7 @@ class DataSet:
 
     @property
     def carried(self) -> pa.Schema:
-        """Names and types of the columns that travel along with the rows."""
+        """Of the columns that travel along with the rows."""
         carried = [f for f in self.readers[0].carried if f.name not in self._unwritten]
         return pa.schema([*carried, *(() if self.beside is None else self.beside.schema)])
 
@@ -196,7 +180,7 @@ class DataSet:
         """
         counts = [reader.n_rows or 0 for reader in self.readers]
         is_part = until is not None or self.stop is not None
-        rows = rows or block_rows(self.n_features)
+        rows = rows or usual_block_rows(self.n_features)
         blocks = self._checked(rows, since, until, np.dtype(dtype), nonzero)
         for number, before, block in blocks:
             counts[number] = self.readers[number].n_rows or block.start + len(block)
@@ -215,8 +199,7 @@ class DataSet:
     def _checked(
         self, rows: int, since: int, until: int | None, dtype: np.dtype, nonzero: bool | None
     ) -> Iterator[tuple[int, int, Block]]:
-        """(number of the reader, rows before it, block) with bad rows marked, cut to a part, starts
-        counted in the file."""
+        """(number of the reader, rows before it, block), bad rows marked, starts as in the file."""
         since = max(since, self.first)
         if self.stop is not None:
             until = self.stop if until is None else min(until, self.stop)
@@ -259,12 +242,8 @@ class DataSet:
     def load_rows(
         self, result: np.ndarray | None = None, nonzero: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Puts all usable rows into ``result`` (N, D), float32 or ``self.dtype``.
-
-        Returns:
-            The part of ``result`` that they fill (fresh memory without it), and which rows they
-            are, if not all: positions among the N rows, counted from ``first`` in a part.
-        """
+        """The usable rows in ``result`` (N, D), float32 or ``self.dtype``, or in fresh memory; and
+        which of the N rows they are, if not all, counted from ``first`` in a part."""
         if result is None:
             result = np.empty((self.known_rows, self.n_features), np.float32)
         good = np.ones(len(result), bool)
@@ -276,10 +255,6 @@ class DataSet:
             result[done : done + len(vectors)] = vectors
             done += len(vectors)
         return result[:done], None if done == len(result) else np.flatnonzero(good)
-
-    def beside_identity(self) -> dict[str, Any]:
-        """What tells files beside the inputs from others, as plain JSON; empty without any."""
-        return {} if self.beside is None else {"beside": self.beside.identity()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data a model was trained on, without reading all of them."""
@@ -295,10 +270,7 @@ class DataSet:
 
 
 def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
-    """The block in ``dtype``, C-ordered and native, with all of its bad rows found and zeroed.
-
-    The same memory if it is that already.
-    """
+    """The block in ``dtype``, C-ordered and native, with all of its bad rows marked and zeroed."""
     with np.errstate(over="ignore", invalid="ignore"):
         vectors = _converted(block.vectors, dtype)
         unusable = _unusable(vectors, nonzero)
@@ -333,7 +305,9 @@ def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
     """(B,) bool, rows that are not finite, or too long for distances; None without any."""
     if vectors.dtype.kind != "f":
         return None
-    limit = _limit(vectors, nonzero)
+    limit = float(np.finfo(vectors.dtype).max)
+    if nonzero is False and vectors.dtype == np.float32:  # its square is summed
+        limit = LARGEST_NORM / max(1, vectors.shape[1]) ** 0.5
     if vectors.dtype == np.float16:
         # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
         if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
@@ -347,14 +321,6 @@ def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
             return None
     bad = ~(np.abs(vectors) <= limit).all(1)
     return bad if bad.any() else None
-
-
-def _limit(vectors: np.ndarray, nonzero: bool | None) -> float:
-    """The largest absolute value: finite, and where distances are taken, with a square that sums
-    of float32 can hold."""
-    if nonzero is not False or vectors.dtype != np.float32:
-        return float(np.finfo(vectors.dtype).max)
-    return LARGEST_NORM / max(1, vectors.shape[1]) ** 0.5
 
 
 def _zero(vectors: np.ndarray) -> np.ndarray:
@@ -379,11 +345,8 @@ def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
 
 
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items in the same order, ``depth`` of them made in advance on a thread.
-
-    An exception of ``items`` is raised here, after the items before it. The thread ends when
-    this generator does: exhausted, closed, or by an exception of its consumer.
-    """
+    """The same items in the same order, ``depth`` of them made in advance on a thread, which ends
+    when this generator does. An exception of ``items`` is raised here, in its place."""
     ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
     room, stop = threading.Semaphore(depth), threading.Event()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Reader, block_rows, is_wide
+from dinkcli.data.base import Block, Reader, is_wide, usual_block_rows
 from dinkcli.data.files import LocalFile, Temporary
 from dinkcli.data.formats.raw import RawLayout, RawReader
 from dinkcli.errors import InputError, UsageError
@@ -99,7 +99,7 @@ def around_usual_row(data: DataSet, metric: str) -> DataSet:
         InputError: directions that are the same in float32.
     """
     wide = (r for r in data.readers if data.offset is None and is_wide(r.dtype))
-    for block in (b for reader in wide for b in reader.blocks(block_rows(reader.n_features))):
+    for block in (b for reader in wide for b in reader.blocks(usual_block_rows(reader.n_features))):
         with np.errstate(over="ignore"):
             good = np.isfinite(block.vectors.astype(np.float32)).all(1) & block.good
         if good.any() and metric == "cosine":

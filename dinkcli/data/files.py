@@ -127,12 +127,8 @@ def _opening(name: str) -> Iterator[None]:
 
 
 class Temporary:
-    """A file to write that goes when nothing refers to it any more.
-
-    Args:
-        doing: what it is written for, as it follows "while" in a message.
-        named: it is opened by its name; without one, not even a killed process leaves it.
-    """
+    """A file to write that goes when nothing refers to it any more; without a name even that of a
+    killed process. ``doing`` follows "while" in a message."""
 
     def __init__(self, suffix: str, doing: str, named: bool = True):
         make = tempfile.NamedTemporaryFile if named else tempfile.TemporaryFile
@@ -220,13 +216,8 @@ class _Rejoined(io.RawIOBase):
 
 
 class RemoteFile(Source):
-    """A file on a file system.
-
-    Args:
-        key: its name there.
-        files: fsspec's interface to the file system.
-        arrow: that of pyarrow, where it has one.
-    """
+    """A file called ``key`` on a file system, with fsspec's interface and, if there is one, that of
+    pyarrow."""
 
     def __init__(self, name: str, partition: Partition, key: str, files: Any, arrow: Any):
         self._key, self._files, self._arrow = key, files, arrow
@@ -254,13 +245,8 @@ class RemoteFile(Source):
 
 
 def sources(path: str) -> Iterator[Source]:
-    """The files that one argument stands for, in order of their names.
-
-    Raises:
-        UsageError: nothing is there, or no such kind of URL.
-        InputError: it cannot be opened, or reached.
-        ExtraError: fsspec, or its package for this kind of URL, is not installed.
-    """
+    """The files that one argument stands for, in order of their names; raises UsageError where
+    nothing is, InputError where nothing can be opened or reached."""
     if path == "-":
         yield Stream("standard input", sys.stdin.buffer)
     elif is_remote(path):
@@ -393,10 +379,8 @@ def unpacked_head(source: Source, codec: str, size: int) -> bytes:
 
 
 def look(source: Source, streamed: Sequence[str] = ()) -> tuple[Source, str | None, bytes]:
-    """Looks at the beginning of a file, which may be compressed.
-
-    Args:
-        streamed: kinds that are read in order, also from a stream.
+    """Looks at the beginning of a file, which may be compressed; ``streamed`` are kinds that can be
+    read in order.
 
     Returns:
         The source, or a copy of it where it has to be read from anywhere and is compressed or

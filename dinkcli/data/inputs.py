@@ -31,7 +31,6 @@ def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP)
     Args:
         inputs: a path or paths of files, folders of them, patterns, URLs, or ``-`` for standard
             input; or what ``array.open_memory`` takes.
-        columns: which to read from inputs that have columns.
         bad_rows: see ``DataSet``.
 
     Raises:
@@ -62,18 +61,8 @@ def open_inputs(
     lists_are_files: bool = False,
     **beside: Any,
 ) -> DataSet:
-    """The inputs of a function, with what it was given of each row.
-
-    Args:
-        inputs, bad_rows: as for ``open_data``.
-        column: of the vectors.
-        model: whose rows they are to be: its columns are read where no others are named.
-        lists_are_files: as on a command line; elsewhere lists are values.
-        beside: ``ids``, ``labels``, ``texts`` and the like (see ``columns_of``).
-
-    Raises:
-        DinkError: as ``open_data``; other numbers of values than of rows.
-    """
+    """``open_data`` with what a function or a command was given of each row (see ``columns_of``);
+    the columns of the ``model`` are read where no others are named."""
     columns = columns_of(column, lists_are_files, **beside)
     if model is None:
         return open_data(inputs, columns, bad_rows)

@@ -21,8 +21,8 @@ from dinkcli.data.base import (
     Columns,
     Reader,
     and_more,
-    block_rows,
     total,
+    usual_block_rows,
 )
 from dinkcli.data.derived import ColumnsFile
 from dinkcli.data.files import Stream, is_remote, sources
@@ -38,11 +38,10 @@ def columns_of(column: str | None = None, lists_are_files: bool = True, **given:
     Args:
         column: that of the vectors.
         lists_are_files: a list holds references rather than values.
-        given: ``ids``, ``labels``, ``texts``, ``sample_weight`` and ``keep``, which have one value
-            for each row: the name of a column of the inputs, or files FILE[:COLUMN], one for the
-            rows of all inputs or one for each (what is there, or a URL, or ``-``, is a file; of a
-            folder the name ends with a slash or holds one), or what ``array.column_of`` takes.
-            All others are fields of ``Columns``.
+        given: by parameter what has one value for each row: the name of a column of the inputs, or
+            files FILE[:COLUMN], one for the rows of all inputs or one for each (what is there, or a
+            URL, or ``-``, is a file; of a folder the name holds a slash), or what
+            ``array.column_of`` takes. All others are fields of ``Columns``.
 
     Raises:
         UsageError: several references, one of which is no file; or values of no such kind.
@@ -115,8 +114,9 @@ class SideColumn:
         return PARAMETERS[self.role]
 
     def check(self, inputs: Sequence[tuple[str, int | None]]) -> None:
-        """Raises DinkError unless there is one file for all ``inputs`` or one for each, and one
-        value for each of their rows; inputs are their names and rows as far as these are known."""
+        """Raises DinkError unless there is one file for all ``inputs`` or one for each, with one
+        value for each of their rows; inputs are names and numbers of rows, where these are known.
+        """
         if len(self.counts) not in (1, len(inputs)):
             raise UsageError(
                 f"`{self.parameter}` is given {len(self.given)} times for {len(inputs)} inputs: "
@@ -181,8 +181,7 @@ class SideColumns:
         return [[each.parameter, each.name, each.counts] for each in [*self.columns, *weights]]
 
     def check(self, readers: Sequence[Reader], counts: Sequence[int | None]) -> None:
-        """Raises DinkError unless there is one value for each row of the readers, of which there
-        are ``counts``."""
+        """Raises DinkError unless there is one value for each of the readers' ``counts`` rows."""
         inputs, first = [], 0
         for number in self.parts:
             rows = total(counts[first : first + number])
@@ -206,15 +205,8 @@ class SideColumns:
 def open_side_columns(
     columns: Columns, parts: Sequence[int], taken: Sequence[str]
 ) -> tuple[Columns, SideColumns]:
-    """Reads what lies beside the inputs; the columns then have the names of what is there.
-
-    Args:
-        parts: see ``SideColumns``.
-        taken: names of the columns of the inputs that travel along.
-
-    Raises:
-        DinkError: a file is missing or damaged, or does not say which column is meant.
-    """
+    """Reads what lies beside the inputs; the columns then have the names of what is there, which
+    are not those of columns that travel along already (``taken``)."""
     sides = [_read(role, columns.beside[role]) for role in PARAMETERS if role in columns.beside]
     named: dict[str, SideColumn] = {}
     for side in sides:
@@ -280,11 +272,8 @@ def _many(number: int, what: str) -> str:
 
 
 def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
-    """(N,) float64 weights of the rows of ``repeatable`` data, from a file, a column or memory;
-    None without. A bad row's is 0 where it is none.
-
-    Args:
-        nonzero: see ``DataSet.blocks``.
+    """(N,) float64 weights of the rows of ``repeatable`` data; None without. A bad row's is 0 where
+    it is none; ``nonzero`` as for ``DataSet.blocks``.
 
     Raises:
         InputError, UsageError: the weight of a usable row is no number, not finite or negative.
@@ -308,11 +297,8 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
 
 
 def read_keep(data: DataSet) -> np.ndarray:
-    """(N,) float64, what ``Columns.keep`` says of the rows of ``repeatable`` data.
-
-    Raises:
-        InputError: a value that is no number.
-    """
+    """(N,) float64, what ``Columns.keep`` says of the rows of ``repeatable`` data; raises
+    InputError for what is no number."""
     values, problems = _numbers("keep", data)
     for row, problem in problems.items():
         raise _error("keep", data, row, f"{problem} (counting from 0)")
@@ -352,7 +338,7 @@ def _arrays(role: str, data: DataSet) -> Iterator[pa.Array]:
         yield from data.beside.of(role).values.chunks
         return
     for reader in data.readers:
-        for block in reader.blocks(block_rows(reader.n_features)):
+        for block in reader.blocks(usual_block_rows(reader.n_features)):
             if block.carried is not None:
                 yield block.carried.column(getattr(data.columns, role))
 

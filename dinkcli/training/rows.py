@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.data.dataset import BLOCK_BYTES, DataSet, read_ahead
+from dinkcli.data.base import usual_block_rows
+from dinkcli.data.dataset import DataSet, read_ahead
 from dinkcli.data.derived import around_usual_row
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import read_weights
@@ -103,7 +104,7 @@ class RowSource:
         self._needs_direction = metric == "cosine"  # rows of norm 0 are bad ones
         self._finds_shift = metric != "cosine" and shift is None
         self.map: RowMap | None = None
-        self._block_rows = max(1, BLOCK_BYTES // (4 * self.n_features))
+        self._block_rows = usual_block_rows(self.n_features)
         self._held: Tensor | None = None
         self.in_memory = not group.any(self._own.held_bytes > self.memory)
         if self.in_memory:
