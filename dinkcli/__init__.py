@@ -12,80 +12,56 @@ from typing import TYPE_CHECKING, Any
 __version__ = "1.0.0rc1"
 
 if TYPE_CHECKING:
-    from dinkcli.api import assign, split, sweep, train
-    from dinkcli.assigning.dedup import dedup
-    from dinkcli.assigning.sample import sample
-    from dinkcli.assigning.update import join
-    from dinkcli.errors import DinkError
-    from dinkcli.estimator import DinkClustering
-    from dinkcli.head.head import DinkClusterHead
-    from dinkcli.insight.evaluate import evaluate
-    from dinkcli.insight.info import info
-    from dinkcli.insight.inspect import inspect
-    from dinkcli.insight.naming import name, update
-    from dinkcli.insight.report import report
-    from dinkcli.models.edit import drop, merge, rename
-    from dinkcli.models.export import export
-    from dinkcli.models.file import load
-    from dinkcli.models.model import Model
-    from dinkcli.planning import plan
+    from dinkcli.api import assign as assign
+    from dinkcli.api import split as split
+    from dinkcli.api import sweep as sweep
+    from dinkcli.api import train as train
+    from dinkcli.assigning.dedup import dedup as dedup
+    from dinkcli.assigning.sample import sample as sample
+    from dinkcli.assigning.update import join as join
+    from dinkcli.errors import DinkError as DinkError
+    from dinkcli.estimator import DinkClustering as DinkClustering
+    from dinkcli.head.head import DinkClusterHead as DinkClusterHead
+    from dinkcli.insight.evaluate import evaluate as evaluate
+    from dinkcli.insight.info import info as info
+    from dinkcli.insight.inspect import inspect as inspect
+    from dinkcli.insight.naming import name as name
+    from dinkcli.insight.naming import update as update
+    from dinkcli.insight.report import report as report
+    from dinkcli.models.edit import drop as drop
+    from dinkcli.models.edit import merge as merge
+    from dinkcli.models.edit import rename as rename
+    from dinkcli.models.export import export as export
+    from dinkcli.models.file import load as load
+    from dinkcli.models.model import Model as Model
+    from dinkcli.planning import plan as plan
 
-_HOME = {
-    "DinkClusterHead": "dinkcli.head.head",
-    "DinkClustering": "dinkcli.estimator",
-    "DinkError": "dinkcli.errors",
-    "Model": "dinkcli.models.model",
-    "assign": "dinkcli.api",
-    "dedup": "dinkcli.assigning.dedup",
-    "drop": "dinkcli.models.edit",
-    "evaluate": "dinkcli.insight.evaluate",
-    "export": "dinkcli.models.export",
-    "info": "dinkcli.insight.info",
-    "inspect": "dinkcli.insight.inspect",
-    "join": "dinkcli.assigning.update",
-    "load": "dinkcli.models.file",
-    "merge": "dinkcli.models.edit",
-    "name": "dinkcli.insight.naming",
-    "plan": "dinkcli.planning",
-    "rename": "dinkcli.models.edit",
-    "report": "dinkcli.insight.report",
-    "sample": "dinkcli.assigning.sample",
-    "split": "dinkcli.api",
-    "sweep": "dinkcli.api",
-    "train": "dinkcli.api",
-    "update": "dinkcli.insight.naming",
+_NAMES = {
+    "api": "assign split sweep train",
+    "assigning.dedup": "dedup",
+    "assigning.sample": "sample",
+    "assigning.update": "join",
+    "errors": "DinkError",
+    "estimator": "DinkClustering",
+    "head.head": "DinkClusterHead",
+    "insight.evaluate": "evaluate",
+    "insight.info": "info",
+    "insight.inspect": "inspect",
+    "insight.naming": "name update",
+    "insight.report": "report",
+    "models.edit": "drop merge rename",
+    "models.export": "export",
+    "models.file": "load",
+    "models.model": "Model",
+    "planning": "plan",
 }
-
-__all__ = [
-    "DinkClusterHead",
-    "DinkClustering",
-    "DinkError",
-    "Model",
-    "assign",
-    "dedup",
-    "drop",
-    "evaluate",
-    "export",
-    "info",
-    "inspect",
-    "join",
-    "load",
-    "merge",
-    "name",
-    "plan",
-    "rename",
-    "report",
-    "sample",
-    "split",
-    "sweep",
-    "train",
-    "update",
-]
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        return getattr(import_module(f"dinkcli.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,16 +1,5 @@
 """Every error that dink raises on purpose.
 
-    DinkError            one clear line for the user; never a traceback
-    ├── StoppedError     training was told to stop, and did
-    ├── UsageError       the call has to change: an option, a path, a column name (exit 2)
-    └── RunError         the call is fine, the run failed (exit 1)
-        ├── InputError   the data: unreadable, wrong shape, not finite
-        │   └── TextsError   texts, of which there are no vectors yet
-        ├── ModelError   the model file: not one, damaged, does not fit the data
-        ├── OutputError  the result could not be written
-        ├── LostError    another process of the job is gone
-        └── ExtraError   a package is missing that only some formats need
-
 A message says what was found, what was expected, where (file, column, row), and what to do next.
 """
 
@@ -39,17 +28,17 @@ class StoppedError(DinkError):
 
 
 class UsageError(DinkError, ValueError):
-    """The command line (or the call) has to change."""
+    """The call has to change: an option, a path, a column name."""
 
     exit_code = 2
 
 
 class RunError(DinkError):
-    """The command line is fine, and the run failed all the same."""
+    """The call is fine, and the run failed all the same."""
 
 
 class InputError(RunError, ValueError):
-    """The data cannot be used as they are."""
+    """The data cannot be used as they are: unreadable, of a wrong shape, not finite."""
 
 
 class TextsError(InputError):

@@ -20,7 +20,7 @@ from dinkcli.errors import InputError
 from dinkcli.insight.naming import update
 from dinkcli.models.model import Model
 from dinkcli.nearest.hardware import has_float64
-from dinkcli.nearest.index import CenterIndex, Nearest
+from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import RowMap
 from dinkcli.options import LEARNED
 from dinkcli.processes.device import resolve_device
@@ -48,24 +48,15 @@ class DinkClustering(
 ):
     """Clusters rows as ``dink train`` does, as a scikit-learn estimator.
 
-    The parameters are those of ``dinkcli.train``, with ``random_state`` for its seed. Training
-    is in float32; ``predict`` and ``transform`` compute in the dtype of their rows.
+    Training is in float32; ``predict`` and ``transform`` compute in the dtype of their rows.
 
     Args:
         n_clusters: K; "auto", or a range such as "5:300", for the one that ``dinkcli.sweep``
             recommends.
         init: "kmeans++", "random", "xavier", or (K, D) centres.
-        metric: "euclidean", "cosine" (rows are scaled to norm 1 first) or "learned" (see
-            ``dinkcli.train``).
-        temperature: "auto" anneals to 0; a number, a squared distance, stays fixed.
-        dilation: weight of the dilation loss, None for the default.
-        refine: move whole centres after annealing.
-        n_init: starts, of which the best is kept; None follows the data.
-        epochs: most passes over all rows, None for 30.
-        batch_size: rows per update, None follows the data.
-        tol: stop when a pass lowers the inertia by less than this share of it.
+        metric, temperature, dilation, refine, n_init, epochs, batch_size, tol, device: as for
+            ``dinkcli.train``.
         random_state: int, ``numpy.random.RandomState`` or None, as everywhere in scikit-learn.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Attributes:
         n_clusters_: K.
@@ -139,14 +130,8 @@ class DinkClustering(
         if first:
             self._fit(X, sample_weight)
             return self
-        result = update(
-            self.model_,
-            X,
-            device=self.device,
-            sample_weight=sample_weight,
-            birth_price=math.inf,
-            again=True,
-        )
+        options: dict[str, Any] = {"device": self.device, "birth_price": math.inf, "again": True}
+        result = update(self.model_, X, sample_weight=sample_weight, **options)
         self._adopt(result.model, self.cluster_centers_.dtype)
         self._measure(X, sample_weight)
         self.n_iter_ += 1
@@ -168,7 +153,7 @@ class DinkClustering(
 
     def predict(self, X: Any) -> np.ndarray:
         """The nearest centre of each row of ``X`` (N, D): (N,) int32."""
-        return self._nearest(self._new_rows(X)).labels.cpu().numpy().astype(np.int32)
+        return self._assigned(self._new_rows(X))[0]
 
     def transform(self, X: Any) -> np.ndarray:
         """Distances of the rows of ``X`` (N, D) to all centres: (N, K), in the dtype of ``X``."""
@@ -181,8 +166,7 @@ class DinkClustering(
         """Minus the inertia of ``X`` (N, D): higher is better."""
         z = self._new_rows(X)
         weights = _check_sample_weight(sample_weight, X, dtype=z.cpu().numpy().dtype)
-        distances = self._nearest(z).squared_distances.cpu().numpy().astype(np.float64)
-        return -float(distances @ weights)
+        return -float(self._assigned(z)[1] @ weights)
 
     @property
     def _n_features_out(self) -> int:
@@ -221,9 +205,8 @@ class DinkClustering(
             model = replace(model, cluster_centers=centers, cluster_sizes=sizes, statistics=None)
             model.training["metrics"]["cluster_inertia"] += [0.0] * missing
         self._adopt(model, X.dtype)
-        self.n_iter_ = max(
-            1, sum(step["phase"] == "pass" for step in model.training["history"]) - 1
-        )
+        passes = sum(step["phase"] == "pass" for step in model.training["history"])
+        self.n_iter_ = max(1, passes - 1)
         self._measure(X, sample_weight)
 
     def _adopt(self, model: Model, dtype: np.dtype) -> None:
@@ -238,37 +221,27 @@ class DinkClustering(
         self.n_clusters_ = len(centers)
 
     def _train(
-        self,
-        X: np.ndarray,
-        sample_weight: np.ndarray,
-        n_clusters: int | str,
-        seed: int,
+        self, X: np.ndarray, sample_weight: np.ndarray, n_clusters: int | str, seed: int
     ) -> Model:
         options = self.get_params(deep=False)
         del options["n_clusters"], options["random_state"]
         if not isinstance(self.init, str):
             options["init"] = np.asarray(self.init)
-        uniform = (sample_weight == 1).all()
-        return api.train(
-            X,
-            n_clusters,
-            sample_weight=None if uniform else sample_weight,
-            seed=seed,
-            **options,
-        )
+        weights = None if (sample_weight == 1).all() else sample_weight
+        return api.train(X, n_clusters, sample_weight=weights, seed=seed, **options)
 
     def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
-        near = self._nearest(self._prepared(X))
-        self.labels_ = near.labels.cpu().numpy().astype(np.int32)
-        distances = near.squared_distances.cpu().numpy().astype(np.float64)
-        self.inertia_ = float(distances @ sample_weight)
+        self.labels_, squared_distances = self._assigned(self._prepared(X))
+        self.inertia_ = float(squared_distances @ sample_weight)
 
-    def _rows(
-        self,
-        X: Any,
-        sample_weight: Any,
-        reset: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _assigned(self, z: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row of ``z`` (N, D) the nearest centre, (N,) int32, and the squared distance to
+        it, (N,) float64."""
+        near = self._index(z).nearest(z)
+        labels, distances = near.labels.cpu().numpy(), near.squared_distances.cpu().numpy()
+        return labels.astype(np.int32), distances.astype(np.float64)
+
+    def _rows(self, X: Any, sample_weight: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X = validate_data(self, X, dtype=_DTYPES, order="C", reset=reset)  # noqa: N806
         return X, _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
 
@@ -286,9 +259,6 @@ class DinkClustering(
 
     def _index(self, z: torch.Tensor) -> CenterIndex:
         return CenterIndex(torch.from_numpy(self.cluster_centers_).to(z))
-
-    def _nearest(self, z: torch.Tensor) -> Nearest:
-        return self._index(z).nearest(z)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -77,25 +77,8 @@ def _expect_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the result depends on, besides the data and the device.
-
-    Attributes:
-        n_clusters: K, or "auto", "clear" or a range such as "5:300" for one still to be chosen.
-        init: "kmeans++", "random", "xavier", or "given" (passed to ``Trainer``).
-        metric: "euclidean", "cosine", or "learned" (euclidean under a map that follows neighbours).
-        temperature: "auto" anneals to 0. A number (a squared distance) stays fixed, 0 being the
-            k-means objective and infinity the paper's Eq. 6.
-        dilation: weight of the dilation loss; None is 0, and 1 (the paper's) at temperature
-            infinity. While annealing it fades with the temperature.
-        refine: move whole centres after annealing.
-        n_init: starts from other seeds on the sample, of which the best is kept; None is 4 where
-            that costs next to nothing, else 1. Only for temperature "auto".
-        epochs: most passes over all rows; None is 30.
-        batch_size: rows per update; None follows N and K.
-        tol: stop when a pass lowers the inertia by less than this share of it.
-        seed: of all random draws.
-        max_size: most rows of a cluster, a number or a multiple of the mean such as "1.2x", or
-            None for any number.
+    """What the result depends on, besides the data and the device: arguments of ``dinkcli.train``,
+    but that ``init`` is "given" where ``Trainer`` gets centres.
 
     Raises:
         UsageError: a value out of range; the message names the parameter.
@@ -169,18 +152,8 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class AssignOptions:
-    """What is computed of each row.
-
-    Attributes:
-        soft: the probabilities of all K clusters.
-        top: the M most probable clusters with their probabilities; None leaves them out.
-        distance: the Euclidean distance to the nearest centre.
-        temperature: of the probabilities, softmax over centres of minus the squared distance over
-            it; None for the model's own.
-        probability_type: "float32" or "float16".
-        min_prob: rows whose cluster is less probable than this are outliers, labelled -1.
-        max_distance: rows farther than this from every centre are outliers, labelled -1.
-        max_size: most rows of a cluster, as in ``TrainOptions``; labels then depend on all rows.
+    """What is computed of each row: arguments of ``dinkcli.assign``, and also the ``top`` M
+    clusters with their probabilities, and the ``distance`` to the nearest centre.
 
     Raises:
         UsageError: a value out of range, or two that exclude each other.
@@ -237,14 +210,7 @@ HARD = AssignOptions()
 
 @dataclass(frozen=True)
 class DedupOptions:
-    """Which rows are near-duplicates, and which of them stays.
-
-    Attributes:
-        max_distance: the largest Euclidean distance, between rows of norm 1 where the metric is
-            cosine; None is that of a cosine similarity of 0.95.
-        keep: "nearest" to or "farthest" from its centre, the "first", or the name of a column (or a
-            file) of numbers, of which the row with the largest stays.
-        column: that one.
+    """Which rows are near-duplicates, and which of them stays, as for ``dinkcli.dedup``.
 
     Raises:
         UsageError: a distance below 0, or infinite.
@@ -265,16 +231,8 @@ class DedupOptions:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What sample is wanted.
-
-    Attributes:
-        number: rows in it; None where ``quota`` says it.
-        by: "balanced" (equal shares of the clusters), "proportional", or equal shares of
-            "prototypes" (rows nearest to their centre) or "diverse" rows (farthest-first).
-        quota: a file of rows by cluster, in place of shares.
-        levels: groups of clusters on the levels of a tree, that have equal shares first.
-        weighted: rows are drawn in proportion to the weights of the data.
-        seed: of all random draws.
+    """What sample is wanted: arguments of ``dinkcli.sample``, with a file as ``quota``, and whether
+    rows are ``weighted``.
 
     Raises:
         UsageError: a value out of range, or two that exclude each other.

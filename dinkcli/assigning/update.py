@@ -53,11 +53,13 @@ class UpdateOptions:
 
     def __post_init__(self) -> None:
         if not self.birth_price > 0:
-            raise UsageError(f"birth_price {self.birth_price:g}: expected a positive number")
+            raise UsageError(f"`birth_price` {self.birth_price:g}: expected a positive number")
         if self.min_size < 2:
-            raise UsageError(f"min_size {self.min_size}: expected 2 or more")
+            raise UsageError(f"`min_size` {self.min_size}: expected 2 or more")
         if self.half_life is not None and not 0 < self.half_life < np.inf:
-            raise UsageError(f"half_life {self.half_life:g}: expected a positive number of updates")
+            raise UsageError(
+                f"`half_life` {self.half_life:g}: expected a positive number of updates"
+            )
 
 
 @dataclass
