@@ -74,11 +74,11 @@ def parse_shard(text: str) -> Shard:
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
     if match is None or int(match[2]) == 0:
-        raise UsageError(f"--shard {text}: expected one of N shares, such as 1/3, 2/3 or 3/3")
+        raise UsageError(f"`shard` {text}: expected one of N shares, such as 1/3, 2/3 or 3/3")
     number, count = int(match[1]), int(match[2])
     if not 1 <= number <= count:
         raise UsageError(
-            f"--shard {text}: shares are counted from 1, here 1/{count} to {count}/{count}; "
+            f"`shard` {text}: shares are counted from 1, here 1/{count} to {count}/{count}; "
             f"a Slurm array that fits is --array=1-{count}"
         )
     return Shard(number, count)

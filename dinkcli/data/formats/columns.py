@@ -255,7 +255,7 @@ class _Search:
         if column is None:
             chosen = None if usual is None else self._named(usual, "as in training")
             return chosen or self._automatic()
-        chosen = self._named(column, "named by --column")
+        chosen = self._named(column, "named by `column`")
         if chosen is None:
             known = names_of(list(dict.fromkeys(self.schema.names)))
             raise UsageError(f"{self.path}: no column {column!r}; it has {known}")

@@ -229,7 +229,7 @@ def _choose(
     if (member := columns.vectors) is not None:
         if member not in names:
             raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
-        return member, "named by --column"
+        return member, "named by `column`"
     if columns.usual in names:
         return str(columns.usual), "as in training"
     if len(names) == 1:
