@@ -287,7 +287,10 @@ def test_csv_safe_stops_formulas(invoke, tmp_path, data):
             "'blob' of the input is binary: JSON holds no",
         ),
         (["--columns", "weight", "-o", "y.npy"], "--columns weight: an npy file has no columns"),
-        (["--rows-per-file", "10"], "--rows-per-file writes into a folder of parts: name it with -o"),
+        (
+            ["--rows-per-file", "10"],
+            "--rows-per-file writes into a folder of parts: name it with -o",
+        ),
         (["--rows-per-file", "0", "-o", "parts"], "--rows-per-file 0: expected at least 1"),
         (["-o", "y.csv", "--resume"], "--resume goes on with a folder of parts"),
         (["-o", "y.csv", "--json-file", "no/j"], "no/j: no such folder"),
