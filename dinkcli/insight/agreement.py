@@ -1,8 +1,6 @@
-"""How well clusters agree with known classes, from the table of how often each pair occurs.
-
-Shapes: C classes, K clusters. A table is (C, K) int64: rows of class i in cluster j. Every
-measure follows from it, so labels can be counted block by block and never be held.
-Definitions and degenerate cases are scikit-learn's.
+"""How well clusters agree with known classes, from a table (C, K) int64 of the rows of each class
+in each cluster; labels are counted block by block and never held. Definitions and degenerate cases
+are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -19,20 +17,17 @@ _MOST_CELLS = 1 << 26
 
 
 class Contingency:
-    """Counts pairs of a class and a cluster, in batches.
-
-    Attributes:
-        classes: the distinct labels in order of first appearance.
-        unlabelled: rows without one, which are not counted.
-    """
+    """Counts pairs of a class and a cluster, in batches."""
 
     def __init__(self, n_clusters: int):
-        self._n_clusters, self.unlabelled = n_clusters, 0
+        self._n_clusters = n_clusters
+        self.unlabelled = 0  # rows, which are not counted
         self._position: dict[Hashable, int] = {}
         self._counts = np.zeros((0, n_clusters), np.int64)
 
     @property
     def classes(self) -> list[Any]:
+        """The distinct labels in order of first appearance."""
         return list(self._position)
 
     @property
@@ -41,11 +36,7 @@ class Contingency:
         return self._counts[: len(self._position)]
 
     def add(self, values: Sequence[Hashable], codes: np.ndarray, clusters: np.ndarray) -> None:
-        """Counts B rows: row i is of class ``values[codes[i]]``, in cluster ``clusters[i]``.
-
-        Raises:
-            UsageError: so many distinct labels that they must be something else.
-        """
+        """Counts B rows: row i is of class ``values[codes[i]]``, in cluster ``clusters[i]``."""
         for value in values:
             self._position.setdefault(value, len(self._position))
         n_classes = len(self._position)
@@ -88,34 +79,25 @@ class Agreement:
 
 def agreement(table: np.ndarray) -> Agreement:
     """All measures of a (C, K) table of at least one row."""
-    matching = match(table)
-    matched = np.flatnonzero(matching >= 0)
-    hits = np.zeros(len(table))
-    hits[matched] = table[matched, matching[matched]]
-    taken = np.zeros(len(table))
-    taken[matched] = table.sum(0)[matching[matched]]
+    from scipy.optimize import linear_sum_assignment
+
+    classes, clusters = linear_sum_assignment(table, maximize=True)
+    matching = np.full(len(table), -1)
+    matching[classes] = clusters
+    hits, taken = np.zeros((2, len(table)))
+    hits[classes], taken[classes] = table[classes, clusters], table.sum(0)[clusters]
     f1 = 2 * hits / np.maximum(table.sum(1) + taken, 1)
     homogeneity, completeness, v_measure = _entropies(table)
     return Agreement(
         accuracy=float(hits.sum() / table.sum()),
         macro_f1=float(f1.mean()),
-        normalized_mutual_information=min(1.0, v_measure),
+        normalized_mutual_information=v_measure,
         adjusted_rand_index=adjusted_rand_index(table),
         homogeneity=homogeneity,
         completeness=completeness,
         v_measure=v_measure,
         matching=matching,
     )
-
-
-def match(table: np.ndarray) -> np.ndarray:
-    """(C,) cluster of each class such that the most rows are in their class's one; -1 for none."""
-    from scipy.optimize import linear_sum_assignment
-
-    matching = np.full(len(table), -1)
-    classes, clusters = linear_sum_assignment(table, maximize=True)
-    matching[classes] = clusters
-    return matching
 
 
 def adjusted_rand_index(table: np.ndarray) -> float:
@@ -135,23 +117,14 @@ def adjusted_rand_index(table: np.ndarray) -> float:
 
 def _entropy(counts: np.ndarray) -> float:
     share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum()) if len(share) > 1 else 0.0
-
-
-def _mutual_information(table: np.ndarray) -> float:
-    classes, clusters = table.nonzero()
-    count = table[classes, clusters].astype(np.float64)
-    rows, share = table.sum(), count / table.sum()
-    expected = table.sum(1)[classes].astype(float) * table.sum(0)[clusters]
-    terms = share * (np.log(count) + np.log(rows) - np.log(expected))
-    return max(0.0, float(terms.sum()))
+    return float(-(share * np.log(share)).sum())
 
 
 def _entropies(table: np.ndarray) -> tuple[float, float, float]:
     """(homogeneity, completeness, V-measure, which is the normalised mutual information)."""
     of_classes, of_clusters = _entropy(table.sum(1)), _entropy(table.sum(0))
-    mutual = _mutual_information(table)
-    homogeneity = mutual / of_classes if of_classes else 1.0
-    completeness = mutual / of_clusters if of_clusters else 1.0
+    mutual = max(0.0, of_classes + of_clusters - _entropy(table))
+    homogeneity = min(1.0, mutual / of_classes) if of_classes else 1.0
+    completeness = min(1.0, mutual / of_clusters) if of_clusters else 1.0
     total = homogeneity + completeness
     return homogeneity, completeness, 2 * homogeneity * completeness / total if total else 0.0

@@ -1,7 +1,5 @@
-"""``dink evaluate``: how good clusters are, with known classes and without, in two passes over the
-rows; and names of clusters by the known labels of their rows.
-
-Shapes: B rows in a block, K clusters, D features, C classes. Everything is summed in float64.
+"""How good clusters are, with known classes and without, in two passes over the rows; and names of
+clusters by the known labels of their rows. Everything is summed in float64.
 """
 
 from __future__ import annotations
@@ -35,6 +33,15 @@ _ENOUGH = 0.8  # of the rows of a cluster, for its name
 _MOST = 3  # labels in it
 _MOST_PARTS, _WEAKEST = 20, 5  # parts of classes, and clusters, that are shown
 _LEAST_CLUSTERS = 4  # of which some are worth naming
+_AGREEMENT = {
+    "accuracy": "accuracy (ACC)",
+    "normalized_mutual_information": "mutual information (NMI)",
+    "adjusted_rand_index": "adjusted Rand index (ARI)",
+    "macro_f1": "macro-F1",
+    "homogeneity": "homogeneity",
+    "completeness": "completeness",
+    "v_measure": "V-measure",
+}
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,7 @@ def measured(
     on_rows: OnRows,
     look: Callable[[View], None],
 ) -> Quality:
-    """The measures, from two passes over the rows of ``data``.
-
-    Args:
-        on_rows: called with the pass's name and the rows seen so far.
-        look: sees each view of the first pass as well.
-
-    Raises:
-        InputError: rows that the model cannot take.
-    """
+    """The measures, from two passes over the rows of ``data``; ``look`` sees the first one too."""
     from scipy.sparse import csr_array
 
     first, k = FirstPass(model.n_clusters), model.n_clusters
@@ -227,16 +226,8 @@ class Evaluation(Result):
         if agreement is not None:
             title = f"against {len(self.classes or ())} classes"
             sheet = Sheet(Field(), "", headings=False, title=title)
-            for name, figure in (
-                ("accuracy (ACC)", agreement.accuracy),
-                ("mutual information (NMI)", agreement.normalized_mutual_information),
-                ("adjusted Rand index (ARI)", agreement.adjusted_rand_index),
-                ("macro-F1", agreement.macro_f1),
-                ("homogeneity", agreement.homogeneity),
-                ("completeness", agreement.completeness),
-                ("V-measure", agreement.v_measure),
-            ):
-                sheet.add(name, f"{figure:.4f}")
+            for attribute, name in _AGREEMENT.items():
+                sheet.add(name, f"{getattr(agreement, attribute):.4f}")
             yield sheet
 
     def _confused(self) -> Iterator[Sheet]:
@@ -246,15 +237,14 @@ class Evaluation(Result):
         wrong, matching = self.table.copy(), self.agreement.matching
         matched = (matching >= 0).nonzero()[0]
         wrong[matched, matching[matched]] = 0
-        order = wrong.ravel().argsort(kind="stable")[::-1][:_MOST_PARTS].tolist()
+        order = wrong.argsort(axis=None, kind="stable")[::-1][:_MOST_PARTS]
         side: Any = "left" if self.model.names else "right"
         own, other = (Field(head, side, text=side == "left") for head in ("its cluster", "in"))
         title = "largest groups outside their class's cluster (--json has the whole table)"
         sheet = Sheet("rows", Field("of class", text=True), own, other, title=title)
-        for i, j in (divmod(cell, wrong.shape[1]) for cell in order):
+        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
             if wrong[i, j]:
-                names = self._called(matching[i]), self._called(j)
-                sheet.add(wrong[i, j], self.classes[i], *names)
+                sheet.add(wrong[i, j], self.classes[i], self._called(matching[i]), self._called(j))
         if sheet.rows:
             yield sheet
 
@@ -309,7 +299,7 @@ def evaluate(
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
     classes, order = counts.classes, list(range(len(counts.classes)))
     with suppress(TypeError):  # of several types
-        order.sort(key=lambda i: classes[i])
+        order.sort(key=classes.__getitem__)
     classes, table = [classes[i] for i in order], counts.table[order]
     return Evaluation(model, quality, agreement(table), classes, table, counts.unlabelled)
 
@@ -318,23 +308,22 @@ def count_labels(counts: Contingency, label: str | None, view: View) -> None:
     """Counts the labels in the column ``label`` of a view, where there is one."""
     if label is None or view.carried is None:
         return
+    import pyarrow.compute as pc  # takes as long to load as all else
+
     labels = view.carried.column(label)
     if pa.types.is_nested(labels.type):
         raise UsageError(f"labels are {labels.type}, expected numbers, text or booleans")
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
+    missing = labels.is_null(nan_is_null=True)
     if is_text(labels.type):  # a blank is no class
-        import pyarrow.compute as pc  # takes as long to load as all else
-
-        blank = pc.equal(pc.utf8_trim_whitespace(labels), "")
-        labels = pc.if_else(blank, pa.scalar(None, labels.type), labels)
-    labelled = ~labels.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-    counts.unlabelled += len(labels) - int(labelled.sum())
-    if labelled.any():
-        encoded = labels.filter(pa.array(labelled)).dictionary_encode()
-        values, codes = encoded.dictionary.to_pylist(), encoded.indices
-        clusters = view.labels[labelled]
-        counts.add(values, codes.to_numpy(zero_copy_only=False), clusters)
+        missing = pc.or_kleene(missing, pc.equal(pc.utf8_trim_whitespace(labels), ""))
+    labelled = pc.invert(missing)
+    encoded = labels.filter(labelled).dictionary_encode()
+    counts.unlabelled += len(labels) - len(encoded)
+    if len(encoded):
+        clusters = view.labels[labelled.to_numpy(zero_copy_only=False)]
+        counts.add(encoded.dictionary.to_pylist(), encoded.indices.to_numpy(), clusters)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -348,15 +337,8 @@ def names_by_labels(
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """K names: the commonest label of each cluster, and the next ones, at most three, until most of
-    its rows have one of them; "" for a cluster without labelled rows.
-
-    Raises:
-        InputError: rows that the model cannot take.
-        UsageError: labels that are no labels: lists, or as many as rows.
-        ValueError: the data carry no labels.
-    """
-    if data.columns.label is None:
-        raise ValueError(f"{data.name}: without a column of labels")
+    its rows have one of them; "" for a cluster without labelled rows."""
+    assert data.columns.label is not None, "the data carry no labels"
     counts = Contingency(model.n_clusters)
     for view in survey(model, data, device):
         count_labels(counts, data.columns.label, view)
@@ -365,10 +347,7 @@ def names_by_labels(
 
 
 def _name(classes: list[Any], counts: np.ndarray) -> str:
-    chosen: list[str] = []
-    rows = 0
-    for i in (-counts).argsort(kind="stable")[:_MOST].tolist():
-        if counts[i] and rows < _ENOUGH * counts.sum():
-            chosen.append(str(classes[i]))
-            rows += int(counts[i])
-    return ", ".join(chosen)
+    order = (-counts).argsort(kind="stable")[:_MOST]
+    before = np.cumsum(counts[order]) - counts[order]
+    chosen = order[(counts[order] > 0) & (before < _ENOUGH * counts.sum())]
+    return ", ".join(str(classes[i]) for i in chosen)
