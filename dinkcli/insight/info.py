@@ -1,7 +1,4 @@
-"""What there is to know about inputs before training on them. Needs no torch.
-
-Shapes: N rows, D features.
-"""
+"""What there is to know about inputs before training on them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -70,38 +67,29 @@ class Info(Result):
         return asdict(self)
 
     def lines(self) -> list[tuple[str, str]]:
-        formats = ", ".join(
-            name if number == 1 else f"{number} {name} files"
-            for name, number in self.formats.items()
-        )
-        chosen = self.chosen
-        if self.column:
-            chosen = f"{self.column} ({chosen})" if chosen else self.column
-        columns = ", ".join(
-            f"{name} ({kind})" for name, kind in list(self.columns.items())[:_SHOWN_COLUMNS]
-        )
-        more = len(self.columns) - _SHOWN_COLUMNS
+        formats = [n if k == 1 else f"{k} {n} files" for n, k in self.formats.items()]
+        chosen = f" ({self.chosen})" if self.chosen else ""
         norms = ""
         if self.norms is not None:
-            low, mean, high = self.norms
-            norms = f"{low:.4g} to {high:.4g}, mean {mean:.4g}" + ", all of them 1" * self.unit
+            norms = "{0:.4g} to {2:.4g}, mean {1:.4g}".format(*self.norms)
+            norms += ", all of them 1" * self.unit
         bad = f"{self.n_bad} rows null, ragged or not finite, {self.n_zero} of norm 0"
         how = "held in memory" if self.held else "read anew for each pass (`memory` sets the limit)"
-        lines = [
-            ("input", self.name),
-            ("format", formats),
-            ("text", self.text),
-            ("rows", str(self.n_rows)),
-            ("features", str(self.n_features)),
-            ("dtype", self.dtype),
-            ("column", chosen),
-            ("columns", columns + (f", {more} more" if more > 0 else "")),
-            ("size", size_text(self.n_bytes) if self.n_bytes else ""),
-            ("norms", norms),
-            ("bad", bad + (f"; first {self.first_bad}" if self.n_bad else "")),
-            ("training", f"{size_text(self.memory)} of rows, {how}"),
-        ]
-        return [(name, value) for name, value in lines if value]
+        lines = {
+            "input": self.name,
+            "format": ", ".join(formats),
+            "text": self.text,
+            "rows": str(self.n_rows),
+            "features": str(self.n_features),
+            "dtype": self.dtype,
+            "column": f"{self.column}{chosen}" if self.column else self.chosen,
+            "columns": _some([f"{name} ({kind})" for name, kind in self.columns.items()]),
+            "size": size_text(self.n_bytes) if self.n_bytes else "",
+            "norms": norms,
+            "bad": bad + (f"; first {self.first_bad}" if self.n_bad else ""),
+            "training": f"{size_text(self.memory)} of rows, {how}",
+        }
+        return [(name, value) for name, value in lines.items() if value]
 
 
 @dataclass(frozen=True)
@@ -120,15 +108,16 @@ class ModelInfo(Result):
         return self.facts
 
     def lines(self) -> list[tuple[str, str]]:
-        lines = []
-        for name, value in self.facts.items():
-            if isinstance(value, list):
-                more = len(value) - _SHOWN_COLUMNS
-                value = ", ".join(map(str, value[:_SHOWN_COLUMNS]))
-                value += f", {more} more" if more > 0 else ""
-            if value not in (None, "", False):
-                lines.append((name.replace("_", " "), str(value)))
-        return lines
+        shown = {name: _some(v) if isinstance(v, list) else v for name, v in self.facts.items()}
+        given = {name: value for name, value in shown.items() if value not in (None, "", False)}
+        return [(name.replace("_", " "), str(value)) for name, value in given.items()]
+
+
+def _some(values: list[Any]) -> str:
+    """The first of them in a line, and how many more there are."""
+    more = len(values) - _SHOWN_COLUMNS
+    shown = ", ".join(map(str, values[:_SHOWN_COLUMNS]))
+    return shown + (f", {more} more" if more > 0 else "")
 
 
 def info(
@@ -160,32 +149,24 @@ def info(
 
 
 def describe(data: DataSet, memory: int | None = None) -> Info:
-    """Reads all rows once.
-
-    Args:
-        memory: bytes that rows may take in training.
-
-    Raises:
-        InputError: a damaged input. Bad rows are counted, whatever ``data.bad_rows`` is.
-    """
+    """Reads all rows once; bad ones are counted, whatever ``data.bad_rows`` is."""
     data = replace(data, bad_rows=LABEL).repeatable()
-    n_bad = n_zero = done = 0
+    n_bad = n_zero = n_good = 0
     first_bad = ""
     low, high, total = math.inf, 0.0, 0.0
     for block in data.blocks():
-        good = slice(None) if block.bad is None else ~block.bad
-        vectors = block.vectors[good].astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         if block.bad is not None:
             n_bad += int(block.bad.sum())
             first_bad = first_bad or f"row {block.start + block.bad.argmax()}{block.problem}"
-        if len(norms):
-            n_zero += int((norms == 0).sum())
-            low, high = min(low, float(norms.min())), max(high, float(norms.max()))
-            total += float(norms.sum())
-            done += len(norms)
+        vectors = block.vectors[block.good].astype(np.float64)
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        low, high = float(norms.min(initial=low)), float(norms.max(initial=high))
+        total += float(norms.sum())
+        n_zero += int((norms == 0).sum())
+        n_good += len(norms)
     first: Any = data.readers[0]
     first = first.origin if isinstance(first, CopyReader) else first
+    fields = first.schema if isinstance(first, TableReader) else ()
     return Info(
         name=data.name,
         formats=dict(Counter(reader.format for reader in data.readers)),
@@ -193,17 +174,15 @@ def describe(data: DataSet, memory: int | None = None) -> Info:
         n_features=data.n_features,
         dtype=", ".join(sorted({str(reader.dtype) for reader in data.readers})),
         column=data.column,
-        columns={f.name: str(f.type) for f in first.schema}
-        if isinstance(first, TableReader)
-        else {},
+        columns={field.name: str(field.type) for field in fields},
         chosen=first.about.get("chosen", ""),
         text=first.about.get("text", ""),
         n_bytes=sum(reader.n_bytes for reader in data.readers),
         n_bad=n_bad,
         first_bad=first_bad,
         n_zero=n_zero,
-        norms=(low, total / done, high) if done else None,
-        unit=bool(done) and low >= 1 - _UNIT and high <= 1 + _UNIT,
+        norms=(low, total / n_good, high) if n_good else None,
+        unit=n_good > 0 and low >= 1 - _UNIT and high <= 1 + _UNIT,
         memory=data.held_bytes,
         held=data.held_bytes <= (default_memory() if memory is None else memory),
     )

@@ -22,30 +22,20 @@ def split(
     model: Model, cluster: int, data: DataSet, n_parts: int, seed: int, device: torch.device
 ) -> Model:
     """The model with a cluster in ``n_parts``, found by training on those of its rows that
-    ``data`` has.
-
-    Raises:
-        UsageError: fewer than two parts, or the cluster has fewer rows in ``data``.
-    """
+    ``data`` has."""
     if n_parts < 2:
         raise UsageError(f"split {cluster}:{n_parts}: expected two or more parts")
     edit.check_present(model, [cluster])
-    found = [view.z[view.labels == cluster] for view in survey(model, data, device)]
-    z = np.concatenate(found)
+    z = np.concatenate([view.z[view.labels == cluster] for view in survey(model, data, device)])
     if len(z) < n_parts:
         raise UsageError(f"split {cluster}:{n_parts}: {data.name} has {len(z)} of its rows")
     metric = "cosine" if model.metric == "cosine" else "euclidean"
-    options = TrainOptions(n_parts, metric=metric, seed=seed)
     rows = RowSource(DataSet([ArrayReader(z)]), metric, device)
-    trainer = Trainer(rows, options)
+    trainer = Trainer(rows, TrainOptions(n_parts, metric=metric, seed=seed))
     for _ in trainer.steps():
         pass
-    centers = trainer.cluster_centers.numpy()
+    centers = trainer.cluster_centers.double().numpy()
     squares = squared_distances(z, centers)
-    labels = squares.argmin(1)
-    nearest = squares[np.arange(len(z)), labels]
-    first_bin = edit.statistics_of(model).first_bin
-    parts = Statistics.of_rows(
-        z, labels, nearest, np.ones(len(z)), centers.astype(np.float64), first_bin
-    )
+    of_rows = z, squares.argmin(1), squares.min(1), np.ones(len(z)), centers
+    parts = Statistics.of_rows(*of_rows, edit.statistics_of(model).first_bin)
     return edit.split(model, cluster, parts)

@@ -1,6 +1,6 @@
 """One look at every row through a trained model: its nearest and second-nearest centre.
 
-Shapes: N rows, B rows in a block, K clusters, D features.
+Shapes: B rows in a block, C centres, D features.
 """
 
 from __future__ import annotations
@@ -77,34 +77,30 @@ class View:
 
 def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
     """All usable rows in order, in memory that does not grow with the data; not those of a cluster
-    that was dropped as outliers.
-
-    Args:
-        device: with "auto" small work is done by NumPy, and torch is not loaded.
+    that was dropped as outliers. With device "auto" small work is done without torch.
 
     Raises:
-        InputError: the data's dimension is not the model's; a row is bad where
-            ``data.bad_rows`` is "stop", or all are.
+        InputError: the model cannot take the rows, or all are bad.
     """
     data = model.rows_of(data)
     assigner = assigner_for(model, data, device)
     centers, owners = model.centers.astype(np.float64), model.center_clusters
     n_rows = n_bad = 0
     for block in assigner.blocks(data):
-        vectors, carried = block.vectors, block.carried
-        rows = np.arange(block.start, block.start + len(block))
-        if block.bad is not None:
-            good = block.good
-            vectors, rows = vectors[good], rows[good]
-            carried = None if carried is None else carried.filter(pa.array(good))
-        n_bad += len(block) - len(rows)
-        if not len(rows):
+        good = np.flatnonzero(block.good)
+        end = block.start + len(block)
+        n_bad += len(block) - len(good)
+        if not len(good):
             continue  # the next view counts them
+        vectors, carried = block.vectors, block.carried
+        if block.bad is not None:
+            vectors = vectors[good]
+            carried = None if carried is None else carried.take(pa.array(good))
         pair = assigner.backend.nearest_pair(vectors)
-        seconds = pair.second_labels
+        labels, seconds = owners[pair.labels], pair.second_labels
         if model.parts is not None:
             seconds = _second_clusters(pair, centers, owners)
-        labels, end = owners[pair.labels], block.start + len(block)
+        rows = block.start + good
         view = View(end, rows, n_bad, pair.z, pair.labels, seconds, labels, centers, carried)
         yield view if (labels != OUTLIER).all() else view.at(np.flatnonzero(labels != OUTLIER))
         n_rows, n_bad = n_rows + len(rows), 0
