@@ -1,7 +1,4 @@
-"""Files that say something of each row, without vectors: text, csv, json, parquet, Arrow, npy.
-
-Shapes: N rows, B rows in a batch.
-"""
+"""Files that say something of each row, without vectors: text, csv, json, parquet, Arrow, npy."""
 
 from __future__ import annotations
 
@@ -98,11 +95,7 @@ def _text(source: Source, head: bytes) -> bytes:
 
 
 def _chosen(schema: pa.Schema, role: str, path: str) -> str:
-    """The only column, or the one that is called as it is meant, or the only one of texts.
-
-    Raises:
-        UsageError: none or several could be meant.
-    """
+    """The only column, or the one that is called as it is meant, or the only one of texts."""
     names = schema.names
     texts = [field.name for field in schema if is_text(field.type)]
     for candidates in (names, [role] if role in names else [], texts if role == "text" else []):
@@ -178,10 +171,7 @@ def _of_json(source: Source) -> Iterator[pa.Array]:
 
 
 def _dialect(text: str, whole: bool, separators: Iterable[str]) -> Dialect:
-    """How a csv of any fields is split, by its beginning. The first record has the names.
-
-    Without a separator under which all records have as many fields it is one column.
-    """
+    """How a csv of any fields is split, by its beginning: one column where no separator fits."""
     chosen = ONE_COLUMN
     for candidate in separators:
         sizes = {len(record) for record in records_of(text, whole, candidate, True)}

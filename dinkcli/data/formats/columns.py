@@ -1,7 +1,5 @@
-"""Which columns of a table hold the vectors, of which kind they are, and how they are reached.
-
-``doc.embedding`` is a field of a struct, ``response.body.data.0.embedding`` goes through a list. A
-path without the number takes a list's only element. Shapes: N rows, B rows in a batch, D features.
+"""Which columns of a table hold the vectors, and how they are reached: ``doc.embedding`` is a field
+of a struct, ``data.0.embedding`` goes through a list; without the number, through its only element.
 """
 
 from __future__ import annotations
@@ -40,22 +38,22 @@ ONLY = -1  # the step into a list that has one element
 _DEPTH = 8
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,18})((?:\.0)?[^\w.]*)", re.DOTALL)
 _FEW = 8  # cells that say what a column of texts holds
+_REFUSED = {
+    numerals.ELIDED: "arrays as NumPy prints them, with '...' in place of most numbers, which are "
+    "lost; write the vectors again with [row.tolist() for row in vectors]",
+    numerals.SPARSE: "sparse vectors, {!r}; write all of their numbers (in PostgreSQL: SELECT "
+    "embedding::vector)",
+}
 Step = str | int
 
 
 @dataclass(frozen=True)
 class Place:
-    """One column.
+    """One column."""
 
-    Attributes:
-        path: what the user calls it.
-        steps: names of fields and numbers of elements, from the top.
-        type: of its values, or of the numbers in its texts.
-    """
-
-    path: str
-    steps: tuple[Step, ...]
-    type: pa.DataType
+    path: str  # what the user calls it
+    steps: tuple[Step, ...]  # names of fields and numbers of elements, from the top
+    type: pa.DataType  # of its values, or of the numbers in its texts
 
     @property
     def top(self) -> str:
@@ -71,10 +69,8 @@ class Place:
         return ".".join("0" if step == ONLY else str(step) for step in self.steps)
 
     def take(self, batch: pa.RecordBatch) -> tuple[pa.Array, np.ndarray | None]:
-        """The B values, and the number of elements in lists that should have one, if any has more.
-
-        Null where something on the way is null or missing.
-        """
+        """(B,) values, null where something on the way is, and the numbers of elements of lists
+        that should have one, if any has more."""
         array = batch.column(self.top)
         crowded: np.ndarray | None = None
         for step in self.steps[1:]:
@@ -180,21 +176,13 @@ Peek = Callable[[Place], list[str]]
 
 @dataclass(frozen=True)
 class VectorColumns:
-    """The columns of the vectors.
-
-    Attributes:
-        places: one column of vectors, or D columns of numbers in order of dimension.
-        kind: LIST, BYTES, SPARK, TEXT or BASE64 for one column of vectors, NUMBERS for D.
-        why: they were chosen, as it follows "column e:" in a sentence.
-        column: what ``column`` would have to be to choose them again, if one can say it.
-        note: what the user should know of the choice, or "".
-    """
+    """One column of vectors, or D columns of numbers in order of dimension."""
 
     places: list[Place]
-    kind: str
-    why: str
-    column: str | None = None
-    note: str = ""
+    kind: str  # LIST, BYTES, SPARK, TEXT or BASE64 for one column, NUMBERS for D
+    why: str  # they were chosen, as it follows "column e:" in a sentence
+    column: str | None = None  # would choose them again
+    note: str = ""  # what the user should know of the choice
 
 
 def names_of(names: list[str]) -> str:
@@ -204,14 +192,11 @@ def names_of(names: list[str]) -> str:
 
 
 def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> VectorColumns:
-    """The column, or the columns in order of dimension, that hold the vectors.
+    """The columns that hold the vectors; UsageError for none of that name and for several that may,
+    InputError for none.
 
     Ids are no candidates, nor are numbers and texts that travel along, unless ``wanted.vectors``
     names them; carried vectors still are.
-
-    Raises:
-        UsageError: no such column, or several candidates.
-        InputError: no candidate.
     """
     if wanted.alone:
         return VectorColumns([], NUMBERS, "none are looked for")
@@ -262,11 +247,8 @@ class _Search:
         return chosen
 
     def by_features(self) -> VectorColumns:
-        """The columns ``wanted.features``, in this order.
-
-        Without these names, a column of vectors, or what ``wanted.vectors`` names, goes by
-        position.
-        """
+        """The columns ``wanted.features``, in this order; without these names, a column of vectors,
+        or what ``wanted.vectors`` names, goes by position."""
         path, wanted, known = self.path, self.wanted, self.schema.names
         names, why = wanted.features, f"as in {wanted.features_of}"
         missing = [name for name in names if name not in known]
@@ -407,25 +389,14 @@ class _Search:
         cells = self.peek(place)[:_FEW]
         kinds = Counter(kind for kind in (numerals.text_kind(c, named) for c in cells) if kind)
         kind = kinds.most_common(1)[0][0] if 2 * kinds.total() > len(cells) else None
-        if kind == numerals.ELIDED:
-            raise InputError(
-                f"{self.path}: column {place.path!r} holds arrays as NumPy prints them, with '...' "
-                "in place of most numbers, which are lost; write the vectors again with "
-                "[row.tolist() for row in vectors]"
-            )
-        if kind == numerals.SPARSE:
-            raise InputError(
-                f"{self.path}: column {place.path!r} holds sparse vectors, {cells[0][:40]!r}; "
-                "write all of their numbers (in PostgreSQL: SELECT embedding::vector)"
-            )
+        if kind in _REFUSED:
+            what = _REFUSED[kind].format(cells[0][:40])
+            raise InputError(f"{self.path}: column {place.path!r} holds {what}")
         return kind
 
     def _numeric(self, place: Place, surely: bool = False) -> Place | None:
-        """The place as a column of numbers, if it is one; its cells that are none make bad rows.
-
-        Args:
-            surely: it was one before, so a column of any texts, or of nulls alone, is one too.
-        """
+        """The place as a column of numbers, if it is one (``surely``: it was one before); its cells
+        that are none make bad rows."""
         type_: pa.DataType | None = None
         if is_number(place.type):
             return place
@@ -436,11 +407,8 @@ class _Search:
         return replace(place, type=type_) if type_ is not None else None
 
     def _groups(self, places: list[Place]) -> list[VectorColumns]:
-        """Sets of numbered columns that may be dimensions, each in the order of its numbers.
-
-        Integers may stand among the dimensions: text files show no point in a column of zeros. So
-        may texts of which most are numbers; of columns between others none is left out silently.
-        """
+        """Sets of numbered columns that may be dimensions. Integers may stand among them, for texts
+        show no point in a column of zeros, and texts of which most are numbers."""
         sets: dict[tuple[str, str], list[Place]] = {}
         for place in places:
             if match := _NUMBERED.fullmatch(place.path):
@@ -459,11 +427,10 @@ class _Search:
         in their names, and a note on texts."""
         places = sorted(places, key=lambda place: _natural(place.path))
         sure = [is_number(place.type) for place in places]
+        between = [any(sure[:i]) and any(sure[i:]) for i in range(len(places))]
         typed = [
-            self._numeric(
-                place, surely=pa.types.is_null(place.type) and any(sure[:i]) and any(sure[i:])
-            )
-            for i, place in enumerate(places)
+            self._numeric(place, surely=pa.types.is_null(place.type) and is_between)
+            for place, is_between in zip(places, between, strict=True)
         ]
         left = [p for p, one in zip(places, typed, strict=True) if one is None and is_text(p.type)]
         note = ""

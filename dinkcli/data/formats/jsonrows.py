@@ -1,6 +1,5 @@
-"""JSON: rows as lines, which pyarrow reads in blocks, or in documents, which are held in memory.
-
-A row is an object with the vector somewhere in it, or an array of numbers.
+"""JSON: rows as lines, which pyarrow reads in blocks, or in documents, which are held in memory. A
+row is an object with the vector somewhere in it, or an array of numbers.
 """
 
 from __future__ import annotations
@@ -39,16 +38,9 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class JsonLayout:
-    """
-    Attributes:
-        where: the rows are, as people say it: _LINES, _LOOSE or _IN_ARRAY.
-        rows: OBJECTS, ARRAYS or NAMED.
-        extended: numbers and ids are objects, as MongoDB exports them.
-    """
-
-    where: str
-    rows: str
-    extended: bool = False
+    where: str  # the rows are: _LINES, _LOOSE or _IN_ARRAY
+    rows: str  # OBJECTS, ARRAYS or NAMED
+    extended: bool = False  # numbers and ids are objects, as MongoDB exports them
 
     @property
     def are_values(self) -> bool:
@@ -127,11 +119,7 @@ def _kind_of_arrays(values: list[Any], text: str) -> str | None:
 
 def values_of(text: str) -> Iterator[tuple[Any, int]]:
     """The values of a text one after the other, with or without commas between them, or the
-    elements of arrays of objects or arrays; and where each ends.
-
-    Raises:
-        ValueError: one is cut, or no JSON.
-    """
+    elements of arrays of objects or arrays; and where each ends. ValueError where one is cut."""
     decode = json.JSONDecoder(strict=False).raw_decode
     inside = _opens_rows(text)
     gaps = re.compile(r"(?:[\s,]|\](?:\s*\[)?)*" if inside else r"[\s,]*")
@@ -322,11 +310,7 @@ class DocumentReader(TableReader):
 
 
 def open_json(source: Source, wanted: Columns, head: bytes, layout: JsonLayout) -> TableReader:
-    """A reader of the rows of a text, which begins with ``head``.
-
-    Raises:
-        InputError: one row is cut; one object, and several lists or vectors of it could be rows.
-    """
+    """A reader of the rows of a text, which begins with ``head``."""
     if layout.where == _LINES:
         return JsonReader(source, wanted, head, layout)
     path, rows, where = source.name, [], ""

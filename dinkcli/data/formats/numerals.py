@@ -64,11 +64,8 @@ def is_odd_number(cell: str) -> bool:
 
 
 def text_kind(cell: str, named: bool) -> str | None:
-    """What sort of vector a text is: TEXT, INTEGERS, BASE64, ELIDED, SPARSE or None.
-
-    Args:
-        named: the user says that it is one.
-    """
+    """What sort of vector a text is: TEXT, INTEGERS, BASE64, ELIDED, SPARSE or None. ``named``: the
+    user says that it is one."""
     text = re.sub(SCALAR, r"\1", cell.strip())
     if re.match(CALL, text):
         text = re.sub(CALL_END, "", re.sub(CALL, "", text))

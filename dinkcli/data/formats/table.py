@@ -1,7 +1,4 @@
-"""What all inputs with columns share: parquet, Arrow, csv and jsonl differ only in their batches.
-
-Shapes: N rows, B rows in a batch, D features.
-"""
+"""What all inputs with columns share: parquet, Arrow, csv and jsonl differ in their batches."""
 
 from __future__ import annotations
 
@@ -44,11 +41,7 @@ Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its fi
 
 
 class TableReader(Reader):
-    """An input with columns. A subclass gives its schema, its number of rows and its batches.
-
-    Args:
-        wanted: the columns to read.
-    """
+    """An input with columns. A subclass gives its schema, its number of rows and its batches."""
 
     source: Source
     has_names = True  # of its columns, in the file
@@ -266,10 +259,8 @@ class TableReader(Reader):
 
 
 def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> pa.Schema:
-    """The columns that vectors are looked for in, decimals as the numbers that they are read as.
-
-    An index of pandas names rows, and is left out unless ``Columns.vectors`` names it.
-    """
+    """The columns that vectors are looked for in, decimals as the numbers that they are read as,
+    without an index of pandas, which names rows, unless ``Columns.vectors`` names it."""
     try:
         index = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))["index_columns"]
         index = {name for name in index if isinstance(name, str)}

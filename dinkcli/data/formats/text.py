@@ -1,8 +1,5 @@
-"""Text of any encoding and compression, and what stands in records of it: csv and its relatives,
-and vectors of words (GloVe, word2vec, fastText).
-
-``dialect_of`` looks at the first records once and says all there is to know; ``CsvReader`` has
-pyarrow read the rest by it. Nothing says how many rows a text has: these are streams.
+"""Text of any encoding and compression: csv and its relatives, and vectors of words (GloVe,
+word2vec, fastText). ``dialect_of`` looks at the first records once; pyarrow reads the rest by it.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from dinkcli.data.files import Source, codec_of, unpacked, unpacked_head
 from dinkcli.data.formats.columns import LIST, NUMBERS, Place
 from dinkcli.data.formats.numerals import NULLS, NUMBER, kind_of, type_of_most
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_list, is_number
+from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -49,11 +46,8 @@ def encoding_of(head: bytes) -> str:
 
 
 def decoded(head: bytes) -> bytes:
-    """The beginning of a text in UTF-8, without a mark, as far as it is whole.
-
-    Raises:
-        UnicodeDecodeError: it is no text.
-    """
+    """The beginning of a text in UTF-8, without a mark, as far as it is whole; UnicodeDecodeError
+    where it is none."""
     text = codecs.getincrementaldecoder(encoding_of(head))().decode(head)
     return text.removeprefix("\ufeff").encode()
 
@@ -62,51 +56,34 @@ def open_text(source: Source) -> pa.NativeFile:
     """A text, which may be compressed, in UTF-8."""
     head = source.head(64)
     codec = codec_of(head)
-    file: Any
     if codec is not None:
         head = unpacked_head(source, codec, 64)
-        file = unpacked(source.open(), codec)
-    else:
-        file = source.open() if source.path is None else pa.OSFile(source.path)
+    local = codec is None and source.path is not None
+    file: Any = pa.OSFile(source.path) if local else unpacked(source.open(), codec)
     file = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
     encoding = encoding_of(head)
     return file if encoding == "utf-8" else pa.transcoding_input_stream(file, encoding, "utf-8")
 
 
-def blocks(file: Any) -> Iterator[bytes]:
-    """About 4 MB at a time, without a mark before the first; \\n ends lines that \\r alone does."""
-    mark, returns = MARK, None
-    while block := file.read(BLOCK_BYTES):
-        if returns is None:
-            returns = b"\r" in block and b"\n" not in block
-        block, mark = block.removeprefix(mark), b""
-        yield block.replace(b"\r", b"\n") if returns else block
-
-
 def whole_lines(file: Any) -> Iterator[bytes]:
-    """Blocks of about 4 MB of whole lines."""
-    rest: list[bytes] = []
-    lines = b""  # held back, for the end of a text belongs to what comes before
-    for block in blocks(file):
-        end = block.rfind(b"\n") + 1
+    """Blocks of about 4 MB of whole lines, without a mark before the first; \\n ends lines that
+    \\r alone does."""
+    rest, block = b"", file.read(BLOCK_BYTES).removeprefix(MARK)
+    only_returns = b"\r" in block and b"\n" not in block
+    while block:
+        following = file.read(BLOCK_BYTES)
+        text = rest + (block.replace(b"\r", b"\n") if only_returns else block)
+        end = text.rfind(b"\n") + 1 if following else len(text)
         if end:
-            if lines:
-                yield lines
-            lines, rest = b"".join([*rest, block[:end]]), []
-        rest.append(block[end:])
-    if lines or any(rest):
-        yield b"".join([lines, *rest])
+            yield text[:end]
+        rest, block = text[end:], following
 
 
 _LOOKED_AT = 4096  # rows that say whether float32 holds the numbers
 
 
 class TextReader(TableReader):
-    """A text, whose first block says what its columns are. A subclass parses it.
-
-    Args:
-        head: the beginning of the decoded text.
-    """
+    """A text, whose first block says what its columns are. A subclass parses it."""
 
     def __init__(self, source: Source, wanted: Columns, head: bytes):
         self.source, self._head = source, head
@@ -164,27 +141,17 @@ class DialectError(ValueError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How to split a text, by the first of its records.
-
-    Attributes:
-        quoted: fields may stand in double quotes.
-        rewriting: what lines need before they can be split: RUNS and LISTS are described by their
-            names, WORDS are before ``n_features`` numbers; "" is nothing.
-        before: lines before the first record.
-        header: whether the first record has the names.
-        decimal: "." or ",".
-        n_rows: as the text says it, or None.
-    """
+    """How to split a text, by the first of its records."""
 
     separator: str
     records: list[list[str]]
-    quoted: bool = True
-    rewriting: str = ""
-    before: int = 0
-    header: bool = False
+    quoted: bool = True  # fields may stand in double quotes
+    rewriting: str = ""  # RUNS and LISTS before lines can be split, WORDS before the numbers
+    before: int = 0  # lines before the first record
+    header: bool = False  # the first record has the names
     decimal: str = "."
-    n_features: int = 0
-    n_rows: int | None = None
+    n_features: int = 0  # of words
+    n_rows: int | None = None  # of words, where the text says it
 
     @functools.cached_property
     def kinds(self) -> list[list[str]]:
@@ -218,44 +185,35 @@ class Dialect:
         return [*taken]
 
     @property
-    def doubled(self) -> set[str]:
-        """Names that several columns have."""
-        times = Counter(self.records[0] if self.header else ())
-        return {name for name, number in times.items() if number > 1}
-
-    @property
     def described(self) -> str:
         """As ``info`` says it."""
         if self.rewriting == WORDS:
             return "a word before the numbers of each line"
-        parts = {
-            RUNS if self.rewriting == RUNS else SEPARATORS.get(self.separator, "one column"): True,
-            "a header" if self.header else "no header": True,
-            "decimal commas": self.decimal == ",",
-            "no quotes": not self.quoted,
-            LISTS: self.rewriting == LISTS,
-            "1 line before": self.before == 1,
-            f"{self.before} lines before": self.before > 1,
-        }
-        return ", ".join(part for part, is_so in parts.items() if is_so)
+        parts = [
+            RUNS if self.rewriting == RUNS else SEPARATORS.get(self.separator, "one column"),
+            "a header" if self.header else "no header",
+            "decimal commas" if self.decimal == "," else "",
+            "" if self.quoted else "no quotes",
+            LISTS if self.rewriting == LISTS else "",
+            f"{self.before} line{'s' * (self.before > 1)} before" if self.before else "",
+        ]
+        return ", ".join(filter(None, parts))
 
     @property
     def counts_rows(self) -> bool:
         """Whether the first field of a text without a header is 0, 1, 2, ... or 1, 2, 3, ..."""
         firsts = [record[0] for record in self.records]
-        if self.header or len(self.records[0]) < 3 or len(firsts) < 3 or firsts[0] not in "01":
+        if self.header or len(self.records[0]) < 3 or len(firsts) < 3:
             return False
-        marks = "." if self.decimal == "." else ".,"
-        fractions = any(mark in cell for cell, _ in self.cells(False) for mark in marks)
-        start = int(firsts[0] or -1)
-        return fractions and firsts == [str(start + number) for number in range(len(firsts))]
+        has_fractions = any(
+            mark in cell for cell, _ in self.cells(False) for mark in {".", self.decimal}
+        )
+        counts = ([str(number + start) for number in range(len(firsts))] for start in (0, 1))
+        return has_fractions and firsts in counts
 
     def settled(self, before: int) -> Dialect:
-        """With what its fields say of the header and the decimal sign.
-
-        Raises:
-            DialectError: numbers that cannot be read.
-        """
+        """With what its fields say of the header and the decimal sign; DialectError for numbers
+        that cannot be read."""
         header = self._has_header()
         cells = self.cells(header)
         counts = Counter(kind for _, kind in cells)
@@ -296,14 +254,8 @@ class Dialect:
 
 
 def dialect_of(text: str, whole: bool) -> Dialect | None:
-    """The dialect of a text by its beginning, or None when it has no fields of numbers.
-
-    Args:
-        whole: the text is all there is; else its last record may go on.
-
-    Raises:
-        DialectError: there are fields, of a kind that is refused.
-    """
+    """The dialect of a text by its beginning, which may be the ``whole`` of it, or None when it has
+    no fields of numbers; DialectError for fields of a kind that is refused."""
     lines = [*io.StringIO(text, newline="")]  # ended by \n, \r and \r\n alone
     before = len([*itertools.takewhile(_BEFORE.fullmatch, lines)])
     body = "".join(lines[before:])
@@ -406,10 +358,8 @@ def _are_decimals(cells: list[tuple[str, str]]) -> bool:
 
 
 def words_of(text: str, whole: bool) -> Dialect | None:
-    """The dialect of words before numbers, by the beginning of a text; None when it is another.
-
-    A word is everything before the last D numbers of a line. A line "N D" may come first.
-    """
+    """The dialect of words, which are all that is before the last D numbers of a line, or None. A
+    line "N D" may come first."""
     counts = _COUNTS.match(text)
     lines = text[counts.end() if counts else 0 :].split("\n")[:_LINES]
     if not whole and 1 < len(lines) < _LINES:
@@ -441,7 +391,7 @@ class CsvReader(TextReader):
     def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
         self.dialect, self.has_names = dialect, dialect.header
         for name, option in wanted.named.items():
-            if name in dialect.doubled:
+            if dialect.header and dialect.records[0].count(name) > 1:
                 raise UsageError(
                     f"{source.name}: {option} {name}: several columns are named {name!r}; "
                     "give each a name of its own"
@@ -460,15 +410,15 @@ class CsvReader(TextReader):
 
     def _look_at_the_rest(self) -> Iterator[str]:
         """What stands beside the numbers of a text without a header."""
+        read = {place.top for place in self.needed}
         # A separator at the end of each line makes a column of nothing.
-        fields = [field.name for field in self.schema if not pa.types.is_null(field.type)]
-        rest = [name for name in fields if name not in {place.top for place in self.needed}]
+        rest = [f.name for f in self.schema if not pa.types.is_null(f.type) and f.name not in read]
         others = [name for name in rest if name != self.row_number]
         if others and self.kind == NUMBERS:
+            shown = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
             yield (
                 f"{self.path} has no header; read as {self.dialect.described}; the vectors are "
-                f"{self.places[0].path} to {self.places[-1].path}, not "
-                + ", ".join([*others[:5], *["..."][: len(others) > 5]])
+                f"{self.places[0].path} to {self.places[-1].path}, not {shown}"
             )
         if self.row_number in rest:
             yield (
@@ -477,22 +427,20 @@ class CsvReader(TextReader):
             )
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
-        types = list(first.schema.types)
-        for i, column in enumerate(first.columns):
-            if pa.types.is_string(column.type):
-                cells = column.drop_null().to_pylist()
-                number = type_of_most([cell.strip().replace(",", ".") for cell in cells])
-                types[i] = number or column.type
-        kept = [is_number(type_) or pa.types.is_null(type_) for type_ in types]
-        if not self.dialect.header and not all(kept):
+        types = {}
+        for name, column in zip(first.schema.names, first.columns, strict=True):
+            types[name] = column.type
+            if pa.types.is_string(column.type):  # of numbers, where most cells are
+                cells = [cell.strip().replace(",", ".") for cell in column.drop_null().to_pylist()]
+                types[name] = type_of_most(cells) or column.type
+            elif not (is_number(column.type) or is_list(column.type)):
+                types[name] = column.type if pa.types.is_null(column.type) else pa.string()
+        if not self.dialect.header:
             # Without names, the numbers between two texts belong together.
-            ends = [-1, *(i for i, number in enumerate(kept) if not number), len(kept)]
-            low, high = max(itertools.pairwise(ends), key=lambda pair: pair[1] - pair[0])
-            kept = [low < i < high for i in range(len(kept))]
-        columns = zip(first.schema.names, types, kept, strict=True)
-        return pa.schema(
-            [(name, t if is_kept or is_list(t) else pa.string()) for name, t, is_kept in columns]
-        )
+            runs = [list(run) for _, run in itertools.groupby(types, lambda n: is_text(types[n]))]
+            numbers = max((run for run in runs if not is_text(types[run[0]])), key=len, default=[])
+            types |= dict.fromkeys(types.keys() - numbers, pa.string())
+        return pa.schema(list(types.items()))
 
     def _carried_field(self, place: Place) -> pa.Field:
         return pa.field(place.path, pa.string())
@@ -626,15 +574,10 @@ class BinaryWordsReader(TableReader):
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         start, n_left, n_features = self._layout
         word, data = _binary_word(n_features), b""
-        held: list[pa.RecordBatch] = []  # the last batch waits until all is found to be whole
-        codec = codec_of(self.source.head(8))
-        with self.source.open() as packed, unpacked(packed, codec) as file:
+        with self.source.open() as packed, unpacked(packed, codec_of(self.source.head(8))) as file:
             file.read(start)
-            while n_left and len(data) < BLOCK_BYTES and (more := file.read(BLOCK_BYTES)):
-                yield from held
-                data, position = data + more, 0
-                words: list[str] = []
-                vectors: list[bytes] = []
+            while n_left and (more := file.read(BLOCK_BYTES)):
+                data, words, vectors, position = data + more, [], [], 0
                 while len(words) < n_left and (record := word.match(data, position)):
                     position = record.end()
                     words.append(record[1].decode("utf-8", "replace"))
@@ -642,8 +585,11 @@ class BinaryWordsReader(TableReader):
                 data, n_left = data[position:], n_left - len(words)
                 values = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32)
                 lists = pa.FixedSizeListArray.from_arrays(values, n_features)
-                columns = [pa.array(words, pa.string()), lists]
-                held = [pa.RecordBatch.from_arrays(columns, [WORD, VECTOR])]
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(words, pa.string()), lists], [WORD, VECTOR]
+                )
+                if len(data) > BLOCK_BYTES:
+                    break
             if n_left:
                 raise InputError(f"{self.path}: ended {n_left} words early; write or copy it again")
             if (data + file.read(64)).strip(b"\n"):
@@ -652,4 +598,3 @@ class BinaryWordsReader(TableReader):
                     "first line promises; a word with a space in it cannot be read from a binary "
                     "file; write it as text (binary=False)"
                 )
-            yield from held

@@ -1,13 +1,11 @@
-"""Cells as an array of vectors: lists, bytes, texts, or a column for each dimension.
-
-No loop over rows: flat values and offsets do it. Shapes: B rows in a batch, D features.
-"""
+"""Cells as an array of vectors, by flat values and offsets: B rows in a batch, D features."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +25,7 @@ class Faults:
         self._first = n_rows
 
     def add(self, mask: np.ndarray, problem: str | Callable[[int], str]) -> None:
-        """``problem`` is what is wrong with the rows of ``mask``, or says it of one row.
-
-        What was said of a row before stays.
-        """
+        """``problem`` is what is wrong with the rows of ``mask``, or says it of one row."""
         if not mask.any():
             return
         first = int(mask.argmax())
@@ -44,12 +39,7 @@ def vectors_of(
     batch: pa.RecordBatch, places: list[Place], kind: str, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, Faults]:
     """(B, D) of ``dtype``, zeros in rows that are at fault; without any, no copy of a list column.
-
-    Args:
-        places: one column of vectors, or D columns of numbers.
-        kind: what they hold, see ``columns.VectorColumns``.
-        size: D.
-    """
+    ``places`` and ``kind`` as in ``columns.VectorColumns``; ``size`` is D."""
     faults = Faults(len(batch))
     if kind == NUMBERS:
         return _from_numbers(batch, places, dtype, faults), faults
@@ -62,8 +52,6 @@ def vectors_of(
             lambda row: f" of {what} holds {crowded[row]} vectors, expected one; {advice}",
         )
         array = pc.if_else(pa.array(crowded > 1), pa.scalar(None, array.type), array)
-    if kind == SPARK:
-        return _from_spark(array, what, size, faults), faults
     lists = _lists(array, kind, what, faults)
     if kind != BYTES:
         return _from_lists(lists, what, size, faults), faults
@@ -74,10 +62,6 @@ def vectors_of(
 def lengths_of(batch: pa.RecordBatch, place: Place, kind: str) -> np.ndarray:
     """(B,) number of elements (or bytes) of each row; 0 for null."""
     array, _ = place.take(batch)
-    if kind == SPARK:
-        kinds, sizes = (_integers(array.field(name), 0) for name in ("type", "size"))
-        lengths = np.where(kinds == 1, list_lengths(array.field("values")), sizes)
-        return np.where(_nulls(array), 0, lengths)
     return list_lengths(_lists(array, kind, "", Faults(len(array))))
 
 
@@ -91,7 +75,7 @@ def _lists(array: pa.Array, kind: str, what: str, faults: Faults) -> pa.Array:
         return _decoded(_plain(array), what, faults)
     if kind == TEXT:
         return _parsed(array, what, faults)
-    return array
+    return _spark_lists(array) if kind == SPARK else array
 
 
 def _parsed(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
@@ -211,24 +195,22 @@ def _from_lists(
     return result
 
 
-def _from_spark(array: pa.StructArray, what: str, size: int, faults: Faults) -> np.ndarray:
+def _spark_lists(array: pa.StructArray) -> pa.Array:
     """Dense vectors are their values; sparse ones (type 0) are spread over zeros."""
-    sparse = (_integers(array.field("type"), 1) == 0) & ~_nulls(array)
-    values = pc.struct_field(array, "values")  # null where the struct is
-    if not sparse.any():
-        return _from_lists(values, what, size, faults)
-    zeros = pa.scalar([0.0] * size, values.type)
-    result = _from_lists(pc.if_else(pa.array(sparse), zeros, values), what, size, faults).copy()
-    wrong = np.zeros(len(array), bool)
-    for row in np.flatnonzero(sparse).tolist():
-        cell = array[row].as_py()
-        where, numbers = (np.array(cell[name] or [], float) for name in ("indices", "values"))
-        inside = ((where >= 0) & (where < size)).all() and len(where) == len(numbers)
-        wrong[row] = cell["size"] != size or not inside
-        if not wrong[row]:
-            result[row, where.astype(int)] = numbers
-    faults.add(wrong, f": {what} is no sparse vector of size {size}")
-    return result
+    if not pc.any(pc.equal(array.field("type"), 0)).as_py():
+        return pc.struct_field(array, "values")  # null where the struct is
+    return pa.array(list(map(_spread, array.to_pylist())), pa.large_list(pa.float64()))
+
+
+def _spread(cell: dict[str, Any] | None) -> Any:
+    if cell is None or cell["type"] != 0:
+        return cell and cell["values"]
+    dense = np.zeros(cell["size"])
+    try:
+        dense[np.array(cell["indices"], np.uint32)] = cell["values"]
+    except (IndexError, ValueError, TypeError, OverflowError):
+        return []
+    return dense
 
 
 def _from_numbers(
@@ -272,10 +254,6 @@ def _as_list_of_bytes(array: pa.Array) -> pa.Array:
     values = pa.Array.from_buffers(pa.uint8(), data.size, [None, data])
     kind = pa.large_list(pa.uint8())
     return pa.Array.from_buffers(kind, len(array), around, offset=array.offset, children=[values])
-
-
-def _integers(array: pa.Array, null: int) -> np.ndarray:
-    return array.cast(pa.int64()).fill_null(null).to_numpy(zero_copy_only=False)
 
 
 def _nulls(array: pa.Array) -> np.ndarray:
