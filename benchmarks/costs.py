@@ -33,7 +33,7 @@ from quality import mixture
 
 from dinkcli.data.inputs import open_data
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.nearest.scorer import Best, Scorer
+from dinkcli.nearest.scorer import Scorer
 from dinkcli.nearest.sums import hard_statistics
 from dinkcli.options import TrainOptions
 from dinkcli.processes.device import resolve_device
@@ -47,10 +47,9 @@ _TIES = "near-ties"
 _PARTS = {
     (Scorer, "_scores"): "product",
     (Scorer, "_bfloat16_product"): "product",
-    (Best, "two"): "two minima",
-    (Best, "bfloat16_two"): "two minima",
+    (Scorer, "_two"): "two minima",
+    (Scorer, "_bfloat16_two"): "two minima",
     (CenterIndex, "_settle"): _TIES,
-    (CenterIndex, "_look_again"): _TIES,
 }
 _SHOWN = ("product", "two minima", _TIES)
 _FIGURES = {

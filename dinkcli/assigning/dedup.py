@@ -319,10 +319,9 @@ class Border:
         """Adds the visits of prepared rows ``z`` (B, D)."""
         index, start = self._index, 0
         for part, own in zip(index.chunks(z), index.chunks(labels), strict=True):
-            squared = index.squared_distances(part)
+            squared, row_squares = index.scorer.squared_distances(part)
             mine = squared.gather(1, own[:, None])
-            shifted = part if index.shift is None else part - index.shift
-            slack = _SLACK * (shifted.square().sum(1, keepdim=True) + index.largest**2)
+            slack = _SLACK * (row_squares[:, None] + index.scorer.largest**2)
             near = squared - (mine + slack) <= self._distance * self._between(own)
             near.scatter_(1, own[:, None], False)
             row, cluster = near.nonzero().cpu().numpy().T

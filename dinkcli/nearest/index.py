@@ -12,7 +12,7 @@ Shapes: N rows, B rows of a chunk, K clusters, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -27,8 +27,8 @@ from dinkcli.nearest.hardware import (
     products,
 )
 from dinkcli.nearest.prepare import RowMap
-from dinkcli.nearest.scorer import FoldedScorer, Scorer, ties_of
-from dinkcli.nearest.small import CHUNK_SCORES, squares_between
+from dinkcli.nearest.scorer import Scorer, TwoBest
+from dinkcli.nearest.small import squares_between
 
 _LEAST_ROWS = 64  # for which products of low precision pay
 _MANY = 0.3  # More doubtful rows than this share, and they are not worth their second look.
@@ -57,10 +57,6 @@ class NearestTwo(NamedTuple):
     second_squared_distances: Tensor
 
 
-# Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,).
-_Ties = tuple[Tensor, Tensor, Tensor]
-
-
 class CenterIndex:
     """Finds the nearest of K centres.
 
@@ -68,23 +64,13 @@ class CenterIndex:
         cluster_centers: (K, D), of any floating dtype.
         row_map: where it is given, the centres are among rows under it, and ``labels`` takes rows
             (N, D) as they are. The other methods do not serve then.
-
-    Attributes:
-        shift: (D,) what is subtracted from rows and centres before anything else, or None.
-        largest: the norm of the longest centre as it is computed with.
     """
 
     def __init__(self, cluster_centers: Tensor, row_map: RowMap | None = None):
         self._map = row_map
-        if row_map is None:
-            self.scorer = Scorer(cluster_centers)
-        else:
-            self.scorer = FoldedScorer(cluster_centers, row_map)
+        self.scorer = Scorer(cluster_centers, row_map)
         self.centers, self.n_clusters = self.scorer.centers, len(self.scorer.centers)
-        self.dtype = self.scorer.dtype
-        self.shift, self.largest = self.scorer.shift, self.scorer.largest
         self._on_cpu = self.centers.device.type == "cpu"
-        self._low_precision_pays = self.scorer.low_precision_pays
 
     def chunks(self, z: Tensor) -> Iterator[Tensor]:
         """The rows of ``z`` (N, D) in pieces whose (rows, K) scores stay small."""
@@ -94,14 +80,19 @@ class CenterIndex:
         """||z_i - c_j||^2, (N, K), in one piece; never negative."""
         return self.scorer.squared_distances(z)[0]
 
+    def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
+        """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
+        parts = zip(self.chunks(z), self.chunks(labels), strict=True)
+        return torch.cat([self.scorer.squared_distances_to(*part) for part in parts])
+
     def labels(self, z: Tensor) -> Tensor:
         """Index of the nearest centre of each row of ``z`` (N, D), (N,) int64."""
-        return self._search(z)[0]
+        return self._two(z)[0]
 
     def nearest(self, z: Tensor) -> Nearest:
         """The nearest centre of each row of ``z`` (N, D), and how far it is."""
-        labels, _, distances, _ = self._search(z, distances=True)
-        return Nearest(labels, distances)
+        labels = self.labels(z)
+        return Nearest(labels, self.squared_distances_to(z, labels))
 
     def nearest_two(self, z: Tensor, approximate: bool = False) -> NearestTwo:
         """The two nearest centres of each row of ``z`` (N, D), and how far they are.
@@ -109,28 +100,25 @@ class CenterIndex:
         ``approximate``: where a CPU is faster for it, of centres about as near any are taken; the
         first is the nearer one of the two.
         """
-        if approximate and self.scorer.bfloat16_serves and self.scorer.low_precision_pays:
+        if approximate and self._bfloat16_pays:
             (a, b), (near, far) = self.nearest_few(z, 2, True)
             turned = far < near
             labels, seconds = torch.where(turned, b, a), torch.where(turned, a, b)
             return NearestTwo(labels, torch.minimum(near, far), seconds, torch.maximum(near, far))
-        labels, second, distances, second_distances = self._search(z, distances=True, two=True)
+        labels, seconds = self._two(z)
+        near, far = (self.squared_distances_to(z, each) for each in (labels, seconds))
         if self.n_clusters == 1:
-            second_distances.fill_(torch.inf)
-        return NearestTwo(labels, distances, second, second_distances)
+            far.fill_(torch.inf)
+        return NearestTwo(labels, near, seconds, far)
 
     def nearest_approximate(self, z: Tensor) -> Nearest:
         """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
         taken, and distances are off by the rounding of bfloat16, but for those near 0."""
-        if not (self.scorer.bfloat16_serves and self.scorer.low_precision_pays):
+        if not self._bfloat16_pays:
             return self.nearest(z)
-        labels = torch.empty(len(z), dtype=torch.int64)
-        distances = torch.empty(len(z), dtype=self.dtype)
-        close = [torch.empty(0, dtype=torch.int64)]
-        for where, _, rows in self._shifted(z):
-            labels[where], distances[where], noise = self.scorer.bfloat16_nearest(rows)
-            close.append((distances[where] <= noise).nonzero()[:, 0] + where.start)
-        again = torch.cat(close)
+        found = [self.scorer.bfloat16_nearest(self.scorer.shifted(rows)) for rows in self.chunks(z)]
+        labels, distances, noise = map(torch.cat, zip(*found, strict=True))
+        again = (distances <= noise).nonzero()[:, 0]
         labels[again], distances[again] = self.nearest(z[again])
         return Nearest(labels, distances)
 
@@ -142,138 +130,68 @@ class CenterIndex:
         with ``approximate``, where a CPU has them) and, of distances, to 2**-13 or so of them;
         those that are given are exact to float32.
         """
-        labels = torch.empty((number, len(z)), dtype=torch.int64, device=z.device)
-        distances = torch.empty((number, len(z)), dtype=self.dtype, device=z.device)
-        for where, rows, shifted in self._shifted(z):
-            labels[:, where] = self.scorer.few(shifted, number, approximate)
-            for label, squares in zip(labels[:, where], distances[:, where], strict=True):
-                squares[:] = self.scorer.squared_distances_to(rows, label)
-        return labels, distances
-
-    def squared_distances_to(self, z: Tensor, labels: Tensor) -> Tensor:
-        """How far each row of ``z`` (N, D) is from the centre of its label (N,), squared, (N,)."""
-        squares = torch.empty(len(z), dtype=self.dtype, device=z.device)
-        # Away from the CPU memory counts, and this takes none for other centres.
-        n_clusters = self.n_clusters if self._on_cpu else 1
-        size = chunk_rows(n_clusters, z.shape[1], device=z.device)
-        for start in range(0, len(z), size):
-            where = slice(start, start + size)
-            squares[where] = self.scorer.squared_distances_to(z[where], labels[where])
-        return squares
-
-    def _shifted(self, z: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Where each chunk of ``z`` (N, D) is, its rows, and these as products want them."""
-        start = 0
-        for chunk in self.chunks(z) if len(z) else ():
-            yield slice(start, start + len(chunk)), chunk, self.scorer.shifted(chunk)
-            start += len(chunk)
-
-    def _search(
-        self, z: Tensor, distances: bool = False, two: bool = False, low_precision: bool = True
-    ) -> list[Tensor]:
-        """Labels, second labels, and squared distances to both, each (N,), or (0,) where they are
-        not asked for. Without ``low_precision`` as a CPU does, and by float32 products at least."""
-        if low_precision and not self._on_cpu and len(z):
-            return self._search_on_device(z, distances, two, self._low_precision_pays)
-        low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
-        wanted = (True, two, distances, distances and two)
-        dtypes = (torch.int64, torch.int64, self.dtype, self.dtype)
-        result = [
-            torch.empty(len(z) if each else 0, dtype=dtype, device=z.device)
-            for each, dtype in zip(wanted, dtypes, strict=True)
-        ]
-        doubtful: list[Tensor] = []
-        ties: list[_Ties] = []
-        for where, rows, shifted in self._shifted(z):
-            if low_precision:
-                near, limit = self.scorer.bfloat16_two(shifted)
-                tied = ties_of(near, limit)
-                low_precision = len(tied) <= _MANY * len(rows)
-                doubtful.append(tied + where.start)
-            else:
-                near, limit = self.scorer.two(shifted)
-                tied = ties_of(near, limit)
-                if len(tied):
-                    ties.append((tied + where.start, near.of(tied), limit[tied]))
-            self._put(result, where, rows, near.labels, near.seconds)
-            pending = sum(scores.numel() for _, scores, _ in ties)
-            if pending > numbers_at_once(z.device, CHUNK_SCORES):
-                self._settle(z, ties, result)
-                ties = []
-        if ties:
-            self._settle(z, ties, result)
-        if doubtful:
-            self._look_again(self._search, z, torch.cat(doubtful), result)
-        return result
-
-    def _search_on_device(
-        self, z: Tensor, distances: bool, two: bool, low_precision: bool
-    ) -> list[Tensor]:
-        """``_search`` away from the CPU: the host waits once, to learn how many rows are doubtful,
-        and again only for these: first in float32, then as a CPU does."""
         parts = []
         for rows in self.chunks(z):
-            near, limit = self.scorer.device_two(self.scorer.shifted(rows), low_precision)
-            parts.append((near.labels, near.seconds, near.second <= limit))
-        labels, seconds, doubtful = (torch.cat(part) for part in zip(*parts, strict=True))
-        result = [labels, seconds[: len(z) if two else 0]]
-        for numbers, wanted in ((labels, distances), (seconds, distances and two)):
-            result.append(self.squared_distances_to(z, numbers) if wanted else z.new_empty(0))
-        where = doubtful.nonzero()[:, 0]
-        if low_precision and len(where) > _MANY * len(z):
-            self._low_precision_pays = False
-        if len(where):
-            again = self._search_on_device if low_precision else self._search
-            self._look_again(again, z, where, result)
+            labels = self.scorer.few(self.scorer.shifted(rows), number, approximate)
+            squares = [self.scorer.squared_distances_to(rows, label) for label in labels]
+            parts.append((labels, torch.stack(squares)))
+        labels, distances = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        return labels, distances
+
+    @property
+    def _bfloat16_pays(self) -> bool:
+        return self.scorer.bfloat16_serves and self.scorer.low_precision_pays
+
+    def _two(self, z: Tensor, low_precision: bool = True) -> Tensor:
+        """The nearest and the second-nearest centre, (2, N) int64.
+
+        By products of low precision where they pay; rows that these leave in doubt are looked at
+        again by float32 ones, and rows that those leave in doubt in float64.
+        """
+        result = torch.empty((2, len(z)), dtype=torch.int64, device=z.device)
+        low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
+        doubtful = []
+        start = 0
+        for rows in self.chunks(z) if len(z) else ():
+            near, limit = self.scorer.two(self.scorer.shifted(rows), low_precision)
+            part = result[:, start : start + len(rows)]
+            start += len(rows)
+            part[0], part[1] = near.labels, near.seconds
+            # The second centre may be the nearer one.
+            tied = near.second <= limit
+            if not low_precision:
+                self._settle(rows, near, limit, tied.nonzero()[:, 0], part)
+                continue
+            doubtful.append(tied)
+            if self._on_cpu:  # elsewhere the host waits once, when all is told
+                low_precision = bool(tied.sum() <= _MANY * len(rows))
+        if doubtful:
+            where = torch.cat(doubtful).nonzero()[:, 0]
+            if not self._on_cpu and len(where) > _MANY * len(z):
+                self.scorer.low_precision_pays = False
+            if len(where):
+                result[:, where] = self._two(z[where], low_precision=False)
         return result
 
-    @staticmethod
-    def _look_again(
-        search: Callable[..., list[Tensor]], z: Tensor, where: Tensor, result: list[Tensor]
+    def _settle(
+        self, rows: Tensor, near: TwoBest, limit: Tensor, tied: Tensor, part: Tensor
     ) -> None:
-        """Replaces the ``result`` for the rows ``where`` by that of ``search``."""
-        _, seconds, distances, _ = result
-        again = search(z[where], len(distances) > 0, len(seconds) > 0, low_precision=False)
-        for values, right in zip(result, again, strict=True):
-            if len(values):
-                values[where] = right
-
-    def _put(
-        self,
-        result: list[Tensor],
-        where: slice | Tensor,
-        rows: Tensor,
-        labels: Tensor,
-        seconds: Tensor,
-    ) -> None:
-        """Writes what ``_search`` gives about the ``rows`` (B, D)."""
-        numbers = (labels, seconds)
-        for values, target, distances in zip(numbers, result[:2], result[2:], strict=True):
-            if len(target):
-                target[where] = values
-            if len(distances):
-                distances[where] = self.scorer.squared_distances_to(rows, values)
-
-    def _settle(self, z: Tensor, ties: list[_Ties], result: list[Tensor]) -> None:
-        """Puts labels right, by float64 distances to all centres that may be the nearest."""
-        where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
-        first = result[0][where]
-        rows = z[where] if self._map is None else self._map(z[where])
-        scores.scatter_(1, first[:, None], -torch.inf)
-        counts = (scores <= limit[:, None]).sum(1)
-        candidates = scores.topk(int(counts.max()), largest=False).indices
-        exact = _nearest_listed(rows, self.centers, candidates, counts)
-        seconds = torch.where(exact == first, result[1][where], first) if len(result[1]) else first
-        self._put(result, where, rows, exact, seconds)
+        """Puts the ``part`` (2, B) of the result right for the ``tied`` (M,) of the ``rows``, by
+        float64 distances to all centres that may be the nearest."""
+        if not len(tied):
+            return
+        first, second = part[:, tied]
+        scores = near.of(tied).scatter_(1, first[:, None], -torch.inf)
+        row, center = (scores <= limit[tied, None]).nonzero().unbind(1)
+        z = rows[tied] if self._map is None else self._map(rows[tied])
+        exact = _nearest_of_pairs(z, self.centers, row, center)
+        part[:, tied] = torch.stack([exact, torch.where(exact == first, second, first)])
 
 
-def _nearest_listed(z: Tensor, centers: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
-    """The nearest (M,) int64 of the ``centers`` (K, D) to each row of ``z`` (M, D), among the first
-    ``counts`` (M,) of its ``candidates`` (M, C), in float64 from the coordinates; the lowest number
-    of an exact tie."""
-    listed = torch.arange(candidates.shape[1], device=z.device) < counts[:, None]
-    row, position = listed.nonzero().unbind(1)
-    center = candidates[row, position]
+def _nearest_of_pairs(z: Tensor, centers: Tensor, row: Tensor, center: Tensor) -> Tensor:
+    """The nearest (M,) int64 of the ``centers`` (K, D) to each row of ``z`` (M, D), among those
+    that P pairs of a ``row`` and a ``center`` name, in float64 from the coordinates; the lowest
+    number of an exact tie."""
     # Few: where the device has no float64, the CPU has.
     device = z.device if has_float64(z.device) else CPU
     row, center = row.to(device), center.to(device)

@@ -97,7 +97,7 @@ class Probabilities:
         # The D products of a score add up in several lanes, and their errors like a random walk: at
         # most 0.8 of this was seen (docs/LOG.md).
         terms = 2 + self._index.centers.shape[1] ** 0.5 / 16
-        error = (row_squares.sqrt() + self._index.largest.to(row_squares)).square_()
+        error = (row_squares.sqrt() + self._index.scorer.largest.to(row_squares)).square_()
         error.mul_(terms * torch.finfo(error.dtype).eps)
         if not self._squared:
             # sqrt(d2 + e) - sqrt(d2) is e / (2 sqrt(d2)) at most, and sqrt(e) near 0.

@@ -37,7 +37,6 @@ _LEAST_NUMBER_BITS = 10
 _USUAL_SCORES = 1e-30, 1e36
 _LARGEST_KEY = 2**31 - 1
 _BFLOAT16_BITS = 16
-_MOST_BFLOAT16_NUMBERS = 1 << _BFLOAT16_BITS
 # With less, conversion costs more than the faster product wins.
 _MANY_CLUSTERS = 48
 _MANY_NUMBERS = 1 << 15  # numbers
@@ -83,108 +82,13 @@ class TwoBest(NamedTuple):
         some = self.scores.index_select(1, rows).T.contiguous()
         return (some >> self.bits) * self.quantum if self.quantum else some
 
-
-class Best:
-    """Finds the lowest of the scores of K centres.
-
-    Args:
-        n_clusters: K.
-        dtype: of the scores.
-    """
-
-    def __init__(self, n_clusters: int, dtype: torch.dtype, device: torch.device):
-        self.n_clusters = n_clusters
-        self._bits = max(_LEAST_NUMBER_BITS, (n_clusters - 1).bit_length())
-        self._numbers = torch.arange(n_clusters, dtype=torch.int32, device=device)[:, None]
-        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
-        few = self._bits <= _MOST_NUMBER_BITS
-        self._numbered = device.type == "cpu" and dtype == torch.float32 and few
-
-    def two(self, scores: Tensor, reach: float) -> TwoBest:
-        """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
-        if not (self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]):
-            best, labels = scores.min(0)
-            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
-            return TwoBest(best, labels, second, second_labels, scores)
-        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
-        # exponent and large number, and makes room for the numbers of the centres.
-        bits = self._bits
-        quantum = 2.0 ** (math.frexp(reach)[1] + bits - 32)
-        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
-        torch.add(self._numbers, keys, alpha=1 << bits, out=keys)
-        best, labels = _take_lowest(keys, bits)
-        second, seconds = _lowest(keys, bits)
-        seconds.clamp_(max=self.n_clusters - 1)
-        return TwoBest(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
-
-    def bfloat16_two(self, product: Tensor, signed: bool = False) -> TwoBest:
-        """``two`` of bfloat16 scores (K, B), in their memory where they are ``signed``; else they
-        are not negative but for rounding."""
-        if self.n_clusters > _MOST_BFLOAT16_NUMBERS:
-            return self.two(product.float(), torch.inf)
-        if signed:  # bits of negative numbers, turned, ascend as these do
-            bits = product.view(torch.int16)
-            signs = scratch("signs", bits, bits.shape, torch.int16)
-            torch.bitwise_right_shift(bits, 15, out=signs)
-            bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
-        keys = self._bfloat16_keys(product)
-        best, labels = _take_lowest(keys, _BFLOAT16_BITS)
-        second, seconds = _lowest(keys, _BFLOAT16_BITS)
-        if signed:
-            best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
-        best, second = ((bits << 16).view(torch.float32) for bits in (best, second))
-        return TwoBest(best, labels, second, seconds)
-
-    def few(self, scores: Tensor, half_norms: Tensor, number: int) -> Tensor:
-        """The ``number`` M lowest of ``scores`` (K, B), in their memory, the lowest first; centres
-        (M, B). ``half_norms`` (B,) are half the squared ones of the rows.
-
-        Each is rounded by the share 2**-13 or so of its distance, whatever the other rows.
-        """
-        if not self._numbered:
-            return scores.topk(number, dim=0, largest=False).indices
-        # Bits of numbers that are not negative ascend as they do, and a negative one is about 0.
-        keys = scores.add_(half_norms).view(torch.int32)
-        keys.bitwise_and_(-1 << self._bits).bitwise_or_(self._numbers)
-        return torch.stack([_take_lowest(keys, self._bits)[1] for _ in range(number)])
-
-    def bfloat16_few(self, product: Tensor, number: int) -> Tensor:
-        """The ``number`` M lowest of such scores, the lowest first; centres (M, B)."""
-        if self.n_clusters > _MOST_BFLOAT16_NUMBERS:
-            return product.topk(number, dim=0, largest=False).indices
-        keys = self._bfloat16_keys(product)
-        return torch.stack([_take_lowest(keys, _BFLOAT16_BITS)[1] for _ in range(number)])
-
-    def _bfloat16_keys(self, product: Tensor) -> Tensor:
-        """The bits of the scores, which ascend as they do, and below them the numbers."""
-        keys = scratch("keys", product, product.shape, torch.int32)
-        keys.copy_(product.view(torch.int16))
-        return torch.add(self._numbers, keys, alpha=1 << _BFLOAT16_BITS, out=keys)
-
-
-def _lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The lowest of the ``keys`` (K, B): what is above its ``bits`` of the number, and that."""
-    best = keys.amin(0)
-    return best >> bits, best.bitwise_and((1 << bits) - 1).long()
-
-
-def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The same; then it is hidden."""
-    best, labels = _lowest(keys, bits)
-    keys.scatter_(0, labels[None], _LARGEST_KEY)
-    return best, labels
-
-
-def limit_of(near: TwoBest, error: Tensor, roundoff: float = 0.0) -> Tensor:
-    """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
-    by the share ``roundoff`` of themselves, then by a quantum."""
-    limit = near.best + (2 * error + 2 * near.quantum)
-    return limit.add_((near.best.abs() + 2 * error).mul_(2.1 * roundoff)) if roundoff else limit
-
-
-def ties_of(near: TwoBest, limit: Tensor) -> Tensor:
-    """The rows whose second centre may be the nearer one."""
-    return (near.second <= limit).nonzero()[:, 0]
+    def limit(self, error: Tensor, roundoff: float = 0.0) -> Tensor:
+        """What a score of the nearest centre can be at most (B,): scores are off by ``error``, then
+        by the share ``roundoff`` of themselves, then by a quantum."""
+        limit = self.best + (2 * error + 2 * self.quantum)
+        if roundoff:
+            limit += (self.best.abs() + 2 * error).mul_(2.1 * roundoff)
+        return limit
 
 
 class Scorer:
@@ -193,99 +97,130 @@ class Scorer:
     Centres far from the origin, and the rows with them, are shifted to the mean centre, which
     keeps float32 digits. Half precision is computed in float32.
 
+    With a map, rows are those before it, and the map goes into the centres: for rows under it,
+    y = (z - o) W, half the squared distance to a centre c, less half the squared norm of y, is
+    ||c||^2 / 2 - <z - o, W c>. That is for ``two`` alone.
+
     Attributes:
         dtype: of the products.
-        centers: (K, D) in that.
-        shift: (D,) what is subtracted from them and from the rows, or None.
+        centers: (K, D) in that, or (K, Q) among rows under the map.
         largest: norm of the longest centre, after the shift.
         low_precision_pays: whether products of low precision find the nearest centre faster.
         bfloat16_serves: whether there are some on a CPU, however few the centres.
     """
 
-    _signed = False  # whether bfloat16 scores may be negative
-
-    def __init__(self, cluster_centers: Tensor):
+    def __init__(self, cluster_centers: Tensor, row_map: RowMap | None = None):
         centers = cluster_centers.detach()
         self.dtype = at_least_float32(centers.dtype)
         self.centers = centers.to(self.dtype)
-        self._prepare()
-        device = centers.device
-        self._best = Best(len(centers), self.dtype, device)
-        self._on_cpu = device.type == "cpu"
-        available = has_bfloat16() if self._on_cpu else has_low_precision(device, self.dtype)
-        available = available and self.dtype == torch.float32
+        self._folded = row_map is not None
+        if row_map is None:
+            self._shift_centers()
+        else:
+            self._fold(row_map)
+        self._on_cpu = centers.device.type == "cpu"
+        bits = (len(centers) - 1).bit_length()
+        self._bits = max(_LEAST_NUMBER_BITS, bits)
+        self._numbers = torch.arange(len(centers), dtype=torch.int32, device=centers.device)[
+            :, None
+        ]
+        single = self.dtype == torch.float32
+        # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
+        self._numbered = self._on_cpu and single and bits <= _MOST_NUMBER_BITS
+        self.bfloat16_serves = self._on_cpu and single and bits <= _BFLOAT16_BITS and has_bfloat16()
         large = len(centers) >= _MANY_CLUSTERS and centers.numel() >= _MANY_NUMBERS
-        self.low_precision_pays = available and large
-        self.bfloat16_serves = available and self._on_cpu
+        on_device = not self._on_cpu and has_low_precision(centers.device, self.dtype)
+        self.low_precision_pays = large and (self.bfloat16_serves or on_device)
 
-    def _prepare(self) -> None:
-        """Sets ``shift``, the factors and half norms that scores are made of, and ``largest``."""
+    def _shift_centers(self) -> None:
         mean = self.centers.mean(0)
         spread = torch.linalg.vector_norm(self.centers - mean, dim=1).max()
         far = bool(torch.linalg.vector_norm(mean) > _FAR * spread)
-        self.shift = mean if far else None
-        self._shifted = self.centers - mean if far else self.centers
-        self._half_norms = self._shifted.square().sum(1) / 2
+        self._shift = mean if far else None
+        self._factors = self.centers - mean if far else self.centers
+        self._half_norms = self._factors.square().sum(1) / 2
         self._norms = (2 * self._half_norms).sqrt()
-        self.largest = self._norms.max()
+        self.largest = self._largest_factor = self._norms.max()
+        self._stretch = torch.ones_like(self.largest)
+
+    def _fold(self, row_map: RowMap) -> None:
+        origin, matrix = row_map.origin, row_map.matrix
+        centers = self.centers.to(matrix)
+        with products(matrix.device):
+            factors, stretch = centers @ matrix.T, _stretch(matrix)
+        half_norms = centers.square().sum(1) / 2
+        norms = (2 * half_norms).sqrt()
+        # Rows are shifted where that keeps digits; else the shift is in the scores too.
+        offset = torch.linalg.vector_norm(origin)
+        far = bool(offset > norms.median())
+        self._shift = origin.to(self.dtype) if far else None
+        self._factors = factors.to(self.dtype)
+        self._half_norms = (half_norms if far else half_norms + factors @ origin).to(self.dtype)
+        self._norms, self.largest = norms.to(self.dtype), norms.max().to(self.dtype)
+        self._largest_factor = torch.linalg.vector_norm(self._factors, dim=1).max()
+        self._stretch = stretch.to(self.dtype)
+        self._offset = torch.zeros_like(self._stretch) if far else offset.to(self.dtype)
 
     def shifted(self, z: Tensor) -> Tensor:
         """Rows (B, D) as the other methods want them."""
         z = z.to(self.dtype)
-        if self.shift is None:
+        if self._shift is None:
             return z
-        return torch.sub(z, self.shift, out=scratch("shifted", z, z.shape, self.dtype))
+        return torch.sub(z, self._shift, out=scratch("shifted", z, z.shape, self.dtype))
 
-    def two(self, rows: Tensor) -> tuple[TwoBest, Tensor]:
-        """The two best centres of each row, and what the score of the nearest is at most (B,)."""
+    def two(self, rows: Tensor, low_precision: bool = False) -> tuple[TwoBest, Tensor]:
+        """The two best centres of each row, and what the score of the nearest is at most (B,). Away
+        from the CPU nothing makes the host wait."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        # Twice the largest score, or more; elsewhere nobody asks.
-        reach = float(self._magnitude(norms.max(), self.largest)) if self._on_cpu else math.inf
-        scores = self._scores(rows)
+        if not self._on_cpu:
+            near = self._two(self._scores(rows, low_precision), math.inf)
+            error = self._error(norms, near.labels)
+            if low_precision:
+                error += self._lost(norms, self._longest(norms, near.labels), rounding_error(rows))
+            return near, near.limit(error)
+        if low_precision:
+            product, factors = self._bfloat16_product(rows, norms)
+            near = self._bfloat16_two(product)
+            error = self._bfloat16_error(rows, norms, factors, near.labels)
+            return near, near.limit(error, _BFLOAT16_ROUNDOFF)
+        # Twice the largest score, or more.
+        reach = float((self._mapped_norm(norms.max()) + self.largest).square())
         usual = self._usual_reach(norms) if reach < math.inf else reach
+        scores = self._scores(rows)
         if reach <= _MOST_REACH * usual:
-            near = self._best.two(scores, reach)
-            return near, limit_of(near, self._error(norms, near.labels))
+            near = self._two(scores, reach)
+            return near, near.limit(self._error(norms, near.labels))
         # One far row or centre must not take the digits of all others: what it is not for is cut
         # off, and far rows are looked at again.
-        near = self._best.two(scores.clamp_(-usual / 2, usual / 2), usual)
-        limit = limit_of(near, self._error(norms, near.labels))
+        near = self._two(scores.clamp_(-usual / 2, usual / 2), usual)
+        limit = near.limit(self._error(norms, near.labels))
         return near, limit.masked_fill_(4 * self._mapped_norm(norms).square() > usual, torch.inf)
 
-    def bfloat16_two(self, rows: Tensor) -> tuple[TwoBest, Tensor]:
-        """The same by a product of low precision, on a CPU that has them."""
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        product, factors = self._bfloat16_product(rows, norms)
-        near = self._best.bfloat16_two(product, self._signed)
-        error = self._bfloat16_error(rows, norms, factors, near.labels)
-        return near, limit_of(near, error, _BFLOAT16_ROUNDOFF)
-
-    def device_two(self, rows: Tensor, low_precision: bool) -> tuple[TwoBest, Tensor]:
-        """The same away from the CPU, where nothing makes the host wait."""
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        near = self._best.two(self._scores(rows, low_precision), math.inf)
-        error = self._error(norms, near.labels)
-        if low_precision:
-            longest = self._factor_norm(self._longest(norms, near.labels))
-            error += rounding_error(rows).mul_(1.01 * longest).add_(norms * self._lost)
-        return near, limit_of(near, error)
+    def few(self, rows: Tensor, number: int, approximate: bool) -> Tensor:
+        """The ``number`` nearest centres (M, B), the nearest first, but for rounding: of bfloat16
+        products with ``approximate``, where they serve, else by the share 2**-13 or so of each
+        distance; the same ones whatever the other rows."""
+        if approximate and self.bfloat16_serves:
+            product, _ = self._bfloat16_product(rows, torch.linalg.vector_norm(rows, dim=1))
+            keys, bits = self._bfloat16_keys(product), _BFLOAT16_BITS
+        else:
+            scores = self._scores(rows)
+            if not self._numbered:
+                return scores.topk(number, dim=0, largest=False).indices
+            # Bits of numbers that are not negative ascend as they do, a negative one is about 0.
+            keys = scores.add_(torch.linalg.vecdot(rows, rows).div_(2)).view(torch.int32)
+            keys.bitwise_and_(-1 << self._bits).bitwise_or_(self._numbers)
+            bits = self._bits
+        return torch.stack([_take_lowest(keys, bits)[1] for _ in range(number)])
 
     def bfloat16_nearest(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest centre of each row and its squared distance, from bfloat16 scores
         on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
         product, _ = self._bfloat16_product(rows, norms)
-        near = self._best.bfloat16_two(product)
-        return near.labels, 2 * near.best, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
-
-    def few(self, rows: Tensor, number: int, approximate: bool) -> Tensor:
-        """The ``number`` nearest centres (M, B), the nearest first, but for rounding: of bfloat16
-        products with ``approximate``, where they serve; the same ones whatever the other rows."""
-        if approximate and self.bfloat16_serves:
-            product, _ = self._bfloat16_product(rows, torch.linalg.vector_norm(rows, dim=1))
-            return self._best.bfloat16_few(product, number)
-        half_norms = torch.linalg.vecdot(rows, rows).div_(2)
-        return self._best.few(self._scores(rows), half_norms, number)
+        best, labels = _lowest(self._bfloat16_keys(product), _BFLOAT16_BITS)
+        squares = 2 * (best << _BFLOAT16_BITS).view(torch.float32)
+        return labels, squares, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
     def squared_distances(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """||z_i - c_j||^2, (B, K), in one piece, never negative; and the squared norms of the rows
@@ -293,7 +228,7 @@ class Scorer:
         rows = self.shifted(z)
         squares = torch.linalg.vecdot(rows, rows)
         with products(rows.device):
-            scores = torch.addmm(self._half_norms, rows, self._shifted.T, alpha=-1)
+            scores = torch.addmm(self._half_norms, rows, self._factors.T, alpha=-1)
         return scores.mul_(2).add_(squares[:, None]).clamp_(min=0), squares
 
     def squared_distances_to(self, rows: Tensor, labels: Tensor) -> Tensor:
@@ -307,12 +242,50 @@ class Scorer:
         out = scratch("scores", rows, (len(self.centers), len(rows)), self.dtype)
         with products(rows.device, low_precision):
             half_norms = self._half_norms[:, None]
-            return torch.addmm(half_norms, self._shifted, rows.T, alpha=-1, out=out)
+            return torch.addmm(half_norms, self._factors, rows.T, alpha=-1, out=out)
 
-    def _magnitude(self, norms: Tensor, longest: Tensor) -> Tensor:
-        """Twice the largest score of rows with ``norms``, or more, of the same shape, and of
-        centres that are no longer than ``longest``."""
-        return (norms + longest).square_()
+    def _two(self, scores: Tensor, reach: float) -> TwoBest:
+        """Of ``scores`` (K, B), in their memory; ``reach`` is twice the largest one at least."""
+        if not (self._numbered and _USUAL_SCORES[0] < reach < _USUAL_SCORES[1]):
+            best, labels = scores.min(0)
+            second, second_labels = scores.scatter_(0, labels[None], torch.inf).min(0)
+            return TwoBest(best, labels, second, second_labels, scores)
+        # A large number added leaves a multiple of the quantum in the mantissa; the shift drops
+        # exponent and large number, and makes room for the numbers of the centres.
+        bits = self._bits
+        quantum = 2.0 ** (math.frexp(reach)[1] + bits - 32)
+        keys = scores.add_(1.5 * 2.0**23 * quantum).view(torch.int32)
+        torch.add(self._numbers, keys, alpha=1 << bits, out=keys)
+        best, labels = _take_lowest(keys, bits)
+        second, seconds = _lowest(keys, bits)
+        seconds.clamp_(max=len(self.centers) - 1)
+        return TwoBest(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
+
+    def _bfloat16_two(self, product: Tensor) -> TwoBest:
+        """Of bfloat16 scores (K, B), in their memory where a map lets them be negative; else they
+        are so by rounding alone."""
+        if self._folded:  # bits of negative numbers, turned, ascend as these do
+            bits = product.view(torch.int16)
+            signs = scratch("signs", bits, bits.shape, torch.int16)
+            torch.bitwise_right_shift(bits, 15, out=signs)
+            bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
+        keys = self._bfloat16_keys(product)
+        best, labels = _take_lowest(keys, _BFLOAT16_BITS)
+        second, seconds = _lowest(keys, _BFLOAT16_BITS)
+        if self._folded:
+            best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
+        best, second = ((bits << _BFLOAT16_BITS).view(torch.float32) for bits in (best, second))
+        return TwoBest(best, labels, second, seconds)
+
+    def _bfloat16_keys(self, product: Tensor) -> Tensor:
+        """The bits of the scores, which ascend as they do, and below them the numbers."""
+        keys = scratch("keys", product, product.shape, torch.int32)
+        keys.copy_(product.view(torch.int16))
+        return torch.add(self._numbers, keys, alpha=1 << _BFLOAT16_BITS, out=keys)
+
+    def _mapped_norm(self, norms: Tensor) -> Tensor:
+        """The norms that rows with ``norms`` have among the centres at most, of the same shape."""
+        return (norms + self._offset) * self._stretch if self._folded else norms
 
     def _usual_reach(self, norms: Tensor) -> float:
         """Twice the largest score of the nearest centre, or more, of all rows with ``norms`` (B,)
@@ -323,28 +296,22 @@ class Scorer:
     def _longest(self, norms: Tensor, labels: Tensor) -> Tensor:
         """The norm that the nearest centre has at most (B,), where that of ``labels`` is about as
         near: no farther from the row, and so from the origin, than that one is."""
-        if not self._on_cpu:  # where each operation counts
-            return self.largest
         return (2 * self._mapped_norm(norms) + self._norms[labels]).clamp_(max=self.largest)
-
-    def _mapped_norm(self, norms: Tensor) -> Tensor:
-        """The norms that rows with ``norms`` have among the centres at most, of the same shape."""
-        return norms
-
-    def _factor_norm(self, longest: Tensor) -> Tensor:
-        """The norm of what a row is multiplied by for a centre no longer than ``longest``."""
-        return longest
-
-    def _bfloat16_offset(self, norms: Tensor) -> Tensor:
-        """What is added to the bfloat16 scores of rows with ``norms`` (B,), (B,)."""
-        return norms.square().div_(2)
 
     def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
         """Bound (B,) of the error of the score of the nearest centre, and of that of ``labels``:
-        D + 2 additions of products |z| |c| at most."""
-        eps = torch.finfo(self.dtype).eps * (self.centers.shape[1] + 2)
+        D + 2 additions of products |z| |c| at most, and 2 for the rounding of mapped rows."""
+        eps = torch.finfo(self.dtype).eps * (self._factors.shape[1] + 4)
         longest = self._longest(norms, labels)
-        return (norms + longest).mul_(longest).mul_(eps)
+        return (self._mapped_norm(norms) + longest).mul_(longest).mul_(eps)
+
+    def _lost(self, norms: Tensor, longest: Tensor, rows_lost: Tensor) -> Tensor:
+        """Bound (B,) of what low precision takes from products of rows, which it takes the norm
+        ``rows_lost`` (B,) from, and centres no longer than ``longest``."""
+        factor = (longest * self._stretch).clamp_(max=self._largest_factor)
+        lost = torch.minimum(factor * _BFLOAT16_ROUNDOFF, self._centers_lost)
+        # 1.01: the rounded factor may be longer than the factor.
+        return rows_lost.mul_(1.01 * factor).add_(norms * lost)
 
     def _bfloat16_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
@@ -355,7 +322,7 @@ class Scorer:
         n_rows, n_features = rows.shape
         factors = scratch("factors", rows, (n_rows, n_features + 4), torch.bfloat16)
         factors[:, :n_features].copy_(rows)
-        half = self._bfloat16_offset(norms)
+        half = torch.zeros_like(norms) if self._folded else norms.square().div_(2)
         factors[:, n_features] = half
         factors[:, n_features + 1] = half - factors[:, n_features]
         factors[:, n_features + 2 :] = 1.0
@@ -368,19 +335,17 @@ class Scorer:
         """Bound (B,) of the error of such scores before the last rounding."""
         n_features = rows.shape[1]
         rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, :n_features])
+        rows_lost = torch.linalg.vector_norm(rounded.sub_(rows), dim=1)
         longest = self._longest(norms, labels)
-        factor = self._factor_norm(longest)
-        # 1.01: the rounded factor may be longer than the factor.
-        error = torch.linalg.vector_norm(rounded.sub_(rows), dim=1).mul_(1.01 * factor)
         # Two columns hold a norm to 2**-16.
         eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
-        lost = torch.minimum(factor * _BFLOAT16_ROUNDOFF, self._lost)
-        return error.add_(norms * lost).add_(self._magnitude(norms, longest).mul_(eps))
+        magnitude = (self._mapped_norm(norms) + longest).square_()
+        return self._lost(norms, longest, rows_lost).add_(magnitude.mul_(eps))
 
     @cached_property
-    def _lost(self) -> Tensor:
+    def _centers_lost(self) -> Tensor:
         """The norm of what a centre loses in a product of low precision, at most."""
-        return rounding_error(self._shifted).max()
+        return rounding_error(self._factors).max()
 
     @cached_property
     def _bfloat16_centers(self) -> Tensor:
@@ -388,63 +353,20 @@ class Scorer:
         high = self._half_norms.bfloat16()
         one = torch.ones_like(high)
         columns = one, one, high, (self._half_norms - high).bfloat16()
-        return torch.cat([-self._shifted.bfloat16(), torch.stack(columns, dim=1)], dim=1)
+        return torch.cat([-self._factors.bfloat16(), torch.stack(columns, dim=1)], dim=1)
 
 
-class FoldedScorer(Scorer):
-    """Scores that find the nearest of centres (K, Q) under a map from rows (B, D) without it.
+def _lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The lowest of the ``keys`` (K, B): what is above its ``bits`` of the number, and that."""
+    best = keys.amin(0)
+    return best >> bits, best.bitwise_and((1 << bits) - 1).long()
 
-    For rows y = (z - o) W half the squared distance to a centre c, less half the squared norm of y,
-    is ||c||^2 / 2 - <z - o, W c>: the map goes into the centres, and a row costs what it costs
-    without one. For labels alone: distances, and nearly equal scores, are those of mapped rows.
 
-    Args:
-        row_map: of the rows.
-    """
-
-    _signed = True
-
-    def __init__(self, cluster_centers: Tensor, row_map: RowMap):
-        self._map = row_map
-        super().__init__(cluster_centers)
-
-    def _prepare(self) -> None:
-        origin, matrix = self._map.origin, self._map.matrix
-        centers = self.centers.to(matrix)
-        with products(matrix.device):
-            factors, stretch = centers @ matrix.T, _stretch(matrix)
-        half_norms = centers.square().sum(1) / 2
-        norms = (2 * half_norms).sqrt()
-        # Rows are shifted where that keeps digits; else the shift is in the scores too.
-        offset = torch.linalg.vector_norm(origin)
-        far = bool(offset > norms.median())
-        self.shift = origin.to(self.dtype) if far else None
-        self._shifted = factors.to(self.dtype)
-        self._half_norms = (half_norms if far else half_norms + factors @ origin).to(self.dtype)
-        self._norms, self.largest = norms.to(self.dtype), norms.max().to(self.dtype)
-        self._highest = self._half_norms.abs().max()
-        self._largest_factor = torch.linalg.vector_norm(self._shifted, dim=1).max()
-        self._stretch = stretch.to(self.dtype)
-        self._offset = torch.zeros_like(self._stretch) if far else offset.to(self.dtype)
-
-    def _mapped_norm(self, norms: Tensor) -> Tensor:
-        return (norms + self._offset) * self._stretch
-
-    def _factor_norm(self, longest: Tensor) -> Tensor:
-        return (longest * self._stretch).clamp_(max=self._largest_factor)
-
-    def _magnitude(self, norms: Tensor, longest: Tensor) -> Tensor:
-        # The rows that labels are those of are rounded: each by a part of its length at most.
-        rate = self._factor_norm(longest) + longest * self._stretch
-        half_norm = longest.square() / 2 + longest * self._stretch * self._offset
-        return (norms * rate + half_norm.clamp_(max=self._highest)).mul_(2)
-
-    def _bfloat16_offset(self, norms: Tensor) -> Tensor:
-        return torch.zeros_like(norms)
-
-    def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
-        eps = torch.finfo(self.dtype).eps * (self._shifted.shape[1] + 4)
-        return self._magnitude(norms, self._longest(norms, labels)).mul_(eps / 2)
+def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The same; then it is hidden."""
+    best, labels = _lowest(keys, bits)
+    keys.scatter_(0, labels[None], _LARGEST_KEY)
+    return best, labels
 
 
 def _stretch(matrix: Tensor) -> Tensor:
