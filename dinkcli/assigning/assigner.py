@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.assigning.backend import Nearest, NumpyBackend, is_small
+from dinkcli.assigning.backend import Nearest, NearestPair, NumpyBackend, is_small
 from dinkcli.assigning.layout import Rows
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import SKIP, DataSet
@@ -105,6 +105,17 @@ class Assigner:
         if not options.distance:
             nearest.pop("distance", None)
         return Rows(rows, {"cluster": labels, **nearest}, carried)
+
+    def pairs(self, data: DataSet) -> Iterator[tuple[Block, NearestPair]]:
+        """All blocks in order, and the two nearest centres of the good rows of each."""
+
+        def near(block: Block) -> tuple[Block, NearestPair]:
+            pair = self.backend.nearest_pair(block.vectors)
+            if block.bad is not None:
+                pair = NearestPair(*(each[block.good] for each in pair))
+            return block, pair
+
+        return self.backend.each(near, self.blocks(data))
 
     def _by_cluster(self, of_centers: np.ndarray, labels: np.ndarray) -> Nearest:
         """The probabilities (B, C) of the centres of each cluster added up, by id. A row's sum is

@@ -18,7 +18,6 @@ import os
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from itertools import count, takewhile
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -62,6 +61,7 @@ class PartsWriter:
 
     Attributes:
         complete: the folder has all parts of the run.
+        there: numbers of the complete parts, of those that this writer is for.
         rows_before: of the input, in the parts that were there already.
     """
 
@@ -86,19 +86,19 @@ class PartsWriter:
         self._makes = not os.path.isdir(folder)
         self._manifest = os.path.join(folder, MANIFEST)
         self._fresh = self._makes or not self._holds_run()
-        self._there: set[int] = set()  # parts that need not be written again
+        self.there: set[int] = set()
         if not self._fresh:
             self._check_run()
             if self._end is None:
-                self._there.update(takewhile(self._exists, count()))
+                self.there.update(takewhile(self._exists, count()))
             else:
-                self._there.update(filter(self._exists, range(self._first, self._end)))
-        if shard is not None and self._there and not output.resume:
+                self.there.update(filter(self._exists, range(self._first, self._end)))
+        if shard is not None and self.there and not output.resume:
             raise UsageError(
                 f"{folder}: holds parts of share {shard} already; go on with it by `resume`, or "
                 "choose another folder"
             )
-        limits = ((i * size, (i + 1) * size) for i in self._there)
+        limits = ((i * size, (i + 1) * size) for i in self.there)
         self.rows_before = sum(min(stop, n_rows or stop) - first for first, stop in limits)
         self._at = self._next(self._first)
 
@@ -110,16 +110,11 @@ class PartsWriter:
         ranges: list[tuple[int, int | None]] = []
         for index in range(self._first, self._end):
             first, stop = index * self._size, min(self._n_rows, (index + 1) * self._size)
-            if index not in self._there:
+            if index not in self.there:
                 if ranges and ranges[-1][1] == first:
                     first = ranges.pop()[0]
                 ranges.append((first, stop))
         return ranges
-
-    @property
-    def n_parts(self) -> int:
-        """Parts that are complete, of those that this writer is for."""
-        return len(self._there)
 
     def __enter__(self) -> PartsWriter:
         if self._makes:
@@ -149,29 +144,23 @@ class PartsWriter:
                 self._commit()
             rows = rows[stop:]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         shared = self._output.shard is not None
-        if error is None:
+        if error[0] is None:
             # Parts at the end are missing where all of their rows were left out.
-            one_at_least = self._end is None and not self._there and not shared
+            one_at_least = self._end is None and not self.there and not shared
             while self._writer is not None or one_at_least or self._at < (self._end or 0):
                 self._commit()
                 one_at_least = False
             if not self.complete:
-                names = set(os.listdir(self.folder))
-                self.complete = all(self._name(i) in names for i in range(self._total or 0))
+                self.complete = all(map(self._exists, range(self._total or 0)))
                 if self.complete:
                     self._save_manifest(True)
             return
         try:
-            self._stack.__exit__(kind, error, trace)  # the part at hand is not kept
+            self._stack.__exit__(*error)  # the part at hand is not kept
         finally:
-            if self._fresh and not shared and not self._there:
+            if self._fresh and not shared and not self.there:
                 os.unlink(self._manifest)
                 if self._makes:
                     os.rmdir(self.folder)
@@ -191,11 +180,11 @@ class PartsWriter:
         self._open()  # a part can be without rows
         self._stack.close()
         self._writer = None
-        self._there.add(self._at)
+        self.there.add(self._at)
         self._at = self._next(self._at)
 
     def _next(self, index: int) -> int:
-        while index in self._there:
+        while index in self.there:
             index += 1
         return index
 

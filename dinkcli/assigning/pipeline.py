@@ -198,7 +198,7 @@ def run(
                 counts.add(assigned)
                 on_rows(counts.rows_before + counts.rows)
     if isinstance(writer, PartsWriter):
-        counts.parts, counts.complete = writer.n_parts, writer.complete
+        counts.parts, counts.complete = len(writer.there), writer.complete
     if job.data.bad_rows == LABEL:
         counts.outliers -= counts.bad
     return counts

@@ -23,17 +23,12 @@ _MOST_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class Shard:
-    """Share ``number`` of ``count``, from 1.
-
-    Attributes:
-        local_rank: the position among the processes of this machine, where a launcher says it.
-        launched: taken from a launcher, which has started the processes of the other shares.
-    """
+    """Share ``number`` of ``count``, from 1."""
 
     number: int
     count: int
-    local_rank: int = 0
-    launched: bool = False
+    local_rank: int = 0  # among the processes of this machine, where a launcher says it
+    launched: bool = False  # by one, which has started the processes of the other shares
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -67,11 +62,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """The share that a text such as 2/3 names.
-
-    Raises:
-        UsageError: it names none.
-    """
+    """The share that a text such as 2/3 names."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
     if match is None or int(match[2]) == 0:
         raise UsageError(f"`shard` {text}: expected one of N shares, such as 1/3, 2/3 or 3/3")
@@ -85,11 +76,8 @@ def parse_shard(text: str) -> Shard:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Shard | None:
-    """The share of a process that a launcher has started as one of several.
-
-    RANK and WORLD_SIZE say which. An address, without which processes cannot train together, is
-    not needed: these do not talk.
-    """
+    """The share of a process that a launcher has started as one of several: RANK and WORLD_SIZE say
+    which. They do not talk, so that no address is needed."""
     rank = environment.get("RANK", "")
     here = world({"LOCAL_RANK": rank, "MASTER_ADDR": "", **environment})
     if here.size == 1:

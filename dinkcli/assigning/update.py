@@ -224,12 +224,11 @@ def update(
     chosen = AssignOptions(max_size=options.max_size)
     assigner = assigner_for(model, data, device, chosen)
     labels = assigner.chosen
-    for block in assigner.blocks(data):
+    for block, pair in assigner.pairs(data):
         good = block.good
         batch.bad_rows += int((~good).sum())
         vectors, numbers = block.vectors[good], block.start + np.flatnonzero(good)
         digest.update(np.ascontiguousarray(vectors).data)
-        pair = assigner.backend.nearest_pair(vectors)
         own = pair.labels if labels is None else labels[numbers].astype(np.int64)
         away = pair.z.astype(np.float64) - model.centers[own]
         weight = np.ones(len(own)) if weights is None else weights[numbers].astype(np.float64)

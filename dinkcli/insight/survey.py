@@ -86,17 +86,14 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
     assigner = assigner_for(model, data, device)
     centers, owners = model.centers.astype(np.float64), model.center_clusters
     n_rows = n_bad = 0
-    for block in assigner.blocks(data):
+    for block, pair in assigner.pairs(data):
         good = np.flatnonzero(block.good)
-        end = block.start + len(block)
+        end, carried = block.start + len(block), block.carried
         n_bad += len(block) - len(good)
         if not len(good):
             continue  # the next view counts them
-        vectors, carried = block.vectors, block.carried
-        if block.bad is not None:
-            vectors = vectors[good]
-            carried = None if carried is None else carried.take(pa.array(good))
-        pair = assigner.backend.nearest_pair(vectors)
+        if block.bad is not None and carried is not None:
+            carried = carried.take(pa.array(good))
         labels, seconds = owners[pair.labels], pair.second_labels
         if model.parts is not None:
             seconds = _second_clusters(pair, centers, owners)

@@ -79,6 +79,21 @@ def test_weights_count_as_often(case):
     assert np.allclose(one.cluster_sizes, other.cluster_sizes)
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_file_of_bad_rows_alone(case, tmp_path, device):
+    _, model = case
+    new = rows_of(range(K), 300, 40)
+    np.save(tmp_path / "bad.npy", np.full((50, D), np.nan))
+    np.save(tmp_path / "new.npy", new)
+    paths = [str(tmp_path / name) for name in ("bad.npy", "new.npy")]
+    found = update(model, open_data(paths, bad_rows="skip"), device=device)
+    assert (found.rows, found.bad_rows) == (300, 50)
+    sizes = np.bincount(nearest(new, model.cluster_centers), minlength=K)
+    assert found.counts.tolist() == sizes.tolist()
+    with pytest.raises(dinkcli.DinkError, match="no usable rows"):
+        update(model, open_data(paths[:1], bad_rows="skip"), device=device)
+
+
 def test_nothing_comes_to_a_cluster_that_retires(case):
     _, model = case
     options = UpdateOptions(half_life=0.25, birth_price=np.inf)
