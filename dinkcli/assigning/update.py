@@ -156,7 +156,8 @@ class _Batch:
         self._far, self._very_far = old.quantiles(_FAR), old.quantiles(VERY_FAR)
         self._outliers = model.center_clusters == OUTLIER
         self._random = np.random.default_rng(0)
-        self._kept: list[Near] = []
+        empty = np.empty((0, model.centers.shape[1]), np.float32), np.empty(0, np.int64)
+        self.far = Near(*empty, np.empty(0), np.empty(0))  # rows that may found clusters
         self._first_bin = old.first_bin
         # But for rows that are far.
         self.statistics = Statistics.empty(model.centers.shape, old.first_bin)
@@ -174,9 +175,9 @@ class _Batch:
         self.very_far += float(near.weights[beyond].sum())
         far = (near.squared_distances > self._far[near.labels]) & ~self._outliers[near.labels]
         self.count(near.at(~far))
-        self._kept.append(near.at(far))
-        if sum(len(part.rows) for part in self._kept) > 2 * _MOST_FAR:
-            self._thin()
+        self.far = Near(*map(np.concatenate, zip(self.far, near.at(far), strict=True)))
+        if len(self.far.rows) > 2 * _MOST_FAR:
+            self.thin()
 
     def count(self, near: Near) -> None:
         """Adds rows to the statistics of their centres."""
@@ -184,18 +185,14 @@ class _Batch:
             Statistics.of_rows(*near, self._centers, self._first_bin)
         )
 
-    def far(self) -> Near:
-        """The rows that may found clusters."""
-        self._thin()
-        return self._kept[0]
-
-    def _thin(self) -> None:
-        every = Near(*map(np.concatenate, zip(*self._kept, strict=True)))
-        kept = np.ones(len(every.rows), bool)
+    def thin(self) -> Near:
+        """Counts all rows that may found clusters but ``_MOST_FAR`` of them, which it gives."""
+        kept = np.ones(len(self.far.rows), bool)
         if len(kept) > _MOST_FAR:
             kept[self._random.permutation(len(kept))[_MOST_FAR:]] = False
-            self.count(every.at(~kept))
-        self._kept = [every.at(kept)]
+            self.count(self.far.at(~kept))
+            self.far = self.far.at(kept)
+        return self.far
 
 
 def update(
@@ -302,7 +299,7 @@ def _with_batch(
     model: Model, old: Statistics, batch: _Batch, options: UpdateOptions
 ) -> tuple[Model, list[int], list[int]]:
     """The model with the new rows, and the clusters that were born and that retired."""
-    far, owners = batch.far(), model.center_clusters
+    far, owners = batch.thin(), model.center_clusters
     price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
     born = []
     while (birth := best_birth(far)) is not None:

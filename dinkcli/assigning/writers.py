@@ -152,11 +152,10 @@ class NpyWriter(Writer):
             raise OutputError(f"npy: {self._n_rows} rows written, its header promises {expected}")
 
     def _write_header(self, n_rows: int) -> None:
-        kind, buffer = self.layout.array_type, io.BytesIO()
+        kind = self.layout.array_type
         descr, shape = np.lib.format.dtype_to_descr(kind.base), (n_rows, *kind.shape)
         header = {"descr": descr, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(buffer, header)
-        self.file.write(buffer.getvalue())
+        np.lib.format.write_array_header_1_0(self.file, header)
 
 
 class CsvWriter(Writer):
