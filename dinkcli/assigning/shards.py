@@ -54,11 +54,6 @@ class Shard:
                     f"be read only once, has no share {self}; give files of npy, parquet, Arrow "
                     "or safetensors"
                 )
-        if data.beside is not None and data.beside.stream is not None:
-            raise UsageError(
-                f"{data.beside.stream}: can be read only once, and every share reads it; write it "
-                "to a file first"
-            )
 
 
 def parse_shard(text: str) -> Shard:

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -347,17 +348,16 @@ def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     """The same items in the same order, ``depth`` of them made in advance on a thread, which ends
     when this generator does. An exception of ``items`` is raised here, in its place."""
-    ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-    room, stop = threading.Semaphore(depth), threading.Event()
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
 
     def work() -> None:
         end: BaseException = StopIteration()
         try:
             for item in items:
-                room.acquire()
+                ready.put((item, None))
                 if stop.is_set():
                     return
-                ready.put((item, None))
         except BaseException as error:  # whatever it is belongs to the consumer
             end = error
         ready.put((None, end))
@@ -371,9 +371,10 @@ def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
                 return
             if end is not None:
                 raise end
-            room.release()
             yield item
     finally:
         stop.set()
-        room.release()
+        with suppress(queue.Empty):
+            while True:  # there is room for what the thread has in hand
+                ready.get_nowait()
         thread.join(timeout=1)  # a read from a stalled pipe may never return

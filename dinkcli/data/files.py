@@ -13,12 +13,12 @@ import os
 import re
 import select
 import shutil
-import stat
 import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
@@ -54,7 +54,6 @@ _CHANGE_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "gene
 
 
 Partition = Mapping[str, str | None]
-NO_PARTITION: Partition = {}
 
 
 class Source:
@@ -69,7 +68,7 @@ class Source:
 
     path: str | None = None
 
-    def __init__(self, name: str, partition: Partition = NO_PARTITION):
+    def __init__(self, name: str, partition: Partition = MappingProxyType({})):
         self.name, self.partition = name, partition
         self._state = self._look()
         self.n_bytes = self._state[0]
@@ -102,7 +101,7 @@ class LocalFile(Source):
     """A file on this machine; ``keeps`` is a temporary one, which goes when this does."""
 
     def __init__(
-        self, name: str, partition: Partition = NO_PARTITION, keeps: Temporary | None = None
+        self, name: str, partition: Partition = MappingProxyType({}), keeps: Temporary | None = None
     ):
         self.path: str = name if keeps is None else keeps.name
         self._keeps = keeps
@@ -254,12 +253,19 @@ def sources(path: str) -> Iterator[Source]:
     else:
         paths = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         paths = [each for each in paths if os.path.exists(each)]  # no link that leads nowhere
+        if not paths and glob.has_magic(path):
+            raise UsageError(f"{path}: no file matches this pattern")
         if not paths:
-            is_pattern = glob.has_magic(path)
-            what = "no file matches this pattern" if is_pattern else "no such file or folder"
-            raise UsageError(f"{path}: {what}")
+            raise UsageError(f"{path}: no such file or folder")
         for each in paths:
-            yield from _folder(each) if os.path.isdir(each) else [_file(each)]
+            if os.path.isdir(each):
+                yield from _folder(each)
+            elif os.path.isfile(each):
+                yield LocalFile(each, _partition(each.replace(os.sep, "/")))
+            else:
+                with _opening(each):
+                    stream = Stream(each, io.FileIO(each))
+                yield stream
 
 
 def is_remote(path: str) -> bool:
@@ -273,13 +279,6 @@ def _folder(path: str) -> Iterator[Source]:
     names = [os.path.relpath(each, path).replace(os.sep, "/") for each in found]
     for name in _chosen(names, path):
         yield LocalFile(os.path.join(path, name), _partition(name))
-
-
-def _file(path: str) -> Source:
-    if stat.S_ISREG(os.stat(path).st_mode):
-        return LocalFile(path, _partition(path.replace(os.sep, "/")))
-    with _opening(path):
-        return Stream(path, open(path, "rb", buffering=0))
 
 
 def _remote(url: str) -> Iterator[Source]:

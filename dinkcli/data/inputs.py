@@ -118,7 +118,7 @@ def _joined(groups: list[list[Reader]], columns: Columns, bad_rows: str) -> Data
         _check_one_meaning(columns, readers)
         parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
         taken = readers[0].carried.names
-        columns, beside = open_side_columns(columns, [n for n in parts if n], taken)
+        columns, beside = open_side_columns(columns, list(filter(None, parts)), taken)
         beside.check(readers, [reader.n_rows for reader in readers])
     data = DataSet(readers, columns, bad_rows, notes, beside=beside)
     if data.n_features == 0:
@@ -145,17 +145,15 @@ def _check_agreement(readers: Sequence[Reader]) -> None:
                 f"{reader.path}: {reader.n_features} features per row, but {first.path} has "
                 f"{first.n_features}; inputs of one run must agree"
             )
-        if reader.carried.names != first.carried.names:
+        own, other = (
+            ", ".join(f"{field.name!r} ({field.type})" for field in each.carried) or "none"
+            for each in (reader, first)
+        )
+        if own != other:
             raise InputError(
-                f"{reader.path} and {first.path}: words name the rows of one of them alone; "
-                "inputs of one run must agree"
+                f"{reader.path}: the columns that travel along are {own}, but in {first.path} "
+                f"{other}; inputs of one run must agree"
             )
-        for own, other in zip(reader.carried, first.carried, strict=True):
-            if own.type != other.type:
-                raise InputError(
-                    f"{reader.path}: column {own.name!r} is {own.type}, but in {first.path} "
-                    f"it is {other.type}; a column that travels along must have one type"
-                )
 
 
 def _open_source(source: Source, columns: Columns) -> Reader:

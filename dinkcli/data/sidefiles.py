@@ -25,7 +25,7 @@ from dinkcli.data.base import (
     usual_block_rows,
 )
 from dinkcli.data.derived import ColumnsFile
-from dinkcli.data.files import Stream, is_remote, sources
+from dinkcli.data.files import is_remote, sources
 from dinkcli.errors import DinkError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ class SideColumn:
         files: the files that were read, with the number of values in each.
         values: all of them; those of files are mapped from a temporary one.
         name: of the column.
-        stream: the file that can be read only once, if there is one.
     """
 
     role: str
@@ -107,7 +106,6 @@ class SideColumn:
     files: list[tuple[str, int]] = field(default_factory=list)
     values: Any = None
     name: str = ""
-    stream: str | None = None
 
     @property
     def parameter(self) -> str:
@@ -135,9 +133,10 @@ class SideColumn:
             elif count == n_rows - 1 and is_csv:
                 hint = f" (the first line, {self.name!r}, is read as the names of the columns)"
             error = InputError if self.given else UsageError
+            values = f"{count} {self.role}{'s' * (count != 1)}"
             raise error(
-                f"`{self.parameter}`{given}: {_many(count, self.role)} for the "
-                f"{_many(n_rows, 'row')} of {name}; expected one for each row{hint}"
+                f"`{self.parameter}`{given}: {values} for the {n_rows} row{'s' * (n_rows != 1)} of "
+                f"{name}; expected one for each row{hint}"
             )
 
 
@@ -164,11 +163,6 @@ class SideColumns:
     @property
     def schema(self) -> pa.Schema:
         return pa.schema([pa.field(each.name, each.values.type) for each in self.columns])
-
-    @property
-    def stream(self) -> str | None:
-        """A file that can be read only once, if there is one."""
-        return next((each.stream for each in self.all if each.stream), None)
 
     @property
     def n_rows(self) -> int:
@@ -238,7 +232,6 @@ def _read(role: str, given: tuple[str, ...] | pa.ChunkedArray) -> SideColumn:
             raise UsageError(f"`{parameter}` {error}") from None
         first = len(side.files)
         for source in opened:
-            side.stream = source.name if isinstance(source, Stream) else side.stream
             own_name, arrays = values_of(source, role, column, path)
             side.name = side.name or own_name or role
             count = 0
@@ -265,10 +258,6 @@ def _as_type(values: pa.Array, type_: pa.DataType | None, what: str) -> pa.Array
         raise InputError(
             f"{what}: values are {values.type}, and {type_} before; write one type in all files"
         ) from error
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
 
 
 def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:

@@ -17,7 +17,7 @@ from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.table import Batches, TableReader, counted
 from dinkcli.data.machine import require
-from dinkcli.errors import ExtraError, InputError, UsageError
+from dinkcli.errors import InputError, UsageError
 
 _LARGE_BATCH = 64 << 20
 
@@ -182,13 +182,7 @@ class Hdf5Reader(TableReader):
 
     def __init__(self, source: Source, wanted: Columns):
         self.source = source
-        try:
-            self._h5py = require("h5py", "hdf5", f"{source.name}: HDF5")
-        except ExtraError as error:
-            raise ExtraError(
-                f"{error}; or convert it where it is installed: import h5py, numpy as np; "
-                f"np.save('embeddings.npy', h5py.File({source.name!r})['NAME'][:])"
-            ) from error
+        self._h5py = require("h5py", "hdf5", f"{source.name}: HDF5")
         with reading(source.name, self.format), _damage(), self._open() as file:
             items: dict[str, Any] = {}
             file.visititems(items.__setitem__)
