@@ -1,7 +1,5 @@
-"""Centres from files of other tools, to start training from.
-
-Files are recognised by content. Nothing is unpickled: a scikit-learn estimator comes through
-skops, which loads only types that are known to be harmless.
+"""Centres from files of other tools, to start training from, recognised by content. Nothing is
+unpickled: skops loads only types that are known to be harmless.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from safetensors.numpy import load_file
 from dinkcli.data.base import is_wide
 from dinkcli.data.inputs import open_data
 from dinkcli.data.machine import require
-from dinkcli.errors import DinkError, InputError, UsageError
+from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import check_map, is_model, load
 from dinkcli.models.model import unmapped
 
@@ -70,21 +68,22 @@ def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
         return load(path).means_by_name(feature_names)
     try:
         tensors = load_file(path)
-        if _TENSOR not in tensors:
-            raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
-        centers = tensors[_TENSOR]
-        if "map" not in tensors or "origin" not in tensors:
-            return centers
-        origin = tensors["origin"]
-        if origin.dtype == np.float64:
-            check_map(centers, tensors["map"], np.zeros_like(centers[0]))
-            return unmapped(centers, tensors["map"], np.zeros_like(centers[0])) + origin
-        check_map(centers, tensors["map"], origin)
-        return unmapped(centers, tensors["map"], origin)
+        if "map" in tensors and "origin" in tensors and _TENSOR in tensors:
+            return _before_map(tensors[_TENSOR], tensors["map"], tensors["origin"])
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        if isinstance(error, DinkError):
-            raise
         raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from error
+    if _TENSOR not in tensors:
+        raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
+    return tensors[_TENSOR]
+
+
+def _before_map(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Centres as the rows are given; an origin in float64 has an offset in it."""
+    wide = origin.dtype == np.float64
+    inner = np.zeros_like(centers[0]) if wide else origin
+    check_map(centers, map, inner)
+    before = unmapped(centers, map, inner)
+    return before + origin if wide else before
 
 
 def _faiss(path: str) -> np.ndarray:
@@ -114,26 +113,21 @@ def _skops(path: str) -> np.ndarray:
     skops = require("skops.io", "sklearn", f"`init` {path}")
     try:
         unknown = skops.get_untrusted_types(file=path)
-        if unknown:
-            raise InputError(
-                f"{path}: holds types that are not known to be harmless: {', '.join(unknown)}; "
-                "save its cluster_centers_ by numpy.save"
-            )
-        found: Any = skops.load(path)
-    except InputError:
-        raise
+        whole: Any = None if unknown else skops.load(path)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read by skops ({error})") from error
-    if hasattr(found, "steps"):
-        if any(hasattr(step, "components_") for _, step in found.steps):
-            raise InputError(f"{path}: {_UNDER_A_MAP}")
-        offset = getattr(found.steps[0][1], "mean_", None) if len(found.steps) > 1 else None
-        found = found.steps[-1][1]
-        if offset is not None and hasattr(found, "cluster_centers_"):
-            return found.cluster_centers_ + offset
-    if not hasattr(found, "cluster_centers_"):
-        raise InputError(f"{path}: a {type(found).__name__} without cluster_centers_; fit it first")
-    return found.cluster_centers_
+    if unknown:
+        raise InputError(
+            f"{path}: holds types that are not known to be harmless: {', '.join(unknown)}; "
+            "save its cluster_centers_ by numpy.save"
+        )
+    *before, last = [step for _, step in getattr(whole, "steps", [("", whole)])]
+    if any(hasattr(step, "components_") for step in before):
+        raise InputError(f"{path}: {_UNDER_A_MAP}")
+    if not hasattr(last, "cluster_centers_"):
+        raise InputError(f"{path}: a {type(last).__name__} without cluster_centers_; fit it first")
+    offset = getattr(before[0], "mean_", 0) if before else 0
+    return last.cluster_centers_ + offset
 
 
 def _is_skops(path: str) -> bool:

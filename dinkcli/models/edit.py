@@ -1,10 +1,7 @@
-"""Models that change after their training: clusters merged, split, dropped and named by hand, or
-moved by new rows.
+"""Models that change after their training: clusters merged, split, dropped and named by hand.
 
-A merged cluster keeps the centres of both, so that it gets exactly the rows that both had; a
-dropped one leaves its rows to the next centre, or keeps its centre to mark them as outliers. The
-numbers of clusters never change and are never used again. Shapes: K clusters, C centres, D
-features.
+A merged cluster keeps the centres of both, so that it gets exactly the rows that both had. Numbers
+of clusters never change and are never used again. Shapes: K clusters, C centres, D features.
 """
 
 from __future__ import annotations
@@ -69,31 +66,23 @@ def drop(model: Model | str | os.PathLike[str], cluster: int, outlier: bool = Fa
     """
     model = as_model(model)
     check_present(model, [cluster])
-    own, statistics = model.center_clusters == cluster, statistics_of(model)
-    if not (model.center_clusters[~own] != OUTLIER).any():
+    owners, statistics = model.center_clusters, statistics_of(model)
+    rest = owners != cluster
+    if not (owners[rest] != OUTLIER).any():
         raise UsageError(f"drop {cluster}: no other cluster would be left")
     if outlier:
-        owners = np.where(own, OUTLIER, model.center_clusters)
-        dropped = with_centers(model, model.centers, owners, statistics)
-    else:
-        rest = model.center_clusters[~own]
-        dropped = with_centers(model, model.centers[~own], rest, statistics[~own])
+        owners = np.where(rest, owners, OUTLIER)
+        rest = np.ones_like(rest)
+    dropped = with_centers(model, model.centers[rest], owners[rest], statistics[rest])
     return noted(dropped, what="drop", clusters=[cluster], outlier=outlier)
 
 
 def split(model: Model, cluster: int, parts: Statistics) -> Model:
-    """A cluster in parts: the largest keeps its number and name, the others get new numbers.
-
-    Args:
-        parts: of the rows of each part, as the model compares them.
-
-    Raises:
-        UsageError: the cluster is gone.
-    """
+    """A cluster in ``parts``: the largest keeps its number and name, the others get new numbers."""
     check_present(model, [cluster])
     parts = parts[np.argsort(-parts.weights, kind="stable")]
-    n_clusters = model.n_clusters
-    numbers = [cluster, *range(n_clusters, n_clusters + len(parts.weights) - 1)]
+    k = model.n_clusters
+    numbers = [cluster, *range(k, k + len(parts.weights) - 1)]
     rest = model.center_clusters != cluster
     parted = with_centers(
         model,
@@ -137,31 +126,26 @@ def centers_of(means: np.ndarray, metric: str) -> np.ndarray:
 def with_centers(
     model: Model, centers: np.ndarray, owners: np.ndarray, statistics: Statistics
 ) -> Model:
-    """The model with other centres, and what follows from them for its clusters: means, sizes,
-    inertia, and no names yet for new ones. A cluster without centres keeps its mean to look at.
-
-    Args:
-        centers: (C, D) float32.
-        owners: (C,) int64, the cluster of each centre, or ``OUTLIER``.
-        statistics: of the rows of each centre.
-    """
+    """The model with other ``centers`` (C, D) float32 of the clusters ``owners`` (C,), and what
+    follows for those: means, sizes, inertia, and no names yet for new ones. A cluster without
+    centres keeps its mean to look at."""
     more = max(0, int(owners.max()) + 1 - model.n_clusters)
     k, old = model.n_clusters + more, model.cluster_centers
     cluster_centers = np.concatenate([old, np.zeros((more, model.n_features), old.dtype)])
     inside = owners != OUTLIER
-    numbers, centers_in, found = owners[inside], centers[inside], statistics[inside]
-    sizes = np.bincount(numbers, found.weights, k)
+    numbers, centers_in, of_rows = owners[inside], centers[inside], statistics[inside]
+    sizes = np.bincount(numbers, of_rows.weights, k)
     # A cluster without rows has the plain mean of its centres.
-    shares = np.where(sizes[numbers] > 0, found.weights, 1.0)
+    shares = np.where(sizes[numbers] > 0, of_rows.weights, 1.0)
     shares /= np.bincount(numbers, shares, k)[numbers]
     means = np.zeros((k, model.n_features))
     np.add.at(means, numbers, shares[:, None] * centers_in)
-    present = np.unique(numbers)
+    present, counts = np.unique(numbers, return_counts=True)
     cluster_centers[present] = centers_of(means[present], model.metric)
-    alone = np.bincount(numbers, minlength=k)[numbers] == 1
+    alone = np.isin(numbers, present[counts == 1])
     cluster_centers[numbers[alone]] = centers_in[alone]
-    apart = ((found.means - cluster_centers[numbers]) ** 2).sum(1)
-    inertia = np.bincount(numbers, found.deviations + found.weights * apart, k)
+    apart = ((of_rows.means - cluster_centers[numbers]) ** 2).sum(1)
+    inertia = np.bincount(numbers, of_rows.deviations + of_rows.weights * apart, k)
     metrics = model.training.get("metrics", {}) | {"cluster_inertia": inertia.tolist()}
     return replace(
         model,

@@ -1,7 +1,5 @@
-"""A model in the formats of other tools.
-
-What computes labels by itself (onnx, pt2, faiss, sklearn) takes rows as they are: what the metric
-does to them first is inside.
+"""A model in the formats of other tools. What computes labels by itself (onnx, pt2, faiss, sklearn)
+takes rows as they are: what the metric does to them first is inside.
 """
 
 from __future__ import annotations
@@ -39,30 +37,22 @@ def _parquet(model: Model, path: str) -> None:
     rows = _tensors(model)["cluster_centers"]
     value = pa.field("element", pa.from_numpy_dtype(rows.dtype), nullable=False)
     vector = pa.list_(value, model.n_features)
-    schema = pa.schema(
-        [
-            pa.field("cluster", pa.int32(), nullable=False),
-            pa.field("center", vector, nullable=False),
-        ]
-    )
     centers = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=vector)
+    kinds = {"cluster": pa.int32(), "center": vector}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
     table = pa.Table.from_arrays([_clusters(model), centers], schema=schema)
     pq.write_table(table, path, use_dictionary=False)
 
 
 def _csv(model: Model, path: str) -> None:
-    names = [f"dim_{d}" for d in range(model.n_features)]
+    names = ["cluster", *(f"dim_{d}" for d in range(model.n_features))]
     columns = [_clusters(model), *map(pa.array, _tensors(model)["cluster_centers"].T)]
-    pyarrow.csv.write_csv(pa.Table.from_arrays(columns, ["cluster", *names]), path)
+    pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names), path)
 
 
 def _json(model: Model, path: str) -> None:
-    document = {
-        "n_clusters": model.n_clusters,
-        "n_features": model.n_features,
-        "metric": model.metric,
-        "fingerprint": model.fingerprint,
-    }
+    names = ("n_clusters", "n_features", "metric", "fingerprint")
+    document = {name: getattr(model, name) for name in names}
     if model.parts is not None:
         document["center_clusters"] = model.center_clusters.tolist()
     document |= {name: values.astype(float).tolist() for name, values in _tensors(model).items()}
@@ -112,9 +102,8 @@ def _onnx(model: Model, path: str) -> None:
         producer_name="dink",
         producer_version=__version__,
     )
-    onnx.helper.set_model_props(
-        made, {"metric": model.metric, "dink.fingerprint": model.fingerprint}
-    )
+    properties = {"metric": model.metric, "dink.fingerprint": model.fingerprint}
+    onnx.helper.set_model_props(made, properties)
     onnx.checker.check_model(made)
     with open(path, "wb") as file:
         file.write(made.SerializeToString())
@@ -167,19 +156,14 @@ def _graph(model: Model, onnx: Any) -> Any:
         nodes = [each for each in nodes if each.op_type != "Gather" and "owned" not in each.input]
         for each in nodes:
             each.output[0] = renamed.get(each.output[0], each.output[0])
-    return onnx.helper.make_graph(
-        nodes,
-        "dink",
-        inputs=[value("rows", kind, ["batch", model.n_features])],
-        outputs=[
-            value("cluster", int64, ["batch"]),
-            value("distance", float32, ["batch"]),
-            value("probabilities", float32, ["batch", model.n_clusters]),
-        ],
-        initializer=[
-            onnx.numpy_helper.from_array(array, name) for name, array in _constants(model).items()
-        ],
-    )
+    outputs = [
+        value("cluster", int64, ["batch"]),
+        value("distance", float32, ["batch"]),
+        value("probabilities", float32, ["batch", model.n_clusters]),
+    ]
+    inputs = [value("rows", kind, ["batch", model.n_features])]
+    constants = [onnx.numpy_helper.from_array(v, name) for name, v in _constants(model).items()]
+    return onnx.helper.make_graph(nodes, "dink", inputs, outputs, constants)
 
 
 def _constants(model: Model) -> dict[str, np.ndarray]:
@@ -212,18 +196,16 @@ def _pt2(model: Model, path: str) -> None:
 
 def _faiss(model: Model, path: str, inverted: bool = False) -> None:
     """An IndexFlatL2, whose ``search(rows, 1)`` gives distances and clusters, or an ``inverted``
-    IndexIVFFlat with the centres as its lists, trained and empty; behind what the metric does to
-    rows."""
+    IndexIVFFlat with the centres as its lists, trained and empty."""
     faiss = require("faiss", "faiss", "faiss export")
     k, d = model.n_clusters, model.n_features
-    index = flat = faiss.IndexFlatL2(d)
+    flat, centers = faiss.IndexFlatL2(d), np.ascontiguousarray(model.centers)
     if model.parts is not None:
         index = faiss.IndexIDMap(flat)
-        index.add_with_ids(np.ascontiguousarray(model.centers), model.center_clusters)
+        index.add_with_ids(centers, model.center_clusters)
     else:
-        flat.add(np.ascontiguousarray(model.centers))
-    if inverted:
-        index = faiss.IndexIVFFlat(flat, d, k, faiss.METRIC_L2)
+        flat.add(centers)
+        index = faiss.IndexIVFFlat(flat, d, k, faiss.METRIC_L2) if inverted else flat
         index.is_trained = True
     transform = None
     if model.metric == "cosine":
@@ -241,41 +223,35 @@ def _faiss(model: Model, path: str, inverted: bool = False) -> None:
 
 
 def _sklearn(model: Model, path: str) -> None:
-    """A fitted KMeans, without a pickle: ``skops.io.load(path)`` reads it.
-
-    Under cosine it is a pipeline of a Normalizer and that KMeans, with a learned map one of a PCA
-    that holds the map and the KMeans. ``predict`` takes float32 rows, as the centres are float32;
-    with an offset float64 ones, of which a StandardScaler subtracts it first.
-    """
+    """A fitted KMeans behind what the metric does to rows: ``skops.io.load(path)`` reads it.
+    ``predict`` takes float32 rows, as the centres are float32; with an offset float64 ones."""
     skops = require("skops.io", "sklearn", "scikit-learn export")
-    kind = np.float32 if model.offset is None else np.float64
+
+    def part(name: str) -> Any:
+        return require(f"sklearn.{name}", "sklearn", "scikit-learn export")
+
+    kind, steps = np.float32 if model.offset is None else np.float64, []
+    if model.offset is not None:
+        scaler = part("preprocessing").StandardScaler(with_std=False)
+        scaler.fit(np.zeros((1, model.n_features)))
+        scaler.mean_ = model.offset
+        steps.append(scaler)
+    if model.map is not None:
+        # A PCA subtracts a mean and multiplies by a matrix, whatever that is.
+        some = np.eye(model.n_features + 1, model.n_features, dtype=np.float32)
+        transform = part("decomposition").PCA(model.n_features).fit(some)
+        transform.mean_, transform.components_ = model.origin, np.ascontiguousarray(model.map.T)
+        steps.append(transform)
+    if model.metric == "cosine":
+        steps.append(part("preprocessing").Normalizer())
     centers = np.ascontiguousarray(model.cluster_centers, kind)
-    estimator = _part("cluster").KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
+    estimator = part("cluster").KMeans(model.n_clusters, init=centers, n_init=1, max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one step does not converge, and is not meant to
         estimator.fit(centers)
     estimator.cluster_centers_ = centers
     estimator.labels_ = np.arange(model.n_clusters, dtype=np.int32)
-    steps = [estimator]
-    if model.metric == "cosine":
-        steps.insert(0, _part("preprocessing").Normalizer())
-    if model.map is not None:
-        # A PCA subtracts a mean and multiplies by a matrix, whatever that is.
-        some = np.eye(model.n_features + 1, model.n_features, dtype=np.float32)
-        transform = _part("decomposition").PCA(model.n_features).fit(some)
-        transform.mean_, transform.components_ = model.origin, np.ascontiguousarray(model.map.T)
-        steps.insert(0, transform)
-    if model.offset is not None:
-        scaler = _part("preprocessing").StandardScaler(with_std=False)
-        scaler.fit(np.zeros((1, model.n_features)))
-        scaler.mean_ = model.offset
-        steps.insert(0, scaler)
-    whole = _part("pipeline").make_pipeline(*steps) if len(steps) > 1 else estimator
-    skops.dump(whole, path)
-
-
-def _part(name: str) -> Any:
-    return require(f"sklearn.{name}", "sklearn", "scikit-learn export")
+    skops.dump(part("pipeline").make_pipeline(*steps, estimator) if steps else estimator, path)
 
 
 EXPORTERS: dict[str, Callable[[Model, str], None]] = {

@@ -77,11 +77,7 @@ class Matching:
         return {"fingerprint": self.old.fingerprint, **self.counts()}
 
     def renumber(self, model: Model) -> Model:
-        """The new model with its clusters in the order of their ids.
-
-        Raises:
-            UsageError: fewer clusters than ids, so that some could not keep theirs.
-        """
+        """The new model with its clusters in the order of their ids, one for each."""
         if self.n_ids > model.n_clusters:
             raise UsageError(f"{self.n_ids} ids for the {model.n_clusters} clusters of the model")
         order, old, names = np.argsort(self.ids), self.old, self.names(model)
@@ -117,8 +113,7 @@ class Matching:
 
 
 def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]:
-    """(K,) the ids of the clusters, and how many ids there are; without a matching, a cluster's
-    position is its id."""
+    """(K,) the ids of the clusters, by default their positions; and how many ids there are."""
     if matching is None:
         return np.arange(n_clusters), n_clusters
     return matching.ids, matching.n_ids
@@ -130,16 +125,8 @@ def check_matchable(
     n_clusters: int | None = None,
     feature_names: Sequence[str] = (),
 ) -> None:
-    """Whether clusters of a model still to be trained could take the ids of ``old``.
-
-    Args:
-        n_clusters: of the new model, where its clusters will be stored in the order of their ids.
-        feature_names: of the columns that the new model is of, if known.
-
-    Raises:
-        ModelError: models of different dimensions or columns.
-        UsageError: fewer clusters than ids, so that some could not keep theirs.
-    """
+    """Raises ModelError where a model of other dimensions or columns could not be matched, and
+    UsageError where ``n_clusters``, stored by their ids, are fewer than those of ``old``."""
     if n_features != old.n_features:
         raise ModelError(
             f"`match`: features of the old model {old.n_features}, of the new one {n_features}; "

@@ -1,8 +1,6 @@
-"""torch.export: the same computation as a program that torch loads without dink.
-
-``torch.export.load(path).module()(rows)`` takes rows (batch, D) float32 (float64 for rows
-far from zero) and gives cluster
-(batch,) int64, distance (batch,) float32 and probabilities (batch, K) float32.
+"""torch.export: a program that torch loads without dink. ``torch.export.load(path).module()(rows)``
+takes rows (B, D) float32, or float64 with an offset, and gives the cluster (B,) int64, the distance
+(B,) float32 and the probabilities (B, K) float32.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ from dinkcli.models.model import Model
 
 
 class Clusters(nn.Module):
-    """Rows (B, D) to (cluster, distance, probabilities); see the module's docstring."""
-
     shift: Tensor
     centers: Tensor
     half_norms: Tensor
@@ -29,14 +25,11 @@ class Clusters(nn.Module):
         super().__init__()
         self.cosine = model.metric == "cosine"
         self.temperature = max(model.temperature, 1e-30)
+        arrays = {"map": model.map, "origin": model.origin, "offset": model.offset}
         several = model.parts is not None
-        for name, values in (
-            ("map", model.map),
-            ("origin", model.origin),
-            ("offset", model.offset),
-            ("owners", model.center_clusters if several else None),
-            ("ownership", model.ownership if several else None),
-        ):
+        arrays["owners"] = model.center_clusters if several else None
+        arrays["ownership"] = model.ownership if several else None
+        for name, values in arrays.items():
             if values is None:
                 setattr(self, name, None)  # torch cannot export a buffer that is not there
             else:
@@ -69,11 +62,8 @@ def write(model: Model, path: str) -> None:
     """Writes the exported program, for any number of rows."""
     kind = torch.float32 if model.offset is None else torch.float64
     example = torch.zeros(2, model.n_features, dtype=kind)
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(
-        Clusters(model).eval(), (example,), dynamic_shapes={"rows": {0: batch}}
-    )
+    shapes = {"rows": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(Clusters(model).eval(), (example,), dynamic_shapes=shapes)
+    about = {"metric": model.metric, "fingerprint": model.fingerprint}
     with open(path, "wb") as file:
-        torch.export.save(
-            program, file, extra_files={"metric": model.metric, "fingerprint": model.fingerprint}
-        )
+        torch.export.save(program, file, extra_files=about)

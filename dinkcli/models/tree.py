@@ -1,9 +1,8 @@
-"""Levels above the clusters: Ward's tree of the centres, each with the weight of its rows; and the
-distances that it begins with.
+"""Levels above the clusters: Ward's tree of the centres, each with the weight of its rows.
 
 Two groups that merge raise the inertia by w_a w_b / (w_a + w_b) times the squared distance of
 their means, and those that raise it least merge first (Ward 1963). scipy's linkage gives all
-centres the same weight. Shapes: K clusters, D features, L groups of a level.
+centres the same weight. Shapes: K clusters, D features.
 """
 
 from __future__ import annotations
@@ -27,14 +26,8 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
-    """K - 1 merges (a, b, rise of the inertia), a < b, in order. 0 to K - 1 are the clusters, K + i
-    is what merge i makes.
-
-    O(K^2) numbers of memory, and in practice O(K^2) time beside that of their distances.
-
-    Args:
-        cluster_centers: (K, D).
-        weights: (K,), 0 for an empty cluster.
+    """K - 1 merges (a, b, rise of the inertia), a < b, in order, of centres (K, D) with ``weights``
+    (K,). 0 to K - 1 are the clusters, K + i is what merge i makes. O(K^2) memory, and mostly time.
 
     Raises:
         UsageError: more clusters than a tree is made of.
@@ -76,12 +69,8 @@ def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
 def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> np.ndarray:
     """(K,) int32, the group of each cluster where the tree has ``level`` groups.
 
-    A group has the number of the cluster in it with the lowest id. So it keeps its number for as
-    long as this cluster stays in it, whatever the others do, and a group on a level has the number
-    of one of its groups on the next.
-
-    Args:
-        ids: (K,) of the clusters, if they have other numbers than their positions.
+    A group has the lowest of the ``ids`` (K,) in it, by default positions. So it keeps its number
+    for as long as this cluster stays in it, whatever the others do.
 
     Raises:
         UsageError: not 1 to K groups.
