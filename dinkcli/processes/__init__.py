@@ -1,7 +1,4 @@
-"""The machine: devices, and processes that train one model together.
-
-``group`` is what a training asks of the others (alone: nothing) and joins those that a launcher has
-started, by way of ``collective`` (their messages) and ``watch`` (signs of life). ``device`` checks
-names of devices, ``cores`` counts those that may be used, and ``workers`` does independent work on
-them side by side.
+"""Devices (``device``), work side by side (``workers``, as many as ``cores``), and processes that
+train one model together: a ``group`` (alone: nothing is asked of it), or those that a launcher has
+started, with messages (``collective``) and signs of life (``watch``).
 """

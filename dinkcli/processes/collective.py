@@ -31,57 +31,18 @@ class Processes(Group):
 
     Args:
         device: on which the rows are.
-        on_loss: see ``Watch``.
-
-    Raises:
-        RunError: the others have not come, or cannot be reached.
+        watch: on the others; None where a launcher such as Ray Train looks after the processes.
     """
 
-    def __init__(self, world: World, device: torch.device, on_loss: Callable[[str | None], object]):
+    def __init__(self, world: World, device: torch.device, watch: Watch | None = None):
         super().__init__(world)
-        self._device = device
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        try:
-            rendezvous = dist.rendezvous("env://", world.rank, world.size, timeout=_ARRIVAL)
-            store, rank, size = next(rendezvous)
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.PrefixStore(f"dink/{attempt}", store)
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
-                store=dist.PrefixStore("group", store),
-                rank=rank,
-                world_size=size,
-                timeout=_PATIENCE,
-            )
-            # A client of its own, so that no beat waits for another request.
-            own = store.clone()  # type: ignore[attr-defined]  # its types lack it
-            self._watch = Watch(own, rank, size, on_loss)
-            self.total(1.0)  # connects; who is lost later is noticed
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(
-                f"the {world.size} processes of this job have not found each other: {reason}"
-            ) from error
+        self._device, self._watch = device, watch
 
     def sum_(self, *tensors: Tensor) -> None:
         self._reduce(tensors, dist.ReduceOp.SUM)
 
     def largest_(self, tensor: Tensor) -> None:
         self._reduce((tensor,), dist.ReduceOp.MAX)
-
-    def largest(self, *values: float) -> list[float]:
-        largest = torch.tensor(values, dtype=torch.float64)
-        self.largest_(largest)
-        return largest.tolist()
-
-    def total(self, *values: float) -> list[float]:
-        total = torch.tensor(values, dtype=torch.float64)
-        self.sum_(total)
-        return total.tolist()
-
-    def before(self, number: int) -> int:
-        return int(self.gather(torch.tensor([number]))[: self.rank].sum())
 
     def gather(self, tensor: Tensor) -> Tensor:
         lengths = torch.zeros(self.size, dtype=torch.int64)
@@ -96,50 +57,29 @@ class Processes(Group):
         return torch.cat(whole).to(tensor.device)
 
     def claim(self) -> bool:
-        return self._watch.claim()
+        return self.rank == 0 if self._watch is None else self._watch.claim()
 
     def explain(self) -> str | None:
-        return self._watch.broken()
+        return None if self._watch is None else self._watch.broken()
 
     def close(self) -> None:
         self.total(1.0)
-        self._watch.close()
-        dist.destroy_process_group()
+        if self._watch is not None:
+            self._watch.close()
+            dist.destroy_process_group()
 
     def _reduce(self, tensors: tuple[Tensor, ...], operation: dist.ReduceOp.RedOpType) -> None:
-        if len(tensors) > 1 and sum(tensor.numel() for tensor in tensors) <= _MESSAGE_ELEMENTS:
-            # One message takes about as long as another, whatever little is in it.
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-            self._reduce((flat,), operation)
-            parts = flat.split([tensor.numel() for tensor in tensors])
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
-            return
-        moved = [tensor.to(self._device).contiguous() for tensor in tensors]
+        lengths = [tensor.numel() for tensor in tensors]
+        # One message takes about as long as another, whatever little is in it.
+        joined = len(tensors) > 1 and sum(lengths) <= _MESSAGE_ELEMENTS
+        parts = [torch.cat([t.reshape(-1) for t in tensors])] if joined else tensors
+        sent = [part.to(self._device).contiguous() for part in parts]
         with _connected():
-            works = [dist.all_reduce(each, operation, async_op=True) for each in moved]
-            for work in works:
+            for work in [dist.all_reduce(each, operation, async_op=True) for each in sent]:
                 work.wait()
-        for tensor, reduced in zip(tensors, moved, strict=True):
-            if reduced is not tensor:
-                tensor.copy_(reduced)
-
-
-class Existing(Processes):
-    """Over a process group that a launcher such as Ray Train has made, and looks after."""
-
-    def __init__(self, world: World, device: torch.device):
-        Group.__init__(self, world)
-        self._device = device
-
-    def claim(self) -> bool:
-        return self.rank == 0
-
-    def explain(self) -> str | None:
-        return None
-
-    def close(self) -> None:
-        self.total(1.0)
+        for tensor, part in zip(tensors, sent[0].split(lengths) if joined else sent, strict=True):
+            if part is not tensor:
+                tensor.copy_(part.view(tensor.shape))
 
 
 @contextmanager
@@ -171,5 +111,28 @@ def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
     if resolved.type == "mps":
         raise UsageError("`device` mps: several processes train on cpu or cuda")
     if dist.is_initialized():
-        return Existing(where, resolved)
-    return Processes(where, resolved, on_loss)
+        return Processes(where, resolved)
+    if resolved.type == "cuda":
+        torch.cuda.set_device(resolved)
+    try:
+        rendezvous = dist.rendezvous("env://", where.rank, where.size, timeout=_ARRIVAL)
+        store, rank, size = next(rendezvous)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"dink/{attempt}", store)
+        dist.init_process_group(
+            "nccl" if resolved.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            timeout=_PATIENCE,
+        )
+        # A client of its own, so that no beat waits for another request.
+        own = store.clone()  # type: ignore[attr-defined]  # its types lack it
+        group = Processes(where, resolved, Watch(own, rank, size, on_loss))
+        group.total(1.0)  # connects; who is lost later is noticed
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"the {where.size} processes of this job have not found each other: {reason}"
+        ) from error
+    return group

@@ -29,7 +29,8 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
     if not _NAME.fullmatch(name):
         raise UsageError(f"`device` {name}: expected auto, cpu, cuda, cuda:N or mps")
     present = _present()
-    if name in ("auto", "cuda") and number and (n_gpus := torch.cuda.device_count()):
+    n_gpus = sum(each.startswith("cuda") for each in present)
+    if name in ("auto", "cuda") and number and n_gpus:
         if number >= n_gpus:
             raise UsageError(
                 f"`device` {name}: process {number} (counting from 0) finds {n_gpus} GPUs on this "
@@ -38,8 +39,9 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
         return _that_computes(f"cuda:{number}")
     if name == "auto":
         return _that_computes(present[0])
-    if name not in (*present, "cuda" if "cuda:0" in present else None):
-        without = " (this torch is built without CUDA)" if _lacks_cuda(name) else ""
+    if name not in (*present, "cuda" if n_gpus else None):
+        lacks = name.startswith("cuda") and not (torch.version.cuda or torch.version.hip)
+        without = " (this torch is built without CUDA)" if lacks else ""
         raise UsageError(
             f"`device` {name}: not on this machine, which has {', '.join(present)}{without}"
         )
@@ -48,11 +50,7 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
 
 def _that_computes(name: str) -> torch.device:
     """That device, after it has computed something: a driver can be too old for this torch, and a
-    card too old or too new.
-
-    Raises:
-        UsageError: it cannot.
-    """
+    card too old or too new."""
     device = torch.device(name)
     if device.type == "cuda":
         try:
@@ -74,10 +72,6 @@ def full_name(device: torch.device) -> str:
     return f"{device}{card}"
 
 
-def _lacks_cuda(name: str) -> bool:
-    return name.startswith("cuda") and not (torch.version.cuda or torch.version.hip)
-
-
 def _present() -> list[str]:
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return cuda + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
@@ -85,11 +79,7 @@ def _present() -> list[str]:
 
 def in_pieces(work: Callable[[slice], T], n_rows: int) -> Iterator[T]:
     """Results of ``work`` on all rows at once; on ever smaller pieces, in order, when the device
-    runs out of memory.
-
-    Raises:
-        RunError: it does even for a few rows.
-    """
+    runs out of memory. RunError when it does even for a few rows."""
     start, size = 0, n_rows
     while start < n_rows:
         full = False

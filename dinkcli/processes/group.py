@@ -1,13 +1,11 @@
-"""The processes of one training: which of them this is, and what it asks of the others.
-
-A launcher such as torchrun says by the environment who there is; alone, there is nothing to ask.
-Needs no torch, so that commands can ask at their start, and wrong options do not wait for it.
+"""The processes of one training: which of them this is, as a launcher such as torchrun says by the
+environment, and what it asks of the others. Needs no torch, which commands load later.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,23 +48,13 @@ class Group:
     """The processes of a training; this one is the only one.
 
     Attributes:
-        world: which process this is.
+        world: which process this is, with its ``rank`` among ``size``.
+        alone: it is the only one.
     """
 
     def __init__(self, world: World = ALONE):
-        self.world = world
-
-    @property
-    def rank(self) -> int:
-        return self.world.rank
-
-    @property
-    def size(self) -> int:
-        return self.world.size
-
-    @property
-    def alone(self) -> bool:
-        return self.world.size == 1
+        self.world, self.rank, self.size = world, world.rank, world.size
+        self.alone = world.size == 1
 
     def sum_(self, *tensors: Tensor) -> None:
         """Adds up each tensor over all processes, in place; the same bits in every process."""
@@ -74,25 +62,21 @@ class Group:
     def largest_(self, tensor: Tensor) -> None:
         """The largest of each element over all processes, in place."""
 
-    def largest(self, *values: float) -> list[float]:
-        """The largest of each value over all processes."""
-        return list(values)
-
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors (n, ...) of all processes, one after the other by rank; n may differ."""
         return tensor
 
     def total(self, *values: float) -> list[float]:
         """The sum of each value over all processes."""
-        return list(values)
+        return _with_numbers(self.sum_, values)
 
-    def before(self, number: int) -> int:
-        """The sum of the numbers of the processes before this one."""
-        return 0
+    def largest(self, *values: float) -> list[float]:
+        """The largest of each value over all processes."""
+        return _with_numbers(self.largest_, values)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is raised in any process."""
-        return self.largest(float(flag))[0] > 0
+        return self.largest(flag)[0] > 0
 
     def claim(self) -> bool:
         """Whether this process is the one to say why the job fails. The others then end."""
@@ -104,6 +88,14 @@ class Group:
 
     def close(self) -> None:
         """Leaves the group, when all processes have come to this point."""
+
+
+def _with_numbers(reduce: Callable[[Tensor], None], values: tuple[float, ...]) -> list[float]:
+    import torch
+
+    tensor = torch.tensor(values, dtype=torch.float64)
+    reduce(tensor)
+    return tensor.tolist()
 
 
 SINGLE = Group()

@@ -1,7 +1,6 @@
-"""Signs of life of the processes of one job, so that none of them waits for one that is gone.
-
-Every process counts up a number in the launcher's store and looks at the numbers of the others.
-A collective operation cannot be left once it waits, so what is found out here ends the process.
+"""Signs of life of the processes of one job: each counts up a number in the launcher's store and
+looks at those of the others. A collective operation cannot be left once it waits, so what is found
+out here ends the process.
 """
 
 from __future__ import annotations
@@ -30,15 +29,10 @@ class Watch:
     """
 
     def __init__(self, store: Any, rank: int, size: int, on_loss: Callable[[str | None], object]):
-        self._store = store
-        self._rank = rank
-        self._size = size
-        self._on_loss = on_loss
+        self._store, self._rank, self._size, self._on_loss = store, rank, size, on_loss
         self._stop = threading.Event()
         self._mine = False
-        now = time.monotonic()
-        self._counts = [0] * size
-        self._since = [now] * size
+        self._held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         store.set(f"host/{rank}", socket.gethostname())
         self._thread = threading.Thread(target=self._run, name="dink-watch", daemon=True)
         self._thread.start()
@@ -56,7 +50,7 @@ class Watch:
             try:
                 self._mine = self._store.add(_TOLD, 1) == 1
             except RuntimeError:  # the store is gone with the process that held it
-                self._mine = self._rank == (0 if self._held_by_launcher() else 1)
+                self._mine = self._rank == (0 if self._held_by_launcher else 1)
         return self._mine
 
     def broken(self) -> str | None:
@@ -71,21 +65,25 @@ class Watch:
 
     def _run(self) -> None:
         last = time.monotonic()
+        counts, since = [0] * self._size, [last] * self._size
         while not self._stop.wait(BEAT_SECONDS):
             now = time.monotonic()
             if now - last > SILENT_SECONDS / 2:  # this process itself was stopped
-                self._since = [now] * self._size
-            last = now
-            counts = self._look()
+                since = [now] * self._size
+            last, before, counts = now, counts, self._look() or []
             if self._stop.is_set() or self._mine:
                 continue
-            if counts is None:
+            if not counts:
                 self._end(self._store_is_gone())
             elif self._store.check([_TOLD]):
                 self._stop.wait(BEAT_SECONDS)  # its line comes first
                 self._end(None)
             else:
-                self._judge(counts, now)
+                beats = zip(counts, before, since, strict=True)
+                since = [then if count == old else now for count, old, then in beats]
+                lost = [r for r in range(self._size) if now - since[r] > SILENT_SECONDS]
+                if lost:
+                    self._end(self._sentence(lost, f"no sign of life for {SILENT_SECONDS:.0f} s"))
 
     def _look(self) -> list[int] | None:
         """Counts this process up; the numbers of all. None when the store does not answer."""
@@ -97,35 +95,23 @@ class Watch:
         except RuntimeError:
             return None
 
-    def _judge(self, counts: list[int], now: float) -> None:
-        for rank, count in enumerate(counts):
-            if count != self._counts[rank]:
-                self._counts[rank], self._since[rank] = count, now
-        lost = [r for r in range(self._size) if now - self._since[r] > SILENT_SECONDS]
-        if lost:
-            self._end(self._sentence(lost, f"no sign of life for {SILENT_SECONDS:.0f} s"))
-
     def _sentence(self, lost: list[int], why: str) -> str:
         names = ", ".join(f"{rank} on {self._host(rank)}" for rank in lost[:3])
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        verb = "is" if len(lost) == 1 else "are"
-        return f"rank {names}{more} of {self._size} {verb} gone ({why})"
+        return f"rank {names}{more} of {self._size} {'are' if lost[1:] else 'is'} gone ({why})"
 
     def _host(self, rank: int) -> str:
         try:
-            known = self._store.check([f"host/{rank}"])
-            return self._store.get(f"host/{rank}").decode() if known else "a machine unknown"
+            if self._store.check([f"host/{rank}"]):
+                return self._store.get(f"host/{rank}").decode()
         except RuntimeError:
-            return "a machine unknown"
+            pass
+        return "a machine unknown"
 
     def _store_is_gone(self) -> str:
-        if self._held_by_launcher():
+        if self._held_by_launcher:
             return "the launcher of this job is gone"
         return f"rank 0 of {self._size} is gone (its store does not answer)"
-
-    @staticmethod
-    def _held_by_launcher() -> bool:
-        return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
     def _end(self, sentence: str | None) -> None:
         self._on_loss(sentence if sentence is not None and self.claim() else None)

@@ -1,8 +1,5 @@
-"""Independent work side by side, on threads that give torch one thread each, or few.
-
-Several threads that share small products wait for each other after every one of them, and beside
-other programs for whoever has no core just then. Work that depends on nothing else has nothing to
-wait for. Needs no torch before it starts.
+"""Independent work side by side, on threads that give torch one thread each, or few: threads that
+share small products wait for each other after every one, and for whoever has no core just then.
 """
 
 from __future__ import annotations
@@ -10,9 +7,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any
 
 from dinkcli.processes.cores import usable_cores
@@ -36,7 +32,7 @@ def threads_for(multiplications: int) -> Iterator[None]:
 
 
 class Workers:
-    """Threads that work off what is submitted, in that order, as soon as what it needs is there.
+    """Threads that work off what is submitted, in that order.
 
     Leaving the ``with`` block by an exception, Ctrl-C too, ends what they are at after its current
     operation.
@@ -47,71 +43,45 @@ class Workers:
     """
 
     def __init__(self, most: int, share: int = 1):
-        self._share = share
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        number = min(most, max(1, usable_cores()))
-        self._threads = [threading.Thread(target=self._work) for _ in range(number)]
+        self._most, self._share = min(most, max(1, usable_cores())), share
+        self._busy: set[int] = set()
 
     def __enter__(self) -> Workers:
         import torch
 
         self._before = torch.get_num_threads()
-        for thread in self._threads:
-            thread.start()
+        if self._most:
+            self._pool = ThreadPoolExecutor(self._most, "dink", torch.set_num_threads, (self._share,))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         import torch
 
-        for thread in self._threads:
-            self._queue.put(None)
-            if kind is not None:
+        if self._most:
+            self._pool.shutdown(wait=False, cancel_futures=kind is not None)
+            for thread in list(self._busy) if kind is not None else ():
                 stop = ctypes.py_object(SystemExit)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stop)
-        for thread in self._threads:
-            thread.join()
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), stop)
+            self._pool.shutdown()
         torch.set_num_threads(self._before)  # a worker's number counts for threads to come, too
 
     def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        """What ``work(*args)`` will return or raise; futures among the ``args`` stand for their
-        results, and it waits for them without a thread."""
-        future: Future[Any] = Future()
-        needed = {arg for arg in args if isinstance(arg, Future)}
-        left, lock = [len(needed)], threading.Lock()
+        """What ``work(*args)`` will return or raise; futures among the ``args``, which were
+        submitted before, stand for their results."""
 
         def run() -> Any:
-            return work(*(arg.result() if isinstance(arg, Future) else arg for arg in args))
+            self._busy.add(threading.get_ident())
+            try:
+                return work(*(arg.result() if isinstance(arg, Future) else arg for arg in args))
+            finally:
+                self._busy.discard(threading.get_ident())
 
-        if not self._threads:
-            self._finish(future, run)
-            return future
-
-        def one_more(_: object) -> None:
-            with lock:
-                left[0] -= 1
-                ready = left[0] == 0
-            if ready:
-                self._queue.put((future, run))
-
-        if not needed:
-            self._queue.put((future, run))
-        for each in needed:
-            each.add_done_callback(one_more)
-        return future
-
-    def _work(self) -> None:
-        import torch
-
-        torch.set_num_threads(self._share)
-        try:
-            while (item := self._queue.get()) is not None:
-                self._finish(*item)
-        except SystemExit:  # of ``__exit__``
-            pass
-
-    @staticmethod
-    def _finish(future: Future[Any], run: Callable[[], Any]) -> None:
+        if self._most:
+            # In order: whatever it waits for is done, or another thread is at it.
+            return self._pool.submit(run)
+        future: Future[Any] = Future()
         try:
             future.set_result(run())
         except Exception as error:  # belongs to who asks for the result
             future.set_exception(error)
+        return future
