@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from dinkcli.processes.cores import usable_cores
@@ -51,7 +52,8 @@ class Workers:
 
         self._before = torch.get_num_threads()
         if self._most:
-            self._pool = ThreadPoolExecutor(self._most, "dink", torch.set_num_threads, (self._share,))
+            set_share = partial(torch.set_num_threads, self._share)
+            self._pool = ThreadPoolExecutor(self._most, "dink", set_share)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
