@@ -121,8 +121,7 @@ def _of_array(source: Source) -> Iterator[pa.Array]:
                 f"{source.name}: the array holds Python objects (a pickle), which dink never "
                 "loads; save texts as np.array(texts, dtype=str)"
             ) from error
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
+        array = array[:, 0] if array.shape[1:] == (1,) else array
         if array.ndim != 1 or array.dtype.kind not in "USiufbM":
             raise InputError(
                 f"{source.name}: {array.dtype} of shape {array.shape}, expected texts or numbers "
@@ -143,15 +142,14 @@ def _of_lines(source: Source) -> Iterator[pa.Array]:
     done = 0
     with reading(source.name, "text"), open_text(source) as file:
         for text in whole_lines(file):
-            lines = []
-            for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), done + 1):
-                try:
-                    lines.append(line.removesuffix(b"\r").decode())
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{source.name}: line {number} is not UTF-8 text; convert the file to UTF-8"
-                    ) from error
-            yield pa.array(lines, pa.string())
+            try:
+                lines = text.decode().removesuffix("\n").split("\n")
+            except UnicodeDecodeError as error:
+                line = done + 1 + text.count(b"\n", 0, error.start)
+                raise InputError(
+                    f"{source.name}: line {line} is not UTF-8 text; convert the file to UTF-8"
+                ) from error
+            yield pa.array([line.removesuffix("\r") for line in lines], pa.string())
             done += len(lines)
 
 

@@ -282,19 +282,16 @@ class _Search:
     def _named(self, column: str, why: str) -> VectorColumns | None:
         place = place_of(self.schema, column)
         if place is None:
-            inside = [each for each in inner_places(self.schema) if ONLY not in each.steps]
-            for pattern in (column, column.replace("[", "[[]")):  # names such as x[10] have them
-                every = [*_tops(self.schema), *inside]
-                matches = [each for each in every if fnmatchcase(each.path, pattern)]
-                if matches:
-                    chosen = self._dimensions(matches, why, column)
-                    return chosen if chosen.places else None
-            return None
+            every = [*_tops(self.schema), *inner_places(self.schema)]
+            names = (column, column.replace("[", "[[]"))  # such as x[10]
+            matches = [[p for p in every if fnmatchcase(p.path, n)] for n in names]
+            matching = [p for p in matches[0] or matches[1] if ONLY not in p.steps]
+            chosen = self._dimensions(matching, why, column)
+            return chosen if chosen.places else None
         kind, type_ = _kind(place.type), storage(place.type)
-        if kind is None and pa.types.is_struct(type_):  # an object by index
-            numbered = self._named(f"{column}.*", why)
-            if numbered is not None:
-                return numbered
+        is_object = kind is None and pa.types.is_struct(type_)
+        if is_object and (numbered := self._named(f"{column}.*", why)):  # by index
+            return numbered
         if kind is None and is_list(type_) and is_any_vector(storage(type_.value_type)):
             place, kind = Place(column, (*place.steps, ONLY), storage(type_.value_type)), LIST
         kind = kind or self._kind_of_text(place, named=True)

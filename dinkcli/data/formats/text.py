@@ -267,18 +267,18 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
     if best is None:
         _refuse_ragged(body, whole, before)
         return None
-    broken = [cell for cell, kind in best.cells(len(best.records) > 1) if kind == "broken"]
-    if broken:
-        raise DialectError(
-            f"a list is cut at its {SEPARATORS[best.separator]}: "
-            f"{broken[0]!r}; write lists with quotes around them, or as jsonl"
-        )
+    for cell, kind in best.cells(len(best.records) > 1):
+        if kind == "broken":
+            raise DialectError(
+                f"a list is cut at its {SEPARATORS[best.separator]}: {cell!r}; write lists with "
+                "quotes around them, or as jsonl"
+            )
     # Quotes may be part of the texts, as in what PostgreSQL's COPY writes: without them no field
     # has a line break, and where none is, a text without a header may have one later.
     if best.separator != "," and best.quoted:
         breaks = any("\n" in cell for record in best.records for cell in record)
         if breaks if '"' in text else not best.settled(0).header:
-            best = _split(body, whole, best.separator, False) or best
+            best = _split(body, whole, replace(best, quoted=False)) or best
     return best.settled(before)
 
 
@@ -286,48 +286,44 @@ def _best(text: str, whole: bool, rewriting: str = "") -> Dialect | None:
     """The dialect under which least looks wrong; of equals the first, commas before tabs."""
     found = []
     for separator in SEPARATORS:
-        for quoted in (True, False) if '"' in text else (True,):
-            dialect = _split(text, whole, separator, quoted, rewriting)
+        ways = ("", RUNS) if separator == " " and not rewriting else (rewriting,)
+        quotings = (True, False) if '"' in text else (True,)
+        for quoted, way in itertools.product(quotings, ways):
+            dialect = _split(text, whole, Dialect(separator, [], quoted, way))
             if dialect is not None:
                 found.append(dialect)
                 break
     return min(found, key=lambda each: each.badness, default=None)
 
 
-def _split(
-    text: str, whole: bool, separator: str, quoted: bool, rewriting: str = ""
-) -> Dialect | None:
-    """The text under one separator, if all of its records agree and have numbers."""
-    for way in (rewriting,) if separator != " " or rewriting else ("", RUNS):
-        dialect = Dialect(separator, [], quoted, way)
-        cut = dialect.rewritten(text.encode()).decode() if way else text
-        records = records_of(cut, whole, separator, quoted)
-        first, rest = records[:1], {*map(len, records[1:])}
-        if first and rest == {len(first[0]) + 1} and not _VALUES & {*map(kind_of, first[0])}:
-            first[0].insert(0, "")  # R writes no name above those of the rows
-        dialect = replace(dialect, records=records)
-        if len({len(record) for record in records}) == 1 and (
-            (separator == "," or len(records[0]) > 1)
-            and _VALUES & {*dialect.kinds[-1], *dialect.kinds[len(records) // 2]}
-        ):
-            return dialect
-    return None
+def _split(text: str, whole: bool, dialect: Dialect) -> Dialect | None:
+    """The dialect with the records of the text, if all of them agree and have numbers."""
+    if dialect.rewriting:
+        text = dialect.rewritten(text.encode()).decode()
+    records = records_of(text, whole, dialect.separator, dialect.quoted)
+    first, rest = records[:1], {*map(len, records[1:])}
+    if first and rest == {len(first[0]) + 1} and not _VALUES & {*map(kind_of, first[0])}:
+        first[0].insert(0, "")  # R writes no name above those of the rows
+    sizes = {len(record) for record in records}
+    if len(sizes) != 1 or (dialect.separator != "," and sizes == {1}):
+        return None
+    cells = map(kind_of, records[-1] + records[len(records) // 2])
+    return replace(dialect, records=records) if _VALUES & {*cells} else None
 
 
 def _refuse_ragged(text: str, whole: bool, before: int) -> None:
     """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
-    for separator in SEPARATORS:
+    for separator, called in SEPARATORS.items():
         records = records_of(text, whole, separator, True)
-        lengths = Counter(len(record) for record in records)
-        usual, times = lengths.most_common(1)[0] if lengths else (0, 0)
+        lengths = [len(record) for record in records]
+        usual = max(lengths, key=lengths.count, default=0)
         fine = [record for record in records if len(record) == usual]
-        if usual < 2 or 2 * times < len(records) or kind_of(fine[-1][-1]) != "number":
-            continue
-        number, record = next((i, r) for i, r in enumerate(records) if len(r) != usual)
-        raise DialectError(
-            f"line {before + number + 1} has {len(record)} fields between "
-            f"{SEPARATORS[separator]}, and most have {usual}; repair or remove it"
-        )
+        if usual > 1 and 2 * len(fine) >= len(records) and kind_of(fine[-1][-1]) == "number":
+            row = next(i for i, length in enumerate(lengths) if length != usual)
+            raise DialectError(
+                f"line {before + row + 1} has {lengths[row]} fields between {called}, and most "
+                f"have {usual}; repair or remove it"
+            )
 
 
 def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:
@@ -350,8 +346,7 @@ def records_of(text: str, whole: bool, separator: str, quoted: bool) -> list[lis
 
 
 def _are_decimals(cells: list[tuple[str, str]]) -> bool:
-    """Whether what looks like thousands are decimal commas: others are without doubt, and none
-    has two marks."""
+    """Whether what looks like thousands are decimal commas: others are, and none has two marks."""
     marked = [(cell, kind) for cell, kind in cells if kind in ("decimal comma", "thousands")]
     sure = any(kind == "decimal comma" or cell.lstrip("+-")[:1] == "0" for cell, kind in marked)
     return sure and all(len(re.findall("[.,]", cell)) == 1 for cell, _ in marked)
