@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 import dinkcli
-from dinkcli.insight.layout import Repulsion, map_of_rows, places_of_centers
+from dinkcli.insight.layout import map_of_rows, places_of_centers, repulsion
 from dinkcli.training.neighbours import nearest_others
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,8 +29,8 @@ def test_repulsion_is_that_of_all_pairs(spread):
     apart = points[:, None].astype(np.float64) - points
     potential = 1 / (1 + (apart**2).sum(2))
     gradient = -2 * (potential[:, :, None] ** 2 * apart).sum(1)
-    repulsion = Repulsion(np.random.default_rng(1))
-    found = [repulsion(points) for _ in range(64)]
+    rng = np.random.default_rng(1)
+    found = [repulsion(points, rng) for _ in range(64)]
     assert np.mean([total for _, total in found]) == pytest.approx(potential.sum() - 1500, rel=0.01)
     error = np.mean([each for each, _ in found], axis=0) - gradient
     assert np.linalg.norm(error) < 0.1 * np.linalg.norm(gradient)
