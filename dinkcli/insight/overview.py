@@ -29,31 +29,28 @@ def nearest_pairs(model: Model, number: int) -> list[Pair]:
 
     O(K^2 D) time, memory for a chunk of rows of the (K, K) distances.
     """
-    centers, k = model.cluster_centers.astype(np.float64), model.n_clusters
-    best: list[Pair] = []
-    gone = ~np.isin(np.arange(k), model.present)
+    present, best = model.present, []
+    centers, k = model.cluster_centers[present].astype(np.float64), len(present)
     rows = max(1, _CHUNK_ELEMENTS // k)
     for start in range(0, k, rows):
         squares = squared_distances(centers[start : start + rows], centers)
         squares[np.tril_indices(len(squares), start, k)] = np.inf
-        squares[gone[start : start + rows]] = np.inf
-        squares[:, gone] = np.inf
         flat = squares.ravel()
         least = np.argpartition(flat, min(number, len(flat) - 1))[:number]
-        for i, j in (divmod(int(cell), k) for cell in least if np.isfinite(flat[cell])):
+        for i, j in (divmod(cell, k) for cell in least[np.isfinite(flat[least])].tolist()):
             apart = centers[start + i] - centers[j]  # so that copies are at 0
-            best.append(Pair(start + i, j, float(np.linalg.norm(apart))))
+            pair = int(present[start + i]), int(present[j])
+            best.append(Pair(*pair, float(np.linalg.norm(apart))))
     return sorted(best, key=lambda pair: (pair.distance, pair))[:number]
 
 
 def neighbours(model: Model, cluster: int, number: int) -> list[tuple[int, float]]:
     """The clusters whose centres are nearest to that of ``cluster``, with the distances, nearest
     first."""
-    centers = model.cluster_centers.astype(np.float64)
-    distances = np.linalg.norm(centers - centers[cluster], axis=1)
-    order = np.argsort(distances, kind="stable").tolist()
-    present = set(model.present.tolist()) - {cluster}
-    return [(j, float(distances[j])) for j in order if j in present][:number]
+    others, centers = model.present[model.present != cluster], model.cluster_centers
+    distances = np.linalg.norm(centers[others].astype(np.float64) - centers[cluster], axis=1)
+    order = distances.argsort(kind="stable")[:number]
+    return list(zip(others[order].tolist(), distances[order].tolist(), strict=True))
 
 
 def cluster_of(model: Model, which: int | str) -> int:
@@ -62,27 +59,25 @@ def cluster_of(model: Model, which: int | str) -> int:
     Raises:
         UsageError: none or several.
     """
-    text, k = str(which), model.n_clusters
-    wanted = text.strip().casefold()
-    if wanted.isdecimal():
-        if int(wanted) >= k:
-            raise UsageError(f"`cluster` {text}: the model has the clusters 0 to {k - 1}")
-        return int(wanted)
+    wanted, k = str(which).strip().casefold(), model.n_clusters
     names = [name.casefold() for name in model.names]
-    if not any(names):
-        raise UsageError(
-            f"`cluster` {text}: the clusters have no names, only numbers from 0 to {k - 1}; dink "
-            "name gives them some"
-        )
     exact = [j for j, name in enumerate(names) if name == wanted]
     matches = exact or [j for j, name in enumerate(names) if wanted in name]
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        raise UsageError(f"`cluster` {text}: no cluster has that in its name")
-    some = ", ".join(f"{j} ({model.names[j]})" for j in matches[:5])
-    more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
-    raise UsageError(f"`cluster` {text}: may be {some}{more}; give the number")
+    if wanted.isdecimal():
+        matches = [int(wanted)] if int(wanted) < k else []
+        problem = f"the model has the clusters 0 to {k - 1}"
+    elif not any(names):
+        problem = f"the clusters have no names, only numbers from 0 to {k - 1}; dink name gives "
+        problem += "them some"
+    elif not matches:
+        problem = "no cluster has that in its name"
+    else:
+        some = ", ".join(f"{j} ({model.names[j]})" for j in matches[:5])
+        more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+        problem = f"may be {some}{more}; give the number"
+    if len(matches) != 1:
+        raise UsageError(f"`cluster` {which}: {problem}")
+    return matches[0]
 
 
 def history(model: Model) -> list[dict[str, Any]]:
@@ -90,8 +85,3 @@ def history(model: Model) -> list[dict[str, Any]]:
     steps = model.training.get("history", [])
     last = max((step.get("start", 1) for step in steps), default=1)
     return [step for step in steps if step.get("start", 1) == last]
-
-
-def curve(model: Model, name: str) -> list[float]:
-    """One figure of each step of ``history``."""
-    return [float(step[name]) for step in history(model)]
