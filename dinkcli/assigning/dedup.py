@@ -31,7 +31,7 @@ from dinkcli.assigning.torch_backend import prepared, scaled
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory
-from dinkcli.data.sidefiles import read_keep
+from dinkcli.data.sidefiles import NOTHING_BESIDE, read_keep
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
@@ -224,7 +224,7 @@ def _found(
     closeness = Closeness(model.metric, options.max_distance)
     # Old rows come first: the lowest row of a group is an old one where there is one.
     n_old, old_readers = (0, []) if before is None else (before.known_rows, before.readers)
-    both = replace(data, beside=None, readers=[*old_readers, *data.readers])
+    both = replace(data, beside=NOTHING_BESIDE, readers=[*old_readers, *data.readers])
 
     border = Border(torch.from_numpy(model.cluster_centers).to(device), closeness.distance)
 

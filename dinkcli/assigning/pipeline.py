@@ -125,7 +125,7 @@ class Job:
             **asdict(self.options),
             "temperature": self.temperature,
             **{name: values.tolist() for name, values in self.by_cluster.items()},
-            **({} if self.data.beside is None else {"beside": self.data.beside.identity()}),
+            **({"beside": beside} if (beside := self.data.beside.identity()) else {}),
         }
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +25,8 @@ from dinkcli.data.base import (
 )
 from dinkcli.data.derived import CopyReader, subtracted
 from dinkcli.data.files import Stream
+from dinkcli.data.sidefiles import NOTHING_BESIDE, SideColumns
 from dinkcli.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    from dinkcli.data.sidefiles import SideColumns
 
 Item = TypeVar("Item")
 STOP, SKIP, LABEL = BAD_ROWS = ("stop", "skip", "label")
@@ -57,7 +55,7 @@ class DataSet:
     notes: Sequence[str] = ()
     first: int = 0
     stop: int | None = None
-    beside: SideColumns | None = None
+    beside: SideColumns = NOTHING_BESIDE
     offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -91,8 +89,7 @@ class DataSet:
             else reader
             for reader in self.readers
         ]
-        if self.beside is not None:
-            self.beside.check(readers, [reader.n_rows for reader in readers])
+        self.beside.check(readers, [reader.n_rows for reader in readers])
         return replace(self, readers=readers)
 
     @property
@@ -134,7 +131,7 @@ class DataSet:
     def carried(self) -> pa.Schema:
         """Of the columns that travel along with the rows."""
         carried = [f for f in self.readers[0].carried if f.name not in self._unwritten]
-        return pa.schema([*carried, *(() if self.beside is None else self.beside.schema)])
+        return pa.schema([*carried, *self.beside.schema])
 
     @property
     def _unwritten(self) -> set[str | None]:
@@ -185,7 +182,7 @@ class DataSet:
         blocks = self._checked(rows, since, until, np.dtype(dtype), nonzero)
         for number, before, block in blocks:
             counts[number] = self.readers[number].n_rows or block.start + len(block)
-            if self.beside is not None and before + block.start + len(block) > self.beside.n_rows:
+            if before + block.start + len(block) > self.beside.n_rows:
                 continue  # the rest is counted alone
             if block.bad is not None and self.bad_rows == STOP:
                 self._refuse(self.readers[number].path, block, blocks, is_part)
@@ -193,8 +190,8 @@ class DataSet:
             if self._unwritten and block.carried is not None:
                 names = [n for n in block.carried.schema.names if n not in self._unwritten]
                 block = replace(block, carried=block.carried.select(names) if names else None)
-            yield block if self.beside is None else self.beside.joined(block)
-        if self.beside is not None and not is_part:
+            yield self.beside.joined(block)
+        if not is_part:
             self.beside.check(self.readers, counts)
 
     def _checked(

@@ -6,8 +6,9 @@ They come from files, or from memory, in the order of the rows. Shapes: N rows, 
 from __future__ import annotations
 
 import glob
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,11 +150,11 @@ class SideColumns:
         parts: how many of the readers each INPUT of the command line stands for.
     """
 
-    all: Sequence[SideColumn]
-    parts: Sequence[int]
+    all: Sequence[SideColumn] = ()
+    parts: Sequence[int] = ()
 
-    def of(self, role: str) -> SideColumn:
-        return next(each for each in self.all if each.role == role)
+    def of(self, role: str) -> SideColumn | None:
+        return next((each for each in self.all if each.role == role), None)
 
     @property
     def columns(self) -> list[SideColumn]:
@@ -165,9 +166,9 @@ class SideColumns:
         return pa.schema([pa.field(each.name, each.values.type) for each in self.columns])
 
     @property
-    def n_rows(self) -> int:
+    def n_rows(self) -> float:
         """How many rows the shortest speaks of."""
-        return min(len(each.values) for each in self.all)
+        return min((len(each.values) for each in self.all), default=math.inf)
 
     def identity(self) -> list[list[Any]]:
         """What tells them from others, as plain JSON."""
@@ -194,6 +195,9 @@ class SideColumns:
             arrays = [*block.carried.columns, *arrays]
             schema = pa.schema([*block.carried.schema, *schema])
         return replace(block, carried=pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+NOTHING_BESIDE = SideColumns()
 
 
 def open_side_columns(
@@ -267,7 +271,7 @@ def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
     Raises:
         InputError, UsageError: the weight of a usable row is no number, not finite or negative.
     """
-    if data.columns.weight is None and "weight" not in data.columns.beside:
+    if data.columns.weight is None and data.beside.of("weight") is None:
         return None
     weights, problems = _numbers("weight", data)
     wrong = ~(np.isfinite(weights) & (weights >= 0))
@@ -297,9 +301,12 @@ def read_keep(data: DataSet) -> np.ndarray:
 def _numbers(role: str, data: DataSet) -> tuple[np.ndarray, dict[int, str]]:
     """(N,) float64, NaN where there is no number; and what stands there, by row, of the first such
     row of each batch."""
+    side, name = data.beside.of(role), getattr(data.columns, role)
+    blocks = (b for r in data.readers for b in r.blocks(usual_block_rows(r.n_features)))
+    columns = (b.carried.column(name) for b in blocks if b.carried is not None)
     problems: dict[int, str] = {}
     parts, n_rows = [np.empty(0)], 0
-    for values in _arrays(role, data):
+    for values in columns if side is None else side.values.chunks:
         try:
             numbers = values.cast(pa.float64())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -321,24 +328,15 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _arrays(role: str, data: DataSet) -> Iterator[pa.Array]:
-    """The values of a role, from beside the data or from a column."""
-    if data.beside is not None and role in data.columns.beside:
-        yield from data.beside.of(role).values.chunks
-        return
-    for reader in data.readers:
-        for block in reader.blocks(usual_block_rows(reader.n_features)):
-            if block.carried is not None:
-                yield block.carried.column(getattr(data.columns, role))
-
-
 def _error(role: str, data: DataSet, row: int, problem: str) -> DinkError:
     """What is wrong with a value, with the file that it is from."""
-    files = [(reader.path, reader.n_rows or 0) for reader in data.readers]
-    error, what = InputError, f"column {getattr(data.columns, role)!r}"
-    if data.beside is not None and role in data.columns.beside:
-        side = data.beside.of(role)
-        error, what, files = InputError if side.given else UsageError, f"the {role}", side.files
+    side, error = data.beside.of(role), InputError
+    if side is None:
+        files = [(reader.path, reader.n_rows or 0) for reader in data.readers]
+        what = f"column {getattr(data.columns, role)!r}"
+    else:
+        files, what = side.files, f"the {role}"
+        error = InputError if side.given else UsageError
     ends = np.cumsum([n_rows for _, n_rows in files])
     number = int(np.searchsorted(ends, row, "right"))
     path, n_rows = files[number]
