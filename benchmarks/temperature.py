@@ -19,8 +19,8 @@ import torch
 from quality import SETS, Set, folder_set, judge
 
 import dinkcli
-from dinkcli.training.anneal import _START, start_temperature
 from dinkcli.training.sample import Sample
+from dinkcli.training.schedule import _START, start_temperature
 
 FACTORS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 DILATIONS = (0.0, 0.05, 0.1, 0.2, 0.4)

@@ -66,20 +66,22 @@ class SearchState:
 _PARTS = {"refining": Refining, "statistics": Statistics}
 
 
-def pack(state: SearchState) -> dict[str, Any]:
-    """Its tensors and numbers by name, those of its parts by dotted name, without those that are
-    None."""
-    packed = dict(vars(state))
+def capture(trainer: Trainer) -> dict[str, Any]:
+    """All that the next step depends on, besides the data and the options: tensors and numbers by
+    name, those of a part by dotted name; what is None is left out."""
+    packed = dict(vars(trainer.state))
     for part in _PARTS:
         values = packed.pop(part)
         if values is not None:
             packed |= {f"{part}.{name}": value for name, value in vars(values).items()}
+    packed |= {"generator": trainer.generator.get_state(), "shift": trainer.rows.shift}
+    if trainer.rows.map is not None:
+        packed["map"] = trainer.rows.map.matrix.float()
     return {name: value for name, value in packed.items() if value is not None}
 
 
-def unpack(packed: dict[str, Any]) -> SearchState:
-    """The state that ``pack`` gave."""
-    packed = dict(packed)
+def state_of(packed: dict[str, Any]) -> SearchState:
+    """The state from what ``capture`` gave of it."""
     for part, kind in _PARTS.items():
         names = [name for name in packed if name.startswith(f"{part}.")]
         values = {name.removeprefix(f"{part}."): packed.pop(name) for name in names}
@@ -91,7 +93,6 @@ class Checkpoints:
     """Writes the checkpoints of one run to one path, each replacing the one before.
 
     Args:
-        path: of the checkpoint.
         every: seconds between two of them, at least.
         notify: told when one could not be written; training goes on then.
         group: the processes that train together, of which the first one writes.
@@ -110,12 +111,8 @@ class Checkpoints:
         self._time = time.monotonic()  # of the last one
 
     def ask_to_stop(self) -> bool:
-        """Ends the training with a checkpoint where it can stop next: that of all processes, if
-        any is asked. Safe in a signal handler.
-
-        Returns:
-            False when that is of no use: nothing has been trained yet, or it was asked before.
-        """
+        """Ends the training, of all processes, with a checkpoint where it can stop next. Safe in a
+        signal handler. False when nothing has been trained yet, or it was asked before."""
         useful = self._begun and not self._stop
         self._stop = True
         return useful
@@ -152,13 +149,6 @@ class Checkpoints:
             self.notify(f"{self.path}: cannot be removed: {error.strerror}")
 
 
-def capture(trainer: Trainer) -> dict[str, Any]:
-    """All that the next step of ``trainer`` depends on, besides the data and the options."""
-    rows = trainer.rows
-    packed = pack(trainer.state) | {"generator": trainer.generator.get_state(), "shift": rows.shift}
-    return packed if rows.map is None else packed | {"map": rows.map.matrix.float()}
-
-
 def checkpoint_of(trainer: Trainer, checksums: dict[str, int]) -> Model:
     """The model so far with all that the training needs to go on; the checksums tell its rows."""
     model = trainer.model()
@@ -186,12 +176,8 @@ def _digest(tensors: dict[str, np.ndarray], values: dict[str, Any]) -> int:
 
 
 def load_checkpoint(path: str) -> Model:
-    """The checkpoint at ``path``, or that of the model ``path``.
-
-    Raises:
-        UsageError: there is none.
-        ModelError: it is damaged.
-    """
+    """The checkpoint at ``path``, or that of the model ``path``; a UsageError when there is none, a
+    ModelError when it is damaged."""
     beside = checkpoint_path(path)
     model = load(beside if os.path.isfile(beside) else path)
     if model.state is None:
@@ -215,13 +201,8 @@ def shift_of(model: Model, n_features: int) -> Tensor | None:
 def restore(
     trainer: Trainer, model: Model, checksums: dict[str, int], path: str, force: bool
 ) -> list[str]:
-    """Puts ``trainer`` where the run that wrote ``model``, a loaded checkpoint, was.
-
-    Args:
-        checksums: of ``trainer``, which has drawn its sample for them.
-
-    Returns:
-        What is different on this machine, so that the last bits of the result may be.
+    """Puts ``trainer``, which has drawn its sample for the ``checksums``, where the run that wrote
+    ``model`` was; returns what is different on this machine, so that the last bits may be.
 
     Raises:
         UsageError: data or options differ, all of them named; with ``force`` only those that
@@ -247,7 +228,7 @@ def restore(
         rows.learn(packed["map"])
     for name in ("generator", "map", "shift", "digest"):
         packed.pop(name, None)
-    state = trainer.state = unpack(packed)
+    state = trainer.state = state_of(packed)
     trainer.history = list(model.training.get("history", []))
     now, then = environment(trainer), model.state.values["environment"]
     different = [f"{k} {now[k]} (then {then.get(k)})" for k in now if now[k] != then.get(k)]

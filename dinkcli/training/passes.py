@@ -7,7 +7,7 @@ Shapes: K clusters, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +24,7 @@ _EPOCHS = 50  # of gradient descent
 _LEARNING_RATE = 1e-3
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """A finished pass: its number from 0, the most there will be, what it found, and how many empty
     clusters it gave new centres."""
 

@@ -7,9 +7,21 @@ one, axes), "what training costs and what it reaches" of 2026-11-24 (efforts).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from dinkcli.nearest.sums import row_dots
+from dinkcli.training.sample import Sample
+
 MAX_PASSES = 30  # over all rows, where nothing else ends them
+# Of the median merge temperature, where the first update begins: warmer, and centres merge for good
+# (docs/objective.md, "The temperature, measured").
+_START = 0.5
+_POWER_ITERATIONS = 4  # to the largest eigenvalue of each cluster's covariance
+_REPORTS = 12  # of an annealing
 _END = 0.05  # of the first temperature, and of the first step size
 _STEPS = 240  # updates while annealing: with half, inertia ends 0.07 % higher
 _ANNEALING_EPOCHS = 6  # times that each row of a small sample is used at most
@@ -94,3 +106,32 @@ def cooling(start: float, steps: int) -> list[tuple[float, float]]:
     fall in equal ratios to a twentieth, from ``start`` and from 1. None from 0 on."""
     ratios = [_END ** (step / max(1, steps - 1)) for step in range(steps if start else 0)]
     return [(start * ratio, ratio) for ratio in ratios]
+
+
+def updates_per_report(steps: int) -> int:
+    return max(1, steps // _REPORTS)
+
+
+def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
+    """Half of the temperature at which the typical pair of neighbouring centres would merge; of
+    ``centers`` (K, D) that are the means of the clusters ``labels`` (N,).
+
+    A centre splits (or two merge) when the temperature falls (or rises) past twice the largest
+    eigenvalue of its cluster's covariance (Rose 1998). Power iteration finds that eigenvalue
+    for all clusters at once. The median ignores clusters of one row; 0 when most are such.
+    """
+    z, n_clusters = sample.z, len(centers)
+    counts = sample.sums(torch.ones_like(z[:, 0]), labels, n_clusters).clamp(min=1).to(z.dtype)
+    residuals = z - centers[labels]
+    # Any start that is not orthogonal to the largest direction does; the farthest row of each
+    # cluster has a large part of it.
+    squares = torch.linalg.vecdot(residuals, residuals)
+    rows = torch.arange(len(z), device=z.device)
+    direction = sample.farthest(squares, labels, residuals, n_clusters, rows)
+    for _ in range(_POWER_ITERATIONS):
+        direction = torch.nn.functional.normalize(direction, dim=1)
+        along = row_dots(residuals, direction, labels)
+        sums = sample.sums(residuals, labels, n_clusters, along)
+        direction = (sums / counts[:, None]).to(z.dtype)
+    start = _START * 2 * float(direction.norm(dim=1).median())
+    return start if math.isfinite(start) else 0.0

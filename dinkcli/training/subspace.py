@@ -31,17 +31,11 @@ _GRID = 2.0**16
 
 @dataclass(frozen=True)
 class Subspace:
-    """A sample, and the coordinates that it has on some axes.
+    """A sample, and the coordinates that it has on some axes."""
 
-    Attributes:
-        whole: all D features.
-        sample: on the axes; the ``whole`` one where there are none.
-        axes: (D, Q) orthonormal but for rounding, or None.
-    """
-
-    whole: Sample
-    sample: Sample
-    axes: Tensor | None = None
+    whole: Sample  # all D features
+    sample: Sample  # on the axes; the ``whole`` one where there are none
+    axes: Tensor | None = None  # (D, Q) orthonormal but for rounding
 
     @classmethod
     def on(cls, whole: Sample, axes: Tensor | None, number: int) -> Subspace:
@@ -49,9 +43,7 @@ class Subspace:
         if axes is None or number == len(axes):
             return cls(whole, whole)
         axes = axes[:, :number].contiguous()
-        with products(axes.device):
-            z = whole.z @ axes
-        return cls(whole, replace(whole, z=z), axes)
+        return cls(whole, replace(whole, z=_product(whole.z, axes)), axes)
 
     @property
     def left(self) -> float:
@@ -60,17 +52,11 @@ class Subspace:
 
     def into(self, centers: Tensor) -> Tensor:
         """(K, D) to (K, Q)."""
-        if self.axes is None:
-            return centers
-        with products(centers.device):
-            return centers @ self.axes
+        return centers if self.axes is None else _product(centers, self.axes)
 
     def out_of(self, centers: Tensor) -> Tensor:
         """(K, Q) to the same points with all features, (K, D)."""
-        if self.axes is None:
-            return centers
-        with products(centers.device):
-            return centers @ self.axes.T
+        return centers if self.axes is None else _product(centers, self.axes.T)
 
     def means(self, centers: Tensor, approximate: bool) -> Tensor:
         """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, as
@@ -81,13 +67,15 @@ class Subspace:
         return self.whole.means(self.out_of(centers), labels)
 
 
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    with products(rows.device):
+        return rows @ matrix
+
+
 def main_axes(sample: Sample, n_clusters: int) -> Tensor | None:
     """The axes (D, Q) of the largest squared norm, that first, as many as K clusters may need; None
-    where D is small.
-
-    By subspace iteration on the first rows, in float64 and rounded, so that every process that
-    shares the rows finds the same ones whatever its number of threads.
-    """
+    where D is small. By subspace iteration on the first rows, in float64 and rounded, so that every
+    process finds the same ones whatever its number of threads."""
     n_features = sample.z.shape[1]
     most = most_axes(n_clusters, n_features)
     if not most:

@@ -29,7 +29,6 @@ from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
-from dinkcli.training.anneal import start_temperature, updates_per_report
 from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.checkpoint import SearchState, capture
 from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
@@ -37,7 +36,15 @@ from dinkcli.training.passes import Pass, descend, lloyd
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import REPORT_ROWS, Averages, Sample
-from dinkcli.training.schedule import Effort, cooling, effort, sample_size, seeding_size
+from dinkcli.training.schedule import (
+    Effort,
+    cooling,
+    effort,
+    sample_size,
+    seeding_size,
+    start_temperature,
+    updates_per_report,
+)
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
