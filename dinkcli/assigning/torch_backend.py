@@ -61,7 +61,7 @@ class TorchBackend:
         number = min(_WORKERS, threads)
         with products(self._device), Workers(number, threads // number) as workers:
             results = (workers.submit(work, item) for item in items)
-            for result in read_ahead(results, number):
+            for result in read_ahead(results, max(1, number - 1)):
                 yield result.result()
 
     @property
