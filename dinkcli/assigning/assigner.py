@@ -5,7 +5,7 @@ Shapes: B rows in a block, K clusters, C centres, D features, M = ``AssignOption
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -183,20 +183,10 @@ def block_rows(
     return chunk * max(1, round(elements / (chunk * width)))
 
 
-def assign(
-    assigner: Assigner,
-    data: DataSet,
-    first: int = 0,
-    on_bad: Callable[[int], None] = lambda n_bad: None,
-) -> Iterator[Rows]:
-    """The clusters of all rows, in order, in memory that does not grow with the data.
-
-    Those of a part are, to the last bit, what they are when all rows are assigned.
-
-    Args:
-        first: number of the first row to give; the rows before it are skipped.
-        on_bad: called with the number of bad rows in a block, where ``data.bad_rows`` is "skip",
-            which leaves them out, or "label", which gives them the label -1.
+def assign(assigner: Assigner, data: DataSet, first: int = 0) -> Iterator[Rows]:
+    """The clusters of all rows from the number ``first`` on, in order, in memory that does not grow
+    with the data. Those of a part are, to the last bit, what they are when all are assigned. Bad
+    rows are left out or, where ``data.bad_rows`` is "label", have the label -1.
     """
     backend = assigner.backend
     assigner.options.check_clusters(assigner.model.n_clusters)
@@ -215,9 +205,9 @@ def assign(
         rows = rows[inside]
         if block.bad is not None:
             bad = block.bad[inside]
-            on_bad(int(bad.sum()))
             skip = data.bad_rows == SKIP
             rows = rows[np.flatnonzero(~bad)] if skip else _without_values(rows, bad)
+            rows = replace(rows, n_bad=int(bad.sum()))
         yield rows
 
 

@@ -27,6 +27,7 @@ class Rows:
     rows: np.ndarray  # (B,) int64, their numbers, by which they go to parts, ascending there
     columns: Mapping[str, Any]  # (B,) or, for lists, (B, M); texts as an Arrow dictionary
     carried: pa.RecordBatch | None = None  # the B values of columns that travel along
+    n_bad: int = 0  # bad ones among them, or left out
 
     def __len__(self) -> int:
         return len(self.rows)

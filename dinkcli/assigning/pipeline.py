@@ -153,6 +153,7 @@ class Counts:
         # One bin more in front takes the label -1.
         counts = np.bincount(labels + 1, minlength=len(self.sizes) + 1)
         self.rows += len(rows)
+        self.bad += rows.n_bad
         self.outliers += int(counts[0])
         self.sizes += counts[1:]
         if own is not None:
@@ -184,16 +185,13 @@ def run(
     local_rank = 0 if output.shard is None else output.shard.local_rank
     assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)
 
-    def count_bad(n_bad: int) -> None:
-        counts.bad += n_bad
-
     missing: list[tuple[int, int | None]] = [(0, None)]
     with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
         if isinstance(writer, PartsWriter):
             counts.rows_before, missing = writer.rows_before, writer.missing
         for first, stop in missing:
             data = job.data if stop is None else job.data.part(first, stop)
-            for assigned in assign(assigner, data, first, count_bad):
+            for assigned in assign(assigner, data, first):
                 writer.write(job.written(assigned))
                 counts.add(assigned)
                 on_rows(counts.rows_before + counts.rows)
