@@ -280,7 +280,7 @@ def test_csv_safe_stops_formulas(invoke, tmp_path, data):
         (["--temperature", "0"], "--temperature 0.0: expected a number above 0"),
         (["--min-prob", "2"], "--min-prob 2.0: expected a number from 0 to 1"),
         (["--max-distance", "-1"], "--max-distance -1.0: expected at least 0"),
-        (["--columns", "nothing"], "no column 'nothing' for --columns"),
+        (["--columns", "nothing"], "--columns nothing: no such column in"),
         (["--columns", "tags"], "column 'tags' of the input is list<"),
         (
             ["--columns", "blob", "--format", "jsonl"],

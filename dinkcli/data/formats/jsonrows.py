@@ -236,14 +236,10 @@ class JsonReader(TextReader):
         return pa.field(place.path, pa.string() if type_ == EXACT else type_)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
-        schema = self._schema
+        schema, n_rows = None, 0
         if names is not None:
-            known = self.schema if schema is None or set(names) - set(schema.names) else schema
+            known = self.schema if self._schema is None else self._schema
             schema = pa.schema([known.field(name) for name in names])
-        return self._read(schema)
-
-    def _read(self, schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
-        n_rows = 0
         with open_text(self.source) as file:
             for text in whole_lines(file):
                 lines = (line.strip(b" \t\r,") for line in text.split(b"\n"))

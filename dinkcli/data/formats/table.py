@@ -165,12 +165,10 @@ class TableReader(Reader):
             )
         place = place_of(self.schema, name)
         if place is None:
-            known = names_of([*self.schema.names, *self.partition])
-            if parameter == "columns":
-                raise UsageError(f"{self.path}: no column {name!r} for `columns`; it has {known}")
+            no_file = "" if parameter == "columns" else "no such file, and "
             raise UsageError(
-                f"`{parameter}` {name}: no such file, and no such column in {self.path}; it has "
-                f"{known}"
+                f"`{parameter}` {name}: {no_file}no such column in {self.path}; it has "
+                + names_of([*self.schema.names, *self.partition])
             )
         return place
 
@@ -243,8 +241,7 @@ class TableReader(Reader):
         batch = next(self._peek([place.top]), None)
         cells = [] if batch is None else place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
         lists = [f"[{', '.join(map(str, c))}]" if isinstance(c, list) else c for c in cells]
-        texts = (str(cell).strip() for cell in lists)
-        return [text for text in texts if text not in NULLS]
+        return [text for cell in lists if (text := str(cell).strip()) not in NULLS]
 
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):

@@ -91,20 +91,20 @@ class TextReader(TableReader):
             first = next(self._parsed(None), None)
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
-        self._first = first.slice(0, _LOOKED_AT)
-        super().__init__(source, self._typed(self._first), None, wanted)
+        self._first = first
+        super().__init__(source, self._typed(first.slice(0, _LOOKED_AT)), None, wanted)
         if self.places:
             self.dtype = self._number_type()
 
     def _number_type(self) -> np.dtype:
         """float32, or float64 for numbers that lie far from zero beside their spread."""
+        narrow, wide = np.dtype("f4"), np.dtype("f8")
         if self.kind not in (NUMBERS, LIST):
-            return np.dtype("f4")
-        wide = np.dtype("f8")
-        vectors, _ = vectors_of(self._first, self.places, self.kind, self.n_features, wide)
+            return narrow
+        first = self._first.slice(0, _LOOKED_AT)
+        vectors, _ = vectors_of(first, self.places, self.kind, self.n_features, wide)
         vectors = vectors[(np.abs(vectors) < 1e30).all(1)]
-        is_far = len(vectors) and offset_of(vectors) is not None
-        return wide if is_far else np.dtype("f4")
+        return wide if len(vectors) and offset_of(vectors) is not None else narrow
 
     def _typed(self, first: pa.RecordBatch) -> pa.Schema:
         """The schema that the columns are chosen from, by the first rows."""
