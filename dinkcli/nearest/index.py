@@ -27,8 +27,8 @@ from dinkcli.nearest.hardware import (
     products,
 )
 from dinkcli.nearest.prepare import RowMap
-from dinkcli.nearest.scorer import Scorer, TwoBest
-from dinkcli.nearest.small import squares_between
+from dinkcli.nearest.scorer import Scorer
+from dinkcli.nearest.small import CHUNK_SCORES, squares_between
 
 _LEAST_ROWS = 64  # for which products of low precision pay
 _MANY = 0.3  # More doubtful rows than this share, and they are not worth their second look.
@@ -55,6 +55,10 @@ class NearestTwo(NamedTuple):
     squared_distances: Tensor
     second_labels: Tensor
     second_squared_distances: Tensor
+
+
+# Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,).
+_Ties = tuple[Tensor, Tensor, Tensor]
 
 
 class CenterIndex:
@@ -150,21 +154,28 @@ class CenterIndex:
         """
         result = torch.empty((2, len(z)), dtype=torch.int64, device=z.device)
         low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
-        doubtful = []
+        doubtful: list[Tensor] = []
+        ties: list[_Ties] = []
         start = 0
         for rows in self.chunks(z) if len(z) else ():
             near, limit = self.scorer.two(self.scorer.shifted(rows), low_precision)
-            part = result[:, start : start + len(rows)]
-            start += len(rows)
-            part[0], part[1] = near.labels, near.seconds
+            result[0, start : start + len(rows)] = near.labels
+            result[1, start : start + len(rows)] = near.seconds
             # The second centre may be the nearer one.
             tied = near.second <= limit
-            if not low_precision:
-                self._settle(rows, near, limit, tied.nonzero()[:, 0], part)
-                continue
-            doubtful.append(tied)
-            if self._on_cpu:  # elsewhere the host waits once, when all is told
-                low_precision = bool(tied.sum() <= _MANY * len(rows))
+            if low_precision:
+                doubtful.append(tied)
+                if self._on_cpu:  # elsewhere the host waits once, when all is told
+                    low_precision = bool(tied.sum() <= _MANY * len(rows))
+            elif len(where := tied.nonzero()[:, 0]):
+                ties.append((where + start, near.of(where), limit[where]))
+                pending = sum(scores.numel() for _, scores, _ in ties)
+                if pending > numbers_at_once(z.device, CHUNK_SCORES):
+                    self._settle(z, ties, result)
+                    ties = []
+            start += len(rows)
+        if ties:
+            self._settle(z, ties, result)
         if doubtful:
             where = torch.cat(doubtful).nonzero()[:, 0]
             if not self._on_cpu and len(where) > _MANY * len(z):
@@ -173,19 +184,16 @@ class CenterIndex:
                 result[:, where] = self._two(z[where], low_precision=False)
         return result
 
-    def _settle(
-        self, rows: Tensor, near: TwoBest, limit: Tensor, tied: Tensor, part: Tensor
-    ) -> None:
-        """Puts the ``part`` (2, B) of the result right for the ``tied`` (M,) of the ``rows``, by
-        float64 distances to all centres that may be the nearest."""
-        if not len(tied):
-            return
-        first, second = part[:, tied]
-        scores = near.of(tied).scatter_(1, first[:, None], -torch.inf)
-        row, center = (scores <= limit[tied, None]).nonzero().unbind(1)
-        z = rows[tied] if self._map is None else self._map(rows[tied])
-        exact = _nearest_of_pairs(z, self.centers, row, center)
-        part[:, tied] = torch.stack([exact, torch.where(exact == first, second, first)])
+    def _settle(self, z: Tensor, ties: list[_Ties], result: Tensor) -> None:
+        """Puts the ``result`` (2, N) right for rows of ``z``, by float64 distances to all centres
+        that may be the nearest."""
+        where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
+        first, second = result[:, where]
+        scores.scatter_(1, first[:, None], -torch.inf)
+        row, center = (scores <= limit[:, None]).nonzero().unbind(1)
+        rows = z[where] if self._map is None else self._map(z[where])
+        exact = _nearest_of_pairs(rows, self.centers, row, center)
+        result[:, where] = torch.stack([exact, torch.where(exact == first, second, first)])
 
 
 def _nearest_of_pairs(z: Tensor, centers: Tensor, row: Tensor, center: Tensor) -> Tensor:
