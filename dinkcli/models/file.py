@@ -1,7 +1,4 @@
-"""Reading the model file, whatever is in it: never more memory than its size asks for.
-
-Needs no torch, so that commands which only look at a model start fast.
-"""
+"""Reading the model file, whatever is in it: never more memory than its size asks for."""
 
 from __future__ import annotations
 
@@ -141,38 +138,28 @@ def _model(tensors: dict[str, np.ndarray], document: dict[str, Any]) -> Model:
 
 
 def _document(file: IO[bytes], path: str) -> dict[str, Any]:
-    """The metadata of a model file of a version that can be read.
-
-    Raises:
-        ModelError: a safetensors file of something else, or a newer version.
-        ValueError: not a safetensors file, or with a header that cannot be one of dink's.
-    """
+    """The metadata of a model file of a version that can be read; else ModelError or ValueError."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise ValueError(f"a header of {length} bytes in a file of {size}")
     if length > _HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes, more than {_HEADER_BYTES}")
-    header = json.loads(file.read(length))
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-    if text is None:
+    try:
+        text = json.loads(file.read(length))["__metadata__"][METADATA_KEY]
+    except (KeyError, TypeError):
         raise ModelError(
             f"{path}: a safetensors file, but not a dink model; give one that dink train wrote"
-        )
-    document = None
-    if isinstance(text, str):
-        document = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
-    if not isinstance(document, dict):
-        raise ValueError("its metadata are not an object")
-    version = document.get("format_version")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"format version {version!r}")
-    if version > FORMAT_VERSION:
+        ) from None
+    parsers: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float"), _finite)
+    document = json.loads(str(text), parse_int=_integer, **parsers)
+    _check(document, {"format_version": int}, "metadata")
+    if (version := document["format_version"]) > FORMAT_VERSION:
         raise ModelError(
             f"{path}: model format {version}, this dink reads up to {FORMAT_VERSION}; "
             "use the version of dink that wrote it, or a newer one"
         )
+    _check(document, _DOCUMENT, "")
     return document
 
 
@@ -189,18 +176,20 @@ def _integer(text: str) -> int:
 
 
 def _check_document(document: dict[str, Any]) -> None:
-    """Raises ValueError where the metadata are not what ``Model.save`` writes."""
-    _check(document, _DOCUMENT, "")
+    """Raises ValueError where what the metadata say does not fit together."""
     k, training = document["n_clusters"], document.get("training", {})
     inertia = training.get("metrics", {}).get("cluster_inertia")
     of_clusters = {"names": document.get("names"), "terms": document.get("terms")}
     for name, values in (of_clusters | {"cluster_inertia": inertia}).items():
         if values and len(values) != k:
             raise ValueError(f"{name} of {len(values)} entries, expected {k}")
-    if len(set(document.get("feature_names", ()))) < len(document.get("feature_names", ())):
+    features = document.get("feature_names", ())
+    if len(set(features)) < len(features):
         raise ValueError("feature_names with one name twice")
     if any(not 0 <= j < k for j in document.get("named_by_hand", ())):
         raise ValueError("named_by_hand has numbers of no cluster")
+    if (version := document["format_version"]) < 1:
+        raise ValueError(f"format version {version}")
     if document.get("temperature", 0) < 0:
         raise ValueError(f"temperature is {document['temperature']}")
     if document["metric"] not in METRICS:

@@ -1,6 +1,5 @@
-"""The model file: tensors and one JSON text in the safetensors format. Never pickle.
-
-Reading needs no torch, so that commands which only look at a model start fast.
+"""The model file: tensors and one JSON text in the safetensors format. Never pickle; and no torch,
+so that commands which only look at a model start fast.
 """
 
 from __future__ import annotations
@@ -39,28 +38,18 @@ _HISTORY_STEPS = 50_000
 
 @dataclass
 class TrainingState:
-    """What a checkpoint holds beyond a model: all that training needs to go on.
+    """What a checkpoint holds beyond a model: all that training needs to go on."""
 
-    Attributes:
-        tensors: by name; float32, float64, and uint8 for the random generator.
-        values: plain JSON.
-    """
-
-    tensors: dict[str, np.ndarray]
-    values: dict[str, Any]
+    tensors: dict[str, np.ndarray]  # float32, float64, and uint8 for the random generator
+    values: dict[str, Any]  # plain JSON
 
 
 @dataclass(frozen=True)
 class Centers:
-    """The centres that rows are compared with, where clusters own several, or none.
+    """The centres that rows are compared with, where clusters own several, or none."""
 
-    Attributes:
-        centers: (C, D) float32.
-        clusters: (C,) int64, the cluster that each belongs to, or ``OUTLIER``.
-    """
-
-    centers: np.ndarray
-    clusters: np.ndarray
+    centers: np.ndarray  # (C, D) float32
+    clusters: np.ndarray  # (C,) int64, the cluster that each belongs to, or ``OUTLIER``
 
 
 @dataclass
@@ -174,12 +163,8 @@ class Model:
         return means if self.offset is None else means + self.offset
 
     def means_by_name(self, names: Sequence[str]) -> np.ndarray:
-        """``means`` (K, D) with the features in the order of ``names``; as they are where the model
-        or the other side has no names.
-
-        Raises:
-            ModelError: other names.
-        """
+        """``means`` (K, D) with the features in the order of ``names`` if both sides have names;
+        raises ModelError for other ones."""
         if not names or not self.feature_names:
             return self.means
         if other := sorted(set(names).symmetric_difference(self.feature_names)):
@@ -197,10 +182,7 @@ class Model:
 
     def groups(self, level: int, tree: list[Merge] | None = None) -> np.ndarray:
         """(K,) int32, the group of each cluster where the tree has ``level`` groups: the lowest
-        cluster in it (see ``models.tree.parents``), and -1 for one without centres.
-
-        Args:
-            tree: that of the model, where several levels are looked at.
+        cluster in it, and -1 for one without centres. ``tree`` saves making it anew.
 
         Raises:
             UsageError: not 1 to P groups.
@@ -259,11 +241,7 @@ class Model:
         return replace(columns, usual=self.column, features=names, bits=bits, dim=dim)
 
     def rows_of(self, data: DataSet) -> DataSet:
-        """The rows of ``data`` less the offset of the model.
-
-        Raises:
-            UsageError: of another dimension than the model.
-        """
+        """The rows of ``data`` less the offset of the model; raises UsageError for another D."""
         if data.n_features != self.n_features:
             raise UsageError(
                 f"{data.name}: {data.n_features} features per row, but the model was trained on "
@@ -317,13 +295,11 @@ def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.nda
 
 
 def usual_temperature(cluster_centers: np.ndarray) -> float:
-    """A seventh of what the nearest other centre is away, squared, for the median centre.
+    """A seventh of what the nearest other centre is away, squared, for the median of the centres
+    (K, D), of which some are looked at. 0 where most centres have a copy.
 
     The mean probability of the rows' own clusters is then about the share of rows that a second
-    training assigns alike (docs/objective.md). 0 where most centres have a copy.
-
-    Args:
-        cluster_centers: (K, D); of many, some are looked at.
+    training assigns alike (docs/objective.md).
     """
     centers = cluster_centers.astype(np.float64)
     if len(centers) == 1:
