@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from dinkcli.cli.console import (
     ProgressLines,
     print_json,
     printable,
-    rows_shown,
     say,
     say_bad_rows,
     show_drift,
@@ -130,7 +129,7 @@ def train(
     checkpoint = checkpoint_path(target)
     with signals.together(device, partial(_how_to_go_on, checkpoint)) as group:
         speaks = group.rank == 0
-        quiet, silent = shown.quiet or not speaks, shown.silent or not speaks
+        shown = replace(shown, quiet=shown.quiet or not speaks)
         options = algorithm.options(n_clusters)
         every = parse_seconds(checkpoint_every)
         limit = parse_size(memory)
@@ -139,10 +138,10 @@ def train(
         if not group.alone:
             signals.refuse_streams([*inputs, *(texts or ())])
         data = vectors.open(inputs, texts=texts, sample_weight=sample_weight)
-        show_notes(data, quiet)
+        show_notes(data, shown.quiet)
         data = data.repeatable()
         if speaks and output is None:
-            keep_other_models(target, data, silent)
+            keep_other_models(target, data, shown.silent)
         old = None if match_path is None else load(match_path)
         known = options.n_clusters if isinstance(options.n_clusters, int) else None
         if old is not None:
@@ -155,7 +154,7 @@ def train(
 
         tell = warn if speaks else (lambda text: None)
         checkpoints = Checkpoints(checkpoint, every, tell, group)
-        if group.alone and not quiet and options.literal:
+        if group.alone and not shown.quiet and options.literal:
             warn(
                 "at temperature inf the losses see fixed embeddings only through their mean; "
                 "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
@@ -163,10 +162,10 @@ def train(
             )
         if resume and not group.any(speaks and os.path.exists(checkpoint)):
             resume = False
-            if not silent:
+            if not shown.silent:
                 say(f"Note: there is no {checkpoint} to resume from; this run starts anew")
         more: dict[str, Any] = {}  # of the summary
-        with _stopping(checkpoints, shown.as_json), ProgressLines(silent) as lines:
+        with _stopping(checkpoints, shown.as_json), ProgressLines(shown.silent) as lines:
 
             def chosen(result: Sweep) -> None:
                 more["recommendation"] = result.answer
@@ -189,44 +188,46 @@ def train(
     if not speaks:
         return
     try:
-        model, matching = _save(model, data, old, target, device, silent)
+        with ProgressLines(shown.silent) as lines:
+            naming = partial(lines.update, "naming", total=data.known_rows, unit="rows")
+            model, matching = _finished(model, data, old, device, naming)
     except KeyboardInterrupt as error:
         model.save(target)
         checkpoints.discard()
         missing = "names (dink name gives them) or ids of --match (dink assign --match)"
         said = f"Interrupted; {target} is trained and written, without {missing}."
         signals.end(signals.exit_code(error), shown.as_json, said)
+    model.save(target)
     checkpoints.discard()
-    seconds = time.monotonic() - started
+    facts = _summary(model, target, time.monotonic() - started)
     if shown.as_json:
+        facts |= {"history": model.training["history"]} if verbose else {}
         more |= {"match": matching.as_dict()} if matching else {}
-        print_json(_summary(model, target, seconds, verbose) | more)
+        print_json(facts | more)
         return
-    if not quiet:
-        _show_summary(model, data, seconds, verbose)
+    if not shown.quiet:
+        _show_summary(facts, model, data, verbose)
         if matching is not None and match_path is not None:
             show_drift(matching, match_path)
     typer.echo(os.fsencode(target))
 
 
-def _save(
-    model: Model, data: DataSet, old: Model | None, target: str, device: str, quiet: bool
+def _finished(
+    model: Model, data: DataSet, old: Model | None, device: str, on_rows: Callable[[int], None]
 ) -> tuple[Model, Matching | None]:
-    """Writes the model, with names where there are texts and with the ids of the older one if
-    there is one; returns both."""
+    """The model with names where there are texts, and with the ids of the older one if there is
+    one; and these."""
     from dinkcli.assigning.assigner import match_on
 
     if data.columns.text is not None:
         from dinkcli.insight.naming import name
 
-        with rows_shown(data, quiet) as progress:
-            named = name(model, data, device=device, on_rows=partial(progress, "naming")).model
+        named = name(model, data, device=device, on_rows=on_rows).model
         model.names, model.terms = named.names, named.terms
-    matching = None if old is None else match_on(data, old, model, device)
-    if matching is not None:
-        model = matching.renumber(model)
-    model.save(target)
-    return model, matching
+    if old is None:
+        return model, None
+    matching = match_on(data, old, model, device)
+    return matching.renumber(model), matching
 
 
 @contextmanager
@@ -241,11 +242,13 @@ def _stopping(checkpoints: Checkpoints, as_json: bool) -> Iterator[None]:
             signals.leave(code)
         checkpoint = stopped.checkpoint
         lines = [signals.NOTHING_WRITTEN] if checkpoint is None else how_to_resume(checkpoint)
-        signals.end(code, as_json, *lines)
     except signals.Interrupted as error:
         if not checkpoints.written:
             raise
-        signals.end(error.exit_code, as_json, *how_to_resume(checkpoints.path))
+        code, lines = error.exit_code, how_to_resume(checkpoints.path)
+    else:
+        return
+    signals.end(code, as_json, *lines)
 
 
 def _how_to_go_on(checkpoint: str) -> str:
@@ -282,29 +285,29 @@ def _show_steps(lines: ProgressLines, verbose: bool) -> Callable[[Step], None]:
                 f"shrink {step.shrink_loss:.4g}  clusters {step.smallest:.2%}..{step.largest:.2%}  "
                 f"{rate:,.0f} rows/s"
             )
-        several = step.starts > 1 and step.phase in _UNITS
-        start = f"start {step.start}/{step.starts}, " if several else ""
-        unit = _UNITS.get(step.phase, "passes")
+        unit, phase = _UNITS.get(step.phase, "passes"), PHASES[step.phase]
+        if step.starts > 1 and step.phase in _UNITS:
+            phase = f"start {step.start}/{step.starts}, {phase}"
         bound = step.phase != "anneal" and step.temperature != float("inf")
-        lines.update(start + PHASES[step.phase], step.done, step.total, unit, bound=bound)
+        lines.update(phase, step.done, step.total, unit, bound=bound)
 
     return show_step
 
 
-def _summary(model: Model, target: str, seconds: float, verbose: bool) -> dict[str, Any]:
-    """The summary as plain JSON; the history, which can be long, only when ``verbose``."""
-    facts = {
+def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
+    """The summary as plain JSON."""
+    training = model.training
+    return {
         "model": printable(target),
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
-        "rows": model.training["input"]["rows"],
-        "bad_rows": model.training["input"]["bad_rows"],
-        **model.training["metrics"],
+        "rows": training["input"]["rows"],
+        "bad_rows": training["input"]["bad_rows"],
+        **training["metrics"],
         "explained_variance": _explained_variance(model),
         "cluster_sizes": model.cluster_sizes.tolist(),
         "seconds": round(seconds, 3),
     }
-    return facts | ({"history": model.training["history"]} if verbose else {})
 
 
 def _explained_variance(model: Model) -> float | None:
@@ -323,23 +326,21 @@ def _explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) -> None:
-    metrics, options = model.training["metrics"], model.training["options"]
-    sizes = sorted(model.cluster_sizes.tolist())
+def _show_summary(facts: dict[str, Any], model: Model, data: DataSet, verbose: bool) -> None:
+    sizes, options = sorted(facts["cluster_sizes"]), model.training["options"]
+    inertia, explained = facts["inertia"], facts["explained_variance"]
     dtypes = ", ".join(model.training["input"]["dtype"])
-    inertia, explained = metrics["inertia"], _explained_variance(model)
     say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    say_bad_rows(model.training["input"]["bad_rows"], False)
+    say_bad_rows(facts["bad_rows"], False)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     more += " under the learned map" * bool(explained and model.maps)
     say(
-        f"{model.n_clusters} clusters in {seconds:.1f} s, inertia {inertia:.6g} "
+        f"{model.n_clusters} clusters in {facts['seconds']:.1f} s, inertia {inertia:.6g} "
         f"({inertia / sum(sizes):.4g} per row){more}"
     )
     middle = sizes[len(sizes) // 2]
     say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
-    if "free_inertia" in metrics:
-        free = metrics["free_inertia"]
+    if (free := facts.get("free_inertia")) is not None:
         change = f"{inertia / free - 1:.2%} above" if free > 0 else "the same as"
         say(
             f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
@@ -350,6 +351,6 @@ def _show_summary(model: Model, data: DataSet, seconds: float, verbose: bool) ->
         say(f"empty clusters given new centres: {reseeded}")
     if verbose or options["temperature"] == "inf":
         say(
-            f"paper losses: dilation {metrics['dilation_loss']:.6g} (Eq. 5), "
-            f"shrink {metrics['shrink_loss']:.6g} (Eq. 6)"
+            f"paper losses: dilation {facts['dilation_loss']:.6g} (Eq. 5), "
+            f"shrink {facts['shrink_loss']:.6g} (Eq. 6)"
         )
