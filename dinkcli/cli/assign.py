@@ -178,8 +178,7 @@ def _job_of(
     names = model.names if matching is None else matching.names(model)
     if named and not names:
         raise UsageError(
-            f"--with-names: the clusters of {printable(path)} have no names; dink name gives them "
-            "some"
+            f"--with-names: the clusters of {path} have no names; dink name gives them some"
         )
     ids, n_ids = ids_of(matching, model.n_clusters)
     by_cluster: dict[str, np.ndarray] = {"name": np.array(names, np.str_)} if named else {}

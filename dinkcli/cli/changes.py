@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from dinkcli.cli import console
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import (
-    ProgressLines,
-    print_json,
-    printable,
-    rows_shown,
-    say,
-    say_bad_rows,
-    show_result,
-)
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, levels_of, load_model, refuse_stream
 from dinkcli.cli.signals import exit_code
@@ -97,7 +89,7 @@ def name(
     data = rows.open(model, inputs, labels=labels, texts=texts) if inputs else None
     n_rows = 0 if data is None else data.known_rows
     answers = f"{target}.answers.jsonl" if llm else None
-    with ProgressLines(shown.silent) as lines:
+    with console.ProgressLines(shown.silent) as lines:
 
         def on_reply(what: str, done: int, total: int, reply: Reply) -> None:
             lines.update("asking", done, total, f"{what}s", reply.name or "")
@@ -122,7 +114,7 @@ def name(
             advice = Answers(answers).advice
             if not advice:
                 raise
-            say(f"Interrupted{advice}.")
+            console.say(f"Interrupted{advice}.")
             raise typer.Exit(exit_code(error)) from None
     if prompt:
         sys.stdout.write(result.prompt)
@@ -130,10 +122,10 @@ def name(
     result.model.save(target)
     if answers is not None:
         Path(answers).unlink(missing_ok=True)
-    show_result(result, shown.as_json)
+    console.show_result(result, shown.as_json)
     if not shown.silent:
         number = sum(map(bool, result.model.names))
-        say(f"{printable(target)}: {number} of {model.n_clusters} clusters have a name")
+        console.say(f"{target}: {number} of {model.n_clusters} clusters have a name")
 
 
 def update(
@@ -192,7 +184,7 @@ def update(
 
     from dinkcli.insight.naming import update as core
 
-    with rows_shown(data, shown.silent) as on_rows:
+    with console.rows_shown(data, shown.silent) as on_rows:
         result = core(
             model,
             data,
@@ -207,7 +199,7 @@ def update(
     if output is not None:
         result.model.save(output)
     if shown.as_json:
-        print_json(result.to_dict() | ({} if output is None else {"model": output}))
+        console.print_json(result.to_dict() | ({} if output is None else {"model": output}))
     elif not shown.quiet:
         _show(result, output)
     if alarm is not None and (result.far or 0.0) > alarm:
@@ -226,26 +218,26 @@ def _join(model_path: str, inputs: list[str], output: str | None, shown: shared.
     model.save(output)
     born = [number for entry in model.history[-len(inputs) :] for number in entry.get("born", [])]
     if shown.as_json:
-        print_json({"model": output, "n_clusters": model.n_clusters, "born": born})
+        console.print_json({"model": output, "n_clusters": model.n_clusters, "born": born})
     elif not shown.quiet:
-        say(f"{printable(output)}: {model.n_clusters} clusters, {len(born)} of them new")
+        console.say(f"{output}: {model.n_clusters} clusters, {len(born)} of them new")
 
 
 def _show(result: Update, output: str | None) -> None:
     names, counts = result.model.all_names, result.counts
     if result.repeated:
-        say("The model already has these rows: it stays as it is.")
+        console.say("The model already has these rows: it stays as it is.")
     far = "" if result.far is None else f"; {result.far:.1%} beyond the 99 % distance"
-    say(f"{result.rows:,} rows in {int((counts > 0).sum())} clusters{far}")
-    say_bad_rows(result.bad_rows, False)
+    console.say(f"{result.rows:,} rows in {int((counts > 0).sum())} clusters{far}")
+    console.say_bad_rows(result.bad_rows, False)
     for what, numbers in (("new", result.born), ("retired", result.retired)):
         if numbers:
-            listed = ", ".join(f"{j} {printable(names[j])}".strip() for j in numbers[:_MOST_SHOWN])
-            say(f"{what} clusters: {listed}")
+            listed = ", ".join(f"{j} {names[j]}".strip() for j in numbers[:_MOST_SHOWN])
+            console.say(f"{what} clusters: {listed}")
     if output is None:
-        show_result(result, False)
+        console.show_result(result, False)
     else:
-        say(f"{printable(output)}: {len(result.model.present)} clusters")
+        console.say(f"{output}: {len(result.model.present)} clusters")
 
 
 def edit(
@@ -314,16 +306,16 @@ def edit(
     for text in name:
         which, colon, new = text.partition(":")
         if not colon or not new.strip():
-            raise UsageError(f"--name {printable(text)}: expected a cluster, a colon and its name")
+            raise UsageError(f"--name {text}: expected a cluster, a colon and its name")
         model = edits.rename(model, cluster_of(model, which), new.strip())
     model.save(output)
     entries = model.history[-number:]
     if shown.as_json:
-        print_json({"model": output, "n_clusters": len(model.present), "edits": entries})
+        console.print_json({"model": output, "n_clusters": len(model.present), "edits": entries})
     elif not shown.quiet:
         for entry in entries:
-            say(edits.described(entry))
-        say(f"{printable(output)}: {len(model.present)} clusters")
+            console.say(edits.described(entry))
+        console.say(f"{output}: {len(model.present)} clusters")
 
 
 def export(
@@ -358,4 +350,6 @@ def export(
     model = load_model(model_path, warns=True)
     chosen = core(model, output, format)
     if not quiet:
-        say(f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}")
+        console.say(
+            f"{output}: {model.n_clusters} centres of {model.n_features} features, {chosen}"
+        )

@@ -15,18 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dinkcli.cli import console, signals
 from dinkcli.cli import options as shared
-from dinkcli.cli import signals
-from dinkcli.cli.console import (
-    ProgressLines,
-    print_json,
-    printable,
-    say,
-    say_bad_rows,
-    show_drift,
-    show_notes,
-    warn,
-)
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
 from dinkcli.errors import StoppedError
@@ -138,7 +128,7 @@ def train(
         if not group.alone:
             signals.refuse_streams([*inputs, *(texts or ())])
         data = vectors.open(inputs, texts=texts, sample_weight=sample_weight)
-        show_notes(data, shown.quiet)
+        console.show_notes(data, shown.quiet)
         data = data.repeatable()
         if speaks and output is None:
             keep_other_models(target, data, shown.silent)
@@ -152,10 +142,10 @@ def train(
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
 
-        tell = warn if speaks else (lambda text: None)
+        tell = console.warn if speaks else (lambda text: None)
         checkpoints = Checkpoints(checkpoint, every, tell, group)
         if group.alone and not shown.quiet and options.literal:
-            warn(
+            console.warn(
                 "at temperature inf the losses see fixed embeddings only through their mean; "
                 "centres drift apart and clusters decay. Use --temperature auto for clusters, inf "
                 "to reproduce the paper."
@@ -163,9 +153,9 @@ def train(
         if resume and not group.any(speaks and os.path.exists(checkpoint)):
             resume = False
             if not shown.silent:
-                say(f"Note: there is no {checkpoint} to resume from; this run starts anew")
+                console.say(f"Note: there is no {checkpoint} to resume from; this run starts anew")
         more: dict[str, Any] = {}  # of the summary
-        with _stopping(checkpoints, shown.as_json), ProgressLines(shown.silent) as lines:
+        with _stopping(checkpoints, shown.as_json), console.ProgressLines(shown.silent) as lines:
 
             def chosen(result: Sweep) -> None:
                 more["recommendation"] = result.answer
@@ -188,7 +178,7 @@ def train(
     if not speaks:
         return
     try:
-        with ProgressLines(shown.silent) as lines:
+        with console.ProgressLines(shown.silent) as lines:
             naming = partial(lines.update, "naming", total=data.known_rows, unit="rows")
             model, matching = _finished(model, data, old, device, naming)
     except KeyboardInterrupt as error:
@@ -203,12 +193,12 @@ def train(
     if shown.as_json:
         facts |= {"history": model.training["history"]} if verbose else {}
         more |= {"match": matching.as_dict()} if matching else {}
-        print_json(facts | more)
+        console.print_json(facts | more)
         return
     if not shown.quiet:
         _show_summary(facts, model, data, verbose)
         if matching is not None and match_path is not None:
-            show_drift(matching, match_path)
+            console.show_drift(matching, match_path)
     typer.echo(os.fsencode(target))
 
 
@@ -268,7 +258,7 @@ def how_to_resume(checkpoint: str) -> tuple[str, str]:
     return said, "  " + shlex.join([*start, *command, "--resume"])
 
 
-def _show_steps(lines: ProgressLines, verbose: bool) -> Callable[[Step], None]:
+def _show_steps(lines: console.ProgressLines, verbose: bool) -> Callable[[Step], None]:
     """A function that shows a step; all of its figures where it is ``verbose``."""
     rows, started = 0, time.monotonic()
 
@@ -298,7 +288,7 @@ def _summary(model: Model, target: str, seconds: float) -> dict[str, Any]:
     """The summary as plain JSON."""
     training = model.training
     return {
-        "model": printable(target),
+        "model": console.printable(target),
         "n_clusters": model.n_clusters,
         "n_features": model.n_features,
         "rows": training["input"]["rows"],
@@ -330,27 +320,27 @@ def _show_summary(facts: dict[str, Any], model: Model, data: DataSet, verbose: b
     sizes, options = sorted(facts["cluster_sizes"]), model.training["options"]
     inertia, explained = facts["inertia"], facts["explained_variance"]
     dtypes = ", ".join(model.training["input"]["dtype"])
-    say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    say_bad_rows(facts["bad_rows"], False)
+    console.say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
+    console.say_bad_rows(facts["bad_rows"], False)
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     more += " under the learned map" * bool(explained and model.maps)
-    say(
+    console.say(
         f"{model.n_clusters} clusters in {facts['seconds']:.1f} s, inertia {inertia:.6g} "
         f"({inertia / sum(sizes):.4g} per row){more}"
     )
     middle = sizes[len(sizes) // 2]
-    say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
+    console.say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
     if (free := facts.get("free_inertia")) is not None:
         change = f"{inertia / free - 1:.2%} above" if free > 0 else "the same as"
-        say(
+        console.say(
             f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
             f"is {change} the {free:.6g} without it"
         )
     reseeded = sum(step["reseeded"] for step in model.training["history"])
     if reseeded:
-        say(f"empty clusters given new centres: {reseeded}")
+        console.say(f"empty clusters given new centres: {reseeded}")
     if verbose or options["temperature"] == "inf":
-        say(
+        console.say(
             f"paper losses: dilation {facts['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {facts['shrink_loss']:.6g} (Eq. 6)"
         )

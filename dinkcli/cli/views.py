@@ -7,16 +7,8 @@ import time
 from functools import partial
 from typing import Any, Literal
 
+from dinkcli.cli import console
 from dinkcli.cli import options as shared
-from dinkcli.cli.console import (
-    ProgressLines,
-    rows_shown,
-    say,
-    say_bad_rows,
-    show_notes,
-    show_result,
-    warn,
-)
 from dinkcli.cli.options import main_option, output_option, run_option
 from dinkcli.cli.paths import load_model, refuse_stream
 from dinkcli.errors import UsageError
@@ -58,13 +50,13 @@ def inspect(
     options: dict[str, Any] = {"cluster": cluster, "tree": tree, "history": history}
     if inputs:
         data = rows.open(model, inputs, ids=ids, texts=texts)
-        with rows_shown(data, shown.silent) as progress:
+        with console.rows_shown(data, shown.silent) as progress:
             options |= {"exemplars": exemplars, "device": rows.device}
             result = core(model, data, on_rows=partial(progress, "inspect"), **options)
     else:
         result = core(model, **options)
-    show_result(result, shown.as_json, name=model_path, clusters=clusters)
-    say_bad_rows(result.seen.bad_rows, shown.silent)
+    console.show_result(result, shown.as_json, name=model_path, clusters=clusters)
+    console.say_bad_rows(result.seen.bad_rows, shown.silent)
 
 
 def evaluate(
@@ -89,12 +81,12 @@ def evaluate(
 
     from dinkcli.insight.evaluate import evaluate as core
 
-    with rows_shown(data, shown.silent) as on_rows:
+    with console.rows_shown(data, shown.silent) as on_rows:
         result = core(model, data, device=rows.device, on_rows=on_rows)
-    show_result(result, shown.as_json)
-    say_bad_rows(result.quality.bad_rows, shown.silent)
+    console.show_result(result, shown.as_json)
+    console.say_bad_rows(result.quality.bad_rows, shown.silent)
     if result.unlabelled and not shown.silent:
-        say(f"{result.unlabelled} rows without a label are left out of the agreement")
+        console.say(f"{result.unlabelled} rows without a label are left out of the agreement")
 
 
 def report(
@@ -146,7 +138,7 @@ def report(
 
     from dinkcli.insight.report import report as core
 
-    with ProgressLines(quiet) as progress:
+    with console.ProgressLines(quiet) as progress:
         result = core(
             model,
             data,
@@ -164,7 +156,7 @@ def report(
         seconds, size = time.monotonic() - started, os.path.getsize(output) / 1e6
         left_out = result.quality.bad_rows
         bad = f", {left_out} bad rows left out" if left_out else ""
-        say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")
+        console.say(f"{output}: {data.known_rows} rows{bad}, {size:.1f} MB, {seconds:.1f} s")
 
 
 def sweep(
@@ -196,19 +188,19 @@ def sweep(
     data = vectors.open(inputs, sample_weight=sample_weight).repeatable()
     most = data.known_rows // 2
     if tried[-1] > most and not shown.silent:
-        say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
+        console.say(f"Note: -k {numbers}: tries at most {most}, with two rows for each cluster")
 
     from dinkcli import api
 
-    with ProgressLines(shown.silent) as progress:
+    with console.ProgressLines(shown.silent) as progress:
 
         def on_step(phase: str, done: int, total: int) -> None:
             progress.update("trying numbers of clusters", done, total, "tried")
 
         options: dict[str, Any] = {"metric": metric, "seed": seed, "device": device}
         result = api.sweep(data, numbers, on_step=on_step, **options)
-    show_result(result, shown.as_json, name=data.name)
-    say_bad_rows(result.bad_rows, shown.silent)
+    console.show_result(result, shown.as_json, name=data.name)
+    console.say_bad_rows(result.bad_rows, shown.silent)
 
 
 def info(
@@ -237,8 +229,8 @@ def info(
     data: Any = inputs
     if len(inputs) > 1 or not is_model(inputs[0]):
         data = shared.Vectors(column, dim, bits, "stop").open(inputs)
-        show_notes(data, as_json)
-    show_result(core(data, memory=limit), as_json)
+        console.show_notes(data, as_json)
+    console.show_result(core(data, memory=limit), as_json)
 
 
 def plan(
@@ -272,13 +264,13 @@ def plan(
     options = effort.options(n_clusters)
     limit = parse_size(memory)
     data = vectors.open(inputs)
-    show_notes(data, as_json)
+    console.show_notes(data, as_json)
 
     from dinkcli.planning import plan as core
 
     # What it takes to come here is what it takes a training.
     startup = begun[0] + time.monotonic() - begun[1]
     result = core(data, options, device=device, memory=limit, processes=processes, startup=startup)
-    show_result(result, as_json)
+    console.show_result(result, as_json)
     for warning in () if as_json else result.warnings:
-        warn(warning)
+        console.warn(warning)
