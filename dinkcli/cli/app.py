@@ -15,6 +15,7 @@ import sys
 import threading
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -86,37 +87,34 @@ class _Readable:
 
     def format_usage(self, context: Any, formatter: Any) -> None:
         parts = []
-        for parameter in self.get_params(context):
-            name = (parameter.metavar or parameter.name or "").partition("|")[0]
-            if parameter.param_type_name == "argument":
-                parts.append(name)
-            elif parameter.required:
-                parts.append(f"{parameter.opts[0]} {name}")
-        formatter.write_usage(
-            context.command_path, " ".join([*(parts or ["COMMAND"]), "[OPTIONS]"])
-        )
+        for each in self.get_params(context):
+            is_argument = each.param_type_name == "argument"
+            if is_argument or each.required:
+                name = (each.metavar or each.name or "").partition("|")[0]
+                parts.append(name if is_argument else f"{each.opts[0]} {name}")
+        parts = parts or ["COMMAND"]
+        formatter.write_usage(context.command_path, " ".join([*parts, "[OPTIONS]"]))
 
     def format_help_text(self, context: Any, formatter: Any) -> None:
         formatter.write_paragraph()
         formatter.write_text(_split(self.help)[0])
 
     def format_options(self, context: Any, formatter: Any) -> None:
+        width = _COLUMN if formatter.width >= _WIDE else _NARROW_COLUMN
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *GROUPS)}
         # Those of Main in the order of their importance: -k, -o, then the rest.
         order = {"-k": 0, "-n": 0, "-o": 1}
-        for parameter in sorted(self.get_params(context), key=lambda p: order.get(p.opts[0], 2)):
-            names, text = parameter.get_help_record(context) or ("", "")
-            is_argument = parameter.param_type_name == "argument"
+        for each in sorted(self.get_params(context), key=lambda each: order.get(each.opts[0], 2)):
+            names, text = each.get_help_record(context) or ("", "")
+            is_argument = each.param_type_name == "argument"
             for kind, word in _TYPES.items():
                 names = names.replace(kind, "" if is_argument else word)
-            group = "Arguments" if is_argument else parameter.rich_help_panel or RUN
+            group = "Arguments" if is_argument else each.rich_help_panel or RUN
             if names:
-                groups[group].append((names.rstrip(), text))
-        width = _COLUMN if formatter.width >= _WIDE else _NARROW_COLUMN
-        filled = {name: records for name, records in groups.items() if records}
-        for name, records in filled.items():
+                groups[group].append(_row(names.rstrip(), text, width, formatter.width))
+        filled = {name: rows for name, rows in groups.items() if rows}
+        for name, rows in filled.items():
             with formatter.section(name if len(filled) > 1 else "Options"):
-                rows = [_row(*record, width, formatter.width) for record in records]
                 formatter.write_dl(rows, col_max=width)
 
     def format_epilog(self, context: Any, formatter: Any) -> None:
@@ -225,8 +223,7 @@ def _defaults(command: Any) -> dict[str, Any]:
         UsageError: a file that cannot be parsed, or a name that is no option.
     """
     try:
-        with open("pyproject.toml", encoding="utf-8") as file:
-            text = file.read()
+        text = Path("pyproject.toml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return {}
     if "tool.dink" not in text:
@@ -238,20 +235,18 @@ def _defaults(command: Any) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"pyproject.toml: {error}") from None
     tables = {name: each for name, each in table.items() if isinstance(each, dict)}
-    for name in tables.keys() - set(COMMANDS):
+    for name in tables.keys() - {*COMMANDS}:
         raise UsageError(f"pyproject.toml: [tool.dink.{name}]: dink has no such command")
-    own, values = _options(command), {}
+    own, known, values = tables.get(command.name, {}), _options(command), {}
     general = {name: value for name, value in table.items() if name not in tables}
-    for each, few in (None, general), (command.name, tables.get(command.name, {})):
-        for name, value in few.items():
-            option = name.replace("_", "-")
-            if option in own:
-                parameter = own[option]
-                listed = parameter.multiple and not isinstance(value, list)
-                values[parameter.name] = [value] if listed else value
-            elif each or not any(option in _options(_load(other)) for other in COMMANDS):
-                where = f"dink {each}" if each else "dink"
-                raise UsageError(f"pyproject.toml: [tool.dink] {name}: {where} has no such option")
+    for name, value in {**general, **own}.items():
+        option = name.replace("_", "-")
+        if option in known:
+            listed = known[option].multiple and not isinstance(value, list)
+            values[known[option].name] = [value] if listed else value
+        elif name in own or not any(option in _options(_load(other)) for other in COMMANDS):
+            where = f"dink {command.name}" if name in own else "dink"
+            raise UsageError(f"pyproject.toml: [tool.dink] {name}: {where} has no such option")
     return values
 
 

@@ -16,7 +16,7 @@ import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +56,9 @@ def say(text: str, whole: bool = False) -> None:
     as a command to copy does."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
-    try:
-        print(
-            safe if whole else wrapped(safe, terminal_columns(sys.stderr)),
-            file=sys.stderr,
-            flush=True,
-        )
-    except OSError:
-        pass  # nobody reads it, which is no reason to stop working
+    columns = None if whole else terminal_columns(sys.stderr)
+    with suppress(OSError):  # nobody reads it, which is no reason to stop working
+        print(wrapped(safe, columns), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -109,12 +104,8 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     """The text in lines of at most ``columns``, broken between words; None for no limit."""
     if columns is None or len(text) <= columns:
         return text
-    keep: dict[str, Any] = {
-        "replace_whitespace": False,
-        "break_long_words": False,
-        "break_on_hyphens": False,
-    }
-    return textwrap.fill(text, columns, subsequent_indent=indent, **keep)
+    keep = dict.fromkeys(("replace_whitespace", "break_long_words", "break_on_hyphens"), False)
+    return textwrap.fill(text, columns, subsequent_indent=indent, **keep)  # type: ignore[arg-type]
 
 
 def terminal_columns(stream: Any) -> int | None:
@@ -317,8 +308,6 @@ def show_drift(matching: Matching, old_path: str) -> None:
     news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
     kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
     listed = [*news, *sorted(kept, key=lambda d: -(d.relative or 0))]
-    if not listed:
-        return
     hidden = len(listed) - _MOST_LINES
     table = Sheet(
         *("id", Field("fate"), "moved", "of gap", Field("continued by")),
@@ -329,4 +318,5 @@ def show_drift(matching: Matching, old_path: str) -> None:
         far = "-" if drift.moved is None else f"{drift.moved:.3g}"
         gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
         table.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
-    show(table, stderr=True)
+    if listed:
+        show(table, stderr=True)

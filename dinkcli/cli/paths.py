@@ -97,15 +97,13 @@ def load_model(path: str, inputs: Sequence[str] = (), warns: bool = False) -> Mo
     except (UsageError, ModelError):
         kind = _kind_of_data(path)
         swapped = next(filter(is_model, inputs), None)
-        if swapped is not None:
-            raise UsageError(
-                f"{path}: {kind or 'no model'}, and {swapped} is the model, which comes before the "
-                f"inputs: {swapped} {path}"
-            ) from None
-        if kind is None:
+        if kind is None and swapped is None:
             raise
+        said, order = "expected a model made by dink train", ""
+        if swapped is not None:
+            said, order = f"and {swapped} is the model", f": {swapped} {path}"
         raise UsageError(
-            f"{path}: {kind}, expected a model made by dink train, which comes before the inputs"
+            f"{path}: {kind or 'no model'}, {said}, which comes before the inputs{order}"
         ) from None
     if warns and model.state is not None:
         warn(f"{path}: the training of this model is not finished; dink train --resume goes on")
@@ -140,16 +138,16 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
     else:
         written = {"-o": values.get("output"), "--json-file": values.get("json_file")}
     written = {option: path for option, path in written.items() if path and path != "-"}
-    (_, first), *others = [*written.items()] or [("", "")]
-    for option, path in others:
-        if os.path.realpath(path) == os.path.realpath(first):
-            raise UsageError(f"{path}: stands for -o and for {option}; name two files")
-    read = [values.get(name) for name in _READ if name != "model_path" or command not in _IN_PLACE]
-    lists = [value if isinstance(value, (list, tuple)) else [value] for value in read]
-    texts = [each for few in lists for each in few if isinstance(each, str)]
-    for path in filter(os.path.isfile, written.values()):
-        if any(_reads(text, path) for text in texts if text not in SEEDINGS):
-            raise UsageError(f"{path}: is an input of this run; choose another output")
+    if len({*map(os.path.realpath, written.values())}) < len(written):
+        raise UsageError(f"{written['-o']}: stands for {' and for '.join(written)}; name two files")
+    for name in _READ:
+        if name == "model_path" and command in _IN_PLACE:
+            continue
+        value = values.get(name)
+        for text in value if isinstance(value, (list, tuple)) else [value]:
+            for path in filter(os.path.isfile, written.values()):
+                if isinstance(text, str) and text not in SEEDINGS and _reads(text, path):
+                    raise UsageError(f"{path}: is an input of this run; choose another output")
 
 
 def _reads(text: str, path: str) -> bool:
