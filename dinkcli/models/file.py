@@ -153,8 +153,11 @@ def _document(file: IO[bytes], path: str) -> dict[str, Any]:
         ) from None
     parsers: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float"), _finite)
     document = json.loads(str(text), parse_int=_integer, **parsers)
-    _check(document, {"format_version": int}, "metadata")
-    if (version := document["format_version"]) > FORMAT_VERSION:
+    _check(document, {}, "its metadata")
+    version = document.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"format version {version!r:.80}")
+    if version > FORMAT_VERSION:
         raise ModelError(
             f"{path}: model format {version}, this dink reads up to {FORMAT_VERSION}; "
             "use the version of dink that wrote it, or a newer one"
@@ -188,8 +191,6 @@ def _check_document(document: dict[str, Any]) -> None:
         raise ValueError("feature_names with one name twice")
     if any(not 0 <= j < k for j in document.get("named_by_hand", ())):
         raise ValueError("named_by_hand has numbers of no cluster")
-    if (version := document["format_version"]) < 1:
-        raise ValueError(f"format version {version}")
     if document.get("temperature", 0) < 0:
         raise ValueError(f"temperature is {document['temperature']}")
     if document["metric"] not in METRICS:
