@@ -303,15 +303,16 @@ def name_in_answer(text: str) -> str:
         _of_json(f"[{text}]", "the answer") if text[:1] == "{" else _of_lines(text, "the answer")
     )
     names = [in_one_line(name) for _, name in pairs if name]
-    if len(names) != 1 or not names[0]:
-        raise UsageError(
-            f"the answer has {len(names)} lines, expected a name"
-            if names
-            else "the answer is empty"
-        )
-    if len(names[0]) > _LONGEST_NAME:
-        raise UsageError(f"the answer has {len(names[0])} characters, expected a name")
-    return names[0]
+    name = "".join(names[:1])
+    if len(names) > 1:
+        problem = f"has {len(names)} lines, expected a name"
+    elif not name:
+        problem = "is empty"
+    elif len(name) > _LONGEST_NAME:
+        problem = f"has {len(name)} characters, expected a name"
+    else:
+        return name
+    raise UsageError(f"the answer {problem}")
 
 
 Pairs = list[tuple[int | None, str | None]]

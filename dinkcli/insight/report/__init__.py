@@ -210,30 +210,32 @@ def report(
     places, explained = principal_plane(places)  # the widest goes across
     merges, groups = _grouped(model)
     known = data.columns
-    words = _texts(views, known.text or known.id)
+    batches = [view.carried for view in views if view.carried is not None]
+    carried = pa.Table.from_batches(batches) if batches else pa.table({})
+    words = _texts(carried, known.text or known.id)
     names, terms, of_groups = _named(model, groups, words, clusters)
     shown = [name for name in (known.id, known.text) if name]
     coloured = dict.fromkeys([*filter(None, [known.label]), *known.others])
     return Report(
-        model,
-        data.name,
-        title or f"Clusters of {os.path.basename(data.name)}",
-        quality,
-        names,
-        terms,
-        [[_texts_of(row, shown) for row in rows] for rows in nearest.of_clusters()],
-        merges,
-        groups,
-        of_groups,
-        projection,
-        explained if projection == "pca" else None,
-        places.astype(np.float32),
-        clusters.astype(np.int32),
-        distances.astype(np.float32),
-        rows,
-        _texts(views, known.id, _ID_BYTES),
-        _texts(views, known.text, _TEXT_BYTES),
-        [colouring(name, _column(views, name)) for name in coloured],
+        model=model,
+        name=data.name,
+        title=title or f"Clusters of {os.path.basename(data.name)}",
+        quality=quality,
+        names=names,
+        terms=terms,
+        examples=[[_texts_of(row, shown) for row in rows] for rows in nearest.of_clusters()],
+        merges=merges,
+        groups=groups,
+        group_names=of_groups,
+        projection=projection,
+        explained=explained if projection == "pca" else None,
+        points=places.astype(np.float32),
+        labels=clusters.astype(np.int32),
+        distances=distances.astype(np.float32),
+        rows=rows,
+        ids=_texts(carried, known.id, _ID_BYTES),
+        texts=_texts(carried, known.text, _TEXT_BYTES),
+        colourings=[colouring(name, carried[name]) for name in coloured],
     )
 
 
@@ -289,19 +291,14 @@ def _texts_of(row: Exemplar, columns: list[str]) -> list[str]:
     return [str(value) for value in values if value is not None] or [f"row {row.row:,}"]
 
 
-def _column(views: list[View], name: str) -> pa.ChunkedArray:
-    """The values of a carried column."""
-    return pa.chunked_array([v.carried.column(name) for v in views if v.carried is not None])
-
-
-def _texts(views: list[View], name: str | None, budget: int | None = None) -> list[str] | None:
+def _texts(carried: pa.Table, name: str | None, budget: int | None = None) -> list[str] | None:
     """The values of a carried column as text, each cut so that all are at most ``budget`` bytes."""
-    if name is None or all(view.carried is None for view in views):
+    if name is None:
         return None
     # Lone surrogates have no place in a page.
     texts = [
         b"" if value is None else str(value).encode("utf-8", "replace")
-        for value in _column(views, name).to_pylist()
+        for value in carried[name].to_pylist()
     ]
     if budget is not None:
         most = min(_LONGEST, budget // max(1, len(texts)))

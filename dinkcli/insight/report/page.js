@@ -312,8 +312,8 @@
   const which =
     n < data.rows ? `${count(n)} of ${rows(data.rows)}, taken evenly` : `All ${rows(n)}`;
   $("note").textContent = data.explained === null
-    ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: what is near is alike, large ` +
-      "distances say little."
+    ? `${which}${data.projection === "umap" ? ", by UMAP" : ""}: nearby points are ` +
+      "similar, large distances say little."
     : `${which}, on the two main axes, which show ${Math.round(100 * data.explained)}% of the ` +
       "variance.";
 
@@ -330,6 +330,8 @@
     return found;
   };
   const tree = () => {
+    const isGroup = (clusters) => clusters.every((j) => groups[j] === groups[clusters[0]]) &&
+      clusters.length === groups.filter((each) => each === groups[clusters[0]]).length;
     const inside = present.map((j) => [j]);
     for (const [a, b] of merges) inside.push([...inside[a], ...inside[b]]);
     const todo = leaves > 2 && leaves <= 1000 ? [[2 * leaves - 2, $("tree")]] : [];
@@ -346,10 +348,12 @@
         }
         const own = inside[part].slice().sort((a, b) => sizes[b] - sizes[a]);
         const total = own.reduce((sum, j) => sum + sizes[j], 0);
-        const called = own.slice(0, 3).map((j) => names[j].split(", ")[0]).join("; ");
+        const some = own.slice(0, 3).map((j) => names[j].split(", ")[0]).join("; ");
+        const called = isGroup(own) ? data.groupNames[groups[own[0]]]
+          : some + (own.length > 3 ? "; …" : "");
         const below = element("ul");
         parent.append(element("li", {}, element("details", {}, element("summary", {},
-          element("span", {}, called + (own.length > 3 ? "; …" : "")), " ",
+          element("span", {}, called), " ",
           element("small", {}, `${own.length} clusters, ${rows(total)}`)), below)));
         todo.push([part, below]);
       }
