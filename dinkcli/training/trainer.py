@@ -242,7 +242,7 @@ class Trainer:
                 batch = sample[first : first + min(size, REPORT_ROWS)]
                 state.centers = space.out_of(centers)
                 state.counts = averages.shares * self.rows.total_weight
-                yield self._step(
+                step = self._step(
                     "anneal",
                     batch.mean_inertia(centers) + space.left,
                     done=number,
@@ -251,7 +251,8 @@ class Trainer:
                     temperature=temperature,
                     shrink_loss=space.whole.paper_shrink_loss(state.centers),
                 )
-                self._rest(False)
+                self._rest(False)  # before anybody sees the step: then a signal is of use
+                yield step
             first += size
         return Refining.begin(centers, overlap)
 
