@@ -215,11 +215,11 @@ def test_without_hard_links(invoke, data, tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("0/3", r"shares are counted from 1, here 1/3 to 3/3; .* --array=1-3"),
-        ("4/3", r"--shard 4/3: shares are counted from 1"),
-        ("1/0", r"--shard 1/0: expected one of N shares"),
-        ("1", r"--shard 1: expected one of N shares"),
-        ("-1/3", r"--shard -1/3: expected"),
-        ("a/b", r"--shard a/b: expected"),
+        ("4/3", r"`shard` 4/3: shares are counted from 1"),
+        ("1/0", r"`shard` 1/0: expected one of N shares"),
+        ("1", r"`shard` 1: expected one of N shares"),
+        ("-1/3", r"`shard` -1/3: expected"),
+        ("a/b", r"`shard` a/b: expected"),
         ("1/3/5", r"expected one of N shares, such as 1/3, 2/3 or 3/3"),
     ],
 )
