@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from browser import CHROMIUM, DRIVER, MISSING, open_browser
 from conftest import SAMPLES
-from scipy.spatial.distance import cdist
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.by import By
@@ -158,13 +157,12 @@ def test_it_opens_from_disk_with_no_request_and_no_error(open_page, hostile):
     assert requests(driver) == []
     assert driver.title == "A & B </title><script>window.pwned = 1</script>"
     assert len(driver.find_elements(By.CSS_SELECTOR, ".card")) == 3
-    for name in ("map", "heat"):
-        ink = driver.execute_script(
-            f"const sheet = document.getElementById('{name}'); return sheet.getContext('2d')"
-            ".getImageData(0, 0, sheet.width, sheet.height).data.some((value) => value > 0)"
-        )
-        assert ink, name
-    assert not driver.find_element(By.ID, "heat").is_displayed()  # folded, as all details are
+    ink = driver.execute_script(
+        "const sheet = document.getElementById('map'); return sheet.getContext('2d')"
+        ".getImageData(0, 0, sheet.width, sheet.height).data.some((value) => value > 0)"
+    )
+    assert ink
+    assert not driver.find_element(By.ID, "metrics").is_displayed()  # folded, as all details are
 
 
 @needs_browser
@@ -372,19 +370,11 @@ def test_an_address_opens_at_a_cluster_and_a_notch_of_the_wheel_zooms(open_page,
     assert errors(driver) == []
 
 
-def test_distances_groups_and_names_of_the_page(stdlib_page):
-    """The matrix has scipy's distances; a group is a node of the tree, named by its words."""
+def test_groups_and_names_of_the_page(stdlib_page):
+    """A group is a node of the tree, named by its words."""
     path, made = stdlib_page
     found = re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"))[1]
     found, k = json.loads(found), 40
-    heat, model = found["heat"], dinkcli.load(path.with_name("m.safetensors"))
-    shades = np.frombuffer(base64.b64decode(heat["shades"]), np.uint8).reshape(k, k)
-    centers = model.cluster_centers[heat["numbers"]].astype(np.float64)
-    expected, apart = cdist(centers, centers), ~np.eye(k, dtype=bool)
-    distances = heat["low"] + shades / 255 * (heat["high"] - heat["low"])
-    step = (heat["high"] - heat["low"]) / 255
-    np.testing.assert_allclose(distances[apart], expected[apart], atol=step)
-    assert shades[apart].min() == 0 and shades.max() == 255
     nodes = {frozenset(node) for node in members(made.merges)}
     numbers = range(max(found["groups"]) + 1)
     groups = [frozenset(np.flatnonzero(made.groups == g)) for g in numbers]

@@ -224,9 +224,8 @@
     const now = theme.theme ?? (dark.matches ? "dark" : "light");
     theme.theme = now === "dark" ? "light" : "dark";
     draw();
-    heat();
   });
-  dark.addEventListener("change", () => { draw(); heat(); });
+  dark.addEventListener("change", () => draw());
 
   const zoomAt = (left, top, factor) => {
     const before = screen.back(left, top);
@@ -793,30 +792,6 @@
     sheet.toBlob((blob) => download(blob, "map.png"));
   });
 
-  // Distances between centres: the nearer, the stronger.
-  const heat = () => {
-    const sheet = $("heat");
-    const { numbers, low, high } = data.heat, k = numbers.length;
-    const shades = decode(data.heat.shades, Uint8Array);
-    sheet.width = sheet.height = k;
-    const [red, green, blue] = rgb(css("--accent")), brush = sheet.getContext("2d");
-    const pixels = brush.createImageData(k, k);
-    for (let i = 0; i < k * k; i++) {
-      const own = Math.floor(i / k) === i % k;
-      pixels.data.set([red, green, blue, own ? 0 : 255 * (1 - shades[i] / 255) ** 1.5], 4 * i);
-    }
-    brush.putImageData(pixels, 0, 0);
-    const say = (event) => {
-      const at = [event.offsetY / sheet.clientHeight, event.offsetX / sheet.clientWidth]
-        .map((share) => Math.min(k - 1, Math.max(0, Math.floor(share * k))));
-      const apart = low + (shades[at[0] * k + at[1]] / 255) * (high - low);
-      const [one, other] = at.map((i) => names[numbers[i]]);
-      $("heat-note").textContent =
-        one === other ? one : `${one} – ${other}: ${apart.toPrecision(2)}`;
-    };
-    sheet.onpointermove = say;
-  };
-
   for (const card of cards) {
     const number = Number(card.dataset.cluster), button = card.querySelector("button");
     button.addEventListener("click", () => {
@@ -852,7 +827,6 @@
   contents();
   namesDue = true;
   drawNow();
-  heat();
   follow();
   // For whoever looks at the page by a script.
   window.dink = {

@@ -24,7 +24,6 @@ from dinkcli.insight.overview import history
 from dinkcli.insight.report.colours import clean, palette
 from dinkcli.insight.report.svg import Label, map_svg, point_radius
 from dinkcli.models.statistics import root_mean
-from dinkcli.models.tree import members, squared_distances
 from dinkcli.results import shortened
 from dinkcli.training.trainer import PHASES
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 2000  # of clusters, for the map; shown are those that do not overlap
 _LONGEST_LABEL, _LINE = 40, 17  # characters of a label, and about of one of its two lines
-_MOST_IN_HEAT_MAP = 200
 _LONGEST_TEXT = 160  # characters of a row in the list of clusters
 _MEASURES = ("inertia", "simplified_silhouette", "davies_bouldin", "calinski_harabasz")
 
@@ -108,7 +106,6 @@ def _map(report: Report) -> dict[str, Any]:
         "radius": point_radius(len(report.points)),
         "projection": report.projection,
         "explained": report.explained,
-        "heat": _distances(report),
     }
 
 
@@ -178,17 +175,3 @@ def _lines(name: str) -> list[str]:
         return [name]
     at = min(spaces, key=lambda i: abs(2 * i - len(name)))
     return [name[:at], name[at + 1 :]]
-
-
-def _distances(report: Report) -> dict[str, Any]:
-    """Distances between centres in the order of the tree: 0 for the least, 255 for the most."""
-    largest = set(_largest(report.quality.sizes, _MOST_IN_HEAT_MAP))
-    present = report.model.present
-    order = present[members(report.merges)[-1]] if report.merges else present
-    numbers = [j for j in order.tolist() if j in largest]
-    centers = report.model.cluster_centers[numbers]
-    distances = np.sqrt(squared_distances(centers, centers))
-    apart = distances[~np.eye(len(numbers), dtype=bool)]
-    low, high = (float(apart.min()), float(apart.max())) if len(apart) else (0.0, 1.0)
-    shades = np.rint(255 * ((distances - low) / ((high - low) or 1)).clip(0, 1)).astype(np.uint8)
-    return {"numbers": numbers, "shades": _base64(shades), "low": low, "high": high}
