@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from dinkcli.data.base import ANY_COLUMNS, Columns, reading
 from dinkcli.data.files import Source
+from dinkcli.data.formats.raw import choose_member
 from dinkcli.data.formats.table import Batches, TableReader, counted
 from dinkcli.data.machine import require
-from dinkcli.errors import InputError, UsageError
+from dinkcli.errors import InputError
 
 _LARGE_BATCH = 64 << 20
 
@@ -183,17 +184,26 @@ class Hdf5Reader(TableReader):
     def __init__(self, source: Source, wanted: Columns):
         self.source = source
         self._h5py = require("h5py", "hdf5", f"{source.name}: HDF5")
+        if wanted.vectors is not None:
+            wanted = replace(wanted, vectors=wanted.vectors.strip("/"))
         with reading(source.name, self.format), _damage(), self._open() as file:
             items: dict[str, Any] = {}
             file.visititems(items.__setitem__)
-            column = _chosen(source.name, items, wanted)
+            arrays = {
+                name: item
+                for name, item in items.items()
+                if len(getattr(item, "shape", None) or ()) == 2 and item.dtype.kind in "fiub"
+            }
+            if not arrays:
+                raise InputError(
+                    f"{source.name}: no dataset of shape (rows, features) in this HDF5 file"
+                )
+            column, _ = choose_member(source.name, arrays, wanted)
             n_rows, n_features = items[column].shape
             value = pa.from_numpy_dtype(items[column].dtype.newbyteorder("="))
             fields = [pa.field(column, pa.list_(value, n_features))]
             types = {name: _type_of(item, n_rows) for name, item in items.items()}
             fields += [pa.field(name, type_) for name, type_ in types.items() if type_ is not None]
-        if wanted.vectors is not None:
-            wanted = replace(wanted, vectors=column)  # without slashes around it
         super().__init__(source, pa.schema(fields), n_rows, wanted)
 
     def _open(self) -> Any:
@@ -217,30 +227,6 @@ def _damage() -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, TypeError) as error:
         raise OSError(str(error)) from error
-
-
-def _chosen(path: str, items: dict[str, Any], wanted: Columns) -> str:
-    arrays = {
-        name: item
-        for name, item in items.items()
-        if len(getattr(item, "shape", None) or ()) == 2 and item.dtype.kind in "fiub"
-    }
-    shapes = [f"{name} {item.shape}" for name, item in arrays.items()]
-    shown = ", ".join(shapes[:12]) or "none of two dimensions"
-    name = wanted.usual if wanted.vectors is None else wanted.vectors.strip("/")
-    if name in arrays:
-        return str(name)
-    if wanted.vectors is not None:
-        raise UsageError(f"{path}: no dataset {wanted.vectors!r} of vectors; it has {shown}")
-    floats = [name for name, item in arrays.items() if item.dtype.kind == "f"] or list(arrays)
-    if not floats:
-        raise InputError(f"{path}: no dataset of shape (rows, features) in this HDF5 file")
-    if len(floats) > 1:
-        raise UsageError(
-            f"{path}: {len(floats)} datasets could hold the embeddings: {shown}; choose one with "
-            f"`column` {'train' if 'train' in floats else floats[0]}"
-        )
-    return floats[0]
 
 
 def _type_of(item: Any, n_rows: int) -> pa.DataType | None:

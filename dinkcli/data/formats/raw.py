@@ -195,7 +195,7 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
             )
             raise InputError(f"{name}: {what}")
         layouts = {each: _layout_in(archive, info) for each, info in members.items()}
-        chosen, why = _choose(name, layouts, columns)
+        chosen, why = choose_member(name, layouts, columns)
         info = members[chosen]
         with archive.open(info) as packed:
             layout = _npy_layout(packed, f"{name}: {chosen}")
@@ -221,11 +221,10 @@ def _layout_in(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> RawLayout | N
     return None
 
 
-def _choose(
-    path: str, layouts: Mapping[str, RawLayout | None], columns: Columns
-) -> tuple[str, str]:
-    """The member of an archive that is named, or the only one, and why it is that."""
-    names = list(layouts)
+def choose_member(path: str, members: Mapping[str, Any], columns: Columns) -> tuple[str, str]:
+    """The member of a file of several arrays that is named, or the only one, and why it is that;
+    those of two dimensions have a ``dtype``, and others are None."""
+    names = list(members)
     if (member := columns.vectors) is not None:
         if member not in names:
             raise UsageError(f"{path}: no member {member!r}; it has {', '.join(names[:12])}")
@@ -237,8 +236,8 @@ def _choose(
     for are_floats, what in ((True, "floats"), (False, "integers")):
         candidates = [
             name
-            for name, layout in layouts.items()
-            if layout is not None and (layout.dtype.kind == "f") == are_floats
+            for name, array in members.items()
+            if array is not None and (array.dtype.kind == "f") == are_floats
         ]
         if len(candidates) == 1:
             return candidates[0], f"the only one of two dimensions of {what}"
@@ -279,7 +278,7 @@ def open_safetensors(source: Source, columns: Columns) -> RawReader:
             f"{name}: no tensor of shape (rows, features) in this safetensors file; "
             f"it has {', '.join(list(header)[:12]) or 'none'}"
         )
-    chosen, why = _choose(name, tensors, columns)
+    chosen, why = choose_member(name, tensors, columns)
     return RawReader(source, "safetensors", tensors[chosen], chosen, why)
 
 
