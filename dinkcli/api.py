@@ -66,7 +66,7 @@ def train(
     bad_rows: str = "stop",
     on_try: Callable[[str, int, int], None] = lambda phase, done, total: None,
     on_chosen: Callable[[Sweep], object] | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[Step], object] = lambda step: None,
     checkpoints: Checkpoints | None = None,
     resume: Path | None = None,
     force: bool = False,
@@ -144,22 +144,14 @@ def train(
     if isinstance(k, str):
         if initial is not None:
             raise UsageError(f"`n_clusters` {k}: cannot start from given centres; give a number")
-        numbers = USUAL if k in CHOSEN else k
-        parse_numbers(numbers)
         if data.known_rows < _FEWEST_ROWS:
             raise UsageError(
                 f"`n_clusters` {k}: {data.known_rows} rows are too few to choose from; give a "
                 "number"
             )
-        result = sweep(
-            data,
-            numbers,
-            metric=chosen.metric,
-            seed=chosen.seed,
-            device=device,
-            memory=memory,
-            on_step=on_try,
-        )
+        numbers = USUAL if k in CHOSEN else k
+        more: dict[str, Any] = {"metric": chosen.metric, "seed": chosen.seed, "on_step": on_try}
+        result = sweep(data, numbers, device=device, memory=memory, **more)
         chosen = replace(chosen, n_clusters=number_of(result, k, data.name))
         if on_chosen is not None:
             on_chosen(result)
@@ -184,8 +176,7 @@ def train(
         if checkpoints is not None:
             trainer.on_rest = partial(checkpoints.rest, trainer, sums)
         for step in trainer.steps():
-            if on_step is not None:
-                on_step(step)
+            on_step(step)
         model = trainer.model()
         model.statistics = trainer.row_statistics(model)
         return model

@@ -65,7 +65,7 @@ def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
         for field in fields(bundle):
             own = {"default": field.default, "annotation": types[field.name]}
             flat.append(each.replace(name=field.name, **own))
-        for base in reversed(bundle.__mro__):
+        for base in reversed(each.annotation.__mro__):
             helps |= _described(base)
     for each in flat:
         each.default.help = each.default.help or helps[each.name]
