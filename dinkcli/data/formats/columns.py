@@ -202,10 +202,12 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
         return VectorColumns([], NUMBERS, "none are looked for")
     search = _Search(path, schema, wanted, peek)
     chosen = search.by_features() if wanted.features else search.by_column()
+    times = Counter(schema.names)
     for place in chosen.places:
-        if (times := schema.names.count(place.top)) > 1:
+        if times[place.top] > 1:
             raise UsageError(
-                f"{path}: {times} columns are named {place.top!r}; give each a name of its own"
+                f"{path}: {times[place.top]} columns are named {place.top!r}; give each a name of "
+                "its own"
             )
     return chosen
 

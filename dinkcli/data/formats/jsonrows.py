@@ -30,7 +30,7 @@ OBJECTS, ARRAYS, NAMED = "objects", "arrays", "named"  # NAMED: a name, then num
 _LINES, _LOOSE, _IN_ARRAY = "one a line", "one after the other", "the elements of one array"
 EXACT = pa.decimal128(38, 0)
 _ROWS = 20  # that say what all are
-_KINDS = {
+_KINDS: dict[type, str] = {
     **{bool: "boolean", int: "number", float: "number", type(None): ""},
     **{str: "string", list: "array", dict: "object"},
 }
@@ -81,7 +81,8 @@ def layout_of(head: bytes) -> JsonLayout | None:
     text = head.decode().lstrip()
     if not re.match(r'\[|\{\s*["}]', text):
         return None
-    values, first = [], text
+    values: list[Any] = []
+    first = text
     with contextlib.suppress(ValueError, RecursionError):  # the last may be cut
         for value, end in itertools.islice(values_of(text), _ROWS):
             first = first if values else text[:end]
@@ -254,7 +255,7 @@ class JsonReader(TextReader):
             objects = rows if layout.rows == OBJECTS else [b'{"vector":%b}' % row for row in rows]
             with contextlib.suppress(pa.ArrowInvalid):  # cut, or of mixed types
                 return _read_json(layout.plain(b"\n".join(objects)), schema)
-        values = []
+        values: list[Any] = []
         for row in rows:
             with _row_of(self.source.name, first + len(values)):
                 values.append(json.loads(layout.plain(row)))
@@ -309,7 +310,8 @@ def open_json(source: Source, wanted: Columns, head: bytes, layout: JsonLayout) 
     """A reader of the rows of a text, which begins with ``head``."""
     if layout.where == _LINES:
         return JsonReader(source, wanted, head, layout)
-    path, rows, where = source.name, [], ""
+    rows: list[Any] = []
+    path, where = source.name, ""
     with reading(path, "json"):
         with open_text(source) as file:
             text = layout.plain(file.read().removeprefix(MARK)).decode()

@@ -153,15 +153,9 @@ class Dialect:
     n_features: int = 0  # of words
     n_rows: int | None = None  # of words, where the text says it
 
-    @functools.cached_property
-    def kinds(self) -> list[list[str]]:
-        """Of all fields of the records."""
-        return [list(map(kind_of, record)) for record in self.records]
-
     def cells(self, header: bool) -> list[tuple[str, str]]:
         """(field, kind) of all records, or all but the first."""
-        fields, kinds = (itertools.chain(*each[header:]) for each in (self.records, self.kinds))
-        return [*zip(fields, kinds, strict=True)]
+        return [(cell, kind_of(cell)) for record in self.records[header:] for cell in record]
 
     @functools.cached_property
     def badness(self) -> tuple[int, int, int, int]:
@@ -244,7 +238,7 @@ class Dialect:
         # 1, 2 above 3, 4 is a row as well. In any order, as of a table whose columns were chosen.
         counted = size > 1 and numbers == [*range(low, low + size)] and (not low or fractions)
         counted |= 3 < size == len(first) and fractions and {*range(low, low + size)} == {*numbers}
-        return not _VALUES & {*self.kinds[0]} or (counted and self.records[1] != self.records[0])
+        return not _VALUES & {*map(kind_of, first)} or (counted and self.records[1] != first)
 
     def rewritten(self, lines: bytes) -> bytes:
         """Whole lines of a text that cannot be split as they are."""
@@ -572,7 +566,9 @@ class BinaryWordsReader(TableReader):
         with self.source.open() as packed, unpacked(packed, codec_of(self.source.head(8))) as file:
             file.read(start)
             while n_left and (more := file.read(BLOCK_BYTES)):
-                data, words, vectors, position = data + more, [], [], 0
+                data, position = data + more, 0
+                words: list[str] = []
+                vectors: list[bytes] = []
                 while len(words) < n_left and (record := word.match(data, position)):
                     position = record.end()
                     words.append(record[1].decode("utf-8", "replace"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Faults:
 
 
 def vectors_of(
-    batch: pa.RecordBatch, places: list[Place], kind: str, size: int, dtype: np.dtype
+    batch: pa.RecordBatch, places: Sequence[Place], kind: str, size: int, dtype: np.dtype
 ) -> tuple[np.ndarray, Faults]:
     """(B, D) of ``dtype``, zeros in rows that are at fault; without any, no copy of a list column.
     ``places`` and ``kind`` as in ``columns.VectorColumns``; ``size`` is D."""
@@ -205,8 +205,8 @@ def _spark_lists(array: pa.StructArray) -> pa.Array:
 def _spread(cell: dict[str, Any] | None) -> Any:
     if cell is None or cell["type"] != 0:
         return cell and cell["values"]
-    dense = np.zeros(cell["size"])
     try:
+        dense = np.zeros(cell["size"])
         dense[np.array(cell["indices"], np.uint32)] = cell["values"]
     except (IndexError, ValueError, TypeError, OverflowError):
         return []
@@ -214,7 +214,7 @@ def _spread(cell: dict[str, Any] | None) -> Any:
 
 
 def _from_numbers(
-    batch: pa.RecordBatch, places: list[Place], dtype: np.dtype, faults: Faults
+    batch: pa.RecordBatch, places: Sequence[Place], dtype: np.dtype, faults: Faults
 ) -> np.ndarray:
     result = np.empty((len(batch), len(places)), dtype)
     for feature, place in enumerate(places):
