@@ -72,8 +72,7 @@ class Exemplar:
 
 
 class Exemplars:
-    """Keeps the ``number`` rows nearest to each of K centres, or of those that belong to it the
-    ``farthest``; memory for these alone."""
+    """Keeps ``number`` rows of each of K clusters: nearest to its centre, or the ``farthest``."""
 
     def __init__(self, n_clusters: int, number: int, farthest: bool = False):
         self._n_clusters, self._number = n_clusters, number

@@ -47,10 +47,8 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
     """(numbers of clusters, whether they may grow) of "5,10,20", "5:100" or "5:100:5".
 
     "5:100" stands for three numbers an octave, and then those around the best and beyond. A range
-    ends, and a list leaves numbers out, where there would be fewer than two rows for each cluster.
-
-    Args:
-        n_rows: of the data, where it is known.
+    ends, and a list leaves numbers out, where there would be fewer than two of ``n_rows`` for each
+    cluster.
 
     Raises:
         UsageError: another form, a number below 2, or too few rows for any of the numbers.
@@ -65,20 +63,13 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
     except ValueError:
         raise wrong from None
     numbers: set[int] = set()
-    for part in parts:
-        if len(part) > 3 or min(part) < (2 if len(part) < 3 else 1) or part[0] < 2:
+    for first, *rest in parts:
+        last, step = (*rest, 0, 0)[:2] if rest else (first, 0)
+        if (len(rest) > 1 and step < 1) or len(rest) > 2 or not 2 <= first <= last:
             raise wrong
-        if len(part) > 1 and part[1] < part[0]:
-            raise wrong
-        if part[0] > most:
-            continue
-        part[1:2] = [min(part[1], most)] if len(part) > 1 else []
-        if len(part) == 1:
-            numbers.add(part[0])
-        elif len(part) == 2:
-            numbers.update(grid(*part))
-        else:
-            numbers.update(range(part[0], part[1] + 1, part[2]))
+        if first <= most:
+            last = min(last, most)
+            numbers.update(range(first, last + 1, step) if step else grid(first, last))
     if not numbers:
         raise UsageError(
             f"-k {text}: a sweep needs at least 2 rows for each cluster, and there are {n_rows}"
@@ -208,11 +199,7 @@ class Sweep(Result):
 
 
 def number_of(found: Sweep, wanted: str, name: str) -> int:
-    """The K of "auto"; that of "clear" only where it is.
-
-    Raises:
-        InputError: "clear" was wanted, and none is.
-    """
+    """The K of "auto"; that of "clear" only where it is, else InputError."""
     if wanted == "clear" and found.n_clusters is None:
         raise InputError(f"{name}: no clear K: {found.answer}; give a number, or `n_clusters` auto")
     return found.workable

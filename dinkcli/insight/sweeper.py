@@ -54,11 +54,8 @@ def sweep(
     seed: int = 0,
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Sweep:
-    """Measures every K of ``numbers``, ascending, and recommends one.
-
-    Args:
-        grows: also try larger numbers while the best is among the last, and those around the best.
-        on_step: called with a phase, the position in it, and its length.
+    """Measures every K of ``numbers``, ascending, and recommends one. Where it ``grows``, larger
+    numbers are tried while the best is among the last, and then those around the best.
 
     Raises:
         UsageError: fewer than two rows for the largest K.
@@ -76,10 +73,7 @@ def sweep(
 
 
 def _sweep(
-    search: _Search,
-    numbers: Sequence[int],
-    grows: bool,
-    on_step: Callable[[str, int, int], None],
+    search: _Search, numbers: Sequence[int], grows: bool, on_step: Callable[[str, int, int], None]
 ) -> Sweep:
     rows, tried = search.rows, dict[int, Candidate]()
 
