@@ -1,7 +1,5 @@
-"""What processes that train one model together tell each other; nothing, for one alone.
-
-Each has a part of the rows. Sums over rows are added up over all of them, after which every
-process knows the same and decides the same. Rows stay where they are.
+"""What processes that train one model together, each on a part of the rows, tell each other: sums
+over rows are added up over all of them, after which every process decides the same.
 """
 
 from __future__ import annotations
@@ -91,11 +89,8 @@ def _connected() -> Iterator[None]:
 
 
 def join(device: str, on_loss: Callable[[str | None], object]) -> Group:
-    """The group of this process and those that a launcher has started with it.
-
-    Args:
-        device: name of the compute device.
-        on_loss: see ``Watch``.
+    """The group of this process and those that a launcher has started with it, on the device of
+    that name; ``on_loss`` as for ``Watch``.
 
     Raises:
         UsageError: no such device, or one that several processes cannot use.

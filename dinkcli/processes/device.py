@@ -17,14 +17,11 @@ _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
-    """The device of that name; ``auto`` is the first of cuda, mps and cpu that is there.
-
-    Args:
-        number: of this process on this machine; ``auto`` and ``cuda`` give each its own GPU.
+    """The device of that name; ``auto`` is the first of cuda, mps and cpu that is there. To process
+    ``number`` of this machine, ``auto`` and ``cuda`` give a GPU of its own.
 
     Raises:
-        UsageError: a name that is not one, a device this machine (or this torch) lacks or cannot
-            use, or more processes than GPUs.
+        UsageError: no such device, or one that this torch cannot use.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"`device` {name}: expected auto, cpu, cuda, cuda:N or mps")

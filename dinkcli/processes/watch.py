@@ -42,10 +42,8 @@ class Watch:
         self._thread.join(timeout=2 * BEAT_SECONDS)
 
     def claim(self) -> bool:
-        """Whether this process is the one that tells the user why the job ends; one of them is.
-
-        From then on the others end as soon as they notice.
-        """
+        """Whether this process is the one that tells the user why the job ends; one of them is. The
+        others end as soon as they notice."""
         if not self._mine:
             try:
                 self._mine = self._store.add(_TOLD, 1) == 1

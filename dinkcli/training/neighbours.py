@@ -52,13 +52,8 @@ def neighbourhood_size(n_rows: int, n_clusters: int) -> int:
 
 
 def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The map (D, D) of the rows, and the means (K, D) under it of the clusters that go with it.
-
-    Both are the same in every process.
-
-    Args:
-        centers: (K, D) the centres of k-means, of which the clusters begin.
-    """
+    """The map (D, D) of the rows, and the means (K, D) under it of the clusters that go with it,
+    which begin as those of k-means with ``centers`` (K, D). The same in every process."""
     k, d = centers.shape
     labels = sample.gathered(sample.labels(centers))
     whole = sample.whole()
@@ -76,11 +71,8 @@ def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def neighbourly(sample: Sample, labels: Tensor, centers: Tensor) -> Tensor:
-    """The clusters (S,) that follow the neighbours of the rows, from ``labels`` (S,) on.
-
-    Args:
-        centers: (K, D), taken for clusters without rows.
-    """
+    """The clusters (S,) that follow the neighbours of the rows, from ``labels`` (S,) on; ``centers``
+    (K, D) are taken for those without rows."""
     n, k = len(sample), len(centers)
     number = min(max(_FEWEST, min(round(_SHARE * n / k), _MOST)), n - 1)
     graph = neighbour_graph(nearest_others(sample.z.cpu(), number))

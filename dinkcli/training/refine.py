@@ -228,30 +228,20 @@ def _splits(
 
 
 class Split(NamedTuple):
-    """Two-way splits of M clusters.
+    """Two-way splits of M clusters."""
 
-    Attributes:
-        gain: (M,) inertia that each split saves.
-        low, high: (M, D) the means of the two halves.
-    """
-
-    gain: Tensor
-    low: Tensor
+    gain: Tensor  # (M,) inertia that each split saves
+    low: Tensor  # (M, D) the means of one half, and of the other
     high: Tensor
 
 
 def split(
     sample: Sample, near: NearestTwo, sizes: Tensor, candidates: Tensor, generator: torch.Generator
 ) -> Split:
-    """Splits the candidate clusters, all at once: the better of two local two-means.
-
-    One starts along the cluster's main axis, the other from its farthest row (and those nearer to
-    it than to the mean) against the rest, which finds a small group far from a large one.
-
-    Args:
-        sizes: (K,) weight of each cluster.
-        candidates: (M,) their indices.
-    """
+    """Splits the ``candidates`` (M,) among the clusters of weights ``sizes`` (K,), all at once: the
+    better of two local two-means. One starts along the cluster's main axis, the other from its
+    farthest row (and those nearer to it than to the mean) against the rest, which finds a small
+    group far from a large one."""
     rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
     m = len(candidates)
     part = sample.z[rows]
@@ -261,7 +251,11 @@ def split(
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
     farthest = sample.farthest(squares, owner, part, m, rows)
-    upper = _along_axis(sample, part, owner, weight, m, generator)
+    axis = torch.randn(m, part.shape[1], generator=generator).to(part)
+    for _ in range(_AXIS_ITERATIONS):  # of power iteration
+        sums = sample.sums(part, owner, m, row_dots(part, axis, owner) * weight)
+        axis = normalize(sums, dim=1).to(part)
+    upper = row_dots(part, axis, owner) > 0
     along = _two_means(sample, part, owner, weight, total, upper)
     upper = row_dots(part, farthest, owner) > (farthest.square().sum(1) / 2)[owner]
     apart = _two_means(sample, part, owner, weight, total, upper)
@@ -301,17 +295,6 @@ def _judges(
         drawn = ((uniform if order is None else uniform[order]) < chance).nonzero()[:, 0]
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
     return rows, owner, weight
-
-
-def _along_axis(
-    sample: Sample, part: Tensor, owner: Tensor, weight: Tensor, m: int, generator: torch.Generator
-) -> Tensor:
-    """(R,) bool: rows on the upper side of their cluster's main axis, by power iteration."""
-    axis = torch.randn(m, part.shape[1], generator=generator).to(part)
-    for _ in range(_AXIS_ITERATIONS):
-        along = row_dots(part, axis, owner) * weight
-        axis = normalize(sample.sums(part, owner, m, along), dim=1).to(part)
-    return row_dots(part, axis, owner) > 0
 
 
 def _two_means(

@@ -146,10 +146,8 @@ class Sample:
         return result
 
     def local(self, positions: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Which of the ``positions`` (M,) this process holds, and the indices of these rows in it.
-
-        None and the positions themselves when it holds all rows.
-        """
+        """Which of the ``positions`` (M,) this process holds (None for all), and the indices of
+        these rows in it."""
         if self.positions is None:
             return None, positions
         index = torch.searchsorted(self.positions, positions)
@@ -175,14 +173,9 @@ class Sample:
     def farthest(
         self, values: Tensor, labels: Tensor, rows: Tensor, n_clusters: int, index: Tensor
     ) -> Tensor:
-        """The row with the largest of ``values`` of each cluster, (K, D).
-
-        That at the last position of a tie; any row for a cluster without one.
-
-        Args:
-            values, labels, rows: (M,), (M,) and (M, D) of some of the rows here.
-            index: (M,) which of the rows here they are.
-        """
+        """The row with the largest of ``values`` of each cluster, (K, D), of some ``rows`` (M, D)
+        here, which are those of ``index`` (M,): that at the last position of a tie; any row for a
+        cluster without one."""
         if self.positions is None:
             return rows[largest_in_segments(values, labels, n_clusters)]
         best = values.new_full((n_clusters,), -1.0).scatter_reduce_(0, labels, values, "amax")

@@ -31,15 +31,8 @@ class Seeds(NamedTuple):
 def seed_centers(
     sample: Sample, n_clusters: int, init: str, generator: torch.Generator, part: int
 ) -> Seeds:
-    """K centres, by one of ``options.SEEDINGS``.
-
-    Args:
-        part: rows of the sample that k-means++ draws from; it takes all of them when these do
-            not have K distinct ones.
-
-    Raises:
-        InputError: k-means++ on fewer than K distinct rows.
-    """
+    """K centres, by one of ``options.SEEDINGS``. k-means++ draws from the first ``part`` rows, and
+    from all when these do not have K distinct ones; an InputError when all have fewer."""
     if init == "xavier":
         bound = (6 / (n_clusters + sample.z.shape[1])) ** 0.5
         uniform = torch.rand(n_clusters, sample.z.shape[1], generator=generator)
