@@ -71,8 +71,8 @@ def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def neighbourly(sample: Sample, labels: Tensor, centers: Tensor) -> Tensor:
-    """The clusters (S,) that follow the neighbours of the rows, from ``labels`` (S,) on; ``centers``
-    (K, D) are taken for those without rows."""
+    """The clusters (S,) that follow the neighbours of the rows, from ``labels`` (S,) on;
+    ``centers`` (K, D) are taken for those without rows."""
     n, k = len(sample), len(centers)
     number = min(max(_FEWEST, min(round(_SHARE * n / k), _MOST)), n - 1)
     graph = neighbour_graph(nearest_others(sample.z.cpu(), number))
