@@ -1,15 +1,11 @@
 """What the hardware wants: how much at once, which products, and rows that are there in time.
 
 A CPU wants chunks that stay in its caches. A GPU takes some 5 microseconds to be told anything, and
-100 for an answer, so chunks there are as large as memory allows, and the host does not ask before
-the end. Rows go to it by pinned memory, a pair of buffers that are filled in turn, and a stream of
-their own: ``Copies.send`` on a thread that reads ahead, ``receive`` on the one that computes.
+100 for an answer, so chunks there are as large as memory allows, and the host asks at the end.
 
-Matrix units (AMX on CPUs, tensor cores on GPUs) multiply bfloat16 or TF32 numbers several times
-faster than float32 ones and add up in float32. Such products of low precision are off by the
-rounding of the factors, which ``rounding_error`` bounds; what needs better than that looks again at
-the few entries for which it matters. ``DINK_LOW_PRECISION=0`` in the environment does without them,
-so that what a machine that has none does can be tested and measured on one that has them.
+Matrix units multiply bfloat16 (CPUs) or TF32 numbers (GPUs) several times faster than float32 ones;
+what is wanted better than that is looked at again. ``DINK_LOW_PRECISION=0`` in the environment does
+without them, so that a machine without can be tested and measured on one that has them.
 
 Shapes: N rows, B rows of a block, K clusters, D features.
 """
@@ -176,7 +172,7 @@ class Copies:
     def __init__(self, device: torch.device):
         self._device = device
         self._streams = _streams(device)
-        self._buffers: list[Tensor] = []
+        self._buffers: list[Any] = [torch.empty(0)] * _BUFFERS
         self._events: list[Any] = [None] * _BUFFERS
         self._turn = 0
 
@@ -189,10 +185,14 @@ class Copies:
         """Begins to copy ``rows`` (B, D) from the CPU, whose memory may be used again after."""
         if self._streams is None:
             return Sent(rows)
-        event, rows = self._streams.send(self._pinned(rows))
-        self._events[self._turn] = event
-        self._turn = (self._turn + 1) % _BUFFERS
-        return Sent(rows, event)
+        turn, self._turn = self._turn, (self._turn + 1) % _BUFFERS
+        if self._events[turn] is not None:  # what was in the buffer has left then
+            self._events[turn].synchronize()
+        if self._buffers[turn].dtype != rows.dtype or self._buffers[turn].numel() < rows.numel():
+            self._buffers[turn] = self._streams.pinned(rows.numel(), rows.dtype)
+        pinned = self._buffers[turn][: rows.numel()].view(rows.shape).copy_(rows)
+        self._events[turn], sent = self._streams.send(pinned)
+        return Sent(sent, self._events[turn])
 
     def receive(self, sent: Sent) -> Tensor:
         """The rows on the device; the host does not wait for them."""
@@ -200,18 +200,6 @@ class Copies:
             return sent.rows.to(self._device)
         self._streams.receive(sent.rows, sent.event)
         return sent.rows
-
-    def _pinned(self, rows: Tensor) -> Tensor:
-        """A copy in the buffer whose turn it is, when what was in it has left."""
-        turn, size = self._turn, rows.numel()
-        if self._events[turn] is not None:
-            self._events[turn].synchronize()
-        if len(self._buffers) == turn:
-            self._buffers.append(self._streams.pinned(size, rows.dtype))
-        buffer = self._buffers[turn]
-        if len(buffer) < size or buffer.dtype != rows.dtype:
-            buffer = self._buffers[turn] = self._streams.pinned(size, rows.dtype)
-        return buffer[:size].view(rows.shape).copy_(rows)
 
 
 class CudaStreams:

@@ -73,27 +73,18 @@ class Probabilities:
         """What the softmax is of, (B, K), away from the exponent of the row's own cluster, which is
         0 and the largest."""
         own = labels[:, None]
-        squares, row_squares = self._index.scorer.squared_distances(z)
-        moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
+        squares, moved = self._squares(self._index.scorer, z, own)
         exponents = self._relative(squares, own)
         if has_float64(z.device):
             doubtful = (moved > TOLERANCE).nonzero()[:, 0]
             if len(doubtful):
-                again = self._in_float64(z[doubtful], labels[doubtful])
+                again = self._in_float64(z[doubtful], own[doubtful])
                 exponents[doubtful] = again.to(exponents.dtype)
         return exponents.clamp_(max=-self._below).scatter_(1, own, 0.0)
 
-    def _relative(self, squares: Tensor, own: Tensor) -> Tensor:
-        """Exponents from squared distances (B, K), in their memory."""
-        far = squares if self._squared else squares.sqrt_()
-        return far.sub_(far.gather(1, own)).div_(-self._temperature)
-
-    def _moved(self, row_squares: Tensor, nearest: Tensor) -> Tensor:
-        """By how much rounding of products may move an exponent, (B,).
-
-        Args:
-            row_squares, nearest: (B,) squared norm of each row, and squared distance to its centre.
-        """
+    def _squares(self, scorer: Scorer, z: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances (B, K), and by how much their rounding may move an exponent, (B,)."""
+        squares, row_squares = scorer.squared_distances(z)
         # The D products of a score add up in several lanes, and their errors like a random walk: at
         # most 0.8 of this was seen (docs/LOG.md).
         terms = 2 + self._index.centers.shape[1] ** 0.5 / 16
@@ -101,18 +92,22 @@ class Probabilities:
         error.mul_(terms * torch.finfo(error.dtype).eps)
         if not self._squared:
             # sqrt(d2 + e) - sqrt(d2) is e / (2 sqrt(d2)) at most, and sqrt(e) near 0.
+            nearest = squares.gather(1, own)[:, 0]
             error = torch.minimum(error.sqrt(), error / (2 * nearest.sqrt()).clamp(min=1e-30))
-        return error / self._temperature
+        return squares, error / self._temperature
+
+    def _relative(self, squares: Tensor, own: Tensor) -> Tensor:
+        """Exponents from squared distances (B, K), in their memory."""
+        far = squares if self._squared else squares.sqrt_()
+        return far.sub_(far.gather(1, own)).div_(-self._temperature)
 
     @cached_property
     def _in_double(self) -> Scorer:
         return Scorer(self._index.centers.double())
 
-    def _in_float64(self, z: Tensor, labels: Tensor) -> Tensor:
+    def _in_float64(self, z: Tensor, own: Tensor) -> Tensor:
         """Exponents (B, K) in float64."""
-        own = labels[:, None]
-        squares, row_squares = self._in_double.squared_distances(z)
-        moved = self._moved(row_squares, squares.gather(1, own)[:, 0])
+        squares, moved = self._squares(self._in_double, z, own)
         doubtful = (moved > TOLERANCE).nonzero()[:, 0]
         again = squares[doubtful]
         exponents = self._relative(squares, own)

@@ -108,7 +108,8 @@ class TemperedSums:
         sums = self._room.zero_()
         counts = torch.zeros_like(sums[:, 0])
         if self._on_cpu and len(centers) >= _MANY_CLUSTERS:
-            self._add_few(counts, sums, z, weights, centers, temperature, approximate)
+            labels, distances = CenterIndex(centers).nearest_few(z, _KEPT, approximate)
+            self._add_few(counts, z, weights, labels, distances.T / -temperature)
             return counts, sums
         bias = centers.square().sum(1) / -temperature
         done = 0
@@ -128,19 +129,12 @@ class TemperedSums:
         return counts, sums
 
     def _add_few(
-        self,
-        counts: Tensor,
-        sums: Tensor,
-        z: Tensor,
-        weights: Tensor | None,
-        centers: Tensor,
-        temperature: float,
-        approximate: bool,
+        self, counts: Tensor, z: Tensor, weights: Tensor | None, labels: Tensor, exponents: Tensor
     ) -> None:
-        """Adds the ``_KEPT`` largest responsibilities of each row, and the row times these."""
-        labels, distances = CenterIndex(centers).nearest_few(z, _KEPT, approximate)
+        """Adds the largest responsibilities of each row, and the row times these; ``labels`` are
+        (M, B), ``exponents`` (B, M)."""
         # Along rows in memory: otherwise the last bits would depend on where in the batch a row is.
-        r = _softmax_(distances.T.contiguous().div_(-temperature))
+        r = _softmax_(exponents.contiguous())
         r.mul_(r > _LEAST_KEPT)
         if weights is not None:
             r *= weights[:, None]
@@ -149,10 +143,10 @@ class TemperedSums:
         counts.index_add_(0, labels, r)
         used = r.nonzero()[:, 0]
         where = torch.stack([labels[used], used // _KEPT])
-        shape = len(sums), len(z)
+        shape = len(counts), len(z)
         parts = torch.sparse_coo_tensor(where, r[used], shape, check_invariants=False)
         rows = z.add(self._row_grid).sub_(self._row_grid).double()
-        torch.addmm(sums, parts, rows, out=sums)
+        torch.addmm(self._room, parts, rows, out=self._room)
 
 
 class RunningAverages:
