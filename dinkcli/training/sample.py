@@ -82,7 +82,7 @@ class Sample:
         """The mean row (D,) and the mean squared norm, weighted."""
         with products(self.z.device):
             total = self.z.sum(0) if self.weights is None else self.weights @ self.z
-        squares = weighted_sum(torch.linalg.vecdot(self.z, self.z), self.weights)
+        squares = weighted_sum(torch.linalg.vector_norm(self.z, dim=1).square_(), self.weights)
         self.group.sum_(total)
         return total / self.total_weight, self.group.total(squares)[0] / self.total_weight
 

@@ -85,7 +85,7 @@ def _draw_up_to(
     """Positions (K,) of those ``chosen`` before and of more, or of fewer when all other rows are
     copies of them; and the nearest one of each row here (N,)."""
     z = sample.z
-    norms = z.square().sum(1)
+    norms = torch.linalg.vector_norm(z, dim=1).square_()
     labels = torch.zeros_like(norms, dtype=torch.int64)
     distances = torch.full_like(norms, torch.inf)
     if len(chosen):
