@@ -241,8 +241,8 @@ def _found(
     exact = _repeats(rows, seen.keys, max(1, part // (8 * model.n_features)))
     pairs = Pairs(rows, model, closeness, memory // 4)
     pairs.groups.join(exact)
-    visits = tuple(map(np.concatenate, zip(*border.visits, strict=True)))
-    _compare(pairs, exact, *visits, rows.rows < n_old, on_step)
+    visitors, visited = map(np.concatenate, zip(*border.visits, strict=True))
+    _compare(pairs, exact, visitors, visited, rows.rows < n_old, on_step)
 
     roots = np.arange(len(seen.labels))  # a bad row is alone
     roots[rows.rows] = rows.rows[pairs.groups.roots(np.arange(len(rows)))]
@@ -262,7 +262,7 @@ def _found(
         old_rows=None if before is None else n_old,
         n_exact=len(exact),
         compared=pairs.compared,
-        visits=len(visits[0]),
+        visits=len(visitors),
     )
 
 

@@ -330,7 +330,8 @@ def _number(value: Any) -> float | None:
 
 def _error(role: str, data: DataSet, row: int, problem: str) -> DinkError:
     """What is wrong with a value, with the file that it is from."""
-    side, error = data.beside.of(role), InputError
+    side = data.beside.of(role)
+    error: type[DinkError] = InputError
     if side is None:
         files = [(reader.path, reader.n_rows or 0) for reader in data.readers]
         what = f"column {getattr(data.columns, role)!r}"

@@ -235,8 +235,8 @@ class Inspection(Result):
         document["clusters"] = clusters
         document["nearest_pairs"] = [pair._asdict() for pair in nearest_pairs(model, _PAIRS)]
         document["training"] = model.training
-        more = {"bad_rows": seen.bad_rows if self.has_rows else None}
-        more |= {"tree": self.tree, "history": self.history}
+        bad_rows = seen.bad_rows if self.has_rows else None
+        more = {"bad_rows": bad_rows, "tree": self.tree, "history": self.history}
         return document | {name: value for name, value in more.items() if value is not None}
 
     def _entry(self, cluster: int, **more: Any) -> dict[str, Any]:

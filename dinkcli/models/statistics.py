@@ -42,9 +42,9 @@ class Statistics:
     @classmethod
     def empty(cls, shape: tuple[int, ...], first_bin: int) -> Statistics:
         """Of centres of ``shape`` (C, D) without rows."""
-        c, d = shape
-        arrays = map(np.zeros, (c, (c, d), c, (c, N_BINS)))
-        return cls(*arrays, first_bin=first_bin)
+        weights, deviations = np.zeros((2, shape[0]))
+        distances = np.zeros((shape[0], N_BINS))
+        return cls(weights, np.zeros(shape), deviations, distances, first_bin=first_bin)
 
     @classmethod
     def trained(cls, weights: np.ndarray, centers: np.ndarray, inertia: np.ndarray) -> Statistics:
