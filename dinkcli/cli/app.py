@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
-from dinkcli.cli.console import say, source_of, warn
+from dinkcli.cli.console import say, source_of
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
 from dinkcli.cli.signals import (
@@ -46,24 +46,21 @@ _MODULES = {
 }
 _AGAIN = "the command without it: it starts anew, and takes minutes for a million rows"
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
-_NAMES = "dink train --texts with the number that it finds, which names the clusters"
+_CLUSTERS = "dink train --texts with the number that it finds, which names the clusters"
 _ONE_FILE = "-o for one file, and another tool to divide it"
-# Options of earlier versions. Those that have a new name only, which work until version 1.1:
-_RENAMED = {
+# Options of earlier versions, of all commands or of one, and what there is instead.
+_REMOVED = {
     "--id-column": "--ids",
     "--text-column": "--texts",
     "--label-column": "--labels",
-    "--distance": "--max-distance",
-    "--names": "--with-names",
-}
-# Those that are gone, of all commands or of one, and what there is instead:
-_REMOVED = {
+    "dedup --distance": "--max-distance",
+    "assign --names": "--with-names",
     "--balance": "--max-size 1x",
     "--compression": "the suffix, as in rows.csv.gz (parquet is compressed by itself)",
     "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
     "--tol": "tol of dinkcli.train in Python",
     "dedup --threshold": "--max-distance, which is sqrt(2 - 2 x similarity)",
-    **dict.fromkeys(("sweep --texts", "sweep --text-column"), _NAMES),
+    **dict.fromkeys(("sweep --texts", "sweep --text-column"), _CLUSTERS),
     **dict.fromkeys(("dedup --resume", "sample --resume"), _AGAIN),
     **dict.fromkeys(("dedup --shard", "sample --shard"), _DIVIDE),
     **dict.fromkeys(("dedup --rows-per-file", "sample --rows-per-file"), _ONE_FILE),
@@ -135,42 +132,19 @@ class _Command(_Readable, TyperCommand):
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        as_json = "--json" in args  # which the parser empties
-        with error_boundary(ctx, as_json):
-            renamed = self._replace_old_names(ctx, args)
+        with error_boundary(ctx, "--json" in args):
+            known = {name for parameter in self.params for name in parameter.opts}
+            for name in (arg.partition("=")[0] for arg in args):
+                instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
+                if instead is not None and name not in known:
+                    raise UsageError(f"{name}: there is no such option any more; use {instead}")
             if not {"-h", "--help"} & set(args):
                 ctx.default_map = _defaults(self)
-        try:
-            rest = super().parse_args(ctx, args)
-        except Exception as error:
-            if not hasattr(error, "format_message"):
-                raise
-            if isinstance(error, typer.BadParameter):
-                error.message = error.message.replace("Value error, ", "")
+            try:
+                return super().parse_args(ctx, args)
+            except typer.BadParameter as error:
                 error.message += source_of(error.param, ctx) if error.param else ""
-            if as_json:
-                with error_boundary(ctx, as_json):
-                    raise UsageError(error.format_message()) from None
-            raise
-        for name, new in {} if ctx.params.get("quiet") else renamed.items():
-            warn(f"{name} is called {new} now; the old name works until dink 1.1")
-        return rest
-
-    def _replace_old_names(self, ctx: Any, args: list[str]) -> dict[str, str]:
-        """Replaces old names of options in ``args``; returns those with the new ones."""
-        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        renamed = {}
-        for place, arg in enumerate(args):
-            name, *value = arg.split("=", 1)
-            if name in known:
-                continue
-            instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
-            if instead is not None:
-                raise UsageError(f"{name}: there is no such option any more; use {instead}")
-            if _RENAMED.get(name) in known:
-                renamed[name] = _RENAMED[name]
-                args[place] = "=".join((_RENAMED[name], *value))
-        return renamed
+                raise
 
 
 class _Group(_Readable, TyperGroup):

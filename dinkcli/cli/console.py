@@ -66,7 +66,8 @@ def warn(text: str) -> None:
 
 
 def with_options(text: str, context: Any = None) -> str:
-    """A message of the core, with options in the place of the parameters that it names.
+    """A message of the core, with options in the place of the parameters that it names; a word
+    where the command of the ``context`` has no such option.
 
     The core writes ``parameters`` in backticks, as Python callers know them.
     """
@@ -75,7 +76,7 @@ def with_options(text: str, context: Any = None) -> str:
     def option(match: re.Match[str]) -> str:
         parameter = own.get(match[1])
         if parameter is None:
-            return f"--{match[1]}".replace("_", "-")
+            return match[1] if own else f"--{match[1]}".replace("_", "-")
         name = (min if match[1] in _SHORT else max)(parameter.opts, key=len)
         return name + source_of(parameter, context)
 

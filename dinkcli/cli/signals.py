@@ -118,7 +118,7 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
             yield
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except (typer.Exit, typer.Abort, typer.BadParameter):
+    except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:
         abandon_stdout()  # its reader (head, say) has all that it wanted
@@ -126,13 +126,16 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
     except KeyboardInterrupt as error:
         end(exit_code(error), as_json, NOTHING_WRITTEN)
     except Exception as error:
-        if os.environ.get("DINK_DEBUG"):
+        of_parser = hasattr(error, "format_message")  # which shows it with the usage by itself
+        if os.environ.get("DINK_DEBUG") or (of_parser and not as_json):
             raise
-        if not isinstance(error, DinkError):
+        if of_parser:
+            text, code = error.format_message(), UsageError.exit_code
+        elif isinstance(error, DinkError):
+            text, code = with_options(str(error), context), error.exit_code
+        else:
             abandon_stdout()
             text, code = _unexpected(error), 1
-        else:
-            text, code = with_options(str(error), context), error.exit_code
         advice = _embedding(error) if isinstance(error, TextsError) and not as_json else ()
         end(code, as_json, text if as_json else f"Error: {text}", *advice)
 

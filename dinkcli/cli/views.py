@@ -130,7 +130,7 @@ def report(
     refuse_stream(output, "a page")
     if projection == "umap":
         check_installed("umap", "umap", "--map umap")
-    by_suffix(output, {"html": "page", "svg": "map"})
+    by_suffix(output, {"html": "page", "svg": "map"}, advice="")
     check_target(output)
     model = load_model(model_path, inputs)
     others = shared.names_in(columns)

@@ -83,12 +83,12 @@ def _sync(path: str) -> None:
         os.close(handle)
 
 
-def by_suffix(path: str, formats: Mapping[str, str]) -> str:
+def by_suffix(path: str, formats: Mapping[str, str], advice: str = "; or name a `format`") -> str:
     """The format that the suffix of ``path`` stands for, of ``formats`` by suffix without the dot;
-    raises UsageError for another one."""
+    raises UsageError, with ``advice``, for another one."""
     suffix = os.path.splitext(path)[1].removeprefix(".").lower()
     if suffix not in formats:
         found = f"suffix .{suffix}" if suffix else "no suffix"
         expected = f".{', .'.join(formats)}"
-        raise UsageError(f"{path}: {found}, expected one of {expected}; or name a `format`")
+        raise UsageError(f"{path}: {found}, expected one of {expected}{advice}")
     return formats[suffix]

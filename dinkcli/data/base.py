@@ -92,12 +92,17 @@ class Columns:
         for column, parameter in (self.carried if member else self.named).items():
             if parameter in ("column", "columns"):
                 raise UsageError(f"{name}: `{parameter}` names a column, but {why}")
-            raise UsageError(
-                f"`{parameter}` {column}: no such file, and no such column in {name}: {why}"
-            )
+            raise UsageError(f"{no_such_column(parameter, column)} in {name}: {why}")
 
 
 ANY_COLUMNS = Columns()
+
+
+def no_such_column(parameter: str, name: str) -> str:
+    """The beginning of the message on a ``name`` that is neither a column nor a file."""
+    words = "not nearest, farthest or first, " if parameter == "keep" else ""
+    no_file = "" if parameter == "columns" else "no such file, and "
+    return f"`{parameter}` {name}: {words}{no_file}no such column"
 
 
 @dataclass(frozen=True)

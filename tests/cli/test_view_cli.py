@@ -169,7 +169,7 @@ def test_report_writes_one_file_whole_or_not_at_all(dink, folder, tmp_path):
         in dink("report", m, x, "-o", "n.html", "--map", "x", code=2).stderr
     )
     assert (
-        "no column 'nope'"
+        "--columns nope: no such column in"
         in dink("report", m, x, "-o", "n.html", "--columns", "nope", code=2).stderr
     )
     assert not (tmp_path / "n.html").exists()

@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import Block, Columns, Reader, reading
+from dinkcli.data.base import Block, Columns, Reader, no_such_column, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import (
     BASE64,
@@ -165,11 +165,8 @@ class TableReader(Reader):
             )
         place = place_of(self.schema, name)
         if place is None:
-            no_file = "" if parameter == "columns" else "no such file, and "
-            raise UsageError(
-                f"`{parameter}` {name}: {no_file}no such column in {self.path}; it has "
-                + names_of([*self.schema.names, *self.partition])
-            )
+            names = names_of([*self.schema.names, *self.partition])
+            raise UsageError(f"{no_such_column(parameter, name)} in {self.path}; it has {names}")
         return place
 
     def _field(self, place: Place) -> pa.Field:

@@ -108,7 +108,7 @@ class Report(Result):
             UsageError: another suffix.
             OutputError: it could not be written.
         """
-        text = getattr(self, by_suffix(os.fspath(path), _FORMATS))
+        text = getattr(self, by_suffix(os.fspath(path), _FORMATS, advice=""))
         with (
             atomic_path(os.fspath(path)) as temporary,
             open(temporary, "w", encoding="utf-8", newline="") as file,
