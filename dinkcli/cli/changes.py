@@ -178,24 +178,14 @@ def update(
     if any(map(is_model, inputs)):
         _join(model_path, inputs, output, shown)
         return
-    UpdateOptions(freeze, birth_price, min_size, half_life, max_size)  # a wrong one is told first
+    options = UpdateOptions(freeze, birth_price, min_size, half_life, max_size)
     model = load_model(model_path, inputs)
     data = rows.open(model, inputs, sample_weight=sample_weight, texts=texts)
 
     from dinkcli.insight.naming import update as core
 
     with console.rows_shown(data, shown.silent) as on_rows:
-        result = core(
-            model,
-            data,
-            freeze=freeze,
-            birth_price=birth_price,
-            min_size=min_size,
-            half_life=half_life,
-            max_size=max_size,
-            device=rows.device,
-            on_rows=on_rows,
-        )
+        result = core(model, data, **vars(options), device=rows.device, on_rows=on_rows)
     if output is not None:
         result.model.save(output)
     if shown.as_json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 import time
@@ -119,10 +120,7 @@ def terminal_columns(stream: Any) -> int | None:
 
 def width() -> int:
     """Columns of results: COLUMNS, or those of the terminal, or 120 elsewhere."""
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) > 0:
-        return int(columns)
-    return terminal_columns(sys.stdout) or _PIPE_COLUMNS
+    return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns or _PIPE_COLUMNS
 
 
 def print_json(document: Any) -> None:

@@ -184,8 +184,10 @@ def train(
     except KeyboardInterrupt as error:
         model.save(target)
         checkpoints.discard()
-        missing = "names (dink name gives them) or ids of --match (dink assign --match)"
-        said = f"Interrupted; {target} is trained and written, without {missing}."
+        missing = ["names (dink name gives them)"] if texts and not model.names else []
+        missing += ["ids of --match (dink assign --match)"] if old is not None else []
+        without = f", without {' or '.join(missing)}" if missing else ""
+        said = f"Interrupted; {target} is trained and written{without}."
         signals.end(signals.exit_code(error), shown.as_json, said)
     model.save(target)
     checkpoints.discard()

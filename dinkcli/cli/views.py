@@ -197,8 +197,7 @@ def sweep(
         def on_step(phase: str, done: int, total: int) -> None:
             progress.update("trying numbers of clusters", done, total, "tried")
 
-        options: dict[str, Any] = {"metric": metric, "seed": seed, "device": device}
-        result = api.sweep(data, numbers, on_step=on_step, **options)
+        result = api.sweep(data, numbers, metric=metric, seed=seed, device=device, on_step=on_step)
     console.show_result(result, shown.as_json, name=data.name)
     console.say_bad_rows(result.bad_rows, shown.silent)
 

@@ -122,18 +122,28 @@ main()
     return process
 
 
-def test_a_signal_while_names_are_sought_leaves_the_model(folder):
+NAMES, IDS = "names (dink name gives them)", "ids of --match (dink assign --match)"
+FINISHING = [
+    ("dinkcli.insight.naming.name", ("--texts", "t.txt"), NAMES),
+    ("dinkcli.insight.naming.name", ("--texts", "t.txt", "--match", "old"), f"{NAMES} or {IDS}"),
+    ("dinkcli.assigning.assigner.match_on", ("--texts", "t.txt", "--match", "old"), IDS),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "missing"), FINISHING)
+def test_a_signal_after_the_training_leaves_the_model(folder, function, arguments, missing):
     (folder / "t.txt").write_text("some words\n" * 40_000)
-    process = waiting(folder, "dinkcli.insight.naming.name", *TRAIN[:3], "4", "--texts", "t.txt")
+    dinkcli.train(np.load(folder / "x.npy")[:200], 4, device="cpu").save(folder / "old")
+    process = waiting(folder, function, *TRAIN[:3], "4", "--no-refine", *arguments)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (143, "")
-    assert stderr == (
-        "Interrupted; x.dink.safetensors is trained and written, without names (dink name gives "
-        "them) or ids of --match (dink assign --match).\n"
+    assert stderr.splitlines()[-1] == (
+        f"Interrupted; x.dink.safetensors is trained and written, without {missing}."
     )
-    assert dinkcli.load(folder / "x.dink.safetensors").n_clusters == 4
-    assert sorted(os.listdir(folder)) == ["t.txt", "x.dink.safetensors", "x.npy"]
+    model = dinkcli.load(folder / "x.dink.safetensors")
+    assert (model.n_clusters, bool(model.names)) == (4, NAMES not in missing)
+    assert sorted(os.listdir(folder)) == ["old", "t.txt", "x.dink.safetensors", "x.npy"]
 
 
 @pytest.mark.parametrize(
