@@ -143,6 +143,7 @@ class _Command(_Readable, TyperCommand):
             try:
                 return super().parse_args(ctx, args)
             except typer.BadParameter as error:
+                error.message = error.message.replace("Value error, ", "")  # words of pydantic
                 error.message += source_of(error.param, ctx) if error.param else ""
                 raise
 
