@@ -72,7 +72,8 @@ def with_options(text: str, context: Any = None) -> str:
 
     The core writes ``parameters`` in backticks, as Python callers know them.
     """
-    own = {} if context is None else {p.name: p for p in context.command.params}
+    parameters = [] if context is None else context.command.params
+    own = {name.strip("-").replace("-", "_"): p for p in parameters for name in (p.name, *p.opts)}
 
     def option(match: re.Match[str]) -> str:
         parameter = own.get(match[1])

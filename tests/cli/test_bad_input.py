@@ -225,6 +225,9 @@ OPTIONS_OF_OTHERS = [
     ("dedup m.safetensors x.npy --keep w", "--keep w: not nearest, farthest or first, no"),
     ("dedup m.safetensors two.parquet --keep w", "--keep w: not nearest, farthest or first, no"),
     ("info two.parquet", "choose one with --column a"),
+    ("train wide.npy -k 3 --match m.safetensors", "--match: features of the old model 5, of the"),
+    ("sweep x.npy -k 9:5", "-k 9:5: "),
+    ("report m.safetensors x.npy -o r.html --ids i", "--ids i: no such file, and no such column"),
 ]
 
 
@@ -233,7 +236,7 @@ def test_messages_name_options_that_the_command_has(dink, folder, line, message)
     if "learned" in line:
         model = dinkcli.train(np.load(folder / "x.npy"), 3, metric="learned", device="cpu")
         model.save(folder / "learned.safetensors")
-    said = dink(*line.split(), code=2).stderr
+    said = dink(*line.split(), code=1 if "--match" in line else 2).stderr
     assert said.startswith("Error: ") and message in said
     options = dink(line.split()[0], "--help").stdout
     assert all(name in options for name in re.findall("--[a-z][a-z-]*", said)), said
