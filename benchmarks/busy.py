@@ -1,4 +1,4 @@
-"""Small trainings alone, and beside one and two other processes that keep a core busy each.
+"""Trainings alone, and beside one and two other processes that keep a core busy each.
 
     python benchmarks/busy.py [--rows 7500 --features 384 --clusters 150 --repeats 3]
     python benchmarks/busy.py --against ../other-checkout
@@ -18,13 +18,15 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from common import machine, table, timed, with_spread
+from common import table, timed, with_spread
 
 _HERE = Path(__file__).resolve().parent.parent
+# Times the rows, and the command.
 _WORK = {
-    "-k auto": ["train", "-k", "auto"],
-    "learned": ["train", "-k", "77", "--metric", "learned"],
-    "-k 20": ["train", "-k", "20"],
+    "-k auto": (1, ["train", "-k", "auto"]),
+    "learned": (1, ["train", "-k", "77", "--metric", "learned"]),
+    "-k 20": (1, ["train", "-k", "20"]),
+    "-k 500": (8, ["train", "-k", "500"]),
 }
 
 
@@ -60,11 +62,13 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout of dink")
     args = parser.parse_args()
     roots = {"dink": _HERE, **({"other": args.against.resolve()} if args.against else {})}
-    print(f"{machine()}\n\nN, D, clusters = {args.rows}, {args.features}, {args.clusters}\n")
+    print(f"D, clusters = {args.features}, {args.clusters}\n")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/z.npy", mixture(args.rows, args.features, args.clusters))
         for work in args.work.split(","):
+            times_rows, command = _WORK[work]
+            n_rows = times_rows * args.rows
+            np.save(f"{folder}/z.npy", mixture(n_rows, args.features, args.clusters))
             for n_busy in (0, 1, 2):
                 spin = [sys.executable, "-c", "while True: pass"]
                 times: dict[str, list[tuple[float, float]]] = {name: [] for name in roots}
@@ -72,14 +76,15 @@ def main() -> None:
                     for name, root in roots.items():
                         busy = [subprocess.Popen(spin) for _ in range(n_busy)]
                         try:
-                            times[name].append(measured(root, _WORK[work], folder))
+                            times[name].append(measured(root, command, folder))
                         finally:
                             for process in busy:
                                 process.kill()
                                 process.wait()
                 for name, values in times.items():
                     wall, cpu = zip(*values, strict=True)
-                    rows.append([work, n_busy, name, with_spread(list(wall)), f"{median(cpu):.2f}"])
+                    what = f"{work}, {n_rows} rows"
+                    rows.append((what, n_busy, name, with_spread(list(wall)), f"{median(cpu):.2f}"))
     print(table(["work", "busy processes", "code", "wall, s", "processor, s"], rows))
 
 

@@ -52,6 +52,7 @@ BENCHMARKS = {
     "head": ["head.py", "--rows", "32768", "--clusters", "4000", "--features", "768"],
     "assign": ["assign.py", "--rows", "100000"],
     **{f"train{name}": [*settings, "train.py", *size] for name, settings, size in _TRAININGS},
+    "busy": ["busy.py"],
     "readers": ["readers.py", "--rows", "100000"],
     "memory": ["memory.py", "--gigabytes", "1", "--parquet-gigabytes", "0.5"],
     "start-up": ["run.py", "--start-up"],
