@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
-from dinkcli.cli.console import say, source_of
+from dinkcli.cli.console import say, source_of, warn
 from dinkcli.cli.options import GROUPS, RUN, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
 from dinkcli.cli.signals import (
@@ -48,13 +48,16 @@ _AGAIN = "the command without it: it starts anew, and takes minutes for a millio
 _DIVIDE = "one process for each cluster or group of them, as in docs/recipes.md"
 _CLUSTERS = "dink train --texts with the number that it finds, which names the clusters"
 _ONE_FILE = "-o for one file, and another tool to divide it"
-# Options of earlier versions, of all commands or of one, and what there is instead.
-_REMOVED = {
+# Options of earlier versions: those that have another name now, and the old one until 1.1,
+_RENAMED = {
     "--id-column": "--ids",
     "--text-column": "--texts",
     "--label-column": "--labels",
-    "dedup --distance": "--max-distance",
-    "assign --names": "--with-names",
+    "--distance": "--max-distance",
+    "--names": "--with-names",
+}
+# and those that are gone, of all commands or of one, with what there is instead.
+_REMOVED = {
     "--balance": "--max-size 1x",
     "--compression": "the suffix, as in rows.csv.gz (parquet is compressed by itself)",
     "--dtype": 'probability_type="float16" of dinkcli.assign in Python',
@@ -134,10 +137,16 @@ class _Command(_Readable, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with error_boundary(ctx, "--json" in args):
             known = {name for parameter in self.params for name in parameter.opts}
-            for name in (arg.partition("=")[0] for arg in args):
+            for place, arg in enumerate(args):
+                name = arg.partition("=")[0]
+                new = _RENAMED.get(name)
                 instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
-                if instead is not None and name not in known:
+                if name not in known and instead is not None:
                     raise UsageError(f"{name}: there is no such option any more; use {instead}")
+                if name not in known and new in known:
+                    args[place] = new + arg.removeprefix(name)
+                    if not {"-q", "--quiet"} & set(args):
+                        warn(f"{name} is called {new} now; the old name works until dink 1.1")
             if not {"-h", "--help"} & set(args):
                 ctx.default_map = _defaults(self)
             try:
