@@ -200,12 +200,8 @@ def _load(name: str) -> Any:
 
 
 def _defaults(command: Any) -> dict[str, Any]:
-    """What [tool.dink] of the pyproject.toml in the current folder says for a command, and
-    [tool.dink.COMMAND], by parameter.
-
-    Raises:
-        UsageError: a file that cannot be parsed, or a name that is no option.
-    """
+    """What [tool.dink] and [tool.dink.COMMAND] of the pyproject.toml in the current folder say for
+    a command, by parameter."""
     try:
         text = Path("pyproject.toml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

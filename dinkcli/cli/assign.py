@@ -340,13 +340,8 @@ def sample(
 class _Target:
     """Where the rows are to go, the options for it checked against each other and the file system.
 
-    Attributes:
-        output: a file, a folder for parts, or None for standard output.
-        encoding: how they are written.
-        share: of the rows, when other processes write the others.
-        in_parts: whether the output is a folder of parts.
-        silent: another process speaks for this one.
-        quiet: that, or --quiet.
+    The ``output`` is a file, a folder (``in_parts``), or None for standard output; other processes
+    write the other rows where there is a ``share``; where this is ``silent``, one of them speaks.
     """
 
     def __init__(

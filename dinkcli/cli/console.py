@@ -248,11 +248,8 @@ class ProgressLines:
     def update(
         self, phase: str, done: int, total: int, unit: str, *more: str, bound: bool = False
     ) -> None:
-        """``done`` of ``total`` things are done in ``phase``; 0 for an unknown total.
-
-        Args:
-            bound: the total is a bound that is rarely reached.
-        """
+        """``done`` of ``total`` things are done in ``phase``; 0 for an unknown total, which may be
+        a ``bound`` that is rarely reached."""
         now = time.monotonic()
         if phase != self._phase:
             self._phase, self._started = phase, now

@@ -33,11 +33,7 @@ _GRACE_SECONDS = 3.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that ends the command at once.
-
-    Attributes:
-        exit_code: 128 and the number of the signal, as shells report it.
-    """
+    """A signal that ends the command at once, with the ``exit_code`` that shells report for it."""
 
     def __init__(self, number: int):
         self.exit_code = 128 + number
@@ -57,14 +53,8 @@ def ignore_signals() -> None:
 
 @contextmanager
 def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
-    """Signals raise ``Interrupted`` inside the block.
-
-    Args:
-        ask: called first; when it returns True the block will end by itself, soon.
-
-    Yields:
-        The numbers of the signals that arrived.
-    """
+    """Signals raise ``Interrupted`` inside the block, unless ``ask`` says that it will end by
+    itself, soon. Yields the numbers of those that arrived."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -106,12 +96,8 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
 
     2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
     for a closed pipe. DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
-
-    Args:
-        context: of the command, which has the names of its options, and whether ``--json`` is on.
-        as_json: it is on, though the options are not parsed yet.
+    The ``context`` knows whether ``--json`` is on as soon as it has parsed the options.
     """
-
     as_json = as_json or bool(context and context.params.get("as_json"))
     try:
         with interruptible():
