@@ -112,11 +112,11 @@ def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]
     except KeyboardInterrupt as error:
         end(exit_code(error), as_json, NOTHING_WRITTEN)
     except Exception as error:
-        of_parser = hasattr(error, "format_message")  # which shows it with the usage by itself
+        of_parser = getattr(error, "format_message", None)  # it shows its errors with the usage
         if os.environ.get("DINK_DEBUG") or (of_parser and not as_json):
             raise
         if of_parser:
-            text, code = error.format_message(), UsageError.exit_code
+            text, code = of_parser(), UsageError.exit_code
         elif isinstance(error, DinkError):
             text, code = with_options(str(error), context), error.exit_code
         else:
