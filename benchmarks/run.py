@@ -33,7 +33,10 @@ _AVX2 = (
     "ONEDNN_MAX_CPU_ISA=AVX2",
     "MKL_ENABLE_INSTRUCTIONS=AVX2",
 )
-_QUICK = "faiss,superkmeans,superkmeans-defaults,faiss-super,faiss-super-defaults,fastkmeans"
+_QUICK = (
+    "faiss,superkmeans,superkmeans-rabitq,superkmeans-defaults,faiss-super,faiss-super-defaults,"
+    "fastkmeans"
+)
 _SIZES = {
     "": ["--repeats", "3"],
     "-4096": ["--clusters", "4096", "--repeats", "1", "--methods", _QUICK],

@@ -5,13 +5,12 @@ Nothing here imports torch or pyarrow at the top, so that help and usage errors 
 
 import os
 
-from dinkcli.processes.cores import usable_cores
+from dinkcli.processes.cores import cores_are_shared, usable_cores
 
-# Threads that wait for work by spinning starve each other on a shared machine, and those that sleep
-# at once are slow to wake: a short spin loses little either way (docs/LOG.md). Has to be set before
-# torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Threads that wait for work by spinning starve each other on a shared machine; those that sleep at
+# once are slow to wake on a quiet one (docs/LOG.md). Has to be set before torch is loaded.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "0" if cores_are_shared() else "3000"
 # torch does not know quotas of containers, and more threads than they are worth stop each other.
 if usable_cores() < (os.cpu_count() or 1):
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from itertools import accumulate
+
+_LOOKS, _APART = 5, 0.005  # seconds: who runs for a moment does not count
 
 
 def usable_cores() -> int:
@@ -32,6 +35,18 @@ def cpu_quota(own: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> f
             if len(limit) == 2 and all(map(str.isdigit, limit)):
                 quota = min(quota, int(limit[0]) / int(limit[1]))
     return quota
+
+
+def cores_are_shared(loadavg: str = "/proc/loadavg") -> bool:
+    """Whether others want a quarter of the machine's cores or more, all the time that this looks;
+    no, where the system does not say."""
+    for look in range(_LOOKS):
+        fields = _text(loadavg).split()
+        others = int(fields[3].partition("/")[0]) - 1 if fields else 0  # this one runs, too
+        if 4 * others < (os.cpu_count() or 1):
+            return False
+        time.sleep(_APART if look < _LOOKS - 1 else 0)
+    return True
 
 
 def _text(path: str) -> str:

@@ -15,7 +15,7 @@ from conftest import environment, python
 import dinkcli
 from dinkcli.processes import cores as machine
 from dinkcli.processes import workers
-from dinkcli.processes.cores import cpu_quota, usable_cores
+from dinkcli.processes.cores import cores_are_shared, cpu_quota, usable_cores
 from dinkcli.processes.workers import Workers, threads_for
 
 
@@ -118,6 +118,17 @@ def test_containers_limit_cores(tmp_path, files, quota):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert cpu_quota(str(tmp_path / "own"), str(tmp_path)) == quota
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [("0.00 0.00 0.00 1/99 5", False), ("9.00 9.00 9.00 2/99 5", False), ("0 0 0 3/99 5", True)]
+    + [("", False)],
+)
+def test_others_that_run_are_seen(monkeypatch, tmp_path, text, shared):
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
+    (tmp_path / "loadavg").write_text(text)
+    assert cores_are_shared(str(tmp_path / "loadavg")) is shared
 
 
 def test_usable_cores(monkeypatch):
