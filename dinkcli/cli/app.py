@@ -137,24 +137,27 @@ class _Command(_Readable, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with error_boundary(ctx, "--json" in args):
             known = {name for parameter in self.params for name in parameter.opts}
+            renamed: dict[str, str] = {}
             for place, arg in enumerate(args):
                 name = arg.partition("=")[0]
-                new = _RENAMED.get(name)
+                new = _RENAMED.get(name, "")
                 instead = _REMOVED.get(f"{self.name} {name}") or _REMOVED.get(name)
                 if name not in known and instead is not None:
                     raise UsageError(f"{name}: there is no such option any more; use {instead}")
                 if name not in known and new in known:
                     args[place] = new + arg.removeprefix(name)
-                    if not {"-q", "--quiet"} & set(args):
-                        warn(f"{name} is called {new} now; the old name works until dink 1.1")
+                    renamed[name] = new
             if not {"-h", "--help"} & set(args):
                 ctx.default_map = _defaults(self)
             try:
-                return super().parse_args(ctx, args)
+                rest = super().parse_args(ctx, args)
             except typer.BadParameter as error:
                 error.message = error.message.replace("Value error, ", "")  # words of pydantic
                 error.message += source_of(error.param, ctx) if error.param else ""
                 raise
+            for name, new in {} if ctx.params.get("quiet") else renamed.items():
+                warn(f"{name} is called {new} now; the old name works until dink 1.1")
+            return rest
 
 
 class _Group(_Readable, TyperGroup):
