@@ -58,12 +58,13 @@ class Subspace:
         """(K, Q) to the same points with all features, (K, D)."""
         return centers if self.axes is None else _product(centers, self.axes.T)
 
-    def means(self, centers: Tensor, approximate: bool) -> Tensor:
-        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, as
-        refining finds them."""
+    def means(self, centers: Tensor, labels: Tensor | None, approximate: bool) -> Tensor:
+        """The means (K, D), with all features, of the clusters that ``centers`` (K, Q) make, whose
+        ``labels`` (N,) are found as refining finds them where they are not known."""
         if self.axes is None:
             return centers
-        labels = self.sample.nearest_two(centers, approximate).labels
+        if labels is None:
+            labels = self.sample.nearest_two(centers, approximate).labels
         return self.whole.means(self.out_of(centers), labels)
 
 

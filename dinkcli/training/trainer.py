@@ -185,10 +185,10 @@ class Trainer:
                 self._rest(True)
             else:  # of a checkpoint
                 space = Subspace.on(sample, axes, state.refining.centers.shape[1])
-            search = state.refining
+            search, labels = state.refining, None
             if options.refine:
-                yield from self._refine(space, search, how)
-            state.centers = space.means(search.centers, search.approximate)
+                labels = yield from self._refine(space, search, how)
+            state.centers = space.means(search.centers, labels, search.approximate)
             state.refining = None
             if self._starts > 1:
                 inertia, before = State.of(sample, state.centers).inertia, state.best_inertia
@@ -256,8 +256,11 @@ class Trainer:
             first += size
         return Refining.begin(centers, overlap)
 
-    def _refine(self, space: Subspace, search: Refining, how: Effort) -> Iterator[Step]:
-        state = self.state
+    def _refine(
+        self, space: Subspace, search: Refining, how: Effort
+    ) -> Generator[Step, None, Tensor | None]:
+        """Returns the labels of all rows of the sample, where the last round has found them."""
+        state, labels = self.state, None
         for moved, best in refine(space.sample, search, self.generator, how):
             part = space.sample[: best.rows]
             sizes = part.cluster_weights(best.near.labels, len(best.centers))
@@ -273,6 +276,8 @@ class Trainer:
                 shrink_loss=space.whole.paper_shrink_loss(state.centers),
             )
             self._rest(True)
+            labels = best.near.labels if best.rows == len(space.sample) else None
+        return labels
 
     def _limit_sizes(self, limit: int) -> Iterator[Step]:
         """Passes under the limit of sizes. A training that is saved on its way through them begins

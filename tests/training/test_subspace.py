@@ -82,7 +82,7 @@ def test_labels_on_axes_are_those_of_the_same_centers_with_all_features():
     torch.testing.assert_close(space.into(whole), centers, rtol=1e-3, atol=1e-3)
     on_axes = float(space.sample.nearest(centers).squared_distances.sum()) / len(sample)
     assert on_axes + space.left == pytest.approx(float(distances.amin(1).square().mean()), rel=1e-3)
-    means = space.means(centers, approximate=False)
+    means = space.means(centers, None, approximate=False)
     for j in range(15):
         rows = sample.z[labels == j].double()
         expected = rows.mean(0) if len(rows) else whole[j].double()
@@ -96,7 +96,7 @@ def test_on_no_axes_nothing_changes():
         assert (
             space.into(sample.z)
             is space.out_of(sample.z)
-            is space.means(sample.z, False)
+            is space.means(sample.z, None, False)
             is sample.z
         )
         assert space.left == 0
