@@ -7,10 +7,7 @@ import os
 
 from dinkcli.processes.cores import cores_are_shared, usable_cores
 
-# Threads that wait for work by spinning starve each other on a shared machine; those that sleep at
-# once are slow to wake on a quiet one (docs/LOG.md). Has to be set before torch is loaded.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-    os.environ["GOMP_SPINCOUNT"] = "0" if cores_are_shared() else "3000"
+_shared_before = cores_are_shared()
 # torch does not know quotas of containers, and more threads than they are worth stop each other.
 if usable_cores() < (os.cpu_count() or 1):
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
@@ -18,6 +15,12 @@ if usable_cores() < (os.cpu_count() or 1):
 # fill them with rows.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from dinkcli.cli.app import app, main
+from dinkcli.cli.app import app, main  # noqa: E402  (between the two looks at the cores)
+
+# Threads that wait for work by spinning starve each other on a shared machine; those that sleep at
+# once are slow to wake on a quiet one (docs/LOG.md). Who runs for a moment does not count. Has to
+# be set before torch is loaded.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "0" if _shared_before and cores_are_shared() else "3000"
 
 __all__ = ["app", "main"]

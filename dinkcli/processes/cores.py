@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from itertools import accumulate
-
-_LOOKS, _APART = 5, 0.005  # seconds: who runs for a moment does not count
 
 
 def usable_cores() -> int:
@@ -38,15 +35,11 @@ def cpu_quota(own: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> f
 
 
 def cores_are_shared(loadavg: str = "/proc/loadavg") -> bool:
-    """Whether others want a quarter of the machine's cores or more, all the time that this looks;
-    no, where the system does not say."""
-    for look in range(_LOOKS):
-        fields = _text(loadavg).split()
-        others = int(fields[3].partition("/")[0]) - 1 if fields else 0  # this one runs, too
-        if 4 * others < (os.cpu_count() or 1):
-            return False
-        time.sleep(_APART if look < _LOOKS - 1 else 0)
-    return True
+    """Whether others want a quarter of the machine's cores or more just now; no, where the system
+    does not say."""
+    fields = _text(loadavg).split()
+    others = int(fields[3].partition("/")[0]) - 1 if fields else 0  # this one runs, too
+    return 4 * others >= (os.cpu_count() or 1)
 
 
 def _text(path: str) -> str:
