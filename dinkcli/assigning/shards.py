@@ -45,10 +45,8 @@ class Shard:
 
     def check(self, data: DataSet) -> None:
         """Raises UsageError for inputs whose rows cannot be counted before they are read."""
-        from dinkcli.data.files import Stream
-
         for reader in data.readers:
-            if reader.n_rows is None or isinstance(reader.source, Stream):
+            if reader.n_rows is None or reader.comes_once:
                 raise UsageError(
                     f"{reader.path}: {reader.format} without a known number of rows, or that can "
                     f"be read only once, has no share {self}; give files of npy, parquet, Arrow "

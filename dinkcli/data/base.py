@@ -175,6 +175,11 @@ class Reader:
     about: Mapping[str, str] = NOTHING_SAID
     notes: Sequence[str] = ()
 
+    @property
+    def comes_once(self) -> bool:
+        """Whether it can be read only once."""
+        return self.source is not None and self.source.comes_once
+
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         """Rows in file order, at most ``rows`` at a time, starts counted in this file.
 

@@ -24,7 +24,6 @@ from dinkcli.data.base import (
     usual_block_rows,
 )
 from dinkcli.data.derived import CopyReader, subtracted
-from dinkcli.data.files import Stream
 from dinkcli.data.sidefiles import NOTHING_BESIDE, SideColumns
 from dinkcli.errors import InputError, UsageError
 
@@ -85,7 +84,7 @@ class DataSet:
         plain = DataSet(self.readers, bad_rows=self.bad_rows)
         readers = [
             CopyReader(replace(plain, readers=[reader]))
-            if reader.n_rows is None or isinstance(reader.source, Stream)
+            if reader.n_rows is None or reader.comes_once
             else reader
             for reader in self.readers
         ]
@@ -95,7 +94,7 @@ class DataSet:
     @property
     def stream(self) -> str | None:
         """The input that can be read only once, if there is one."""
-        return next((r.path for r in self.readers if isinstance(r.source, Stream)), None)
+        return next((r.path for r in self.readers if r.comes_once), None)
 
     @property
     def n_rows(self) -> int | None:

@@ -64,9 +64,11 @@ class Source:
         partition: values that the folders ``name=value`` above a file give to all of its rows.
         path: the local file to read, if it is one.
         n_bytes: their number, 0 for a stream.
+        comes_once: they can be read only once.
     """
 
     path: str | None = None
+    comes_once = False
 
     def __init__(self, name: str, partition: Partition = MappingProxyType({})):
         self.name, self.partition = name, partition
@@ -171,6 +173,8 @@ def _kept(source: Source, codec: str | None) -> LocalFile:
 
 class Stream(Source):
     """Standard input, or another pipe: bytes that come once."""
+
+    comes_once = True
 
     def __init__(self, name: str, file: BinaryIO):
         super().__init__(name)
@@ -387,7 +391,7 @@ def look(source: Source, streamed: Sequence[str] = ()) -> tuple[Source, str | No
     """
     head = source.head(HEAD_BYTES)
     codec = codec_of(head)
-    if isinstance(source, Stream):
+    if source.comes_once:
         if head and (codec is not None or _kind(source.name, head) not in streamed):
             source = _kept(source, codec)
             head = source.head(HEAD_BYTES)
