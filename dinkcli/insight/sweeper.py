@@ -237,10 +237,8 @@ def _grown(
     if state is None:
         return _new(sample, generator, k)
     while (now := len(state.centers)) < k:
-        near = state.near
-        sizes = sample.cluster_weights(near.labels, now).to(state.centers)
         everyone = torch.arange(now, device=state.centers.device)
-        splits = split(sample, near, sizes, everyone, generator)
+        splits = split(sample, state, everyone, generator)
         # Not all at once: a split is judged with all the other centres in place.
         chosen = splits.gain.topk(min(k - now, max(1, now // 2))).indices
         centers = torch.cat([state.centers, splits.high[chosen]])

@@ -57,17 +57,16 @@ def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
     k, d = centers.shape
     labels = sample.gathered(sample.labels(centers))
     whole = sample.whole()
-
-    def compute() -> Tensor:
-        own = neighbourly(whole, labels, centers)
-        means = whole.means(centers, own)
-        matrix = whitening(whole, own, means)
+    result = centers.new_zeros((d + k, d))
+    # In another process nearly equal distances may rank otherwise.
+    if sample.group.rank == 0 and len(whole) > 1:
+        labels = neighbourly(whole, labels, centers)
+        means = whole.means(centers, labels)
+        matrix = whitening(whole, labels, means)
         with products(matrix.device):
-            return torch.cat([matrix, means @ matrix])
-
-    if len(whole) < 2:
-        return centers.new_zeros((d, d)), centers.new_zeros((k, d))
-    return sample.computed_once(compute, k + d, d).split([d, k])
+            result = torch.cat([matrix, means @ matrix])
+    sample.group.sum_(result)
+    return result.split([d, k])
 
 
 def neighbourly(sample: Sample, labels: Tensor, centers: Tensor) -> Tensor:

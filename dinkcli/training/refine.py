@@ -37,18 +37,20 @@ _MEANS_ITERATIONS = 2
 
 @dataclass(frozen=True)
 class State:
-    """Centres (K, D) with their nearest-centre assignment of a sample, its inertia and size."""
+    """Centres (K, D) with their nearest-centre assignment of a sample."""
 
     centers: Tensor
     near: NearestTwo
+    sizes: Tensor  # (K,) weights of clusters
     inertia: float
-    rows: int
+    rows: int  # of the sample
 
     @classmethod
     def of(cls, sample: Sample, centers: Tensor, approximate: bool = False) -> State:
         """``approximate``: any of the centres about as near will do."""
         near = sample.nearest_two(centers, approximate)
-        return cls(centers, near, sample.inertia(near), len(sample))
+        sizes = sample.cluster_weights(near.labels, len(centers)).to(centers)
+        return cls(centers, near, sizes, sample.total(near.squared_distances), len(sample))
 
 
 @dataclass
@@ -128,15 +130,13 @@ def _swapped(
     sample: Sample, state: State, most: int, generator: torch.Generator
 ) -> tuple[Tensor, int]:
     """The means of all clusters, with up to ``most`` centres moved; and how many were."""
-    near = state.near
-    sizes = sample.cluster_weights(near.labels, len(state.centers)).to(state.centers)
-    cost, receiver = removal_costs(sample, near, sizes)
-    candidates, halves = _splits(sample, near, sizes, 2 * most, generator)
+    cost, receiver = removal_costs(sample, state)
+    candidates, halves = _splits(sample, state, 2 * most, generator)
     pairs = _pair(halves.gain, candidates, cost, receiver, most)
     if not pairs:
-        return sample.means(state.centers, near.labels), 0
-    chosen, removed = torch.tensor(pairs, device=near.labels.device).unbind(1)
-    centers = _means_without(sample, near, state.centers, removed)
+        return sample.means(state.centers, state.near.labels), 0
+    chosen, removed = torch.tensor(pairs, device=cost.device).unbind(1)
+    centers = _means_without(sample, state, removed)
     centers[candidates[chosen]] = halves.low[chosen]
     centers[removed] = halves.high[chosen]
     return centers, len(pairs)
@@ -176,55 +176,49 @@ def _inhale_exhale(
     sample: Sample, state: State, moves: int, approximate: bool, generator: torch.Generator
 ) -> Tensor:
     """``moves`` more centres by the best splits, then as many fewer by the least cost; (K, D)."""
-    sizes = sample.cluster_weights(state.near.labels, len(state.centers)).to(state.centers)
-    candidates, halves = _splits(sample, state.near, sizes, 2 * moves, generator)
+    candidates, halves = _splits(sample, state, 2 * moves, generator)
     best = halves.gain.topk(moves).indices
     many = torch.cat([state.centers, halves.high[best]])
     many[candidates[best]] = halves.low[best]
-    many = sample.means(many, sample.labels(many))
-    near = sample.nearest_two(many, approximate)
-    sizes = sample.cluster_weights(near.labels, len(many)).to(many)
-    removed = _least_useful(*removal_costs(sample, near, sizes), moves)
-    many = _means_without(sample, near, many, removed)
+    state = State.of(sample, sample.means(many, sample.labels(many)), approximate)
+    removed = _least_useful(*removal_costs(sample, state), moves)
     stays = torch.ones(len(many), dtype=torch.bool, device=many.device)
     stays[removed] = False
-    return many[stays]
+    return _means_without(sample, state, removed)[stays]
 
 
 def _least_useful(cost: Tensor, receiver: Tensor, number: int) -> Tensor:
     """The centres of least cost, main receivers spared where there are enough others."""
     receivers = receiver.tolist()
-    order = cost.argsort(stable=True).tolist()
     spared: set[int] = set()
     gone: list[int] = []
-    for center in order:
+    for center in cost.argsort(stable=True).tolist():
         if len(gone) < number and center not in spared:
             gone.append(center)
-            if len(spared) + number < len(order):
+            if len(spared) + number < len(cost):
                 spared.add(receivers[center])
-    taken = set(gone)
-    gone += [center for center in order if center not in taken][: number - len(gone)]
     return torch.tensor(gone, device=cost.device)
 
 
-def _means_without(sample: Sample, near: NearestTwo, centers: Tensor, removed: Tensor) -> Tensor:
+def _means_without(sample: Sample, state: State, removed: Tensor) -> Tensor:
     """The means when the rows of the ``removed`` centres go to their second nearest one.
 
     Rows whose second nearest centre is removed too leave that centre where it is.
     """
-    gone = torch.zeros(len(centers), dtype=torch.bool, device=centers.device)
+    near, gone = state.near, torch.zeros_like(state.sizes, dtype=torch.bool)
     gone[removed] = True
     labels = torch.where(gone[near.labels], near.second_labels, near.labels)
-    return sample.means(centers, labels)
+    return sample.means(state.centers, labels)
 
 
 def _splits(
-    sample: Sample, near: NearestTwo, sizes: Tensor, number: int, generator: torch.Generator
+    sample: Sample, state: State, number: int, generator: torch.Generator
 ) -> tuple[Tensor, Split]:
     """The clusters of the largest inertia (M,), and what splitting them would gain."""
-    inertia = sample.sums(near.squared_distances, near.labels, len(sizes), sample.weights)
-    candidates = inertia.topk(min(len(sizes), max(number, _LEAST_CANDIDATES))).indices
-    return candidates, split(sample, near, sizes, candidates, generator)
+    near, k = state.near, len(state.centers)
+    inertia = sample.sums(near.squared_distances, near.labels, k, sample.weights)
+    candidates = inertia.topk(min(k, max(number, _LEAST_CANDIDATES))).indices
+    return candidates, split(sample, state, candidates, generator)
 
 
 class Split(NamedTuple):
@@ -235,19 +229,15 @@ class Split(NamedTuple):
     high: Tensor
 
 
-def split(
-    sample: Sample, near: NearestTwo, sizes: Tensor, candidates: Tensor, generator: torch.Generator
-) -> Split:
-    """Splits the ``candidates`` (M,) among the clusters of weights ``sizes`` (K,), all at once: the
-    better of two local two-means. One starts along the cluster's main axis, the other from its
-    farthest row (and those nearer to it than to the mean) against the rest, which finds a small
-    group far from a large one."""
-    rows, owner, weight = _judges(sample, near, sizes, candidates, generator)
+def split(sample: Sample, state: State, candidates: Tensor, generator: torch.Generator) -> Split:
+    """Splits the clusters ``candidates`` (M,), all at once: the better of two local two-means. One
+    starts along the cluster's main axis, the other from its farthest row (and those nearer to it
+    than to the mean) against the rest, which finds a small group far from a large one."""
+    rows, owner, weight = _judges(sample, state, candidates, generator)
     m = len(candidates)
     part = sample.z[rows]
-    total, mean = sample.weighted_sums(part, owner, m, weight)
-    total.clamp_(min=1e-30)
-    mean = (mean / total[:, None]).to(part)
+    total = sample.sums(weight, owner, m).clamp_(min=1e-30)
+    mean = (sample.sums(part, owner, m, weight) / total[:, None]).to(part)
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
     farthest = sample.farthest(squares, owner, part, m, rows)
@@ -265,34 +255,32 @@ def split(
         for first, second in ((along.low, apart.low), (along.high, apart.high))
     )
     gain = torch.where(better, apart.gain, along.gain)
-    return Split(gain * sizes[candidates] / total, low, high)
+    return Split(gain * state.sizes[candidates] / total, low, high)
 
 
 def _judges(
-    sample: Sample, near: NearestTwo, sizes: Tensor, candidates: Tensor, generator: torch.Generator
+    sample: Sample, state: State, candidates: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
 
     Where they are many, about ``JUDGES`` of each are drawn: half evenly, half by their error, so
     that a rare far group is among them, and weighted by one over the probability.
     """
-    m = len(candidates)
-    position = torch.full((len(sizes),), -1, device=sizes.device)
+    m, sizes = len(candidates), state.sizes
+    position = torch.full_like(sizes, -1, dtype=torch.int64)
     position[candidates] = torch.arange(m, device=sizes.device)
-    owner = position[near.labels]
+    owner = position[state.near.labels]
     rows = (owner >= 0).nonzero()[:, 0]
-    owner = owner[rows]
-    weight = torch.ones_like(near.squared_distances[rows])
-    if sample.weights is not None:
-        weight = sample.weights[rows]
+    owner, error = owner[rows], state.near.squared_distances[rows]
+    weight = torch.ones_like(error) if sample.weights is None else sample.weights[rows]
     number, order = sample.numbered(rows)
     if number > JUDGES * m:
-        error = near.squared_distances[rows] * weight
+        error = error * weight
         errors = sample.sums(error, owner, m).clamp_(min=1e-30)
         chance = weight / sizes[candidates].clamp(min=1e-30)[owner] + error / errors[owner]
         chance = (chance * (JUDGES / 2)).clamp_(max=1.0)
-        uniform = torch.rand(number, generator=generator).to(chance)
-        drawn = ((uniform if order is None else uniform[order]) < chance).nonzero()[:, 0]
+        uniform = torch.rand(number, generator=generator).to(chance)[order]
+        drawn = (uniform < chance).nonzero()[:, 0]
         rows, owner, weight = rows[drawn], owner[drawn], (weight / chance)[drawn]
     return rows, owner, weight
 
@@ -303,7 +291,8 @@ def _two_means(
     """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
     m = len(total)
     for last in range(_MEANS_ITERATIONS):
-        n_high, sum_high = sample.weighted_sums(part, owner, m, weight * upper)
+        n_high = sample.sums(weight * upper, owner, m)
+        sum_high = sample.sums(part, owner, m, weight * upper)
         n_low = (total - n_high).clamp_(min=0)
         high = (sum_high / n_high.clamp(min=1e-30)[:, None]).to(part)
         low = (-sum_high / n_low.clamp(min=1e-30)[:, None]).to(part)  # the rows sum to zero
@@ -319,17 +308,16 @@ def _two_means(
     )
 
 
-def removal_costs(sample: Sample, near: NearestTwo, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def removal_costs(sample: Sample, state: State) -> tuple[Tensor, Tensor]:
     """What the inertia would rise by without each centre (K,), and its main receiver (K,).
 
     Rows go to their second nearest centre, which then moves to its new mean. For the rows of j
     that go to k together the rise is about sum(d2 - d1) n_k / (n_k + n_jk).
     """
-    n_clusters = len(sizes)
-    pairs = near.labels * n_clusters + near.second_labels
+    near, k = state.near, len(state.centers)
     rises = near.second_squared_distances - near.squared_distances
-    pairs, rise, moved = sample.sums_by_pair(pairs, rises)
-    source, receiver = pairs // n_clusters, pairs % n_clusters
-    rest = sizes[receiver].to(rise)
-    cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, n_clusters)
-    return cost, receiver[largest_in_segments(moved, source, n_clusters)]
+    pairs, rise, moved = sample.sums_by_pair(near.labels * k + near.second_labels, rises)
+    source, receiver = pairs // k, pairs % k
+    rest = state.sizes[receiver].to(rise)
+    cost = segment_sums(rise * rest / (rest + moved).clamp(min=1e-30), source, k)
+    return cost, receiver[largest_in_segments(moved, source, k)]

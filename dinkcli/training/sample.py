@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.hardware import products
-from dinkcli.nearest.index import CenterIndex, Nearest, NearestTwo
+from dinkcli.nearest.index import CenterIndex, NearestTwo
 from dinkcli.nearest.prepare import largest_value
 from dinkcli.nearest.sums import (
     Statistics,
@@ -82,9 +82,9 @@ class Sample:
         """The mean row (D,) and the mean squared norm, weighted."""
         with products(self.z.device):
             total = self.z.sum(0) if self.weights is None else self.weights @ self.z
-        squares = weighted_sum(torch.linalg.vector_norm(self.z, dim=1).square_(), self.weights)
         self.group.sum_(total)
-        return total / self.total_weight, self.group.total(squares)[0] / self.total_weight
+        squares = self.total(torch.linalg.vector_norm(self.z, dim=1).square_())
+        return total / self.total_weight, squares / self.total_weight
 
     def paper_shrink_loss(self, centers: Tensor) -> float:
         """Eq. 6 for these rows, from their moments."""
@@ -126,44 +126,31 @@ class Sample:
         weights = None if self.weights is None else self.gathered(self.weights)
         return Sample(self.gathered(self.z), weights, self.project)
 
-    def computed_once(self, compute: Callable[[], Tensor], *shape: int) -> Tensor:
-        """What ``compute`` gives in the first process, of that shape, in all of them: elsewhere,
-        nearly equal distances may rank otherwise."""
-        result = self.z.new_zeros(shape)
-        if self.group.rank == 0:
-            result = compute()
-        self.group.sum_(result)
-        return result
-
-    def select(self, positions: Tensor, values: Tensor) -> Tensor:
-        """``values`` (N, ...) of the rows at ``positions`` (M,) of any process; (M, ...)."""
+    def select(self, positions: Tensor) -> Tensor:
+        """The rows at ``positions`` (M,) of any process; (M, D)."""
         held, index = self.local(positions)
-        if held is None:
-            return values[index]
-        result = values.new_zeros((len(positions), *values.shape[1:]))
-        result[held] = values[index]
+        result = self.z.new_zeros((len(positions), self.z.shape[1]))
+        result[held] = self.z[index]
         self.group.sum_(result)
         return result
 
-    def local(self, positions: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Which of the ``positions`` (M,) this process holds (None for all), and the indices of
-        these rows in it."""
+    def local(self, positions: Tensor) -> tuple[Tensor | slice, Tensor]:
+        """Which of the ``positions`` (M,) this process holds, and the indices of these rows in
+        it."""
         if self.positions is None:
-            return None, positions
+            return slice(None), positions
         index = torch.searchsorted(self.positions, positions)
         padded = torch.cat([self.positions, self.positions.new_full((1,), -1)])
         held = padded[index] == positions
         return held, index[held]
 
-    def numbered(self, rows: Tensor) -> tuple[int, Tensor | None]:
+    def numbered(self, rows: Tensor) -> tuple[int, Tensor | slice]:
         """How many such rows (R,) all processes have, and the number of each of those here among
-        them, by position; None when all are here."""
+        them, by position."""
         if self.positions is None:
-            return len(rows), None
-        chosen = torch.zeros(len(self.z), dtype=torch.uint8, device=rows.device)
-        chosen[rows] = 1
-        upto = self.gathered(chosen).cumsum(0)
-        return int(upto[-1]), upto[self.positions[rows]] - 1
+            return len(rows), slice(None)
+        ascending = self.group.gather(self.positions[rows]).sort().values
+        return len(ascending), torch.searchsorted(ascending, self.positions[rows])
 
     def distinct(self, most: int) -> Tensor:
         """At most so many distinct rows."""
@@ -199,27 +186,15 @@ class Sample:
         self.group.sum_(result)
         return result
 
-    def weighted_sums(
-        self, values: Tensor, labels: Tensor, number: int, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Those of the ``weights`` (R,), and of ``values`` (R, D) times these."""
-        totals = segment_sums(weights, labels, number)
-        sums = segment_sums(values, labels, number, weights)
-        self.group.sum_(totals, sums)
-        return totals, sums
-
     def sums_by_pair(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The distinct ``pairs`` (N,) of clusters, as one number each, ascending; and for each the
         weight of its rows, times ``values`` (N,), and as it is, (P,)."""
         pairs, inverse = torch.unique(pairs, return_inverse=True)
         sums = segment_sums(self.weigh(values), inverse, len(pairs))
         weights = cluster_weights(self.weights, inverse, len(pairs)).to(sums)
-        if self.group.alone:
-            return pairs, sums, weights
         both = self.group.gather(torch.stack([sums, weights], 1))
         pairs, inverse = torch.unique(self.group.gather(pairs), return_inverse=True)
-        sums, weights = (segment_sums(each, inverse, len(pairs)) for each in both.unbind(1))
-        return pairs, sums, weights
+        return pairs, *segment_sums(both, inverse, len(pairs)).unbind(1)
 
     def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
         """(K,) float64."""
@@ -233,9 +208,6 @@ class Sample:
     def labels(self, centers: Tensor) -> Tensor:
         return CenterIndex(centers).labels(self.z)
 
-    def nearest(self, centers: Tensor) -> Nearest:
-        return CenterIndex(centers).nearest(self.z)
-
     def nearest_two(self, centers: Tensor, approximate: bool = False) -> NearestTwo:
         return CenterIndex(centers).nearest_two(self.z, approximate)
 
@@ -247,16 +219,17 @@ class Sample:
 
     def mean_inertia(self, centers: Tensor) -> float:
         """Per row; 0 of rows without weight. On a GPU by float32 products alone."""
+        index = CenterIndex(centers)
         if self.z.device.type == "cpu":
-            inertia = self.inertia(self.nearest(centers))
+            least = index.nearest(self.z).squared_distances
         else:
-            index = CenterIndex(centers)
             parts = [index.squared_distances(rows).amin(1) for rows in index.chunks(self.z)]
-            inertia = self.group.total(weighted_sum(torch.cat(parts), self.weights))[0]
-        return inertia / max(self.total_weight, 1e-30)
+            least = torch.cat(parts)
+        return self.total(least) / max(self.total_weight, 1e-30)
 
-    def inertia(self, near: Nearest | NearestTwo) -> float:
-        return self.group.total(weighted_sum(near.squared_distances, self.weights))[0]
+    def total(self, values: Tensor) -> float:
+        """The weighted sum of ``values`` (N,)."""
+        return self.group.total(weighted_sum(values, self.weights))[0]
 
     def overlap(self, centers: Tensor) -> bool:
         """Whether clusters are so wide that any of the centres about as near will do."""

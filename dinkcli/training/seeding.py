@@ -38,8 +38,7 @@ def seed_centers(
         uniform = torch.rand(n_clusters, sample.z.shape[1], generator=generator)
         return Seeds(((uniform * 2 - 1) * bound).to(sample.z))
     if init == "random":
-        first = torch.arange(min(n_clusters, len(sample)), device=sample.z.device)
-        return Seeds(sample.select(first, sample.z))  # the sample is in random order
+        return Seeds(sample[:n_clusters].whole().z.clone())  # the sample is in random order
     seeds = kmeans_plus_plus(sample[:part], n_clusters, generator)
     if len(seeds.centers) < n_clusters and part < len(sample):
         seeds = Seeds(kmeans_plus_plus(sample, n_clusters, generator).centers)
@@ -62,7 +61,7 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
         last = number == n_clusters
         part = sample if last else sample[: seeding_size(len(sample), number)]
         chosen, labels = _draw_up_to(part, chosen, number, generator)
-    centers = sample.select(chosen, sample.z)
+    centers = sample.select(chosen)
     if len(centers) < n_clusters:
         # What is left is zero, or zero to rounding: then any other rows will do.
         distinct = sample.distinct(n_clusters)
@@ -89,7 +88,7 @@ def _draw_up_to(
     labels = torch.zeros_like(norms, dtype=torch.int64)
     distances = torch.full_like(norms, torch.inf)
     if len(chosen):
-        labels, distances = nearest_seeds(z, norms, sample.select(chosen, z))
+        labels, distances = nearest_seeds(z, norms, sample.select(chosen))
     while len(chosen) < min(n_clusters, len(sample)):
         mass = distances if len(chosen) else torch.ones_like(norms)
         cumulative = running_sums(sample.gathered(sample.weigh(mass)))
@@ -97,7 +96,7 @@ def _draw_up_to(
             break
         number = min(max(1, len(chosen) // _BATCH_SHARE), n_clusters - len(chosen))
         drawn = _draw(sample, cumulative, number, generator)
-        near = nearest_seeds(z, norms, sample.select(drawn, z))
+        near = nearest_seeds(z, norms, sample.select(drawn))
         nearer = near.squared_distances < distances
         distances = torch.where(nearer, near.squared_distances, distances)
         labels = torch.where(nearer, near.labels + len(chosen), labels)
@@ -115,7 +114,7 @@ def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Gene
         return rows
     # Copies of one row count once, the lowest of them.
     rows = rows.unique()
-    _, copies = torch.unique(sample.select(rows, sample.z), dim=0, return_inverse=True)
+    _, copies = torch.unique(sample.select(rows), dim=0, return_inverse=True)
     first = torch.full((len(rows),), len(sample), device=rows.device)
     first.scatter_reduce_(0, copies, rows, "amin")
     return first[first < len(sample)]

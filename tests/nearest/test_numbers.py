@@ -161,7 +161,8 @@ def test_pairs_of_clusters_beyond_int32():
         second_labels=there,
         second_squared_distances=torch.full((k,), 0.75),
     )
-    cost, receiver = removal_costs(sample, near, torch.ones(k))
+    state = State(torch.zeros(k, 1), near, sizes=torch.ones(k), inertia=0.25 * k, rows=k)
+    cost, receiver = removal_costs(sample, state)
     assert torch.equal(receiver, there)
     torch.testing.assert_close(cost, torch.full((k,), 0.25, dtype=torch.float64))
 

@@ -14,10 +14,6 @@ def sample_of(z, weights=None):
     return Sample(torch.from_numpy(z.astype(np.float32)), weights, lambda centers: centers)
 
 
-def sizes_of(sample, near, k):
-    return sample.cluster_weights(near.labels, k).float()
-
-
 def sse(rows, weights):
     mean = np.average(rows, axis=0, weights=weights)
     return (weights * ((rows - mean) ** 2).sum(1)).sum()
@@ -32,9 +28,8 @@ def test_split_gain_is_what_the_split_saves(weighted):
     weights = rng.uniform(0.5, 2, len(z)) if weighted else np.ones(len(z))
     sample = sample_of(z, weights if weighted else None)
     centers = torch.from_numpy(np.stack([z[:80].mean(0), z[80:].mean(0)])).float()
-    near = sample.nearest_two(centers)
     generator = torch.Generator().manual_seed(0)
-    found = split(sample, near, sizes_of(sample, near, 2), torch.tensor([1, 0]), generator)
+    found = split(sample, State.of(sample, centers), torch.tensor([1, 0]), generator)
     for position, start in ((0, 80), (1, 0)):
         whole = slice(start, start + 80)
         halves = (slice(start, start + 40), slice(start + 40, start + 80))
@@ -49,9 +44,8 @@ def test_split_sees_a_few_far_rows_among_many():
     rng = np.random.default_rng(1)
     z = np.concatenate([rng.normal(0, 1, (20_000, 8)), rng.normal(25, 1, (10, 8))])
     sample = sample_of(z - z.mean(0))
-    near = sample.nearest_two(torch.zeros(1, 8))
     generator = torch.Generator().manual_seed(0)
-    found = split(sample, near, sizes_of(sample, near, 1), torch.tensor([0]), generator)
+    found = split(sample, State.of(sample, torch.zeros(1, 8)), torch.tensor([0]), generator)
     assert found.gain.item() == pytest.approx(10 * 8 * 25**2, rel=0.2)
 
 
@@ -62,16 +56,15 @@ def test_removal_cost_is_close_to_the_real_rise():
     centers = sample.z[:12].clone()
     for _ in range(30):
         centers = sample.means(centers, sample.labels(centers))
-    near = sample.nearest_two(centers)
-    cost, receiver = removal_costs(sample, near, sizes_of(sample, near, 12))
-    before = State.of(sample, centers).inertia
+    state = State.of(sample, centers)
+    cost, receiver = removal_costs(sample, state)
     for j in range(12):
         rest = torch.cat([centers[:j], centers[j + 1 :]])
         labels = sample.labels(rest)
-        rise = State.of(sample, sample.means(rest, labels)).inertia - before
+        rise = State.of(sample, sample.means(rest, labels)).inertia - state.inertia
         assert rise <= cost[j].item() * 1.05
         assert cost[j].item() <= 2.5 * rise
-        moved = near.second_labels[near.labels == j]
+        moved = state.near.second_labels[state.near.labels == j]
         assert receiver[j] == torch.bincount(moved).argmax()
 
 

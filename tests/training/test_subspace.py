@@ -80,7 +80,7 @@ def test_labels_on_axes_are_those_of_the_same_centers_with_all_features():
     labels = space.sample.labels(centers)
     assert (labels == distances.argmin(1)).float().mean() > 0.999
     torch.testing.assert_close(space.into(whole), centers, rtol=1e-3, atol=1e-3)
-    on_axes = float(space.sample.nearest(centers).squared_distances.sum()) / len(sample)
+    on_axes = space.sample.mean_inertia(centers)
     assert on_axes + space.left == pytest.approx(float(distances.amin(1).square().mean()), rel=1e-3)
     means = space.means(centers, None, approximate=False)
     for j in range(15):
