@@ -19,11 +19,14 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.recommend import USUAL, Sweep, number_of, parse_numbers
-from dinkcli.insight.split import split as split_by_rows
+from dinkcli.insight.survey import survey
 from dinkcli.insight.sweeper import sweep as sweep_rows
+from dinkcli.models import edit
 from dinkcli.models.centers import read_centers
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
+from dinkcli.models.statistics import Statistics
+from dinkcli.models.tree import squared_distances
 from dinkcli.options import CHOSEN, GIVEN, LEARNED, SEEDINGS, AssignOptions, TrainOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
@@ -258,8 +261,21 @@ def split(
         DinkError: see ``dinkcli.errors``.
     """
     model = as_model(model)
+    if n_parts < 2:
+        raise UsageError(f"split {cluster}:{n_parts}: expected two or more parts")
+    edit.check_present(model, [cluster])
     data = open_inputs(inputs, column, bad_rows, model=model)
-    return split_by_rows(model, cluster, data, n_parts, seed, resolve_device(device))
+    views = survey(model, data, resolve_device(device))
+    z = np.concatenate([view.z[view.labels == cluster] for view in views])
+    if len(z) < n_parts:
+        raise UsageError(f"split {cluster}:{n_parts}: {data.name} has {len(z)} of its rows")
+    metric = "cosine" if model.metric == "cosine" else "euclidean"
+    options = TrainOptions(n_parts, metric=metric, seed=seed)
+    centers = train(z, options, device=device).cluster_centers.astype(np.float64)
+    squares = squared_distances(z, centers)
+    of_rows = z, squares.argmin(1), squares.min(1), np.ones(len(z)), centers
+    parts = Statistics.of_rows(*of_rows, edit.statistics_of(model).first_bin)
+    return edit.split(model, cluster, parts)
 
 
 def sweep(

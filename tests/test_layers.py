@@ -46,7 +46,7 @@ def test_wrong_arguments_do_not_wait_for_torch(code, arguments):
 
 def test_readers_and_models_need_no_torch():
     names = "data.inputs models.file assigning.writers models.export models.matching "
-    names += "insight.overview insight.agreement"
+    names += "insight.inspect insight.agreement"
     modules = ", ".join(f"dinkcli.{name}" for name in names.split())
     assert "torch" not in modules_after(f"import {modules}")
 

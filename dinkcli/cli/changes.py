@@ -274,8 +274,8 @@ def edit(
     if merged_name is not None and len(merge) != 1:
         raise UsageError("--as names what one --merge merges")
     check_model_path(output)
-    from dinkcli.insight.overview import cluster_of
     from dinkcli.models import edit as edits
+    from dinkcli.models.edit import cluster_of
 
     model = load_model(model_path, inputs or ())
     for text in merge:
@@ -283,13 +283,12 @@ def edit(
             model, [cluster_of(model, part) for part in text.split(",")], merged_name
         )
     for text in split:
-        from dinkcli.insight.split import split as split_by_rows
-        from dinkcli.processes.device import resolve_device
+        from dinkcli import api
 
         match = re.fullmatch(r"(.*):(\d{1,6})", text)
         which, parts = (text, 2) if match is None else (match[1], int(match[2]))
-        data, device = rows.open(model, inputs or []), resolve_device(rows.device)
-        model = split_by_rows(model, cluster_of(model, which), data, parts, seed, device)
+        data, cluster = rows.open(model, inputs or []), cluster_of(model, which)
+        model = api.split(model, cluster, data, parts, seed=seed, device=rows.device)
     for text in drop:
         outlier = text.endswith(":outlier")
         model = edits.drop(model, cluster_of(model, text.removesuffix(":outlier")), outlier)

@@ -17,40 +17,37 @@ _MOST_CELLS = 1 << 26
 
 
 class Contingency:
-    """Counts pairs of a class and a cluster, in batches."""
+    """Counts pairs of a class and a cluster, in batches.
+
+    Attributes:
+        table: (C, K) int64.
+        unlabelled: rows, which are not counted.
+    """
 
     def __init__(self, n_clusters: int):
-        self._n_clusters = n_clusters
-        self.unlabelled = 0  # rows, which are not counted
+        self.table = np.zeros((0, n_clusters), np.int64)
+        self.unlabelled = 0
         self._position: dict[Hashable, int] = {}
-        self._counts = np.zeros((0, n_clusters), np.int64)
 
     @property
     def classes(self) -> list[Any]:
         """The distinct labels in order of first appearance."""
         return list(self._position)
 
-    @property
-    def table(self) -> np.ndarray:
-        """(C, K) int64."""
-        return self._counts[: len(self._position)]
-
     def add(self, values: Sequence[Hashable], codes: np.ndarray, clusters: np.ndarray) -> None:
         """Counts B rows: row i is of class ``values[codes[i]]``, in cluster ``clusters[i]``."""
         for value in values:
             self._position.setdefault(value, len(self._position))
-        n_classes = len(self._position)
-        if n_classes * self._n_clusters > _MOST_CELLS:
+        n_classes, n_clusters = len(self._position), self.table.shape[1]
+        if n_classes * n_clusters > _MOST_CELLS:
             raise UsageError(
                 f"more than {n_classes} distinct labels; is this column of labels one of ids?"
             )
-        if n_classes > len(self._counts):
-            more = max(n_classes, 2 * len(self._counts)) - len(self._counts)
-            self._counts = np.pad(self._counts, ((0, more), (0, 0)))
         of_value = np.array([self._position[value] for value in values], np.int64)
-        cells = of_value[codes] * self._n_clusters + clusters
-        counts = np.bincount(cells, minlength=n_classes * self._n_clusters)
-        self._counts[:n_classes] += counts.reshape(n_classes, -1)
+        cells = of_value[codes] * n_clusters + clusters
+        counts = np.bincount(cells, minlength=n_classes * n_clusters).reshape(n_classes, -1)
+        counts[: len(self.table)] += self.table
+        self.table = counts
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,16 @@ def agreement(table: np.ndarray) -> Agreement:
     hits, taken = np.zeros((2, len(table)))
     hits[classes], taken[classes] = table[classes, clusters], table.sum(0)[clusters]
     f1 = 2 * hits / np.maximum(table.sum(1) + taken, 1)
-    homogeneity, completeness, v_measure = _entropies(table)
+    of_classes, of_clusters = _entropy(table.sum(1)), _entropy(table.sum(0))
+    mutual = max(0.0, of_classes + of_clusters - _entropy(table))
+    homogeneity = min(1.0, mutual / of_classes) if of_classes else 1.0
+    completeness = min(1.0, mutual / of_clusters) if of_clusters else 1.0
+    total = homogeneity + completeness
+    v_measure = 2 * homogeneity * completeness / total if total else 0.0
     return Agreement(
         accuracy=float(hits.sum() / table.sum()),
         macro_f1=float(f1.mean()),
-        normalized_mutual_information=v_measure,
+        normalized_mutual_information=v_measure,  # the same
         adjusted_rand_index=adjusted_rand_index(table),
         homogeneity=homogeneity,
         completeness=completeness,
@@ -118,13 +120,3 @@ def adjusted_rand_index(table: np.ndarray) -> float:
 def _entropy(counts: np.ndarray) -> float:
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log(share)).sum())
-
-
-def _entropies(table: np.ndarray) -> tuple[float, float, float]:
-    """(homogeneity, completeness, V-measure, which is the normalised mutual information)."""
-    of_classes, of_clusters = _entropy(table.sum(1)), _entropy(table.sum(0))
-    mutual = max(0.0, of_classes + of_clusters - _entropy(table))
-    homogeneity = min(1.0, mutual / of_classes) if of_classes else 1.0
-    completeness = min(1.0, mutual / of_clusters) if of_clusters else 1.0
-    total = homogeneity + completeness
-    return homogeneity, completeness, 2 * homogeneity * completeness / total if total else 0.0

@@ -19,9 +19,8 @@ from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import FirstPass
 from dinkcli.insight.names import TERMS, Terms, in_one_line, names_of
-from dinkcli.insight.overview import cluster_of, nearest_pairs, neighbours
 from dinkcli.insight.survey import View, survey
-from dinkcli.models.edit import described
+from dinkcli.models.edit import cluster_of, described
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import root_mean
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 _NEAR = 0.1 * 2
 _MOST_COMPARED = 10_000
 _COMPARED_AT_ONCE = 512
+_CHUNK_ELEMENTS = 1 << 22  # of distances between centres
 _PAIRS, _NEIGHBOURS, _GROUPS = 8, 8, 10  # that are shown
 _MEMBERS = 20  # of a group in a table
 _TEXT = 60  # characters of one row in a list
@@ -233,7 +233,10 @@ class Inspection(Result):
         names = ("n_clusters", "n_features", "metric", "column")
         document = {name: getattr(model, name) for name in names}
         document["clusters"] = clusters
-        document["nearest_pairs"] = [pair._asdict() for pair in nearest_pairs(model, _PAIRS)]
+        document["nearest_pairs"] = [
+            {"first": i, "second": j, "distance": distance}
+            for i, j, distance in nearest_pairs(model, _PAIRS)
+        ]
         document["training"] = model.training
         bad_rows = seen.bad_rows if self.has_rows else None
         more = {"bad_rows": bad_rows, "tree": self.tree, "history": self.history}
@@ -252,15 +255,19 @@ class Inspection(Result):
 
     def _inside(self, cluster: int) -> dict[str, Any]:
         model, seen = self.model, self.seen
+        centers = model.cluster_centers.astype(np.float64)
+        distances = np.linalg.norm(centers - centers[cluster], axis=1)
+        nearest = distances.argsort(kind="stable")
+        others = nearest[np.isin(nearest, model.present) & (nearest != cluster)]
         document = self._entry(cluster, share=float(seen.sizes[cluster] / (seen.sizes.sum() or 1)))
         document["neighbours"] = [
             {
                 "cluster": j,
                 "name": model.names[j] if model.names else None,
                 "size": float(seen.sizes[j]),
-                "distance": distance,
+                "distance": float(distances[j]),
             }
-            for j, distance in neighbours(model, cluster, _NEIGHBOURS)
+            for j in others[:_NEIGHBOURS].tolist()
         ]
         if (inside := seen.inside) is not None:
             document["nearest"] = [row.to_dict() for row in seen.nearest[cluster]]
@@ -498,3 +505,21 @@ def groups_within(z: np.ndarray, near: float) -> list[list[int]]:
     groups = np.split(order, np.flatnonzero(np.diff(roots[order])) + 1)
     several = [group.tolist() for group in groups if len(group) > 1]
     return sorted(several, key=lambda group: (-len(group), group[0]))
+
+
+def nearest_pairs(model: Model, number: int) -> list[tuple[int, int, float]]:
+    """The ``number`` pairs of clusters (lower, higher, distance of their centres), nearest first.
+    Takes memory for a chunk of rows of the (K, K) distances."""
+    present, best = model.present, []
+    centers, k = model.cluster_centers[present].astype(np.float64), len(present)
+    rows = max(1, _CHUNK_ELEMENTS // k)
+    for start in range(0, k, rows):
+        squares = squared_distances(centers[start : start + rows], centers)
+        squares[np.tril_indices(len(squares), start, k)] = np.inf
+        flat = squares.ravel()
+        least = np.argpartition(flat, min(number, len(flat) - 1))[:number]
+        for i, j in (divmod(cell, k) for cell in least[np.isfinite(flat[least])].tolist()):
+            apart = centers[start + i] - centers[j]  # so that copies are at 0
+            distance = float(np.linalg.norm(apart))
+            best.append((int(present[start + i]), int(present[j]), distance))
+    return sorted(best, key=lambda pair: (pair[2], pair))[:number]

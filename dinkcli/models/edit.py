@@ -28,6 +28,33 @@ def statistics_of(model: Model) -> Statistics:
     return Statistics.trained(model.cluster_sizes, model.cluster_centers, np.array(inertia))
 
 
+def cluster_of(model: Model, which: int | str) -> int:
+    """The cluster of a number, a name, or a part of a name that only one of them has.
+
+    Raises:
+        UsageError: none or several.
+    """
+    wanted, k = str(which).strip().casefold(), model.n_clusters
+    names = [name.casefold() for name in model.names]
+    exact = [j for j, name in enumerate(names) if name == wanted]
+    matches = exact or [j for j, name in enumerate(names) if wanted in name]
+    if wanted.isdecimal():
+        matches = [int(wanted)] if int(wanted) < k else []
+        problem = f"the model has the clusters 0 to {k - 1}"
+    elif not any(names):
+        problem = f"the clusters have no names, only numbers from 0 to {k - 1}; dink name gives "
+        problem += "them some"
+    elif not matches:
+        problem = "no cluster has that in its name"
+    else:
+        some = ", ".join(f"{j} ({model.names[j]})" for j in matches[:5])
+        more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+        problem = f"may be {some}{more}; give the number"
+    if len(matches) != 1:
+        raise UsageError(f"`cluster` {which}: {problem}")
+    return matches[0]
+
+
 def check_present(model: Model, clusters: Sequence[int]) -> None:
     """Raises UsageError for a cluster without centres: merged or dropped before."""
     for cluster in clusters:

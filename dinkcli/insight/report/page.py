@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dinkcli import __version__
-from dinkcli.insight.overview import history
 from dinkcli.insight.report.colours import clean, palette
 from dinkcli.insight.report.svg import Label, map_svg, point_radius
 from dinkcli.models.statistics import root_mean
@@ -113,6 +112,8 @@ def _words(report: Report) -> dict[str, Any]:
     """What is said of the clusters, the tree, and the training."""
     q, model = report.quality, report.model
     spreads = root_mean(q.cluster_inertia, q.sizes)
+    steps = model.training.get("history", [])
+    last = max((step.get("start", 1) for step in steps), default=1)  # of several starts
     return {
         "rows": q.rows,
         "names": report.names,
@@ -135,7 +136,8 @@ def _words(report: Report) -> dict[str, Any]:
         "training": {k: v for k, v in model.training.items() if k != "history"},
         "curve": [
             [PHASES.get(step["phase"], step["phase"]), step["inertia"], step["temperature"]]
-            for step in history(model)
+            for step in steps
+            if step.get("start", 1) == last
         ],
     }
 
