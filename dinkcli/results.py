@@ -5,10 +5,9 @@ A table is made where its meaning is known; a notebook shows it as HTML, the com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Field:
         justify: of its cells.
         drop: 0 for a column that always stays; of the others those with the highest number go
             first where a terminal is narrow.
-        text: its cells may be shortened.
+        text: its cells may be shortened, and an empty one is a dash.
         bar: its cells are shares from 0 to 1, shown as bars of so many characters.
     """
 
@@ -35,11 +34,14 @@ class Field:
     bar: int = 0
 
 
+NAME = Field("name", text=True)  # of clusters or groups
+
+
 class Sheet:
     """A table before it is known where, and how wide, it will be shown.
 
     Args:
-        columns: a heading alone is one of numbers; None is left out, with its cells.
+        columns: a heading alone is one of numbers.
         title: above it; without columns it is a sentence.
         notes: below it; empty ones are left out.
         headings: whether they are shown.
@@ -50,34 +52,36 @@ class Sheet:
 
     def __init__(
         self,
-        *columns: Field | str | None,
+        *columns: Field | str,
         title: str = "",
         notes: Sequence[str] = (),
         headings: bool = True,
     ):
-        self._given = [column is not None for column in columns]
-        self.fields = [
-            Field(column, "right") if isinstance(column, str) else column
-            for column in columns
-            if column is not None
-        ]
+        self.fields = [Field(each, "right") if isinstance(each, str) else each for each in columns]
         self.title, self.headings = title, headings
         self.notes = [note for note in notes if note]
-        self.rows: list[list[Any]] = []
+        self.rows: list[tuple[Any, ...]] = []
 
     def add(self, *cells: object) -> None:
-        """A row; of columns that are left out too."""
-        self.rows.append(list(compress(cells, self._given)))
+        """A row."""
+        self.rows.append(cells)
+
+    def columns(self) -> Iterator[tuple[Field, list[Any]]]:
+        """The columns that say something in some row, with their cells."""
+        for field, *cells in zip(self.fields, *self.rows, strict=True):
+            if any(map(str, cells)):
+                yield field, ["-" if field.text and cell == "" else cell for cell in cells]
 
     def html(self) -> str:
         """As HTML; nothing of what the cells hold is markup."""
-        kept = [i for i, field in enumerate(self.fields) if not field.bar]
         lines = [f"<p><b>{escape(self.title)}</b></p>"] if self.title else []
-        if self.rows:
-            heads = [f"<th>{escape(self.fields[i].heading)}</th>" for i in kept]
-            body = ["".join(f"<td>{escape(str(row[i]))}</td>" for i in kept) for row in self.rows]
-            head = f"<tr>{''.join(heads)}</tr>" if self.headings else ""
-            lines.append(f"<table>{head}{''.join(f'<tr>{cells}</tr>' for cells in body)}</table>")
+        kept = [(field.heading, cells) for field, cells in self.columns() if not field.bar]
+        if kept:
+            heads = "".join(f"<th>{escape(heading)}</th>" for heading, _ in kept)
+            rows = [heads] if self.headings else []
+            for cells in zip(*(cells for _, cells in kept), strict=True):
+                rows.append("".join(f"<td>{escape(str(cell))}</td>" for cell in cells))
+            lines.append(f"<table><tr>{'</tr><tr>'.join(rows)}</tr></table>")
         return "".join([*lines, *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
 

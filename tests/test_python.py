@@ -171,6 +171,23 @@ def test_rows_are_those_that_commands_write(invoke, here, line, call):
     assert "<table>" in result._repr_html_()
 
 
+def test_a_column_in_which_all_is_empty_is_not_shown():
+    """In HTML and on a terminal; in a column of texts an empty cell is a dash."""
+    from dinkcli.cli.console import fitted
+    from dinkcli.results import Field, Sheet
+
+    sheet = Sheet("row", Field("name", text=True), Field("terms", text=True), Field("of"), "size")
+    sheet.add(0, "", "", "", 3)
+    sheet.add(7, "<b>", "", "x", 0)
+    heads, *rows = re.findall("<tr>(.*?)</tr>", sheet.html())
+    assert re.findall("<th>(.*?)</th>", heads) == ["row", "name", "of", "size"]
+    cells = [re.findall("<td>(.*?)</td>", row) for row in rows]
+    assert cells == [["0", "-", "", "3"], ["7", "&lt;b&gt;", "x", "0"]]
+    table = fitted(sheet, 80)
+    assert [column.header for column in table.columns] == ["row", "name", "of", "size"]
+    assert [[str(cell) for cell in column.cells] for column in table.columns][1] == ["-", "<b>"]
+
+
 def test_models_pages_and_files_are_those_of_commands(invoke, here, tmp_path):
     shown = json.loads(
         invoke("train", "x.parquet", "--column", "v", "-k", 4, "-o", "t", "--json").stdout

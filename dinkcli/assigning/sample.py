@@ -34,7 +34,7 @@ from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.options import AssignOptions, SampleOptions
 from dinkcli.processes.device import resolve_device
-from dinkcli.results import Field, Result, Sheet
+from dinkcli.results import NAME, Result, Sheet
 
 _SHOWN_CLUSTERS = 20
 _NUMBERS = {"rank": pa.int64(), "probability": pa.float64(), "distance": pa.float32()}
@@ -89,10 +89,9 @@ class Sample(Result):
         )
 
     def sheets(self) -> list[Sheet]:
-        names, named = self.model.all_names, Field("name", text=True) if self.model.names else None
-        sheet = Sheet("cluster", named, "rows", "in the sample", title=self.sentence())
+        sheet = Sheet("cluster", NAME, "rows", "in the sample", title=self.sentence())
         for j in np.argsort(-self.sizes, kind="stable")[:_SHOWN_CLUSTERS].tolist():
-            sheet.add(j, names[j] or "-", int(self.sizes[j]), int(self.shares[j]))
+            sheet.add(j, self.model.all_names[j], int(self.sizes[j]), int(self.shares[j]))
         return [sheet]
 
     def written(self) -> Iterator[Rows]:

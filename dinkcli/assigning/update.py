@@ -25,7 +25,7 @@ from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR, Statistics, root_mean
 from dinkcli.models.tree import squared_distances
 from dinkcli.options import AssignOptions
-from dinkcli.results import Field, Result, Sheet
+from dinkcli.results import NAME, Result, Sheet
 
 _MOST_SHOWN = 20  # clusters in a table
 _FAR = 0.9  # of a centre's rows are nearer than what may found a cluster (docs/LOG.md)
@@ -112,13 +112,11 @@ class Update(Result):
 
     def sheets(self) -> list[Sheet]:
         model, counts = self.model, self.counts
-        named = Field("name", text=True) if model.names else None
         title = "clusters by new rows (spread: root mean squared distance to the centre)"
-        sheet = Sheet("cluster", named, "rows", "spread", "before", "moved", title=title)
+        sheet = Sheet("cluster", NAME, "rows", "spread", "before", "moved", title=title)
         for j in (-counts).argsort(kind="stable")[:_MOST_SHOWN].tolist():
             figures = self.spreads[j], self.old_spreads[j], self.moved[j]
-            name = model.all_names[j] or "-"
-            sheet.add(j, name, f"{counts[j]:g}", *map("{:.3g}".format, figures))
+            sheet.add(j, model.all_names[j], f"{counts[j]:g}", *map("{:.3g}".format, figures))
         return [sheet]
 
 

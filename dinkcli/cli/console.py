@@ -154,7 +154,7 @@ def show(sheet: Sheet, stderr: bool = False) -> None:
 
     out = PipeConsole(width=width(), highlight=False, soft_wrap=False, stderr=stderr)
     out.print(Text(printable(sheet.title), style="bold" if sheet.fields else ""))
-    if sheet.fields:
+    if sheet.rows:
         out.print(fitted(sheet, out.width))
     for note in sheet.notes:
         out.print(Text(printable(note)))
@@ -170,13 +170,14 @@ def fitted(sheet: Sheet, room: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [[_cell(*pair) for pair in zip(sheet.fields, row, strict=True)] for row in sheet.rows]
-    heads = [field.heading if sheet.headings else "" for field in sheet.fields]
-    widths = [max(map(cell_len, cells)) for cells in zip(heads, *rows, strict=True)]
-    kept = list(zip(sheet.fields, widths, range(len(widths)), strict=True))
+    kept = []
+    for field, cells in sheet.columns():
+        texts = [_cell(field, cell) for cell in cells]
+        heading = field.heading if sheet.headings else ""
+        kept.append((field, texts, max(map(cell_len, [heading, *texts]))))
 
     def fits() -> bool:
-        least = [min(w, _LEAST_TEXT) if field.text else w for field, w, _ in kept]
+        least = [min(w, _LEAST_TEXT) if field.text else w for field, _, w in kept]
         return sum(least) + 3 * len(least) - 1 <= room
 
     while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
@@ -188,8 +189,9 @@ def fitted(sheet: Sheet, room: int) -> Table:
         stays = fits() and not field.text
         table.add_column(field.heading, justify=field.justify, no_wrap=stays, overflow="fold")
     short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if _unicode() else "crop"}
-    for row in rows:
-        table.add_row(*(Text(row[i], **(short if field.text else {})) for field, _, i in kept))
+    styles = [short if field.text else {} for field, _, _ in kept]
+    for row in zip(*(texts for _, texts, _ in kept), strict=True):
+        table.add_row(*(Text(text, **style) for text, style in zip(row, styles, strict=True)))
     return table
 
 

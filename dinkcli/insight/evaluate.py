@@ -21,7 +21,7 @@ from dinkcli.insight.agreement import Agreement, Contingency, agreement
 from dinkcli.insight.survey import View, squares_to, survey
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
-from dinkcli.results import Field, Result, Sheet
+from dinkcli.results import NAME, Field, Result, Sheet
 
 if TYPE_CHECKING:
     import torch
@@ -257,11 +257,10 @@ class Evaluation(Result):
         order = [j for j in silhouette.argsort(kind="stable").tolist() if sizes[j]]
         if len(order) < _LEAST_CLUSTERS:
             return
-        named = Field("name", text=True) if self.model.names else None
         title = "clusters that are least apart from others"
-        sheet = Sheet("cluster", named, "rows", "silhouette", title=title)
+        sheet = Sheet("cluster", NAME, "rows", "silhouette", title=title)
         for j in order[:_WEAKEST]:
-            sheet.add(j, self.model.all_names[j] or "-", sizes[j], f"{silhouette[j]:.3f}")
+            sheet.add(j, self.model.all_names[j], sizes[j], f"{silhouette[j]:.3f}")
         yield sheet
 
 

@@ -25,7 +25,7 @@ from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.models.statistics import root_mean
 from dinkcli.models.tree import Merge, drawn, squared_distances
-from dinkcli.results import Field, Result, Sheet, shortened
+from dinkcli.results import NAME, Field, Result, Sheet, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -321,12 +321,12 @@ class Inspection(Result):
         last = 4 if named else 0  # where names say what is inside, rows may go
         sheet = Sheet(
             "cluster",
-            Field("name", text=True) if named else None,
+            NAME,
             "rows",
             Field("share", "right", drop=1),
             Field("spread", "right", drop=2),
             Field(drop=3, bar=10 if nearest else 20 if named else 40),
-            Field("nearest rows", text=True, drop=last) if nearest else None,
+            Field("nearest rows", text=True, drop=last),
             title="clusters by size",
             notes=[
                 smaller if len(order) > most else "",
@@ -336,7 +336,7 @@ class Inspection(Result):
         for j in order[:most]:
             sheet.add(
                 j,
-                self.model.all_names[j] or "-",
+                self.model.all_names[j],
                 f"{sizes[j]:g}",
                 f"{sizes[j] / sizes.sum():.1%}",
                 "-" if math.isnan(spread[j]) else f"{spread[j]:.3g}",
@@ -361,11 +361,12 @@ class Inspection(Result):
         return sheet
 
     def _pairs(self) -> Sheet:
-        names = self.model.all_names
-        named = Field("names", text=True, drop=1) if self.model.names else None
-        sheet = Sheet(Field("clusters"), "distance", named, title="nearest pairs of clusters")
+        names = self.model.names
+        columns = Field("clusters"), "distance", Field("names", text=True, drop=1)
+        sheet = Sheet(*columns, title="nearest pairs of clusters")
         for i, j, distance in nearest_pairs(self.model, _PAIRS):
-            sheet.add(f"{i} and {j}", f"{distance:.4g}", f"{names[i]} / {names[j]}")
+            both = f"{names[i]} / {names[j]}" if names else ""
+            sheet.add(f"{i} and {j}", f"{distance:.4g}", both)
         return sheet
 
     def _sheets_of_one(self, cluster: int) -> Iterator[Sheet]:
@@ -378,21 +379,20 @@ class Inspection(Result):
         if facts["terms"]:
             sheet.add("terms", ", ".join(facts["terms"]))
         yield sheet
-        named = Field("name", text=True) if facts["name"] is not None else None
         title = "nearest clusters, by their centres"
-        sheet = Sheet("cluster", named, "rows", "distance", title=title)
+        sheet = Sheet("cluster", NAME, "rows", "distance", title=title)
         for other in facts["neighbours"]:
-            text = other["name"] or "-"
-            sheet.add(other["cluster"], text, f"{other['size']:g}", f"{other['distance']:.4g}")
+            name, distance = other["name"] or "", f"{other['distance']:.4g}"
+            sheet.add(other["cluster"], name, f"{other['size']:g}", distance)
         if sheet.rows:
             yield sheet
         if (inside := seen.inside) is None:
             return
         for title, rows in (("nearest", seen.nearest[cluster]), ("farthest", inside.farthest)):
-            texts = Field(text=True) if rows and rows[0].carried else None
-            sheet = Sheet("row", "distance", texts, title=f"{title} rows")
+            sheet = Sheet("row", "distance", Field(text=True), title=f"{title} rows")
             for row in rows:
-                sheet.add(row.row, f"{row.distance:.4g}", row.text(_WHOLE_TEXT))
+                text = row.text(_WHOLE_TEXT) if row.carried else ""
+                sheet.add(row.row, f"{row.distance:.4g}", text)
             if rows:
                 yield sheet
         yield _near_duplicates(inside, int(seen.sizes[cluster]))

@@ -24,7 +24,7 @@ from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, qu
 from dinkcli.insight.names import clusters_of, group_names, parse_names
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
-from dinkcli.results import Field, Result, Sheet
+from dinkcli.results import NAME, Field, Result, Sheet
 
 _TYPICAL = 8  # rows of a cluster that say what it is
 OnReply = Callable[[str, int, int, Reply], None]
@@ -70,18 +70,17 @@ class Naming(Result):
 
     def sheets(self) -> list[Sheet]:
         model = self.model
-        terms = Field("terms", drop=1, text=True) if model.terms else None
-        fields = "cluster", "rows", Field("name", text=True), terms
-        sheets = [Sheet(*fields, title="clusters by size")]
+        terms = Field("terms", drop=1, text=True)
+        sheets = [Sheet("cluster", "rows", NAME, terms, title="clusters by size")]
         for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
             words = ", ".join(model.terms[j]) if model.terms else ""
-            sheets[0].add(j, f"{model.cluster_sizes[j]:g}", model.all_names[j] or "-", words)
+            sheets[0].add(j, f"{model.cluster_sizes[j]:g}", model.all_names[j], words)
         if self.groups:
-            inside, name = Field("clusters", drop=1, text=True), Field("name", text=True)
-            sheets.append(Sheet("level", "group", inside, name, title="groups of clusters"))
+            inside = Field("clusters", drop=1, text=True)
+            sheets.append(Sheet("level", "group", inside, NAME, title="groups of clusters"))
             for each in self.groups:
                 numbers = ",".join(map(str, each["clusters"]))
-                sheets[1].add(each["level"], each["group"], numbers, each["name"] or "-")
+                sheets[1].add(each["level"], each["group"], numbers, each["name"])
         return sheets
 
 
