@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -131,6 +132,7 @@ class _Command(_Readable, TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         with error_boundary(ctx):
             with one_voice():
+                refuse_several(ctx.command.name)
                 refuse_overwriting(ctx.command.name, ctx.params)
             return super().invoke(ctx)
 
@@ -205,10 +207,9 @@ def _load(name: str) -> Any:
 def _defaults(command: Any) -> dict[str, Any]:
     """What [tool.dink] and [tool.dink.COMMAND] of the pyproject.toml in the current folder say for
     a command, by parameter."""
-    try:
+    text = ""
+    with suppress(OSError, UnicodeDecodeError):
         text = Path("pyproject.toml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
     if "tool.dink" not in text:
         return {}
     try:
@@ -252,7 +253,6 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", "-V", callback=_version, is_eager=True, help="Show the version."
     ),
@@ -267,8 +267,6 @@ def options(
         dink assign emb.dink.safetensors new.npy -o clusters.parquet
         dink inspect emb.dink.safetensors
     """
-    with error_boundary():
-        refuse_several(context.invoked_subcommand)
 
 
 def main() -> None:

@@ -6,18 +6,15 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
 from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
+from dinkcli.cli import console, signals
 from dinkcli.cli import options as shared
-from dinkcli.cli import signals
-from dinkcli.cli.console import ProgressLines, printable, say, show_drift, show_notes, warn
 from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
 from dinkcli.cli.paths import levels_of, load_model, refuse_stream
 from dinkcli.errors import OutputError, UsageError
@@ -119,41 +116,53 @@ def assign(
     from dinkcli.models.file import load
 
     share = _share_of(shard)
-    target = _Target(output, shown, rows_per_file, share, resume, partition_by_cluster)
+    speaks = not signals.is_silent(share)
+    if not speaks:
+        shown = replace(shown, quiet=True, as_json=False, json_file=None)
+    target = _output_of(output, shown, rows_per_file, share, resume, partition_by_cluster)
     above = levels_of(levels)
-    model = load_model(model_path, inputs, warns=not target.silent)
+    model = load_model(model_path, inputs, warns=speaks)
     old = None if match_path is None else load(match_path)
     options.check_clusters(model.n_clusters)
     data = rows.open(model, inputs, once=True)
-    show_notes(data, target.quiet)
+    console.show_notes(data, shown.quiet)
+    n_rows = data.n_rows
+    if share is not None:
+        share.check(data)
+        size = rows_per_file or usual_part_rows(data.known_rows, share.count)
+        target, n_rows = replace(target, rows_per_file=size), share.rows_of(data.known_rows, size)
     if old is not None and old.metric != model.metric:
         data = data.repeatable()  # rows are read before they are assigned
     job = _job_of(model, data, options, model_path, old, with_names, above)
-    opened, n_rows = target.open(data), data.n_rows
-    if target.share is not None:
-        n_rows = target.share.rows_of(data.known_rows, opened.rows_per_file or 1)
-    with ProgressLines(not target.shows_progress) as progress:
+    with console.ProgressLines(shown.silent or target.stream is not None) as progress:
 
         def show(done: int) -> None:
             rate = done / max(1e-9, time.monotonic() - started)
             progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
 
         try:
-            counts = run(job, opened, rows.device, show)
+            counts = run(job, target, rows.device, show)
         except KeyboardInterrupt as error:
-            target.interrupted(error)
+            kept = "the output is incomplete. Start the same command again."
+            if target.rows_per_file is not None:
+                kept = f"the complete parts in {target.path} stay. Go on with the same command and "
+                kept += "--resume."
+            elif target.stream is None:  # a file appears whole or not at all
+                raise
+            if speaks:
+                signals.end(signals.exit_code(error), shown.as_json, f"Interrupted; {kept}")
             raise
     summary = _summary_of(target, job, counts, time.monotonic() - started)
     # Probabilities that say next to nothing.
     mean, chance = summary.get("mean_probability", 1.0), 1 / model.n_clusters
-    if mean < chance + _UNCERTAIN * (1 - chance) and not target.quiet:
-        warn(
+    if mean < chance + _UNCERTAIN * (1 - chance) and not shown.quiet:
+        console.warn(
             f"the cluster of a row has a probability of {mean:.3g} on average, where chance alone "
             f"gives {chance:.3g}: give a lower `temperature` than {job.temperature:.3g}"
         )
-    target.tell(summary, _sentence_of(summary))
-    if job.matching is not None and not (target.quiet or shown.as_json):
-        show_drift(job.matching, match_path or "")
+    _tell(summary, _sentence_of(summary), target, shown)
+    if job.matching is not None and not shown.silent:
+        console.show_drift(job.matching, match_path or "")
 
 
 def _job_of(
@@ -195,12 +204,12 @@ def _job_of(
     return Job(model, data, options, path, matching, by_cluster)
 
 
-def _summary_of(target: _Target, job: Job, counts: Counts, seconds: float) -> dict[str, Any]:
+def _summary_of(output: Output, job: Job, counts: Counts, seconds: float) -> dict[str, Any]:
     """The summary as plain JSON."""
     sizes = counts.sizes
     summary = {
         "rows": counts.rows,
-        **target.about(job.model, job.model_name),
+        **_about(output, job.model, job.model_name),
         "cluster_sizes": sizes.tolist(),
         "outliers": counts.outliers,
         "bad_rows": counts.bad,
@@ -215,8 +224,8 @@ def _summary_of(target: _Target, job: Job, counts: Counts, seconds: float) -> di
             summary["far"] = counts.far / counts.measured
     if counts.parts is not None:
         summary |= {"parts": counts.parts, "rows_before": counts.rows_before}
-    if target.share is not None:
-        summary |= {"shard": str(target.share), "complete": counts.complete}
+    if output.shard is not None:
+        summary |= {"shard": str(output.shard), "complete": counts.complete}
     levels = {
         name: {str(g): int(sizes[groups == g].sum()) for g in sorted({*groups.tolist()} - {-1})}
         for name, groups in job.by_cluster.items()
@@ -236,9 +245,10 @@ def _sentence_of(summary: dict[str, Any]) -> str:
     outliers = f", {summary['outliers']} of them outliers" if summary["outliers"] else ""
     number = summary["bad_rows"]
     bad = f", {number} bad row" + "s" * (number > 1) if number else ""
+    missing = "" if summary.get("complete", True) else "; parts of other shares are missing yet"
     return (
         f"{summary['output']}: {summary['rows']} rows assigned{more}{outliers}"
-        f"{bad} in {summary['seconds']:.1f} s"
+        f"{bad} in {summary['seconds']:.1f} s{missing}"
     )
 
 
@@ -276,19 +286,18 @@ def dedup(
         dink dedup emb.dink.safetensors new.npy --against emb.npy -o new.csv
     """
     column = DedupOptions(max_distance, keep).column
-    target = _Subset(model_path, inputs, output, rows, shown, memory, keep=column)
+    subset = _Subset(model_path, inputs, output, rows, shown, memory, keep=column)
     old = None
     if against is not None:
-        old = replace(rows, ids=None, columns=None).open(target.model, against)
+        old = replace(rows, ids=None, columns=None).open(subset.model, against)
 
     from dinkcli.assigning.dedup import dedup as core
     from dinkcli.assigning.dedup import schema_of
 
-    with target.choosing(schema_of(old is not None)) as options:
-        options |= {"max_distance": max_distance, "keep": keep, "against": old}
-        result = core(target.model, target.data, **options)
+    options = {"max_distance": max_distance, "keep": keep, "against": old}
+    result = subset.choose(schema_of(old is not None), core, **options)
     written = int((result.stay if keep_only else result.seen).sum())
-    target.write(result, written, result.written(keep_only))
+    subset.write(result, written, result.written(keep_only))
 
 
 def sample(
@@ -327,125 +336,93 @@ def sample(
     """
     groups = levels_of(levels)
     SampleOptions(number, by, quota, groups, sample_weight is not None, seed)
-    target = _Subset(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
+    subset = _Subset(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
     from dinkcli.assigning.sample import COLUMNS
     from dinkcli.assigning.sample import sample as core
 
-    with target.choosing(COLUMNS) as options:
-        options |= {"by": by, "quota": quota, "levels": groups, "seed": seed}
-        result = core(target.model, target.data, number, **options)
-    target.write(result, len(result.rows), result.written())
+    options = {"number": number, "by": by, "quota": quota, "levels": groups, "seed": seed}
+    result = subset.choose(COLUMNS, core, **options)
+    subset.write(result, len(result.rows), result.written())
 
 
-class _Target:
-    """Where the rows are to go, the options for it checked against each other and the file system.
+def _output_of(
+    path: str | None,
+    shown: shared.TableOutput,
+    rows_per_file: int | None = None,
+    share: Shard | None = None,
+    resume: bool = False,
+    by_cluster: bool = False,
+) -> Output:
+    """Where the rows are to go, the options for it checked against each other and the file system:
+    a file, a folder, or standard output for None and -."""
+    from dinkcli.assigning.writers import Output, encoding_of, names_a_file
+    from dinkcli.data.atomic import check_target
 
-    The ``output`` is a file, a folder (``in_parts``), or None for standard output; other processes
-    write the other rows where there is a ``share``; where this is ``silent``, one of them speaks.
-    """
-
-    def __init__(
-        self,
-        output: str | None,
-        shown: shared.TableOutput,
-        rows_per_file: int | None = None,
-        share: Shard | None = None,
-        resume: bool = False,
-        by_cluster: bool = False,
-    ):
-        from dinkcli.assigning.writers import encoding_of, names_a_file
-        from dinkcli.data.atomic import check_target
-
-        self.output = output = None if output == "-" else output
-        self.rows_per_file, self.share = rows_per_file, share
-        self.resume, self.by_cluster, self._shown = resume, by_cluster, shown
-        self.in_parts = parts = rows_per_file is not None or share is not None
-        self.silent = signals.is_silent(share)
-        self.quiet = shown.quiet or self.silent
-        who = "--rows-per-file writes"
-        if share is not None:
-            who = f"{share.count} processes write" if share.launched else f"--shard {share} writes"
-        if shown.json_file is not None:
-            refuse_stream(shown.json_file, "the summary of --json-file")
-        if shown.as_json and output is None:
-            raise UsageError(
-                "--json writes to standard output, and so do the rows: name a file with -o, or "
-                "write the summary to one by --json-file"
-            )
-        if parts and output is None:
-            raise UsageError(f"{who} into a folder of parts: name it with -o")
-        if parts and rows_per_file is None and names_a_file(output or ""):
-            raise UsageError(
-                f"-o {output}: {who} into a folder of parts, not into one file; name a folder"
-            )
-        if resume and not parts:
-            raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
-        if by_cluster and (output is None or parts or shown.format not in (None, "parquet")):
-            raise UsageError(
-                "--partition-by-cluster writes a folder of parquet: name it with -o, and leave out "
-                "--rows-per-file, --shard and other formats"
-            )
-        folder = parts or by_cluster
-        self.encoding = encoding_of(output, shown.format, csv_safe=shown.csv_safe, parts=folder)
-        for path in (None if folder else output, shown.json_file):
-            if path is not None:
-                check_target(path)
-
-    @property
-    def shows_progress(self) -> bool:
-        """Whether lines on standard error are in nobody's way."""
-        return not (self.quiet or self._shown.as_json or self.output is None)
-
-    def open(self, data: DataSet) -> Output:
-        """The output, for a share one of all rows of ``data``."""
-        from dinkcli.assigning.writers import Output
-
-        rows_per_file = self.rows_per_file
-        if self.share is not None:
-            self.share.check(data)
-            rows_per_file = rows_per_file or usual_part_rows(data.known_rows, self.share.count)
-        if self.output is None and sys.stdout is None:
-            raise OutputError("standard output is closed; write to a file with -o")
-        stream = sys.stdout.buffer if self.output is None else None
-        where = (rows_per_file, self.resume, self.share, stream, self.by_cluster)
-        return Output(self.output or "standard output", self.encoding, *where)
-
-    def about(self, model: Model, name: str) -> dict[str, Any]:
-        """What a summary says of the output, None for standard output, and of the model."""
-        return {
-            "output": None if self.output is None else printable(self.output),
-            "format": self.encoding.format,
-            "model": printable(name),
-            "fingerprint": model.fingerprint,
-            "n_clusters": model.n_clusters,
-        }
-
-    def tell(self, summary: dict[str, Any], sentence: str) -> None:
-        """Saves the summary, and shows it as JSON or, of a file or a folder, as a sentence."""
-        from dinkcli.data.atomic import atomic_path
-
-        text = json.dumps(summary)
-        if self._shown.json_file is not None and not self.silent:
-            with atomic_path(self._shown.json_file) as path:
-                Path(path).write_text(text + "\n", encoding="utf-8")
-        if self._shown.as_json and not self.silent:
-            typer.echo(text)
-        elif self.shows_progress:
-            whole = summary.get("complete", True)
-            say(sentence + ("" if whole else "; parts of other shares are missing yet"))
-
-    def interrupted(self, error: KeyboardInterrupt) -> None:
-        """Ends the command by saying what is kept, where that is not nothing."""
-        kept = "the output is incomplete. Start the same command again."
-        if self.in_parts:
-            kept = f"the complete parts in {self.output} stay. Go on with the same command and "
-            kept += "--resume."
-        if (self.in_parts or self.output is None) and not self.silent:
-            signals.end(signals.exit_code(error), self._shown.as_json, f"Interrupted; {kept}")
+    path = None if path == "-" else path
+    parts = rows_per_file is not None or share is not None
+    who = "--rows-per-file writes"
+    if share is not None:
+        who = f"{share.count} processes write" if share.launched else f"--shard {share} writes"
+    if shown.json_file is not None:
+        refuse_stream(shown.json_file, "the summary of --json-file")
+    if shown.as_json and path is None:
+        raise UsageError(
+            "--json writes to standard output, and so do the rows: name a file with -o, or "
+            "write the summary to one by --json-file"
+        )
+    if parts and path is None:
+        raise UsageError(f"{who} into a folder of parts: name it with -o")
+    if parts and rows_per_file is None and names_a_file(path or ""):
+        raise UsageError(
+            f"-o {path}: {who} into a folder of parts, not into one file; name a folder"
+        )
+    if resume and not parts:
+        raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
+    if by_cluster and (path is None or parts or shown.format not in (None, "parquet")):
+        raise UsageError(
+            "--partition-by-cluster writes a folder of parquet: name it with -o, and leave out "
+            "--rows-per-file, --shard and other formats"
+        )
+    folder = parts or by_cluster
+    encoding = encoding_of(path, shown.format, csv_safe=shown.csv_safe, parts=folder)
+    for file in (None if folder else path, shown.json_file):
+        if file is not None:
+            check_target(file)
+    if path is None and sys.stdout is None:
+        raise OutputError("standard output is closed; write to a file with -o")
+    stream = sys.stdout.buffer if path is None else None
+    where = (rows_per_file, resume, share, stream, by_cluster)
+    return Output(path or "standard output", encoding, *where)
 
 
-class _Subset(_Target):
-    """Where dedup and sample write the rows that they choose, with the model and the inputs."""
+def _about(output: Output, model: Model, name: str) -> dict[str, Any]:
+    """What a summary says of the output, None for standard output, and of the model."""
+    return {
+        "output": None if output.stream is not None else console.printable(output.path),
+        "format": output.encoding.format,
+        "model": console.printable(name),
+        "fingerprint": model.fingerprint,
+        "n_clusters": model.n_clusters,
+    }
+
+
+def _tell(
+    summary: dict[str, Any], sentence: str, output: Output, shown: shared.TableOutput
+) -> None:
+    """Saves the summary, and shows it as JSON or, of a file or a folder, as a sentence."""
+    from dinkcli.data.atomic import atomic_path
+
+    if shown.json_file is not None:
+        with atomic_path(shown.json_file) as path:
+            Path(path).write_text(json.dumps(summary) + "\n", encoding="utf-8")
+    if shown.as_json:
+        console.print_json(summary)
+    elif not shown.quiet and output.stream is None:
+        console.say(sentence)
+
+
+class _Subset:
+    """What dedup and sample choose from, and where they write it."""
 
     def __init__(
         self,
@@ -457,48 +434,43 @@ class _Subset(_Target):
         memory: str | None,
         **references: Any,
     ):
-        from dinkcli.data.machine import default_memory, parse_size
+        from dinkcli.data.machine import parse_size
 
-        super().__init__(output, shown)
-        self._started, self._name, self._device = time.monotonic(), model_path, rows.device
-        self._memory = parse_size(memory) or default_memory()
+        self._started, self._name, self._shown = time.monotonic(), model_path, shown
+        self._output = _output_of(output, shown)
+        self._how = {"device": rows.device, "memory": parse_size(memory)}
         self.model = load_model(model_path, inputs, warns=True)
         self.data = rows.open(self.model, inputs, **references)
-        show_notes(self.data, shown.quiet)
+        console.show_notes(self.data, shown.quiet)
 
-    @contextmanager
-    def choosing(self, columns: pa.Schema) -> Iterator[dict[str, Any]]:
-        """Yields how to compute and to show the steps, while progress is shown.
-
-        Raises DinkError, before any work, where rows of those columns could not be written.
-        """
+    def choose(self, columns: pa.Schema, core: Callable[..., Any], **options: Any) -> Any:
+        """What the core function says of the rows. Raises DinkError, before any work, where rows
+        of those columns could not be written."""
         from dinkcli.assigning.layout import Layout
         from dinkcli.assigning.pipeline import metadata_of
         from dinkcli.assigning.writers import stream_writer
 
         metadata = metadata_of(self.model, self._name)
         self._layout = Layout(None, columns, self.data.columns.id, self.data.carried, metadata)
-        with stream_writer(io.BytesIO(), self._layout, self.encoding):
-            self.open(self.data)
-        with ProgressLines(not self.shows_progress) as lines:
-
-            def on_step(phase: str, done: int, total: int) -> None:
-                lines.update(phase, done, total, "rows")
-
-            yield {"device": self._device, "memory": self._memory, "on_step": on_step}
+        with stream_writer(io.BytesIO(), self._layout, self._output.encoding):
+            pass
+        with console.ProgressLines(self._shown.silent or self._output.stream is not None) as lines:
+            on_step = partial(lines.update, unit="rows")
+            return core(self.model, self.data, on_step=on_step, **self._how, **options)
 
     def write(self, result: Duplicates | Sample, n_rows: int, rows: Iterable[Rows]) -> None:
         """Writes the rows, and tells the summary of the result."""
         from dinkcli.assigning.parts import open_output
 
-        with open_output(self.open(self.data), replace(self._layout, n_rows=n_rows)) as writer:
+        with open_output(self._output, replace(self._layout, n_rows=n_rows)) as writer:
             for some in rows:
                 writer.write(some)
         seconds = time.monotonic() - self._started
-        about = self.about(self.model, self._name)
+        about = _about(self._output, self.model, self._name)
         summary = {**about, "written_rows": n_rows, **result.to_dict()}
         summary["seconds"] = round(seconds, 3)
-        self.tell(summary, f"{self.output}: {result.sentence()}, in {seconds:.1f} s")
+        sentence = f"{self._output.path}: {result.sentence()}, in {seconds:.1f} s"
+        _tell(summary, sentence, self._output, self._shown)
 
 
 def _share_of(text: str | None) -> Shard | None:

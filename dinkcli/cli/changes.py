@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from dinkcli.cli import console
 from dinkcli.cli import options as shared
 from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, levels_of, load_model, refuse_stream
-from dinkcli.cli.signals import exit_code
+from dinkcli.cli.signals import end, exit_code
 from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,11 +74,6 @@ def name(
     from dinkcli.insight.llm import Answers
     from dinkcli.insight.naming import name as core
 
-    by_rows = bool(texts or labels)
-    if bool(inputs) != by_rows:
-        raise UsageError(
-            "names come from texts or labels of rows: give an INPUT, and --texts or --labels"
-        )
     if prompt and not texts:
         raise UsageError("--prompt shows rows: give an INPUT with --texts")
     if prompt and (names or llm):
@@ -86,7 +82,8 @@ def name(
     target = output or model_path
     check_model_path(output)
     check_target(target)
-    data = rows.open(model, inputs, labels=labels, texts=texts) if inputs else None
+    beside = {"texts": texts, "labels": labels}
+    data = rows.open(model, inputs, **beside) if inputs else None
     n_rows = 0 if data is None else data.known_rows
     answers = f"{target}.answers.jsonl" if llm else None
     with console.ProgressLines(shown.silent) as lines:
@@ -100,6 +97,7 @@ def name(
             result = core(
                 model,
                 data,
+                **({} if inputs else beside),
                 names=names,
                 llm=llm,
                 llm_model=llm_model,
@@ -107,15 +105,13 @@ def name(
                 levels=levels_of(levels),
                 force=force,
                 device=rows.device,
-                on_rows=lambda done: lines.update("naming", done, n_rows, "rows"),
+                on_rows=partial(lines.update, "naming", total=n_rows, unit="rows"),
                 on_reply=on_reply,
             )
         except KeyboardInterrupt as error:
-            advice = Answers(answers).advice
-            if not advice:
-                raise
-            console.say(f"Interrupted{advice}.")
-            raise typer.Exit(exit_code(error)) from None
+            if advice := Answers(answers).advice:
+                end(exit_code(error), shown.as_json, f"Interrupted{advice}.")
+            raise
     if prompt:
         sys.stdout.write(result.prompt)
         return
@@ -198,13 +194,12 @@ def update(
 
 def _join(model_path: str, inputs: list[str], output: str | None, shown: shared.Shown) -> None:
     from dinkcli.assigning.update import join
-    from dinkcli.models.file import load
 
     if output is None:
         raise UsageError("--dry-run reports on rows; models are joined with -o MODEL")
     model = load_model(model_path)
     for path in inputs:
-        model = join(model, load(path))
+        model = join(model, path)
     model.save(output)
     born = [number for entry in model.history[-len(inputs) :] for number in entry.get("born", [])]
     if shown.as_json:
@@ -267,7 +262,7 @@ def edit(
     """
     merge, split, drop, name = merge or [], split or [], drop or [], name or []
     number = len(merge) + len(split) + len(drop) + len(name)
-    if number == 0:
+    if not number:
         raise UsageError("nothing to edit: give --merge, --split, --drop or --name")
     if bool(split) != bool(inputs):
         raise UsageError("--split looks at rows: give an INPUT with it, and none without")
@@ -279,9 +274,8 @@ def edit(
 
     model = load_model(model_path, inputs or ())
     for text in merge:
-        model = edits.merge(
-            model, [cluster_of(model, part) for part in text.split(",")], merged_name
-        )
+        clusters = [cluster_of(model, part) for part in text.split(",")]
+        model = edits.merge(model, clusters, merged_name)
     for text in split:
         from dinkcli import api
 
@@ -328,14 +322,9 @@ def export(
         dink export emb.dink.safetensors -o centers.npy
         dink export emb.dink.safetensors -o model.onnx
     """
-    from dinkcli.data.atomic import by_suffix, check_target
-    from dinkcli.models.export import SUFFIXES
     from dinkcli.models.export import export as core
 
     refuse_stream(output, "an export")
-    if format is None:
-        by_suffix(output, SUFFIXES)  # a wrong one is told before the model is read
-    check_target(output)
     model = load_model(model_path, warns=True)
     chosen = core(model, output, format)
     if not quiet:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -294,7 +295,7 @@ class ProgressLines:
 def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None]]:
     """Yields a function that shows, by phase, how many of the rows are done."""
     with ProgressLines(quiet) as lines:
-        yield lambda phase, done: lines.update(phase, done, data.known_rows, "rows")
+        yield partial(lines.update, total=data.known_rows, unit="rows")
 
 
 def show_drift(matching: Matching, old_path: str) -> None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -164,17 +164,14 @@ def _unexpected(error: Exception) -> str:
     )
 
 
-def refuse_several(command: str | None) -> None:
+def refuse_several(command: str) -> None:
     """Raises UsageError for a command that works in one process only, under a launcher."""
-    process = world()
-    if process.size == 1 or command is None or command in _SEVERAL:
-        return
-    if process.rank > 0:
-        leave(UsageError.exit_code)
-    raise UsageError(
-        f"dink {command}: runs in one process, and a launcher has started {process.size}; "
-        "start it without one"
-    )
+    number = world().size
+    if number > 1 and command not in _SEVERAL:
+        raise UsageError(
+            f"dink {command}: runs in one process, and a launcher has started {number}; "
+            "start it without one"
+        )
 
 
 @contextmanager
@@ -252,7 +249,7 @@ def leave(code: int) -> NoReturn:
 def refuse_streams(inputs: list[str]) -> None:
     """Raises UsageError for an input that only one process can read."""
     for path in inputs:
-        if path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
+        if path == "-" or Path(path).is_fifo():
             raise UsageError(
                 f"{path}: a stream, which several processes cannot share; write it to a file first"
             )

@@ -11,7 +11,6 @@ from dinkcli.cli import console
 from dinkcli.cli import options as shared
 from dinkcli.cli.options import main_option, output_option, run_option
 from dinkcli.cli.paths import load_model, refuse_stream
-from dinkcli.errors import UsageError
 
 
 def inspect(
@@ -42,8 +41,6 @@ def inspect(
         dink inspect emb.dink.safetensors emb.parquet --ids id
         dink inspect emb.dink.safetensors emb.npy --texts texts.txt --cluster 17
     """
-    if not inputs and (rows.column or ids or texts):
-        raise UsageError("`ids`, `texts` and `column` are about the rows of an INPUT: name one")
     from dinkcli.insight.inspect import inspect as core
 
     model = load_model(model_path, inputs or ())
@@ -54,7 +51,7 @@ def inspect(
             options |= {"exemplars": exemplars, "device": rows.device}
             result = core(model, data, on_rows=partial(progress, "inspect"), **options)
     else:
-        result = core(model, **options)
+        result = core(model, **options, ids=ids, texts=texts, column=rows.column)
     console.show_result(result, shown.as_json, name=model_path, clusters=clusters)
     console.say_bad_rows(result.seen.bad_rows, shown.silent)
 
@@ -125,11 +122,8 @@ def report(
     """
     started = time.monotonic()
     from dinkcli.data.atomic import by_suffix, check_target
-    from dinkcli.data.machine import check_installed
 
     refuse_stream(output, "a page")
-    if projection == "umap":
-        check_installed("umap", "umap", "--map umap")
     by_suffix(output, {"html": "page", "svg": "map"}, advice="")
     check_target(output)
     model = load_model(model_path, inputs)
@@ -138,7 +132,7 @@ def report(
 
     from dinkcli.insight.report import report as core
 
-    with console.ProgressLines(quiet) as progress:
+    with console.ProgressLines(quiet) as lines:
         result = core(
             model,
             data,
@@ -148,8 +142,8 @@ def report(
             title=title,
             seed=seed,
             device=rows.device,
-            on_rows=lambda phase, done: progress.update(phase, done, data.known_rows, "rows"),
-            on_map=lambda done, total: progress.update("map", done, total, "steps"),
+            on_rows=partial(lines.update, total=data.known_rows, unit="rows"),
+            on_map=partial(lines.update, "map", unit="steps"),
         )
     result.save(output)
     if not quiet:
@@ -192,10 +186,10 @@ def sweep(
 
     from dinkcli import api
 
-    with console.ProgressLines(shown.silent) as progress:
+    with console.ProgressLines(shown.silent) as lines:
 
-        def on_step(phase: str, done: int, total: int) -> None:
-            progress.update("trying numbers of clusters", done, total, "tried")
+        def on_step(_: str, done: int, total: int) -> None:
+            lines.update("trying numbers of clusters", done, total, "tried")
 
         result = api.sweep(data, numbers, metric=metric, seed=seed, device=device, on_step=on_step)
     console.show_result(result, shown.as_json, name=data.name)
