@@ -49,6 +49,7 @@ VIEWS = {
     "large list view": pa.large_list_view(pa.float64()),
     "view of views": pa.list_view(pa.list_view(pa.float32())),
     "struct of a view": pa.struct([("v", pa.list_view(pa.float32()))]),
+    "list of one struct": pa.list_(pa.struct([("v", pa.list_view(pa.float32()))])),
     "binary view": pa.binary_view(),
 }
 
@@ -59,6 +60,7 @@ def test_views(name, null):
     cells = {
         "view of views": [[row] for row in LISTS],
         "struct of a view": [{"v": row} for row in LISTS],
+        "list of one struct": [[{"v": row}] for row in LISTS],
         "binary view": [row.tobytes() for row in VECTORS.astype(np.float32)],
     }.get(name, LISTS)
     cells = [None if i == null else cell for i, cell in enumerate(cells)]
@@ -86,14 +88,18 @@ def test_decimals(scale, type_):
 def test_run_ends_and_views_travel():
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([30, 60], pa.int32()), pa.array(["a", None]))
     views = pa.array([f"v{i}" for i in range(N)], pa.string_view())
-    table = pa.table({"run": runs, "view": views, "e": LISTS})
+    words = pa.array(["no", "yes"], pa.string_view())  # as Polars writes categories
+    kinds = pa.DictionaryArray.from_arrays(pa.array(TRUE, pa.uint32()), words)
+    table = pa.table({"run": runs, "view": views, "kind": kinds, "e": LISTS})
     with pa.ipc.new_file("x.arrow", table.schema) as writer:
         writer.write_table(table, max_chunksize=17)
-    data = open_data(["x.arrow"], Columns(id="run", others=("view",)))
+    data = open_data(["x.arrow"], Columns(id="run", others=("view", "kind")))
     blocks = list(data.blocks(7))
     seen = [name for block in blocks for name in block.carried["run"].to_pylist()]
     assert seen == ["a"] * 30 + [None] * 30
     assert [v for b in blocks for v in b.carried["view"].to_pylist()] == views.to_pylist()
+    seen = pa.chunked_array([block.carried["kind"].cast(pa.string()) for block in blocks])
+    assert seen.to_pylist() == ["yes" if one else "no" for one in TRUE]
 
 
 def test_booleans():

@@ -63,61 +63,45 @@ def is_any_vector(type_: pa.DataType) -> bool:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema with views and run ends spelled out as ``plain`` does."""
+    """The schema of arrays that ``plain`` gives."""
     for i, field in enumerate(schema):
-        if (type_ := _plain_type(field.type)) != field.type:
-            schema = schema.set(i, field.with_type(type_))
+        schema = schema.set(i, field.with_type(plain(pa.nulls(0, field.type)).type))
     return schema
 
 
 def plain(array: pa.Array) -> pa.Array:
     """The same values without list views, views of text and bytes, and run ends."""
-    type_ = array.type
-    if _plain_type(type_) == type_:
-        return array
+    pc, type_ = _compute(), array.type
     if pa.types.is_run_end_encoded(type_):
-        return plain(_compute().run_end_decode(array))
-    if _is_list_view(type_):
-        lengths = _compute().list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
-        values = plain(array.flatten())
-        return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
+        return plain(pc.run_end_decode(array))
+    if pa.types.is_string_view(type_):
+        return array.cast(pa.string())
+    if pa.types.is_binary_view(type_):
+        return array.cast(pa.binary())
+    if pa.types.is_dictionary(type_):
+        values = plain(array.dictionary)
+        return pa.DictionaryArray.from_arrays(array.indices, values, ordered=type_.ordered)
     if pa.types.is_struct(type_):
         children = [plain(child) for child in array.flatten()]
-        fields = list(_plain_type(type_))
+        fields = [old.with_type(new.type) for old, new in zip(type_, children, strict=True)]
+        if fields == list(type_):
+            return array
         return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
-    return array.cast(_plain_type(type_))
-
-
-def _plain_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_run_end_encoded(type_):
-        return _plain_type(type_.value_type)
-    if _is_list_view(type_):
-        return pa.large_list(_plain_type(type_.value_type))
-    if pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_binary_view(type_):
-        return pa.binary()
-    if pa.types.is_struct(type_):
-        fields = [field.with_type(_plain_type(field.type)) for field in type_]
-        return type_ if fields == list(type_) else pa.struct(fields)
-    if is_list(type_) and not pa.types.is_fixed_size_list(type_):
-        value = _plain_type(type_.value_type)
-        if value != type_.value_type:
-            return pa.large_list(value) if pa.types.is_large_list(type_) else pa.list_(value)
-    return type_
-
-
-def _is_list_view(type_: pa.DataType) -> bool:
-    return pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_)
+    is_view = pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_)
+    if is_view or pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        values = plain(array.flatten())
+        if is_view or values.type != type_.value_type:  # pyarrow 26 casts list views wrongly
+            lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+            return pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
+    return array
 
 
 def seconds_of(durations: pa.Array) -> pa.Array:
     """Durations as float64 numbers of seconds, which say more in a text than counts of any unit."""
     parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[durations.type.unit]
-    return _compute().divide(
-        durations.cast(pa.int64()).cast(pa.float64(), safe=False), float(parts)
-    )
+    counts = durations.cast(pa.int64()).cast(pa.float64(), safe=False)
+    return _compute().divide(counts, float(parts))
 
 
 def _compute() -> Any:
