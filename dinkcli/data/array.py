@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader
 from dinkcli.data.files import Source
-from dinkcli.data.formats.table import Batches, TableReader, counted
+from dinkcli.data.formats.table import TableReader
 from dinkcli.errors import DinkError, InputError, UsageError
 
 _EXPECTED = (
@@ -121,8 +121,8 @@ class MemoryTable(TableReader):
         self._table = table
         super().__init__(Source("table"), table.schema, len(table), columns)
 
-    def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
-        return counted(self._table.select(names).to_batches())
+    def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._table.select(names).to_batches()
 
 
 def _of_tensor(tensor: Any) -> np.ndarray:

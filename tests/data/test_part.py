@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinkcli.data.base import Columns
-from dinkcli.data.formats.columnar import ParquetReader
 from dinkcli.data.formats.raw import RawReader
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError
@@ -153,18 +152,18 @@ def test_the_message_counts_in_the_file_and_to_the_end_of_the_part(tmp_path, row
 
 def test_only_what_is_needed_is_read(tmp_path, rows, monkeypatch):
     data = opened(tmp_path, "parquets", rows)
-    (groups, asked) = ([], ParquetReader._group_of)
+    first_groups, iter_batches = [], pq.ParquetFile.iter_batches
 
-    def spy(self, row):
-        groups.append((self.path[-4:], asked(self, row)))
-        return asked(self, row)
+    def spy(self, rows, groups, columns):
+        first_groups.append((self.metadata.num_rows, groups[0]))
+        return iter_batches(self, rows, groups, columns)
 
-    monkeypatch.setattr(ParquetReader, "_group_of", spy)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     assert data.part(700, 720).load().shape == (20, 6)
-    assert groups == [("0401", (0, 0))]  # the grid of one block of 8 MB begins there
-    groups.clear()
+    assert first_groups == [(599, 0)]  # the grid of one block of 4 MB begins there
+    first_groups.clear()
     list(data.part(700, 720).blocks(20))
-    assert groups == [("0401", (4, 280))]
+    assert first_groups == [(599, 4)]
 
     (tmp_path / "npy").mkdir()
     data = opened(tmp_path / "npy", "npys", rows)

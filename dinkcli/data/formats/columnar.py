@@ -4,6 +4,7 @@ datasets keep on disk), Parquet, and HDF5 (nearest-neighbour benchmarks, Keras, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,17 +24,11 @@ from dinkcli.errors import InputError
 _LARGE_BATCH = 64 << 20
 
 
-class _ArrowReader(TableReader):
-    """Arrow's own formats are memory as it is: a damaged offset would point anywhere."""
-
-    def _validate(self, batch: pa.RecordBatch) -> None:
-        batch.validate(full=True)
-
-
-class ArrowFileReader(_ArrowReader):
+class ArrowFileReader(TableReader):
     """One Arrow IPC file."""
 
     format = "arrow"
+    needs_validation = True
 
     def __init__(self, source: Source, wanted: Columns):
         self.source = source
@@ -71,15 +66,16 @@ class ArrowFileReader(_ArrowReader):
             first += length
 
 
-class ArrowStreamReader(_ArrowReader):
+class ArrowStreamReader(TableReader):
     """An Arrow IPC stream, from a file or from a pipe."""
 
     format = "arrow stream"
+    needs_validation = True
+    _is_open = False
 
     def __init__(self, source: Source, wanted: Columns):
         self.source = source
-        self._stream: pa.RecordBatchReader | None = None
-        self._peeked: list[pa.RecordBatch] = []
+        self._pipe: Iterator[pa.RecordBatch] | None = None
         n_rows = None
         with reading(source.name, self.format):
             if source.path is not None:
@@ -89,26 +85,17 @@ class ArrowStreamReader(_ArrowReader):
                     n_rows = sum(batch.num_rows for batch in stream)
             else:
                 self._file: BinaryIO = source.open()
-                self._stream = pa.ipc.open_stream(self._file)
-                schema = self._stream.schema
+                self._pipe = pa.ipc.open_stream(self._file)
+                schema = self._pipe.schema
         super().__init__(source, schema, n_rows, wanted)
-
-    def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """Batches of a pipe are kept for the one pass over it."""
-        if self._stream is None:
-            yield from super()._peek(names)
-            return
-        yield from list(self._peeked)
-        with reading(self.path, self.format):
-            for batch in self._stream:
-                self._peeked.append(batch)
-                yield batch
+        self._is_open = True
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._stream is not None:
-            while self._peeked:
-                yield self._peeked.pop(0)
-            yield from self._stream
+        if self._pipe is not None:
+            batches = self._pipe
+            if not self._is_open:  # what is looked at comes again in the one pass
+                self._pipe, batches = itertools.tee(batches)
+            yield from batches
             return
         with pa.OSFile(self.source.path) as file, pa.ipc.open_stream(file) as stream:
             yield from stream
@@ -139,26 +126,15 @@ class ParquetReader(TableReader):
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         with self._open(metadata=self.metadata) as file:
-            start = since if self.source.path is None else since // rows * rows
-            group, first = self._group_of(start)
-            groups = list(range(group, file.num_row_groups))
-            if self.source.path is not None:
-                batches = file.iter_batches(rows, row_groups=groups, columns=names)
-                yield from counted(_cut(batches, start - first, rows), start)
-                return
-            # Everything asked for at once is fetched at once: one row group at a time.
-            batches = (b for g in groups for b in file.iter_batches(rows, [g], names))
-            yield from counted(batches, first)
-
-    def _group_of(self, row: int) -> tuple[int, int]:
-        """Number and first row of the row group that holds ``row``."""
-        number = first = 0
-        while number < self.metadata.num_row_groups:
-            n_rows = self.metadata.row_group(number).num_rows
-            if row < first + n_rows:
-                break
-            number, first = number + 1, first + n_rows
-        return number, first
+            groups = range(file.num_row_groups)
+            firsts = np.cumsum([0, *(self.metadata.row_group(g).num_rows for g in groups)])
+            start = since // rows * rows
+            group = int(np.searchsorted(firsts, start, "right")) - 1
+            groups = groups[group:]
+            # From afar, all that is asked for at once is fetched at once: one row group at a time.
+            parts = [[g] for g in groups] if self.source.path is None else [groups]
+            batches = (b for part in parts for b in file.iter_batches(rows, part, names))
+            yield from counted(_cut(batches, start - int(firsts[group]), rows), start)
 
 
 def _cut(batches: Iterator[pa.RecordBatch], skipped: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -186,7 +162,7 @@ class Hdf5Reader(TableReader):
         self._h5py = require("h5py", "hdf5", f"{source.name}: HDF5")
         if wanted.vectors is not None:
             wanted = replace(wanted, vectors=wanted.vectors.strip("/"))
-        with reading(source.name, self.format), _damage(), self._open() as file:
+        with reading(source.name, self.format), self._open() as file:
             items: dict[str, Any] = {}
             file.visititems(items.__setitem__)
             arrays = {
@@ -206,27 +182,23 @@ class Hdf5Reader(TableReader):
             fields += [pa.field(name, type_) for name, type_ in types.items() if type_ is not None]
         super().__init__(source, pa.schema(fields), n_rows, wanted)
 
-    def _open(self) -> Any:
-        return self._h5py.File(self.source.path or self.source.open(), "r")
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            with self._h5py.File(self.source.path or self.source.open(), "r") as file:
+                yield file
+        except (RuntimeError, KeyError, TypeError) as error:  # on damaged files too
+            raise OSError(str(error)) from error
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         schema = pa.schema([self.schema.field(name) for name in names])
-        with _damage(), self._open() as file:
+        with self._open() as file:
             for start in range(since // rows * rows, self.n_rows or 0, rows):
                 arrays = [
                     _values(file[name], start, start + rows, schema.field(name).type)
                     for name in names
                 ]
                 yield start, pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-@contextmanager
-def _damage() -> Iterator[None]:
-    """The library raises these on damaged files too."""
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise OSError(str(error)) from error
 
 
 def _type_of(item: Any, n_rows: int) -> pa.DataType | None:

@@ -45,16 +45,17 @@ class TableReader(Reader):
 
     source: Source
     has_names = True  # of its columns, in the file
+    needs_validation = False  # its buffers are the file's own: damaged, they point anywhere
     places: Sequence[Place] = ()  # of the vectors
     kind = ""  # of what is in them
     row_number: str | None = None  # the column that counts the rows, no feature unless named
 
     def __init__(self, source: Source, schema: pa.Schema, n_rows: int | None, wanted: Columns):
-        self.source, self.n_rows = source, n_rows
+        self.source, self.path, self.n_bytes = source, source.name, source.n_bytes
+        self.n_rows = n_rows
         self.schema = plain_schema(schema)
         self._is_plain = self.schema == schema
         schema = self.schema
-        self.path, self.n_bytes = source.name, source.n_bytes
         with reading(self.path, self.format):  # a damaged name is no text
             self.column_names: list[str] = schema.names
             list(inner_places(schema))
@@ -73,19 +74,15 @@ class TableReader(Reader):
         if not self.has_names:
             wanted = replace(wanted, features=())
         candidates = _candidates(schema, wanted, self.row_number)
-        found = vector_columns(self.path, candidates, wanted, self._texts)
-        self.places, self.kind = found.places, found.kind
-        usual = wanted.usual if found.why in ("as in training", "as in the model") else None
+        chosen = vector_columns(self.path, candidates, wanted, self._texts)
+        self.places, self.kind, self.about = chosen.places, chosen.kind, {"chosen": chosen.why}
+        usual = wanted.usual if chosen.why in ("as in training", "as in the model") else None
         single = len(self.places) == 1
         if self.kind == NUMBERS and self.has_names:
             self.feature_names = [place.path for place in self.places]
         self.column = wanted.vectors or (self.places[0].path if single else usual)
-        self.about = {"chosen": found.why}
-        if found.note:
-            self.notes = [found.note]
-        self.n_features, self.dtype = 0, np.dtype(np.float32)
-        if self.places:
-            self.n_features, self.dtype = self._shape(self.places[0], wanted)
+        self.notes = [chosen.note] if chosen.note else []
+        self.n_features, self.dtype = self._shape(wanted)
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order with (at least) these columns, of what has to be read from its
@@ -100,9 +97,6 @@ class TableReader(Reader):
         """
         return counted(self._all_batches(rows, names))
 
-    def _validate(self, batch: pa.RecordBatch) -> None:
-        """Raises pa.ArrowInvalid when the buffers of a batch do not fit together."""
-
     @property
     def needed(self) -> list[Place]:
         """The vectors and what travels along, once each."""
@@ -112,48 +106,45 @@ class TableReader(Reader):
     def blocks(self, rows: int, since: int = 0, until: int | None = None) -> Iterator[Block]:
         names = list(dict.fromkeys(place.top for place in self.needed))
         end = 0
+        self.source.check_unchanged()
         with reading(self.path, self.format):
-            for start, batch in self._checked_batches(rows, names, since):
-                if until is not None and start >= until:
-                    self.source.check_unchanged()
-                    return
-                end = start + len(batch)
-                yield self._block(batch, start)
+            for first, batch in self._batches(rows, names, since):
+                skipped = max(0, since - first) // rows * rows
+                for start in range(first + skipped, first + len(batch), rows):
+                    part = batch.slice(start - first, rows)
+                    if start + len(part) <= since:
+                        continue
+                    if until is not None and start >= until:
+                        self.source.check_unchanged()
+                        return
+                    yield self._block(self._sound(part), start)
+                end = first + len(batch)
+        self.source.check_unchanged()
         if self.n_rows is not None and end != self.n_rows:
             raise InputError(
                 f"{self.path}: {self.n_rows} rows are promised, {end} could be read; "
                 "write or copy the file again"
             )
 
-    def _checked_batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
-        """Pieces of at most ``rows`` from the one with the row ``since`` on, and their starts."""
-        self.source.check_unchanged()
-        with reading(self.path, self.format):
-            for first, batch in self._batches(rows, names, since):
-                skipped = max(0, since - first) // rows * rows
-                for start in range(skipped, len(batch), rows):
-                    part = batch.slice(start, rows)
-                    if first + start + len(part) > since:
-                        self._validate(part)
-                        yield first + start, self._plain(part)
-        self.source.check_unchanged()
+    def _sound(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch as ``schema`` has it; raises pa.ArrowInvalid where its buffers do not fit
+        together."""
+        if self.needs_validation:
+            batch.validate(full=True)
+        if self._is_plain:
+            return batch
+        return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
 
     def _block(self, batch: pa.RecordBatch, start: int) -> Block:
-        if not self.places:
-            return Block(start, np.empty((len(batch), 0), np.float32), self._carry(batch))
         vectors, faults = vectors_of(batch, self.places, self.kind, self.n_features, self.dtype)
-        return Block(start, vectors, self._carry(batch), faults.mask, faults.problem)
-
-    def _carry(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
-        if not self._carriers:
-            return None
         columns = [
             pa.repeat(pa.scalar(self.partition[name], pa.string()), len(batch))
             if place is None
             else _carried_values(batch, place, self.carried.field(name).type)
             for name, place in self._carriers.items()
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=self.carried)
+        carried = pa.RecordBatch.from_arrays(columns, schema=self.carried) if columns else None
+        return Block(start, vectors, carried, faults.mask, faults.problem)
 
     def _carrier(self, name: str, parameter: str) -> Place | None:
         """Where a column that travels along is; None where the name of a folder says it."""
@@ -179,29 +170,21 @@ class TableReader(Reader):
         field = self._field(place)
         return field.with_type(pa.string()) if _is_fixed_binary(place.type) else field
 
-    def _shape(self, place: Place, wanted: Columns) -> tuple[int, np.dtype]:
+    def _shape(self, wanted: Columns) -> tuple[int, np.dtype]:
         """D, and the dtype of the vectors."""
-        type_ = storage(place.type)
         if self.kind == NUMBERS:
-            types = [each.type.to_pandas_dtype() for each in self.places]
-            return len(self.places), np.result_type(*types)
-        if self.kind == BYTES and not wanted.bits:
-            return self._bytes_shape(place, type_, wanted.dim)
-        if self.kind != LIST:
-            return self._first_length(), np.dtype(_DTYPES[self.kind])
-        value = type_.value_type
-        if pa.types.is_boolean(value):
-            dtype = np.dtype(np.uint8)
-        else:
-            dtype = np.dtype("f8" if pa.types.is_decimal(value) else value.to_pandas_dtype())
+            types = [place.type.to_pandas_dtype() for place in self.places]
+            return len(types), np.result_type(*types or [np.float32])
+        place, type_ = self.places[0], storage(self.places[0].type)
         fixed = pa.types.is_fixed_size_list(type_)
-        return type_.list_size if fixed else self._first_length(), dtype
-
-    def _bytes_shape(
-        self, place: Place, type_: pa.DataType, dim: int | None
-    ) -> tuple[int, np.dtype]:
-        width = self._first_length()
-        dim = dim or bytes_dim(self._field(place))
+        width = type_.list_size if fixed else self._first_length()
+        if self.kind == LIST:
+            value = type_.value_type
+            dtype = "f8" if pa.types.is_decimal(value) else value.to_pandas_dtype()
+            return width, np.dtype("u1" if pa.types.is_boolean(value) else dtype)
+        if self.kind != BYTES or wanted.bits:
+            return width, np.dtype(_DTYPES[self.kind])
+        dim = wanted.dim or bytes_dim(self._field(place))
         what = f"column {place.path!r}"
         if width and not dim:
             raise UsageError(
@@ -243,13 +226,7 @@ class TableReader(Reader):
     def _peek(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         with reading(self.path, self.format):
             for _, batch in self._batches(_PEEK_ROWS, names):
-                self._validate(batch)
-                yield self._plain(batch)
-
-    def _plain(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._is_plain:
-            return batch
-        return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
+                yield self._sound(batch)
 
 
 def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> pa.Schema:
