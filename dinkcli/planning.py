@@ -18,7 +18,9 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
+from numpy.typing import ArrayLike
 
 from dinkcli.data.base import BLOCK_BYTES
 from dinkcli.data.dataset import DataSet
@@ -45,30 +47,20 @@ class Range:
     high: float
 
     @classmethod
-    def exactly(cls, value: float) -> Range:
-        return cls(value, value, value)
-
-    def __mul__(self, factor: Range | float) -> Range:
-        if not isinstance(factor, Range):
-            factor = Range.exactly(factor)
-        pairs = zip(astuple(self), astuple(factor), strict=True)
-        return Range(*(own * other for own, other in pairs))
-
-    def __add__(self, other: Range) -> Range:
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Range(*(own + more for own, more in pairs))
+    def of(cls, values: ArrayLike) -> Range:
+        """Of these three, or of one number that is certain."""
+        return cls(*np.broadcast_to(values, 3).tolist())
 
     def text(self, of: Callable[[float], str] = "{:g}".format) -> str:
         low, typical, high = map(of, astuple(self))
         return typical if low == high else f"{typical} ({low} to {high})"
 
 
-_NOTHING, _ONCE = Range.exactly(0), Range.exactly(1)
-# Seen in trainings of 18 data sets (docs/scale.md names them).
-_FEW_SWAPS, _MANY_SWAPS = Range(1, 2, 4), Range(1, 5, 24)  # with few clusters, with many
+# Low, typical and high, as seen in trainings of 18 data sets (docs/scale.md names them).
+_FEW_SWAPS, _MANY_SWAPS = np.array([(1, 2, 4), (1, 5, 24)])  # with few clusters, with many
 _MANY_CLUSTERS = 64
-_MORE_BREATHS = Range(0, 2, 8)  # than the least that end the search
-_PASSES_HELD, _PASSES = Range(2, 3, 11), Range(2, 5, 16)  # with all rows in the sample, or not
+_MORE_BREATHS = np.array([0, 2, 8])  # than the least that end the search
+_PASSES_HELD, _PASSES = (2, 3, 11), (2, 5, 16)  # with all rows in the sample, or not
 _ENDING = 0.35  # of what starting takes: the interpreter takes the libraries down again
 _SPREAD = 0.15  # of what is measured in a moment against what happens later
 _READING_SECONDS = 0.4  # in which reading is measured at most
@@ -244,8 +236,8 @@ def plan(
     on_gpu, resident = where.type == "cuda", libraries + measured.reading_bytes
     in_memory, there, assigning = _footprint(work, resident, on_gpu)
     phases = _phases(work, options, measured, startup)
-    total = sum((phase.seconds for phase in phases), _NOTHING)
-    rows = work.rows / processes
+    total = np.sum([astuple(phase.seconds) for phase in phases], axis=0)
+    passes = np.array(astuple(phases[-1].rounds))
     result = Plan(
         name=data.name,
         rows=work.rows,
@@ -257,15 +249,15 @@ def plan(
         processes=processes,
         held=work.held,
         held_bytes=work.rows * work.features * data.dtype.itemsize,
-        readings=_ONCE if work.held else phases[-1].rounds + _ONCE,
+        readings=Range.of(1 if work.held else 1 + passes),
         sample=work.sample,
         sample_bytes=4 * work.sample * work.features,
         batch=work.batch,
         phases=phases,
-        seconds=total * Range(1 - _SPREAD, 1, 1 + _SPREAD),
+        seconds=Range.of(total * (1 - _SPREAD, 1, 1 + _SPREAD)),
         memory=in_memory,
         device_memory=there if on_gpu else None,
-        assign_seconds=startup + rows * (measured.read + measured.search),
+        assign_seconds=startup + work.rows / processes * (measured.read + measured.search),
         assign_memory=assigning,
         machine=machine_memory() if machine is None else machine,
         device_total=torch.cuda.mem_get_info(where)[1] if on_gpu else None,
@@ -281,7 +273,8 @@ class Work(NamedTuple):
     rows: int
     features: int
     clusters: int
-    itemsize: int  # bytes of a number of the rows where they are held in memory, else 0
+    held: bool  # whether rows are held in memory, with so many bytes for each number
+    itemsize: int
     sample: int  # rows that centres are annealed and refined on
     seeding: int  # rows of it that the first centres are drawn from
     batch: int  # rows of each update of the annealing
@@ -295,43 +288,33 @@ class Work(NamedTuple):
         n, d, k = data.known_rows, data.n_features, options.k
         sample = schedule.sample_size(n, k, d, memory)
         how = schedule.effort(sample, k, d)
-        itemsize = data.dtype.itemsize if data.held_bytes <= memory else 0
+        held, itemsize = data.held_bytes <= memory, data.dtype.itemsize
         batch = min(options.batch_size or how.annealing_batch, sample)
         axes, seeding = schedule.most_axes(k, d) or d, schedule.seeding_size(sample, k)
-        return cls(n, d, k, itemsize, sample, seeding, batch, axes, processes, how)
-
-    @property
-    def held(self) -> bool:
-        """Whether rows are held in memory."""
-        return self.itemsize > 0
+        return cls(n, d, k, held, itemsize, sample, seeding, batch, axes, processes, how)
 
     @property
     def judged(self) -> float:
         """Rows of a process that splits of clusters are judged by, in a round of swaps."""
         return min(self.sample / self.processes, JUDGES * max(64, self.clusters // 2))
 
-    def of_a_process(self, *names: str) -> list[float]:
-        """The part of these numbers of rows."""
-        return [getattr(self, name) / self.processes for name in names]
-
 
 def _phases(work: Work, options: TrainOptions, m: Measured, startup: float) -> list[Phase]:
     """One after the other, each with the seconds of all its rounds."""
     k, how = work.clusters, work.how
-    rows, sample, seeding = work.of_a_process("rows", "sample", "seeding")
-    breathing = how.breathing_rows / work.processes
+    totals = work.rows, work.sample, work.seeding, how.breathing_rows
+    rows, sample, seeding, breathing = (total / work.processes for total in totals)
     usual = options.n_init or min(2, how.n_init)  # two that end alike are enough
-    starts = Range(usual, usual, options.n_init or how.n_init)
-    swaps = breaths = _NOTHING
+    starts = np.array([usual, usual, options.n_init or how.n_init])
+    swaps = breaths = np.zeros(3, int)
     if options.refine and k > 2:
         swaps = _MANY_SWAPS if k >= _MANY_CLUSTERS else _FEW_SWAPS
     if options.refine and k > 1 and breathing:
-        moves = how.moves.bit_length()  # they are halved until none is left
-        breaths = _MORE_BREATHS + Range.exactly(moves * how.patience)
-    passes = _PASSES if work.sample < work.rows else _PASSES_HELD
+        # The moves of a breath are halved until none is left.
+        breaths = _MORE_BREATHS + how.moves.bit_length() * how.patience
     # The last pass measures, beyond those that the limit counts.
     limit = 1 + (options.epochs or schedule.MAX_PASSES)
-    passes = Range(*(min(number, limit) for number in astuple(passes)))
+    passes = np.minimum(_PASSES if work.sample < work.rows else _PASSES_HELD, limit)
 
     read = 0.0 if work.held else m.read
     reading = rows * (m.read + m.sum / 2) if work.held else 0.0
@@ -341,26 +324,28 @@ def _phases(work: Work, options: TrainOptions, m: Measured, startup: float) -> l
     swap = sample * (_SWAP_SEARCHES * m.axes_search + _SWAP_SUMS * m.axes_sum)
     swap += work.judged * _SPLIT_SUMS * m.axes_sum + _ROUND_CALLS
     breath = breathing * (_BREATH_SEARCHES * m.axes_search + _BREATH_SUMS * m.axes_sum)
-    first_look = Range.exactly(bool(swaps.high))
-    refining = (swaps + first_look) * swap + breaths * (breath + _ROUND_CALLS)
+    # Before the first swap all splits are judged once.
+    refining = (swaps + (swaps > 0)) * swap + breaths * (breath + _ROUND_CALLS)
     steps = how.annealing_steps
-    return [
-        Phase("start", _ONCE, 0, Range.exactly(startup)),
-        Phase("read", _ONCE * work.held, work.rows, Range.exactly(reading)),
-        Phase("sample", _ONCE, work.sample, Range.exactly(drawing)),
-        Phase("seed", starts, work.seeding, starts * first),
-        Phase("anneal", Range.exactly(steps), work.batch, starts * (steps * m.update)),
-        Phase("refine", (swaps + breaths) * starts, work.sample, refining * starts),
-        Phase("passes", passes, work.rows, passes * (rows * (read + m.search + m.sum))),
+    phases: list[tuple[str, ArrayLike, int, ArrayLike]] = [
+        ("start", 1, 0, startup),
+        ("read", int(work.held), work.rows, reading),
+        ("sample", 1, work.sample, drawing),
+        ("seed", starts, work.seeding, starts * first),
+        ("anneal", steps, work.batch, starts * (steps * m.update)),
+        ("refine", (swaps + breaths) * starts, work.sample, refining * starts),
+        ("passes", passes, work.rows, passes * (rows * (read + m.search + m.sum))),
     ]
+    return [Phase(name, Range.of(n), size, Range.of(each)) for name, n, size, each in phases]
 
 
 def _footprint(work: Work, resident: int, on_gpu: bool) -> tuple[int, int, int]:
     """Bytes of one process, beside what is ``resident`` of libraries and for reading: in memory at
     the largest; of rows, sample and centres, wherever they live; in memory while assigning."""
     d, k = work.features, work.clusters
-    rows, sample, seeding = work.of_a_process("rows", "sample", "seeding")
-    held, center_bytes, sample_bytes = rows * d * work.itemsize, 4 * k * d, 4 * sample * d
+    rows, sample = work.rows / work.processes, work.sample / work.processes
+    held = rows * d * work.itemsize if work.held else 0
+    center_bytes, sample_bytes = 4 * k * d, 4 * sample * d
     queued = (1 if work.held else _BLOCKS) * min(BLOCK_BYTES, 4 * d * rows)
     base = resident + _WORKING + queued
     scratch = _CHUNKS * 4 * k * min(rows, chunk_rows(k, d))
@@ -368,7 +353,7 @@ def _footprint(work: Work, resident: int, on_gpu: bool) -> tuple[int, int, int]:
     beside = max(
         # The squares of all its numbers, or the numbers in float64 for their mean.
         sample_bytes * (1 if work.held else 2),
-        2 * 4 * d * seeding,  # differences to centres
+        2 * 4 * d * work.seeding / work.processes,  # differences to centres
         2 * 4 * work.axes * work.judged + _LABELS * sample,  # splits
     )
     on_axes = 4 * sample * work.axes if work.axes < d else 0
@@ -444,27 +429,21 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 def _first_rows(data: DataSet, as_held: bool) -> tuple[np.ndarray, float, int]:
     """Rows to measure with, the seconds that reading one takes, and what it leaves resident."""
-    before, begun = _resident_bytes(), time.perf_counter()
+    before, times = _resident_bytes(), [time.perf_counter()]
     parts: list[np.ndarray] = []
-    first = begun
     for block in data.blocks(dtype=data.dtype if as_held else np.float32):
         parts.append(block.vectors.copy() if block.bad is None else block.vectors[~block.bad])
-        if len(parts) == 1:  # it opens files and starts threads
-            first = time.perf_counter()
+        times.append(time.perf_counter())
         size = sum(part.nbytes for part in parts)
-        if size > _BYTES or (len(parts) > 3 and time.perf_counter() - first > _READING_SECONDS):
+        if size > _BYTES or (len(parts) > 3 and times[-1] - times[1] > _READING_SECONDS):
             break
-    seconds, timed_rows = time.perf_counter() - first, sum(map(len, parts[1:]))
-    if not timed_rows:
-        seconds, timed_rows = time.perf_counter() - begun, max(1, len(parts[0]))
+    first = int(len(parts) > 1)  # the block before it opens files and starts threads
+    rows = max(1, sum(map(len, parts[first:])))
     left = _resident_bytes() - before - sum(part.nbytes for part in parts)
-    return np.concatenate(parts), seconds / timed_rows, max(0, left)
+    return np.concatenate(parts), (times[-1] - times[first]) / rows, max(0, left)
 
 
 def _resident_bytes() -> int:
-    """Of this process, now."""
-    import psutil
-
     return psutil.Process().memory_info().rss
 
 
@@ -472,9 +451,19 @@ def _warnings(plan: Plan, options: TrainOptions, memory: int) -> list[str]:
     warnings = []
     held_bytes = plan.held_bytes / plan.processes  # of a process
     if plan.memory > plan.machine:
+        ways = []
+        if plan.held and plan.memory - held_bytes <= plan.machine:
+            limit = size_option(plan.machine // 8)
+            ways.append(f"`memory` {limit} reads the rows anew for each pass")
+        if plan.held and plan.dtype == "float32":
+            ways.append("rows stored as float16 take half")
+        if _COPIES * 4 * plan.clusters * plan.features > plan.machine / 4:
+            ways.append("fewer clusters (-k) need less")
+        more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
+        ways.append(f"or share the rows among more machines (`processes` {more})")
         warnings.append(
             f"a process needs about {size_text(plan.memory)} of memory, the machine has "
-            f"{size_text(plan.machine)}; {_remedy(plan, held_bytes)}"
+            f"{size_text(plan.machine)}; {', '.join(ways)}"
         )
     if plan.device_total and plan.device_memory and plan.device_memory > plan.device_total:
         warnings.append(
@@ -501,21 +490,6 @@ def _warnings(plan: Plan, options: TrainOptions, memory: int) -> list[str]:
             "of up to 100,000 rows, which takes about a tenth of a second for each thousand"
         )
     return warnings
-
-
-def _remedy(plan: Plan, held_bytes: float) -> str:
-    """What makes it fit."""
-    ways = []
-    if plan.held and plan.memory - held_bytes <= plan.machine:
-        limit = size_option(plan.machine // 8)
-        ways.append(f"`memory` {limit} reads the rows anew for each pass")
-    if plan.held and plan.dtype == "float32":
-        ways.append("rows stored as float16 take half")
-    if _COPIES * 4 * plan.clusters * plan.features > plan.machine / 4:
-        ways.append("fewer clusters (-k) need less")
-    more = math.ceil(plan.processes * plan.memory / plan.machine) + 1
-    ways.append(f"or share the rows among more machines (`processes` {more})")
-    return ", ".join(ways)
 
 
 def size_option(n_bytes: float) -> str:
