@@ -4,8 +4,8 @@ A CPU wants chunks that stay in its caches. A GPU takes some 5 microseconds to b
 100 for an answer, so chunks there are as large as memory allows, and the host asks at the end.
 
 Matrix units multiply bfloat16 (CPUs) or TF32 numbers (GPUs) several times faster than float32 ones;
-what is wanted better than that is looked at again. ``DINK_LOW_PRECISION=0`` in the environment does
-without them, so that a machine without can be tested and measured on one that has them.
+what is wanted better than that is looked at again. ``DINK_LOW_PRECISION=0`` does without them, to
+test and measure what machines do that have none.
 
 Shapes: N rows, B rows of a block, K clusters, D features.
 """
@@ -13,6 +13,7 @@ Shapes: N rows, B rows of a block, K clusters, D features.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -25,14 +26,12 @@ from dinkcli.nearest import small
 # Numbers of a matrix on a GPU, 256 MB in float32: a product of 1000 centres in 128 dimensions with
 # as many rows takes 50 times as long as its launch. Two or three such matrices are there at once.
 _DEVICE_NUMBERS = 1 << 26
-# And at most this part of a small card's memory.
-_DEVICE_SHARE = 1 / 64
+_DEVICE_SHARE = 1 / 64  # and at most this part of a small card's memory
 _LEAST_ROWS = 64
 _MATRICES = 8  # that a block takes to compute with, at most
 _SENT_NUMBERS = 1 << 24
-# Rows of a block that is on the device already.
 _BLOCK_ROWS = 1 << 16
-_DEVICE_BLOCK_ROWS = 1 << 19
+_DEVICE_BLOCK_ROWS = 1 << 19  # of a block that is on the device already
 _BUFFERS = 2
 # TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
 _TF32_ROUNDOFF = 2.0**-10
@@ -163,36 +162,27 @@ class Sent(NamedTuple):
 
 class Copies:
     """Sends blocks of rows to a device in their own type; one at a time, from one thread. To a CPU
-    there is nothing to send.
-
-    Args:
-        device: where they go.
-    """
+    there is nothing to send."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._streams = _streams(device)
-        self._buffers: list[Any] = [torch.empty(0)] * _BUFFERS
-        self._events: list[Any] = [None] * _BUFFERS
-        self._turn = 0
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether rows travel beside computation; otherwise nothing is won on another thread."""
-        return self._streams is not None
+        # Whether rows travel beside computation; otherwise nothing is won on another thread.
+        self.overlaps = self._streams is not None
+        self._buffers: deque[tuple[Tensor, Any]] = deque([(torch.empty(0), None)] * _BUFFERS)
 
     def send(self, rows: Tensor) -> Sent:
         """Begins to copy ``rows`` (B, D) from the CPU, whose memory may be used again after."""
         if self._streams is None:
             return Sent(rows)
-        turn, self._turn = self._turn, (self._turn + 1) % _BUFFERS
-        if self._events[turn] is not None:  # what was in the buffer has left then
-            self._events[turn].synchronize()
-        if self._buffers[turn].dtype != rows.dtype or self._buffers[turn].numel() < rows.numel():
-            self._buffers[turn] = self._streams.pinned(rows.numel(), rows.dtype)
-        pinned = self._buffers[turn][: rows.numel()].view(rows.shape).copy_(rows)
-        self._events[turn], sent = self._streams.send(pinned)
-        return Sent(sent, self._events[turn])
+        buffer, left = self._buffers.popleft()
+        if left is not None:  # what was in the buffer has to be on its way first
+            left.synchronize()
+        if buffer.dtype != rows.dtype or buffer.numel() < rows.numel():
+            buffer = self._streams.pinned(rows.numel(), rows.dtype)
+        event, sent = self._streams.send(buffer[: rows.numel()].view(rows.shape).copy_(rows))
+        self._buffers.append((buffer, event))
+        return Sent(sent, event)
 
     def receive(self, sent: Sent) -> Tensor:
         """The rows on the device; the host does not wait for them."""
@@ -203,8 +193,6 @@ class Copies:
 
 
 class CudaStreams:
-    """What is asked of CUDA."""
-
     def __init__(self, device: torch.device):
         self._device = device
         self._stream = torch.cuda.Stream(device)
@@ -226,11 +214,10 @@ class CudaStreams:
         return event, sent
 
     def receive(self, sent: Tensor, event: Any) -> None:
-        """What the device is told from now on comes after their arrival; and their memory is not
-        given to later ones before that is done."""
+        """What the device is told from now on comes after their arrival."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(event)
-        sent.record_stream(stream)
+        sent.record_stream(stream)  # later rows do not get their memory before that is done
 
 
 def _streams(device: torch.device) -> Any:

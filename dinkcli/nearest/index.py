@@ -45,11 +45,9 @@ class Nearest(NamedTuple):
 
 
 class NearestTwo(NamedTuple):
-    """The nearest and the second-nearest centre of each row: index (N,), squared distance (N,).
-
-    With one centre, the second is that centre again, at an infinite distance. Which of two nearly
-    equal centres is second is left to rounding.
-    """
+    """The nearest and the second-nearest centre of each row (N,). With one centre, the second is
+    that again, at an infinite distance. Which of two nearly equal centres is second is left to
+    rounding."""
 
     labels: Tensor
     squared_distances: Tensor
@@ -104,7 +102,7 @@ class CenterIndex:
         ``approximate``: where a CPU is faster for it, of centres about as near any are taken; the
         first is the nearer one of the two.
         """
-        if approximate and self._bfloat16_pays:
+        if approximate and self._on_cpu and self.scorer.low_precision_pays:
             (a, b), (near, far) = self.nearest_few(z, 2, True)
             turned = far < near
             labels, seconds = torch.where(turned, b, a), torch.where(turned, a, b)
@@ -118,21 +116,20 @@ class CenterIndex:
     def nearest_approximate(self, z: Tensor) -> Nearest:
         """Like ``nearest``, but where a CPU is faster for it, any of the centres about as near is
         taken, and distances are off by the rounding of bfloat16, but for those near 0."""
-        if not self._bfloat16_pays:
+        if not (self._on_cpu and self.scorer.low_precision_pays):
             return self.nearest(z)
-        found = [self.scorer.bfloat16_nearest(self.scorer.shifted(rows)) for rows in self.chunks(z)]
-        labels, distances, noise = map(torch.cat, zip(*found, strict=True))
+        parts = [self.scorer.bfloat16_nearest(self.scorer.shifted(rows)) for rows in self.chunks(z)]
+        labels, distances, noise = map(torch.cat, zip(*parts, strict=True))
         again = (distances <= noise).nonzero()[:, 0]
         labels[again], distances[again] = self.nearest(z[again])
         return Nearest(labels, distances)
 
     def nearest_few(self, z: Tensor, number: int, approximate: bool) -> tuple[Tensor, Tensor]:
         """The ``number`` M <= K nearest centres of each row of ``z`` (N, D), the nearest first:
-        indices (M, N) and squared distances (M, N).
+        indices (M, N) and squared distances (M, N), exact to float32.
 
         Which they are, and their order, is left to the rounding of products (of bfloat16 numbers
-        with ``approximate``, where a CPU has them) and, of distances, to 2**-13 or so of them;
-        those that are given are exact to float32.
+        with ``approximate``, where a CPU has them) and to 2**-13 or so of a distance.
         """
         parts = []
         for rows in self.chunks(z):
@@ -142,16 +139,9 @@ class CenterIndex:
         labels, distances = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         return labels, distances
 
-    @property
-    def _bfloat16_pays(self) -> bool:
-        return self.scorer.bfloat16_serves and self.scorer.low_precision_pays
-
     def _two(self, z: Tensor, low_precision: bool = True) -> Tensor:
-        """The nearest and the second-nearest centre, (2, N) int64.
-
-        By products of low precision where they pay; rows that these leave in doubt are looked at
-        again by float32 ones, and rows that those leave in doubt in float64.
-        """
+        """The nearest and the second-nearest centre, (2, N) int64: by products of low precision
+        where they pay, then by float32 ones where these leave doubt, then in float64."""
         result = torch.empty((2, len(z)), dtype=torch.int64, device=z.device)
         low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
         doubtful: list[Tensor] = []
@@ -186,29 +176,22 @@ class CenterIndex:
 
     def _settle(self, z: Tensor, ties: list[_Ties], result: Tensor) -> None:
         """Puts the ``result`` (2, N) right for rows of ``z``, by float64 distances to all centres
-        that may be the nearest."""
+        that may be the nearest; an exact tie goes to the lowest number."""
         where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))
         first, second = result[:, where]
         scores.scatter_(1, first[:, None], -torch.inf)
         row, center = (scores <= limit[:, None]).nonzero().unbind(1)
         rows = z[where] if self._map is None else self._map(z[where])
-        exact = _nearest_of_pairs(rows, self.centers, row, center)
+        # Few: where the device has no float64, the CPU has.
+        device = z.device if has_float64(z.device) else CPU
+        row, center = row.to(device), center.to(device)
+        distances = squares_of_pairs(rows.to(device), self.centers.to(device), row, center)
+        least = distances.new_full((len(rows),), torch.inf)
+        least.scatter_reduce_(0, row, distances, "amin")
+        label = torch.where(distances == least[row], center, self.n_clusters)
+        exact = torch.full((len(rows),), self.n_clusters, dtype=torch.int64, device=device)
+        exact = exact.scatter_reduce_(0, row, label, "amin").to(z.device)
         result[:, where] = torch.stack([exact, torch.where(exact == first, second, first)])
-
-
-def _nearest_of_pairs(z: Tensor, centers: Tensor, row: Tensor, center: Tensor) -> Tensor:
-    """The nearest (M,) int64 of the ``centers`` (K, D) to each row of ``z`` (M, D), among those
-    that P pairs of a ``row`` and a ``center`` name, in float64 from the coordinates; the lowest
-    number of an exact tie."""
-    # Few: where the device has no float64, the CPU has.
-    device = z.device if has_float64(z.device) else CPU
-    row, center = row.to(device), center.to(device)
-    distances = squares_of_pairs(z.to(device), centers.to(device), row, center)
-    least = distances.new_full((len(z),), torch.inf)
-    least.scatter_reduce_(0, row, distances, "amin")
-    label = torch.where(distances == least[row], center, len(centers))
-    result = torch.full((len(z),), len(centers), dtype=torch.int64, device=device)
-    return result.scatter_reduce_(0, row, label, "amin").to(z.device)
 
 
 def squares_of_pairs(z: Tensor, centers: Tensor, row: Tensor, center: Tensor) -> Tensor:

@@ -10,21 +10,16 @@ from torch import Tensor
 
 from dinkcli.errors import InputError
 from dinkcli.nearest.hardware import accumulator_dtype, chunk_rows
-from dinkcli.nearest.small import LARGEST_NORM
 
-# Norms between this and LARGEST_NORM have squares that float32 can hold.
-SMALLEST_NORM = 1e-15
+# Norms between these have squares, and sums of millions of squares, that float32 can hold.
+SMALLEST_NORM, LARGEST_NORM = 1e-15, 1e18
 LARGEST_WEIGHT = 1e12
 _MAPPED = 4096  # at once, on a CPU
 
 
 def refuse_overflow(rows: Tensor, name: str, start: int = 0) -> None:
-    """Raises InputError at the first of the ``rows`` (B, D) whose squared norm float32 cannot hold.
-
-    Args:
-        rows: away from the point that distances are taken around.
-        name, start: of the input, and of its first row here, for the message.
-    """
+    """Raises InputError at the first of the ``rows`` (B, D), away from the point that distances are
+    taken around, whose squared norm float32 cannot hold."""
     limit = LARGEST_NORM / rows.shape[1] ** 0.5
     if largest_value(rows) <= limit:
         return
@@ -44,12 +39,8 @@ def largest_value(rows: Tensor) -> float:
 
 
 def refuse_underflow(largest: float, name: str) -> None:
-    """Raises InputError when all squared distances between rows would be zero, and the rows are
-    not all one.
-
-    Args:
-        largest: absolute value in rows away from their mean.
-    """
+    """Raises InputError for rows that are not all one, and whose ``largest`` absolute value away
+    from their mean is so small that their squared distances would be zero."""
     if 0 < largest < SMALLEST_NORM:
         raise InputError(
             f"{name}: rows are at most {largest:.3g} away from the mean, squared distances would "
@@ -58,10 +49,8 @@ def refuse_underflow(largest: float, name: str) -> None:
 
 
 def normalize_(rows: Tensor) -> Tensor:
-    """Scales ``rows`` (B, D) to norm 1 in place; returns their norms (B, 1), float64 where needed.
-
-    Rows of zeros stay. Norms whose squares float32 cannot hold are taken in float64.
-    """
+    """Scales ``rows`` (B, D) to norm 1 in place, but for rows of zeros; returns their norms (B, 1),
+    in float64 where float32 could not hold the squares of some."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     extreme = ((norms < SMALLEST_NORM) | ~(norms < LARGEST_NORM))[:, 0].nonzero()[:, 0]
     if len(extreme) == 0:

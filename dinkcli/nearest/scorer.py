@@ -51,8 +51,8 @@ _scratch = threading.local()
 
 
 def scratch(name: str, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory on the device of ``like`` that chunks use one after the other: fresh pages cost more
-    than what is written to them. On CPUs each thread keeps its own; elsewhere torch does."""
+    """Memory that chunks use one after the other: fresh pages cost more than what is written to
+    them. On CPUs each thread keeps its own; elsewhere torch does."""
     if like.device.type != "cpu":
         return like.new_empty(shape, dtype=dtype)
     size, key = math.prod(shape), f"{name} {dtype}"
@@ -102,8 +102,7 @@ class Scorer:
     ||c||^2 / 2 - <z - o, W c>. That is for ``two`` alone.
 
     Attributes:
-        dtype: of the products.
-        centers: (K, D) in that, or (K, Q) among rows under the map.
+        centers: (K, D) in the ``dtype`` of the products, or (K, Q) among rows under the map.
         largest: norm of the longest centre, after the shift.
         low_precision_pays: whether products of low precision find the nearest centre faster.
         bfloat16_serves: whether there are some on a CPU, however few the centres.
@@ -121,9 +120,8 @@ class Scorer:
         self._on_cpu = centers.device.type == "cpu"
         bits = (len(centers) - 1).bit_length()
         self._bits = max(_LEAST_NUMBER_BITS, bits)
-        self._numbers = torch.arange(len(centers), dtype=torch.int32, device=centers.device)[
-            :, None
-        ]
+        numbers = torch.arange(len(centers), dtype=torch.int32, device=centers.device)
+        self._numbers = numbers[:, None]
         single = self.dtype == torch.float32
         # Numbers fit beside scores; where they do not, or on a GPU, a minimum with indices serves.
         self._numbered = self._on_cpu and single and bits <= _MOST_NUMBER_BITS
@@ -179,13 +177,12 @@ class Scorer:
                 error += self._lost(norms, self._longest(norms, near.labels), rounding_error(rows))
             return near, near.limit(error)
         if low_precision:
-            product, factors = self._bfloat16_product(rows, norms)
-            near = self._bfloat16_two(product)
-            error = self._bfloat16_error(rows, norms, factors, near.labels)
-            return near, near.limit(error, _BFLOAT16_ROUNDOFF)
-        # Twice the largest score, or more.
-        reach = float((self._mapped_norm(norms.max()) + self.largest).square())
-        usual = self._usual_reach(norms) if reach < math.inf else reach
+            return self._bfloat16_two(rows, norms)
+        # Twice the largest score, or more; and that of the nearest centre, of all rows but a few.
+        reach = usual = float((self._mapped_norm(norms.max()) + self.largest).square())
+        if reach < math.inf:
+            norm = norms.kthvalue(1 + (len(norms) - 1) * 63 // 64).values
+            usual = float(4 * (self._mapped_norm(norm) + self._norms.min()).square())
         scores = self._scores(rows)
         if reach <= _MOST_REACH * usual:
             near = self._two(scores, reach)
@@ -201,8 +198,8 @@ class Scorer:
         products with ``approximate``, where they serve, else by the share 2**-13 or so of each
         distance; the same ones whatever the other rows."""
         if approximate and self.bfloat16_serves:
-            product, _ = self._bfloat16_product(rows, torch.linalg.vector_norm(rows, dim=1))
-            keys, bits = self._bfloat16_keys(product), _BFLOAT16_BITS
+            keys, _ = self._bfloat16_keys(rows, torch.linalg.vector_norm(rows, dim=1))
+            bits = _BFLOAT16_BITS
         else:
             scores = self._scores(rows)
             if not self._numbered:
@@ -217,8 +214,7 @@ class Scorer:
         """The nearest centre of each row and its squared distance, from bfloat16 scores
         on a CPU alone; and below which such a distance may as well be 0; each (B,)."""
         norms = torch.linalg.vector_norm(rows, dim=1)
-        product, _ = self._bfloat16_product(rows, norms)
-        best, labels = _lowest(self._bfloat16_keys(product), _BFLOAT16_BITS)
+        best, labels = _lowest(self._bfloat16_keys(rows, norms)[0], _BFLOAT16_BITS)
         squares = 2 * (best << _BFLOAT16_BITS).view(torch.float32)
         return labels, squares, norms.square_().mul_(4 * _BFLOAT16_ROUNDOFF)
 
@@ -261,41 +257,31 @@ class Scorer:
         seconds.clamp_(max=len(self.centers) - 1)
         return TwoBest(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
 
-    def _bfloat16_two(self, product: Tensor) -> TwoBest:
-        """Of bfloat16 scores (K, B), in their memory where a map lets them be negative; else they
-        are so by rounding alone."""
-        if self._folded:  # bits of negative numbers, turned, ascend as these do
-            bits = product.view(torch.int16)
-            signs = scratch("signs", bits, bits.shape, torch.int16)
-            torch.bitwise_right_shift(bits, 15, out=signs)
-            bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
-        keys = self._bfloat16_keys(product)
+    def _bfloat16_two(self, rows: Tensor, norms: Tensor) -> tuple[TwoBest, Tensor]:
+        """``two`` by bfloat16 scores, of rows with ``norms`` (B,)."""
+        keys, factors = self._bfloat16_keys(rows, norms)
         best, labels = _take_lowest(keys, _BFLOAT16_BITS)
         second, seconds = _lowest(keys, _BFLOAT16_BITS)
         if self._folded:
             best, second = (bits ^ ((bits >> 31) & 0x7FFF) for bits in (best, second))
         best, second = ((bits << _BFLOAT16_BITS).view(torch.float32) for bits in (best, second))
-        return TwoBest(best, labels, second, seconds)
-
-    def _bfloat16_keys(self, product: Tensor) -> Tensor:
-        """The bits of the scores, which ascend as they do, and below them the numbers."""
-        keys = scratch("keys", product, product.shape, torch.int32)
-        keys.copy_(product.view(torch.int16))
-        return torch.add(self._numbers, keys, alpha=1 << _BFLOAT16_BITS, out=keys)
+        near = TwoBest(best, labels, second, seconds)
+        rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, : rows.shape[1]])
+        rows_lost = torch.linalg.vector_norm(rounded.sub_(rows), dim=1)
+        longest = self._longest(norms, labels)
+        # Two columns hold a norm to 2**-16.
+        eps = torch.finfo(self.dtype).eps * (rows.shape[1] + 6) + _BFLOAT16_ROUNDOFF**2
+        magnitude = (self._mapped_norm(norms) + longest).square_()
+        error = self._lost(norms, longest, rows_lost).add_(magnitude.mul_(eps))
+        return near, near.limit(error, _BFLOAT16_ROUNDOFF)
 
     def _mapped_norm(self, norms: Tensor) -> Tensor:
-        """The norms that rows with ``norms`` have among the centres at most, of the same shape."""
+        """The norms that rows with ``norms`` have among the centres at most."""
         return (norms + self._offset) * self._stretch if self._folded else norms
 
-    def _usual_reach(self, norms: Tensor) -> float:
-        """Twice the largest score of the nearest centre, or more, of all rows with ``norms`` (B,)
-        but a few."""
-        usual = norms.kthvalue(1 + (len(norms) - 1) * 63 // 64).values
-        return float(4 * (self._mapped_norm(usual) + self._norms.min()).square())
-
     def _longest(self, norms: Tensor, labels: Tensor) -> Tensor:
-        """The norm that the nearest centre has at most (B,), where that of ``labels`` is about as
-        near: no farther from the row, and so from the origin, than that one is."""
+        """The norm that the nearest centre has at most (B,), being no farther from the row, and so
+        from the origin, than the one of ``labels``, which is about as near."""
         return (2 * self._mapped_norm(norms) + self._norms[labels]).clamp_(max=self.largest)
 
     def _error(self, norms: Tensor, labels: Tensor) -> Tensor:
@@ -313,11 +299,13 @@ class Scorer:
         # 1.01: the rounded factor may be longer than the factor.
         return rows_lost.mul_(1.01 * factor).add_(norms * lost)
 
-    def _bfloat16_product(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (K, B) in bfloat16, and the factor (B, D + 4) that went in for the rows.
+    def _bfloat16_keys(self, rows: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """The bits of bfloat16 scores (K, B), which ascend as they do, and below them the numbers;
+        and the factor (B, D + 4) that went in for the rows.
 
-        Half the squared norms go in as two more columns each, so that it is half the squared
-        distance: near centres, for which it is small, lose least by the last rounding.
+        Half the squared norms go in as two more columns each, so that a score is half the squared
+        distance: near centres, for which it is small, lose least by the last rounding. Only a map
+        lets scores be negative, but for rounding.
         """
         n_rows, n_features = rows.shape
         factors = scratch("factors", rows, (n_rows, n_features + 4), torch.bfloat16)
@@ -327,20 +315,13 @@ class Scorer:
         factors[:, n_features + 1] = half - factors[:, n_features]
         factors[:, n_features + 2 :] = 1.0
         product = scratch("product", rows, (len(self.centers), n_rows), torch.bfloat16)
-        return torch.mm(self._bfloat16_centers, factors.T, out=product), factors
-
-    def _bfloat16_error(
-        self, rows: Tensor, norms: Tensor, factors: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Bound (B,) of the error of such scores before the last rounding."""
-        n_features = rows.shape[1]
-        rounded = scratch("rows", rows, rows.shape, self.dtype).copy_(factors[:, :n_features])
-        rows_lost = torch.linalg.vector_norm(rounded.sub_(rows), dim=1)
-        longest = self._longest(norms, labels)
-        # Two columns hold a norm to 2**-16.
-        eps = torch.finfo(self.dtype).eps * (n_features + 6) + _BFLOAT16_ROUNDOFF**2
-        magnitude = (self._mapped_norm(norms) + longest).square_()
-        return self._lost(norms, longest, rows_lost).add_(magnitude.mul_(eps))
+        bits = torch.mm(self._bfloat16_centers, factors.T, out=product).view(torch.int16)
+        if self._folded:  # bits of negative numbers, turned, ascend as these do
+            signs = scratch("signs", bits, bits.shape, torch.int16)
+            torch.bitwise_right_shift(bits, 15, out=signs)
+            bits.bitwise_xor_(signs.bitwise_and_(0x7FFF))
+        keys = scratch("keys", bits, bits.shape, torch.int32).copy_(bits)
+        return torch.add(self._numbers, keys, alpha=1 << _BFLOAT16_BITS, out=keys), factors
 
     @cached_property
     def _centers_lost(self) -> Tensor:
@@ -349,7 +330,7 @@ class Scorer:
 
     @cached_property
     def _bfloat16_centers(self) -> Tensor:
-        """The factor (K, D + 4) that goes with the one of the rows."""
+        """(K, D + 4)"""
         high = self._half_norms.bfloat16()
         one = torch.ones_like(high)
         columns = one, one, high, (self._half_norms - high).bfloat16()

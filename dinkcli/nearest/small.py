@@ -17,12 +17,9 @@ import numpy as np
 
 from dinkcli.options import LEAST_TEMPERATURE
 
-# Norms up to this have squares, and sums of millions of squares, that float32 can hold.
-LARGEST_NORM = 1e18
 # How much rounding may move an exponent: a probability then moves by a quarter of it at most.
 TOLERANCE = 2e-4
-# Centres other than the row's own stay below it by at least this, or rounding would make a tie of
-# them: two units in the last place of a probability.
+# Exponents stay below that of the row's own centre by two units in the last place of a probability.
 BELOW = {"float32": 2.0**-22, "float16": 2.0**-9}
 
 _CHUNK_ROWS = 2048
@@ -45,10 +42,8 @@ def chunk_rows(n_clusters: int, n_features: int) -> int:
 
 
 def squares_between(a: Any, b: Any) -> Any:
-    """||a_i - b_i||^2 (M,) of the rows of two arrays, or of two tensors, (M, D).
-
-    Both give the same bits: what is added to what does not depend on the library.
-    """
+    """||a_i - b_i||^2 (M,) of the rows of two arrays, or of two tensors, (M, D). Both give the same
+    bits: what is added to what does not depend on the library."""
     values = a - b
     values = values * values
     while values.shape[1] > 1:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -23,15 +24,14 @@ from dinkcli.processes.group import SINGLE, Group
 
 # Multiplications, some of them in float64, that a GPU has done before it is told of another round.
 _FEW_MULTIPLICATIONS = 1 << 26
-# Short pieces take more rounds, long ones are emptier when labels have few rows.
-_SHORTEST, _LONGEST = 8, 128
+_SHORTEST, _LONGEST = 8, 128  # short pieces take more rounds, of long ones more stay empty
 _LINE = 1024
 _CACHED_GATHERED = 1 << 20  # coordinates of centres that a CPU gathers for rows at once
 
 
 @dataclass
 class Statistics:
-    """Sums over rows for given centres. float64, so that counts never saturate.
+    """Sums over rows for given centres, in the accumulator's dtype.
 
     Attributes:
         counts: (K,) sum of the weights (times responsibilities) of each cluster.
@@ -96,9 +96,7 @@ class Statistics:
         means = torch.where(counts > 0, self.sums / counts.clamp(min=1e-30), centers)
         if dilation and len(centers) > 1:
             share = counts / counts.sum()
-            pull = torch.minimum(
-                torch.full_like(share, 2 * dilation / (len(centers) - 1)), share / 2
-            )
+            pull = (share / 2).clamp(max=2 * dilation / (len(centers) - 1))
             spread = (share * means - pull * centers.to(means.dtype).mean(0)) / (share - pull)
             means = torch.where(counts > 0, spread, means)
         return means.to(centers.dtype)
@@ -119,11 +117,7 @@ def segment_sums(
     values: Tensor, labels: Tensor, n_clusters: int, weights: Tensor | None = None
 ) -> Tensor:
     """Sums of ``values`` (N, D) or (N,), times ``weights`` (N,), by label; (K, D) or (K,), in the
-    accumulator's dtype.
-
-    The same bits every time; on CPUs, where they are taken in float64, also however the rows are
-    shared between processes, but for the last bits of that.
-    """
+    accumulator's dtype. How rows are shared between processes moves only the last bits of that."""
     dtype = accumulator_dtype(values.device)
     if values.ndim == 1:
         values = values.to(dtype) if weights is None else values.to(dtype) * weights
@@ -147,10 +141,8 @@ def segment_sums(
 
 
 def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
-    """Position of the largest of ``values`` (N,) of each label, (K,); 0 for a label without one.
-
-    The last position of a tie, so that the answer is the same every time.
-    """
+    """Position of the largest of ``values`` (N,) of each label, (K,), the last one of a tie; 0 for
+    a label without one."""
     lowest = torch.full((n_clusters,), -torch.inf, dtype=values.dtype, device=values.device)
     largest = lowest.scatter_reduce_(0, labels, values, "amax")
     winners = (values == largest[labels]).nonzero()[:, 0]
@@ -196,10 +188,8 @@ def tempered_statistics(
         near = index.nearest(z)
         return hard_statistics(z, weights, near, index.n_clusters)
     total = Statistics.zeros(index.centers)
-    start = 0
-    for rows in index.chunks(z):
-        w = None if weights is None else weights[start : start + len(rows)]
-        start += len(rows)
+    parts = repeat(None) if weights is None else index.chunks(weights)
+    for rows, w in zip(index.chunks(z), parts, strict=False):
         distances = index.squared_distances(rows)
         r = responsibilities(distances, temperature)
         if w is not None:
@@ -220,28 +210,19 @@ def farthest_rows(
     number: int,
     group: Group = SINGLE,
 ) -> Tensor:
-    """At most ``number`` distinct rows of positive weight, the farthest from their centres.
-
-    Rows that coincide with a centre never count; (M, D) with M = 0 when all rows do. Of the rows
-    of all processes, the same in each.
-    """
-    index = CenterIndex(centers)
+    """At most ``number`` distinct rows (M, D) of positive weight, the farthest from their centres
+    and not on them, of the rows of all processes; the same in each."""
+    index, dtype = CenterIndex(centers), accumulator_dtype(centers.device)
     rows = [centers.new_empty((0, centers.shape[1]))]
-    dtype = accumulator_dtype(centers.device)
     distances = [centers.new_empty(0, dtype=dtype)]
     for z, weights in blocks:
+        z = z if weights is None else z[weights > 0]
         near = index.nearest(z)
-        if weights is not None:
-            near.squared_distances[weights == 0] = -1.0
         # Four times as many, since some may be copies of one row.
         top = near.squared_distances.topk(min(len(z), 4 * number)).indices
-        rows_there, nearest = (part.to(dtype) for part in (z[top], centers[near.labels[top]]))
-        exact = (rows_there - nearest).square().sum(1)
-        keep = exact > 0
-        if weights is not None:
-            keep &= weights[top] > 0
-        rows.append(z[top][keep])
-        distances.append(exact[keep])
+        exact = (z[top].to(dtype) - centers[near.labels[top]].to(dtype)).square().sum(1)
+        rows.append(z[top][exact > 0])
+        distances.append(exact[exact > 0])
     far, distance = _farthest_of(torch.cat(rows), torch.cat(distances), number)
     if not group.alone:
         far, _ = _farthest_of(group.gather(far), group.gather(distance), number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -24,17 +25,15 @@ from dinkcli.nearest.hardware import (
 )
 from dinkcli.nearest.index import CenterIndex
 
-_LEAST_EXPONENT = -60.0  # far below, exponentials are denormal numbers, which are slow
+_LEAST_EXPONENT = -60.0  # far below, exponentials are denormal: products take ten times as long
 _ALIGNED = 4  # numbers, which matrix units want to begin with
-# Few of many centres have a part in a row: sums of these few cost a tenth of a product in float64
-# with all, and inertia ends the same to 0.05 %.
+# Sums of the few centres that have a part in a row cost a tenth of a product in float64 with all,
+# and inertia ends the same to 0.05 %.
 _MANY_CLUSTERS = 160
 _KEPT = 4
 _LEAST_KEPT = 1e-3  # responsibilities below count as none
 _WIDEST = 1024.0  # times the usual size
-# Products of low precision serve where their error moves no exponent 2 <z, c> / T by more than a
-# tenth.
-_EXPONENTS = 20.0
+_EXPONENTS = 20.0  # errors of products may move exponents 2 <z, c> / T by a tenth
 # Where the mean squared distance is this share of the mean squared norm, what bfloat16 products are
 # off by does not matter: 2**-7 of the norm at most, and in 30 dimensions a tenth of that for
 # differences of squared distances.
@@ -43,7 +42,7 @@ _OVERLAP = 2.0**-5
 
 def low_precision_temperature(z: Tensor, centers: Tensor) -> float:
     """The temperature from which on products of low precision serve for such rows (B, D) and
-    centres (K, D); infinity where there are none to be had."""
+    centres (K, D)."""
     if not has_low_precision(z.device, z.dtype):
         return math.inf
     with products(z.device, low_precision=True):
@@ -112,20 +111,20 @@ class TemperedSums:
             self._add_few(counts, z, weights, labels, distances.T / -temperature)
             return counts, sums
         bias = centers.square().sum(1) / -temperature
-        done = 0
-        for rows in z.split(chunk_rows(*centers.shape, device=z.device)):
+        size = chunk_rows(*centers.shape, device=z.device)
+        parts = repeat(None) if weights is None else weights[:, None].split(size)
+        for rows, weight in zip(z.split(size), parts, strict=False):
             # ||z||^2 is the same for all centres of a row and drops out of the softmax.
             with products(rows.device, low_precision=low_precision):
                 r = _softmax_(torch.addmm(bias, rows, centers.T, alpha=2 / temperature))
-                if weights is not None:
-                    r *= weights[done : done + len(rows), None]
+                if weight is not None:
+                    r *= weight
                 if self._on_cpu:
                     r.add_(self._weight_grid).sub_(self._weight_grid)
                     rows = rows.add(self._row_grid).sub_(self._row_grid)
                 r, rows = r.to(sums), rows.to(sums)
                 counts += r.sum(0)
                 sums.addmm_(r.T, rows)
-            done += len(rows)
         return counts, sums
 
     def _add_few(
@@ -150,17 +149,14 @@ class TemperedSums:
 
 
 class RunningAverages:
-    """Running averages of such weights and sums away from the CPU, where what takes time is to be
-    told of an operation. Rows carry a one beside their features, so weights and sums come from one
-    product, which takes the averages in as well.
+    """Running averages ``shares`` (K,) and ``sums`` (K, D) of such weights and sums away from the
+    CPU, where what takes time is to be told of an operation. Rows carry a one beside their
+    features, so weights and sums come from one product, which takes the averages in as well.
 
     Args:
         z, weights: (S, D), and (S,) or None, all rows of the sample.
-        shares, sums: (K,) and (K, D) to go on from.
+        shares, sums: to go on from.
         batch_size: rows of an update; each begins at a multiple of it.
-
-    Attributes:
-        shares, sums: what they are now.
     """
 
     def __init__(
@@ -201,7 +197,6 @@ class RunningAverages:
 
 
 def _softmax_(scores: Tensor) -> Tensor:
-    """Responsibilities (B, M), in other memory; below ``_LEAST_EXPONENT`` they would be denormal
-    numbers, on which products take ten times as long."""
+    """Responsibilities (B, M), in other memory."""
     scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST_EXPONENT)
     return scores.softmax(1)
