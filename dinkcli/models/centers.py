@@ -47,7 +47,7 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
         found = _safetensors(path, feature_names)
     elif start[:2] in (b"Ix", b"Iw"):  # the first of four letters that name the kind of index
         found = _faiss(path)
-    elif start[:2] == b"PK" and _is_skops(path):
+    elif start[:2] == b"PK" and zipfile.is_zipfile(path) and _is_skops(path):
         found = _skops(path)
     elif start[:1] == b"\x80":
         raise InputError(
@@ -68,22 +68,18 @@ def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
         return load(path).means_by_name(feature_names)
     try:
         tensors = load_file(path)
-        if "map" in tensors and "origin" in tensors and _TENSOR in tensors:
-            return _before_map(tensors[_TENSOR], tensors["map"], tensors["origin"])
+        if tensors.keys() >= {_TENSOR, "map", "origin"}:
+            centers, map, origin = (tensors[name] for name in (_TENSOR, "map", "origin"))
+            wide = origin.dtype == np.float64  # with an offset in it
+            inner = np.zeros_like(centers[0]) if wide else origin
+            check_map(centers, map, inner)
+            before = unmapped(centers, map, inner)
+            return before + origin if wide else before
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from error
     if _TENSOR not in tensors:
         raise InputError(f"{path}: no tensor {_TENSOR!r}; it has {', '.join(sorted(tensors))}")
     return tensors[_TENSOR]
-
-
-def _before_map(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Centres as the rows are given; an origin in float64 has an offset in it."""
-    wide = origin.dtype == np.float64
-    inner = np.zeros_like(centers[0]) if wide else origin
-    check_map(centers, map, inner)
-    before = unmapped(centers, map, inner)
-    return before + origin if wide else before
 
 
 def _faiss(path: str) -> np.ndarray:
@@ -131,8 +127,6 @@ def _skops(path: str) -> np.ndarray:
 
 
 def _is_skops(path: str) -> bool:
-    """Whether a file that begins like a zip file, as npz does too, is one of skops."""
-    if not zipfile.is_zipfile(path):
-        return False
+    """Whether a zip file, as npz is too, is one of skops."""
     with zipfile.ZipFile(path) as archive:
         return "schema.json" in archive.namelist()

@@ -40,14 +40,15 @@ def _parquet(model: Model, path: str) -> None:
     centers = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=vector)
     kinds = {"cluster": pa.int32(), "center": vector}
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
-    table = pa.Table.from_arrays([_clusters(model), centers], schema=schema)
+    clusters = pa.array(model.center_clusters, pa.int32())
+    table = pa.Table.from_arrays([clusters, centers], schema=schema)
     pq.write_table(table, path, use_dictionary=False)
 
 
 def _csv(model: Model, path: str) -> None:
     names = ["cluster", *(f"dim_{d}" for d in range(model.n_features))]
-    columns = [_clusters(model), *map(pa.array, _tensors(model)["cluster_centers"].T)]
-    pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names), path)
+    columns = map(pa.array, (model.center_clusters, *_tensors(model)["cluster_centers"].T))
+    pyarrow.csv.write_csv(pa.table(list(columns), names), path)
 
 
 def _json(model: Model, path: str) -> None:
@@ -75,20 +76,11 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _clusters(model: Model) -> pa.Array:
-    return pa.array(model.center_clusters.astype(np.int32))
-
-
 def _onnx(model: Model, path: str) -> None:
-    """A graph from rows to clusters, distances and probabilities, checked by onnx.
-
-        rows (batch, D) float32, or float64 with an offset
-        -> cluster (batch,) int64, distance (batch,) float32, probabilities (batch, K) float32
-
-    It is that of ``dinkcli.nearest.index``: rows (scaled to norm 1 first under cosine) are shifted
-    to the mean of the centres, scored by one matrix product, and an exact tie goes to the lowest
-    index.
-    """
+    """A graph from rows (batch, D) float32, or float64 with an offset, to cluster (batch,) int64,
+    distance (batch,) float32 and probabilities (batch, K) float32: as in ``dinkcli.nearest.index``,
+    rows are shifted to the mean of the centres and scored by one product, and an exact tie goes to
+    the lowest index."""
     onnx = require("onnx", "onnx", "ONNX export")
     if model.centers.nbytes + (1 << 20) > _MOST_BYTES:
         raise OutputError(
@@ -115,10 +107,8 @@ def _graph(model: Model, onnx: Any) -> Any:
     nodes = []
     rows, kind = "rows", float32
     if model.offset is not None:
-        nodes += [
-            node("Sub", [rows, "offset"], ["apart"]),
-            node("Cast", ["apart"], ["near"], to=float32),
-        ]
+        nodes.append(node("Sub", [rows, "offset"], ["apart"]))
+        nodes.append(node("Cast", ["apart"], ["near"], to=float32))
         rows, kind = "near", onnx.TensorProto.DOUBLE
     if model.metric == "cosine":
         nodes += [
@@ -128,16 +118,15 @@ def _graph(model: Model, onnx: Any) -> Any:
         ]
         rows = "directions"
     if model.maps:
-        nodes += [
-            node("Sub", [rows, "origin"], ["around"]),
-            node("MatMul", ["around", "map"], ["mapped"]),
-        ]
+        nodes.append(node("Sub", [rows, "origin"], ["around"]))
+        nodes.append(node("MatMul", ["around", "map"], ["mapped"]))
         rows = "mapped"
+    # Without parts a centre is a cluster.
+    center, shares = ("center", "shares") if model.parts else ("cluster", "probabilities")
     nodes += [
         node("Sub", [rows, "shift"], ["shifted"]),
         node("Gemm", ["shifted", "centers", "half_norms"], ["scores"], alpha=-1.0, transB=1),
-        node("ArgMin", ["scores"], ["center"], axis=1, keepdims=0),
-        node("Gather", ["owners", "center"], ["cluster"]),
+        node("ArgMin", ["scores"], [center], axis=1, keepdims=0),
         node("Mul", ["scores", "two"], ["doubled"]),
         node("ReduceSumSquare", ["shifted", "features_axis"], ["row_norms"], keepdims=1),
         node("Add", ["doubled", "row_norms"], ["squared"]),
@@ -148,14 +137,11 @@ def _graph(model: Model, onnx: Any) -> Any:
         node("ReduceMin", ["scores", "features_axis"], ["best"], keepdims=1),
         node("Sub", ["scores", "best"], ["worse"]),
         node("Mul", ["worse", "sharpness"], ["logits"]),
-        node("Softmax", ["logits"], ["shares"], axis=1),
-        node("MatMul", ["shares", "owned"], ["probabilities"]),
+        node("Softmax", ["logits"], [shares], axis=1),
     ]
-    if model.parts is None:  # a centre is a cluster
-        renamed = {"center": "cluster", "shares": "probabilities"}
-        nodes = [each for each in nodes if each.op_type != "Gather" and "owned" not in each.input]
-        for each in nodes:
-            each.output[0] = renamed.get(each.output[0], each.output[0])
+    if model.parts is not None:
+        nodes.append(node("Gather", ["owners", center], ["cluster"]))
+        nodes.append(node("MatMul", [shares, "owned"], ["probabilities"]))
     outputs = [
         value("cluster", int64, ["batch"]),
         value("distance", float32, ["batch"]),

@@ -1,6 +1,4 @@
-"""The model file: tensors and one JSON text in the safetensors format. Never pickle; and no torch,
-so that commands which only look at a model start fast.
-"""
+"""The model file: tensors and one JSON text in the safetensors format. Never pickle; no torch."""
 
 from __future__ import annotations
 
@@ -124,14 +122,12 @@ class Model:
 
     @property
     def ownership(self) -> np.ndarray:
-        """(C, K) float32, 1 where a centre belongs to a cluster: probabilities of centres times it
-        are those of clusters."""
+        """(C, K) float32, 1 where a centre belongs to a cluster."""
         return (self.center_clusters[:, None] == np.arange(self.n_clusters)).astype(np.float32)
 
     @property
     def spreads(self) -> np.ndarray:
-        """(K,) root mean squared distance of the training rows to their centre; NaN for a cluster
-        without rows, and where the model does not know it."""
+        """(K,) root mean squared distance of the training rows to their centre; NaN if unknown."""
         inertia = self.training.get("metrics", {}).get("cluster_inertia")
         if inertia is None or len(inertia) != self.n_clusters:
             return np.full(self.n_clusters, np.nan)
@@ -139,8 +135,7 @@ class Model:
 
     @property
     def present(self) -> np.ndarray:
-        """(P,) int64, ascending, the clusters that have centres: not merged into others, dropped or
-        retired."""
+        """(P,) int64, ascending, the clusters that have centres, not merged, dropped or retired."""
         return np.unique(self.center_clusters[self.center_clusters != OUTLIER])
 
     @property
@@ -157,8 +152,7 @@ class Model:
 
     @property
     def means(self) -> np.ndarray:
-        """(K, D), the centres in the coordinates of the rows as they are given; float32, or float64
-        with an offset."""
+        """(K, D), among the rows as they are given; float32, or float64 with an offset."""
         means = unmapped(self.cluster_centers, **self.maps) if self.maps else self.cluster_centers
         return means if self.offset is None else means + self.offset
 
@@ -176,8 +170,7 @@ class Model:
 
     @property
     def tree(self) -> list[tuple[int, int, float]]:
-        """The merges of Ward's tree of the clusters, numbered as in ``present``, with the weight of
-        their rows (see ``models.tree.ward``); made anew each time."""
+        """The merges of Ward's tree of the clusters, numbered as in ``present``; made each time."""
         return ward(self.cluster_centers[self.present], self.cluster_sizes[self.present])
 
     def groups(self, level: int, tree: list[Merge] | None = None) -> np.ndarray:
@@ -207,12 +200,8 @@ class Model:
     def summary(self) -> dict[str, Any]:
         """What the model is, and which columns it reads, as plain JSON."""
         trained = self.training.get("input", {})
-        return {
-            "n_clusters": self.n_clusters,
-            "n_features": self.n_features,
-            "metric": self.metric,
-            "column": self.column,
-            "feature_names": self.feature_names,
+        names = "n_clusters", "n_features", "metric", "column", "feature_names"
+        return {name: getattr(self, name) for name in names} | {
             "dim": trained.get("dim"),
             "bits": bool(trained.get("bits")),
             "files": trained.get("files", []),
@@ -260,16 +249,17 @@ class Model:
             document["training"] = self.training | {"history": history}
         if groups := sorted(self.group_names.items()):
             document["group_names"] = [{"clusters": list(c), "name": name} for c, name in groups]
-        single = {"cluster_centers": self.cluster_centers, **self.maps}
-        double = {"cluster_sizes": self.cluster_sizes}
+        arrays: dict[str, tuple[np.ndarray, type]] = {
+            "cluster_centers": (self.cluster_centers, np.float32),
+            "cluster_sizes": (self.cluster_sizes, np.float64),
+        }
+        arrays |= {name: (values, np.float32) for name, values in self.maps.items()}
         if self.offset is not None:
-            double["offset"] = self.offset
+            arrays["offset"] = self.offset, np.float64
         if self.parts is not None:
-            single["centers"] = self.parts.centers
-        tensors = {name: np.ascontiguousarray(each, np.float32) for name, each in single.items()}
-        tensors |= {name: np.ascontiguousarray(each, np.float64) for name, each in double.items()}
-        if self.parts is not None:
-            tensors["center_clusters"] = np.ascontiguousarray(self.parts.clusters, np.int64)
+            arrays["centers"] = self.parts.centers, np.float32
+            arrays["center_clusters"] = self.parts.clusters, np.int64
+        tensors = {name: np.ascontiguousarray(*each) for name, each in arrays.items()}
         if self.statistics is not None:
             tensors |= self.statistics.tensors(self.cluster_centers)
         if self.state is not None:
@@ -282,8 +272,7 @@ class Model:
 
 
 def checkpoint_path(target: str) -> str:
-    """Where the checkpoints of the model ``target`` go: beside it, so that a model which is there
-    already stays until the new one is finished."""
+    """Beside the model ``target``, which stays as it is until the new one is finished."""
     stem, suffix = os.path.splitext(target)
     return f"{stem}.checkpoint{suffix}"
 
@@ -295,12 +284,9 @@ def unmapped(centers: np.ndarray, map: np.ndarray, origin: np.ndarray) -> np.nda
 
 
 def usual_temperature(cluster_centers: np.ndarray) -> float:
-    """A seventh of what the nearest other centre is away, squared, for the median of the centres
-    (K, D), of which some are looked at. 0 where most centres have a copy.
-
-    The mean probability of the rows' own clusters is then about the share of rows that a second
-    training assigns alike (docs/objective.md).
-    """
+    """A seventh of what the nearest other centre is away, squared, for the median of some of the
+    centres (K, D): rows then have their own cluster with about the probability that a second
+    training assigns them alike (docs/objective.md)."""
     centers = cluster_centers.astype(np.float64)
     if len(centers) == 1:
         return 1.0
