@@ -2,6 +2,6 @@
 
 ``assigner`` labels blocks, by NumPy (``backend``) or by ``torch_backend``; ``layout`` says what an
 output holds, ``writers`` make files and ``parts`` folders of them; ``pipeline`` goes from inputs to
-an output, ``shards`` divides the work between processes that do not talk. ``dedup`` and ``sample``
-ask about rows in relation to each other, after a ``survey`` of all; ``update`` takes new rows in.
+an output. ``dedup`` and ``sample`` ask about rows in relation to each other, after a ``survey`` of
+all; ``update`` takes new rows in.
 """

@@ -15,9 +15,10 @@ from __future__ import annotations
 import glob
 import json
 import os
+import sys
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
-from itertools import count, takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,30 @@ from dinkcli.assigning.writers import (
     FORMATS,
     Output,
     Writer,
-    check_parent,
     open_writer,
     partition_writer,
     stream_writer,
 )
-from dinkcli.data.atomic import atomic_path
+from dinkcli.data.atomic import atomic_path, check_target
+from dinkcli.data.dataset import DataSet
 from dinkcli.errors import OutputError, UsageError
+from dinkcli.processes.group import ALONE, World
 
 MANIFEST = "_dink.json"
+_MOST_ROWS = 1 << 20  # of a part of a share where nobody says it
+
+
+def rows_of_parts(data: DataSet, share: World, rows: int | None = None) -> int:
+    """The ``rows`` of a part, by default one part a share, or about a million rows; raises
+    UsageError for inputs whose rows cannot be counted before they are read."""
+    for reader in data.readers:
+        if reader.n_rows is None or reader.comes_once:
+            raise UsageError(
+                f"{reader.path}: {reader.format} without a known number of rows, or that can "
+                f"be read only once, has no share {share}; give files of npy, parquet, Arrow "
+                "or safetensors"
+            )
+    return rows or max(1, min(_MOST_ROWS, -(-data.known_rows // share.size)))
 
 
 def open_output(
@@ -60,77 +76,60 @@ class PartsWriter:
         n_rows: N of the input, bad rows included, or None where only the end of the input tells.
 
     Attributes:
-        complete: the folder has all parts of the run.
-        there: numbers of the complete parts, of those that this writer is for.
+        n_rows: of the input, in the parts that this writer is for; None where N is.
+        there: numbers of the complete ones of these parts.
         rows_before: of the input, in the parts that were there already.
+        missing: rows [first, stop) of the others, in order; ``stop`` None is the end.
+        complete: the folder has all parts of the run.
     """
 
-    def __init__(
-        self, output: Output, layout: Layout, run: dict[str, Any], n_rows: int | None = None
-    ):
+    def __init__(self, output: Output, layout: Layout, run: dict[str, Any], n_rows: int | None):
         size = output.rows_per_file or 0
         if size < 1:
             raise UsageError(f"`rows_per_file` {size}: expected at least 1")
-        folder, shard = output.path, output.shard
-        self.folder, self.complete = folder, False
-        self._output, self._layout, self._size, self._n_rows = output, layout, size, n_rows
+        self._output, self._layout, self._size = output, layout, size
+        self._n_rows = n_rows
         run = run | asdict(output.encoding) | {"rows_per_file": size}
         self._run = json.loads(json.dumps(run))  # as it will be read again
-        # Parts that this writer is for: [first, end).
-        self._first, self._end = 0, None if n_rows is None else -(-n_rows // size)
-        self._total = self._end
-        if shard is not None and self._total is not None:
-            self._first, self._end = shard.of(self._total)
+        self._manifest = os.path.join(output.path, MANIFEST)
+        self._total = -(-(n_rows or 0) // size)
+        self._parts, self.n_rows = range(sys.maxsize), None
+        if n_rows is not None:
+            first, stop = (output.shard or ALONE).share(self._total)
+            self._parts = range(first, stop)
+            self.n_rows = min(n_rows, stop * size) - min(n_rows, first * size)
+        self.there: set[int] = set()
+        self.rows_before, self.complete = 0, False
+        self.missing: list[tuple[int, int | None]] = []
         self._stack = ExitStack()
         self._writer: Writer | None = None
-        self._makes = not os.path.isdir(folder)
-        self._manifest = os.path.join(folder, MANIFEST)
-        self._fresh = self._makes or not self._holds_run()
-        self.there: set[int] = set()
-        if not self._fresh:
-            self._check_run()
-            if self._end is None:
-                self.there.update(takewhile(self._exists, count()))
-            else:
-                self.there.update(filter(self._exists, range(self._first, self._end)))
-        if shard is not None and self.there and not output.resume:
+
+    def __enter__(self) -> PartsWriter:
+        self._claim()
+        self._check_run()
+        folder, size, shard = self._output.path, self._size, self._output.shard
+        if self._n_rows is None:
+            self.there.update(takewhile(self._exists, self._parts))
+            self.rows_before = len(self.there) * size
+            self.missing = [] if self.complete else [(self.rows_before, None)]
+        else:
+            self.there.update(filter(self._exists, self._parts))
+            self.rows_before = sum(min(size, self._n_rows - i * size) for i in self.there)
+            runs = groupby(self._parts, self.there.__contains__)
+            gaps = [list(run) for is_there, run in runs if not is_there]
+            ends = [min(self._n_rows, (gap[-1] + 1) * size) for gap in gaps]
+            self.missing = [(gap[0] * size, end) for gap, end in zip(gaps, ends, strict=True)]
+        if shard is not None and self.there and not self._output.resume:
             raise UsageError(
                 f"{folder}: holds parts of share {shard} already; go on with it by `resume`, or "
                 "choose another folder"
             )
-        limits = ((i * size, (i + 1) * size) for i in self.there)
-        self.rows_before = sum(min(stop, n_rows or stop) - first for first, stop in limits)
-        self._at = self._next(self._first)
-
-    @property
-    def missing(self) -> list[tuple[int, int | None]]:
-        """Rows [first, stop) of the parts to be written, in order; ``stop`` None is the end."""
-        if self._end is None or self._n_rows is None:
-            return [] if self.complete else [(self._at * self._size, None)]
-        ranges: list[tuple[int, int | None]] = []
-        for index in range(self._first, self._end):
-            first, stop = index * self._size, min(self._n_rows, (index + 1) * self._size)
-            if index not in self.there:
-                if ranges and ranges[-1][1] == first:
-                    first = ranges.pop()[0]
-                ranges.append((first, stop))
-        return ranges
-
-    def __enter__(self) -> PartsWriter:
-        if self._makes:
-            check_parent(self.folder)
-            try:
-                os.makedirs(self.folder, exist_ok=self._output.shard is not None)
-            except OSError as error:
-                raise OutputError(f"{self.folder}: {error.strerror}") from error
-        for left in glob.glob(".part-*.tmp", root_dir=self.folder):
+        for left in glob.glob(".part-*.tmp", root_dir=folder):
             # Of a run that was killed; those of other shares may be in use.
-            index = int(left.split(".")[1].removeprefix("part-"))
-            if self._first <= index and (self._end is None or index < self._end):
-                os.unlink(os.path.join(self.folder, left))
-        if not self.complete:
-            self._save_manifest(False)
-            self._check_run(another_is_new=True)
+            if int(left.split(".")[1].removeprefix("part-")) in self._parts:
+                os.unlink(os.path.join(folder, left))
+        self._todo = (i for i in self._parts if i not in self.there)
+        self._at = next(self._todo, self._parts.stop)
         return self
 
     def write(self, rows: Rows) -> None:
@@ -145,25 +144,24 @@ class PartsWriter:
             rows = rows[stop:]
 
     def __exit__(self, *error: Any) -> None:
-        shared = self._output.shard is not None
         if error[0] is None:
             # Parts at the end are missing where all of their rows were left out.
-            one_at_least = self._end is None and not self.there and not shared
-            while self._writer is not None or one_at_least or self._at < (self._end or 0):
+            end = self._parts.stop
+            if self._n_rows is None:
+                end = max(1, self._at + (self._writer is not None))
+            while self._at < end:
                 self._commit()
-                one_at_least = False
-            if not self.complete:
-                self.complete = all(map(self._exists, range(self._total or 0)))
-                if self.complete:
-                    self._save_manifest(True)
+            if not self.complete and all(map(self._exists, range(self._total))):
+                self.complete = True
+                self._save_manifest(True)
             return
         try:
             self._stack.__exit__(*error)  # the part at hand is not kept
         finally:
-            if self._fresh and not shared and not self.there:
+            if self._fresh and self._output.shard is None and not self.there:
                 os.unlink(self._manifest)
                 if self._makes:
-                    os.rmdir(self.folder)
+                    os.rmdir(self._output.path)
 
     def _open(self) -> Writer:
         if self._writer is None:
@@ -171,8 +169,7 @@ class PartsWriter:
             if n_rows is not None:
                 n_rows = max(0, min(self._size, n_rows - self._at * self._size))
             layout = replace(self._layout, n_rows=n_rows)
-            path = os.path.join(self.folder, self._name(self._at))
-            writer = open_writer(path, layout, self._output.encoding)
+            writer = open_writer(self._path(self._at), layout, self._output.encoding)
             self._writer = self._stack.enter_context(writer)
         return self._writer
 
@@ -181,26 +178,36 @@ class PartsWriter:
         self._stack.close()
         self._writer = None
         self.there.add(self._at)
-        self._at = self._next(self._at)
+        self._at = next(self._todo, self._parts.stop)
 
-    def _next(self, index: int) -> int:
-        while index in self.there:
-            index += 1
-        return index
-
-    def _name(self, index: int) -> str:
-        return f"part-{index:05d}.{FORMATS[self._output.encoding.format].suffixes[0]}"
+    def _path(self, index: int) -> str:
+        name = f"part-{index:05d}.{FORMATS[self._output.encoding.format].suffixes[0]}"
+        return os.path.join(self._output.path, name)
 
     def _exists(self, index: int) -> bool:
-        return os.path.exists(os.path.join(self.folder, self._name(index)))
+        return os.path.exists(self._path(index))
 
-    def _holds_run(self) -> bool:
-        """Whether there is a manifest; without one the folder has to be empty."""
+    def _claim(self) -> None:
+        """Makes the folder and its manifest, where they are not there."""
+        folder, shared = self._output.path, self._output.shard is not None
+        self._makes = not os.path.isdir(folder)
+        if self._makes:
+            check_target(folder)
+            try:
+                os.makedirs(folder, exist_ok=shared)
+            except OSError as error:
+                raise OutputError(f"{folder}: {error.strerror}") from error
         # Another share may be about to put its manifest here.
-        names = [n for n in os.listdir(self.folder) if not n.startswith(f".{MANIFEST}.")]
-        if names and not os.path.exists(self._manifest):
-            raise UsageError(f"{self.folder}: not empty, and not a folder of parts; choose another")
-        return bool(names)
+        self._fresh = all(name.startswith(f".{MANIFEST}.") for name in os.listdir(folder))
+        if self._fresh:
+            self._save_manifest(False)
+        elif not os.path.exists(self._manifest):
+            raise UsageError(f"{folder}: not empty, and not a folder of parts; choose another")
+        elif not (shared or self._output.resume):
+            raise UsageError(
+                f"{folder}: holds the parts of a run; go on with it by `resume`, or choose "
+                "another folder"
+            )
 
     def _save_manifest(self, complete: bool) -> None:
         with (
@@ -210,14 +217,9 @@ class PartsWriter:
             json.dump({"complete": complete, "run": self._run}, file, indent=1)
             file.write("\n")
 
-    def _check_run(self, another_is_new: bool = False) -> None:
+    def _check_run(self) -> None:
         """Compares the run with that of the manifest, which another share may have just made."""
-        resume = self._output.resume
-        if not resume and self._output.shard is None and not another_is_new:
-            raise UsageError(
-                f"{self.folder}: holds the parts of a run; go on with it by `resume`, or choose "
-                "another folder"
-            )
+        resumed = "`resume` " * self._output.resume
         try:
             with open(self._manifest, encoding="utf-8") as file:
                 manifest = json.load(file)
@@ -230,6 +232,6 @@ class PartsWriter:
             before, now = run.get(name), self._run.get(name)
             if before != now:
                 raise UsageError(
-                    f"{'`resume` ' * resume}{self.folder}: another run: {name} was {before!r}, now "
-                    f"it is {now!r}; give the same, or choose another folder"
+                    f"{resumed}{self._output.path}: another run: {name} was {before!r}, now it is "
+                    f"{now!r}; give the same, or choose another folder"
                 )

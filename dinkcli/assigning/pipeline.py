@@ -108,11 +108,6 @@ class Job:
         return replace(rows, columns=columns)
 
     @property
-    def countable_rows(self) -> int | None:
-        """N, bad rows included, of inputs that can be read from where one likes."""
-        return None if self.data.stream is not None else self.data.n_rows
-
-    @property
     def identity(self) -> dict[str, Any]:
         """What the output depends on, as plain JSON: a run goes on only where it is the same."""
         return {
@@ -173,28 +168,32 @@ def run(
     job: Job,
     output: Output,
     device: str = "auto",
-    on_rows: Callable[[int], None] = lambda done: None,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counts:
     """Assigns all rows of a job and writes those that are not there yet. On an error the output is
     what it was, or has all parts that were complete.
 
     Args:
-        on_rows: called with the number of rows written so far, those of earlier runs included.
+        on_rows: called with the number of rows written so far, those of earlier runs included, and
+            of those to write in all, 0 where only the end of the input tells.
     """
     counts = Counts(np.zeros(job.n_ids, np.int64), job.reach)
     local_rank = 0 if output.shard is None else output.shard.local_rank
     assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)
 
     missing: list[tuple[int, int | None]] = [(0, None)]
-    with open_output(output, job.layout, job.identity, job.countable_rows) as writer:
+    total = job.data.n_rows
+    n_rows = None if job.data.stream else total  # of inputs that can be read from where one likes
+    with open_output(output, job.layout, job.identity, n_rows) as writer:
         if isinstance(writer, PartsWriter):
             counts.rows_before, missing = writer.rows_before, writer.missing
+            total = writer.n_rows or total
         for first, stop in missing:
             data = job.data if stop is None else job.data.part(first, stop)
             for assigned in assign(assigner, data, first):
                 writer.write(job.written(assigned))
                 counts.add(assigned)
-                on_rows(counts.rows_before + counts.rows)
+                on_rows(counts.rows_before + counts.rows, total or 0)
     if isinstance(writer, PartsWriter):
         counts.parts, counts.complete = len(writer.there), writer.complete
     if job.data.bad_rows == LABEL:

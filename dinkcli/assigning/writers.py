@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from dinkcli.assigning.layout import Layout, Rows, as_arrow
-from dinkcli.assigning.shards import Shard
-from dinkcli.data.atomic import atomic_path, by_suffix
+from dinkcli.data.atomic import atomic_path, by_suffix, check_target
 from dinkcli.data.formats.types import is_bytes, is_text, seconds_of
 from dinkcli.errors import OutputError, UsageError
+from dinkcli.processes.group import World
 
 _TEXT_CODECS = {".gz": "gzip", ".zst": "zstd"}
 _ROW_GROUP_BYTES = 64 << 20
@@ -301,7 +301,7 @@ class Output:
     encoding: Encoding
     rows_per_file: int | None = None  # of the parts; None for one file
     resume: bool = False  # go on with the parts that are missing
-    shard: Shard | None = None  # write only the parts of this share
+    shard: World | None = None  # write only the parts of this share
     stream: IO[bytes] | None = None  # to write to instead, such as standard output
     by_cluster: bool = False  # a folder with a folder of parquet for each cluster
 
@@ -391,8 +391,9 @@ def partition_writer(path: str, layout: Layout) -> Iterator[Writer]:
 
     if os.path.lexists(path):
         raise UsageError(f"{path}: is there already; name a folder that is not, or remove it first")
-    parent = check_parent(path)
+    check_target(path)
     try:
+        parent = os.path.dirname(os.path.abspath(path))
         with tempfile.TemporaryDirectory(prefix=".dink.", dir=parent) as folder:
             # Arrow divides rows that it can ask for, so they wait in a file of their own.
             rows, clusters = os.path.join(folder, "rows"), os.path.join(folder, "clusters")
@@ -407,11 +408,3 @@ def partition_writer(path: str, layout: Layout) -> Iterator[Writer]:
             os.rename(clusters, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def check_parent(path: str) -> str:
-    """The folder that a new folder ``path`` will be in; raises UsageError where it is missing."""
-    parent = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(parent):
-        raise UsageError(f"{path}: no such folder: {parent}; make it first")
-    return parent

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
 from dinkcli.cli import console, signals
 from dinkcli.cli import options as shared
 from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
 from dinkcli.cli.paths import levels_of, load_model, refuse_stream
 from dinkcli.errors import OutputError, UsageError
 from dinkcli.options import AssignOptions, DedupOptions, SampleOptions
+from dinkcli.processes.group import World, launched, parse_shard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,11 +112,12 @@ def assign(
     """
     started = time.monotonic()
     options = labels.options()
+    from dinkcli.assigning.parts import rows_of_parts
     from dinkcli.assigning.pipeline import run
     from dinkcli.models.file import load
 
     share = _share_of(shard)
-    speaks = not signals.is_silent(share)
+    speaks = not signals.is_silent()
     if not speaks:
         shown = replace(shown, quiet=True, as_json=False, json_file=None)
     target = _output_of(output, shown, rows_per_file, share, resume, partition_by_cluster)
@@ -126,19 +127,16 @@ def assign(
     options.check_clusters(model.n_clusters)
     data = rows.open(model, inputs, once=True)
     console.show_notes(data, shown.quiet)
-    n_rows = data.n_rows
     if share is not None:
-        share.check(data)
-        size = rows_per_file or usual_part_rows(data.known_rows, share.count)
-        target, n_rows = replace(target, rows_per_file=size), share.rows_of(data.known_rows, size)
+        target = replace(target, rows_per_file=rows_of_parts(data, share, rows_per_file))
     if old is not None and old.metric != model.metric:
         data = data.repeatable()  # rows are read before they are assigned
     job = _job_of(model, data, options, model_path, old, with_names, above)
     with console.ProgressLines(shown.silent or target.stream is not None) as progress:
 
-        def show(done: int) -> None:
+        def show(done: int, total: int) -> None:
             rate = done / max(1e-9, time.monotonic() - started)
-            progress.update("assigning", done, n_rows or 0, "rows", f"{rate:,.0f} rows/s")
+            progress.update("assigning", done, total, "rows", f"{rate:,.0f} rows/s")
 
         try:
             counts = run(job, target, rows.device, show)
@@ -349,7 +347,7 @@ def _output_of(
     path: str | None,
     shown: shared.TableOutput,
     rows_per_file: int | None = None,
-    share: Shard | None = None,
+    share: World | None = None,
     resume: bool = False,
     by_cluster: bool = False,
 ) -> Output:
@@ -362,7 +360,7 @@ def _output_of(
     parts = rows_per_file is not None or share is not None
     who = "--rows-per-file writes"
     if share is not None:
-        who = f"{share.count} processes write" if share.launched else f"--shard {share} writes"
+        who = f"{share.size} processes write" if launched() else f"--shard {share} writes"
     if shown.json_file is not None:
         refuse_stream(shown.json_file, "the summary of --json-file")
     if shown.as_json and path is None:
@@ -473,14 +471,14 @@ class _Subset:
         _tell(summary, sentence, self._output, self._shown)
 
 
-def _share_of(text: str | None) -> Shard | None:
+def _share_of(text: str | None) -> World | None:
     """The share that --shard names, or that of this process of a launcher."""
     share = launched()
     if text is None:
         return share
     if share is not None:
         raise UsageError(
-            f"--shard {text}: a launcher has started {share.count} processes (WORLD_SIZE), which "
+            f"--shard {text}: a launcher has started {share.size} processes (WORLD_SIZE), which "
             "take a share each by themselves; leave --shard out, or the launcher"
         )
     return parse_shard(text)

@@ -16,10 +16,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from dinkcli.assigning.shards import Shard, launched
 from dinkcli.cli.console import printable, say, with_options
 from dinkcli.errors import FULL_DEVICE, DinkError, LostError, TextsError, UsageError
-from dinkcli.processes.group import SINGLE, Group, world
+from dinkcli.processes.group import ALONE, SINGLE, Group, launched, world
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
@@ -213,9 +212,9 @@ def together(device: str, advice: Callable[[], str]) -> Iterator[Group]:
         raise error from None
 
 
-def is_silent(share: Shard | None) -> bool:
-    """Whether another process of a launcher speaks for the one that has this share."""
-    return share is not None and share.launched and share.number > 1
+def is_silent() -> bool:
+    """Whether another process of a launcher speaks for this one, which has a share of the rows."""
+    return (launched() or ALONE).rank > 0
 
 
 @contextmanager
@@ -225,7 +224,7 @@ def one_voice() -> Iterator[None]:
     The others give it the time to do so: a launcher ends all as soon as one has failed. One that
     is still there after that is alone with its trouble, and says it.
     """
-    if not is_silent(launched()):
+    if not is_silent():
         yield
         return
     try:

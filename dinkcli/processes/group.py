@@ -1,13 +1,17 @@
-"""The processes of one training: which of them this is, as a launcher such as torchrun says by the
-environment, and what it asks of the others. Needs no torch, which commands load later.
+"""Processes with a part each of one training, or of the rows to assign: which of them this is, as a
+launcher such as torchrun says by the environment, and what it asks of the others. Needs no torch,
+which commands load later.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from dinkcli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +25,9 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.rank + 1}/{self.size}"
 
     def share(self, total: int) -> tuple[int, int]:
         """First and last + 1 of the part of ``total`` things that belongs to this process."""
@@ -42,6 +49,27 @@ def world(environment: Mapping[str, str] = os.environ) -> World:
     if "MASTER_ADDR" not in environment or not 0 <= rank < size or size == 1:
         return ALONE
     return World(rank, size, local_rank, local_size)
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> World | None:
+    """As ``world``, of processes that do not talk, so that no address is needed; None alone."""
+    rank = environment.get("RANK", "")
+    here = world({"LOCAL_RANK": rank, "MASTER_ADDR": "", **environment})
+    return None if here == ALONE else here
+
+
+def parse_shard(text: str) -> World:
+    """The process that takes the share which a text such as 2/3 names."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
+    if match is None or int(match[2]) == 0:
+        raise UsageError(f"`shard` {text}: expected one of N shares, such as 1/3, 2/3 or 3/3")
+    number, count = int(match[1]), int(match[2])
+    if not 1 <= number <= count:
+        raise UsageError(
+            f"`shard` {text}: shares are counted from 1, here 1/{count} to {count}/{count}; "
+            f"a Slurm array that fits is --array=1-{count}"
+        )
+    return World(number - 1, count)
 
 
 class Group:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 from conftest import environment, nearest_float64, python, torchrun
 
 import dinkcli
-from dinkcli.assigning.shards import Shard, launched, parse_shard, usual_part_rows
+from dinkcli.assigning.parts import rows_of_parts
 from dinkcli.errors import UsageError
+from dinkcli.processes.group import World, launched, parse_shard
 
 OPTIONS = ["--distance", "--ids", "id"]
 
@@ -128,7 +130,8 @@ def test_shares_have_one_part_each_by_default(invoke, data, tmp_path):
     table = pa.dataset.dataset(tmp_path / "parts", format="parquet").to_table()
     assert table["row"].to_pylist() == list(range(1000))
     assert sorted(os.listdir(tmp_path / "parts"))[1:] == [f"part-{i:05d}.parquet" for i in range(3)]
-    assert [usual_part_rows(n, 4) for n in (1, 8, 9, 10**9)] == [1, 2, 3, 1 << 20]
+    inputs = [SimpleNamespace(readers=[], known_rows=n) for n in (1, 8, 9, 10**9)]
+    assert [rows_of_parts(data, World(0, 4)) for data in inputs] == [1, 2, 3, 1 << 20]
 
 
 @pytest.mark.slow
@@ -249,11 +252,11 @@ def test_shares_need_a_folder_and_countable_rows(invoke, dink, data, tmp_path):
 def test_shares_of_a_launcher_from_the_environment():
     assert launched({}) is launched({"RANK": "0", "WORLD_SIZE": "1"}) is None
     assert launched({"WORLD_SIZE": "4"}) is launched({"RANK": "x", "WORLD_SIZE": "2"}) is None
-    assert launched({"RANK": "2", "WORLD_SIZE": "4"}) == Shard(3, 4, 2, True)
+    assert launched({"RANK": "2", "WORLD_SIZE": "4"}) == World(2, 4, 2, 4)
     both = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}
-    assert launched(both) == Shard(3, 4, 0, True)
+    assert launched(both) == World(2, 4, 0, 4)
     for total in range(20):
-        shares = [Shard(i, 7).of(total) for i in range(1, 8)]
+        shares = [World(i, 7).share(total) for i in range(7)]
         assert [stop for _, stop in shares[:-1]] == [first for first, _ in shares[1:]]
         assert (shares[0][0], shares[-1][1]) == (0, total)
         sizes = [stop - first for first, stop in shares]
