@@ -18,7 +18,7 @@ from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import FirstPass
-from dinkcli.insight.names import TERMS, Terms, in_one_line, names_of
+from dinkcli.insight.names import TERMS, Terms, names_of
 from dinkcli.insight.survey import View, survey
 from dinkcli.models.edit import cluster_of, described
 from dinkcli.models.file import as_model
@@ -45,20 +45,13 @@ _WHOLE_TEXT = 10_000  # of one in a table, which shortens it
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A row near its centre.
+    """A row near its centre."""
 
-    Attributes:
-        row: its number over all inputs.
-        distance: to the centre.
-        carried: its values of the carried columns, by name.
-    """
-
-    row: int
+    row: int  # its number over all inputs
     distance: float
-    carried: dict[str, object]
+    carried: dict[str, object]  # its values of the carried columns
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
         carried = {
             name: value if isinstance(value, (bool, int, str, type(None))) else str(value)
             for name, value in self.carried.items()
@@ -105,19 +98,12 @@ class Exemplars:
 
 @dataclass(frozen=True)
 class Inside:
-    """What rows say of one cluster.
-
-    Attributes:
-        farthest: rows of the cluster by their distance, the farthest first.
-        near: the distance up to which rows are near-duplicates.
-        compared: rows that were compared with each other: all M, or the first of many.
-        groups: of near-duplicates, through others or directly; the largest first.
-    """
+    """What rows say of one cluster."""
 
     farthest: list[Exemplar]
-    near: float
-    compared: int
-    groups: list[list[Exemplar]]
+    near: float  # the distance up to which rows are near-duplicates
+    compared: int  # rows that were compared with each other: all M, or the first of many
+    groups: list[list[Exemplar]]  # of near-duplicates, through others or directly; largest first
 
 
 @dataclass(frozen=True)
@@ -151,10 +137,10 @@ def look(
     model: Model,
     data: DataSet,
     number: int,
-    device: torch.device | str = "cpu",
+    device: torch.device | str,
+    on_rows: Callable[[int], None],
     cluster: int | None = None,
-    with_terms: bool = False,
-    on_rows: Callable[[int], None] = lambda done: None,
+    with_terms: bool = True,
 ) -> Seen:
     """Looks at every row once: the ``number`` nearest ones of each cluster or those of one, and
     with terms those of the texts that ``data`` carries."""
@@ -177,7 +163,10 @@ def look(
     if cluster is not None:
         near = math.sqrt(_NEAR * first.inertia.sum() / first.sizes.sum())
         z = np.concatenate([view.z for view in compared]) - model.cluster_centers[cluster]
-        rows = [row for view in compared for row in _exemplars(view)]
+        rows: list[Exemplar] = []
+        for view in compared:
+            carried = [{}] * len(view) if view.carried is None else view.carried.to_pylist()
+            rows += map(Exemplar, view.rows.tolist(), view.distances.tolist(), carried)
         groups = [[rows[i] for i in group] for group in groups_within(z, near)]
         inside = Inside(farthest.of_clusters()[cluster], near, len(z), groups)
     return Seen(
@@ -188,11 +177,6 @@ def look(
         first.bad_rows,
         inside,
     )
-
-
-def _exemplars(view: View) -> list[Exemplar]:
-    carried = [{}] * len(view) if view.carried is None else view.carried.to_pylist()
-    return list(map(Exemplar, view.rows.tolist(), view.distances.tolist(), carried))
 
 
 @dataclass(frozen=True)
@@ -291,10 +275,24 @@ class Inspection(Result):
         if self.cluster is not None:
             return list(self._sheets_of_one(self.cluster))
         if self.history is not None:
-            return [self._made(name), self._changes(self.history)]
-        tree = [] if self.tree is None else [self._tree(self.tree)]
-        pairs = self._pairs()
-        return [self._made(name), self._by_size(clusters), *tree, *([pairs] if pairs.rows else [])]
+            title = "since the training" if self.history else "as it was trained"
+            changes = Sheet("when", Field("what", text=True), title=title)
+            for entry in self.history:
+                changes.add(entry["when"], described(entry))
+            return [self._made(name), changes]
+        model, sheets = self.model, [self._made(name), self._by_size(clusters)]
+        if self.tree is not None:
+            title = "tree of the clusters (Ward, by rows)"
+            sheets.append(Sheet(Field(text=True), headings=False, title=title))
+            names = [f"{j} {model.all_names[j]}".rstrip() for j in model.present.tolist()]
+            for line in drawn(self.tree, names):
+                sheets[-1].add(line)
+        columns = Field("clusters"), "distance", Field("names", text=True, drop=1)
+        pairs = Sheet(*columns, title="nearest pairs of clusters")
+        for i, j, distance in nearest_pairs(model, _PAIRS):
+            both = f"{model.names[i]} / {model.names[j]}" if model.names else ""
+            pairs.add(f"{i} and {j}", f"{distance:.4g}", both)
+        return [*sheets, pairs] if pairs.rows else sheets
 
     def _made(self, name: str) -> Sheet:
         model, training = self.model, self.model.training
@@ -343,30 +341,6 @@ class Inspection(Result):
                 sizes[j] / sizes.max(),
                 ", ".join(row.text(_TEXT) for row in nearest[j]) if nearest else "",
             )
-        return sheet
-
-    def _changes(self, history: list[dict[str, Any]]) -> Sheet:
-        title = "since the training" if history else "as it was trained"
-        sheet = Sheet("when", Field("what", text=True), title=title)
-        for entry in history:
-            sheet.add(entry["when"], described(entry))
-        return sheet
-
-    def _tree(self, merges: list[Merge]) -> Sheet:
-        names, present = self.model.all_names, self.model.present.tolist()
-        title = "tree of the clusters (Ward, by rows)"
-        sheet = Sheet(Field(text=True), headings=False, title=title)
-        for line in drawn(merges, [f"{j} {names[j]}".rstrip() for j in present]):
-            sheet.add(line)
-        return sheet
-
-    def _pairs(self) -> Sheet:
-        names = self.model.names
-        columns = Field("clusters"), "distance", Field("names", text=True, drop=1)
-        sheet = Sheet(*columns, title="nearest pairs of clusters")
-        for i, j, distance in nearest_pairs(self.model, _PAIRS):
-            both = f"{names[i]} / {names[j]}" if names else ""
-            sheet.add(f"{i} and {j}", f"{distance:.4g}", both)
         return sheet
 
     def _sheets_of_one(self, cluster: int) -> Iterator[Sheet]:
@@ -456,10 +430,9 @@ def inspect(
         seen = Seen(model.cluster_sizes, model.spreads, [], model.terms, 0)
     else:
         data = open_inputs(inputs, column, bad_rows, model=model, ids=ids, texts=texts)
-        looked_into = number is not None
-        seen = look(model, data, exemplars, device, number, looked_into, on_rows)
-        if model.terms or not looked_into:
-            seen = replace(seen, terms=model.terms)
+        with_terms = number is not None and not model.terms
+        seen = look(model, data, exemplars, device, on_rows, number, with_terms)
+        seen = replace(seen, terms=seen.terms or model.terms)
     return Inspection(
         model,
         seen,
@@ -468,25 +441,6 @@ def inspect(
         model.tree if tree else None,
         model.history if history else None,
     )
-
-
-def prompt(seen: Seen) -> str:
-    """What to ask a language model, or a colleague: rows and terms of each cluster. The answers,
-    one line each, are what ``names.parse_names`` reads."""
-    lines = [
-        "Name each of the following clusters in two to five words that tell it from the others.",
-        "Answer with one line for each cluster and nothing else: its number, a colon, its name.",
-    ]
-    for j, (terms, rows) in enumerate(zip(seen.terms, seen.nearest, strict=True)):
-        lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
-        lines += [f"- {text}" for text in typical_texts(rows)]
-    return "\n".join(lines) + "\n"
-
-
-def typical_texts(rows: list[Exemplar]) -> list[str]:
-    """What ``rows`` carry, a short line each."""
-    texts = [" ".join(str(v) for v in row.carried.values() if v is not None) for row in rows]
-    return [in_one_line(text)[:300] for text in texts]
 
 
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:

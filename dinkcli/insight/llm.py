@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dinkcli.errors import OutputError, RunError, UsageError
-from dinkcli.insight.inspect import typical_texts
-from dinkcli.insight.names import clusters_of, name_in_answer
+from dinkcli.insight.names import clusters_of, in_one_line, name_in_answer
 from dinkcli.models.tree import squared_distances
 
 if TYPE_CHECKING:
-    from dinkcli.insight.inspect import Seen
+    from dinkcli.insight.inspect import Exemplar, Seen
     from dinkcli.models.model import Model
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -151,6 +150,25 @@ class Answers:
             return ""
         kept = f"; answers kept in {self.path}: {len(self.names)}"
         return f"{kept}; the same command goes on from there"
+
+
+def prompt(seen: Seen) -> str:
+    """What to ask a language model, or a colleague: rows and terms of each cluster. The answers,
+    one line each, are what ``names.parse_names`` reads."""
+    lines = [
+        "Name each of the following clusters in two to five words that tell it from the others.",
+        "Answer with one line for each cluster and nothing else: its number, a colon, its name.",
+    ]
+    for j, (terms, rows) in enumerate(zip(seen.terms, seen.nearest, strict=True)):
+        lines += ["", f"## cluster {j}", "terms: " + ", ".join(terms), "typical rows:"]
+        lines += [f"- {text}" for text in typical_texts(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def typical_texts(rows: list[Exemplar]) -> list[str]:
+    """What ``rows`` carry, a short line each."""
+    texts = [" ".join(str(v) for v in row.carried.values() if v is not None) for row in rows]
+    return [in_one_line(text)[:300] for text in texts]
 
 
 def questions(model: Model, seen: Seen) -> dict[int, str]:

@@ -19,8 +19,8 @@ from dinkcli.assigning.update import update as take_in
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
 from dinkcli.insight.evaluate import names_by_labels
-from dinkcli.insight.inspect import Seen, look, prompt
-from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, questions
+from dinkcli.insight.inspect import Seen, look
+from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, prompt, questions
 from dinkcli.insight.names import clusters_of, group_names, parse_names
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
@@ -152,7 +152,7 @@ def name(
     if has_rows:
         data = open_inputs(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
         if texts is not None:
-            seen = look(model, data, _TYPICAL, device, with_terms=True, on_rows=on_rows)
+            seen = look(model, data, _TYPICAL, device, on_rows)
             model.names, model.terms, model.group_names = seen.names, seen.terms, {}
             if server is not None:
                 by_hand = () if force else model.named_by_hand
@@ -252,8 +252,7 @@ def update(
     options = UpdateOptions(freeze, price, min_size, half_life, max_size, again)
     result = take_in(model, data, options, device, partial(on_rows, "assigning"))
     if result.born and model.names and data.columns.text is not None:
-        on_named = partial(on_rows, "naming")
-        seen = look(result.model, data, 1, device, with_terms=True, on_rows=on_named)
+        seen = look(result.model, data, 1, device, partial(on_rows, "naming"))
         names = list(result.model.all_names)
         for cluster in result.born:
             names[cluster] = seen.names[cluster]

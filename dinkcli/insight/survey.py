@@ -28,28 +28,17 @@ _CACHED_NUMBERS = 1 << 16  # half a megabyte of float64, in a core's cache
 
 @dataclass(frozen=True)
 class View:
-    """The usable ones of consecutive rows, as the model sees them.
+    """The usable ones of consecutive rows, as the model sees them."""
 
-    Attributes:
-        end: number of the row after them, over all inputs.
-        rows: (B,) int64, their numbers, ascending.
-        n_bad: bad rows among them that are left out.
-        z: (B, D) float32 as the model compares them, of norm 1 under cosine.
-        nearest, seconds: (B,) int64, the nearest centre, and the nearest of another cluster.
-        labels: (B,) int64, the cluster of the nearest centre.
-        centers: (C, D) float64.
-        carried: the B values of each carried column, or None.
-    """
-
-    end: int
-    rows: np.ndarray
-    n_bad: int
-    z: np.ndarray
-    nearest: np.ndarray
-    seconds: np.ndarray
-    labels: np.ndarray
-    centers: np.ndarray
-    carried: pa.RecordBatch | None
+    end: int  # number of the row after them, over all inputs
+    rows: np.ndarray  # (B,) int64, their numbers, ascending
+    n_bad: int  # bad rows among them that are left out
+    z: np.ndarray  # (B, D) float32 as the model compares them, of norm 1 under cosine
+    nearest: np.ndarray  # (B,) int64, the nearest centre
+    seconds: np.ndarray  # (B,) int64, the nearest centre of another cluster
+    labels: np.ndarray  # (B,) int64, the cluster of the nearest centre
+    centers: np.ndarray  # (C, D) float64
+    carried: pa.RecordBatch | None  # the B values of each carried column
 
     def __len__(self) -> int:
         return len(self.z)
