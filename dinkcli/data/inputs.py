@@ -178,11 +178,9 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     except UnicodeDecodeError:
         start = b"\0"
     if b"\0" in start:  # perhaps word2vec: words in another encoding, or its binary files
-        dialect = None if b"\0" in head else text.words_of(head.decode("utf-8", "replace"), whole)
-        if dialect is not None:
-            return text.CsvReader(source, columns, head, dialect)
-        binary = text.binary_words(head)
-        return None if binary is None else text.BinaryWordsReader(source, columns, binary)
+        words = None if b"\0" in head else text.words_of(head.decode("utf-8", "replace"), whole)
+        words = words or text.binary_words(head)
+        return None if words is None else text.WordsReader(source, columns, words)
     if b"\r" in start and b"\n" not in start:
         start = start.replace(b"\r", b"\n")
     if start.strip() in (b"[]", b"{}"):
@@ -196,8 +194,11 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     layout = jsonrows.layout_of(start)
     if layout is not None:
         return jsonrows.open_json(source, columns, start, layout)
+    words = text.words_of(start.decode(), whole)
+    if words is not None:
+        return text.WordsReader(source, columns, words)
     try:
-        dialect = text.words_of(start.decode(), whole) or text.dialect_of(start.decode(), whole)
+        dialect = text.dialect_of(start.decode(), whole)
     except text.DialectError as error:
         raise InputError(f"{source.name}: {error}") from error
     if dialect is not None:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -119,15 +119,12 @@ class TextReader(TableReader):
 
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", " ": "spaces"}
-RUNS, LISTS, WORDS = "runs of spaces", "lists without quotes around them", "words"
+RUNS, LISTS = "runs of spaces", "lists without quotes around them"
 ONE_COLUMN = "\x1f"  # separates nothing: no text holds it
-WORD, VECTOR = "word", "vector"
-_RECORDS, _LINES = 20, 50  # that are looked at
+_RECORDS = 20  # that are looked at
 _VALUES = {"number", "decimal comma", "vector", "thousands", "blanks", "signed"}
 _BEFORE = re.compile(r"#.*\s*|sep=.\s*|[\s,;|]*", re.DOTALL)  # lines before the first record
 _LISTS = rb"(?m)(?<![^,;|\t])[ ]*([\[{(][^\[\]{}()\"\r\n]*[\]})])[ ]*(?=[,;|\t\r\n]|$)"
-_COUNTS = re.compile(r"([0-9]{1,12})[ \t]([0-9]{1,6})[ \t]*\r?\n")  # of words, and their numbers
-_ENDS_IN_A_FIELD = re.compile(rf"[,;|\t] *{NUMBER.pattern}$", re.IGNORECASE)
 _REFUSED = {
     "thousands": "separators between thousands (or decimal commas, which cannot be told apart)",
     "blanks": "blanks between thousands",
@@ -146,12 +143,10 @@ class Dialect:
     separator: str
     records: list[list[str]]
     quoted: bool = True  # fields may stand in double quotes
-    rewriting: str = ""  # RUNS and LISTS before lines can be split, WORDS before the numbers
+    rewriting: str = ""  # RUNS and LISTS before lines can be split
     before: int = 0  # lines before the first record
     header: bool = False  # the first record has the names
     decimal: str = "."
-    n_features: int = 0  # of words
-    n_rows: int | None = None  # of words, where the text says it
 
     def cells(self, header: bool) -> list[tuple[str, str]]:
         """(field, kind) of all records, or all but the first."""
@@ -168,8 +163,6 @@ class Dialect:
     @property
     def names(self) -> list[str]:
         """Of the columns, made unique; f0, f1, ... without a header."""
-        if self.rewriting == WORDS:
-            return [WORD, VECTOR]
         if not self.header:
             return [f"f{i}" for i in range(len(self.records[0]))]
         taken: dict[str, None] = {}
@@ -181,8 +174,6 @@ class Dialect:
     @property
     def described(self) -> str:
         """As ``info`` says it."""
-        if self.rewriting == WORDS:
-            return "a word before the numbers of each line"
         parts = [
             RUNS if self.rewriting == RUNS else SEPARATORS.get(self.separator, "one column"),
             "a header" if self.header else "no header",
@@ -346,31 +337,6 @@ def _are_decimals(cells: list[tuple[str, str]]) -> bool:
     return sure and all(len(re.findall("[.,]", cell)) == 1 for cell, _ in marked)
 
 
-def words_of(text: str, whole: bool) -> Dialect | None:
-    """The dialect of words, which are all that is before the last D numbers of a line, or None. A
-    line "N D" may come first."""
-    counts = _COUNTS.match(text)
-    lines = text[counts.end() if counts else 0 :].split("\n")[:_LINES]
-    if not whole and 1 < len(lines) < _LINES:
-        lines.pop()
-    lines = list(filter(None, (line.rstrip(" \t\r") for line in lines)))
-    for separator in (" ", "\t") if counts else (" ",):
-        fields = [line.split(separator) for line in lines]
-        tails = [[*itertools.takewhile(NUMBER.fullmatch, line[::-1])] for line in fields]
-        size = int(counts[2]) if counts else min(map(len, tails), default=0)
-        if not lines or not size or any(len(tail) < size for tail in tails):
-            continue
-        words = [separator.join(line[:-size]) for line in fields]
-        unsure = size < 2 or all(NUMBER.fullmatch(line[0]) for line in fields)
-        if not all(len(line) > size for line in fields) or (
-            counts is None and (unsure or all(map(_ENDS_IN_A_FIELD.search, words)))
-        ):
-            continue
-        n_rows, before = (int(counts[1]), 1) if counts else (None, 0)
-        return Dialect(separator, fields, False, WORDS, before, n_features=size, n_rows=n_rows)
-    return None
-
-
 class CsvReader(TextReader):
     """A text of separated fields. What travels along keeps its text."""
 
@@ -386,9 +352,6 @@ class CsvReader(TextReader):
                     "give each a name of its own"
                 )
         self.row_number = dialect.names[0] if dialect.counts_rows else None
-        if dialect.rewriting == WORDS:
-            self.format, self.own_id = "word vectors", WORD
-            wanted = replace(wanted, id=WORD if wanted.id is None else wanted.id)
         super().__init__(source, wanted, head)
         number = pa.from_numpy_dtype(self.dtype) if self.kind == NUMBERS else pa.string()
         types = {place.top: number for place in self.places}
@@ -453,9 +416,6 @@ class CsvReader(TextReader):
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         dialect = self.dialect
-        if dialect.rewriting == WORDS:
-            yield from self._read_words()
-            return
         read = pyarrow.csv.ReadOptions(
             block_size=BLOCK_BYTES,
             column_names=dialect.names,
@@ -493,29 +453,6 @@ class CsvReader(TextReader):
             batch = batch.set_column(batch.schema.names.index(name), name, plain)
         return batch
 
-    def _read_words(self) -> Iterator[pa.RecordBatch]:
-        """Splits all lines from the right at once."""
-        dialect, n_rows = self.dialect, -self.dialect.before
-        with open_text(self.source) as file:
-            for block in whole_lines(file):
-                text = (line.rstrip(" \t\r") for line in str(block, "utf-8", "replace").split("\n"))
-                lines = pa.array(filter(None, text), pa.string())[n_rows < 0 :]
-                n_rows = max(n_rows, 0) + len(lines)
-                tokens = pc.split_pattern(
-                    lines, dialect.separator, max_splits=dialect.n_features, reverse=True
-                )
-                starts, is_word = tokens.offsets.to_numpy(), np.zeros(len(tokens.values), bool)
-                is_word[starts[:-1]] = True
-                words = pc.utf8_trim(tokens.values.filter(pa.array(is_word)), " ")
-                numbers = tokens.values.filter(pa.array(~is_word))
-                vectors = pa.ListArray.from_arrays(starts - np.arange(len(starts)), numbers)
-                yield pa.RecordBatch.from_arrays([words, vectors], [WORD, VECTOR])
-        if dialect.n_rows not in (None, n_rows):
-            raise InputError(
-                f"{self.source.name}: the first line promises {dialect.n_rows} words, "
-                f"{n_rows} could be read; write or copy the file again"
-            )
-
 
 class _Rewritten(io.RawIOBase):
     """A text with lines that can be split."""
@@ -530,62 +467,117 @@ class _Rewritten(io.RawIOBase):
         return True
 
 
-def binary_words(head: bytes) -> tuple[int, int, int] | None:
-    """Where the words of a word2vec binary file start, N and D, by its beginning; None when it is
-    none."""
+class Words(NamedTuple):
+    """How words and their vectors stand in a file."""
+
+    start: int  # lines, or bytes in binary files, before the first
+    n_rows: int | None  # where the first line says it
+    n_features: int
+    separator: str = ""  # none in binary files
+
+
+WORD, VECTOR = "word", "vector"
+_LINES = 50  # that are looked at
+_COUNTS = re.compile(r"([0-9]{1,12})[ \t]([0-9]{1,6})[ \t]*\r?\n")  # of words, and their numbers
+_ENDS_IN_A_FIELD = re.compile(rf"[,;|\t] *{NUMBER.pattern}$", re.IGNORECASE)
+
+
+def words_of(text: str, whole: bool) -> Words | None:
+    """Words are all that is before the last D numbers of a line, where all lines have them. A line
+    "N D" may come first."""
+    counts = _COUNTS.match(text)
+    lines = text[counts.end() if counts else 0 :].split("\n")[:_LINES]
+    if not whole and 1 < len(lines) < _LINES:
+        lines.pop()
+    lines = list(filter(None, (line.rstrip(" \t\r") for line in lines)))
+    for separator in (" ", "\t") if counts else (" ",):
+        fields = [line.split(separator) for line in lines]
+        tails = [[*itertools.takewhile(NUMBER.fullmatch, line[::-1])] for line in fields]
+        shortest = min(map(len, tails), default=0)
+        size = int(counts[2]) if counts else shortest
+        if not 0 < size <= shortest or min(map(len, fields)) == size:
+            continue
+        if counts:
+            return Words(1, int(counts[1]), size, separator)
+        words = [separator.join(line[:-size]) for line in fields]
+        are_fields = all(NUMBER.fullmatch(line[0]) for line in fields)
+        if size > 1 and not are_fields and not all(map(_ENDS_IN_A_FIELD.search, words)):
+            return Words(0, None, size, separator)
+    return None
+
+
+def binary_words(head: bytes) -> Words | None:
+    """Those of a word2vec binary file, by its beginning; None when it is none."""
     counts = _COUNTS.match(head[:64].decode("latin-1"))
     if counts is None or not int(counts[2]):
         return None
-    first = _binary_word(int(counts[2])).match(head, counts.end())
-    try:
-        is_word = first is not None and first[1].decode() != ""
-    except UnicodeDecodeError:
-        return None
-    return (counts.end(), int(counts[1]), int(counts[2])) if is_word else None
+    words = Words(counts.end(), int(counts[1]), int(counts[2]))
+    first = _binary_word(words.n_features).match(head, words.start)
+    return words if first and first[1] else None
 
 
 def _binary_word(n_features: int) -> re.Pattern[bytes]:
     return re.compile(rb"\n*([^ \n]{0,4096}) (.{%d})" % (4 * n_features), re.DOTALL)
 
 
-class BinaryWordsReader(TableReader):
-    """word2vec's binary files: a word, a space, and D float32, N times."""
+class WordsReader(TableReader):
+    """A word before the D numbers of each line (GloVe, word2vec, fastText), or in word2vec's binary
+    files, where it is a word, a space, and D float32, N times."""
 
-    format = "word2vec binary"
     own_id = WORD
 
-    def __init__(self, source: Source, wanted: Columns, layout: tuple[int, int, int]):
-        self.source, self._layout = source, layout
-        schema = pa.schema([(WORD, pa.string()), (VECTOR, pa.list_(pa.float32(), layout[2]))])
-        wanted = replace(wanted, id=WORD if wanted.id is None else wanted.id)
-        super().__init__(source, schema, layout[1], wanted)
+    def __init__(self, source: Source, wanted: Columns, words: Words):
+        self._words, n_rows = words, words.n_rows
+        self.format, type_ = "word2vec binary", pa.list_(pa.float32(), words.n_features)
+        if words.separator:  # the number of lines that are no words is not known
+            self.format, type_, n_rows = "word vectors", pa.list_(pa.string()), None
+        schema = pa.schema([(WORD, pa.string()), (VECTOR, type_)])
+        super().__init__(source, schema, n_rows, replace(wanted, id=wanted.id or WORD))
+        if words.separator:
+            self.about = {**self.about, "text": "a word before the numbers of each line"}
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        start, n_left, n_features = self._layout
-        word, data = _binary_word(n_features), b""
-        with self.source.open() as packed, unpacked(packed, codec_of(self.source.head(8))) as file:
-            file.read(start)
-            while n_left and (more := file.read(BLOCK_BYTES)):
-                data, position = data + more, 0
-                words: list[str] = []
-                vectors: list[bytes] = []
-                while len(words) < n_left and (record := word.match(data, position)):
-                    position = record.end()
-                    words.append(record[1].decode("utf-8", "replace"))
-                    vectors.append(record[2])
-                data, n_left = data[position:], n_left - len(words)
-                values = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32)
-                lists = pa.FixedSizeListArray.from_arrays(values, n_features)
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(words, pa.string()), lists], [WORD, VECTOR]
-                )
-                if len(data) > BLOCK_BYTES:
-                    break
-            if n_left:
-                raise InputError(f"{self.path}: ended {n_left} words early; write or copy it again")
-            if (data + file.read(64)).strip(b"\n"):
-                raise InputError(
-                    f"{self.path}: more follows after the {self._layout[1]} words that the "
-                    "first line promises; a word with a space in it cannot be read from a binary "
-                    "file; write it as text (binary=False)"
-                )
+        with open_text(self.source) as file:
+            for columns in self._of_lines(file) if self._words.separator else self._of_bytes(file):
+                yield pa.RecordBatch.from_arrays(columns, [WORD, VECTOR])
+
+    def _of_lines(self, file: pa.NativeFile) -> Iterator[list[pa.Array]]:
+        """Splits all lines from the right at once."""
+        before, promised, n_features, separator = self._words
+        n_rows = -before
+        for block in whole_lines(file):
+            text = (line.rstrip(" \t\r") for line in str(block, "utf-8", "replace").split("\n"))
+            lines = pa.array(filter(None, text), pa.string())[n_rows < 0 :]
+            n_rows = max(n_rows, 0) + len(lines)
+            tokens = pc.split_pattern(lines, separator, max_splits=n_features, reverse=True)
+            yield [pc.utf8_trim(pc.list_element(tokens, 0), " "), pc.list_slice(tokens, 1)]
+        if promised not in (None, n_rows):
+            raise InputError(
+                f"{self.path}: the first line promises {promised} words, {n_rows} could be read; "
+                "write or copy the file again"
+            )
+
+    def _of_bytes(self, file: pa.NativeFile) -> Iterator[list[pa.Array]]:
+        word, data = _binary_word(self._words.n_features), b""
+        n_left = self._words.n_rows or 0
+        file.read(self._words.start)
+        while n_left and (more := file.read(BLOCK_BYTES)):
+            data, position = data + more, 0
+            words: list[str] = []
+            vectors: list[bytes] = []
+            while len(words) < n_left and (record := word.match(data, position)):
+                position = record.end()
+                words.append(record[1].decode("utf-8", "replace"))
+                vectors.append(record[2])
+            data, n_left = data[position:], n_left - len(words)
+            values = np.frombuffer(b"".join(vectors), "<f4").astype(np.float32)
+            lists = pa.FixedSizeListArray.from_arrays(values, self._words.n_features)
+            yield [pa.array(words, pa.string()), lists]
+            if len(data) > BLOCK_BYTES:
+                break
+        if not n_left and (data + file.read(64)).strip(b"\n"):
+            raise InputError(
+                f"{self.path}: more follows after the {self._words.n_rows} words that the first "
+                "line promises; a word with a space in it cannot be read from a binary file; write "
+                "it as text (binary=False)"
+            )
