@@ -33,24 +33,18 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
                 f"`device` {name}: process {number} (counting from 0) finds {n_gpus} GPUs on this "
                 "machine; start one process for each GPU, or use `device` cpu"
             )
-        return _that_computes(f"cuda:{number}")
-    if name == "auto":
-        return _that_computes(present[0])
-    if name not in (*present, "cuda" if n_gpus else None):
+        name = f"cuda:{number}"
+    elif name == "auto":
+        name = present[0]
+    elif name not in (*present, "cuda" if n_gpus else None):
         lacks = name.startswith("cuda") and not (torch.version.cuda or torch.version.hip)
         without = " (this torch is built without CUDA)" if lacks else ""
         raise UsageError(
             f"`device` {name}: not on this machine, which has {', '.join(present)}{without}"
         )
-    return _that_computes(name)
-
-
-def _that_computes(name: str) -> torch.device:
-    """That device, after it has computed something: a driver can be too old for this torch, and a
-    card too old or too new."""
     device = torch.device(name)
     if device.type == "cuda":
-        try:
+        try:  # a driver can be too old for this torch, and a card too old or too new
             float(torch.ones(1, device=device) + 1)
         except Exception as error:
             if is_out_of_memory(error):

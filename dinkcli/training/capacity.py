@@ -1,9 +1,8 @@
 """Clusters of limited size: passes that give each centre the mean of at most so many rows.
 
-Centres of a free training, pushed apart by a limit, end in a poor optimum: what a large cluster
-cannot hold pours over its border, one cluster after the other. Annealing once more lets whole
-centres wander towards the crowd. Each cluster has a price that is added to squared distances; a
-cluster that is too full raises its own, one that has room lowers it again.
+Centres of a free training, pushed apart by a limit, end in a poor optimum. Annealing once more lets
+whole centres wander towards the crowd. Each cluster has a price that is added to squared distances;
+one that is too full raises its own, one that has room lowers it again.
 
 Shapes: N rows, S of them in a sample, K clusters, D features.
 """
@@ -61,12 +60,8 @@ def limited_passes(
     limit: int,
     tol: float,
 ) -> Iterator[tuple[Tensor, Statistics]]:
-    """Centres (K, D) and the statistics of the best partition within the limit, at first of the
-    given centres, then of the means of each, for as long as the inertia falls by ``tol`` of itself.
-
-    Args:
-        blocks: gives the rows from the first one on, as often as it is called.
-        project: maps means to allowed centres.
+    """Centres (K, D) and the statistics of the best partition of ``blocks()`` within the limit, at
+    first of the given centres, then of the means of each, while the inertia falls by ``tol`` of it.
     """
     before = math.inf
     for _ in range(MOST_PASSES):
@@ -105,8 +100,7 @@ def _eased(sample: Sample, centers: Tensor, limit: float, start: float, scale: f
 def _priced(
     z: Tensor, centers: Tensor, prices: Tensor, temperature: float, moving: bool
 ) -> Statistics:
-    """Counts, and with ``moving`` sums, of rows, each one whole whatever its weight, as the limit
-    counts them."""
+    """Counts, and with ``moving`` sums, of rows without their weights, as the limit counts them."""
     index, total = CenterIndex(centers), Statistics.zeros(centers)
     for rows in index.chunks(z):
         r = responsibilities(index.squared_distances(rows).add_(prices), temperature)

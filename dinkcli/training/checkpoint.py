@@ -57,18 +57,13 @@ class SearchState:
     adam: Tensor | None = None  # (3, K, D) the parameter of the descent, and its two moments
     updates: int = 0  # of the descent
 
-    def measured(self, statistics: Statistics) -> None:
-        """Takes what a whole pass says about the clusters."""
-        self.counts = statistics.counts
-        self.cluster_inertia = torch.as_tensor(statistics.cluster_inertia)
-
 
 _PARTS = {"refining": Refining, "statistics": Statistics}
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
-    """All that the next step depends on, besides the data and the options: tensors and numbers by
-    name, those of a part by dotted name; what is None is left out."""
+    """What the next step depends on, besides data and options: tensors and numbers by name, those
+    of a part by dotted name; what is None is left out."""
     packed = dict(vars(trainer.state))
     for part in _PARTS:
         values = packed.pop(part)
@@ -78,15 +73,6 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     if trainer.rows.map is not None:
         packed["map"] = trainer.rows.map.matrix.float()
     return {name: value for name, value in packed.items() if value is not None}
-
-
-def state_of(packed: dict[str, Any]) -> SearchState:
-    """The state from what ``capture`` gave of it."""
-    for part, kind in _PARTS.items():
-        names = [name for name in packed if name.startswith(f"{part}.")]
-        values = {name.removeprefix(f"{part}."): packed.pop(name) for name in names}
-        packed[part] = kind(**values) if values else None
-    return SearchState(**packed)
 
 
 class Checkpoints:
@@ -223,12 +209,15 @@ def restore(
     for name, array in model.state.tensors.items():
         tensor = torch.tensor(array)
         packed[name] = tensor.to(rows.device, wide if tensor.dtype == torch.float64 else None)
-    trainer.generator.set_state(packed["generator"].cpu())
+    del packed["digest"], packed["shift"]
+    trainer.generator.set_state(packed.pop("generator").cpu())
     if "map" in packed:
-        rows.learn(packed["map"])
-    for name in ("generator", "map", "shift", "digest"):
-        packed.pop(name, None)
-    state = trainer.state = state_of(packed)
+        rows.learn(packed.pop("map"))
+    for part, kind in _PARTS.items():
+        names = [name for name in packed if name.startswith(f"{part}.")]
+        values = {name.removeprefix(f"{part}."): packed.pop(name) for name in names}
+        packed[part] = kind(**values) if values else None
+    state = trainer.state = SearchState(**packed)
     trainer.history = list(model.training.get("history", []))
     now, then = environment(trainer), model.state.values["environment"]
     different = [f"{k} {now[k]} (then {then.get(k)})" for k in now if now[k] != then.get(k)]
@@ -250,9 +239,8 @@ def environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def checksums(trainer: Trainer) -> dict[str, int]:
-    """Of what the options name but do not hold: rows and weights of the sample, up to 64 MB, which
-    are all of a small data set and a random part of a large one; and first centres. The same for
-    any number of processes."""
+    """Of up to 64 MB of the sample, its weights, and first centres; the same for any number of
+    processes."""
     part = trainer.sample[: max(1, _CHECKED_ELEMENTS // trainer.rows.n_features)].whole()
     checked = {"rows": part.z, "sample weights": part.weights, "first centres": trainer.initial}
     return {

@@ -36,7 +36,7 @@ _ROUNDS = 2  # of nearest means and moves
 _SWEEPS = 5  # of moves in a round
 _PARTS = 8  # of the rows, which move one part after the other
 _RIDGE = 1.5  # times the mean variance, added to every variance
-_LEAST_ROWS = 100_000  # that neighbours are sought among
+_SEARCHED_ROWS = 100_000  # that neighbours are sought among, or 32 for each cluster
 _ROWS_PER_CLUSTER = 32
 _GRID = 2.0**-20  # of the largest number of the map, to which it is rounded
 _ALL_PAIRS = 4096  # rows among which every pair is compared
@@ -46,15 +46,11 @@ _CELLS = 8  # that neighbours are sought in, the own one included
 _SCORES = 1 << 22  # at once
 
 
-def neighbourhood_size(n_rows: int, n_clusters: int) -> int:
-    """Rows of a sample that neighbours are sought among."""
-    return min(n_rows, max(_LEAST_ROWS, _ROWS_PER_CLUSTER * n_clusters))
-
-
 def follow_neighbours(sample: Sample, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The map (D, D) of the rows, and the means (K, D) under it of the clusters that go with it,
     which begin as those of k-means with ``centers`` (K, D). The same in every process."""
     k, d = centers.shape
+    sample = sample[: max(_SEARCHED_ROWS, _ROWS_PER_CLUSTER * k)]
     labels = sample.gathered(sample.labels(centers))
     whole = sample.whole()
     result = centers.new_zeros((d + k, d))
@@ -90,10 +86,8 @@ def neighbourly(sample: Sample, labels: Tensor, centers: Tensor) -> Tensor:
 
 
 def nearest_others(z: Tensor, number: int, seed: int = 0) -> np.ndarray:
-    """Numbers (N, M) int32 of the ``number`` M < N rows nearest to each row of ``z`` (N, D).
-
-    All pairs are compared up to 4096 rows; of more, nine of ten or more are the nearest.
-    """
+    """Numbers (N, M) int32 of the ``number`` M < N rows nearest to each row of ``z`` (N, D); of
+    more than 4096 rows, not all pairs are compared, and nine of ten or more are the nearest."""
     n = len(z)
     if n <= _ALL_PAIRS:
         order, sizes, near = torch.arange(n), [n], torch.zeros((1, 1), dtype=torch.int64)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dinkcli.head.head import DinkClusterHead
-from dinkcli.nearest.sums import Statistics
+from dinkcli.nearest.sums import Statistics, farthest_rows
 from dinkcli.options import TrainOptions
 from dinkcli.training.checkpoint import SearchState
 from dinkcli.training.rows import RowSource
@@ -80,7 +80,7 @@ def _fill_empty(
     reseeded = 0
     while len(empty := (statistics.counts == 0).nonzero()[:, 0]):
         centers = centers.clone()
-        far = rows.farthest(centers, len(empty))
+        far = farthest_rows(rows.blocks(), centers, len(empty), rows.group)
         # Each such row is then at distance 0 from a centre of its own, so the inertia falls with
         # every round and the loop ends.
         centers[empty[: len(far)]] = far

@@ -1,11 +1,9 @@
 """Dilation and shrink at the level of whole centres: they leave where they are worth little and
-appear where they are worth much.
+appear where they are worth much, at the means of a real two-way split of a cluster.
 
-Two searches share one idea: a centre is placed at the means of a real two-way split of a cluster.
 ``swap`` pairs the best splits with the cheapest removals inside an ordinary pass, so that a round
-costs one pass. ``breathe`` (breathing k-means, Fritzke 2020, arXiv 2006.15666) adds several
-centres, lets all of them settle, and only then removes the least useful; it costs about four
-passes a round and goes on where swaps end.
+costs one pass. Breaths (breathing k-means, Fritzke 2020, arXiv 2006.15666) add several centres,
+let all of them settle, and only then remove the least useful; a round costs about four passes.
 
 Shapes: N rows in this process, K clusters, D features, M candidates for a split.
 """
@@ -85,11 +83,8 @@ class Refining:
 def refine(
     sample: Sample, search: Refining, generator: torch.Generator, effort: Effort
 ) -> Iterator[tuple[int, State]]:
-    """Yields (centres moved, best state so far) after every round: swaps, then breaths.
-
-    Breaths are of ``effort.moves`` centres at first; that number is halved, down to none, after
-    ``effort.patience`` rounds in a row that did not lower the inertia by ``effort.tol`` of it.
-    """
+    """Yields (centres moved, best state so far) after every round: swaps, then breaths, of
+    ``effort.moves`` centres at first; of half as many after ``effort.patience`` poor rounds."""
     if len(search.centers) < 2:
         return
     first = best = State.of(sample, search.centers, search.approximate)
@@ -145,10 +140,8 @@ def _swapped(
 def _pair(
     gain: Tensor, candidates: Tensor, cost: Tensor, receiver: Tensor, most: int
 ) -> list[tuple[int, int]]:
-    """(position of the split, removed centre), best gain with least cost, while that pays.
-
-    The main receiver of a removed centre neither goes nor is split: the cost counts on it.
-    """
+    """(position of the split, removed centre), best gain with least cost, while that pays. The main
+    receiver of a removed centre neither goes nor is split: the cost counts on it."""
     gains, splits = gain.tolist(), candidates.tolist()
     costs, receivers = cost.tolist(), receiver.tolist()
     cheapest = iter(cost.argsort(stable=True).tolist())
@@ -201,10 +194,7 @@ def _least_useful(cost: Tensor, receiver: Tensor, number: int) -> Tensor:
 
 
 def _means_without(sample: Sample, state: State, removed: Tensor) -> Tensor:
-    """The means when the rows of the ``removed`` centres go to their second nearest one.
-
-    Rows whose second nearest centre is removed too leave that centre where it is.
-    """
+    """The means when the rows of the ``removed`` centres go to their second nearest one."""
     near, gone = state.near, torch.zeros_like(state.sizes, dtype=torch.bool)
     gone[removed] = True
     labels = torch.where(gone[near.labels], near.second_labels, near.labels)
@@ -261,11 +251,9 @@ def split(sample: Sample, state: State, candidates: Tensor, generator: torch.Gen
 def _judges(
     sample: Sample, state: State, candidates: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (R,) here of the candidates, which candidate each belongs to, and its weight.
-
-    Where they are many, about ``JUDGES`` of each are drawn: half evenly, half by their error, so
-    that a rare far group is among them, and weighted by one over the probability.
-    """
+    """Rows (R,) here of the candidates, which candidate each belongs to, and its weight. Of many,
+    about ``JUDGES`` of each are drawn: half evenly, half by their error, so that a rare far group
+    is among them, and weighted by one over the probability."""
     m, sizes = len(candidates), state.sizes
     position = torch.full_like(sizes, -1, dtype=torch.int64)
     position[candidates] = torch.arange(m, device=sizes.device)

@@ -1,10 +1,9 @@
 """The rows being clustered, prepared for the metric: held in memory, or read anew for each pass.
 
-Shapes: N rows, B rows in a block or batch, D features.
-
 Euclidean rows are shifted to their mean, which changes no distance and keeps float32 digits.
-Cosine rows are scaled to norm 1, where the squared distance is 2 - 2 cos. Narrow dtypes such as
-float16 stay as they are until a block is prepared.
+Cosine rows are scaled to norm 1. Narrow dtypes such as float16 stay so until a block is prepared.
+
+Shapes: N rows, B rows in a block or batch, D features.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from dinkcli.nearest.prepare import (
     refuse_overflow,
     refuse_underflow,
 )
-from dinkcli.nearest.sums import Statistics, farthest_rows, tempered_statistics
+from dinkcli.nearest.sums import Statistics, tempered_statistics
 from dinkcli.processes.device import in_pieces, is_out_of_memory
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.sample import Sample, center_projection
@@ -111,18 +110,19 @@ class RowSource:
             self._held = self._load()
             self._prepared = self._held.dtype == torch.float32
         else:
+            self._leave_out(0)
             # A GPU prepares rows faster, and narrow ones are sent faster.
             self._prepared = device.type == "cpu"
-        self._weigh()
 
     def _load(self) -> Tensor:
         """The good rows, on the device where they fit there; prepared if they are float32."""
-        loaded = empty_rows((self._own.known_rows, self.n_features), self.data.dtype)
+        dtype = torch.from_numpy(np.empty(0, self.data.dtype)).dtype
+        loaded = torch.empty((self._own.known_rows, self.n_features), dtype=dtype)
         rows, good = self._own.load_rows(loaded.numpy(), nonzero=self._needs_direction)
-        self._leave_out(len(loaded) - len(rows))
-        loaded = loaded[: len(rows)]
         if good is not None and self.weights is not None:
             self.weights = self.weights[torch.from_numpy(good)]
+        self._leave_out(len(loaded) - len(rows))
+        loaded = loaded[: len(rows)]
         if self._finds_shift:
             total = torch.zeros(self.n_features, dtype=torch.float64)
             for part in loaded.split(self._block_rows):
@@ -170,7 +170,9 @@ class RowSource:
             size, dtype = sent_rows(self.n_features), self.data.dtype
         for block in self._own.blocks(size, dtype=dtype, nonzero=self._needs_direction):
             if prepare:
-                rows = empty_rows(block.vectors.shape, block.vectors.dtype)
+                # The last bits of a product can depend on the alignment of its operands in memory,
+                # and NumPy's differs from run to run.
+                rows = torch.empty(block.vectors.shape)
                 rows.numpy()[:] = block.vectors
                 rows = self._prepare_(rows, block.start)
             else:
@@ -179,8 +181,7 @@ class RowSource:
             yield block.start - self._first, rows, bad
 
     def _arriving(self, stored: Iterator[Stored]) -> Iterator[Stored]:
-        """The same on the device; rows that are elsewhere are read and sent while those before them
-        are computed with."""
+        """The same on the device; rows from elsewhere are read and sent while others are used."""
         if self._held is not None and self._held.device.type == self.device.type:
             yield from stored
             return
@@ -190,11 +191,9 @@ class RowSource:
             yield start, copies.receive(part), bad
 
     def sample(self, size: int, generator: torch.Generator) -> Sample:
-        """``size`` rows drawn without replacement from those of all processes, in random order.
-
-        Rows that are not held are all read once. The first time, the bad ones are counted, and a
-        shift that was not given is set to the sample's mean. It is smaller by the bad rows in it.
-        """
+        """``size`` rows drawn without replacement from those of all processes, in random order,
+        less the bad ones. Rows that are not held are all read once; the first time, the bad ones
+        are counted, and a shift that was not given is set to the sample's mean."""
         held, group = self._held, self.group
         if held is None:
             n_rows, first, count = self.data.known_rows, self._first, self._own.known_rows
@@ -246,7 +245,6 @@ class RowSource:
                     self.weights[start : start + len(rows)][bad] = 0
         if not self.n_bad:
             self._leave_out(n_bad)
-            self._weigh()
         return z, good
 
     def full_pass(
@@ -279,16 +277,8 @@ class RowSource:
                 after_block(0, None)
         return total.over(self.group)
 
-    def farthest(self, centers: Tensor, number: int) -> Tensor:
-        """At most ``number`` distinct rows (M, D) of positive weight, the farthest from their
-        centres; of the rows of all processes, the same in each."""
-        return farthest_rows(self.blocks(), centers, number, self.group)
-
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-        """All rows in random order, ``size`` at a time; the last batch may be smaller.
-
-        Blocks fill a window of as many rows as memory allows, whose rows are then mixed.
-        """
+        """All rows, ``size`` at a time, in random order within as many as memory allows."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         window = max(size, min(_WINDOW_BYTES, self.memory // 3) // (4 * self.n_features))
         held, n_held = [], 0
@@ -323,14 +313,12 @@ class RowSource:
         return (median if dragged else mean).float()
 
     def _leave_out(self, n_bad: int) -> None:
-        """Takes note of the bad rows of this process."""
+        """Takes note of the bad rows of this process, and of what the others weigh."""
         n_bad = int(self.group.total(n_bad)[0])
         self.n_bad += n_bad
         self.n_rows -= n_bad
         if self.n_rows == 0:
             raise InputError(f"{self.data.name}: all {n_bad} rows are bad; nothing to train on")
-
-    def _weigh(self) -> None:
         self.total_weight = float(self.n_rows)
         if self.weights is not None:
             self.total_weight = self.group.total(float(self.weights.double().sum()))[0]
@@ -348,27 +336,11 @@ class RowSource:
 
 def draw_distinct(number: int, size: int, generator: torch.Generator) -> Tensor:
     """At most ``size`` distinct integers below ``number`` in random order, int64."""
-    if number <= max(_FEW, 4 * size):
+    if number <= _FEW:
         return torch.randperm(number, generator=generator)[:size]
-    # A permutation of all would take 8 bytes for each.
-    drawn = torch.empty(0, dtype=torch.int64)
-    while len(drawn) < size:
-        more = torch.randint(number, (size + size // 4,), generator=generator)
-        drawn = torch.cat([drawn, more])
-        ascending, order = drawn.sort(stable=True)
-        first = torch.ones_like(ascending, dtype=torch.bool)
-        first[1:] = ascending[1:] != ascending[:-1]
-        drawn = drawn[order[first].sort().values]
-    return drawn[:size]
-
-
-def empty_rows(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    """Memory of torch's own alignment.
-
-    The last bits of a matrix product can depend on the alignment of its operands, and NumPy's
-    differs from run to run.
-    """
-    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+    # A permutation of all takes 8 bytes for each; NumPy makes one only for a fiftieth or more.
+    rng = np.random.default_rng(int(torch.randint(1 << 62, (), generator=generator)))
+    return torch.from_numpy(rng.choice(number, min(size, number), replace=False))
 
 
 def _statistics(block: Block, index: CenterIndex, temperature: float, where: slice) -> Statistics:

@@ -1,8 +1,5 @@
-"""The rows in memory on which centres are annealed and refined.
-
-Several processes each hold a part of them. What is a sum over rows is one over the rows of all
-processes, the same in each; what there is for each row is there for the rows of this process. What
-a device is asked for, at which precision, is decided in this file and in ``dinkcli.nearest`` alone.
+"""The rows in memory on which centres are annealed and refined. Several processes each hold a part
+of them: sums are over the rows of all processes; what each row has, is there for the rows here.
 
 Shapes: S rows, N of them in this process, K clusters, D features.
 """
@@ -96,7 +93,7 @@ class Sample:
         return self.size
 
     def __getitem__(self, rows: slice) -> Sample:
-        """The rows at consecutive positions; theirs begin at 0."""
+        """The rows at consecutive positions, which begin at 0 there."""
         start, stop, _ = rows.indices(self.size)
         positions = None
         if self.positions is not None:
@@ -135,8 +132,7 @@ class Sample:
         return result
 
     def local(self, positions: Tensor) -> tuple[Tensor | slice, Tensor]:
-        """Which of the ``positions`` (M,) this process holds, and the indices of these rows in
-        it."""
+        """Which of the ``positions`` (M,) this process holds, and the indices of these rows."""
         if self.positions is None:
             return slice(None), positions
         index = torch.searchsorted(self.positions, positions)
@@ -160,9 +156,8 @@ class Sample:
     def farthest(
         self, values: Tensor, labels: Tensor, rows: Tensor, n_clusters: int, index: Tensor
     ) -> Tensor:
-        """The row with the largest of ``values`` of each cluster, (K, D), of some ``rows`` (M, D)
-        here, which are those of ``index`` (M,): that at the last position of a tie; any row for a
-        cluster without one."""
+        """The one of ``rows`` (M, D), those of ``index`` (M,) here, with the largest of ``values``
+        of each cluster, (K, D); the last one of a tie, any row for a cluster without one."""
         if self.positions is None:
             return rows[largest_in_segments(values, labels, n_clusters)]
         best = values.new_full((n_clusters,), -1.0).scatter_reduce_(0, labels, values, "amax")
@@ -187,8 +182,8 @@ class Sample:
         return result
 
     def sums_by_pair(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The distinct ``pairs`` (N,) of clusters, as one number each, ascending; and for each the
-        weight of its rows, times ``values`` (N,), and as it is, (P,)."""
+        """The distinct ones of ``pairs`` (N,), numbers, ascending; for each the weight of its rows
+        times ``values`` (N,), and their weight alone, (P,)."""
         pairs, inverse = torch.unique(pairs, return_inverse=True)
         sums = segment_sums(self.weigh(values), inverse, len(pairs))
         weights = cluster_weights(self.weights, inverse, len(pairs)).to(sums)
@@ -237,17 +232,9 @@ class Sample:
 
 
 class Averages:
-    """Running averages over small batches of a sample (stepwise EM, Cappe and Moulines 2009).
-
-    Args:
-        centers: (K, D), for device and size.
-        batch_size: rows of a batch, over all processes; each begins at a multiple of it.
-        approximate: clusters overlap (see ``Sample.overlap``).
-
-    Attributes:
-        shares: (K,) of the weight of all rows in each cluster.
-        sums: (K, D) of the rows of each cluster over that weight.
-    """
+    """Running averages over batches of ``batch_size`` rows (stepwise EM, Cappe and Moulines 2009):
+    ``shares`` (K,) of the weight of all rows in each cluster, and ``sums`` (K, D) of the rows of
+    each over that weight. ``centers`` (K, D) are for device and size."""
 
     def __init__(self, sample: Sample, centers: Tensor, batch_size: int, approximate: bool):
         self._sample, self._batch_size, self._approximate = sample, batch_size, approximate

@@ -1,8 +1,6 @@
 """How much of what: temperatures, batch and sample sizes, as functions of the data.
 
-The constants come from experiments in docs/LOG.md: "fewer features, fewer responsibilities, fewer
-distances" and "bfloat16 products in training, fewer rows an update" of 2026-11-25 (updates, rows of
-one, axes), "what training costs and what it reaches" of 2026-11-24 (efforts).
+The constants come from experiments of 2026-11-24 (efforts) and 2026-11-25 in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -21,12 +19,11 @@ MAX_PASSES = 30  # over all rows, where nothing else ends them
 # (docs/objective.md, "The temperature, measured").
 _START = 0.5
 _POWER_ITERATIONS = 4  # to the largest eigenvalue of each cluster's covariance
-_REPORTS = 12  # of an annealing
 _END = 0.05  # of the first temperature, and of the first step size
 _STEPS = 240  # updates while annealing: with half, inertia ends 0.07 % higher
 _ANNEALING_EPOCHS = 6  # times that each row of a small sample is used at most
-# Multiplications of a pass over the sample, as ``_pass_cost`` counts: some 5 and 1 ms on two
-# cores. Below the first the effort is thorough, below the second four starts cost nothing.
+# Multiplications of a pass over the sample, as ``effort`` counts: some 5 and 1 ms on two cores.
+# Below the first the effort is thorough, below the second four starts cost nothing.
 _CHEAP_PASS = 250 * 10**6
 _TINY_PASS = 40 * 10**6
 _FEW_CLUSTERS = 64  # for which an update takes as long as calling it
@@ -54,7 +51,8 @@ class Effort(NamedTuple):
 def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     """Thorough where a pass over the sample is a matter of milliseconds, brief elsewhere."""
     few = min(5, n_clusters)
-    cost = _pass_cost(n_rows, n_clusters, n_features)
+    # Looking at a row at all costs as much as some clusters or features.
+    cost = n_rows * (n_clusters + 64) * (n_features + 128)
     if cost <= _CHEAP_PASS:
         n_init = 4 if cost <= _TINY_PASS else 1
         batch, moves = annealing_batch(n_rows, n_clusters), max(few, n_clusters // 2)
@@ -69,16 +67,8 @@ def effort(n_rows: int, n_clusters: int, n_features: int) -> Effort:
     return Effort(1, steps, batch, rows, few, tol=1e-3, patience=1)
 
 
-def _pass_cost(n_rows: int, n_clusters: int, n_features: int) -> int:
-    """In multiplications; looking at a row at all costs as much as some clusters or features."""
-    return n_rows * (n_clusters + 64) * (n_features + 128)
-
-
 def annealing_batch(n_rows: int, n_clusters: int, least: int = 256) -> int:
-    """Rows per update while annealing: 2 for each centre, ``least`` at least.
-
-    Many noisy updates beat few exact ones of the same cost, and find better optima.
-    """
+    """Rows per update while annealing: many noisy updates beat few exact ones of the same cost."""
     return min(n_rows, max(least, 2 * n_clusters))
 
 
@@ -102,19 +92,15 @@ def most_axes(n_clusters: int, n_features: int) -> int:
 
 
 def cooling(start: float, steps: int) -> list[tuple[float, float]]:
-    """The temperature of each update, and the weight of its batch in the running averages: both
-    fall in equal ratios to a twentieth, from ``start`` and from 1. None from 0 on."""
+    """The temperature of each update, and the weight of its batch in the running averages, which
+    fall from ``start`` and from 1; none where the start is 0."""
     ratios = [_END ** (step / max(1, steps - 1)) for step in range(steps if start else 0)]
     return [(start * ratio, ratio) for ratio in ratios]
 
 
-def updates_per_report(steps: int) -> int:
-    return max(1, steps // _REPORTS)
-
-
 def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
-    """Half of the temperature at which the typical pair of neighbouring centres would merge; of
-    ``centers`` (K, D) that are the means of the clusters ``labels`` (N,).
+    """Half of the temperature at which the typical pair of neighbouring ``centers`` (K, D), means
+    of the clusters ``labels`` (N,), would merge.
 
     A centre splits (or two merge) when the temperature falls (or rises) past twice the largest
     eigenvalue of its cluster's covariance (Rose 1998). Power iteration finds that eigenvalue

@@ -17,7 +17,7 @@ from dinkcli.training.sample import Sample
 from dinkcli.training.schedule import seeding_size
 
 _BATCH_SHARE = 4  # a batch of seeds is this part of those drawn before
-_FIRST_STAGE = 64
+_FIRST_STAGE = 64  # seeds at most; after it, and each time they are four times as many, more rows
 
 
 class Seeds(NamedTuple):
@@ -52,12 +52,14 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
     so far (Arthur and Vassilvitskii 2007); K, or all the distinct rows when they are fewer.
 
     The first are drawn one after the other; then in batches, each a fraction of those before, as
-    k-means|| does (Bahmani et al. 2012), and from more rows as they become more. So all of it costs
-    little more than one product of the sample and the seeds, where drawing one by one from all
-    would read the sample K times.
+    k-means|| does (Bahmani et al. 2012), and from more rows as they become more: one by one from
+    all would read the sample K times.
     """
     chosen = torch.empty(0, dtype=torch.int64, device=sample.z.device)
-    for number in _stages(n_clusters):
+    stages = [n_clusters]
+    while stages[0] > _FIRST_STAGE:
+        stages.insert(0, -(-stages[0] // 4))
+    for number in stages:
         last = number == n_clusters
         part = sample if last else sample[: seeding_size(len(sample), number)]
         chosen, labels = _draw_up_to(part, chosen, number, generator)
@@ -68,14 +70,6 @@ def kmeans_plus_plus(sample: Sample, n_clusters: int, generator: torch.Generator
         if len(distinct) > len(centers):
             return Seeds(distinct)
     return Seeds(centers, labels)
-
-
-def _stages(n_clusters: int) -> list[int]:
-    """Numbers of seeds up to K, four times as many each, after which more rows take part."""
-    stages = [n_clusters]
-    while stages[0] > _FIRST_STAGE:
-        stages.insert(0, -(-stages[0] // 4))
-    return stages
 
 
 def _draw_up_to(

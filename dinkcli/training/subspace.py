@@ -74,9 +74,8 @@ def _product(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def main_axes(sample: Sample, n_clusters: int) -> Tensor | None:
-    """The axes (D, Q) of the largest squared norm, that first, as many as K clusters may need; None
-    where D is small. By subspace iteration on the first rows, in float64 and rounded, so that every
-    process finds the same ones whatever its number of threads."""
+    """The axes (D, Q) of the largest squared norm, that first, as many as K clusters may need, or
+    None; in float64 and rounded, so that every process finds the same ones."""
     n_features = sample.z.shape[1]
     most = most_axes(n_clusters, n_features)
     if not most:

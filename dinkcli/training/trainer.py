@@ -1,11 +1,11 @@
-"""Training: a generator of steps. No printing, no files; whoever drives it shows and saves.
-
-Shapes: N rows, B rows in a batch, K clusters, D features.
+"""Training: a generator of steps, which whoever drives it shows and saves.
 
 With ``temperature="auto"`` the centres are seeded on a sample, annealed on its main axes (the
 shrink loss at a falling temperature), refined there by moving whole centres, and then updated by
 passes over all rows at temperature 0 until the inertia stops falling. A fixed temperature trains
 the objective at that temperature; infinity is the paper's literal one, by gradient descent.
+
+Shapes: N rows, K clusters, D features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dinkcli.nearest.prepare import refuse_overflow
 from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
 from dinkcli.training.checkpoint import SearchState, capture
-from dinkcli.training.neighbours import follow_neighbours, neighbourhood_size
+from dinkcli.training.neighbours import follow_neighbours
 from dinkcli.training.passes import Pass, descend, lloyd
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.rows import RowSource
@@ -43,7 +43,6 @@ from dinkcli.training.schedule import (
     sample_size,
     seeding_size,
     start_temperature,
-    updates_per_report,
 )
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
@@ -54,6 +53,7 @@ PHASES = {
     "pass": "settling on all rows",
     "limit": "limiting sizes",
 }
+_REPORTS = 12  # of an annealing
 _SAME_END = 1e-5  # of the inertia; other optima of small data lie ten times as far apart or more
 _LOOKED_AT = 1 << 16  # rows, of which every cluster has some (docs/LOG.md)
 
@@ -99,13 +99,8 @@ class Step:
 
 
 class Trainer:
-    """Fits K centres to the rows of a source.
-
-    ``steps()`` runs the training; afterwards (or in between) ``cluster_centers`` are the centres
-    in the data's own coordinates, and ``model()`` is the model so far.
-
-    Args:
-        initial: (K, D) centres to start from, for ``options.init`` "given".
+    """Fits K centres to the rows of a source: ``steps()`` trains, ``model()`` is the model so far.
+    ``initial`` are (K, D) centres to start from, for ``options.init`` "given".
 
     Attributes:
         state, generator: all that changes while training. Another trainer of the same rows and
@@ -149,8 +144,7 @@ class Trainer:
             else:
                 state.centers = self._seed(sample).centers
             if options.metric == LEARNED:
-                part = sample[: neighbourhood_size(len(sample), options.k)]
-                matrix, state.centers = follow_neighbours(part, state.centers)
+                matrix, state.centers = follow_neighbours(sample, state.centers)
                 rows.learn(matrix)
             state.passes = 0
         del sample, self.sample  # the memory is wanted elsewhere
@@ -160,14 +154,13 @@ class Trainer:
         else:
             passes = lloyd(rows, options, state, temperature, self._rest)
         for done in passes:
-            state.measured(done.statistics)
             yield self._pass_step("pass", done, temperature)
         if options.max_size is not None:
             yield from self._limit_sizes(most_rows(options.max_size, rows.n_rows, options.k))
 
     def _search(self, sample: Sample) -> Iterator[Step]:
-        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where nobody
-        said how often, two starts that end alike are enough."""
+        """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where that is
+        not given, two starts that end alike are enough."""
         options, state, k = self.options, self.state, self.options.k
         if k == 1:
             state.centers = sample.means(state.centers, sample.z.new_zeros(len(sample.z)).long())
@@ -200,8 +193,6 @@ class Trainer:
                     return
 
     def _seed(self, sample: Sample) -> Seeds:
-        """The first centres, and the nearest of them of the rows that annealing begins with, where
-        that is known."""
         options = self.options
         if self.initial is not None:
             centers = self.initial - self.rows.shift
@@ -218,9 +209,8 @@ class Trainer:
         """Deterministic annealing: the shrink loss at a falling temperature (Rose 1998).
 
         Warm responsibilities pull every centre towards all rows, which keeps early mistakes from
-        being confirmed; cold ones make crisp clusters. Batches are small and many: running averages
-        of the sums take the place of full passes. The weight of the dilation loss fades with the
-        temperature, so that the last centres are means of their rows.
+        being confirmed; cold ones make crisp clusters. The weight of the dilation loss fades with
+        the temperature, so that the last centres are means of their rows.
         """
         sample, state, steps = space.sample, self.state, how.annealing_steps
         size = min(self.options.batch_size or how.annealing_batch, len(sample))
@@ -231,14 +221,14 @@ class Trainer:
         hottest = start_temperature(part, centers, labels)
         overlap = sample.overlap(centers)
         averages = Averages(sample, centers, size, overlap)
-        first = 0
+        first, every = 0, max(1, steps // _REPORTS)
         for number, (temperature, step_size) in enumerate(cooling(hottest, steps), 1):
             if first + size > len(sample):
                 first = 0  # the sample is in random order already
             averages.update(first, centers, temperature, step_size)
             dilation = self.options.dilation_weight * temperature / hottest
             centers = averages.means(centers, dilation)
-            if number % updates_per_report(steps) == 0:
+            if number % every == 0:
                 batch = sample[first : first + min(size, REPORT_ROWS)]
                 state.centers = space.out_of(centers)
                 state.counts = averages.shares * self.rows.total_weight
@@ -247,7 +237,7 @@ class Trainer:
                     batch.mean_inertia(centers) + space.left,
                     done=number,
                     total=steps,
-                    rows=updates_per_report(steps) * size,
+                    rows=every * size,
                     temperature=temperature,
                     shrink_loss=space.whole.paper_shrink_loss(state.centers),
                 )
@@ -259,7 +249,7 @@ class Trainer:
     def _refine(
         self, space: Subspace, search: Refining, how: Effort
     ) -> Generator[Step, None, Tensor | None]:
-        """Returns the labels of all rows of the sample, where the last round has found them."""
+        """Returns the labels of the rows of the sample, where the last round has found them."""
         state, labels = self.state, None
         for moved, best in refine(space.sample, search, self.generator, how):
             part = space.sample[: best.rows]
@@ -280,8 +270,7 @@ class Trainer:
         return labels
 
     def _limit_sizes(self, limit: int) -> Iterator[Step]:
-        """Passes under the limit of sizes. A training that is saved on its way through them begins
-        them once more."""
+        """Passes under the limit, which a training that is saved among them begins once more."""
         options, state, rows = self.options, self.state, self.rows
         self._free_inertia = float(torch.as_tensor(state.cluster_inertia).sum())
         if rows.weights is not None or float(state.counts.max()) > limit:
@@ -289,11 +278,12 @@ class Trainer:
         passes = limited_passes(rows.blocks, rows.project, state.centers, limit, options.tol)
         for number, (centers, statistics) in enumerate(passes):
             state.centers = centers
-            state.measured(statistics)
             yield self._pass_step("limit", Pass(number, MOST_PASSES, statistics), 0.0)
             self._rest(False)
 
     def _pass_step(self, phase: str, done: Pass, temperature: float) -> Step:
+        self.state.counts = done.statistics.counts
+        self.state.cluster_inertia = torch.as_tensor(done.statistics.cluster_inertia)
         return self._step(
             phase,
             done.statistics.inertia / self.rows.total_weight,
@@ -337,8 +327,7 @@ class Trainer:
         return centers + self.rows.shift if self.rows.map is None else centers
 
     def model(self) -> Model:
-        """The model so far. No clock and no path of the machine goes in: the same data, options
-        and seed give the same bytes on the same machine."""
+        """The model so far. The same data, options and seed give the same bytes on one machine."""
         options, rows, data = self.options, self.rows, self.rows.data
         last = self.history[-1] if self.history else {}
         names = ("inertia", "dilation_loss", "shrink_loss")
@@ -372,8 +361,8 @@ class Trainer:
         )
 
     def row_statistics(self, model: Model) -> Statistics:
-        """Of the rows of each cluster of the trained ``model``; their distances are those of about
-        65,536 rows, in blocks that lie evenly among all."""
+        """Of the rows of each cluster of the trained ``model``; distances are those of about 65,536
+        rows, in blocks that lie evenly among all."""
         rows, statistics, step = self.rows, statistics_of(model), 1
         index = CenterIndex(self.state.centers)
         for number, (z, weights) in enumerate(rows.blocks()):
