@@ -110,9 +110,14 @@ class _Readable:
             is_argument = each.param_type_name == "argument"
             for kind, word in _TYPES.items():
                 names = names.replace(kind, "" if is_argument else word)
-            group = "Arguments" if is_argument else each.rich_help_panel or RUN
+            names = names.rstrip()
+            choices = re.search(r"<([^>]*\|[^>]*)>", names)
+            if choices and len(names) + 2 > formatter.width:  # a narrow terminal
+                names = names.replace(choices[0], "CHOICE")
+                text = f"One of {choices[1].replace('|', ', ')}. {text}"
             if names:
-                groups[group].append(_row(names.rstrip(), text, width, formatter.width))
+                group = "Arguments" if is_argument else each.rich_help_panel or RUN
+                groups[group].append((names.ljust(width), text))
         filled = {name: rows for name, rows in groups.items() if rows}
         for name, rows in filled.items():
             with formatter.section(name if len(filled) > 1 else "Options"):
@@ -175,14 +180,6 @@ class _Group(_Readable, TyperGroup):
     def format_options(self, context: Any, formatter: Any) -> None:
         self.format_commands(context, formatter)
         super().format_options(context, formatter)
-
-
-def _row(names: str, text: str, column: int, most: int) -> tuple[str, str]:
-    """An option and its help; choices too many for a narrow terminal move into the help."""
-    if len(names) + 2 > most and (choices := re.search(r"<([^>]*\|[^>]*)>", names)):
-        names = names.replace(choices[0], "CHOICE")
-        text = f"One of {choices[1].replace('|', ', ')}. {text}"
-    return names.ljust(column), text
 
 
 def _split(text: str | None) -> tuple[str, str]:
@@ -281,19 +278,12 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         ignore_signals()  # all is done and said; Python would only show where it is
-        _end_at_once(end.code)
+        alone = threading.active_count() == 1
+        if "torch" in sys.modules and alone and isinstance(end.code, int | None):
+            # To take torch apart takes Python half a second, and the system none.
+            atexit._run_exitfuncs()
+            with suppress(AttributeError, OSError, ValueError):  # Python has its own words for that
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code or 0)
         raise
-
-
-def _end_at_once(code: object) -> None:
-    """Where torch is loaded: to take it apart takes Python half a second, and the system none."""
-    alone = threading.active_count() == 1
-    if "torch" not in sys.modules or not alone or not isinstance(code, int | None):
-        return
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        return  # Python has its own words for that
-    os._exit(code or 0)

@@ -158,7 +158,7 @@ def assign(
             f"the cluster of a row has a probability of {mean:.3g} on average, where chance alone "
             f"gives {chance:.3g}: give a lower `temperature` than {job.temperature:.3g}"
         )
-    _tell(summary, _sentence_of(summary), target, shown)
+    _tell(summary, _sentence_of(summary), shown)
     if job.matching is not None and not shown.silent:
         console.show_drift(job.matching, match_path or "")
 
@@ -404,19 +404,14 @@ def _about(output: Output, model: Model, name: str) -> dict[str, Any]:
     }
 
 
-def _tell(
-    summary: dict[str, Any], sentence: str, output: Output, shown: shared.TableOutput
-) -> None:
+def _tell(summary: dict[str, Any], sentence: str, shown: shared.TableOutput) -> None:
     """Saves the summary, and shows it as JSON or, of a file or a folder, as a sentence."""
     from dinkcli.data.atomic import atomic_path
 
     if shown.json_file is not None:
         with atomic_path(shown.json_file) as path:
             Path(path).write_text(json.dumps(summary) + "\n", encoding="utf-8")
-    if shown.as_json:
-        console.print_json(summary)
-    elif not shown.quiet and output.stream is None:
-        console.say(sentence)
+    console.show_result(summary, shown, sentence if summary["output"] else "")
 
 
 class _Subset:
@@ -468,7 +463,7 @@ class _Subset:
         summary = {**about, "written_rows": n_rows, **result.to_dict()}
         summary["seconds"] = round(seconds, 3)
         sentence = f"{self._output.path}: {result.sentence()}, in {seconds:.1f} s"
-        _tell(summary, sentence, self._output, self._shown)
+        _tell(summary, sentence, self._shown)
 
 
 def _share_of(text: str | None) -> World | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -70,7 +71,6 @@ def name(
         dink name emb.dink.safetensors --names answers.txt
         dink name MODEL emb.parquet --texts text --llm http://localhost:8000/v1 --llm-model qwen3
     """
-    from dinkcli.data.atomic import check_target
     from dinkcli.insight.llm import Answers
     from dinkcli.insight.naming import name as core
 
@@ -80,8 +80,7 @@ def name(
         raise UsageError("--prompt, --names and --llm are three ways to name: choose one of them")
     model = load_model(model_path, inputs or ())
     target = output or model_path
-    check_model_path(output)
-    check_target(target)
+    check_model_path(target)
     beside = {"texts": texts, "labels": labels}
     data = rows.open(model, inputs, **beside) if inputs else None
     n_rows = 0 if data is None else data.known_rows
@@ -118,10 +117,9 @@ def name(
     result.model.save(target)
     if answers is not None:
         Path(answers).unlink(missing_ok=True)
-    console.show_result(result, shown.as_json)
-    if not shown.silent:
-        number = sum(map(bool, result.model.names))
-        console.say(f"{target}: {number} of {model.n_clusters} clusters have a name")
+    number = sum(map(bool, result.model.names))
+    said = f"{target}: {number} of {model.n_clusters} clusters have a name"
+    console.show_result(result, shown, said)
 
 
 def update(
@@ -167,7 +165,8 @@ def update(
     """
     if dry_run == (output is not None):
         raise UsageError("give -o MODEL for the new model, or --dry-run to write none")
-    check_model_path(output)
+    if output is not None:
+        check_model_path(output)
     from dinkcli.assigning.update import UpdateOptions
     from dinkcli.models.file import is_model
 
@@ -184,10 +183,10 @@ def update(
         result = core(model, data, **vars(options), device=rows.device, on_rows=on_rows)
     if output is not None:
         result.model.save(output)
-    if shown.as_json:
-        console.print_json(result.to_dict() | ({} if output is None else {"model": output}))
-    elif not shown.quiet:
-        _show(result, output)
+    document = result.to_dict() | ({} if output is None else {"model": output})
+    console.show_result(document, shown, *_sentences(result, output))
+    if output is None and not shown.silent:
+        console.show_result(result, shown)
     if alarm is not None and (result.far or 0.0) > alarm:
         raise typer.Exit(_ALARM)
 
@@ -202,27 +201,24 @@ def _join(model_path: str, inputs: list[str], output: str | None, shown: shared.
         model = join(model, path)
     model.save(output)
     born = [number for entry in model.history[-len(inputs) :] for number in entry.get("born", [])]
-    if shown.as_json:
-        console.print_json({"model": output, "n_clusters": model.n_clusters, "born": born})
-    elif not shown.quiet:
-        console.say(f"{output}: {model.n_clusters} clusters, {len(born)} of them new")
+    document = {"model": output, "n_clusters": model.n_clusters, "born": born}
+    said = f"{output}: {model.n_clusters} clusters, {len(born)} of them new"
+    console.show_result(document, shown, said)
 
 
-def _show(result: Update, output: str | None) -> None:
-    names, counts = result.model.all_names, result.counts
+def _sentences(result: Update, output: str | None) -> Iterator[str]:
+    names = result.model.all_names
     if result.repeated:
-        console.say("The model already has these rows: it stays as it is.")
+        yield "The model already has these rows: it stays as it is."
     far = "" if result.far is None else f"; {result.far:.1%} beyond the 99 % distance"
-    console.say(f"{result.rows:,} rows in {int((counts > 0).sum())} clusters{far}")
-    console.say_bad_rows(result.bad_rows, False)
+    yield f"{result.rows:,} rows in {int((result.counts > 0).sum())} clusters{far}"
+    yield console.bad_rows(result.bad_rows)
     for what, numbers in (("new", result.born), ("retired", result.retired)):
         if numbers:
             listed = ", ".join(f"{j} {names[j]}".strip() for j in numbers[:_MOST_SHOWN])
-            console.say(f"{what} clusters: {listed}")
-    if output is None:
-        console.show_result(result, False)
-    else:
-        console.say(f"{output}: {len(result.model.present)} clusters")
+            yield f"{what} clusters: {listed}"
+    if output is not None:
+        yield f"{output}: {len(result.model.present)} clusters"
 
 
 def edit(
@@ -270,35 +266,31 @@ def edit(
         raise UsageError("--as names what one --merge merges")
     check_model_path(output)
     from dinkcli.models import edit as edits
-    from dinkcli.models.edit import cluster_of
 
     model = load_model(model_path, inputs or ())
     for text in merge:
-        clusters = [cluster_of(model, part) for part in text.split(",")]
+        clusters = [edits.cluster_of(model, part) for part in text.split(",")]
         model = edits.merge(model, clusters, merged_name)
     for text in split:
         from dinkcli import api
 
         match = re.fullmatch(r"(.*):(\d{1,6})", text)
         which, parts = (text, 2) if match is None else (match[1], int(match[2]))
-        data, cluster = rows.open(model, inputs or []), cluster_of(model, which)
+        data, cluster = rows.open(model, inputs or []), edits.cluster_of(model, which)
         model = api.split(model, cluster, data, parts, seed=seed, device=rows.device)
     for text in drop:
         outlier = text.endswith(":outlier")
-        model = edits.drop(model, cluster_of(model, text.removesuffix(":outlier")), outlier)
+        model = edits.drop(model, edits.cluster_of(model, text.removesuffix(":outlier")), outlier)
     for text in name:
         which, colon, new = text.partition(":")
         if not colon or not new.strip():
             raise UsageError(f"--name {text}: expected a cluster, a colon and its name")
-        model = edits.rename(model, cluster_of(model, which), new.strip())
+        model = edits.rename(model, edits.cluster_of(model, which), new.strip())
     model.save(output)
-    entries = model.history[-number:]
-    if shown.as_json:
-        console.print_json({"model": output, "n_clusters": len(model.present), "edits": entries})
-    elif not shown.quiet:
-        for entry in entries:
-            console.say(edits.described(entry))
-        console.say(f"{output}: {len(model.present)} clusters")
+    entries, number = model.history[-number:], len(model.present)
+    document = {"model": output, "n_clusters": number, "edits": entries}
+    said = map(edits.described, entries)
+    console.show_result(document, shown, *said, f"{output}: {number} clusters")
 
 
 def export(

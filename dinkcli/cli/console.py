@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dinkcli.results import Field, Sheet, duration
+from dinkcli.results import Field, Result, Sheet, duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from dinkcli.cli.options import Shown
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.matching import Matching
-    from dinkcli.results import Result
 
 _MOST_LINES = 20  # of clusters that moved
 _PIPE_COLUMNS = 120  # of what is not a terminal
@@ -80,6 +80,8 @@ def with_options(text: str, context: Any = None) -> str:
         parameter = own.get(match[1])
         if parameter is None:
             return match[1] if own else f"--{match[1]}".replace("_", "-")
+        if parameter.param_type_name == "argument":
+            return parameter.metavar.strip("[].")
         name = (min if match[1] in _SHORT else max)(parameter.opts, key=len)
         return name + source_of(parameter, context)
 
@@ -99,9 +101,8 @@ def show_notes(data: DataSet, quiet: bool) -> None:
         say(f"Note: {with_options(note)}")
 
 
-def say_bad_rows(number: int, quiet: bool) -> None:
-    if number and not quiet:
-        say(f"bad rows left out: {number}")
+def bad_rows(number: int) -> str:
+    return f"bad rows left out: {number}" if number else ""
 
 
 def wrapped(text: str, columns: int | None, indent: str = "") -> str:
@@ -125,23 +126,23 @@ def width() -> int:
     return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns or _PIPE_COLUMNS
 
 
-def print_json(document: Any) -> None:
-    """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-def show_result(result: Result, as_json: bool, **more: Any) -> None:
-    """What a function gave back, as JSON or as tables, of which its ``sheets`` may want to know
-    ``more``."""
-    if as_json:
-        print_json(result.to_dict())
+def show_result(
+    result: Result | dict[str, Any], shown: Shown, *sentences: str, **more: Any
+) -> None:
+    """What a command ends with: one line of JSON; or the tables of a result, of which its
+    ``sheets`` may want to know ``more``, and those of the sentences that are not empty."""
+    if shown.as_json:
+        document = result if isinstance(result, dict) else result.to_dict()
+        typer.echo(json.dumps(document, allow_nan=False))
         return
-    for name, value in result.lines():
-        line = printable(with_options(f"{name:{result.indent}}{value}").rstrip())
-        typer.echo(wrapped(line, width(), " " * result.indent))
-    for sheet in () if result.indent else result.sheets(**more):
-        show(sheet)
+    if isinstance(result, Result):
+        for name, value in result.lines():
+            line = printable(with_options(f"{name:{result.indent}}{value}").rstrip())
+            typer.echo(wrapped(line, width(), " " * result.indent))
+        for sheet in () if result.indent else result.sheets(**more):
+            show(sheet)
+    for sentence in () if shown.quiet else filter(None, sentences):
+        say(sentence)
 
 
 def show(sheet: Sheet, stderr: bool = False) -> None:
@@ -171,9 +172,16 @@ def fitted(sheet: Sheet, room: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
+
+    def shown(field: Field, value: Any) -> str:
+        if field.bar:
+            return bar(value, field.bar, unicode)
+        return printable(value) if unicode else printable(value).replace("…", "...")
+
     kept = []
     for field, cells in sheet.columns():
-        texts = [_cell(field, cell) for cell in cells]
+        texts = [shown(field, cell) for cell in cells]
         heading = field.heading if sheet.headings else ""
         kept.append((field, texts, max(map(cell_len, [heading, *texts]))))
 
@@ -183,35 +191,25 @@ def fitted(sheet: Sheet, room: int) -> Table:
 
     while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
         kept.remove(last)
-    style = box.SIMPLE_HEAD if _unicode() else box.ASCII2
+    style = box.SIMPLE_HEAD if unicode else box.ASCII2
     table = Table(box=style, show_header=sheet.headings, pad_edge=False)
     for field, _, _ in kept:
         # Text gives way to numbers; what is too long all the same goes on in the next line.
         stays = fits() and not field.text
         table.add_column(field.heading, justify=field.justify, no_wrap=stays, overflow="fold")
-    short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if _unicode() else "crop"}
+    short: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis" if unicode else "crop"}
     styles = [short if field.text else {} for field, _, _ in kept]
     for row in zip(*(texts for _, texts, _ in kept), strict=True):
         table.add_row(*(Text(text, **style) for text, style in zip(row, styles, strict=True)))
     return table
 
 
-def _cell(field: Field, value: Any) -> str:
-    if field.bar:
-        return bar(value, field.bar)
-    return printable(value) if _unicode() else printable(value).replace("…", "...")
-
-
-def bar(share: float, width: int) -> str:
+def bar(share: float, width: int, unicode: bool) -> str:
     """A bar of ``share`` (0 to 1) of ``width`` characters, in eighths where the terminal can."""
     eighths = round(share * width * 8)
-    if not _unicode():
+    if not unicode:
         return "#" * max(eighths // 8, int(share > 0))
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-
-
-def _unicode() -> bool:
-    return (sys.stdout.encoding or "ascii").lower().startswith("utf")
 
 
 class ProgressLines:

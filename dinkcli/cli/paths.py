@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
@@ -36,19 +37,17 @@ def default_model_path(first_input: str) -> str:
     """``<stem of the first input>.dink.safetensors`` in the current folder."""
     from dinkcli.models.model import SUFFIX
 
-    if first_input == "-":
-        return "stdin" + SUFFIX
-    path = first_input.partition("?")[0] if "://" in first_input else first_input
+    path = "stdin" if first_input == "-" else first_input
+    if "://" in path:
+        path = path.partition("?")[0]
     stem = os.path.splitext(os.path.basename(os.path.abspath(path)))[0]
     return re.sub(r"[*?\[\]]", "_", stem) + SUFFIX  # a pattern is no name that shells like
 
 
-def check_model_path(path: str | None) -> None:
+def check_model_path(path: str) -> None:
     """Raises DinkError for a name that no model should have, or one that cannot be written."""
     from dinkcli.data.atomic import check_target
 
-    if path is None:
-        return
     refuse_stream(path, "a model")
     stem, end = os.path.splitext(path)
     suffix = end.removeprefix(".").lower()
@@ -116,11 +115,10 @@ def _kind_of_data(path: str) -> str | None:
 
     if os.path.isdir(path):
         return "a folder"
-    try:
-        reader = open_data([path]).readers[0] if os.path.isfile(path) else None
-    except DinkError:
-        return None
-    return None if reader is None or reader.format == "safetensors" else f"{reader.format} data"
+    with suppress(DinkError):
+        kind = open_data([path]).readers[0].format if os.path.isfile(path) else "safetensors"
+        return None if kind == "safetensors" else f"{kind} data"
+    return None
 
 
 def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:

@@ -192,16 +192,13 @@ def train(
     model.save(target)
     checkpoints.discard()
     facts = _summary(model, target, time.monotonic() - started)
-    if shown.as_json:
-        facts |= {"history": model.training["history"]} if verbose else {}
-        more |= {"match": matching.as_dict()} if matching else {}
-        console.print_json(facts | more)
-        return
-    if not shown.quiet:
-        _show_summary(facts, model, data, verbose)
-        if matching is not None and match_path is not None:
-            console.show_drift(matching, match_path)
-    typer.echo(os.fsencode(target))
+    history = {"history": model.training["history"]} if verbose else {}
+    more = history | more | ({"match": matching.as_dict()} if matching else {})
+    console.show_result(facts | more, shown, *_sentences(facts, model, data, verbose))
+    if matching is not None and not shown.silent:
+        console.show_drift(matching, match_path or "")
+    if not shown.as_json:
+        typer.echo(os.fsencode(target))
 
 
 def _finished(
@@ -318,31 +315,32 @@ def _explained_variance(model: Model) -> float | None:
     return between / whole if whole > 0 else None
 
 
-def _show_summary(facts: dict[str, Any], model: Model, data: DataSet, verbose: bool) -> None:
+def _sentences(facts: dict[str, Any], model: Model, data: DataSet, verbose: bool) -> Iterator[str]:
+    """The summary for people."""
     sizes, options = sorted(facts["cluster_sizes"]), model.training["options"]
     inertia, explained = facts["inertia"], facts["explained_variance"]
     dtypes = ", ".join(model.training["input"]["dtype"])
-    console.say(f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})")
-    console.say_bad_rows(facts["bad_rows"], False)
+    yield f"{data.name}: {data.n_rows} rows x {data.n_features} features ({dtypes})"
+    yield console.bad_rows(facts["bad_rows"])
     more = "" if explained is None else f"; they explain {explained:.1%} of the variance"
     more += " under the learned map" * bool(explained and model.maps)
-    console.say(
+    yield (
         f"{model.n_clusters} clusters in {facts['seconds']:.1f} s, inertia {inertia:.6g} "
         f"({inertia / sum(sizes):.4g} per row){more}"
     )
     middle = sizes[len(sizes) // 2]
-    console.say(f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}")
+    yield f"cluster sizes: smallest {sizes[0]:g}, median {middle:g}, largest {sizes[-1]:g}"
     if (free := facts.get("free_inertia")) is not None:
         change = f"{inertia / free - 1:.2%} above" if free > 0 else "the same as"
-        console.say(
+        yield (
             f"no cluster has more rows than --max-size {options['max_size']} allows; the inertia "
             f"is {change} the {free:.6g} without it"
         )
     reseeded = sum(step["reseeded"] for step in model.training["history"])
     if reseeded:
-        console.say(f"empty clusters given new centres: {reseeded}")
+        yield f"empty clusters given new centres: {reseeded}"
     if verbose or options["temperature"] == "inf":
-        console.say(
+        yield (
             f"paper losses: dilation {facts['dilation_loss']:.6g} (Eq. 5), "
             f"shrink {facts['shrink_loss']:.6g} (Eq. 6)"
         )

@@ -52,8 +52,8 @@ def inspect(
             result = core(model, data, on_rows=partial(progress, "inspect"), **options)
     else:
         result = core(model, **options, ids=ids, texts=texts, column=rows.column)
-    console.show_result(result, shown.as_json, name=model_path, clusters=clusters)
-    console.say_bad_rows(result.seen.bad_rows, shown.silent)
+    said = console.bad_rows(result.seen.bad_rows)
+    console.show_result(result, shown, said, name=model_path, clusters=clusters)
 
 
 def evaluate(
@@ -80,10 +80,9 @@ def evaluate(
 
     with console.rows_shown(data, shown.silent) as on_rows:
         result = core(model, data, device=rows.device, on_rows=on_rows)
-    console.show_result(result, shown.as_json)
-    console.say_bad_rows(result.quality.bad_rows, shown.silent)
-    if result.unlabelled and not shown.silent:
-        console.say(f"{result.unlabelled} rows without a label are left out of the agreement")
+    said = f"{result.unlabelled} rows without a label are left out of the agreement"
+    bad = console.bad_rows(result.quality.bad_rows)
+    console.show_result(result, shown, bad, said if result.unlabelled else "")
 
 
 def report(
@@ -192,8 +191,7 @@ def sweep(
             lines.update("trying numbers of clusters", done, total, "tried")
 
         result = api.sweep(data, numbers, metric=metric, seed=seed, device=device, on_step=on_step)
-    console.show_result(result, shown.as_json, name=data.name)
-    console.say_bad_rows(result.bad_rows, shown.silent)
+    console.show_result(result, shown, console.bad_rows(result.bad_rows), name=data.name)
 
 
 def info(
@@ -223,7 +221,7 @@ def info(
     if len(inputs) > 1 or not is_model(inputs[0]):
         data = shared.Vectors(column, dim, bits, "stop").open(inputs)
         console.show_notes(data, as_json)
-    console.show_result(core(data, memory=limit), as_json)
+    console.show_result(core(data, memory=limit), shared.Shown(as_json, quiet=False))
 
 
 def plan(
@@ -264,6 +262,6 @@ def plan(
     # What it takes to come here is what it takes a training.
     startup = begun[0] + time.monotonic() - begun[1]
     result = core(data, options, device=device, memory=limit, processes=processes, startup=startup)
-    console.show_result(result, as_json)
+    console.show_result(result, shared.Shown(as_json, quiet=False))
     for warning in () if as_json else result.warnings:
         console.warn(warning)
