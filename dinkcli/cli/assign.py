@@ -17,7 +17,7 @@ from dinkcli.cli import options as shared
 from dinkcli.cli.options import clusters_option, input_option, output_option, run_option
 from dinkcli.cli.paths import levels_of, load_model, refuse_stream
 from dinkcli.errors import OutputError, UsageError
-from dinkcli.options import AssignOptions, DedupOptions, SampleOptions
+from dinkcli.options import AssignOptions, DedupOptions
 from dinkcli.processes.group import World, launched, parse_shard
 
 if TYPE_CHECKING:
@@ -333,7 +333,6 @@ def sample(
         dink sample emb.dink.safetensors emb.parquet -n 500 --by diverse --ids id
     """
     groups = levels_of(levels)
-    SampleOptions(number, by, quota, groups, sample_weight is not None, seed)
     subset = _Subset(model_path, inputs, output, rows, shown, memory, sample_weight=sample_weight)
     from dinkcli.assigning.sample import COLUMNS
     from dinkcli.assigning.sample import sample as core

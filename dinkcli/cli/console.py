@@ -68,11 +68,8 @@ def warn(text: str) -> None:
 
 
 def with_options(text: str, context: Any = None) -> str:
-    """A message of the core, with options in the place of the parameters that it names; a word
-    where the command of the ``context`` has no such option.
-
-    The core writes ``parameters`` in backticks, as Python callers know them.
-    """
+    """A message of the core, with options in the place of the ``parameters`` that it names in
+    backticks; a word where the command of the ``context`` has no such option."""
     parameters = [] if context is None else context.command.params
     own = {name.strip("-").replace("-", "_"): p for p in parameters for name in (p.name, *p.opts)}
 

@@ -25,15 +25,9 @@ GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
 
 
 def option(group: str, default: Any, names: str = "", *, choices: str = "", **more: Any) -> Any:
-    """An option in one of the groups of the help, as the default of a parameter.
-
-    Args:
-        default: an ellipsis for a required option.
-        names: such as ``-o --output FILE``, which ends in what stands for the value; by default
-            that of the parameter.
-        choices: completed on TAB, separated by spaces, where other values are possible too.
-        more: as for ``typer.Option``; the help is that of the docstring where it is not given.
-    """
+    """An option in one of the groups of the help; the ``default`` is an ellipsis where there is
+    none, ``names`` such as ``-o --output FILE`` may end in what stands for the value, ``choices``
+    are completed on TAB where other values are possible too."""
     known, words = choices.split(), names.split()
     if known:
         more["autocompletion"] = lambda incomplete: [c for c in known if c.startswith(incomplete)]

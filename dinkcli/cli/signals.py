@@ -91,12 +91,9 @@ def end(code: int, as_json: bool, *lines: str) -> NoReturn:
 
 @contextmanager
 def error_boundary(context: Any = None, as_json: bool = False) -> Iterator[None]:
-    """Turns every failure into one clear line and the right exit code.
-
-    2 for usage, 1 for a failed run, and as shells report it 130 for Ctrl-C, 143 for SIGTERM, 141
-    for a closed pipe. DINK_DEBUG=1 in the environment lets exceptions through with their traceback.
-    The ``context`` knows whether ``--json`` is on as soon as it has parsed the options.
-    """
+    """Turns every failure into one clear line and the exit code: 2 for usage, 1 for a failed run,
+    130 for Ctrl-C, 143 for SIGTERM, 141 for a closed pipe. DINK_DEBUG=1 lets exceptions through.
+    The ``context`` knows whether ``--json`` is on as soon as it has parsed the options."""
     as_json = as_json or bool(context and context.params.get("as_json"))
     try:
         with interruptible():
@@ -219,11 +216,9 @@ def is_silent() -> bool:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """What is wrong in all processes of a launcher, the first one says alone.
-
-    The others give it the time to do so: a launcher ends all as soon as one has failed. One that
-    is still there after that is alone with its trouble, and says it.
-    """
+    """What is wrong in all processes of a launcher, the first one says alone. The others give it
+    the time to do so: a launcher ends all as soon as one has failed. One that is still there after
+    that is alone with its trouble, and says it."""
     if not is_silent():
         yield
         return

@@ -20,7 +20,7 @@ from dinkcli.cli import options as shared
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
 from dinkcli.errors import StoppedError
-from dinkcli.options import SEEDINGS
+from dinkcli.options import SEEDINGS, parse_seconds
 from dinkcli.processes.group import world
 
 if TYPE_CHECKING:
@@ -113,7 +113,6 @@ def train(
     from dinkcli.models.file import load
     from dinkcli.models.matching import check_matchable
     from dinkcli.models.model import checkpoint_path
-    from dinkcli.options import parse_seconds
 
     target = output or default_model_path(inputs[0])
     checkpoint = checkpoint_path(target)
@@ -133,11 +132,9 @@ def train(
         if speaks and output is None:
             keep_other_models(target, data, shown.silent)
         old = None if match_path is None else load(match_path)
-        known = options.n_clusters if isinstance(options.n_clusters, int) else None
         if old is not None:
+            known = options.n_clusters if isinstance(options.n_clusters, int) else None
             check_matchable(old, data.n_features, known)
-        if known is not None:
-            options.check_rows(data.known_rows, data.name)
 
         from dinkcli import api
         from dinkcli.training.checkpoint import Checkpoints
@@ -231,13 +228,11 @@ def _stopping(checkpoints: Checkpoints, as_json: bool) -> Iterator[None]:
             signals.leave(code)
         checkpoint = stopped.checkpoint
         lines = [signals.NOTHING_WRITTEN] if checkpoint is None else how_to_resume(checkpoint)
+        signals.end(code, as_json, *lines)
     except signals.Interrupted as error:
-        if not checkpoints.written:
-            raise
-        code, lines = error.exit_code, how_to_resume(checkpoints.path)
-    else:
-        return
-    signals.end(code, as_json, *lines)
+        if checkpoints.written:
+            signals.end(error.exit_code, as_json, *how_to_resume(checkpoints.path))
+        raise
 
 
 def _how_to_go_on(checkpoint: str) -> str:
