@@ -163,7 +163,11 @@ class Sweep(Result):
             sheets.append(Sheet(title=f"{levels} stand out too: levels of one model"))
         scores = dict(zip(self.candidates, score(self.candidates).tolist(), strict=True))
         most = max(1e-9, *scores.values())
-        shown = self._worth_a_row()
+        # The best, the ends of those that look alike, levels, and some between them all.
+        named = {self.workable, *self.alike, *self.levels}
+        some = len(self.candidates) / max(1, _ROWS - len(named))
+        chosen = {int(i * some) for i in range(_ROWS)}
+        shown = [c for i, c in enumerate(self.candidates) if i in chosen or c.n_clusters in named]
         hidden = len(self.candidates) - len(shown)
         sheet = Sheet(
             "K",
@@ -190,13 +194,6 @@ class Sweep(Result):
             )
         return [*sheets, sheet]
 
-    def _worth_a_row(self) -> list[Candidate]:
-        """The best, the ends of those that look alike, levels, and some between them all."""
-        named = {self.workable, *self.alike, *self.levels}
-        some = len(self.candidates) / max(1, _ROWS - len(named))
-        chosen = {int(i * some) for i in range(_ROWS)}
-        return [c for i, c in enumerate(self.candidates) if i in chosen or c.n_clusters in named]
-
 
 def number_of(found: Sweep, wanted: str, name: str) -> int:
     """The K of "auto"; that of "clear" only where it is, else InputError."""
@@ -206,41 +203,47 @@ def number_of(found: Sweep, wanted: str, name: str) -> int:
 
 
 def recommend(candidates: Sequence[Candidate], bad_rows: int = 0) -> Sweep:
-    """What the candidates, in ascending order, say."""
-    scores = score(candidates)
-    best = _clear(candidates)
-    if is_clear := best is not None:
-        values = np.array([c.excess for c in candidates])
+    """What the candidates, in ascending order, say. One is clear that stands out from noise, is
+    found again on other rows, and is a peak.
+
+    The silhouette is compared with that of noise, which has a high one too in few dimensions.
+    """
+    scores, best = score(candidates), highest(candidates)
+    rivals = [c for c in candidates if not 1 / _NEAR <= c.n_clusters / best.n_clusters <= _NEAR]
+    is_peak = all(c.excess <= _ALIKE * best.excess for c in rivals)
+    is_clear = is_peak and best.is_structure and best.stability >= _LEAST_STABILITY
+    values = np.array([c.excess for c in candidates]) if is_clear else scores
+    if not is_clear:
+        best = candidates[int(scores.argmax())]
+    numbers, levels = [c.n_clusters for c in candidates], list[int]()
+    at = numbers.index(best.n_clusters)
+    halves = f"({best.stability:.2f} of 1)"
+    noise = f"(silhouette {best.silhouette:.2f} for {best.noise_silhouette:.2f})"
+    if is_clear:
         reason = (
-            f"two halves of the data agree on these clusters ({best.stability:.2f} of 1), and "
-            f"rows are nearer to them than noise would be (silhouette {best.silhouette:.2f} "
-            f"for {best.noise_silhouette:.2f})"
+            f"two halves of the data agree on these clusters {halves}, and rows are nearer to them "
+            f"than noise would be {noise}"
+        )
+    elif best.is_structure:
+        reason = (
+            f"here two halves of the data agree on the clusters {halves}, neighbours share one "
+            f"(modularity {best.modularity:.2f}), and rows are nearer to them than noise would be "
+            f"{noise}, all three together best"
         )
     else:
-        values, best = scores, candidates[int(scores.argmax())]
-        reason = (
-            f"here two halves of the data agree on the clusters ({best.stability:.2f} of 1), "
-            f"neighbours share one (modularity {best.modularity:.2f}), and rows are nearer to "
-            f"them than noise would be (silhouette {best.silhouette:.2f} for "
-            f"{best.noise_silhouette:.2f}), all three together best"
-        )
-    numbers, k = [c.n_clusters for c in candidates], best.n_clusters
-    at, levels = numbers.index(k), list[int]()
+        reason = f"rows are no nearer to clusters than noise would be {noise}"
     if best.is_structure:
-        reason += _edge(numbers, at)
         levels = _levels(np.array(numbers), scores, at)
-    else:
-        reason = (
-            f"rows are no nearer to clusters than noise would be (silhouette "
-            f"{best.silhouette:.2f} for {best.noise_silhouette:.2f})"
-        )
+        if 0 < at == len(numbers) - 1:
+            reason += "; it is the largest that was tried, so look higher"
+        elif at == 0 and len(numbers) > 1 and numbers[0] > 2:
+            reason += "; it is the smallest that was tried, so look lower"
     lower = np.flatnonzero(values < _ALIKE * values[at])  # which end the run around the best
     before, after = lower[lower < at], lower[lower > at]
     low, high = max(before, default=-1) + 1, min(after, default=len(numbers)) - 1
-    alike = numbers[low], numbers[high]
+    k, alike = best.n_clusters, (numbers[low], numbers[high])
     clear = k if is_clear else None
-    structure = best.is_structure
-    return Sweep(list(candidates), clear, k, structure, alike, levels, reason, bad_rows)
+    return Sweep(list(candidates), clear, k, best.is_structure, alike, levels, reason, bad_rows)
 
 
 def score(candidates: Sequence[Candidate]) -> np.ndarray:
@@ -254,17 +257,6 @@ def score(candidates: Sequence[Candidate]) -> np.ndarray:
     octaves = np.log2(numbers)
     weights = np.maximum(0, 1 - abs(octaves[:, None] - octaves))
     return np.exp(weights @ (excess / 2 + stability + modularity * 2) / weights.sum(1))
-
-
-def _clear(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The one that stands out from noise, is found again on other rows, and is a peak.
-
-    The silhouette is compared with that of noise, which has a high one too in few dimensions.
-    """
-    best = highest(candidates)
-    rivals = [c for c in candidates if not 1 / _NEAR <= c.n_clusters / best.n_clusters <= _NEAR]
-    is_peak = all(c.excess <= _ALIKE * best.excess for c in rivals)
-    return best if is_peak and best.is_structure and best.stability >= _LEAST_STABILITY else None
 
 
 def highest(candidates: Sequence[Candidate]) -> Candidate:
@@ -297,12 +289,3 @@ def _levels(numbers: np.ndarray, scores: np.ndarray, at: int) -> list[int]:
         ):
             levels.append(k)
     return levels
-
-
-def _edge(numbers: Sequence[int], at: int) -> str:
-    """Advice where K lies at an end of the range, beyond which it might be better."""
-    if len(numbers) > 1 and at == len(numbers) - 1:
-        return "; it is the largest that was tried, so look higher"
-    if len(numbers) > 1 and at == 0 and numbers[0] > 2:
-        return "; it is the smallest that was tried, so look lower"
-    return ""

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinkcli.errors import UsageError
 from dinkcli.insight.agreement import adjusted_rand_index
 from dinkcli.insight.recommend import Candidate, Sweep, grid, highest, recommend
 from dinkcli.nearest.hardware import products
@@ -40,7 +39,6 @@ _HALF_ROWS = 4096
 _ROWS_PER_CLUSTER = 16  # of a half at least
 _GROWN_ROWS = 8  # for each cluster, to which a range grows
 _STARTS = 3
-_PASSES = 2  # after centres were added
 _SWAPS = 2
 _ROUNDS = 4  # of numbers half-way from the best to the next ones
 _STABLE = 0.9  # what may become clear when the numbers around it are known
@@ -57,25 +55,13 @@ def sweep(
     """Measures every K of ``numbers``, ascending, and recommends one. Where it ``grows``, larger
     numbers are tried while the best is among the last, and then those around the best.
 
+    Args:
+        numbers: at most half as many as there are rows.
+
     Raises:
-        UsageError: fewer than two rows for the largest K.
         InputError: fewer distinct rows than clusters.
     """
-    if 2 * numbers[-1] > rows.n_rows:
-        raise UsageError(
-            f"-k {numbers[-1]}: a sweep needs at least 2 rows for each cluster, and "
-            f"{rows.data.name} has {rows.n_rows}"
-        )
-    # On other devices one thing after the other: that is how they work, and threads share them.
-    most = _WORKERS if rows.device.type == "cpu" else 0
-    with products(rows.device), Workers(most) as workers:
-        return _sweep(_Search(rows, numbers[-1], seed, workers), numbers, grows, on_step)
-
-
-def _sweep(
-    search: _Search, numbers: Sequence[int], grows: bool, on_step: Callable[[str, int, int], None]
-) -> Sweep:
-    rows, tried = search.rows, dict[int, Candidate]()
+    tried: dict[int, Candidate] = {}
 
     def look(more: Sequence[int], phase: str) -> Sweep:
         for done, (k, candidate) in enumerate(zip(more, search.candidates(more), strict=True), 1):
@@ -83,22 +69,27 @@ def _sweep(
             on_step(phase, done, len(more))
         return recommend([tried[k] for k in sorted(tried)], rows.n_bad)
 
-    if grows:
-        search.walk(grid(2, numbers[0]))
-    chosen = look(numbers, "sweep")
-    most = rows.n_rows // _GROWN_ROWS
-    while grows and 2 * chosen.workable > max(tried) and max(tried) < most:
-        last = max(tried)
-        more = [k for k in grid(last, min(2 * last, most)) if k not in tried]
-        if not search.has_rows_for(more[-1]):
-            search = _Search(rows, more[-1], search.seed, search.workers, search)
-        chosen = look(more, "grow")
-    for _ in range(_ROUNDS if grows else 0):
-        more = _between(chosen, sorted(tried))
-        if not more:
-            break
-        chosen = look(more, "around")
-    centers = search.centers(chosen.workable).cpu() + rows.shift
+    # On other devices one thing after the other: that is how they work, and threads share them.
+    threads = _WORKERS if rows.device.type == "cpu" else 0
+    with products(rows.device), Workers(threads) as workers:
+        search = _Search(rows, numbers[-1], seed, workers)
+        for k in grid(2, numbers[0]) if grows else ():
+            search.states(k)  # a range that begins later has the centres of smaller numbers
+        chosen = look(numbers, "sweep")
+        most = rows.n_rows // _GROWN_ROWS
+        while grows and 2 * chosen.workable > max(tried) and max(tried) < most:
+            last = max(tried)
+            more = [k for k in grid(last, min(2 * last, most)) if k not in tried]
+            if more[-1] > search.most:
+                search = _Search(rows, more[-1], seed, workers, search)
+            chosen = look(more, "grow")
+        for _ in range(_ROUNDS if grows else 0):
+            more = _between(chosen, sorted(tried))
+            if not more:
+                break
+            chosen = look(more, "around")
+        sample, first = search.sample, search.first.at(chosen.workable).result().centers
+        centers = sample.means(first, sample.labels(first)).cpu() + rows.shift
     return replace(chosen, cluster_centers=centers.float().numpy(), offset=rows.data.offset)
 
 
@@ -113,62 +104,48 @@ class _Search:
         workers: Workers,
         before: _Search | None = None,
     ):
-        self.rows, self.seed, self.workers = rows, seed, workers
-        self.half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
+        self.workers = workers
+        half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)
         fits = sample_size(rows.n_rows, most, rows.n_features, rows.memory)
-        generator = torch.Generator().manual_seed(seed)
-        self.sample = rows.sample(min(2 * self.half, fits), generator)
+        self.sample = rows.sample(min(2 * half, fits), torch.Generator().manual_seed(seed))
         self.middle = len(self.sample) // 2
-        self.whole = self.middle < self.half
+        # The largest K that the sample has rows for, unless it is all that there is.
+        self.most = math.inf if self.middle < half else half // _ROWS_PER_CLUSTER
         self.scale = rows.total_weight / self.sample.total_weight
-        starts = (None, None) if before is None else (before.first.last, before.second.last)
-        self.first: _Path = _Path(workers, seed, self.sample[: self.middle], starts[0])
-        self.second: _Path = _Path(workers, seed + 1, self.sample[self.middle :], starts[1])
-        self.graph = workers.submit(self._neighbours)
-        self.noise = workers.submit(self._draw_noise)
+        halves = self.sample[: self.middle], self.sample[self.middle :]
+        self.first = _Path(workers, seed, halves[0], before and before.first)
+        self.second = _Path(workers, seed + 1, halves[1], before and before.second)
+        self.graph = workers.submit(_graph, self.sample)
+        self.noise = workers.submit(_noise, self.sample, seed + 2)
         self.on_noise = _Path(workers, seed + 2, workers.submit(lambda two: two[0], self.noise))
         self._of_noise: dict[int, Future[float]] = {}
 
-    def has_rows_for(self, k: int) -> bool:
-        """Whether the sample is large enough for K, or is all that there is."""
-        return self.whole or _ROWS_PER_CLUSTER * k <= self.half
-
-    def walk(self, numbers: Sequence[int]) -> None:
-        """Goes to the last of ``numbers``: a range that begins there has the centres of others."""
-        for k in numbers:
-            for path in (self.first, self.second):
-                path.at(k)
+    def states(self, k: int) -> tuple[Future[State], Future[State]]:
+        """Centres of both halves."""
+        return self.first.at(k), self.second.at(k)
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
         """What is known of each K, in turn."""
         judged = []
         for k in numbers:
-            states = self.first.at(k), self.second.at(k)
-            judged.append(self.workers.submit(self._judge, k, *states, self.graph))
-            for end in self._powers(k):
+            states = self.states(k)
+            # Noise is measured at powers of two (and the largest K that there are rows for),
+            # between which it is smooth.
+            power = 1 << (k.bit_length() - 1)
+            ends = sorted({power, min(2 * power, self.middle)} if power < k else {k})
+            for end in ends:
                 if end not in self._of_noise:
                     state = self.on_noise.at(end)
-                    value = self.workers.submit(_mean_silhouette, self.noise, state)
-                    self._of_noise[end] = value
-        for k, candidate in zip(numbers, judged, strict=True):
-            ends = self._powers(k)
-            known = [self._of_noise[end].result() for end in ends]
-            noise = float(np.interp(math.log(k), np.log(ends), known))
-            yield replace(candidate.result(), noise_silhouette=noise)
+                    self._of_noise[end] = self.workers.submit(_mean_silhouette, self.noise, state)
+            noise = [self._of_noise[end] for end in ends]
+            judged.append(self.workers.submit(self._judge, k, *states, self.graph, ends, *noise))
+        for candidate in judged:
+            yield candidate.result()
 
-    def centers(self, k: int) -> Tensor:
-        """(K, D) the means of the sample's clusters."""
-        first = self.first.at(k).result().centers
-        return self.sample.means(first, self.sample.labels(first))
-
-    def _powers(self, k: int) -> list[int]:
-        """K at which noise is measured for it: powers of two (and the largest K that there are rows
-        for), between which it is smooth."""
-        power = 1 << (k.bit_length() - 1)
-        return sorted({power, min(2 * power, self.middle)} if power < k else {k})
-
-    def _judge(self, k: int, first: State, second: State, graph: csr_matrix) -> Candidate:
-        """All but what noise would be."""
+    def _judge(
+        self, k: int, first: State, second: State, graph: csr_matrix, ends: list[int], *noise: float
+    ) -> Candidate:
+        """What is known of K; ``noise`` are the silhouettes of noise with ``ends`` clusters."""
         # Centres are judged on the rows that they were not made from.
         theirs = self.sample[: self.middle].nearest_two(second.centers)
         mine = self.sample[self.middle :].nearest_two(first.centers)
@@ -182,21 +159,10 @@ class _Search:
             k,
             float(self.sample.weigh(apart).sum()) * self.scale,
             float(self.sample.weigh(silhouettes).sum() / self.sample.total_weight),
-            0.0,
+            float(np.interp(math.log(k), np.log(ends), noise)),
             adjusted_rand_index(table.reshape(k, k)),
             modularity(graph, labels.cpu().numpy(), k),
         )
-
-    def _neighbours(self) -> csr_matrix:
-        number = min(_NEIGHBOURS, len(self.sample) - 1)
-        return neighbour_graph(nearest_others(self.sample.z.cpu(), number))
-
-    def _draw_noise(self) -> tuple[Sample, Sample]:
-        """Noise that centres are made from, and noise that they are judged on."""
-        project = self.sample.project
-        generator = torch.Generator().manual_seed(self.seed + 2)
-        whole = Sample(project(_noise(self.sample.z, generator)), None, project)
-        return whole[: self.middle], whole[self.middle :]
 
 
 class _Path:
@@ -207,20 +173,16 @@ class _Path:
         workers: Workers,
         seed: int,
         sample: Sample | Future[Sample],
-        start: Tensor | None = None,
+        before: _Path | None = None,
     ):
         self._workers, self._sample = workers, sample
         self._generator = torch.Generator().manual_seed(seed)
         self._states: dict[int, Future[State]] = {}
         self._latest: Future[State] | None = None  # draws come one after the other
-        if start is not None:
+        if before is not None:
+            start = before._states[max(before._states)].result().centers
             self._latest = workers.submit(_settled, sample, self._generator, start)
             self._states[len(start)] = self._latest
-
-    @property
-    def last(self) -> Tensor:
-        """The centres of the largest K."""
-        return self._states[max(self._states)].result().centers
 
     def at(self, k: int) -> Future[State]:
         if k not in self._states:
@@ -259,9 +221,8 @@ def _new(sample: Sample, generator: torch.Generator, k: int) -> State:
 
 
 def _settled(sample: Sample, generator: torch.Generator, centers: Tensor) -> State:
-    for _ in range(_PASSES - 1):
-        centers = sample.means(centers, sample.labels(centers))
-    state = _moved(sample, centers)
+    """After two passes and swaps."""
+    state = _moved(sample, sample.means(centers, sample.labels(centers)))
     rounds = swap(sample, Refining.begin(state.centers), state, generator, patience=_SWAPS)
     return [state, *(better for _, better in islice(rounds, _SWAPS))][-1]
 
@@ -280,14 +241,21 @@ def _silhouettes(near: NearestTwo) -> Tensor:
     return torch.where(second > 0, 1 - first / second, 0.0)
 
 
-def _noise(z: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform noise in the box of the rows along their main axes (Tibshirani et al. 2001)."""
+def _graph(sample: Sample) -> csr_matrix:
+    return neighbour_graph(nearest_others(sample.z.cpu(), min(_NEIGHBOURS, len(sample) - 1)))
+
+
+def _noise(sample: Sample, seed: int) -> tuple[Sample, Sample]:
+    """Uniform noise in the box of the rows along their main axes (Tibshirani et al. 2001): what
+    centres are made from, and what they are judged on."""
+    z, generator, middle = sample.z, torch.Generator().manual_seed(seed), len(sample) // 2
     mean = z.mean(0)
     axes = torch.linalg.eigh(torch.cov((z - mean).T.cpu().double()).reshape(z.shape[1], -1))
     along = axes.eigenvectors.to(z)
     spread = axes.eigenvalues.clamp(min=0).sqrt().to(z) * math.sqrt(12)
     uniform = torch.rand(z.shape, generator=generator).to(z) - 0.5
-    return mean + (uniform * spread) @ along.T
+    whole = Sample(sample.project(mean + (uniform * spread) @ along.T), None, sample.project)
+    return whole[:middle], whole[middle:]
 
 
 def modularity(graph: csr_matrix, labels: np.ndarray, n_clusters: int) -> float:
