@@ -110,41 +110,42 @@ def place_of(schema: pa.Schema, path: str) -> Place | None:
     return None if walked is None else Place(path, *walked)
 
 
-def _walk(type_: pa.DataType, parts: list[str]) -> tuple[tuple[Step, ...], pa.DataType] | None:
+def _walk(
+    type_: pa.DataType, parts: list[str], steps: tuple[Step, ...] = ()
+) -> tuple[tuple[Step, ...], pa.DataType] | None:
     type_ = storage(type_)
     if not parts:
-        return (), type_
+        return steps, type_
     if pa.types.is_struct(type_):
         for n_parts in range(len(parts), 0, -1):  # a name may have points in it
-            index = type_.get_field_index(".".join(parts[:n_parts]))
-            below = _walk(type_.field(index).type, parts[n_parts:]) if index >= 0 else None
-            if below is not None:
-                return (type_.field(index).name, *below[0]), below[1]
+            name = ".".join(parts[:n_parts])
+            index = type_.get_field_index(name)
+            if index >= 0:
+                walked = _walk(type_.field(index).type, parts[n_parts:], (*steps, name))
+                if walked is not None:
+                    return walked
     elif is_list(type_):
         numbered = parts[0].isdecimal() and parts[0].isascii() and len(parts[0]) < 9
-        below = _walk(type_.value_type, parts[1:] if numbered else parts)
-        if below is not None:
-            return (int(parts[0]) if numbered else ONLY, *below[0]), below[1]
+        step = int(parts[0]) if numbered else ONLY
+        return _walk(type_.value_type, parts[numbered:], (*steps, step))
     return None
 
 
 def inner_places(schema: pa.Schema) -> Iterator[Place]:
     """Every column inside of structs and lists, without the numbers of elements."""
-    return _inside(_tops(schema), _DEPTH)
-
-
-def _inside(places: list[Place], depth: int) -> Iterator[Place]:
-    for place in places if depth else ():
+    left = _tops(schema)[::-1]
+    while left:
+        place = left.pop()
+        if place.nested:
+            yield place
         type_, inner = storage(place.type), []
         if pa.types.is_struct(type_) and not is_spark_vector(type_):
             inner = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
         elif is_list(type_):
             value = storage(type_.value_type)
             inner = [(place.path, ONLY, value)] * (pa.types.is_struct(value) or is_list(value))
-        for path, step, inner_type in inner:
-            below = Place(path, (*place.steps, step), inner_type)
-            yield below
-            yield from _inside([below], depth - 1)
+        if len(place.steps) <= _DEPTH:
+            left += [Place(path, (*place.steps, step), of) for path, step, of in inner[::-1]]
 
 
 def _tops(schema: pa.Schema) -> list[Place]:
@@ -202,14 +203,15 @@ def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) ->
         return VectorColumns([], NUMBERS, "none are looked for")
     search = _Search(path, schema, wanted, peek)
     chosen = search.by_features() if wanted.features else search.by_column()
-    times = Counter(schema.names)
     for place in chosen.places:
-        if times[place.top] > 1:
-            raise UsageError(
-                f"{path}: {times[place.top]} columns are named {place.top!r}; give each a name of "
-                "its own"
-            )
+        refuse_twice(path, schema, place.top)
     return chosen
+
+
+def refuse_twice(path: str, schema: pa.Schema, name: str) -> None:
+    """Raises UsageError where several columns have this name."""
+    if (times := len(schema.get_all_field_indices(name))) > 1:
+        raise UsageError(f"{path}: {times} columns are named {name!r}; give each a name of its own")
 
 
 def bytes_dim(field: pa.Field) -> int | None:

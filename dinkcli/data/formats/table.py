@@ -27,6 +27,7 @@ from dinkcli.data.formats.columns import (
     inner_places,
     names_of,
     place_of,
+    refuse_twice,
     vector_columns,
 )
 from dinkcli.data.formats.numerals import NULLS
@@ -150,10 +151,7 @@ class TableReader(Reader):
         """Where a column that travels along is; None where the name of a folder says it."""
         if name in self.partition:
             return None
-        if self.schema.names.count(name) > 1:
-            raise UsageError(
-                f"{self.path}: several columns are named {name!r}; give each a name of its own"
-            )
+        refuse_twice(self.path, self.schema, name)
         place = place_of(self.schema, name)
         if place is None:
             names = names_of([*self.schema.names, *self.partition])
@@ -218,6 +216,7 @@ class TableReader(Reader):
 
     def _texts(self, place: Place) -> list[str]:
         """The texts in the first rows of a column, lists of texts as one, without spelled nulls."""
+        refuse_twice(self.path, self.schema, place.top)
         batch = next(self._peek([place.top]), None)
         cells = [] if batch is None else place.take(batch)[0].drop_null()[:_PEEK_ROWS].to_pylist()
         lists = [f"[{', '.join(map(str, c))}]" if isinstance(c, list) else c for c in cells]
