@@ -158,7 +158,8 @@ def _as_table(values: Any) -> pa.Table | None:
 def _of_sequence(values: Sequence[Any], columns: Columns) -> Reader:
     first = next((each for each in values if each is not None), None)
     if isinstance(first, Mapping):
-        return MemoryTable(pa.Table.from_pylist(list(values)), columns)
+        rows = pa.array([each if each is None else dict(each) for each in values])
+        return MemoryTable(pa.Table.from_struct_array(rows), columns)
     if hasattr(first, "detach"):
         values = [each if each is None else _of_tensor(each) for each in values]
     elif isinstance(first, np.ma.MaskedArray):

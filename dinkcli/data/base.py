@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # Of a block: large enough for a thread that reads ahead, small enough for memory to be used again.
 BLOCK_BYTES = 4 << 20
 NOTHING_CARRIED = pa.schema([])
-NOTHING_SAID: Mapping[str, str] = MappingProxyType({})
 # What has one value for each row, in the order of columns that travel along: the parameter that
 # names a column of the inputs, or files beside them. ``NUMBERS`` are read, and do not travel.
 PARAMETERS = {
@@ -107,22 +106,14 @@ def no_such_column(parameter: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one input.
+    """Consecutive rows of one input. The vectors (B, D) are in the file's own dtype until a caller
+    converts them, and not to be changed: they may be memory of the input itself."""
 
-    Attributes:
-        start: number of the first row, counting from 0.
-        vectors: (B, D), in the file's own dtype until a consumer converts it. Not to be changed: it
-            may be memory of the input itself.
-        carried: the B values of each carried column, or None without such columns.
-        bad: (B,) bool, rows without a usable vector (theirs are zeros), or None for no such row.
-        problem: what is wrong with the first bad row, as it follows "row 17" in a sentence.
-    """
-
-    start: int
+    start: int  # number of the first row, counting from 0
     vectors: np.ndarray
-    carried: pa.RecordBatch | None = None
-    bad: np.ndarray | None = None
-    problem: str = ""
+    carried: pa.RecordBatch | None = None  # the B values of each carried column
+    bad: np.ndarray | None = None  # (B,) bool, rows without a usable vector (theirs are zeros)
+    problem: str = ""  # of the first bad row, as it follows "row 17" in a sentence
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -145,35 +136,21 @@ class Block:
 
 
 class Reader:
-    """One input, opened and validated: shape and dtype are known.
+    """One input, opened and validated: shape and dtype are known."""
 
-    Attributes:
-        path: what messages call it.
-        n_rows: N, or None where it is known only when the end comes.
-        format: such as "parquet".
-        source: where its bytes come from, if not from memory.
-        column: the column that holds the vectors, when it is one.
-        feature_names: of the columns in the order of dimensions, where there is one for each.
-        own_id: the column that names rows unless another one is asked for.
-        carried: names and types of the columns that travel along.
-        n_bytes: size of the file, 0 for a stream.
-        about: how it is read, for people: names and what there is to say.
-        notes: what the user should know before it is read.
-    """
-
-    path: str
-    n_rows: int | None
+    path: str  # what messages call it
+    n_rows: int | None  # N, or None where it is known only when the end comes
     n_features: int
     dtype: np.dtype
-    format: str
-    source: Source | None = None
-    column: str | None = None
-    feature_names: Sequence[str] = ()
-    own_id: str | None = None
-    carried: pa.Schema = NOTHING_CARRIED
-    n_bytes: int = 0
-    about: Mapping[str, str] = NOTHING_SAID
-    notes: Sequence[str] = ()
+    format: str  # such as "parquet"
+    source: Source | None = None  # where its bytes come from, if not from memory
+    column: str | None = None  # that holds the vectors, when it is one
+    feature_names: Sequence[str] = ()  # in the order of dimensions, of columns for each
+    own_id: str | None = None  # the column that names rows unless another one is asked for
+    carried: pa.Schema = NOTHING_CARRIED  # the columns that travel along
+    n_bytes: int = 0  # size of the file, 0 for a stream
+    about: Mapping[str, str] = MappingProxyType({})  # how it is read, for people, by topic
+    notes: Sequence[str] = ()  # what the user should know before it is read
 
     @property
     def comes_once(self) -> bool:

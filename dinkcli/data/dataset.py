@@ -271,17 +271,15 @@ def checked(block: Block, dtype: np.dtype, nonzero: bool | None) -> Block:
     with np.errstate(over="ignore", invalid="ignore"):
         vectors = _converted(block.vectors, dtype)
         unusable = _unusable(vectors, nonzero)
-    bad = ~block.good
-    if unusable is not None:
-        bad |= unusable
+    bad = unusable if block.bad is None else unusable | block.bad
     if nonzero:
-        bad |= _zero(vectors)
+        bad = bad | _zero(vectors)
     if not bad.any():
         return replace(block, vectors=vectors)
     row = int(bad.argmax())
     if block.bad is not None and block.bad[row]:
         problem = block.problem
-    elif unusable is not None and unusable[row]:
+    elif unusable[row]:
         problem = _value_problem(block.vectors[row], vectors[row])
     else:
         problem = " has norm 0, which has no direction"
@@ -298,26 +296,26 @@ def _converted(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return torch.from_numpy(np.require(vectors, requirements=["C", "W"])).float().numpy()
 
 
-def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray | None:
-    """(B,) bool, rows that are not finite, or too long for distances; None without any."""
+def _unusable(vectors: np.ndarray, nonzero: bool | None) -> np.ndarray:
+    """(B,) bool, rows that are not finite, or too long for distances."""
+    none = np.zeros(len(vectors), bool)
     if vectors.dtype.kind != "f":
-        return None
+        return none
     limit = float(np.finfo(vectors.dtype).max)
     if nonzero is False and vectors.dtype == np.float32:  # its square is summed
         limit = LARGEST_NORM / max(1, vectors.shape[1]) ** 0.5
     if vectors.dtype == np.float16:
         # Sums in float16 overflow; the largest exponent is what infinity and NaN have in common.
         if (vectors.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00:
-            return None
+            return none
     else:
         # A dot product with itself, the quickest pass there is, finds almost every block clean;
         # one that is too large although each value is small only costs the exact look below.
         flat = vectors.reshape(-1)
         # As a float of Python: NumPy would round the limit to float32, where it may be infinite.
         if float(np.dot(flat, flat)) <= min(limit, 1e150) ** 2:
-            return None
-    bad = ~(np.abs(vectors) <= limit).all(1)
-    return bad if bad.any() else None
+            return none
+    return ~(np.abs(vectors) <= limit).all(1)
 
 
 def _zero(vectors: np.ndarray) -> np.ndarray:

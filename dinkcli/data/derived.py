@@ -204,10 +204,10 @@ class CopyReader(RawReader):
 class ColumnsFile:
     """Batches of columns in a temporary file, mapped from there; ``doing`` as for ``Temporary``."""
 
+    _file: Temporary | None = None
+
     def __init__(self, doing: str):
         self._doing = doing
-        self._file: Any = None
-        self._writer: Any = None
 
     def add(self, batch: pa.RecordBatch) -> None:
         if self._file is None:
@@ -216,11 +216,8 @@ class ColumnsFile:
         self._writer.write_batch(batch)
 
     def table(self) -> Any:
-        """All batches, to which none can be added any more; None without any."""
+        """All batches; None without any."""
         if self._file is None:
             return None
-        if self._writer is not None:
-            self._writer.close()
-            self._file.flush()
-            self._writer = None
+        self._file.flush()
         return pa.ipc.open_stream(pa.memory_map(self._file.name)).read_all()

@@ -57,18 +57,13 @@ Partition = Mapping[str, str | None]
 
 
 class Source:
-    """Some bytes. This one has none; a subclass opens them.
-
-    Attributes:
-        name: what messages call them.
-        partition: values that the folders ``name=value`` above a file give to all of its rows.
-        path: the local file to read, if it is one.
-        n_bytes: their number, 0 for a stream.
-        comes_once: they can be read only once.
+    """Some bytes that messages call ``name``. This one has none; a subclass opens them.
+    ``partition`` has values that the folders ``name=value`` above a file give to all of its rows.
     """
 
-    path: str | None = None
-    comes_once = False
+    path: str | None = None  # the local file to read, if it is one
+    comes_once = False  # can be read only once
+    n_bytes: int  # 0 for a stream
 
     def __init__(self, name: str, partition: Partition = MappingProxyType({})):
         self.name, self.partition = name, partition
@@ -151,24 +146,21 @@ class Temporary:
             ) from error
 
 
-def copied(file: Any, doing: str) -> Temporary:
-    """A temporary file with what is in another."""
-    copy = Temporary(".copy", doing)
-    shutil.copyfileobj(file, copy, 1 << 20)
+def copied(source: Source, content: Any) -> LocalFile:
+    """A temporary copy of the ``content`` of a source, under its name."""
+    copy = Temporary(".copy", f"unpacking {source.name}")
+    shutil.copyfileobj(content, copy, 1 << 20)
     copy.flush()
-    return copy
+    return LocalFile(source.name, source.partition, copy)
 
 
 def _kept(source: Source, codec: str | None) -> LocalFile:
-    """A temporary copy of what is in a source, under its name."""
-    with (
-        reading(source.name, codec or "a stream"),
-        source.open() as file,
-        unpacked(file, codec) as content,
-    ):
-        copy = copied(content, f"unpacking {source.name}")
+    """A temporary copy of all that is in a source, unpacked."""
+    what = codec or "a stream"
+    with reading(source.name, what), source.open() as file, unpacked(file, codec) as content:
+        copy = copied(source, content)
     source.check_unchanged()
-    return LocalFile(source.name, source.partition, copy)
+    return copy
 
 
 class Stream(Source):
@@ -257,10 +249,10 @@ def sources(path: str) -> Iterator[Source]:
     else:
         paths = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         paths = [each for each in paths if os.path.exists(each)]  # no link that leads nowhere
-        if not paths and glob.has_magic(path):
-            raise UsageError(f"{path}: no file matches this pattern")
         if not paths:
-            raise UsageError(f"{path}: no such file or folder")
+            pattern = glob.has_magic(path)
+            what = "no file matches this pattern" if pattern else "no such file or folder"
+            raise UsageError(f"{path}: {what}")
         for each in paths:
             if os.path.isdir(each):
                 yield from _folder(each)

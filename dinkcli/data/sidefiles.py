@@ -90,23 +90,15 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 @dataclass
 class SideColumn:
-    """One value for each row.
+    """One value for each row. ``given`` are references, one for all rows or one for each INPUT;
+    none for values in memory."""
 
-    Attributes:
-        role: a key of ``PARAMETERS``.
-        given: the references, one for all rows or one for each INPUT; none for values in memory.
-        counts: values in each of them.
-        files: the files that were read, with the number of values in each.
-        values: all of them; those of files are mapped from a temporary one.
-        name: of the column.
-    """
-
-    role: str
+    role: str  # a key of ``PARAMETERS``
     given: tuple[str, ...] = ()
-    counts: list[int] = field(default_factory=list)
-    files: list[tuple[str, int]] = field(default_factory=list)
-    values: Any = None
-    name: str = ""
+    counts: list[int] = field(default_factory=list)  # of values, in each reference
+    files: list[tuple[str, int]] = field(default_factory=list)  # that were read, and their values
+    values: Any = None  # all of them; those of files are mapped from a temporary one
+    name: str = ""  # of the column
 
     @property
     def parameter(self) -> str:
@@ -143,15 +135,10 @@ class SideColumn:
 
 @dataclass(frozen=True)
 class SideColumns:
-    """All that lies beside a data set.
+    """All that lies beside a data set."""
 
-    Attributes:
-        all: one of each role.
-        parts: how many of the readers each INPUT of the command line stands for.
-    """
-
-    all: Sequence[SideColumn] = ()
-    parts: Sequence[int] = ()
+    all: Sequence[SideColumn] = ()  # one of each role
+    parts: Sequence[int] = ()  # how many readers each INPUT of the command line stands for
 
     def of(self, role: str) -> SideColumn | None:
         return next((each for each in self.all if each.role == role), None)

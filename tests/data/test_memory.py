@@ -123,6 +123,14 @@ BAD = {
     ),
     "ragged": (RAGGED, "row 4 of column 'vectors' has 4 elements, expected 5"),
     "None": ([None if HIDDEN[i].any() else row for i, row in enumerate(LISTS)], "row 4: column"),
+    "None among dictionaries": (
+        [None if HIDDEN[i].any() else {"id": i} | {"e": row} for i, row in enumerate(LISTS)],
+        "row 4: column 'e' is null",
+    ),
+    "no vector in a dictionary": (
+        [{"id": i} | ({} if HIDDEN[i].any() else {"e": row}) for i, row in enumerate(LISTS)],
+        "row 4: column 'e' is null",
+    ),
     "null in a frame": (FRAME.where(~HIDDEN), "row 4"),
     "null in polars": (pl.from_pandas(FRAME.where(~HIDDEN)), "row 4: column 'dim_3' is null"),
     "NaN in a sparse matrix": (sp.csr_matrix(np.where(HIDDEN, np.nan, Z)), "row 4 holds nan"),

@@ -106,6 +106,13 @@ def test_one_column_per_dimension_in_natural_order(tmp_path):
     np.testing.assert_array_equal(chosen.load(), wide[:, [1, 10, 11]])
 
 
+@pytest.mark.parametrize("values", [["1", "2"], [[1.0], [2.0]], [1.0, 2.0]])
+def test_a_column_whose_name_stands_twice_is_refused(tmp_path, values):
+    pq.write_table(pa.table([values, values], names=["x", "x"]), tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match="2 columns are named 'x'; give each a name of its own"):
+        open_data([str(tmp_path / "x.parquet")], Columns("x"))
+
+
 def test_unnumbered_float_columns_are_taken_in_file_order(tmp_path):
     write_table(tmp_path / "x.parquet", {"y": [1.0, 2.0], "x": [3.0, 4.0], "id": [7, 8]})
     np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), [[1, 3], [2, 4]])

@@ -15,30 +15,22 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from dinkcli.data.base import ANY_COLUMNS, NOTHING_SAID, Block, Columns, Reader, reading
-from dinkcli.data.files import LocalFile, Source, copied, read_exactly, suffix_of
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, reading
+from dinkcli.data.files import Source, copied, read_exactly, suffix_of
 from dinkcli.data.formats import foreign
 from dinkcli.errors import InputError, UsageError
 
 
 @dataclass(frozen=True)
 class RawLayout:
-    """Where the (N, D) numbers are.
-
-    Attributes:
-        number: their dtype.
-        offset: of the first byte.
-        fortran: stored column by column.
-        counted: each row begins with D as int32.
-        bfloat16: uint16 numbers are the upper halves of float32.
-    """
+    """Where the (N, D) numbers are."""
 
     number: np.dtype
     shape: tuple[int, int]
-    offset: int = 0
-    fortran: bool = False
-    counted: bool = False
-    bfloat16: bool = False
+    offset: int = 0  # of the first byte
+    fortran: bool = False  # stored column by column
+    counted: bool = False  # each row begins with D as int32
+    bfloat16: bool = False  # uint16 numbers are the upper halves of float32
 
     @property
     def dtype(self) -> np.dtype:
@@ -52,13 +44,14 @@ class RawLayout:
         return np.dtype([("d", "<i4"), ("v", *vector)] if self.counted else vector)
 
     @property
-    def n_bytes(self) -> int:
+    def end(self) -> int:
+        """The number of the byte after the last."""
         n_rows, n_features = self.shape
-        return n_rows * (n_features * self.number.itemsize + 4 * self.counted)
+        return self.offset + n_rows * (n_features * self.number.itemsize + 4 * self.counted)
 
 
 class RawReader(Reader):
-    """Rows of fixed size, one after the other; ``chosen`` says why they are the ``column``.
+    """Rows of fixed size, one after the other; ``why`` they are the ``column``.
 
     Raises:
         InputError: fewer bytes than the layout needs; or more, in a file of one array.
@@ -72,17 +65,15 @@ class RawReader(Reader):
         format: str,
         layout: RawLayout,
         column: str | None = None,
-        chosen: str = "",
+        why: str = "",
     ):
-        self.source, self.format, self.layout, self.column = source, format, layout, column
-        self.path, self.n_bytes = source.name, source.n_bytes
-        self.about = {"chosen": chosen} if chosen else NOTHING_SAID
-        self.n_rows, self.n_features = layout.shape
-        self.dtype = layout.dtype
-        needed = layout.offset + layout.n_bytes
-        if source.n_bytes and source.n_bytes < needed:
+        self.source, self.path, self.n_bytes = source, source.name, source.n_bytes
+        self.format, self.layout, self.column = format, layout, column
+        self.about = {"chosen": why} if why else {}
+        (self.n_rows, self.n_features), self.dtype = layout.shape, layout.dtype
+        if 0 < source.n_bytes < layout.end:
             raise InputError(
-                f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {needed} "
+                f"{self.path}: truncated: shape {layout.shape} of {self.dtype} needs {layout.end} "
                 f"bytes, the file has {source.n_bytes}; write or copy it again"
             )
         if format == "npy" and source.n_bytes:
@@ -134,7 +125,7 @@ class RawReader(Reader):
 def refuse_more(name: str, layout: RawLayout, n_bytes: int | None) -> None:
     """Raises InputError where a file has more than its array; ``n_bytes`` is None for a stream
     that goes on after it."""
-    more: Any = "more" if n_bytes is None else n_bytes - layout.offset - layout.n_bytes
+    more: Any = "more" if n_bytes is None else n_bytes - layout.end
     if more == "more" or more > 0:
         raise InputError(
             f"{name}: {more} bytes come after the array of shape {layout.shape}; of several arrays "
@@ -156,16 +147,15 @@ def open_npy(source: Source, columns: Columns = ANY_COLUMNS) -> RawReader:
 
 def _npy_layout(file: IO[bytes], name: str) -> RawLayout:
     """The layout that the header at the beginning of ``file`` describes."""
-    with reading(name, "npy"):
-        try:
-            version = np.lib.format.read_magic(file)
-            # Versions 2 and 3 differ only in how names of structured fields are encoded.
-            first = version == (1, 0)
-            read = getattr(np.lib.format, f"read_array_header_{'1' if first else '2'}_0")
-            shape, fortran_order, dtype = read(file)
-        except Exception as error:  # numpy parses Python, which fails in many ways
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(f"{name}: damaged .npy header: {reason}; write it again") from error
+    try:
+        version = np.lib.format.read_magic(file)
+        # Versions 2 and 3 differ only in how names of structured fields are encoded.
+        first = version == (1, 0)
+        read = getattr(np.lib.format, f"read_array_header_{'1' if first else '2'}_0")
+        shape, fortran_order, dtype = read(file)
+    except Exception as error:  # numpy parses Python, which fails in many ways
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{name}: damaged .npy header: {reason}; write it again") from error
     if dtype.hasobject:
         raise InputError(
             f"{name}: the array holds Python objects (a pickle), which dink never loads; "
@@ -194,7 +184,10 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
                 "a zip file without .npy members; save the vectors as .npy"
             )
             raise InputError(f"{name}: {what}")
-        layouts = {each: _layout_in(archive, info) for each, info in members.items()}
+        layouts: dict[str, RawLayout | None] = dict.fromkeys(members)
+        for each, info in members.items():
+            with suppress(InputError), archive.open(info) as packed:
+                layouts[each] = _npy_layout(packed, each)
         chosen, why = choose_member(name, layouts, columns)
         info = members[chosen]
         with archive.open(info) as packed:
@@ -208,17 +201,10 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
             layout = replace(layout, offset=start + layout.offset)
             return RawReader(source, "npz", layout, chosen, why)
         with archive.open(info) as packed:
-            copy = LocalFile(name, keeps=copied(packed, f"unpacking {name}"))
+            copy = copied(source, packed)
     reader = RawReader(copy, "npz", layout, chosen, why)
     reader.n_bytes = source.n_bytes
     return reader
-
-
-def _layout_in(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> RawLayout | None:
-    """That of an (N, D) array of numbers."""
-    with suppress(InputError), archive.open(info) as packed:
-        return _npy_layout(packed, info.filename)
-    return None
 
 
 def choose_member(path: str, members: Mapping[str, Any], columns: Columns) -> tuple[str, str]:
@@ -287,10 +273,9 @@ def _tensor_layout(value: dict[str, Any], start: int) -> RawLayout:
     begin, end = value["data_offsets"]
     if min(n_rows, n_features, begin) < 0:
         raise ValueError(f"shape ({n_rows}, {n_features}) at {begin}")
-    number = np.dtype(_DTYPES[value["dtype"]])
-    bfloat16 = value["dtype"] == "BF16"
+    number, bfloat16 = np.dtype(_DTYPES[value["dtype"]]), value["dtype"] == "BF16"
     layout = RawLayout(number, (n_rows, n_features), start + begin, bfloat16=bfloat16)
-    if end - begin != layout.n_bytes:
+    if start + end != layout.end:
         raise ValueError(f"{end - begin} bytes for shape ({n_rows}, {n_features})")
     return layout
 
