@@ -24,11 +24,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.layout import Layout, Rows, table_of, without_nulls
-from dinkcli.assigning.survey import MOST_BYTES, Groups, OnStep, RowsByCluster, Survey, survey
-from dinkcli.assigning.torch_backend import prepared, scaled
-from dinkcli.data.dataset import DataSet
+from dinkcli.assigning.survey import MOST_BYTES, Groups, OnStep, RowsByCluster, survey
+from dinkcli.assigning.torch_backend import scaled
+from dinkcli.data.dataset import SKIP, DataSet
 from dinkcli.data.inputs import open_inputs
 from dinkcli.data.machine import default_memory
 from dinkcli.data.sidefiles import NOTHING_BESIDE, read_keep
@@ -37,7 +36,7 @@ from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
 from dinkcli.nearest.hardware import accumulator_dtype, products
 from dinkcli.nearest.index import CenterIndex
-from dinkcli.options import AssignOptions, DedupOptions
+from dinkcli.options import DedupOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.results import Result, Sheet
 
@@ -58,7 +57,7 @@ class Duplicates(Result):
 
     Attributes:
         model, data: the model and the rows.
-        labels: (N,) int32, -1 for a bad row.
+        labels: (N,) int32, -1 for an outlier or a bad row.
         groups: (N,) int64, the number of the first row of the group.
         kept: (N,) bool.
         distances: (N,) float32, to the row of the group that stays; NaN for a bad row.
@@ -87,9 +86,13 @@ class Duplicates(Result):
         return len(np.unique(self.groups[~self.kept]))
 
     @property
+    def n_bad(self) -> int:
+        return int(np.isnan(self.distances).sum())
+
+    @property
     def seen(self) -> np.ndarray:
         """(N,) bool: all rows, or where bad ones are to be skipped the others."""
-        return (self.labels >= 0) | (self.data.bad_rows != "skip")
+        return ~np.isnan(self.distances) | (self.data.bad_rows != SKIP)
 
     @property
     def stay(self) -> np.ndarray:
@@ -110,7 +113,7 @@ class Duplicates(Result):
             "recall": 1.0,
             "compared_pairs": self.compared,
             "border_visits": self.visits,
-            "bad_rows": int((self.labels < 0).sum()),
+            "bad_rows": self.n_bad,
         }
 
     def to_arrow(self, keep_only: bool = False) -> pa.Table:
@@ -121,11 +124,10 @@ class Duplicates(Result):
         return table_of(layout, self.written(keep_only))
 
     def sentence(self) -> str:
-        bad = int((self.labels < 0).sum())
+        bad = f", {self.n_bad} bad row{'s' * (self.n_bad > 1)}" if self.n_bad else ""
         return (
             f"{self.stay.sum()} of {self.seen.sum()} rows stay, {(~self.kept).sum()} "
-            f"near-duplicates go, from {self.n_groups} groups ({self.n_exact} exact repeats)"
-            + (f", {bad} bad row{'s' * (bad > 1)}" if bad else "")
+            f"near-duplicates go, from {self.n_groups} groups ({self.n_exact} exact repeats){bad}"
         )
 
     def sheets(self) -> list[Sheet]:
@@ -199,55 +201,48 @@ def dedup(
     options, model = DedupOptions(max_distance, keep), as_model(model)
     memory, where = default_memory() if memory is None else memory, resolve_device(device)
     beside = {"ids": ids, "keep": options.column, "others": tuple(columns)}
-    new = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
-    old = None
+    data = open_inputs(inputs, column, bad_rows, model=model, **beside).repeatable()
+    # Old rows come first: the lowest row of a group is an old one where there is one.
+    n_old, readers = 0, list(data.readers)
     if against is not None:
-        old = open_inputs(against, column, bad_rows, model=model).repeatable()
-    return _found(model, new, options, old, where, memory, on_step)
-
-
-def _found(
-    model: Model,
-    data: DataSet,
-    options: DedupOptions,
-    before: DataSet | None,
-    device: torch.device,
-    memory: int,
-    on_step: OnStep,
-) -> Duplicates:
+        before = open_inputs(against, column, bad_rows, model=model).repeatable()
+        n_old, readers = before.known_rows, [*before.readers, *readers]
+    both = replace(data, beside=NOTHING_BESIDE, readers=readers)
     if model.map is not None:
         raise UsageError(
             "the model has a learned metric, under which rows that follow each other are near "
             "though they differ; look for near-duplicates with a model trained with `metric` "
             "euclidean or cosine"
         )
-    closeness = Closeness(model.metric, options.max_distance)
-    # Old rows come first: the lowest row of a group is an old one where there is one.
-    n_old, old_readers = (0, []) if before is None else (before.known_rows, before.readers)
-    both = replace(data, beside=NOTHING_BESIDE, readers=[*old_readers, *data.readers])
+    distance = _USUAL_DISTANCE if max_distance is None else max_distance
+    border = Border(torch.from_numpy(model.centers).to(where), distance)
 
-    border = Border(torch.from_numpy(model.cluster_centers).to(device), closeness.distance)
+    def look(vectors: np.ndarray, centers: np.ndarray, numbers: np.ndarray) -> None:
+        if max_distance is None and model.metric != "cosine":
+            _check_norms(vectors, numbers, both.name)
+        z = scaled(vectors, model.metric, where)
+        border.look(z, torch.from_numpy(centers).to(where), numbers)
 
-    def look(vectors: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> None:
-        closeness.check(vectors, numbers, both.name)
-        z = prepared(vectors, model, device)
-        border.look(z, torch.from_numpy(labels.astype(np.int64)).to(device), numbers)
-
-    seen = survey(Assigner(model, device, AssignOptions(distance=True)), both, on_step, look)
-    if not (seen.labels >= 0).any():
+    seen = survey(model, both, where, on_step, look)
+    if not (seen.centers >= 0).any():
         raise InputError(f"{both.name}: all rows are bad; nothing to compare")
-    part = min(memory // 4, MOST_BYTES)
-    rows = RowsByCluster(both, seen.labels, model.n_clusters, part, on_step)
-    exact = _repeats(rows, seen.keys, max(1, part // (8 * model.n_features)))
-    pairs = Pairs(rows, model, closeness, memory // 4)
-    pairs.groups.join(exact)
+    rows = RowsByCluster(both, seen.centers, len(model.centers), memory, on_step)
+    pairs = Pairs(rows, model, distance, memory // 4)
+    exact = pairs.join_equal(seen.keys)
     visitors, visited = map(np.concatenate, zip(*border.visits, strict=True))
     _compare(pairs, exact, visitors, visited, rows.rows < n_old, on_step)
 
     roots = np.arange(len(seen.labels))  # a bad row is alone
     roots[rows.rows] = rows.rows[pairs.groups.roots(np.arange(len(rows)))]
-    kept = kept_of(roots, _scores(options.keep, seen, data, n_old), n_old)
-    apart = _distances(rows, kept, closeness, max(64, part // (32 * model.n_features)))
+    if options.column is None:
+        scores = seen.distances * {"nearest": 1, "farthest": -1, "first": 0}[keep]
+    else:
+        scores = np.concatenate([np.zeros(n_old), -read_keep(data)])
+    kept = kept_of(roots, scores, n_old)
+    apart = np.full(len(roots), np.nan, np.float32)
+    apart[rows.rows] = 0
+    others = np.flatnonzero(kept != np.arange(len(kept)))
+    apart[others] = pairs.distances(rows.positions[np.stack([others, kept[others]], 1)])
     first = np.full(len(roots), len(roots))
     np.minimum.at(first, roots[n_old:], np.arange(n_old, len(roots)))
     kept = kept[n_old:]
@@ -259,44 +254,22 @@ def _found(
         kept=kept == np.arange(n_old, len(roots)),
         distances=apart[n_old:],
         old=np.where(kept < n_old, kept, -1),
-        old_rows=None if before is None else n_old,
+        old_rows=None if against is None else n_old,
         n_exact=len(exact),
         compared=pairs.compared,
         visits=len(visitors),
     )
 
 
-class Closeness:
-    """What makes two rows near-duplicates: their Euclidean distance, at norm 1 under cosine."""
-
-    def __init__(self, metric: str, max_distance: float | None):
-        self.cosine = metric == "cosine"
-        self.distance = _USUAL_DISTANCE if max_distance is None else max_distance
-        self._is_usual = max_distance is None
-
-    def check(self, vectors: np.ndarray, rows: np.ndarray, name: str) -> None:
-        """Raises InputError for rows (B, D) that the distance is not meant for."""
-        if self.cosine or not self._is_usual:
-            return
-        norms = np.linalg.norm(vectors, axis=1)
-        wrong = np.flatnonzero(np.abs(norms - 1) > _UNIT_NORM)
-        if len(wrong):
-            raise InputError(
-                f"{name}: row {rows[wrong[0]]} has norm {norms[wrong[0]]:.4g}, and the model is "
-                f"euclidean: the usual distance, {self.distance:.3f}, is one between rows of norm "
-                "1; give a `max_distance`"
-            )
-
-    def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Of pairs of rows (B, D) as the inputs give them, (B,) float64."""
-        pair = [rows.astype(np.float64) for rows in (x, y)]
-        if self.cosine:
-            pair = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in pair]
-        return np.linalg.norm(pair[0] - pair[1], axis=1)
-
-    def close(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(B,) bool, of pairs. Multiples of a row are at distance 0 but for the last bits."""
-        return self.distances(x, y) <= self.distance + (4e-15 if self.cosine else 0.0)
+def _check_norms(vectors: np.ndarray, rows: np.ndarray, name: str) -> None:
+    """Raises InputError for rows (B, D) that the usual distance is not meant for."""
+    norms = np.linalg.norm(vectors, axis=1)
+    for wrong in np.flatnonzero(np.abs(norms - 1) > _UNIT_NORM):
+        raise InputError(
+            f"{name}: row {rows[wrong]} has norm {norms[wrong]:.4g}, and the model is euclidean: "
+            f"the usual distance, {_USUAL_DISTANCE:.3f}, is one between rows of norm 1; give a "
+            "`max_distance`"
+        )
 
 
 class Border:
@@ -341,35 +314,61 @@ class Pairs:
     """Compares rows exactly, of which as many are held as ``memory`` has bytes for; what cannot be
     close by float32 products is left out first."""
 
-    def __init__(self, rows: RowsByCluster, model: Model, closeness: Closeness, memory: int):
-        self.rows, self._model, self._closeness = rows, model, closeness
+    def __init__(self, rows: RowsByCluster, model: Model, distance: float, memory: int):
+        self.rows, self._model, self._distance = rows, model, distance
+        self._cosine = model.metric == "cosine"
         self.groups = Groups(len(rows))  # of positions (M,), joined by close pairs
-        self._memory, self._n_features = memory, model.n_features
+        self._most = memory // (8 * model.n_features)  # rows
         # Of a pair at once; both rows, in float64, and once more to scale them.
-        self._pairs = max(64, memory // 4 // (32 * model.n_features))
+        self._step = max(64, min(memory, MOST_BYTES) // (32 * model.n_features))
         self.compared = 0  # pairs
+
+    def distances(self, pairs: np.ndarray) -> np.ndarray:
+        """(P,) float64, between the rows at ``pairs`` (P, 2) of positions; at norm 1 under
+        cosine."""
+        apart = np.empty(len(pairs))
+        for where, *both in self._both(pairs):
+            x, y = (rows.astype(np.float64) for rows in both)
+            if self._cosine:
+                x, y = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (x, y))
+            apart[where] = np.linalg.norm(x - y, axis=1)
+        return apart
+
+    def join_equal(self, keys: np.ndarray) -> np.ndarray:
+        """Joins rows with the same numbers, by the ``keys`` (N,) of all rows. Pairs (P, 2) of
+        positions: the first of such rows, and a later one."""
+        keys = keys[self.rows.rows]
+        order = np.argsort(keys, kind="stable")
+        same = np.append(False, keys[order[1:]] == keys[order[:-1]])
+        begins = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+        pairs = np.stack([order[begins], order], 1)[same]
+        equal = np.empty(len(pairs), bool)
+        for where, x, y in self._both(pairs):
+            equal[where] = (x == y).all(1)
+        self.groups.join(pairs[equal])
+        return pairs[equal]
 
     def join_close(self, label: int, residents: np.ndarray, visitors: np.ndarray) -> None:
         """Joins near-duplicates among the residents, and between residents and visitors of a
         cluster, all given by position."""
         positions = np.concatenate([residents, visitors])
-        center = torch.from_numpy(self._model.cluster_centers[label])
-        held = None
-        if 8 * len(positions) * self._n_features <= self._memory:
-            held = self._load(positions, center)
+        held = self._load(positions, label) if len(positions) <= self._most else None
+
+        def some(where: slice) -> Tensor:
+            return self._load(positions[where], label) if held is None else held[where]
+
         for first in range(0, len(residents), _BLOCK):
-            own = slice(first, min(first + _BLOCK, len(residents)))
-            a = self._load(positions[own], center) if held is None else held[own]
+            a = some(slice(first, min(first + _BLOCK, len(residents))))
             for second in range(first, len(positions), _BLOCK):
-                other = slice(second, second + _BLOCK)
-                b = self._load(positions[other], center) if held is None else held[other]
+                b = some(slice(second, second + _BLOCK))
                 self.compared += len(a) * len(b)
                 near = self._near(a, b) + np.array([first, second])
                 self._join(positions[near[near[:, 0] < near[:, 1]]])
 
-    def _load(self, positions: np.ndarray, center: Tensor) -> Tensor:
+    def _load(self, positions: np.ndarray, label: int) -> Tensor:
         """Rows (B, D) float32 about the centre, where differences keep their digits."""
         vectors = self.rows.at(positions).astype(np.float32, copy=False)
+        center = torch.from_numpy(self._model.centers[label])
         return scaled(vectors, self._model.metric, "cpu") - center
 
     def _near(self, a: Tensor, b: Tensor) -> np.ndarray:
@@ -377,7 +376,7 @@ class Pairs:
         half_a, half_b = a.square().sum(1) / 2, b.square().sum(1) / 2
         largest = float(torch.maximum(half_a.max(), half_b.max()))
         # A row of norm 1 is off by its last bit, which the centre does not take away.
-        distance = self._closeness.distance + (1e-6 if self._closeness.cosine else 0.0)
+        distance = self._distance + (1e-6 if self._cosine else 0.0)
         least = -(distance**2) / 2 - 2 * _SLACK * largest
         # Minus half of the squared distance.
         scores = torch.addmm(half_b, a, b.T, beta=-1)
@@ -388,27 +387,18 @@ class Pairs:
 
     def _join(self, pairs: np.ndarray) -> None:
         """Joins those of the pairs (P, 2) of positions that are close, looking at both rows."""
+        # Multiples of a row are at distance 0 but for the last bits.
+        distance = self._distance + (4e-15 if self._cosine else 0.0)
         while len(pairs):
             pairs = pairs[self.groups.apart(pairs)]  # what is joined already need not be looked at
-            some, pairs = pairs[: self._pairs], pairs[self._pairs :]
-            if len(some):
-                x, y = (self.rows.at(side) for side in some.T)
-                self.groups.join(some[self._closeness.close(x, y)])
+            some, pairs = pairs[: self._step], pairs[self._step :]
+            self.groups.join(some[self.distances(some) <= distance])
 
-
-def _repeats(rows: RowsByCluster, keys: np.ndarray, step: int) -> np.ndarray:
-    """Pairs (P, 2) of positions: a row, and a later one with the same numbers; ``step`` of them are
-    looked at together."""
-    keys = keys[rows.rows]
-    order = np.argsort(keys, kind="stable")
-    same = np.append(False, keys[order[1:]] == keys[order[:-1]])
-    begins = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
-    pairs = np.stack([order[begins], order], 1)[same]
-    equal = [np.empty(0, bool)]
-    for start in range(0, len(pairs), step):
-        x, y = (rows.at(side) for side in pairs[start : start + step].T)
-        equal.append((x == y).all(1))
-    return pairs[np.concatenate(equal)]
+    def _both(self, pairs: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Both rows of each pair (P, 2) as the inputs give them, of as many at once as fit."""
+        for start in range(0, len(pairs), self._step):
+            where = slice(start, start + self._step)
+            yield where, self.rows.at(pairs[where, 0]), self.rows.at(pairs[where, 1])
 
 
 def _compare(
@@ -447,15 +437,6 @@ def _compare(
         on_step("comparing", stop, len(rows))
 
 
-def _scores(keep: str, seen: Survey, data: DataSet, n_old: int) -> np.ndarray:
-    """(N,): of a group, the row with the lowest stays."""
-    if keep in ("nearest", "farthest"):
-        return seen.distances if keep == "nearest" else -seen.distances
-    if keep == "first":
-        return np.zeros(len(seen.distances))
-    return np.concatenate([np.zeros(n_old), -read_keep(data)])
-
-
 def kept_of(roots: np.ndarray, scores: np.ndarray, n_old: int = 0) -> np.ndarray:
     """(N,) the row that stays of each row's group, whose number ``roots`` (N,) has: one of the
     ``n_old`` first rows where there is one, then that of the lowest of ``scores`` (N,), NaN after
@@ -465,17 +446,3 @@ def kept_of(roots: np.ndarray, scores: np.ndarray, n_old: int = 0) -> np.ndarray
     kept = np.empty_like(roots)
     kept[order] = order[first][group]
     return kept
-
-
-def _distances(
-    rows: RowsByCluster, kept: np.ndarray, closeness: Closeness, step: int
-) -> np.ndarray:
-    """(N,) float32, of each row and the one that stays; ``step`` are looked at together."""
-    apart = np.full(len(kept), np.nan, np.float32)
-    apart[rows.rows] = 0
-    others = np.flatnonzero(kept != np.arange(len(kept)))
-    for start in range(0, len(others), step):
-        some = others[start : start + step]
-        x, y = (rows.at(rows.positions[each]) for each in (some, kept[some]))
-        apart[some] = closeness.distances(x, y)
-    return apart

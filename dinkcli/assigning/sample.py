@@ -21,9 +21,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dinkcli.assigning.assigner import Assigner
 from dinkcli.assigning.layout import Layout, Rows, as_arrow, rows_at, table_of, without_nulls
-from dinkcli.assigning.survey import MOST_BYTES, OnStep, RowsByCluster, mixed, survey
+from dinkcli.assigning.survey import OnStep, RowsByCluster, mixed, survey
 from dinkcli.assigning.torch_backend import prepared
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.inputs import open_inputs
@@ -32,13 +31,13 @@ from dinkcli.data.sidefiles import read_weights
 from dinkcli.errors import InputError, UsageError
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
-from dinkcli.options import AssignOptions, SampleOptions
+from dinkcli.options import SampleOptions
 from dinkcli.processes.device import resolve_device
 from dinkcli.results import NAME, Result, Sheet
 
 _SHOWN_CLUSTERS = 20
 _NUMBERS = {"rank": pa.int64(), "probability": pa.float64(), "distance": pa.float32()}
-COLUMNS = without_nulls({"cluster": pa.int32(), **_NUMBERS})
+COLUMNS = without_nulls({"cluster": pa.int32()} | _NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def sample(
     weights = read_weights(again)
     options = replace(options, weighted=weights is not None)
     wanted = None if quota is None else read_quotas(quota, model.n_clusters)
-    seen = survey(Assigner(model, where, AssignOptions(distance=True)), again, on_step)
+    seen = survey(model, again, where, on_step)
     keys = seen.keys
     if again.columns.id is not None:
         keys = mixed(keys ^ _keys_of_ids(again, on_step))
@@ -161,8 +160,7 @@ def sample(
     shares = _shares(model, options, wanted, sizes, amounts, again.name)
     by_cluster = None
     if options.by == "diverse":
-        part = min(memory // 4, MOST_BYTES)
-        by_cluster = RowsByCluster(again, labels, model.n_clusters, part, on_step)
+        by_cluster = RowsByCluster(again, labels, model.n_clusters, memory, on_step)
     fit = memory // 2 // (8 * model.n_features)
     # By cluster, and in each by key: nothing below knows in what order the rows came.
     order = np.lexsort((keys, labels))

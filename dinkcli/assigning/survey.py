@@ -10,16 +10,22 @@ import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dinkcli.assigning.assigner import Assigner
-from dinkcli.assigning.layout import Rows
+from dinkcli.assigning.backend import Nearest
 from dinkcli.data.base import Block
 from dinkcli.data.dataset import DataSet
 from dinkcli.data.files import Temporary
+from dinkcli.models.model import OUTLIER, Model
+from dinkcli.options import AssignOptions
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_BYTES = 64 << 20  # of rows that are looked at together
 OnStep = Callable[[str, int, int], None]
@@ -29,39 +35,44 @@ OnStep = Callable[[str, int, int], None]
 class Survey:
     """What is known of each row."""
 
-    labels: np.ndarray  # (N,) int32, -1 for a bad row
+    centers: np.ndarray  # (N,) int32, the nearest one, -1 for a bad row
+    labels: np.ndarray  # (N,) int32, its cluster, -1 for an outlier or a bad row
     distances: np.ndarray  # (N,) float32, Euclidean, to the nearest centre
     keys: np.ndarray  # (N,) uint64, a hash of the row's numbers
 
 
 def survey(
-    assigner: Assigner,
+    model: Model,
     data: DataSet,
+    device: torch.device,
     on_step: OnStep,
-    look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda vectors, labels, rows: None,
+    look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda vectors, centers, rows: (
+        None
+    ),
 ) -> Survey:
-    """Looks at all rows of repeatable inputs once, by an assigner that gives distances; ``look`` is
-    called with the good ones of some rows (B, D), their labels and numbers (B,)."""
-    n_rows = data.known_rows
-    labels = np.full(n_rows, -1, np.int32)
+    """Looks at all rows of repeatable inputs once; ``look`` is called with the good ones of some
+    rows (B, D), the numbers of their centres (B,) int64, and their own (B,)."""
+    assigner, n_rows = Assigner(model, device, AssignOptions(distance=True)), data.known_rows
+    centers = np.full(n_rows, -1, np.int32)
     distances, keys = np.empty(n_rows, np.float32), np.empty(n_rows, np.uint64)
 
-    def assigned(block: Block) -> tuple[Block, Rows, np.ndarray]:
-        numbers = np.arange(block.start, block.start + len(block))
-        return block, assigner(block.vectors, numbers), _keys_of(block.vectors)
+    def assigned(block: Block) -> tuple[Block, Nearest, np.ndarray]:
+        return block, assigner.backend(block.vectors), _keys_of(block.vectors)
 
-    for block, rows, hashes in assigner.backend.each(assigned, assigner.blocks(data)):
+    for block, nearest, hashes in assigner.backend.each(assigned, assigner.blocks(data)):
         where, good = slice(block.start, block.start + len(block)), block.good
-        labels[where][good] = rows.columns["cluster"][good]
-        distances[where], keys[where] = rows.columns["distance"], hashes
-        look(block.vectors[good], labels[where][good], rows.rows[good])
+        own = nearest["label"][good]
+        centers[where][good] = own
+        distances[where], keys[where] = nearest["distance"], hashes
+        look(block.vectors[good], own, block.start + np.flatnonzero(good))
         on_step("assigning", where.stop, n_rows)
-    return Survey(labels, distances, keys)
+    labels = np.append(model.center_clusters, OUTLIER).astype(np.int32)[centers]
+    return Survey(centers, labels, distances, keys)
 
 
 class RowsByCluster:
     """Good rows as the inputs give them, by ``labels`` (N,), -1 for rows to leave out, and by
-    number within a cluster. On their way to the file they take so many bytes of ``memory``.
+    number within a cluster. On their way to the file they take a quarter of the ``memory``.
 
     Attributes:
         rows: (M,) int64, the number of each row by position.
@@ -77,7 +88,7 @@ class RowsByCluster:
         self.rows = np.argsort(labels, kind="stable")[len(labels) - int(self.starts[-1]) :]
         self.positions = np.full(len(labels), -1, np.int64)
         self.positions[self.rows] = np.arange(len(self.rows))
-        width = data.n_features * data.dtype.itemsize
+        width, most = data.n_features * data.dtype.itemsize, min(memory // 4, MOST_BYTES)
         self._file = Temporary(".rows", "sorting rows by cluster", named=False)
         self._file.truncate(len(self.rows) * width)
         held: list[np.ndarray] = []
@@ -85,7 +96,7 @@ class RowsByCluster:
         for block in data.blocks(dtype=data.dtype):
             held.append(np.array(block.vectors))  # the reader's own memory would add up
             stop = block.start + len(block)
-            if stop == len(labels) or (stop - first) * width >= memory:
+            if stop == len(labels) or (stop - first) * width >= most:
                 self._put(np.concatenate(held), self.positions[first:stop])
                 held, first = [], stop
             on_step("sorting", stop, len(labels))
