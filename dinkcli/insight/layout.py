@@ -25,8 +25,8 @@ from dinkcli.training.neighbours import nearest_others
 # docs/LOG.md has the figures of each.
 NEIGHBOURS = 15
 _FIRST = 8000  # rows that are laid out from nothing
-_PHASES = ((200, 12.0), (200, 1.0))  # steps, and how much stronger the attraction is
-_JOINING = ((20, 6.0), (40, 1.0))  # the same, once all rows are there
+_STRENGTHS = [12.0] * 200 + [1.0] * 200  # of the attraction, step by step
+_JOINING = [6.0] * 20 + [1.0] * 40  # the same, once all rows are there
 _SPREAD = 0.25  # of the start, times the root of the rows: half of what the descent ends in
 _MOST_MAJORISED = 1024  # centres; more keep the plane of their principal axes
 _MAJORISATIONS = 100
@@ -60,21 +60,17 @@ def map_of_rows(
     scale = np.sqrt(middles.var(0).sum()) or 1.0
     many = len(z) > 2 * _FIRST
     first = np.sort(rng.permutation(len(z))[:_FIRST]) if many else np.arange(len(z))
-    steps = [strength for count, strength in _PHASES for _ in range(count)]
-    joining = [strength for count, strength in _JOINING * many for _ in range(count)]
-    on_step(0, total := len(steps) + len(joining))
+    on_step(0, total := len(_STRENGTHS) + len(_JOINING) * many)
     points = middles[labels[first]] / scale
     points += rng.normal(0, 0.05, points.shape).astype(np.float32)
     points *= np.float32(_SPREAD * len(points) ** 0.5)
     near = nearest_others(rows[torch.from_numpy(first)], NEIGHBOURS, seed)
-    points = _descend(points, near, steps, seed, lambda done: on_step(done, total))
+    points = _descend(points, near, _STRENGTHS, seed, lambda done: on_step(done, total))
     if many:
         near = nearest_others(rows, NEIGHBOURS, seed)
-        points = _joined(points, first, near, rng)
-        points *= np.float32(np.sqrt(len(z) / len(first)))
-        points = _descend(
-            points, near, joining, seed, lambda done: on_step(len(steps) + done, total)
-        )
+        points = _joined(points, first, near, rng) * np.float32(np.sqrt(len(z) / len(first)))
+        before = len(_STRENGTHS)
+        points = _descend(points, near, _JOINING, seed, lambda done: on_step(before + done, total))
     return points - points.mean(0)
 
 

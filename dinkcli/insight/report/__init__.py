@@ -131,9 +131,8 @@ class Report(Result):
 
     def to_arrow(self) -> pa.Table:
         """The rows of the map: number, cluster, distance to its centre, and place."""
-        columns = {"row": self.rows, "cluster": self.labels, "distance": self.distances}
-        x, y = self.points.T.copy()
-        return pa.table({name: pa.array(v) for name, v in (columns | {"x": x, "y": y}).items()})
+        arrays = self.rows, self.labels, self.distances, *self.points.T.copy()
+        return pa.table(list(map(pa.array, arrays)), ["row", "cluster", "distance", "x", "y"])
 
     def _repr_html_(self) -> str:
         return self.picture
@@ -206,7 +205,9 @@ def report(
     if projection == "neighbours":
         places = map_of_rows(z, clusters, model.cluster_centers, seed, on_map)
     elif projection == "umap":
-        places = _by_umap(z, seed)
+        near = min(15, max(2, len(z) - 1))
+        umap = require("umap", "umap", "`projection` umap").UMAP
+        places = umap(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)
     places, explained = principal_plane(places)  # the widest goes across
     merges, groups = _grouped(model)
     known = data.columns
@@ -295,21 +296,11 @@ def _texts(carried: pa.Table, name: str | None, budget: int | None = None) -> li
     """The values of a carried column as text, each cut so that all are at most ``budget`` bytes."""
     if name is None:
         return None
+    values = ["" if value is None else str(value) for value in carried[name].to_pylist()]
     # Lone surrogates have no place in a page.
-    texts = [
-        b"" if value is None else str(value).encode("utf-8", "replace")
-        for value in carried[name].to_pylist()
-    ]
+    texts = [value.encode("utf-8", "replace") for value in values]
     if budget is not None:
         most = min(_LONGEST, budget // max(1, len(texts)))
-        texts = [
-            each if len(each) <= most else each[: most - 3] + b"\xe2\x80\xa6" for each in texts
-        ]
+        end = "…".encode()
+        texts = [each if len(each) <= most else each[: most - 3] + end for each in texts]
     return [text.decode("utf-8", "ignore") for text in texts]
-
-
-def _by_umap(z: np.ndarray, seed: int) -> np.ndarray:
-    """The rows (P, 2) where UMAP puts them."""
-    near = min(15, max(2, len(z) - 1))
-    umap = require("umap", "umap", "`projection` umap").UMAP
-    return umap(random_state=seed, n_jobs=1, n_neighbors=near).fit_transform(z)

@@ -51,7 +51,7 @@ def page(report: Report) -> str:
         sentence=_sentence(report, links),
         map_label=f"Scatter plot of {len(report.points):,} rows in {len(links):,} clusters; the "
         "list of clusters has the same content as text",
-        data=_json(_map(report) | _words(report)),
+        data=_json(_document(report)),
         script=script,
         version=escape(__version__),
     )
@@ -83,10 +83,14 @@ def _largest(sizes: np.ndarray, number: int) -> list[int]:
     return (-sizes).argsort(kind="stable")[:number].tolist()
 
 
-def _map(report: Report) -> dict[str, Any]:
-    """What is drawn. Arrays are those of JavaScript, as base64."""
+def _document(report: Report) -> dict[str, Any]:
+    """What is drawn, and what is said of the clusters, the tree and the training. Arrays are those
+    of JavaScript, as base64."""
+    q, model = report.quality, report.model
     whole = report.rows.max() < 2**31
-    columns = report.colourings
+    spreads = root_mean(q.cluster_inertia, q.sizes)
+    steps = model.training.get("history", [])
+    last = max((step.get("start", 1) for step in steps), default=1)  # of several starts
     return {
         "title": clean(report.title),
         "sentence": clean(_sentence(report, report.names)),
@@ -98,23 +102,13 @@ def _map(report: Report) -> dict[str, Any]:
         "wholeRows": bool(whole),
         "id": report.ids,
         "text": report.texts,
-        "columns": [asdict(each) | {"codes": _base64(each.codes)} for each in columns],
+        "columns": [asdict(each) | {"codes": _base64(each.codes)} for each in report.colourings],
         "colours": palette(report.groups)[0],
         "labels": [asdict(label) for label in _labels(report)],
         "stretch": report.stretch,
         "radius": point_radius(len(report.points)),
         "projection": report.projection,
         "explained": report.explained,
-    }
-
-
-def _words(report: Report) -> dict[str, Any]:
-    """What is said of the clusters, the tree, and the training."""
-    q, model = report.quality, report.model
-    spreads = root_mean(q.cluster_inertia, q.sizes)
-    steps = model.training.get("history", [])
-    last = max((step.get("start", 1) for step in steps), default=1)  # of several starts
-    return {
         "rows": q.rows,
         "names": report.names,
         "terms": report.terms or None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -56,14 +56,7 @@ def map_svg(report: Report, sentence: str, labels: list[Label]) -> str:
     scale = np.minimum(scale, scale.min() * report.stretch) * (1, -1)
     shift = np.array([_WIDTH + side, _HEIGHT + _TOP]) / 2 - (low + high) / 2 * scale
     points = points * scale + shift
-    labels = [
-        replace(
-            label,
-            at=(label.at * scale + shift).tolist(),
-            colour=_INK if column else _darker(label.colour),
-        )
-        for label in labels
-    ]
+    places = np.array([label.at for label in labels]) * scale + shift
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'width="{_WIDTH}" height="{_HEIGHT}" font-family="{_FONT}">',
@@ -77,7 +70,7 @@ def map_svg(report: Report, sentence: str, labels: list[Label]) -> str:
         # Lines of no length with round ends are points, in the fewest bytes.
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points[codes == code].tolist())
         parts.append(f'<path stroke="{shades[code]}" d="{dots}"/>')
-    parts += ["</g>", *_placed(labels, points, side)]
+    parts += ["</g>", *_placed(labels, places, points, side)]
     if column is not None:
         y = _HEIGHT - 30 - 22 * len(column.legend)
         parts.append(_text(40, y, column.name, 'font-weight="600"'))
@@ -93,8 +86,11 @@ def point_radius(n: int) -> float:
     return float(np.interp(np.log10(max(n, 1)), [2, 3, 4, 4.7], [5.5, 4, 2.4, 1.5]))
 
 
-def _placed(labels: list[Label], points: np.ndarray, side: int) -> Iterator[str]:
-    """Labels beside their places, where they cover few points and no other label, with lines."""
+def _placed(
+    labels: list[Label], places: np.ndarray, points: np.ndarray, side: int
+) -> Iterator[str]:
+    """Labels beside their ``places`` (L, 2), where they cover few points and no other label, with
+    lines."""
     covered = np.zeros((_HEIGHT // _CELL + 2, _WIDTH // _CELL + 2))
     cells = (points / _CELL).astype(int) + 1
     covered[cells[:, 1], cells[:, 0]] = 1
@@ -102,9 +98,10 @@ def _placed(labels: list[Label], points: np.ndarray, side: int) -> Iterator[str]
     taken = np.zeros((0, 4))
     grouped = any(label.is_group for label in labels)
     reach, angle = (each.ravel() for each in np.meshgrid(_REACHES, np.arange(16) * np.pi / 8))
-    for label in labels:
+    for label, (x, y) in zip(labels, places.tolist(), strict=True):
+        colour = _INK if side else _darker(label.colour)
         is_small = grouped and not label.is_group
-        (x, y), size = label.at, label.size * (0.88 if is_small else 1)
+        size = label.size * (0.88 if is_small else 1)
         w, h = max(map(_width, label.lines)) * size + 6, 1.15 * size * len(label.lines) + 2
         cx = x + np.cos(angle) * (reach + (reach > 0) * w / 2)
         cy = y + np.sin(angle) * (reach + (reach > 0) * h / 2)
@@ -125,12 +122,12 @@ def _placed(labels: list[Label], points: np.ndarray, side: int) -> Iterator[str]
         px, py = np.clip(x, left, right), np.clip(y, top, bottom)
         if np.hypot(px - x, py - y) > 12:
             line = f"M{x:.1f} {y:.1f}L{px:.1f} {py:.1f}"
-            yield f'<path d="{line}" stroke="{label.colour}" opacity="0.7"/>'
+            yield f'<path d="{line}" stroke="{colour}" opacity="0.7"/>'
         weight = 700 if label.is_group else 600
         style = f'font-size="{size:.1f}" font-weight="{weight}" {_NAME} paint-order="stroke"'
         for i, line in enumerate(label.lines):
             down = round(top + size * (1 + 1.15 * i))
-            yield _text(round(cx[best]), down, line, style, label.colour)
+            yield _text(round(cx[best]), down, line, style, colour)
 
 
 def _text(x: float, y: float, words: str, style: str = "", colour: str = _INK) -> str:
