@@ -68,9 +68,6 @@ class Labels:
     max_distance: float | None = clusters_option(None)
     max_size: str | None = clusters_option(None, "--max-size NUMBER|1.2x")
 
-    def options(self) -> AssignOptions:
-        return AssignOptions(**vars(self))
-
 
 @signals.one_voice()
 def assign(
@@ -111,7 +108,7 @@ def assign(
         cat new.npy | dink assign emb.dink.safetensors - | sort -t, -k2 | head
     """
     started = time.monotonic()
-    options = labels.options()
+    options = AssignOptions(**vars(labels))
     from dinkcli.assigning.parts import rows_of_parts
     from dinkcli.assigning.pipeline import run
     from dinkcli.models.file import load
@@ -230,7 +227,7 @@ def _summary_of(output: Output, job: Job, counts: Counts, seconds: float) -> dic
         if groups.dtype.kind == "i"
     }
     summary |= {"levels": levels} if levels else {}
-    return summary | ({"match": job.matching.as_dict()} if job.matching else {})
+    return summary | ({"match": job.matching.to_dict()} if job.matching else {})
 
 
 def _sentence_of(summary: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.matching import Matching
 
-_MOST_LINES = 20  # of clusters that moved
 _PIPE_COLUMNS = 120  # of what is not a terminal
 _LEAST_TEXT = 16
 _SHORT = ("n_clusters", "number", "output")  # parameters that are known by their short option
@@ -294,24 +292,7 @@ def rows_shown(data: DataSet, quiet: bool) -> Iterator[Callable[[str, int], None
 
 
 def show_drift(matching: Matching, old_path: str) -> None:
-    """Shows how many ids were kept, split, vanished and are new, and lists what moved most."""
-    moved = [d.moved for d in matching.drift if d.fate in ("kept", "split") and d.moved is not None]
-    line = ", ".join(f"{count} {fate}" for fate, count in matching.counts().items())
-    if moved:
-        line += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
-    say(f"ids of {old_path}: {line}")
-    news = sorted((d for d in matching.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
-    kept = [d for d in matching.drift if d.fate == "kept" and d.moved]
-    listed = [*news, *sorted(kept, key=lambda d: -(d.relative or 0))]
-    hidden = len(listed) - _MOST_LINES
-    table = Sheet(
-        *("id", Field("fate"), "moved", "of gap", Field("continued by")),
-        title="what changed most",
-        notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
-    )
-    for drift in listed[:_MOST_LINES]:
-        far = "-" if drift.moved is None else f"{drift.moved:.3g}"
-        gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
-        table.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
-    if listed:
-        show(table, stderr=True)
+    """What became of the ids of the model at ``old_path``."""
+    say(f"ids of {old_path}: {matching.sentence()}")
+    for sheet in matching.sheets():
+        show(sheet, stderr=True)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import typer
 
-from dinkcli.options import TrainOptions
-
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
     from dinkcli.models.model import Model
@@ -291,7 +289,3 @@ class Effort:
     n_init: int | None = expert_option(None)
     epochs: int | None = expert_option(None)
     batch_size: int | None = expert_option(None)
-
-    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
-        """The options of the core."""
-        return TrainOptions(n_clusters, **(vars(self) | more))

@@ -20,8 +20,7 @@ from dinkcli.cli.console import printable, say, with_options
 from dinkcli.errors import FULL_DEVICE, DinkError, LostError, TextsError, UsageError
 from dinkcli.processes.group import ALONE, SINGLE, Group, launched, world
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_NUMBERS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_NUMBERS = [signal.Signals[n] for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 NOTHING_WRITTEN = "Interrupted; nothing was written. Start the same command again."
 _NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 # What the loader of libraries says where `ulimit -v` leaves no room for them.

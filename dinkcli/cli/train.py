@@ -20,7 +20,7 @@ from dinkcli.cli import options as shared
 from dinkcli.cli.options import clusters_option, expert_option, main_option, run_option
 from dinkcli.cli.paths import check_model_path, default_model_path, keep_other_models
 from dinkcli.errors import StoppedError
-from dinkcli.options import SEEDINGS, parse_seconds
+from dinkcli.options import SEEDINGS, TrainOptions, parse_seconds
 from dinkcli.processes.group import world
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dinkcli.insight.recommend import Sweep
     from dinkcli.models.matching import Matching
     from dinkcli.models.model import Model
-    from dinkcli.options import TrainOptions
     from dinkcli.training.checkpoint import Checkpoints
     from dinkcli.training.trainer import Step
 
@@ -56,10 +55,10 @@ class Algorithm(shared.Effort):
     max_size: str | None = clusters_option(None, "--max-size NUMBER|1.2x")
     seed: int = shared.SEED
 
-    def options(self, n_clusters: int | str, **more: Any) -> TrainOptions:
-        more["temperature"] = _number(float, self.temperature)
-        more["init"] = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
-        return super().options(_number(int, str(n_clusters)), **more)
+    def options(self, n_clusters: str) -> TrainOptions:
+        values = vars(self) | {"temperature": _number(float, self.temperature)}
+        values["init"] = self.init if self.init in SEEDINGS else SEEDINGS[0]  # until a file is read
+        return TrainOptions(_number(int, n_clusters), **values)
 
 
 def _number(kind: type, text: str) -> Any:
@@ -190,7 +189,7 @@ def train(
     checkpoints.discard()
     facts = _summary(model, target, time.monotonic() - started)
     history = {"history": model.training["history"]} if verbose else {}
-    more = history | more | ({"match": matching.as_dict()} if matching else {})
+    more = history | more | ({"match": matching.to_dict()} if matching else {})
     console.show_result(facts | more, shown, *_sentences(facts, model, data, verbose))
     if matching is not None and not shown.silent:
         console.show_drift(matching, match_path or "")

@@ -11,6 +11,7 @@ from dinkcli.cli import console
 from dinkcli.cli import options as shared
 from dinkcli.cli.options import main_option, output_option, run_option
 from dinkcli.cli.paths import load_model, refuse_stream
+from dinkcli.options import TrainOptions
 
 
 def inspect(
@@ -252,7 +253,7 @@ def plan(
     begun = time.process_time(), time.monotonic()
     from dinkcli.data.machine import parse_size
 
-    options = effort.options(n_clusters)
+    options = TrainOptions(n_clusters, **vars(effort))
     limit = parse_size(memory)
     data = vectors.open(inputs)
     console.show_notes(data, as_json)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ import numpy as np
 from dinkcli.errors import ModelError, UsageError
 from dinkcli.models.model import Model
 from dinkcli.models.tree import squared_distances
+from dinkcli.results import Field, Result, Sheet
+
+_MOST_SHOWN = 20  # ids in a table
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Result):
     """Ids for the clusters of a new model.
 
     Attributes:
@@ -69,9 +73,35 @@ class Matching:
         fates = [drift.fate for drift in self.drift]
         return {fate: fates.count(fate) for fate in ("kept", "split", "vanished", "new")}
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return self._summary() | {"drift": list(map(asdict, self.drift))}
+
+    def sentence(self) -> str:
+        """How many ids were kept, split, vanished and are new, and how far clusters moved."""
+        said = ", ".join(f"{count} {fate}" for fate, count in self.counts().items())
+        still = [d.moved for d in self.drift if d.fate in ("kept", "split")]
+        moved = [distance for distance in still if distance is not None]
+        if moved:
+            said += f"; moved {median(moved):.3g} in the median, {max(moved):.3g} at most"
+        return said
+
+    def sheets(self) -> list[Sheet]:
+        """A table of what changed most: ids that were not kept, then those that moved."""
+        others = sorted((d for d in self.drift if d.fate != "kept"), key=lambda d: (d.fate, d.id))
+        kept = [d for d in self.drift if d.fate == "kept" and d.moved]
+        changed = [*others, *sorted(kept, key=lambda d: -(d.relative or 0))]
+        hidden = len(changed) - _MOST_SHOWN
+        sheet = Sheet(
+            *("id", Field("fate"), "moved", "of gap", Field("continued by")),
+            title="what changed most",
+            notes=[f"and {hidden} more; --json lists all" if hidden > 0 else ""],
+        )
+        for drift in changed[:_MOST_SHOWN]:
+            far = "-" if drift.moved is None else f"{drift.moved:.3g}"
+            gap = "-" if drift.relative is None else f"{drift.relative:.0%}"
+            sheet.add(drift.id, drift.fate, far, gap, ", ".join(map(str, drift.parts)) or "-")
+        return [sheet] if changed else []
 
     def _summary(self) -> dict[str, Any]:
         return {"fingerprint": self.old.fingerprint, **self.counts()}
