@@ -213,8 +213,9 @@ def _grown(
 def _new(sample: Sample, generator: torch.Generator, k: int) -> State:
     tried = []
     for _ in range(_STARTS):
-        order = torch.randperm(len(sample), generator=generator)
-        mixed = sample.shuffled(order.to(sample.z.device))
+        order = torch.randperm(len(sample), generator=generator).to(sample.z.device)
+        weights = None if sample.weights is None else sample.weights[order]
+        mixed = replace(sample, z=sample.z[order], weights=weights)
         seeds = seed_centers(mixed, k, "kmeans++", generator, len(mixed))
         tried.append(_settled(sample, generator, seeds.centers))
     return min(tried, key=lambda state: state.inertia)

@@ -7,12 +7,12 @@ Shapes: K clusters, D features.
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,6 @@ from dinkcli.training.refine import Refining
 if TYPE_CHECKING:
     from dinkcli.training.trainer import Trainer
 
-EVERY_SECONDS = 300.0
 _FORMAT = 2  # of a state; one of another format counts as damaged
 _CHECKED_ELEMENTS = 1 << 24
 # What a checkpoint must share with the run that goes on from it, come what may.
@@ -87,7 +86,7 @@ class Checkpoints:
     def __init__(
         self,
         path: str,
-        every: float = EVERY_SECONDS,
+        every: float = 300.0,
         notify: Callable[[str], object] = warnings.warn,
         group: Group = SINGLE,
     ):
@@ -128,9 +127,7 @@ class Checkpoints:
     def discard(self) -> None:
         """Removes the checkpoint of a run that is over."""
         try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+            Path(self.path).unlink(missing_ok=True)
         except OSError as error:
             self.notify(f"{self.path}: cannot be removed: {error.strerror}")
 
@@ -165,7 +162,7 @@ def load_checkpoint(path: str) -> Model:
     """The checkpoint at ``path``, or that of the model ``path``; a UsageError when there is none, a
     ModelError when it is damaged."""
     beside = checkpoint_path(path)
-    model = load(beside if os.path.isfile(beside) else path)
+    model = load(beside if Path(beside).is_file() else path)
     if model.state is None:
         raise UsageError(
             f"{path}: a finished model, and there is no checkpoint {beside}; "

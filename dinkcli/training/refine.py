@@ -226,8 +226,9 @@ def split(sample: Sample, state: State, candidates: Tensor, generator: torch.Gen
     rows, owner, weight = _judges(sample, state, candidates, generator)
     m = len(candidates)
     part = sample.z[rows]
-    total = sample.sums(weight, owner, m).clamp_(min=1e-30)
-    mean = (sample.sums(part, owner, m, weight) / total[:, None]).to(part)
+    total, mean = sample.weighted_sums(part, owner, m, weight)
+    total.clamp_(min=1e-30)
+    mean = (mean / total[:, None]).to(part)
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
     farthest = sample.farthest(squares, owner, part, m, rows)
@@ -279,8 +280,7 @@ def _two_means(
     """Local two-means of rows around their cluster's mean, from the sides ``upper`` (R,)."""
     m = len(total)
     for last in range(_MEANS_ITERATIONS):
-        n_high = sample.sums(weight * upper, owner, m)
-        sum_high = sample.sums(part, owner, m, weight * upper)
+        n_high, sum_high = sample.weighted_sums(part, owner, m, weight * upper)
         n_low = (total - n_high).clamp_(min=0)
         high = (sum_high / n_high.clamp(min=1e-30)[:, None]).to(part)
         low = (-sum_high / n_low.clamp(min=1e-30)[:, None]).to(part)  # the rows sum to zero

@@ -51,7 +51,6 @@ class RowSource:
     all processes can hold theirs, otherwise read anew for each pass while a thread reads ahead.
 
     Args:
-        metric: "euclidean", "cosine" or "learned".
         memory: bytes that rows may take on this machine, a quarter of its memory by default.
         shift: (D,) subtracted from euclidean rows; their mean (or a sample's) without it.
         group: the processes that share the rows: each reads a range of them, of equal length.
@@ -60,9 +59,7 @@ class RowSource:
     Attributes:
         in_memory: all rows are held.
         map: what is done to rows after the shift, once it is learned.
-        memory: bytes that rows may take in this process.
-        n_rows, n_bad, total_weight, total_memory: over all processes.
-        blocks, batches and weights are those of this process.
+        n_rows, n_bad, total_weight, total_memory: over all processes; all else is of this one.
 
     Raises:
         InputError: rows that are not finite, of norm 0 under cosine, too large for float32.
@@ -259,8 +256,8 @@ class RowSource:
 
         Args:
             first, before: block to go on from, and the statistics of those before it.
-            after_block: told how many blocks are done, and their statistics; several processes,
-                which have blocks of their own, are told 0 and None now and then.
+            after_block: told how many blocks are done, and their statistics; of several processes,
+                0 and None now and then.
         """
         index = CenterIndex(centers)
         total = Statistics.zeros(centers) if before is None else before

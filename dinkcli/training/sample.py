@@ -104,11 +104,6 @@ class Sample:
         size = stop - start
         return Sample(self.z[rows], weights, self.project, self.group, positions, size)
 
-    def shuffled(self, order: Tensor) -> Sample:
-        """The rows in another order (S,); only where all of them are here."""
-        weights = None if self.weights is None else self.weights[order]
-        return Sample(self.z[order], weights, self.project)
-
     def gathered(self, values: Tensor) -> Tensor:
         """``values`` (N, ...) of the rows here, for all rows by position, (S, ...)."""
         if self.positions is None:
@@ -145,8 +140,10 @@ class Sample:
         them, by position."""
         if self.positions is None:
             return len(rows), slice(None)
-        ascending = self.group.gather(self.positions[rows]).sort().values
-        return len(ascending), torch.searchsorted(ascending, self.positions[rows])
+        chosen = torch.zeros(len(self.z), dtype=torch.uint8, device=rows.device)
+        chosen[rows] = 1
+        upto = self.gathered(chosen).cumsum(0)
+        return int(upto[-1]), upto[self.positions[rows]] - 1
 
     def distinct(self, most: int) -> Tensor:
         """At most so many distinct rows."""
@@ -180,6 +177,15 @@ class Sample:
         result = segment_sums(values, labels, number, weights)
         self.group.sum_(result)
         return result
+
+    def weighted_sums(
+        self, values: Tensor, labels: Tensor, number: int, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Those of the ``weights`` (R,), and of ``values`` (R, D) times these, in one message."""
+        totals = segment_sums(weights, labels, number)
+        sums = segment_sums(values, labels, number, weights)
+        self.group.sum_(totals, sums)
+        return totals, sums
 
     def sums_by_pair(self, pairs: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The distinct ones of ``pairs`` (N,), numbers, ascending; for each the weight of its rows
@@ -238,8 +244,8 @@ class Averages:
 
     def __init__(self, sample: Sample, centers: Tensor, batch_size: int, approximate: bool):
         self._sample, self._batch_size, self._approximate = sample, batch_size, approximate
-        probe = sample[:_PROBE_ROWS]
-        self._low_precision_above = low_precision_temperature(probe.gathered(probe.z), centers)
+        probe = sample[:_PROBE_ROWS].whole().z
+        self._low_precision_above = low_precision_temperature(probe, centers)
         self.sums = torch.zeros_like(centers)
         self.shares = self.sums.new_zeros(len(centers))
         self._fused: RunningAverages | None = None

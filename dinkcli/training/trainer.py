@@ -28,22 +28,14 @@ from dinkcli.models.statistics import Statistics
 from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import refuse_overflow
-from dinkcli.options import LEARNED, TrainOptions, most_rows
-from dinkcli.training.capacity import MOST_PASSES, limited_passes, limited_start
+from dinkcli.options import LEARNED, TrainOptions
+from dinkcli.training import schedule
 from dinkcli.training.checkpoint import SearchState, capture
 from dinkcli.training.neighbours import follow_neighbours
-from dinkcli.training.passes import Pass, descend, lloyd
+from dinkcli.training.passes import Pass, descend, limited, lloyd
 from dinkcli.training.refine import Refining, State, refine
 from dinkcli.training.rows import RowSource
 from dinkcli.training.sample import REPORT_ROWS, Averages, Sample
-from dinkcli.training.schedule import (
-    Effort,
-    cooling,
-    effort,
-    sample_size,
-    seeding_size,
-    start_temperature,
-)
 from dinkcli.training.seeding import Seeds, seed_centers
 from dinkcli.training.subspace import Subspace, main_axes, number_of_axes
 
@@ -92,10 +84,9 @@ class Step:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON for the history: an infinite temperature becomes the string "inf", and
-        what is the same in all steps is left out."""
-        values = {k: "inf" if v == math.inf else v for k, v in asdict(self).items()}
-        del values["starts"]
-        return values
+        ``starts``, which is the same in all steps, is left out."""
+        fields = asdict(self).items()
+        return {k: "inf" if v == math.inf else v for k, v in fields if k != "starts"}
 
 
 class Trainer:
@@ -126,7 +117,7 @@ class Trainer:
     def sample(self) -> Sample:
         """The rows that centres are seeded, annealed and refined on; the first random draw."""
         rows = self.rows
-        size = sample_size(rows.n_rows, self.options.k, rows.n_features, rows.total_memory)
+        size = schedule.sample_size(rows.n_rows, self.options.k, rows.n_features, rows.total_memory)
         return rows.sample(size, self.generator)
 
     def steps(self) -> Iterator[Step]:
@@ -156,7 +147,10 @@ class Trainer:
         for done in passes:
             yield self._pass_step("pass", done, temperature)
         if options.max_size is not None:
-            yield from self._limit_sizes(most_rows(options.max_size, rows.n_rows, options.k))
+            self._free_inertia = float(torch.as_tensor(state.cluster_inertia).sum())
+            for done in limited(rows, options, state):
+                yield self._pass_step("limit", done, 0.0)
+                self._rest(False)
 
     def _search(self, sample: Sample) -> Iterator[Step]:
         """Seeds, anneals and refines ``n_init`` times, and keeps the lowest inertia; where that is
@@ -165,7 +159,7 @@ class Trainer:
         if k == 1:
             state.centers = sample.means(state.centers, sample.z.new_zeros(len(sample.z)).long())
             return
-        how = effort(len(sample), *state.centers.shape)
+        how = schedule.effort(len(sample), *state.centers.shape)
         self._starts = options.n_init or how.n_init
         axes = main_axes(sample, k)
         for start in range(state.start, self._starts + 1):
@@ -199,12 +193,12 @@ class Trainer:
             refuse_overflow(centers, "`init`")
             seeds = Seeds(centers.to(sample.z))
         else:
-            part = seeding_size(len(sample), options.k)
+            part = schedule.seeding_size(len(sample), options.k)
             seeds = seed_centers(sample, options.k, options.init, self.generator, part)
         return seeds._replace(centers=self.rows.project(seeds.centers))
 
     def _anneal(
-        self, space: Subspace, seeds: Seeds, how: Effort
+        self, space: Subspace, seeds: Seeds, how: schedule.Effort
     ) -> Generator[Step, None, Refining]:
         """Deterministic annealing: the shrink loss at a falling temperature (Rose 1998).
 
@@ -214,15 +208,15 @@ class Trainer:
         """
         sample, state, steps = space.sample, self.state, how.annealing_steps
         size = min(self.options.batch_size or how.annealing_batch, len(sample))
-        part = sample[: seeding_size(len(sample), len(seeds.centers))]
+        part = sample[: schedule.seeding_size(len(sample), len(seeds.centers))]
         centers = space.into(seeds.centers)
         labels = part.labels(centers) if seeds.labels is None else seeds.labels
         centers = part.means(centers, labels)
-        hottest = start_temperature(part, centers, labels)
+        hottest = schedule.start_temperature(part, centers, labels)
         overlap = sample.overlap(centers)
         averages = Averages(sample, centers, size, overlap)
         first, every = 0, max(1, steps // _REPORTS)
-        for number, (temperature, step_size) in enumerate(cooling(hottest, steps), 1):
+        for number, (temperature, step_size) in enumerate(schedule.cooling(hottest, steps), 1):
             if first + size > len(sample):
                 first = 0  # the sample is in random order already
             averages.update(first, centers, temperature, step_size)
@@ -247,7 +241,7 @@ class Trainer:
         return Refining.begin(centers, overlap)
 
     def _refine(
-        self, space: Subspace, search: Refining, how: Effort
+        self, space: Subspace, search: Refining, how: schedule.Effort
     ) -> Generator[Step, None, Tensor | None]:
         """Returns the labels of the rows of the sample, where the last round has found them."""
         state, labels = self.state, None
@@ -268,18 +262,6 @@ class Trainer:
             self._rest(True)
             labels = best.near.labels if best.rows == len(space.sample) else None
         return labels
-
-    def _limit_sizes(self, limit: int) -> Iterator[Step]:
-        """Passes under the limit, which a training that is saved among them begins once more."""
-        options, state, rows = self.options, self.state, self.rows
-        self._free_inertia = float(torch.as_tensor(state.cluster_inertia).sum())
-        if rows.weights is not None or float(state.counts.max()) > limit:
-            state.centers = limited_start(rows, state.centers, limit, options.seed, options.tol)
-        passes = limited_passes(rows.blocks, rows.project, state.centers, limit, options.tol)
-        for number, (centers, statistics) in enumerate(passes):
-            state.centers = centers
-            yield self._pass_step("limit", Pass(number, MOST_PASSES, statistics), 0.0)
-            self._rest(False)
 
     def _pass_step(self, phase: str, done: Pass, temperature: float) -> Step:
         self.state.counts = done.statistics.counts
