@@ -69,12 +69,11 @@ def train_loop(config: dict[str, Any]) -> None:
     """
     from dinkcli.processes.collective import join
 
-    options = dict(config)
-    output, device = options.pop("output"), options.get("device", "auto")
-    group = join(device, on_loss=lambda reason: None)
-    model = train(options.pop("inputs"), options.pop("n_clusters"), group=group, **options)
+    options = {name: value for name, value in config.items() if name != "output"}
+    group = join(options.get("device", "auto"), on_loss=lambda reason: None)
+    model = train(**options, group=group)
     if group.rank == 0:
-        model.save(output)
+        model.save(config["output"])
 
 
 def map_in_arrow(
@@ -118,9 +117,8 @@ def polars_expression(
     import polars
 
     assigner = ArrowAssigner(model, **options)
-
-    def assign_series(vectors: polars.Series) -> polars.Series:
-        return polars.Series(assigner.labels(vectors.to_arrow()))
-
-    expression = polars.col(column).map_batches(assign_series, return_dtype=polars.Int32)
+    expression = polars.col(column).map_batches(
+        lambda vectors: polars.Series(assigner.labels(vectors.to_arrow())),
+        return_dtype=polars.Int32,
+    )
     return expression.alias(assigner.name)

@@ -91,19 +91,12 @@ _WHAT = {
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of the work.
+    """One part of the work."""
 
-    Attributes:
-        name: "start", "read", "sample", "seed", "anneal", "refine" or "passes".
-        rounds: how often.
-        rows: that each round works on, those of all processes.
-        seconds: of all rounds.
-    """
-
-    name: str
-    rounds: Range
-    rows: int
-    seconds: Range
+    name: str  # "start", "read", "sample", "seed", "anneal", "refine" or "passes"
+    rounds: Range  # how often
+    rows: int  # that each round works on, those of all processes
+    seconds: Range  # of all rounds
 
 
 @dataclass(frozen=True)
@@ -277,6 +270,7 @@ class Work(NamedTuple):
     itemsize: int
     sample: int  # rows that centres are annealed and refined on
     seeding: int  # rows of it that the first centres are drawn from
+    judged: float  # rows of a process that splits are judged by, in a round of swaps
     batch: int  # rows of each update of the annealing
     axes: int  # coordinates of a row of the sample while annealing and refining; D at most
     processes: int  # that share the rows
@@ -291,12 +285,8 @@ class Work(NamedTuple):
         held, itemsize = data.held_bytes <= memory, data.dtype.itemsize
         batch = min(options.batch_size or how.annealing_batch, sample)
         axes, seeding = schedule.most_axes(k, d) or d, schedule.seeding_size(sample, k)
-        return cls(n, d, k, held, itemsize, sample, seeding, batch, axes, processes, how)
-
-    @property
-    def judged(self) -> float:
-        """Rows of a process that splits of clusters are judged by, in a round of swaps."""
-        return min(self.sample / self.processes, JUDGES * max(64, self.clusters // 2))
+        judged = min(sample / processes, JUDGES * max(64, k // 2))
+        return cls(n, d, k, held, itemsize, sample, seeding, judged, batch, axes, processes, how)
 
 
 def _phases(work: Work, options: TrainOptions, m: Measured, startup: float) -> list[Phase]:
@@ -375,11 +365,7 @@ class Measured(NamedTuple):
 
 
 def measure(data: DataSet, work: Work, device: torch.device) -> Measured:
-    """Times the parts of a training on the first rows, in a second or two.
-
-    Raises:
-        InputError: bad rows among the first ones.
-    """
+    """Times the parts of a training on the first rows, in a second or two."""
     rows, read, reading_bytes = _first_rows(data, work.held)
     z = torch.from_numpy(rows).float().to(device)
     z -= z.mean(0)

@@ -16,22 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Field:
-    """A column of a table.
-
-    Attributes:
-        heading: above it, or an empty text.
-        justify: of its cells.
-        drop: 0 for a column that always stays; of the others those with the highest number go
-            first where a terminal is narrow.
-        text: its cells may be shortened, and an empty one is a dash.
-        bar: its cells are shares from 0 to 1, shown as bars of so many characters.
-    """
+    """A column of a table."""
 
     heading: str = ""
     justify: Literal["left", "right"] = "left"
-    drop: int = 0
-    text: bool = False
-    bar: int = 0
+    drop: int = 0  # 0 stays; of others the highest go first where a terminal is narrow
+    text: bool = False  # its cells may be shortened, and an empty one is a dash
+    bar: int = 0  # its cells are shares from 0 to 1, shown as bars of so many characters
 
 
 NAME = Field("name", text=True)  # of clusters or groups

@@ -43,14 +43,8 @@ def map_of_rows(
     seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Places (P, 2) float32 of the rows.
-
-    Args:
-        z: (P, D) float32.
-        labels: (P,) the cluster of each.
-        cluster_centers: (K, D).
-        on_step: called with the steps done and their number.
-    """
+    """Places (P, 2) float32 of the rows (P, D) float32 of clusters ``labels`` (P,), with centres
+    (K, D); ``on_step`` is called with the steps done and their number."""
     if len(z) <= NEIGHBOURS + 1:  # each is a neighbour of each
         return places_of_centers(z)
     # Far from the origin float32 would not tell neighbours apart.
@@ -165,10 +159,7 @@ def repulsion(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
     gradient. Points are spread over a grid by quadratic B-splines, the grid is convolved with the
     potential by FFT, and splines read it off again (particle mesh). Their smoothing is divided out
     in between, so that what is left are errors of one percent or so at a spacing of 0.7.
-    O(P + G log G) for P points and G nodes.
-
-    Args:
-        rng: where the grid lies.
+    O(P + G log G) for P points and G nodes. Where the grid lies is drawn from ``rng``.
     """
     low = points.min(0)
     extent = float((points.max(0) - low).max())

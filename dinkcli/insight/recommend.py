@@ -48,10 +48,7 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
 
     "5:100" stands for three numbers an octave, and then those around the best and beyond. A range
     ends, and a list leaves numbers out, where there would be fewer than two of ``n_rows`` for each
-    cluster.
-
-    Raises:
-        UsageError: another form, a number below 2, or too few rows for any of the numbers.
+    cluster; UsageError where none is left.
     """
     most = sys.maxsize if n_rows is None else n_rows // 2
     wrong = UsageError(
@@ -79,25 +76,18 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is known of one K.
-
-    Attributes:
-        n_clusters: K.
-        inertia: of the sample's clusters around their means, scaled to all rows.
-        silhouette: mean simplified silhouette of the rows of one half of the sample under the
-            centres found on the other.
-        noise_silhouette: the same on structureless noise of the data's spread.
-        stability: adjusted Rand index of the partitions that the centres of either half make of
-            the sample.
-        modularity: of the graph of nearest neighbours, how many more links are within clusters
-            than by chance; a share of all links.
-    """
+    """What is known of one K."""
 
     n_clusters: int
-    inertia: float
+    inertia: float  # of the sample's clusters around their means, scaled to all rows
+    # Mean simplified silhouette of the rows of one half of the sample under the centres found on
+    # the other, and the same on structureless noise of the data's spread.
     silhouette: float
     noise_silhouette: float
+    # Adjusted Rand index of the partitions that the centres of either half make of the sample.
     stability: float
+    # Of the graph of nearest neighbours, the share of all links that are within clusters, less that
+    # by chance.
     modularity: float
 
     @property

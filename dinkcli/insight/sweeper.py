@@ -52,15 +52,9 @@ def sweep(
     seed: int = 0,
     on_step: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Sweep:
-    """Measures every K of ``numbers``, ascending, and recommends one. Where it ``grows``, larger
-    numbers are tried while the best is among the last, and then those around the best.
-
-    Args:
-        numbers: at most half as many as there are rows.
-
-    Raises:
-        InputError: fewer distinct rows than clusters.
-    """
+    """Measures every K of ``numbers``, ascending to half the number of rows, and recommends one.
+    Where it ``grows``, larger ones are tried while the best is among the last, and then those
+    around the best. InputError for fewer distinct rows than clusters."""
     tried: dict[int, Candidate] = {}
 
     def look(more: Sequence[int], phase: str) -> Sweep:
@@ -97,12 +91,7 @@ class _Search:
     """Paths of growing K on two halves of a sample, and on noise; all work is that of workers."""
 
     def __init__(
-        self,
-        rows: RowSource,
-        most: int,
-        seed: int,
-        workers: Workers,
-        before: _Search | None = None,
+        self, rows: RowSource, most: int, seed: int, workers: Workers, before: _Search | None = None
     ):
         self.workers = workers
         half = max(_HALF_ROWS, _ROWS_PER_CLUSTER * most)

@@ -49,11 +49,7 @@ class Colouring:
 
 def palette(groups: np.ndarray) -> tuple[list[str], list[str]]:
     """(K colours of the clusters, those of their groups): a group has a hue, and its clusters have
-    shades around it.
-
-    Args:
-        groups: (K,) the group of each cluster, -1 for none.
-    """
+    shades around it; ``groups`` (K,) has -1 for a cluster in none."""
     n = int(groups.max()) + 1
     # Groups of neighbouring numbers lie near each other: their hues are far apart.
     step = next((s for s in range(max(1, round(0.38 * n)), n) if math.gcd(s, n) == 1), 1)

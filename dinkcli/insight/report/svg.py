@@ -41,10 +41,7 @@ class Label:
 
 def map_svg(report: Report, sentence: str, labels: list[Label]) -> str:
     """The map with its title and names, as wide as a slide; in the colours of the first column of
-    the report, else in those of the clusters.
-
-    Args:
-        labels: the most important first; one that would cover another is left out.
+    the report, else in those of the clusters. A label that would cover one before it is left out.
     """
     points = report.points.astype(np.float64)
     codes, shades, side = report.labels, palette(report.groups)[0], 0
