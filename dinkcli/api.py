@@ -31,13 +31,7 @@ from dinkcli.options import CHOSEN, GIVEN, LEARNED, SEEDINGS, AssignOptions, Tra
 from dinkcli.processes.device import resolve_device
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.processes.workers import threads_for
-from dinkcli.training.checkpoint import (
-    Checkpoints,
-    checksums,
-    load_checkpoint,
-    restore,
-    shift_of,
-)
+from dinkcli.training.checkpoint import Checkpoints, checksums, load_checkpoint, restore, shift_of
 from dinkcli.training.rows import RowSource
 from dinkcli.training.trainer import Step, Trainer
 
@@ -83,8 +77,7 @@ def train(
             table or column of pandas, polars, pyarrow or what else gives itself to Arrow.
         n_clusters: K; "auto" for the one that ``dinkcli.sweep`` recommends from 2 to 100 and
             beyond, or a range such as "5:300", with a warning where none is clear; "clear" refuses
-            in that case.
-            Or all options at once, in place of ``metric`` to ``max_size``.
+            then. Or all options at once, in place of ``metric`` to ``max_size``.
         init: "kmeans++", "random", "xavier", (K, D) centres, or a file of them (npy, parquet, an
             earlier model, a faiss index, or a scikit-learn estimator through skops).
         metric: "euclidean", "cosine" (rows are compared by their direction), or "learned"
@@ -100,7 +93,7 @@ def train(
         seed: of all random draws.
         max_size: most rows of a cluster, a number or a multiple of the mean such as "1.2x".
         column: of the vectors, or a pattern such as "dim_*" for one column per dimension, where
-            the inputs have columns and several could be meant.
+            several could be meant.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         sample_weight: (N,) values, not negative; or a column, or a file of them.
         memory: bytes that the rows may take, a quarter of the machine's by default; beyond it
@@ -111,9 +104,9 @@ def train(
         on_chosen: called with what the sweep says, in place of a warning where no K is clear.
         on_step: called after every update of the centres.
         checkpoints: where to save the unfinished training, and how often.
-        resume: a checkpoint, or the model that it was to become, to go on from. Data and options
-            have to be those of the run that wrote it.
-        force: go on with other data or options all the same.
+        resume: a checkpoint, or the model that it was to become, to go on from, with the data and
+            options of the run that wrote it.
+        force: go on with others all the same.
         group: the processes of a launcher that train together, from ``group.join``; all call
             this with the same arguments, and get the same model.
 
@@ -148,10 +141,8 @@ def train(
         if initial is not None:
             raise UsageError(f"`n_clusters` {k}: cannot start from given centres; give a number")
         if data.known_rows < _FEWEST_ROWS:
-            raise UsageError(
-                f"`n_clusters` {k}: {data.known_rows} rows are too few to choose from; give a "
-                "number"
-            )
+            few = f"{data.known_rows} rows are too few to choose from"
+            raise UsageError(f"`n_clusters` {k}: {few}; give a number")
         numbers = USUAL if k in CHOSEN else k
         more: dict[str, Any] = {"metric": chosen.metric, "seed": chosen.seed, "on_step": on_try}
         result = sweep(data, numbers, device=device, memory=memory, **more)
@@ -229,11 +220,9 @@ def assign(
         max_distance=max_distance,
         max_size=max_size,
     )
-    parts = []
     assigner = assigner_for(model, data, resolve_device(device), chosen)
-    for part in assign_blocks(assigner, data):
-        parts.append(part.columns["probabilities" if soft else "cluster"])
-    return np.concatenate(parts)
+    name = "probabilities" if soft else "cluster"
+    return np.concatenate([part.columns[name] for part in assign_blocks(assigner, data)])
 
 
 def split(
@@ -318,8 +307,7 @@ def sweep(
 def _refuse_alone(data: DataSet, options: TrainOptions) -> None:
     """Raises UsageError for what only one process alone can do."""
     why = "which runs in one process only; start it without a launcher"
-    k = options.n_clusters
-    if isinstance(k, str):
+    if isinstance(k := options.n_clusters, str):
         raise UsageError(f"`n_clusters` {k}: tries many numbers of clusters, {why}")
     if options.max_size is not None:
         raise UsageError(f"`max_size`: looks at all rows at once, {why}")

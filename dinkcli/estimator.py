@@ -22,7 +22,6 @@ from dinkcli.models.model import Model
 from dinkcli.nearest.hardware import has_float64
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import RowMap
-from dinkcli.options import LEARNED
 from dinkcli.processes.device import resolve_device
 
 try:
@@ -146,10 +145,10 @@ class DinkClustering(
         """
         if model.parts is not None:
             raise ValueError("an edited model has clusters of several centres, or of none")
-        found = cls(model.n_clusters, metric=model.metric)
-        found._adopt(model, np.dtype(np.float32))
-        found.n_features_in_, found.n_iter_ = model.n_features, 1
-        return found
+        fitted = cls(model.n_clusters, metric=model.metric)
+        fitted._adopt(model, np.dtype(np.float32))
+        fitted.n_features_in_, fitted.n_iter_ = model.n_features, 1
+        return fitted
 
     def predict(self, X: Any) -> np.ndarray:
         """The nearest centre of each row of ``X`` (N, D): (N,) int32."""
@@ -173,14 +172,19 @@ class DinkClustering(
         return len(self.cluster_centers_)
 
     def _fit(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
-        # The Trainer compares options with numbers; a clear error for a wrong type comes first.
+        # A clear error for a wrong type comes before options are compared with numbers.
         for name, kinds in (("n_clusters", (Integral, str)), ("tol", (Real,))):
             if not isinstance(getattr(self, name), kinds):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a number")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        k = self.n_clusters if isinstance(self.n_clusters, str) else int(self.n_clusters)
+        options = self.get_params(deep=False)
+        k = options.pop("n_clusters")
+        options["seed"] = int(check_random_state(options.pop("random_state")).randint(2**31 - 1))
+        if not isinstance(self.init, str):
+            options["init"] = np.asarray(self.init)
+        if (sample_weight != 1).any():
+            options["sample_weight"] = sample_weight
         try:
-            model, missing = self._train(X, sample_weight, k, seed), 0
+            model = api.train(X, k if isinstance(k, str) else int(k), **options)
         except InputError:
             if isinstance(k, str):
                 raise
@@ -191,13 +195,12 @@ class DinkClustering(
             if distinct == 0 or missing <= 0 or self.metric == "cosine":
                 raise
             warnings.warn(
-                f"{distinct} distinct rows, fewer than n_clusters={self.n_clusters}: "
+                f"{distinct} distinct rows, fewer than n_clusters={k}: "
                 f"{missing} clusters stay empty",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-            model = self._train(X, sample_weight, distinct, seed)
-        if missing:
+            model = api.train(X, distinct, **options)
             # A copy of centre 0 is nearest to no row: the lowest index wins a tie.
             copies = np.repeat(model.cluster_centers[:1], missing, axis=0)
             centers = np.concatenate([model.cluster_centers, copies])
@@ -210,25 +213,10 @@ class DinkClustering(
         self._measure(X, sample_weight)
 
     def _adopt(self, model: Model, dtype: np.dtype) -> None:
-        self.model_ = model
-        if model.map is not None:
-            self.map_, self.origin_ = model.map, model.origin
-            if model.offset is not None:
-                self.origin_ = model.origin + model.offset
-        centers = model.means if model.map is None else model.cluster_centers
+        centers = model.cluster_centers if model.maps else model.means
+        self.model_, self.n_clusters_ = model, model.n_clusters
         self.cluster_centers_ = centers.astype(dtype)
         self.cluster_weights_ = model.cluster_sizes
-        self.n_clusters_ = len(centers)
-
-    def _train(
-        self, X: np.ndarray, sample_weight: np.ndarray, n_clusters: int | str, seed: int
-    ) -> Model:
-        options = self.get_params(deep=False)
-        del options["n_clusters"], options["random_state"]
-        if not isinstance(self.init, str):
-            options["init"] = np.asarray(self.init)
-        weights = None if (sample_weight == 1).all() else sample_weight
-        return api.train(X, n_clusters, sample_weight=weights, seed=seed, **options)
 
     def _measure(self, X: np.ndarray, sample_weight: np.ndarray) -> None:
         self.labels_, squared_distances = self._assigned(self._prepared(X))
@@ -252,10 +240,11 @@ class DinkClustering(
     def _prepared(self, X: np.ndarray) -> torch.Tensor:
         device = resolve_device(self.device)
         z = torch.from_numpy(np.array(X, X.dtype if has_float64(device) else np.float32))
-        z = z.to(device)
-        if self.metric == LEARNED and hasattr(self, "map_"):
-            return RowMap(*(torch.from_numpy(part).to(z) for part in (self.origin_, self.map_)))(z)
-        return torch.nn.functional.normalize(z, dim=1) if self.metric == "cosine" else z
+        z, model = z.to(device), self.model_
+        if model.maps:
+            origin = model.origin if model.offset is None else model.origin + model.offset
+            return RowMap(*(torch.from_numpy(part).to(z) for part in (origin, model.map)))(z)
+        return torch.nn.functional.normalize(z, dim=1) if model.metric == "cosine" else z
 
     def _index(self, z: torch.Tensor) -> CenterIndex:
         return CenterIndex(torch.from_numpy(self.cluster_centers_).to(z))
