@@ -46,7 +46,7 @@ _WORK = 2e10  # multiply-adds of one timed assignment
 _TIES = "near-ties"
 _PARTS = {
     (Scorer, "_scores"): "product",
-    (Scorer, "_bfloat16_product"): "product",
+    (Scorer, "_bfloat16_keys"): "product",
     (Scorer, "_two"): "two minima",
     (Scorer, "_bfloat16_two"): "two minima",
     (CenterIndex, "_settle"): _TIES,

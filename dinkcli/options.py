@@ -1,4 +1,6 @@
-"""The options of a run, checked. Needs no torch, so that usage errors are quick."""
+"""The options of a run: a UsageError names the parameter of a value out of range, or of two that
+exclude each other. Needs no torch, so that such errors are quick.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_seconds(text: str) -> float:
-    """The seconds of ``30s``, ``5m`` or ``2h``.
-
-    Raises:
-        UsageError: anything else, or 0.
-    """
+    """The seconds of ``30s``, ``5m`` or ``2h``; raises UsageError for anything else, or 0."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smh])", text.strip())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if seconds == 0:
@@ -35,14 +33,8 @@ def parse_seconds(text: str) -> float:
 
 
 def most_rows(limit: str | int, n_rows: int, n_clusters: int) -> int:
-    """The rows that a cluster may have at most.
-
-    Args:
-        limit: a number of rows, or a multiple of the mean such as 1.2x.
-
-    Raises:
-        UsageError: neither of these, or too few for all rows.
-    """
+    """The rows that a cluster may have at most, by a ``limit`` that is a number, or a multiple of
+    the mean such as 1.2x; raises UsageError for neither, or too few for all rows."""
     match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?|\.\d+) ?x", str(limit).strip())
     if match is None:
         raise UsageError(
@@ -78,11 +70,7 @@ def _expect_seed(seed: int) -> None:
 @dataclass(frozen=True)
 class TrainOptions:
     """What the result depends on, besides the data and the device: arguments of ``dinkcli.train``,
-    but that ``init`` is "given" where ``Trainer`` gets centres.
-
-    Raises:
-        UsageError: a value out of range; the message names the parameter.
-    """
+    but that ``init`` is "given" where ``Trainer`` gets centres."""
 
     n_clusters: int | str
     init: str = "kmeans++"
@@ -99,10 +87,11 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         k, heat, weight = self.n_clusters, self.temperature, self.dilation
-        fine, expected = (k in CHOSEN or ":" in k) if isinstance(k, str) else k >= 1, "at least 1"
         if isinstance(k, str):
             expected = "a number of clusters, auto, clear, or a range such as 5:300"
-        _expect(fine, "n_clusters", k, expected)
+            _expect(k in CHOSEN or ":" in k, "n_clusters", k, expected)
+        else:
+            _expect(k >= 1, "n_clusters", k, "at least 1")
         for name in ("n_init", "epochs", "batch_size"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, value, "at least 1")
@@ -153,11 +142,7 @@ class TrainOptions:
 @dataclass(frozen=True)
 class AssignOptions:
     """What is computed of each row: arguments of ``dinkcli.assign``, and also the ``top`` M
-    clusters with their probabilities, and the ``distance`` to the nearest centre.
-
-    Raises:
-        UsageError: a value out of range, or two that exclude each other.
-    """
+    clusters with their probabilities, and the ``distance`` to the nearest centre."""
 
     soft: bool = False
     top: int | None = None
@@ -210,19 +195,14 @@ HARD = AssignOptions()
 
 @dataclass(frozen=True)
 class DedupOptions:
-    """Which rows are near-duplicates, and which of them stays, as for ``dinkcli.dedup``.
-
-    Raises:
-        UsageError: a distance below 0, or infinite.
-    """
+    """Which rows are near-duplicates, and which of them stays, as for ``dinkcli.dedup``."""
 
     max_distance: float | None = None
     keep: str = "nearest"
 
     def __post_init__(self) -> None:
-        most = self.max_distance
-        fine = most is None or 0 <= most < math.inf
-        _expect(fine, "max_distance", most, "a number of at least 0")
+        fine = self.max_distance is None or 0 <= self.max_distance < math.inf
+        _expect(fine, "max_distance", self.max_distance, "a number of at least 0")
 
     @property
     def column(self) -> str | None:
@@ -232,11 +212,7 @@ class DedupOptions:
 @dataclass(frozen=True)
 class SampleOptions:
     """What sample is wanted: arguments of ``dinkcli.sample``, with a file as ``quota``, and whether
-    rows are ``weighted``.
-
-    Raises:
-        UsageError: a value out of range, or two that exclude each other.
-    """
+    rows are ``weighted``."""
 
     number: int | None = None
     by: str = "balanced"

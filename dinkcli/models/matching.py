@@ -1,11 +1,9 @@
 """Clusters of a new model matched to those of an old one, so that ids survive a retrain.
 
-The assignment of new centres to old ones is the one with the least sum of Euclidean distances
-between partners (under cosine, centres are directions of norm 1). It says which id each new
-cluster takes; how the clusters drifted is told from nearest centres, so that an id whose old
-cluster is gone is not reported as a cluster that moved far. Between models of different metrics it
-is the assignment with the most rows that partners share, among rows that both models label.
-Shapes: K new clusters, J old ones.
+Ids follow the assignment of new centres to old ones with the least sum of Euclidean distances
+between partners, or between models of different metrics with the most rows in common. How clusters
+drifted is told from nearest centres, so that an id whose old cluster is gone is not reported as a
+cluster that moved far. Shapes: K new clusters, J old ones.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ class Drift:
     """What became of one id.
 
     Attributes:
-        id: the cluster's id.
         fate: "kept" (the new centre is nearer to this old one than to any other old one),
             "split" (kept, and other new centres are nearest to this old one too), "vanished" (the
             new centre with this id is nearer to another old one, or there is none), or "new" (an
@@ -53,9 +50,7 @@ class Matching(Result):
     """Ids for the clusters of a new model.
 
     Attributes:
-        old: the old model.
-        ids: (K,) int64, the id of each new cluster; those without a partner in the old model
-            come after the old ids.
+        ids: (K,) int64, of each new cluster; those without a partner come after the old ids.
         drift: one entry for each id.
     """
 
@@ -130,15 +125,14 @@ class Matching(Result):
     def names(self, model: Model) -> list[str]:
         """The name of each id: that of the old model where its cluster goes on, else that of the
         new one; empty where neither has names."""
-        old_names = self.old.names
-        if not (old_names or model.names):
+        if not (self.old.names or model.names):
             return []
         names = [""] * self.n_ids
         for id_, name in zip(self.ids.tolist(), model.all_names, strict=True):
             names[id_] = name
-        for entry in self.drift:
-            if entry.fate in ("kept", "split") and entry.id < len(old_names):
-                names[entry.id] = old_names[entry.id] or names[entry.id]
+        for entry, name in zip(self.drift, self.old.names, strict=False):
+            if entry.fate in ("kept", "split") and name:
+                names[entry.id] = name
         return names
 
 
@@ -172,16 +166,9 @@ def check_matchable(
 
 
 def match(old: Model, new: Model, shared: np.ndarray | None = None) -> Matching:
-    """Gives the clusters of ``new`` the ids of those of ``old`` that they continue.
-
-    Args:
-        shared: (K, J) rows of each new cluster that each old one has (see
-            ``assigning.assigner.match_on``), which partners are chosen by where metrics differ.
-
-    Raises:
-        ModelError: models of different dimensions or columns, or of different metrics without
-            ``shared``.
-    """
+    """Gives the clusters of ``new`` the ids of those of ``old`` that they continue. Where metrics
+    differ, partners are chosen by ``shared`` (K, J), the rows of each new cluster that each old one
+    has (see ``assigning.assigner.match_on``). Raises ModelError where models do not go together."""
     from scipy.optimize import linear_sum_assignment  # takes longer to load than to run
 
     check_matchable(old, new.n_features)
@@ -209,16 +196,14 @@ def match(old: Model, new: Model, shared: np.ndarray | None = None) -> Matching:
 def _drift(costs: np.ndarray, ids: np.ndarray, old_means: np.ndarray | None) -> tuple[Drift, ...]:
     """What became of each id, by ``costs`` (K, J): distances to ``old_means`` (J, D), or without
     them minus the rows in common; infinite for old clusters that are gone."""
-    n_old = costs.shape[1]
-    nearest_old = costs.argmin(1)
+    n_old, nearest_old, drift = costs.shape[1], costs.argmin(1), []
+    scales = np.full(n_old, np.inf)
     if old_means is None:
         nearest_old[costs.min(1) == 0] = -1
-        scales = np.full(n_old, np.inf)
     else:
         apart = np.sqrt(squared_distances(old_means, old_means))
         np.fill_diagonal(apart, np.inf)
         scales = apart.min(1)
-    drift = []
     for id_, scale in enumerate(scales.tolist()):
         new = np.flatnonzero(ids == id_)
         parts = tuple(sorted(ids[nearest_old == id_].tolist()))

@@ -25,18 +25,15 @@ class Statistics:
     """Of the rows that were assigned to each centre so far.
 
     Attributes:
-        weights: (C,) float64.
-        means: (C, D) float64.
-        deviations: (C,) float64, sum of weight times squared distance to the mean.
-        distances: (C, N_BINS) float64, weight by squared distance to the centre that the rows had
-            when they came.
-        first_bin: number of the first of these bins; bin i begins at 2 ** (i / 4).
+        deviations: sum of weight times squared distance to the mean.
+        distances: weight by squared distance to the centre that the rows had when they came.
+        first_bin: number of the first of the bins of these; bin i begins at 2 ** (i / 4).
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    deviations: np.ndarray
-    distances: np.ndarray
+    weights: np.ndarray  # (C,) float64, as are the others
+    means: np.ndarray  # (C, D)
+    deviations: np.ndarray  # (C,)
+    distances: np.ndarray  # (C, N_BINS)
     first_bin: int = field(kw_only=True)
 
     @classmethod
@@ -65,8 +62,7 @@ class Statistics:
         centers: np.ndarray,
         first_bin: int,
     ) -> Statistics:
-        """Of ``rows`` (B, D) as the model compares them; what is summed are differences to the
-        ``centers`` (C, D)."""
+        """Of ``rows`` (B, D) as the model compares them; sums are of differences to ``centers``."""
         result = cls.empty(centers.shape, first_bin)
         result.weights[:] = np.bincount(labels, weights, len(centers))
         result.count(labels, squared_distances, weights)

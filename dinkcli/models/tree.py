@@ -28,9 +28,6 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
     """K - 1 merges (a, b, rise of the inertia), a < b, in order, of centres (K, D) with ``weights``
     (K,). 0 to K - 1 are the clusters, K + i is what merge i makes. O(K^2) memory, and mostly time.
-
-    Raises:
-        UsageError: more clusters than a tree is made of.
     """
     k = len(cluster_centers)
     if k > MOST_CLUSTERS:
@@ -67,14 +64,9 @@ def ward(cluster_centers: np.ndarray, weights: np.ndarray) -> list[Merge]:
 
 
 def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> np.ndarray:
-    """(K,) int32, the group of each cluster where the tree has ``level`` groups.
-
-    A group has the lowest of the ``ids`` (K,) in it, by default positions. So it keeps its number
-    for as long as this cluster stays in it, whatever the others do.
-
-    Raises:
-        UsageError: not 1 to K groups.
-    """
+    """(K,) int32, the group of each cluster where the tree has ``level`` groups: the lowest of the
+    ``ids`` (K,) in it, by default positions. So a group keeps its number for as long as this
+    cluster stays in it, whatever the others do."""
     k = len(merges) + 1
     if not 1 <= level <= k:
         raise UsageError(f"`levels` {level}: expected 1 to {k} groups of the {k} clusters")

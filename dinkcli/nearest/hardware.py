@@ -67,17 +67,13 @@ def numbers_at_once(device: torch.device, on_cpu: int = _DEVICE_NUMBERS) -> int:
 
 def keeps(n_bytes: int, device: torch.device) -> bool:
     """Whether a device has room for that beside what is computed with it."""
-    free = _free_bytes(device)
-    return free is None or n_bytes + _MATRICES * 4 * numbers_at_once(device) <= free
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    needed = n_bytes + _MATRICES * 4 * numbers_at_once(device)
+    return device.type != "cuda" or needed <= torch.cuda.mem_get_info(device)[0]
 
 
 def sent_rows(n_features: int) -> int:
-    """Rows of a block that is read for a device while it computes: copies as long as their start
-    takes nothing of them, and two or three of them are in memory at once."""
+    """Rows of a block that is read for a device while it computes: copies that take much longer
+    than their start, two or three of which are in memory at once."""
     return max(1, _SENT_NUMBERS // n_features)
 
 

@@ -177,7 +177,7 @@ class Scorer:
                 error += self._lost(norms, self._longest(norms, near.labels), rounding_error(rows))
             return near, near.limit(error)
         if low_precision:
-            return self._bfloat16_two(rows, norms)
+            return self._bfloat16_two(rows, norms, *self._bfloat16_keys(rows, norms))
         # Twice the largest score, or more; and that of the nearest centre, of all rows but a few.
         reach = usual = float((self._mapped_norm(norms.max()) + self.largest).square())
         if reach < math.inf:
@@ -257,9 +257,10 @@ class Scorer:
         seconds.clamp_(max=len(self.centers) - 1)
         return TwoBest(best * quantum, labels, second * quantum, seconds, keys, quantum, bits)
 
-    def _bfloat16_two(self, rows: Tensor, norms: Tensor) -> tuple[TwoBest, Tensor]:
+    def _bfloat16_two(
+        self, rows: Tensor, norms: Tensor, keys: Tensor, factors: Tensor
+    ) -> tuple[TwoBest, Tensor]:
         """``two`` by bfloat16 scores, of rows with ``norms`` (B,)."""
-        keys, factors = self._bfloat16_keys(rows, norms)
         best, labels = _take_lowest(keys, _BFLOAT16_BITS)
         second, seconds = _lowest(keys, _BFLOAT16_BITS)
         if self._folded:

@@ -104,7 +104,7 @@ def test_late_copies_arrive_whole_and_in_order(there):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_training_from_memory(there, rows, monkeypatch, kept, metric):
     """Rows stay as short as they are stored, on the way and there."""
-    monkeypatch.setattr(sizes, "_free_bytes", lambda device: (1 << 40) if kept else 0)
+    monkeypatch.setattr("dinkcli.training.rows.keeps", lambda n_bytes, device: kept)
     monkeypatch.setattr(sizes, "_DEVICE_BLOCK_ROWS", 200)
     monkeypatch.setattr(sizes, "_BLOCK_ROWS", 200)
     options = {"temperature": 0.0, "metric": metric, "epochs": 4}
