@@ -24,21 +24,17 @@ from typer.core import TyperCommand, TyperGroup
 
 from dinkcli import __version__
 from dinkcli.cli.console import say, source_of, warn
-from dinkcli.cli.options import GROUPS, RUN, with_bundles
+from dinkcli.cli.options import GROUPS, with_bundles
 from dinkcli.cli.paths import refuse_overwriting
-from dinkcli.cli.signals import (
-    abandon_stdout,
-    error_boundary,
-    ignore_signals,
-    one_voice,
-    refuse_several,
-)
+from dinkcli.cli.signals import abandon_stdout, error_boundary, ignore_signals, one_voice
 from dinkcli.errors import UsageError
+from dinkcli.processes.group import world
 
 COMMANDS = (
     *("train", "assign", "name", "inspect", "report", "evaluate", "sweep"),
     *("update", "edit", "dedup", "sample", "info", "plan", "export"),
 )
+_SEVERAL = ("train", "assign")  # that several processes share
 # Each is a function in one of these modules, or in one of its own name.
 _MODULES = {
     **dict.fromkeys(("inspect", "report", "evaluate", "sweep", "info", "plan"), "views"),
@@ -106,7 +102,7 @@ class _Readable:
         # Those of Main in the order of their importance: -k, -o, then the rest.
         order = {"-k": 0, "-n": 0, "-o": 1}
         for each in sorted(self.get_params(context), key=lambda each: order.get(each.opts[0], 2)):
-            names, text = each.get_help_record(context) or ("", "")
+            names, text = each.get_help_record(context)
             is_argument = each.param_type_name == "argument"
             for kind, word in _TYPES.items():
                 names = names.replace(kind, "" if is_argument else word)
@@ -115,9 +111,8 @@ class _Readable:
             if choices and len(names) + 2 > formatter.width:  # a narrow terminal
                 names = names.replace(choices[0], "CHOICE")
                 text = f"One of {choices[1].replace('|', ', ')}. {text}"
-            if names:
-                group = "Arguments" if is_argument else each.rich_help_panel or RUN
-                groups[group].append((names.ljust(width), text))
+            group = "Arguments" if is_argument else each.rich_help_panel or GROUPS[-1]
+            groups[group].append((names.ljust(width), text))
         filled = {name: rows for name, rows in groups.items() if rows}
         for name, rows in filled.items():
             with formatter.section(name if len(filled) > 1 else "Options"):
@@ -137,7 +132,11 @@ class _Command(_Readable, TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         with error_boundary(ctx):
             with one_voice():
-                refuse_several(ctx.command.name)
+                if world().size > 1 and self.name not in _SEVERAL:
+                    raise UsageError(
+                        f"dink {self.name}: runs in one process, and a launcher has started "
+                        f"{world().size}; start it without one"
+                    )
                 refuse_overwriting(ctx.command.name, ctx.params)
             return super().invoke(ctx)
 

@@ -110,10 +110,9 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
 
 def terminal_columns(stream: Any) -> int | None:
     """The width of the terminal that a stream writes to, or None."""
-    try:
+    with suppress(AttributeError, OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or None
-    except (AttributeError, OSError, ValueError):
-        return None
+    return None
 
 
 def width() -> int:

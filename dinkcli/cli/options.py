@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from dinkcli.models.model import Model
 
 # The groups of the help, in their order; an option without one stands in the last.
-GROUPS = MAIN, INPUT, CLUSTERS, OUTPUT, EXPERT, RUN = (
-    *("Main", "Input", "Clusters", "Output", "Expert", "Run"),
-)
+GROUPS = ("Main", "Input", "Clusters", "Output", "Expert", "Run")
 
 
 def option(group: str, default: Any, names: str = "", *, choices: str = "", **more: Any) -> Any:
@@ -34,12 +32,9 @@ def option(group: str, default: Any, names: str = "", *, choices: str = "", **mo
     return typer.Option(default, *words, rich_help_panel=group, show_envvar=False, **more)
 
 
-main_option = partial(option, MAIN)
-input_option = partial(option, INPUT)
-clusters_option = partial(option, CLUSTERS)
-output_option = partial(option, OUTPUT)
-expert_option = partial(option, EXPERT)
-run_option = partial(option, RUN)
+main_option, input_option, clusters_option, output_option, expert_option, run_option = (
+    partial(option, group) for group in GROUPS
+)
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:

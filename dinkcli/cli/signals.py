@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +25,6 @@ NOTHING_WRITTEN = "Interrupted; nothing was written. Start the same command agai
 _NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 # What the loader of libraries says where `ulimit -v` leaves no room for them.
 _NO_ROOM = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
-_SEVERAL = ("train", "assign")  # commands that several processes share
 # For the process that speaks, before the others end; busy machines took more than one.
 _GRACE_SECONDS = 3.0
 
@@ -136,10 +135,8 @@ def _embedding(error: TextsError) -> Iterator[str]:
 
 def abandon_stdout() -> None:
     """Points standard output at nothing: Python would complain once more when it flushes it."""
-    try:
+    with suppress(AttributeError, OSError, ValueError):  # closed from the start, or not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (AttributeError, OSError, ValueError):
-        pass  # closed from the start, or not a file
 
 
 def _unexpected(error: Exception) -> str:
@@ -157,16 +154,6 @@ def _unexpected(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {text} (this should not happen; DINK_DEBUG=1 shows where it did)"
     )
-
-
-def refuse_several(command: str) -> None:
-    """Raises UsageError for a command that works in one process only, under a launcher."""
-    number = world().size
-    if number > 1 and command not in _SEVERAL:
-        raise UsageError(
-            f"dink {command}: runs in one process, and a launcher has started {number}; "
-            "start it without one"
-        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dinkcli.cli import console
 from dinkcli.cli import options as shared
 from dinkcli.cli.options import main_option, output_option, run_option
-from dinkcli.cli.paths import load_model, refuse_stream
+from dinkcli.cli.paths import load_model
 from dinkcli.options import TrainOptions
 
 
@@ -123,7 +123,6 @@ def report(
     started = time.monotonic()
     from dinkcli.data.atomic import by_suffix, check_target
 
-    refuse_stream(output, "a page")
     by_suffix(output, {"html": "page", "svg": "map"}, advice="")
     check_target(output)
     model = load_model(model_path, inputs)
