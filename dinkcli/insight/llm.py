@@ -43,17 +43,11 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask.
+    """Where to ask."""
 
-    Attributes:
-        url: up to what comes before ``/chat/completions``, as http://localhost:8000/v1.
-        model: its name there.
-        seconds: to wait for one answer.
-    """
-
-    url: str
-    model: str
-    seconds: float = 120.0
+    url: str  # up to what comes before ``/chat/completions``, as http://localhost:8000/v1
+    model: str  # its name there
+    seconds: float = 120.0  # to wait for one answer
 
     def __post_init__(self) -> None:
         if not self.url.lower().startswith(("http://", "https://")):
@@ -122,7 +116,7 @@ class Reply(NamedTuple):
 class Answers:
     """Names by question, in a file that grows by a line for each, or in memory."""
 
-    def __init__(self, path: str | None):
+    def __init__(self, path: str | os.PathLike[str] | None):
         self.path = path
         self.names: dict[str, str] = {}
         if path is None or not os.path.exists(path):

@@ -24,6 +24,7 @@ from dinkcli.models.model import OUTLIER
 
 if TYPE_CHECKING:
     from dinkcli.models.model import Model
+
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['\u2019][^\W\d_]+)*")  # contractions are words
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MOST_CHARACTERS = 2000  # of one text
@@ -86,21 +87,18 @@ def clusters_of(groups: np.ndarray) -> dict[int, tuple[int, ...]]:
 def group_names(model: Model, groups: np.ndarray) -> dict[int, str]:
     """Names of the ``groups`` (K,) of clusters, by number: those that the model keeps, else of the
     terms that weigh most in their clusters, or of the largest clusters where there are no terms."""
-    inside = clusters_of(groups)
-    of_terms = names_of([_terms_of_group(model, clusters) for clusters in inside.values()])
+    inside, terms = clusters_of(groups), []
+    for clusters in inside.values():
+        weights: Counter[str] = Counter()
+        for j in clusters:
+            for rank, term in enumerate(model.terms[j] if model.terms else [model.all_names[j]]):
+                weights[term] += model.cluster_sizes[j] / (1 + rank)
+        terms.append([term for term, _ in weights.most_common(_IN_A_NAME) if term])
     names = {}
-    for (number, clusters), name in zip(inside.items(), of_terms, strict=True):
+    for (number, clusters), name in zip(inside.items(), names_of(terms), strict=True):
         own = model.all_names[clusters[0]] if len(clusters) == 1 else name
         names[number] = model.group_names.get(clusters, own)
     return names
-
-
-def _terms_of_group(model: Model, clusters: tuple[int, ...]) -> list[str]:
-    weights: Counter[str] = Counter()
-    for j in clusters:
-        for rank, term in enumerate(model.terms[j] if model.terms else model.all_names[j : j + 1]):
-            weights[term] += model.cluster_sizes[j] / (1 + rank)
-    return [term for term, _ in weights.most_common(_IN_A_NAME) if term]
 
 
 def distinctive_terms(
@@ -133,12 +131,13 @@ class Terms:
     def of_clusters(self, number: int) -> list[list[str]]:
         """K lists of at most ``number`` terms. A term must occur in two texts of its cluster, in
         small clusters in one."""
-        everywhere: Counter[str] = Counter()
-        for counter in self._counts:
-            everywhere.update(counter)
-        base = _bases(everywhere)
-        joined = [_joined(counter, base) for counter in self._counts]
-        total = _joined(everywhere, base)
+        base = _bases(set().union(*self._counts))
+        joined = [Counter[str]() for _ in self._counts]
+        total: Counter[str] = Counter()
+        for written, counts in zip(self._counts, joined, strict=True):
+            for term, count in written.items():
+                counts[base[term]] += count
+            total.update(counts)
         mean = total.total() / max(1, len(joined))
         result = []
         for label, (written, counts) in enumerate(zip(self._counts, joined, strict=True)):
@@ -157,8 +156,10 @@ class Terms:
 
 
 def _terms(text: str) -> set[str]:
-    """Words and pairs of a text; a text that repeats a term counts once."""
-    every = _tokens(text)
+    """Words and pairs of a text, in lower case and without a possessive 's; camelCase and
+    snake_case names fall apart. A text that repeats a term counts once."""
+    every = _WORD.findall(_PARTS.sub(" ", text[:_MOST_CHARACTERS]).lower().replace("\u2019", "'"))
+    every = [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
     words = {
         word
         for word in every
@@ -171,13 +172,6 @@ def _terms(text: str) -> set[str]:
     }
 
 
-def _joined(counter: Counter[str], base: dict[str, str]) -> Counter[str]:
-    result: Counter[str] = Counter()
-    for term, count in counter.items():
-        result[base[term]] += count
-    return result
-
-
 def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> list[str]:
     """The terms of the highest weight, none of which says what another one said."""
     chosen: list[str] = []
@@ -185,10 +179,6 @@ def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> lis
         if len(chosen) == number:
             break
         parts = term.split()
-        if len(parts) == 1:
-            if not any(term in other.split() for other in chosen):
-                chosen.append(term)
-            continue
         alike = [other for other in chosen if set(other.split()) & set(parts)]
         if not alike:
             chosen.append(term)
@@ -226,13 +216,6 @@ def _stem(word: str, known: set[str]) -> str:
     return word
 
 
-def _tokens(text: str) -> list[str]:
-    """Lower-case words in their order, without a possessive 's; camelCase and snake_case names fall
-    apart."""
-    every = _WORD.findall(_PARTS.sub(" ", text[:_MOST_CHARACTERS]).lower().replace("\u2019", "'"))
-    return [word if word in _STOP_WORDS else word.removesuffix("'s") for word in every]
-
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _THOUGHTS = re.compile(r".*</think>", re.DOTALL)
 _LONGEST_NAME = 80  # characters, of a language model's: more is an explanation
@@ -260,7 +243,7 @@ def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
     Raises:
         UsageError: something else, or a cluster that the model does not have.
     """
-    text = "\n".join(_fenced(re.split(r"\r\n|\r|\n", text), source)).strip(" \t\n")
+    text = _fenced(re.split(r"\r\n|\r|\n", text), source)
     is_json = text[:1] in ("{", "[") and not re.match(r"\[-?\d+\]", text)
     pairs = _of_json(text, source) if is_json else _of_lines(text, source)
     numbers = [number for number, _ in pairs]
@@ -298,10 +281,9 @@ def name_in_answer(text: str) -> str:
     Raises:
         UsageError: no name, several, or more than a name.
     """
-    text = "\n".join(_fenced(_THOUGHTS.sub("", text).splitlines(), "the answer")).strip()
-    pairs = (
-        _of_json(f"[{text}]", "the answer") if text[:1] == "{" else _of_lines(text, "the answer")
-    )
+    source = "the answer"
+    text = _fenced(_THOUGHTS.sub("", text).splitlines(), source)
+    pairs = _of_json(f"[{text}]", source) if text[:1] == "{" else _of_lines(text, source)
     names = [in_one_line(name) for _, name in pairs if name]
     name = "".join(names[:1])
     if len(names) > 1:
@@ -312,18 +294,19 @@ def name_in_answer(text: str) -> str:
         problem = f"has {len(name)} characters, expected a name"
     else:
         return name
-    raise UsageError(f"the answer {problem}")
+    raise UsageError(f"{source} {problem}")
 
 
 Pairs = list[tuple[int | None, str | None]]
 
 
-def _fenced(lines: list[str], source: str) -> list[str]:
-    """What stands in a code fence, or all lines."""
+def _fenced(lines: list[str], source: str) -> str:
+    """What stands in a code fence, or all lines, without blanks around it."""
     fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
     if len(fences) > 2:
         raise UsageError(f"{source}: line {fences[2] + 1}: a second code fence; keep one of them")
-    return lines[fences[0] + 1 : [*fences, len(lines)][1]] if fences else lines
+    inside = lines[fences[0] + 1 : [*fences, len(lines)][1]] if fences else lines
+    return "\n".join(inside).strip(" \t\n")
 
 
 def _of_lines(text: str, source: str) -> Pairs:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -131,39 +132,38 @@ def name(
         InputError: rows that the model cannot take.
     """
     model = replace(as_model(model))
-    has_rows = inputs is not None
-    if has_rows and texts is labels is None:
-        columns = getattr(inputs, "columns", None)  # of a data set that is open already
-        texts, labels = getattr(columns, "text", None), getattr(columns, "label", None)
-    if has_rows != (texts is not None or labels is not None):
+    data = None
+    if inputs is not None:
+        data = open_inputs(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
+        texts, labels = data.columns.text, data.columns.label
+    if (data is None) != (texts is None and labels is None):
         raise UsageError(
             "names come from texts or labels of rows: give `inputs`, and `texts` or `labels`"
         )
-    if not has_rows and names is None and not levels:
+    if data is None and names is None and not levels:
         raise UsageError("give `inputs` with `texts` or `labels`, or `names`")
     if (llm is None) != (llm_model is None) or (llm is not None and texts is None):
         raise UsageError("a language model names texts: give `llm`, `llm_model` and `texts`")
     if llm is not None and names is not None:
         raise UsageError("`llm` asks for names by itself: leave `names` away")
     server = None if llm is None or llm_model is None else Server(llm, llm_model)
-    kept = Answers(None if answers is None else os.fspath(answers))
+    kept = Answers(answers)
     before, given = model.all_names, _given(names, model.n_clusters)
-    seen = None
-    if has_rows:
-        data = open_inputs(inputs, column, bad_rows, model=model, texts=texts, labels=labels)
-        if texts is not None:
-            seen = look(model, data, _TYPICAL, device, on_rows)
-            model.names, model.terms, model.group_names = seen.names, seen.terms, {}
-            if server is not None:
-                by_hand = () if force else model.named_by_hand
-                asked = {j: q for j, q in questions(model, seen).items() if j not in by_hand}
-                for j, text in ask(server, asked, kept, partial(on_reply, "cluster")).items():
-                    model.names[j] = text
-        if labels is not None:
-            model.names = names_by_labels(model, data, device, on_rows)
-    model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
     if force:
         model.named_by_hand = []
+    seen = None
+    if data is not None and texts is not None:
+        seen = look(model, data, _TYPICAL, device, on_rows)
+        model.names, model.terms, model.group_names = seen.names, seen.terms, {}
+        if server is not None:
+            asked = questions(model, seen)
+            for j in model.named_by_hand:
+                asked.pop(j, None)
+            for j, text in ask(server, asked, kept, partial(on_reply, "cluster")).items():
+                model.names[j] = text
+    if data is not None and labels is not None:
+        model.names = names_by_labels(model, data, device, on_rows)
+    model.names = [given.get(j, text) for j, text in enumerate(model.all_names)]
     for j in model.named_by_hand:
         model.names[j] = before[j]
     groups: list[dict[str, Any]] = []
@@ -194,11 +194,7 @@ def _given(names: Any, n_clusters: int) -> dict[int, str]:
         return pairs
     path = os.fspath(names)
     try:
-        if path == "-":
-            text = sys.stdin.read()
-        else:
-            with open(path, encoding="utf-8-sig") as file:
-                text = file.read()
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"`names` {path}: {reason}") from None
