@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,7 +187,7 @@ class Evaluation(Result):
         document = _plain(asdict(self.quality))
         if self.agreement is not None and self.table is not None:
             classes = [
-                label if isinstance(label, (bool, int, float, str)) else str(label)
+                label if isinstance(label, (int, float, str)) else str(label)
                 for label in self.classes or ()
             ]
             document |= {
@@ -290,16 +291,16 @@ def evaluate(
     model = as_model(model)
     data = open_inputs(inputs, column, bad_rows, model=model, labels=labels).repeatable()
     counts = Contingency(model.n_clusters)
-    label = data.columns.label
-    quality = measured(model, data, device, on_rows, lambda view: count_labels(counts, label, view))
-    if label is None:
+    count = partial(count_labels, counts, data.columns.label)
+    quality = measured(model, data, device, on_rows, count)
+    if data.columns.label is None:
         return Evaluation(model, quality)
     if not counts.classes:
         raise InputError(f"{data.name}: every label is null, nothing to compare the clusters with")
-    classes, order = counts.classes, list(range(len(counts.classes)))
+    classes, table = counts.classes, counts.table
     with suppress(TypeError):  # of several types
-        order.sort(key=classes.__getitem__)
-    classes, table = [classes[i] for i in order], counts.table[order]
+        order = sorted(range(len(classes)), key=classes.__getitem__)
+        classes, table = [classes[i] for i in order], table[order]
     return Evaluation(model, quality, agreement(table), classes, table, counts.unlabelled)
 
 
@@ -332,21 +333,19 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def names_by_labels(
     model: Model,
     data: DataSet,
-    device: torch.device | str = "cpu",
-    on_rows: Callable[[int], None] = lambda done: None,
+    device: torch.device | str,
+    on_rows: Callable[[int], None],
 ) -> list[str]:
     """K names: the commonest label of each cluster, and the next ones, at most three, until most of
     its rows have one of them; "" for a cluster without labelled rows."""
-    assert data.columns.label is not None, "the data carry no labels"
     counts = Contingency(model.n_clusters)
     for view in survey(model, data, device):
         count_labels(counts, data.columns.label, view)
         on_rows(view.end)
-    return [_name(counts.classes, column) for column in counts.table.T]
-
-
-def _name(classes: list[Any], counts: np.ndarray) -> str:
-    order = (-counts).argsort(kind="stable")[:_MOST]
-    before = np.cumsum(counts[order]) - counts[order]
-    chosen = order[(counts[order] > 0) & (before < _ENOUGH * counts.sum())]
-    return ", ".join(str(classes[i]) for i in chosen)
+    names = []
+    for rows in counts.table.T:
+        order = (-rows).argsort(kind="stable")[:_MOST]
+        before = np.cumsum(rows[order]) - rows[order]
+        chosen = order[(rows[order] > 0) & (before < _ENOUGH * rows.sum())]
+        names.append(", ".join(str(counts.classes[i]) for i in chosen))
+    return names

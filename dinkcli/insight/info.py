@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dinkcli.data.dataset import LABEL, DataSet
+from dinkcli.data.dataset import LABEL
 from dinkcli.data.derived import CopyReader
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.inputs import open_inputs
@@ -145,11 +145,7 @@ def info(
     is_path = isinstance(alone, (str, os.PathLike))
     if isinstance(alone, Model) or (is_path and is_model(os.fspath(alone))):
         return ModelInfo(as_model(alone).summary())
-    return describe(open_inputs(inputs, column, dim=dim, bits=bits), memory)
-
-
-def describe(data: DataSet, memory: int | None = None) -> Info:
-    """Reads all rows once; bad ones are counted, whatever ``data.bad_rows`` is."""
+    data = open_inputs(inputs, column, dim=dim, bits=bits)
     data = replace(data, bad_rows=LABEL).repeatable()
     n_bad = n_zero = n_good = 0
     first_bad = ""

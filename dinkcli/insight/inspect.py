@@ -53,7 +53,7 @@ class Exemplar:
 
     def to_dict(self) -> dict[str, Any]:
         carried = {
-            name: value if isinstance(value, (bool, int, str, type(None))) else str(value)
+            name: value if isinstance(value, (int, str, type(None))) else str(value)
             for name, value in self.carried.items()
         }
         return {"row": self.row, "distance": self.distance} | carried

@@ -76,20 +76,17 @@ def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> I
     centers, owners = model.centers.astype(np.float64), model.center_clusters
     n_rows = n_bad = 0
     for block, pair in assigner.pairs(data):
-        good = np.flatnonzero(block.good)
-        end, carried = block.start + len(block), block.carried
-        n_bad += len(block) - len(good)
-        if not len(good):
-            continue  # the next view counts them
+        good, carried = np.flatnonzero(block.good), block.carried
         if block.bad is not None and carried is not None:
             carried = carried.take(pa.array(good))
         labels, seconds = owners[pair.labels], pair.second_labels
         if model.parts is not None:
             seconds = _second_clusters(pair, centers, owners)
-        rows = block.start + good
-        view = View(end, rows, n_bad, pair.z, pair.labels, seconds, labels, centers, carried)
+        end, bad = block.start + len(block), len(block) - len(good)
+        numbers = block.start + good
+        view = View(end, numbers, bad, pair.z, pair.labels, seconds, labels, centers, carried)
         yield view if (labels != OUTLIER).all() else view.at(np.flatnonzero(labels != OUTLIER))
-        n_rows, n_bad = n_rows + len(rows), 0
+        n_rows, n_bad = n_rows + len(good), n_bad + bad
     if not n_rows:
         raise InputError(f"{data.name}: all {n_bad} rows are bad; nothing to look at")
 

@@ -25,7 +25,7 @@ import dinkcli
 from dinkcli.data.base import Columns
 from dinkcli.data.inputs import open_data
 from dinkcli.errors import InputError, UsageError
-from dinkcli.insight.info import describe
+from dinkcli.insight.info import info
 
 N, DIM = 300, 12
 SPARK = pa.struct(
@@ -343,13 +343,13 @@ def test_info(vectors, dink):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rows, _ = bad_rows(unit)
     pq.write_table(pa.table({"id": range(N), "e": rows}), "x.parquet")
-    found = describe(open_data(["x.parquet"]), memory=100)
+    found = info("x.parquet", memory=100)
     assert (found.n_rows, found.n_features, found.dtype) == (N, DIM, "float64")
     assert (found.n_bad, found.n_zero, found.unit, found.held) == (4, 0, True, False)
     assert found.first_bad == "row 3: column 'e' is null, expected a vector"
     assert found.columns == {"id": "int64", "e": "list<element: double>"}
     np.save("y.npy", vectors)
-    found = describe(open_data(["y.npy"]))
+    found = info("y.npy")
     norms = np.linalg.norm(vectors.astype(float), axis=1)
     np.testing.assert_allclose(found.norms, [norms.min(), norms.mean(), norms.max()])
     assert not found.unit

@@ -140,6 +140,14 @@ def test_one_and_empty_clusters(blobs):
         assert "NaN" not in str(found.to_dict())
 
 
+def test_bad_rows_are_counted_to_the_end():
+    """Also in blocks of rows without a good one, at the end and between others."""
+    z = np.ones((9000, 1024), np.float32)
+    z[100:6000] = z[6001:] = np.nan
+    found = evaluate(Model(np.eye(2, 1024), np.ones(2)), z, bad_rows="skip").quality
+    assert (found.rows, found.bad_rows) == (101, 8899)
+
+
 def labelled(path):
     """z.npy beside the file of its labels."""
     return open_data([str(path.parent / "z.npy")], columns_of(labels=str(path)))
