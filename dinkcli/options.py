@@ -194,6 +194,28 @@ HARD = AssignOptions()
 
 
 @dataclass(frozen=True)
+class UpdateOptions:
+    """How new rows change a model. Raises UsageError for numbers out of range."""
+
+    freeze: bool = False  # no centre moves; what comes is counted all the same
+    # What a new cluster must lower the inertia by, in mean squared distances of rows to their
+    # centre; infinite for no new clusters.
+    birth_price: float = 5.0
+    min_size: int = 5  # rows that a new cluster has at least
+    # Updates after which what was there counts half. A cluster below the weight of one row retires.
+    half_life: float | None = None
+    max_size: str | int | None = None  # as for ``AssignOptions``
+    again: bool = False  # count rows once more that were taken in before
+
+    def __post_init__(self) -> None:
+        life = self.half_life
+        _expect(self.birth_price > 0, "birth_price", self.birth_price, "a positive number")
+        _expect(self.min_size >= 2, "min_size", self.min_size, "2 or more")
+        fine = life is None or 0 < life < math.inf
+        _expect(fine, "half_life", life, "a positive number of updates")
+
+
+@dataclass(frozen=True)
 class DedupOptions:
     """Which rows are near-duplicates, and which of them stays, as for ``dinkcli.dedup``."""
 

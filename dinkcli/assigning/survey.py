@@ -46,9 +46,7 @@ def survey(
     data: DataSet,
     device: torch.device,
     on_step: OnStep,
-    look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda vectors, centers, rows: (
-        None
-    ),
+    look: Callable[[np.ndarray, np.ndarray, np.ndarray], None] = lambda *rows: None,
 ) -> Survey:
     """Looks at all rows of repeatable inputs once; ``look`` is called with the good ones of some
     rows (B, D), the numbers of their centres (B,) int64, and their own (B,)."""

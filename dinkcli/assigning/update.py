@@ -24,7 +24,7 @@ from dinkcli.models.file import as_model
 from dinkcli.models.model import OUTLIER, Model
 from dinkcli.models.statistics import VERY_FAR, Statistics, root_mean
 from dinkcli.models.tree import squared_distances
-from dinkcli.options import AssignOptions
+from dinkcli.options import AssignOptions, UpdateOptions
 from dinkcli.results import NAME, Result, Sheet
 
 _MOST_SHOWN = 20  # clusters in a table
@@ -35,31 +35,6 @@ _ROUNDS = 50  # of mean and members in turns
 _NEARER = 0.25  # of the members of a new cluster are left out when it is judged
 _DEVIATIONS = 4  # standard deviations of a count that a new cluster is above it
 _CHUNK_ELEMENTS = 1 << 22
-
-
-@dataclass(frozen=True)
-class UpdateOptions:
-    """How new rows change a model. Raises UsageError for numbers out of range."""
-
-    freeze: bool = False  # no centre moves; what comes is counted all the same
-    # What a new cluster must lower the inertia by, in mean squared distances of rows to their
-    # centre; infinite for no new clusters.
-    birth_price: float = 5.0
-    min_size: int = 5  # rows that a new cluster has at least
-    # Updates after which what was there counts half. A cluster below the weight of one row retires.
-    half_life: float | None = None
-    max_size: str | int | None = None  # as for ``AssignOptions``
-    again: bool = False  # count rows once more that were taken in before
-
-    def __post_init__(self) -> None:
-        if not self.birth_price > 0:
-            raise UsageError(f"`birth_price` {self.birth_price:g}: expected a positive number")
-        if self.min_size < 2:
-            raise UsageError(f"`min_size` {self.min_size}: expected 2 or more")
-        if self.half_life is not None and not 0 < self.half_life < np.inf:
-            raise UsageError(
-                f"`half_life` {self.half_life:g}: expected a positive number of updates"
-            )
 
 
 @dataclass
@@ -138,29 +113,19 @@ class Near(NamedTuple):
         return Near(*(each[where] for each in self))
 
 
-class Birth(NamedTuple):
-    """Rows that gain from a centre of their own."""
-
-    members: np.ndarray  # (B,) bool
-    mean: np.ndarray  # (D,)
-    gain: float  # what it lowers the inertia by
-
-
 class _Batch:
     """What is known of the new rows, which are added once, block by block."""
 
     def __init__(self, model: Model, old: Statistics):
         self._centers = model.centers
         self._far, self._very_far = old.quantiles(_FAR), old.quantiles(VERY_FAR)
-        self._outliers = model.center_clusters == OUTLIER
+        self._far[model.center_clusters == OUTLIER] = np.inf
         self._random = np.random.default_rng(0)
-        empty = np.empty((0, model.centers.shape[1]), np.float32), np.empty(0, np.int64)
+        empty = np.empty((0, model.n_features), np.float32), np.empty(0, np.int64)
         self.far = Near(*empty, np.empty(0), np.empty(0))  # rows that may found clusters
-        self._first_bin = old.first_bin
         # But for rows that are far.
         self.statistics = Statistics.empty(model.centers.shape, old.first_bin)
-        self.squares = np.zeros(len(model.centers))  # of distances of all rows
-        self.counts = np.zeros(len(model.centers))
+        self.counts, self.squares = np.zeros((2, len(model.centers)))  # and of distances; all rows
         self.very_far = 0.0
         self.rows = self.bad_rows = 0
 
@@ -171,7 +136,7 @@ class _Batch:
         self.squares += np.bincount(near.labels, near.weights * near.squared_distances, c)
         beyond = near.squared_distances > self._very_far[near.labels]
         self.very_far += float(near.weights[beyond].sum())
-        far = (near.squared_distances > self._far[near.labels]) & ~self._outliers[near.labels]
+        far = near.squared_distances > self._far[near.labels]
         self.count(near.at(~far))
         self.far = Near(*map(np.concatenate, zip(self.far, near.at(far), strict=True)))
         if len(self.far.rows) > 2 * _MOST_FAR:
@@ -179,9 +144,8 @@ class _Batch:
 
     def count(self, near: Near) -> None:
         """Adds rows to the statistics of their centres."""
-        self.statistics = self.statistics.added(
-            Statistics.of_rows(*near, self._centers, self._first_bin)
-        )
+        new = Statistics.of_rows(*near, self._centers, self.statistics.first_bin)
+        self.statistics = self.statistics.added(new)
 
     def thin(self) -> Near:
         """Counts all rows that may found clusters but ``_MOST_FAR`` of them, which it gives."""
@@ -196,7 +160,7 @@ class _Batch:
 def update(
     model: Model,
     data: DataSet,
-    options: UpdateOptions = UpdateOptions(),
+    options: UpdateOptions,
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Update:
@@ -239,7 +203,27 @@ def update(
         files = data.fingerprint()["files"]
         what = {"what": "update", "rows": batch.rows, "files": files, "batch": name}
         result = noted(result, **what, born=born, retired=retired)
-    return _report(model, result, batch, born, retired, repeated)
+    owners, unknown = model.center_clusters, [np.nan] * len(born)
+    inside = owners != OUTLIER
+    counts, squares = (
+        np.bincount(owners[inside], each[inside], result.n_clusters)
+        for each in (batch.counts, batch.squares)
+    )
+    apart = result.cluster_centers[: model.n_clusters] - model.cluster_centers
+    far = batch.very_far / max(batch.counts.sum(), 1e-300)
+    return Update(
+        result,
+        batch.rows,
+        batch.bad_rows,
+        counts,
+        root_mean(squares, counts),
+        np.append(model.spreads, unknown),
+        far if model.statistics is not None and model.statistics.distances.any() else None,
+        born,
+        retired,
+        np.append(np.linalg.norm(apart.astype(np.float64), axis=1), unknown),
+        repeated,
+    )
 
 
 def join(model: Model | str | os.PathLike[str], other: Model | str | os.PathLike[str]) -> Model:
@@ -268,10 +252,9 @@ def join(model: Model | str | os.PathLike[str], other: Model | str | os.PathLike
     theirs = theirs.gathered(
         np.searchsorted(clusters, other.center_clusters[inside]), len(clusters)
     )
-    if model.offset is not None or other.offset is not None:
-        zero = np.zeros(model.n_features)
-        ours = zero if model.offset is None else model.offset
-        theirs.means += (zero if other.offset is None else other.offset) - ours
+    zero = np.zeros(model.n_features)
+    ours = zero if model.offset is None else model.offset
+    theirs.means += (zero if other.offset is None else other.offset) - ours
     apart = squared_distances(theirs.means, model.centers)
     apart[:, model.center_clusters == OUTLIER] = np.inf
     nearest = apart.argmin(1)
@@ -300,16 +283,17 @@ def _with_batch(
     far, owners = batch.thin(), model.center_clusters
     price = options.birth_price * old.deviations.sum() / max(old.weights.sum(), 1e-300)
     born = []
-    while (birth := best_birth(far)) is not None:
-        members = far.at(birth.members)
-        if birth.gain <= price or len(members.rows) < options.min_size:
+    while len(far.rows):
+        inside, mean, gain = _best_birth(far)
+        members = far.at(inside)
+        if gain <= price or len(members.rows) < options.min_size:
             break
         if not _stands_out(members, old, batch.counts):
             break
-        squared = ((members.rows - birth.mean) ** 2).sum(1)
+        squared = ((members.rows - mean) ** 2).sum(1)
         near = members._replace(labels=np.zeros(len(squared), int), squared_distances=squared)
-        born.append(Statistics.of_rows(*near, birth.mean[None], old.first_bin))
-        far = far.at(~birth.members)
+        born.append(Statistics.of_rows(*near, mean[None], old.first_bin))
+        far = far.at(~inside)
     batch.count(far)
     if options.half_life is not None:
         old = old.faded(0.5 ** (1 / options.half_life))
@@ -345,20 +329,19 @@ def _retired(owners: np.ndarray, weights: np.ndarray) -> list[int]:
     return [] if light.all() else present[light].tolist()
 
 
-def best_birth(far: Near) -> Birth | None:
-    """The set of rows that gains most from a centre of its own, or None without rows.
+def _best_birth(far: Near) -> tuple[np.ndarray, np.ndarray, float]:
+    """The set (B,) bool of rows that gains most from a centre of its own, its mean (D,), and what
+    that lowers the inertia by.
 
     From each of the rows whose neighbours would gain most, mean and members (those nearer to it
     than to their own centre) in turns until they stay.
     """
-    if not len(far.rows):
-        return None
     step = max(1, _CHUNK_ELEMENTS // len(far.rows))
     parts = (far.rows[start : start + step] for start in range(0, len(far.rows), step))
     # What a centre at each row would lower the inertia by.
     saved = (far.squared_distances - squared_distances(part, far.rows) for part in parts)
     gains = np.concatenate([each.clip(min=0) @ far.weights for each in saved])
-    best = None
+    births = []
     for founder in np.argsort(-gains, kind="stable")[:_FOUNDERS]:
         mean, before = far.rows[founder].astype(np.float64), np.zeros(len(far.rows), bool)
         for turn in range(_ROUNDS + 1):
@@ -368,32 +351,5 @@ def best_birth(far: Near) -> Birth | None:
                 break
             mean = np.average(far.rows[members], axis=0, weights=far.weights[members])
             before = members
-        total = float(far.weights[members] @ gain[members])
-        if best is None or total > best.gain:
-            best = Birth(members, mean, total)
-    return best
-
-
-def _report(
-    old: Model, new: Model, batch: _Batch, born: list[int], retired: list[int], repeated: bool
-) -> Update:
-    k, owners = new.n_clusters, old.center_clusters
-    inside = owners != OUTLIER
-    counts = np.bincount(owners[inside], batch.counts[inside], k)
-    squares = np.bincount(owners[inside], batch.squares[inside], k)
-    apart = new.cluster_centers[: old.n_clusters] - old.cluster_centers
-    known = old.statistics is not None and old.statistics.distances.any()
-    unknown = [np.nan] * len(born)
-    return Update(
-        new,
-        batch.rows,
-        batch.bad_rows,
-        counts,
-        root_mean(squares, counts),
-        np.append(old.spreads, unknown),
-        batch.very_far / max(batch.counts.sum(), 1e-300) if known else None,
-        born,
-        retired,
-        np.append(np.linalg.norm(apart.astype(np.float64), axis=1), unknown),
-        repeated,
-    )
+        births.append((members, mean, float(far.weights[members] @ gain[members])))
+    return max(births, key=lambda birth: birth[2])

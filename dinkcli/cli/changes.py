@@ -17,6 +17,7 @@ from dinkcli.cli.options import clusters_option, main_option, output_option
 from dinkcli.cli.paths import check_model_path, levels_of, load_model, refuse_stream
 from dinkcli.cli.signals import end, exit_code
 from dinkcli.errors import UsageError
+from dinkcli.options import UpdateOptions
 
 if TYPE_CHECKING:
     from dinkcli.assigning.update import Update
@@ -167,7 +168,6 @@ def update(
         raise UsageError("give -o MODEL for the new model, or --dry-run to write none")
     if output is not None:
         check_model_path(output)
-    from dinkcli.assigning.update import UpdateOptions
     from dinkcli.models.file import is_model
 
     if any(map(is_model, inputs)):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dinkcli.assigning.update import Update, UpdateOptions
+from dinkcli.assigning.update import Update
 from dinkcli.assigning.update import update as take_in
 from dinkcli.data.inputs import open_inputs
 from dinkcli.errors import UsageError
@@ -25,6 +25,7 @@ from dinkcli.insight.llm import Answers, Reply, Server, ask, group_questions, pr
 from dinkcli.insight.names import clusters_of, group_names, parse_names
 from dinkcli.models.file import as_model
 from dinkcli.models.model import Model
+from dinkcli.options import UpdateOptions
 from dinkcli.results import NAME, Field, Result, Sheet
 
 _TYPICAL = 8  # rows of a cluster that say what it is

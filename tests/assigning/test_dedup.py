@@ -74,9 +74,16 @@ def read(path, *columns):
     return [np.asarray(pq.read_table(path)[name].to_numpy()) for name in columns]
 
 
-@pytest.mark.parametrize("most", [0.6, 0.3162, 0.1414, 0])
-def test_groups_are_those_of_brute_force(invoke, cosine, tmp_path, most):
-    invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", "--max-distance", most)
+@pytest.mark.parametrize(
+    ("most", "edited"), [(0.6, False), (0.3162, False), (0.1414, False), (0, False), (0.3162, True)]
+)
+def test_groups_are_those_of_brute_force(invoke, cosine, tmp_path, most, edited):
+    if edited:  # a cluster of two centres, and rows of no cluster
+        model = dinkcli.drop(dinkcli.merge("m.safetensors", [1, 4]), 3, outlier=True)
+        model.save(tmp_path / "m.safetensors")
+    how = ("--max-distance", most, "--bad-rows", "skip", "--json")
+    result = invoke("dedup", "m.safetensors", "x.npy", "-o", "d.parquet", *how)
+    assert json.loads(result.stdout)["bad_rows"] == 0
     group, kept, distance, cluster = read("d.parquet", "group", "kept", "distance", "cluster")
     truth = cosine_distances(cosine)
     np.testing.assert_array_equal(group, groups_of(truth <= most + 1e-14))

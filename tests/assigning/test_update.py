@@ -10,8 +10,7 @@ import pytest
 from conftest import environment, python
 
 import dinkcli
-from dinkcli.assigning.update import UpdateOptions, join, update
-from dinkcli.data.inputs import open_data, open_inputs
+from dinkcli import join, update
 
 K, D = 8, 6
 MIDDLES = np.random.default_rng(1).normal(size=(K + 1, D)) * 5
@@ -41,7 +40,7 @@ def test_centres_are_means_of_all_rows_ever_assigned(case):
         new = rows_of(range(K), 300, week + 10)
         labels = np.append(labels, nearest(new, model.cluster_centers))
         seen = np.concatenate([seen, new])
-        model = update(model, open_data(new)).model
+        model = update(model, new).model
         assert model.n_clusters == K
         for j in range(K):
             inside = seen[labels == j].astype(float)
@@ -56,15 +55,15 @@ def test_centres_are_means_of_all_rows_ever_assigned(case):
 def test_a_new_topic_is_born_in_its_week_and_noise_is_not(case):
     _, model = case
     for week in range(10):
-        assert not update(model, open_data(rows_of(range(K), 300, week + 50))).born
+        assert not update(model, rows_of(range(K), 300, week + 50)).born
     topic = rows_of([K], 30, 7)
     new = np.concatenate([rows_of(range(K), 300, 99), topic])
-    found = update(model, open_data(new))
+    found = update(model, new)
     assert found.born == [K]
     assert np.allclose(found.model.cluster_centers[K], topic.astype(float).mean(0), atol=0.5)
     assert found.model.cluster_sizes[K] == pytest.approx(30, abs=3)
     assert found.far == pytest.approx(30 / 330, abs=0.03)
-    frozen = update(model, open_data(new), UpdateOptions(freeze=True, birth_price=np.inf)).model
+    frozen = update(model, new, freeze=True).model
     assert (frozen.cluster_centers == model.cluster_centers).all()
     assert frozen.cluster_sizes.sum() == 2330
 
@@ -73,8 +72,8 @@ def test_weights_count_as_often(case):
     _, model = case
     new = rows_of(range(K), 200, 5)
     weights = np.random.default_rng(2).integers(0, 4, 200)
-    one = update(model, open_data(np.repeat(new, weights, axis=0))).model
-    other = update(model, open_inputs(new, sample_weight=weights.astype(float))).model
+    one = update(model, np.repeat(new, weights, axis=0)).model
+    other = update(model, new, sample_weight=weights.astype(float)).model
     assert np.allclose(one.cluster_centers, other.cluster_centers, atol=1e-6)
     assert np.allclose(one.cluster_sizes, other.cluster_sizes)
 
@@ -86,25 +85,22 @@ def test_a_file_of_bad_rows_alone(case, tmp_path, device):
     np.save(tmp_path / "bad.npy", np.full((50, D), np.nan))
     np.save(tmp_path / "new.npy", new)
     paths = [str(tmp_path / name) for name in ("bad.npy", "new.npy")]
-    found = update(model, open_data(paths, bad_rows="skip"), device=device)
+    found = update(model, paths, bad_rows="skip", device=device)
     assert (found.rows, found.bad_rows) == (300, 50)
     sizes = np.bincount(nearest(new, model.cluster_centers), minlength=K)
     assert found.counts.tolist() == sizes.tolist()
     with pytest.raises(dinkcli.DinkError, match="no usable rows"):
-        update(model, open_data(paths[:1], bad_rows="skip"), device=device)
+        update(model, paths[:1], bad_rows="skip", device=device)
 
 
 def test_nothing_comes_to_a_cluster_that_retires(case):
     _, model = case
-    options = UpdateOptions(half_life=0.25, birth_price=np.inf)
     for week in range(3):
-        found = update(model, open_data(rows_of(range(1, K), 500, week + 30)), options)
-        model = found.model
+        rows = rows_of(range(1, K), 500, week + 30)
+        model = update(model, rows, half_life=0.25, birth_price=np.inf).model
     gone = nearest(MIDDLES[:1], case[1].cluster_centers)[0]
     assert gone not in model.present and len(model.present) == K - 1
-    again = update(
-        model, open_data(np.concatenate([rows_of(range(1, K), 300, 1), rows_of([0], 40, 2)]))
-    )
+    again = update(model, np.concatenate([rows_of(range(1, K), 300, 1), rows_of([0], 40, 2)]))
     assert again.born == [K]
 
 
@@ -149,7 +145,7 @@ def test_two_models_are_joined(case):
 def test_other_metrics(metric):
     rows = rows_of(range(K), 1500, 0)
     model = dinkcli.train(rows, K, metric=metric, seed=0)
-    found = update(model, open_data(rows_of(range(K), 500, 1)))
+    found = update(model, rows_of(range(K), 500, 1))
     assert found.model.n_clusters == K and found.model.cluster_sizes.sum() == 2000
     if metric == "cosine":
         assert np.allclose(np.linalg.norm(found.model.cluster_centers, axis=1), 1, atol=1e-6)
