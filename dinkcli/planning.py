@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from dinkcli.data.base import BLOCK_BYTES
 from dinkcli.data.dataset import DataSet
@@ -391,9 +392,7 @@ def measure(data: DataSet, work: Work, device: torch.device) -> Measured:
     return Measured(read, *costs, *on_axes, updating, reading_bytes)
 
 
-def _search_and_sum(
-    z: torch.Tensor, centers: torch.Tensor, device: torch.device
-) -> tuple[float, float]:
+def _search_and_sum(z: Tensor, centers: Tensor, device: torch.device) -> tuple[float, float]:
     """Seconds of each row (N, D) to find its nearest centre, and to add it to the others there."""
     index, k = CenterIndex(centers), len(centers)
     z = z[: max(64, 4 * chunk_rows(*centers.shape, device=device))]

@@ -36,9 +36,6 @@ class Sheet:
         title: above it; without columns it is a sentence.
         notes: below it; empty ones are left out.
         headings: whether they are shown.
-
-    Attributes:
-        rows: the cells of each row.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class Sheet:
         self.fields = [Field(each, "right") if isinstance(each, str) else each for each in columns]
         self.title, self.headings = title, headings
         self.notes = [note for note in notes if note]
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[tuple[Any, ...]] = []  # the cells of each
 
     def add(self, *cells: object) -> None:
         """A row."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,20 +31,14 @@ _TO_RGB = np.array(
 )
 
 
-@dataclass(frozen=True)
-class Colouring:
-    """How a column colours rows.
-
-    Their codes (P,) uint8 are places among 256 colours #rrggbb, the last of which is that of a
-    null. The legend has codes and what they stand for: of a scale of numbers or dates its ends and
-    its middle.
-    """
+class Colouring(NamedTuple):
+    """How a column colours rows."""
 
     name: str
-    codes: np.ndarray
-    colours: list[str]
-    legend: list[tuple[int, str]]
-    is_scale: bool
+    codes: np.ndarray  # (P,) uint8, places among the colours
+    colours: list[str]  # 256 of #rrggbb, the last of which is that of a null
+    legend: list[tuple[int, str]]  # codes and what they stand for; of a scale its ends and middle
+    is_scale: bool  # of numbers or dates
 
 
 def palette(groups: np.ndarray) -> tuple[list[str], list[str]]:

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -102,9 +101,9 @@ def _document(report: Report) -> dict[str, Any]:
         "wholeRows": bool(whole),
         "id": report.ids,
         "text": report.texts,
-        "columns": [asdict(each) | {"codes": _base64(each.codes)} for each in report.colourings],
+        "columns": [each._asdict() | {"codes": _base64(each.codes)} for each in report.colourings],
         "colours": palette(report.groups)[0],
-        "labels": [asdict(label) for label in _labels(report)],
+        "labels": [label._asdict() for label in _labels(report)],
         "stretch": report.stretch,
         "radius": point_radius(len(report.points)),
         "projection": report.projection,

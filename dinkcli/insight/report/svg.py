@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,13 +26,12 @@ _INK = "#1c1d1f"
 _NAME = 'text-anchor="middle" stroke="#fff" stroke-width="3" stroke-linejoin="round"'
 
 
-@dataclass(frozen=True)
-class Label:
-    """A name on the map: the number of its cluster or group, pixels of its letters, its place."""
+class Label(NamedTuple):
+    """A name on the map."""
 
-    number: int
+    number: int  # of its cluster or group
     lines: list[str]
-    size: float
+    size: float  # pixels of its letters
     colour: str
     at: list[float]
     is_group: bool
