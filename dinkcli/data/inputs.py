@@ -173,11 +173,8 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     from dinkcli.data.formats import jsonrows, text
 
     whole = len(head) < HEAD_BYTES
-    try:
-        start = text.decoded(head)
-    except UnicodeDecodeError:
-        start = b"\0"
-    if b"\0" in start:  # perhaps word2vec: words in another encoding, or its binary files
+    start = text.decoded(head)
+    if start is None:  # perhaps word2vec: words in another encoding, or its binary files
         words = None if b"\0" in head else text.words_of(head.decode("utf-8", "replace"), whole)
         words = words or text.binary_words(head)
         return None if words is None else text.WordsReader(source, columns, words)

@@ -54,15 +54,19 @@ def values_of(
     table: Callable[[Source, Columns], TableReader] | None = columnar.READERS.get(kind or "")
     single, why = _of_array, "an .npy file has none"
     if kind != "npy" and table is None:
-        text = _text(source, head)
+        text = decoded(head)
+        if text is None:
+            what = foreign.named(head, source) or f"it starts with {head[:8]!r}"
+            raise InputError(
+                f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
+            )
         is_json = suffix in _JSON or (suffix not in _CSV and text.lstrip()[:1] in (b"{", b"["))
         if suffix not in _CSV + _JSON and column is None:
             single = _of_lines
         elif is_json:
             layout = jsonrows.layout_of(text)
-            if layout is None or layout.are_values:
-                single, why = _of_json, "these JSON values have none"
-            else:
+            single, why = _of_json, "these JSON values have none"
+            if layout is not None and layout.are_rows:
                 table = partial(jsonrows.open_json, head=text, layout=layout)
         else:
             separators = ("\t",) if suffix == ".tsv" else SEPARATORS
@@ -79,19 +83,6 @@ def values_of(
     named: dict[str, Any] = {role: name}
     blocks = table(source, Columns(alone=True, **named)).blocks(_ROWS)
     return name, (block.carried.column(0) for block in blocks if block.carried is not None)
-
-
-def _text(source: Source, head: bytes) -> bytes:
-    try:
-        text = decoded(head)
-    except UnicodeDecodeError:
-        text = b"\0"
-    if b"\0" in text:
-        what = foreign.named(head, source) or f"it starts with {head[:8]!r}"
-        raise InputError(
-            f"{source.name}: {what}; expected lines of text, csv, json, parquet, Arrow or npy"
-        )
-    return text
 
 
 def _chosen(schema: pa.Schema, role: str, path: str) -> str:

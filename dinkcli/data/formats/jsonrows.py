@@ -43,9 +43,9 @@ class JsonLayout:
     extended: bool = False  # numbers and ids are objects, as MongoDB exports them
 
     @property
-    def are_values(self) -> bool:
-        """They may be one list of values, or a list of one in each line."""
-        return self.rows == ARRAYS and self.where != _IN_ARRAY
+    def are_rows(self) -> bool:
+        """And not one list of values, or a list of one in each line."""
+        return self.rows != ARRAYS or self.where == _IN_ARRAY
 
     @property
     def described(self) -> str:
@@ -60,20 +60,16 @@ class JsonLayout:
         text = re.sub(rb'\{\s*"\$number\w+"\s*:\s*"([^"]*)"\s*\}', rb"\1", text)
         return re.sub(rb'\{\s*"\$(?:oid|date|uuid)"\s*:\s*("[^"]*")\s*\}', rb"\1", text)
 
-    def objects(self, rows: list[Any]) -> list[Any]:
-        """Each row as an object."""
-        if self.rows == OBJECTS:
-            return [row if isinstance(row, dict) else {} for row in rows]
-        if self.rows == ARRAYS:
-            return [{"vector": row} for row in rows]
-        objects = []
-        for row in rows:
-            match row:
-                case [name, [*values]] | [name, *values]:
-                    objects.append({"id": name, "vector": values})
-                case _:
-                    objects.append({})
-        return objects
+    def object(self, row: Any) -> dict[str, Any]:
+        """A row as an object, without anything in it where the row is of another sort."""
+        match row:
+            case _ if self.rows == ARRAYS:
+                return {"vector": row}
+            case dict() if self.rows == OBJECTS:
+                return row
+            case [name, [*values]] | [name, *values] if self.rows == NAMED:
+                return {"id": name, "vector": values}
+        return {}
 
 
 def layout_of(head: bytes) -> JsonLayout | None:
@@ -134,12 +130,13 @@ def values_of(text: str) -> Iterator[tuple[Any, int]]:
 
 
 def _table_of(
-    path: str, rows: list[Any], kept: Set[str], schema: pa.Schema | None = None, first: int = 0
+    path: str, rows: list[Any], wanted: Columns, schema: pa.Schema | None = None, first: int = 0
 ) -> pa.RecordBatch:
     """The objects of JSON as a table of ``schema``, or of the types that most values have. A value
-    of another type is null, so that its row is a bad one; in a column of ``kept`` it is an error.
-    """
+    of another type is null, so that its row is a bad one; in a column that travels along it is an
+    error."""
     type_ = None if schema is None else pa.struct(list(schema))
+    kept = {name.rpartition(".")[2] for name in wanted.carried}
     numbers = np.arange(first, first + len(rows))
     try:
         return pa.RecordBatch.from_struct_array(_array("", rows, numbers, kept, type_))
@@ -207,7 +204,7 @@ class JsonReader(TextReader):
     format = "jsonl"
 
     def __init__(self, source: Source, wanted: Columns, head: bytes, layout: JsonLayout):
-        self._layout, self._id, self._kept = layout, wanted.id, _leaves(wanted)
+        self._layout, self._wanted = layout, wanted
         self._schema: pa.Schema | None = None
         super().__init__(source, wanted, head)
         self._schema = pruned(self.needed, list(map(self._type_of, self.needed)))
@@ -216,24 +213,23 @@ class JsonReader(TextReader):
 
     def _type_of(self, place: Place) -> pa.DataType:
         """What a column is parsed to."""
-        if place not in self.places:
-            return self._carried_type(place)
-        type_, number = place.take(self._first)[0].type, pa.from_numpy_dtype(self.dtype)
-        if self.kind == NUMBERS and not is_text(type_):
-            return number
-        return pa.list_(number) if is_list(type_) and is_number(type_.value_type) else type_
-
-    def _carried_type(self, place: Place) -> pa.DataType:
+        first = place.take(self._first)[0]
+        if place in self.places:
+            number = pa.from_numpy_dtype(self.dtype)
+            if self.kind == NUMBERS and not is_text(first.type):
+                return number
+            are_numbers = is_list(first.type) and is_number(first.type.value_type)
+            return pa.list_(number) if are_numbers else first.type
         if pa.types.is_temporal(place.type) or pa.types.is_null(place.type):
             return pa.string()  # as it is written
-        is_exact = pa.types.is_integer(place.type) and place.path == self._id
+        is_exact = pa.types.is_integer(place.type) and place.path == self._wanted.id
         if pa.types.is_floating(place.type):  # perhaps of integers beyond 64 bits
-            values = place.take(self._first)[0].drop_null().to_numpy()
+            values = first.drop_null().to_numpy()
             is_exact = (np.abs(values) >= 2.0**63).any() and (values == np.floor(values)).all()
         return EXACT if is_exact else place.type
 
     def _carried_field(self, place: Place) -> pa.Field:
-        type_ = self._carried_type(place)
+        type_ = self._type_of(place)  # before any place is that of the vectors
         return pa.field(place.path, pa.string() if type_ == EXACT else type_)
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
@@ -255,11 +251,9 @@ class JsonReader(TextReader):
             objects = rows if layout.rows == OBJECTS else [b'{"vector":%b}' % row for row in rows]
             with contextlib.suppress(pa.ArrowInvalid):  # cut, or of mixed types
                 return _read_json(layout.plain(b"\n".join(objects)), schema)
-        values: list[Any] = []
-        for row in rows:
-            with _row_of(self.source.name, first + len(values)):
-                values.append(json.loads(layout.plain(row)))
-        return _table_of(self.source.name, layout.objects(values), self._kept, schema, first)
+        path = self.source.name
+        values = _parsed_rows(path, (json.loads(layout.plain(row)) for row in rows), first)
+        return _table_of(path, [*map(layout.object, values)], self._wanted, schema, first)
 
 
 def _read_json(text: bytes, schema: pa.Schema | None) -> pa.RecordBatch:
@@ -271,19 +265,18 @@ def _read_json(text: bytes, schema: pa.Schema | None) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-@contextlib.contextmanager
-def _row_of(name: str, row: int) -> Iterator[None]:
+def _parsed_rows(path: str, parsed: Iterator[Any], first: int = 0) -> list[Any]:
+    """The values of rows that are parsed one after the other, ``first`` the number of the first."""
+    rows = []
     try:
-        yield
+        for row in parsed:
+            rows.append(row)
     except ValueError as error:
         raise InputError(
-            f"{name}: row {row} is cut, or no JSON (counting from 0): {error}; repair or remove it"
+            f"{path}: row {first + len(rows)} is cut, or no JSON (counting from 0): {error}; "
+            "repair or remove it"
         ) from error
-
-
-def _leaves(wanted: Columns) -> Set[str]:
-    """The last parts of the names of columns that travel along."""
-    return {name.rpartition(".")[2] for name in wanted.carried}
+    return rows
 
 
 class DocumentReader(TableReader):
@@ -310,25 +303,17 @@ def open_json(source: Source, wanted: Columns, head: bytes, layout: JsonLayout) 
     """A reader of the rows of a text, which begins with ``head``."""
     if layout.where == _LINES:
         return JsonReader(source, wanted, head, layout)
-    rows: list[Any] = []
-    path, where = source.name, ""
+    path, where, described = source.name, "", layout.described
     with reading(path, "json"):
         with open_text(source) as file:
             text = layout.plain(file.read().removeprefix(MARK)).decode()
-        values = values_of(text)
-        while True:
-            with _row_of(path, len(rows)):
-                value = next(values, ...)
-            if value is ...:
-                break
-            rows.append(value[0])
-    described = layout.described
+        rows = _parsed_rows(path, (value for value, _ in values_of(text)))
     if len(rows) == 1 and isinstance(rows[0], dict) and layout.where != _IN_ARRAY:
         located = _rows_in(path, rows[0], wanted)
         if located is not None:
             where, rows = located
             described = f"the elements of {where!r}" if where else "lists of one object"
-    table = _table_of(path, layout.objects(rows), _leaves(wanted))
+    table = _table_of(path, [*map(layout.object, rows)], wanted)
     # Paths from the top of the object lead to the same columns.
     for name in [*wanted.named, wanted.usual]:
         if where and name is not None and name.startswith(f"{where}."):
@@ -348,7 +333,7 @@ def _rows_in(
             return "data", [dict(zip(map(str, names), row or (), strict=False)) for row in lists]
     if column is not None and any(part.isdecimal() for part in column.split(".")):
         return None
-    lists = [each for each in _lists(document, "") if _holds_vectors(each[1])]
+    lists = [*_lists(document, "")]
     if column is not None:
         lists = [each for each in lists if f"{column}.".startswith(f"{each[0]}.")] or lists
     elif (
@@ -377,24 +362,22 @@ def _rows_in(
 
 
 def _lists(value: dict[str, Any], path: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
-    """Every list in objects in objects, its path, and the object that it is in."""
+    """Lists in objects in objects of which most elements hold vectors: the path of each, the list,
+    and the object that it is in."""
     for name, inner in value.items():
         if isinstance(inner, dict):
             yield from _lists(inner, f"{path}{name}.")
         elif isinstance(inner, list):
-            yield f"{path}{name}", inner, value
+            holds = [_holds_vector(each) for each in inner[:_ROWS]]
+            if 2 * sum(holds) > len(holds):
+                yield f"{path}{name}", inner, value
 
 
-def _holds_vectors(values: list[Any]) -> bool:
-    """Whether most of the first values are vectors, or objects with a vector in them."""
-    first = values[:_ROWS]
-    return 2 * sum(_is_vector(v) or _has_vector(v) for v in first) > len(first)
-
-
-def _has_vector(value: Any) -> bool:
+def _holds_vector(value: Any) -> bool:
+    """Whether it is a vector, or an object with one in it."""
     if isinstance(value, dict):
-        return any(_is_vector(inner) or _has_vector(inner) for inner in value.values())
-    return isinstance(value, str) and text_kind(value, named=False) is not None
+        return any(map(_holds_vector, value.values()))
+    return _is_vector(value) or (isinstance(value, str) and text_kind(value, False) is not None)
 
 
 def _is_vector(value: Any) -> bool:

@@ -45,11 +45,13 @@ def encoding_of(head: bytes) -> str:
     return _BOMS.get(few[:2], "utf-8")
 
 
-def decoded(head: bytes) -> bytes:
-    """The beginning of a text in UTF-8, without a mark, as far as it is whole; UnicodeDecodeError
-    where it is none."""
-    text = codecs.getincrementaldecoder(encoding_of(head))().decode(head)
-    return text.removeprefix("\ufeff").encode()
+def decoded(head: bytes) -> bytes | None:
+    """The beginning of a text in UTF-8, without a mark, as far as it is whole; None of no text."""
+    try:
+        text = codecs.getincrementaldecoder(encoding_of(head))().decode(head)
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text.removeprefix("\ufeff").encode()
 
 
 def open_text(source: Source) -> pa.NativeFile:
