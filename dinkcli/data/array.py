@@ -23,16 +23,10 @@ _EXPECTED = (
 
 
 def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
-    """The reader of (N, D) numbers in memory.
-
-    Args:
-        values: an array of NumPy, masked or not, or of what gives one; a tensor of torch; a sparse
-            matrix of SciPy; a list of N lists, arrays or dictionaries; a frame, table, column or
-            series that gives itself to Arrow.
-
-    Raises:
-        InputError, UsageError: nothing of these, or not of N rows of numbers.
-    """
+    """The reader of (N, D) numbers in memory: an array of NumPy, masked or not, or of what gives
+    one; a tensor of torch; a sparse matrix of SciPy; a list of N lists, arrays or dictionaries; a
+    frame, table, column or series that gives itself to Arrow. Raises InputError or UsageError for
+    anything else."""
     try:
         if hasattr(values, "detach"):
             values = _of_tensor(values)

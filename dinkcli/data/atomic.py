@@ -35,10 +35,8 @@ def atomic_path(target: str, replace: bool = True) -> Iterator[str]:
     """A temporary path that replaces the target when the block ends well, file and folder synced.
 
     A symbolic link stays, and the file that it leads to is the target. Without ``replace``, the
-    first of several processes wins: a target that is there stays.
-
-    Raises:
-        OutputError: the operating system refused (disk full, no permission).
+    first of several processes wins: a target that is there stays. Raises OutputError where the
+    operating system refuses (disk full, no permission).
     """
     check_target(target)
     named, target = target, _behind_links(target)

@@ -38,35 +38,25 @@ NUMBERS = ("weight", "keep")
 class Columns:
     """What to read of the inputs; ``sidefiles.columns_of`` makes it of what people write.
 
-    Attributes:
-        vectors: the column of the embeddings, or the member of an archive, or a pattern such as
-            ``dim_*`` for one column per dimension; None finds the only candidate.
-        usual: taken when ``vectors`` is None and the input has it (what a model was trained on).
-        features: the names of one column per dimension, in ``features_of`` (a model, or the first
-            of several inputs); an input whose columns have names goes by them.
-        id, label, text, weight, keep: the columns that name rows, of true labels, of texts that say
-            what a row is, of weights, and of what decides which near-duplicate stays.
-        others: more columns that travel along.
-        beside: files with a value for each row, or values in memory, in place of such a column.
-        bits: bytes are packed bits, of which ``dim`` or all are dimensions.
-        dim: D, for columns of bytes, which do not say it themselves.
-        alone: no vectors are looked for, what travels along is all that is wanted.
+    ``vectors`` is the column of the embeddings, or the member of an archive, or a pattern such as
+    ``dim_*`` for one column per dimension; None finds the only candidate.
     """
 
     vectors: str | None = None
-    usual: str | None = None
-    features: tuple[str, ...] = ()
-    features_of: str = "the model"
-    id: str | None = None
-    label: str | None = None
-    text: str | None = None
+    usual: str | None = None  # in place of None, if the input has it: what a model was trained on
+    features: tuple[str, ...] = ()  # one column per dimension: named columns are read by these
+    features_of: str = "the model"  # or the first of several inputs
+    id: str | None = None  # names rows
+    label: str | None = None  # their true labels
+    text: str | None = None  # says what a row is
     weight: str | None = None
-    keep: str | None = None
-    others: tuple[str, ...] = ()
+    keep: str | None = None  # decides which near-duplicate stays
+    others: tuple[str, ...] = ()  # more columns that travel along
+    # Files with a value for each row, or values in memory, in place of such a column.
     beside: Mapping[str, tuple[str, ...] | pa.ChunkedArray] = field(default_factory=dict)
-    bits: bool = False
-    dim: int | None = None
-    alone: bool = False
+    bits: bool = False  # bytes are packed bits, of which ``dim`` or all are dimensions
+    dim: int | None = None  # D, for columns of bytes, which do not say it themselves
+    alone: bool = False  # no vectors are looked for, only what travels along
 
     @property
     def files(self) -> dict[str, tuple[str, ...]]:

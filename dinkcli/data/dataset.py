@@ -38,24 +38,19 @@ LARGEST_NORM = 5e17
 class DataSet:
     """Several files read one after the other as one (N, D) array of rows.
 
-    Attributes:
-        bad_rows: what becomes of rows that are not finite, null, ragged, or of norm 0 where a
-            direction is needed: "stop" raises at the first; "skip" and "label" mark them in
-            ``Block.bad`` for the consumer to leave out or to label -1.
-        notes: what the user should know about the inputs.
-        beside: what files beside the inputs say of the rows.
-        offset: (D,) float64 that rows are given less of, or None.
-        first, stop: limits of a ``part``, row numbers over all inputs; 0 and None for all rows.
+    At rows that are not finite, null, ragged, or of norm 0 where a direction is needed,
+    ``bad_rows`` "stop" raises; "skip" and "label" mark them in ``Block.bad`` for the consumer to
+    leave out or to label -1.
     """
 
     readers: Sequence[Reader]
     columns: Columns = ANY_COLUMNS
     bad_rows: str = STOP
-    notes: Sequence[str] = ()
-    first: int = 0
+    notes: Sequence[str] = ()  # what the user should know about the inputs
+    first: int = 0  # limits of a ``part``, row numbers over all inputs
     stop: int | None = None
-    beside: SideColumns = NOTHING_BESIDE
-    offset: np.ndarray | None = None
+    beside: SideColumns = NOTHING_BESIDE  # what files beside the inputs say of the rows
+    offset: np.ndarray | None = None  # (D,) float64, subtracted from all rows
 
     def __post_init__(self) -> None:
         if self.bad_rows not in BAD_ROWS:
@@ -160,14 +155,12 @@ class DataSet:
         dtype: np.dtype | type = np.float32,
         nonzero: bool | None = False,
     ) -> Iterator[Block]:
-        """All rows in order in blocks of about 4 MB, starts counted over all files.
-
-        The first and the last block of a part are cut to it.
+        """All rows in order in blocks of at most ``rows``, or of about 4 MB, starts counted over
+        all files. The first and the last block of a part are cut to it.
 
         Args:
-            rows: in a block, at most.
-            since: blocks that end before this row are left out; the others are as without it.
-            until: blocks that begin at or after this row are left out as well.
+            since, until: blocks that end before or begin after these rows are left out; the others
+                are the same as without.
             dtype: float32, or ``self.dtype``.
             nonzero: whether rows are for directions, and one of norm 0 is bad, or for distances,
                 and one of so large numbers that float32 cannot hold their squares; None for any.

@@ -93,11 +93,8 @@ def look_packed(reader: Reader) -> bool:
 
 def around_usual_row(data: DataSet, metric: str) -> DataSet:
     """``repeatable`` rows less their offset, if they need one: the middle of the first block of
-    numbers that are wider than float32, so that it is the same for all processes.
-
-    Raises:
-        InputError: directions that are the same in float32.
-    """
+    numbers that are wider than float32, so that it is the same for all processes. Raises InputError
+    for directions that are the same in float32."""
     wide = (r for r in data.readers if data.offset is None and is_wide(r.dtype))
     for block in (b for reader in wide for b in reader.blocks(usual_block_rows(reader.n_features))):
         with np.errstate(over="ignore"):

@@ -374,13 +374,9 @@ def unpacked_head(source: Source, codec: str, size: int) -> bytes:
 
 
 def look(source: Source, streamed: Sequence[str] = ()) -> tuple[Source, str | None, bytes]:
-    """Looks at the beginning of a file, which may be compressed; ``streamed`` are kinds that can be
-    read in order.
-
-    Returns:
-        The source, or a copy of it where it has to be read from anywhere and is compressed or
-        comes once; its kind, None for a text or what nobody knows; its first bytes, unpacked.
-    """
+    """The source, or a copy of it where it is compressed or comes once, and cannot be read in order
+    (``streamed`` kinds can); its kind, None for a text or what nobody knows; its first bytes,
+    unpacked."""
     head = source.head(HEAD_BYTES)
     codec = codec_of(head)
     if source.comes_once:

@@ -26,12 +26,9 @@ _MOST_NOTES = 5
 
 
 def open_data(inputs: Any, columns: Columns = ANY_COLUMNS, bad_rows: str = STOP) -> DataSet:
-    """Opens and validates every input before any row is read; a data set stays as it is.
-
-    Args:
-        inputs: a path or paths of files, folders of them, patterns, URLs, or ``-`` for standard
-            input; or what ``array.open_memory`` takes.
-        bad_rows: see ``DataSet``.
+    """Opens and validates every input before any row is read: a path or paths of files, folders of
+    them, patterns, URLs, or ``-`` for standard input; or what ``array.open_memory`` takes. A data
+    set stays as it is.
 
     Raises:
         UsageError: a path that does not exist, a column that is missing or ambiguous, unequal

@@ -36,13 +36,10 @@ if TYPE_CHECKING:
 def columns_of(column: str | None = None, lists_are_files: bool = True, **given: Any) -> Columns:
     """What to read, from what people say.
 
-    Args:
-        column: that of the vectors.
-        lists_are_files: a list holds references rather than values.
-        given: by parameter what has one value for each row: the name of a column of the inputs, or
-            files FILE[:COLUMN], one for the rows of all inputs or one for each (what is there, or a
-            URL, or ``-``, is a file; of a folder the name holds a slash), or what
-            ``array.column_of`` takes. All others are fields of ``Columns``.
+    ``given`` are fields of ``Columns``, and by parameter what has one value for each row: the name
+    of a column of the inputs; or files FILE[:COLUMN], one for the rows of all inputs or one for
+    each (what is there, or a URL, or ``-``, is a file; of a folder the name holds a slash); or what
+    ``array.column_of`` takes, also in a list unless ``lists_are_files``.
 
     Raises:
         UsageError: several references, one of which is no file; or values of no such kind.
@@ -105,9 +102,8 @@ class SideColumn:
         return PARAMETERS[self.role]
 
     def check(self, inputs: Sequence[tuple[str, int | None]]) -> None:
-        """Raises DinkError unless there is one file for all ``inputs`` or one for each, with one
-        value for each of their rows; inputs are names and numbers of rows, where these are known.
-        """
+        """Raises DinkError unless there is one file for all ``inputs`` (names, and numbers of rows
+        where these are known) or one for each, with one value for each of their rows."""
         if len(self.counts) not in (1, len(inputs)):
             raise UsageError(
                 f"`{self.parameter}` is given {len(self.given)} times for {len(inputs)} inputs: "
@@ -253,11 +249,8 @@ def _as_type(values: pa.Array, type_: pa.DataType | None, what: str) -> pa.Array
 
 def read_weights(data: DataSet, nonzero: bool = False) -> np.ndarray | None:
     """(N,) float64 weights of the rows of ``repeatable`` data; None without. A bad row's is 0 where
-    it is none; ``nonzero`` as for ``DataSet.blocks``.
-
-    Raises:
-        InputError, UsageError: the weight of a usable row is no number, not finite or negative.
-    """
+    it is none; ``nonzero`` as for ``DataSet.blocks``. Raises InputError or UsageError where that of
+    a usable row is no number, not finite or negative."""
     if data.columns.weight is None and data.beside.of("weight") is None:
         return None
     weights, problems = _numbers("weight", data)

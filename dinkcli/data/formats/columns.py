@@ -171,8 +171,7 @@ def _grown(leaves: list[tuple[tuple[Step, ...], pa.DataType]]) -> pa.DataType:
     return pa.struct([(name, _grown(inner)) for name, inner in below.items()])
 
 
-# Gives the texts in the first rows of a column, without those that spell a null.
-Peek = Callable[[Place], list[str]]
+Peek = Callable[[Place], list[str]]  # the first texts of a column, without spelled nulls
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,7 @@ def names_of(names: list[str]) -> str:
 
 def vector_columns(path: str, schema: pa.Schema, wanted: Columns, peek: Peek) -> VectorColumns:
     """The columns that hold the vectors; UsageError for none of that name and for several that may,
-    InputError for none.
-
-    Ids are no candidates, nor are numbers and texts that travel along, unless ``wanted.vectors``
-    names them; carried vectors still are.
+    InputError for none. Ids, and numbers and texts that travel along, only where they are named.
     """
     if wanted.alone:
         return VectorColumns([], NUMBERS, "none are looked for")
@@ -383,8 +379,7 @@ class _Search:
         return {BYTES: _BYTES, TEXT: _TEXTS, BASE64: _BASE64}.get(kind, ""), kind
 
     def _kind_of_text(self, place: Place, named: bool = False) -> str | None:
-        """What most of the first texts are, or lists of them; the first of all may be an
-        exception."""
+        """What most of the first texts are, or lists of them."""
         if not _holds_text(place.type):
             return None
         cells = self.peek(place)[:_FEW]

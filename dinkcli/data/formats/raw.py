@@ -51,11 +51,8 @@ class RawLayout:
 
 
 class RawReader(Reader):
-    """Rows of fixed size, one after the other; ``why`` they are the ``column``.
-
-    Raises:
-        InputError: fewer bytes than the layout needs; or more, in a file of one array.
-    """
+    """Rows of fixed size, one after the other; ``why`` they are the ``column``. Raises InputError
+    for fewer bytes than the layout needs, or for more in a file of one array."""
 
     source: Source
 

@@ -86,8 +86,7 @@ class TableReader(Reader):
         self.n_features, self.dtype = self._shape(wanted)
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in order with (at least) these columns, of what has to be read from its
-        beginning."""
+        """All rows in order with (at least) these columns, for formats without a way to skip."""
         raise NotImplementedError
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
@@ -128,8 +127,7 @@ class TableReader(Reader):
             )
 
     def _sound(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch as ``schema`` has it; raises pa.ArrowInvalid where its buffers do not fit
-        together."""
+        """The batch as ``schema`` has it; pa.ArrowInvalid where its buffers do not fit together."""
         if self.needs_validation:
             batch.validate(full=True)
         if self._is_plain:
@@ -159,9 +157,8 @@ class TableReader(Reader):
         return place
 
     def _field(self, place: Place) -> pa.Field:
-        if place.nested:
-            return pa.field(place.path, place.type)
-        return self.schema.field(self.schema.names.index(place.top))
+        nested = pa.field(place.path, place.type)
+        return nested if place.nested else self.schema.field(place.top)
 
     def _carried_field(self, place: Place) -> pa.Field:
         """The field under which the values of a place travel."""
