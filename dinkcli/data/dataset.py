@@ -335,30 +335,27 @@ def _value_problem(stored: np.ndarray, converted: np.ndarray) -> str:
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     """The same items in the same order, ``depth`` of them made in advance on a thread, which ends
     when this generator does. An exception of ``items`` is raised here, in its place."""
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()
 
     def work() -> None:
-        end: BaseException = StopIteration()
+        end = None
         try:
             for item in items:
-                ready.put((item, None))
+                ready.put((item,))
                 if stop.is_set():
                     return
         except BaseException as error:  # whatever it is belongs to the consumer
             end = error
-        ready.put((None, end))
+        ready.put(end)
 
     thread = threading.Thread(target=work, name="dink-read-ahead", daemon=True)
     thread.start()
     try:
-        while True:
-            item, end = ready.get()
-            if isinstance(end, StopIteration):
-                return
-            if end is not None:
-                raise end
-            yield item
+        while isinstance(made := ready.get(), tuple):
+            yield made[0]
+        if made is not None:
+            raise made
     finally:
         stop.set()
         with suppress(queue.Empty):

@@ -163,16 +163,18 @@ def _kept(source: Source, codec: str | None) -> LocalFile:
     return copy
 
 
-class Stream(Source):
-    """Standard input, or another pipe: bytes that come once."""
+class Stream(Source, io.RawIOBase):
+    """Standard input, or another pipe: bytes that come once, those of its head again."""
 
     comes_once = True
+    _taken = _waits = False
 
     def __init__(self, name: str, file: BinaryIO):
         super().__init__(name)
         self._file: Any = getattr(file, "raw", file)  # nothing is to wait in a buffer unseen
         self._head = b""
-        self._taken = False
+        with suppress(AttributeError, OSError):  # no file of the system, as in tests
+            self._waits = os.name == "posix" and self._file.fileno() >= 0
 
     def head(self, size: int) -> bytes:
         while len(self._head) < size and (more := self._file.read(size - len(self._head))):
@@ -183,18 +185,7 @@ class Stream(Source):
         if self._taken:
             raise InputError(f"{self.name}: a stream can be read only once; give a file")
         self._taken = True
-        return io.BufferedReader(_Rejoined(self._head, self._file), 1 << 20)
-
-
-class _Rejoined(io.RawIOBase):
-    """A stream with the bytes that were looked at before it."""
-
-    _waits = False
-
-    def __init__(self, head: bytes, file: Any):
-        self._head, self._file = head, file
-        with suppress(AttributeError, OSError):  # no file of the system, as in tests
-            self._waits = os.name == "posix" and file.fileno() >= 0
+        return io.BufferedReader(self, 1 << 20)
 
     def readable(self) -> bool:
         return True

@@ -217,7 +217,7 @@ def _read(role: str, given: tuple[str, ...] | pa.ChunkedArray) -> SideColumn:
             opened = list(sources(path))
         except UsageError as error:
             raise UsageError(f"`{parameter}` {error}") from None
-        first = len(side.files)
+        side.counts.append(0)
         for source in opened:
             own_name, arrays = values_of(source, role, column, path)
             side.name = side.name or own_name or role
@@ -228,7 +228,7 @@ def _read(role: str, given: tuple[str, ...] | pa.ChunkedArray) -> SideColumn:
                 copy.add(pa.RecordBatch.from_arrays([array], [""]))
                 count += len(array)
             side.files.append((source.name, count))
-        side.counts.append(sum(count for _, count in side.files[first:]))
+            side.counts[-1] += count
     if not sum(side.counts):
         raise InputError(f"`{parameter}` {given[0]}: nothing is in it, expected one {role} a row")
     side.values = copy.table().column(0)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,8 +84,7 @@ class ArrowStreamReader(TableReader):
                     schema = stream.schema
                     n_rows = sum(batch.num_rows for batch in stream)
             else:
-                self._file: BinaryIO = source.open()
-                self._pipe = pa.ipc.open_stream(self._file)
+                self._pipe = pa.ipc.open_stream(source.open())
                 schema = self._pipe.schema
         super().__init__(source, schema, n_rows, wanted)
         self._is_open = True

@@ -423,10 +423,9 @@ class _Search:
         in their names, and a note on texts."""
         places = sorted(places, key=lambda place: _natural(place.path))
         sure = [is_number(place.type) for place in places]
-        between = [any(sure[:i]) and any(sure[i:]) for i in range(len(places))]
         typed = [
-            self._numeric(place, surely=pa.types.is_null(place.type) and is_between)
-            for place, is_between in zip(places, between, strict=True)
+            self._numeric(p, surely=pa.types.is_null(p.type) and any(sure[:i]) and any(sure[i:]))
+            for i, p in enumerate(places)
         ]
         left = [p for p, one in zip(places, typed, strict=True) if one is None and is_text(p.type)]
         note = ""
@@ -440,10 +439,8 @@ class _Search:
         """Raises InputError for texts that are numbers as people write them, beside columns of
         numbers: left out, they would be missed, and nobody told."""
         for place in texts:
-            cells = [cell for cell in self.peek(place) if cell.strip() not in numerals.NULLS]
-            odd = [cell for cell in cells if numerals.is_odd_number(cell)]
-            plain = sum(bool(numerals.NUMBER.fullmatch(cell.strip())) for cell in cells)
-            if odd and len(odd) + plain == len(cells):
+            odd = [cell for cell in self.peek(place) if not numerals.NUMBER.fullmatch(cell)]
+            if odd and all(map(numerals.is_odd_number, odd)):
                 raise InputError(
                     f"{self.path}: column {place.path!r} holds numbers such as {odd[0][:40]!r}, "
                     "which would be left out of the vectors; write plain numbers, such as -1234.5, "
@@ -457,15 +454,11 @@ def _natural(name: str) -> list[tuple[int, str | int]]:
     return [(1, int(part)) if number % 2 else (0, part) for number, part in enumerate(parts)]
 
 
+_KINDS = {NUMBERS: is_number, BYTES: is_bytes, SPARK: is_spark_vector, LIST: is_any_vector}
+
+
 def _kind(type_: pa.DataType) -> str | None:
-    type_ = storage(type_)
-    if is_number(type_):
-        return NUMBERS
-    if is_bytes(type_):
-        return BYTES
-    if is_spark_vector(type_):
-        return SPARK
-    return LIST if is_any_vector(type_) else None
+    return next((kind for kind, is_kind in _KINDS.items() if is_kind(storage(type_))), None)
 
 
 def _holds_text(type_: pa.DataType) -> bool:

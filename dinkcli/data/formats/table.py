@@ -60,18 +60,14 @@ class TableReader(Reader):
         with reading(self.path, self.format):  # a damaged name is no text
             self.column_names: list[str] = schema.names
             list(inner_places(schema))
-        self.partition = {
-            name: value for name, value in source.partition.items() if name not in schema.names
-        }
-        self._carriers = {
-            name: self._carrier(name, parameter) for name, parameter in wanted.carried.items()
-        }
-        self.carried = pa.schema(
-            [
-                pa.field(name, pa.string()) if place is None else self._carried_field(place)
-                for name, place in self._carriers.items()
-            ]
-        )
+        self.partition = {k: v for k, v in source.partition.items() if k not in schema.names}
+        carried = wanted.carried.items()
+        self._carriers = {name: self._carrier(name, parameter) for name, parameter in carried}
+        fields = [
+            pa.field(name, pa.string()) if place is None else self._carried_field(place)
+            for name, place in self._carriers.items()
+        ]
+        self.carried = pa.schema(fields)
         if not self.has_names:
             wanted = replace(wanted, features=())
         candidates = _candidates(schema, wanted, self.row_number)
