@@ -16,7 +16,7 @@ import pyarrow as pa
 from dinkcli.assigning.backend import Nearest, NearestPair, NumpyBackend, is_small
 from dinkcli.assigning.layout import Rows
 from dinkcli.data.base import Block
-from dinkcli.data.dataset import SKIP, DataSet
+from dinkcli.data.dataset import LABEL, SKIP, DataSet
 from dinkcli.errors import ModelError
 from dinkcli.models.matching import Matching, check_matchable, ids_of, match
 from dinkcli.models.model import OUTLIER, Model
@@ -205,21 +205,13 @@ def assign(assigner: Assigner, data: DataSet, first: int = 0) -> Iterator[Rows]:
         rows = rows[inside]
         if block.bad is not None:
             bad = block.bad[inside]
-            skip = data.bad_rows == SKIP
-            rows = rows[np.flatnonzero(~bad)] if skip else _without_values(rows, bad)
+            if data.bad_rows == SKIP:
+                rows = rows[np.flatnonzero(~bad)]
+            else:
+                for name, values in rows.columns.items():
+                    values[bad] = _UNKNOWN[name]
             rows = replace(rows, n_bad=int(bad.sum()))
         yield rows
-
-
-def _without_values(rows: Rows, bad: np.ndarray) -> Rows:
-    """With the label -1, and nothing else known, about the rows of the mask ``bad`` (B,)."""
-    columns = {
-        name: np.where(
-            bad if values.ndim == 1 else bad[:, None], values.dtype.type(_UNKNOWN[name]), values
-        )
-        for name, values in rows.columns.items()
-    }
-    return replace(rows, columns=columns)
 
 
 def match_on(
@@ -231,16 +223,18 @@ def match_on(
         return match(old, new)
     if old.feature_names and new.feature_names and old.feature_names != new.feature_names:
         raise ModelError("`match`: the columns of the old model are in another order")
-    data = replace(data.whole, bad_rows=SKIP)
+    data = replace(data.whole, bad_rows=LABEL)
     shared = np.zeros((new.n_clusters, old.n_clusters), np.int64)
     assigners = [assigner_for(model, data, device) for model in (new, old)]
     n_rows, length = data.known_rows, _MATCHED_ROWS // _MATCHED_BLOCKS
     ends = np.linspace(0, n_rows, min(_MATCHED_BLOCKS, n_rows // length + 1) + 1).astype(int)
     for first, end in pairwise(ends.tolist()):
-        labels = np.full((2, end - first), OUTLIER)  # of bad rows too
-        for own, assigner in zip(labels, assigners, strict=True):
-            for some in assign(assigner, data.part(first, min(end, first + length))):
-                own[some.rows - first] = some.columns["cluster"]
-        theirs = labels[:, (labels != OUTLIER).all(0)]
-        np.add.at(shared, (theirs[0], theirs[1]), 1)
+        part = data.part(first, min(end, first + length))
+        labels = np.stack(
+            [
+                np.concatenate([rows.columns["cluster"] for rows in assign(assigner, part)])
+                for assigner in assigners
+            ]
+        )
+        np.add.at(shared, tuple(labels[:, (labels != OUTLIER).all(0)]), 1)
     return match(old, new, shared)

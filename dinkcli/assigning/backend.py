@@ -5,13 +5,11 @@ does all other). Shapes: B rows in a block, K clusters, D features, M = ``Assign
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from dinkcli.data.base import Reader
 from dinkcli.data.dataset import DataSet
 from dinkcli.models.model import Model
 from dinkcli.nearest.small import ChunkResult, SmallIndex
@@ -89,12 +87,9 @@ def joined(parts: Iterable[Nearest]) -> Nearest:
 
 def is_small(model: Model, data: DataSet) -> bool:
     """Whether NumPy is done before torch would be loaded; the same for all shares of the data."""
-    numbers = sum(map(_numbers_in, data.readers))
+    # A text has no more numbers than bytes; a stream, of 0 bytes, may have any.
+    numbers = sum(
+        reader.n_bytes or math.inf if reader.n_rows is None else reader.n_rows * reader.n_features
+        for reader in data.readers
+    )
     return model.metric != LEARNED and numbers * len(model.centers) <= _MOST_WORK
-
-
-def _numbers_in(reader: Reader) -> float:
-    """About how many numbers the rows of an input hold; of a text, no more than it has bytes."""
-    if reader.n_rows is not None:
-        return reader.n_rows * reader.n_features
-    return os.path.getsize(reader.path) if os.path.isfile(reader.path) else math.inf

@@ -60,24 +60,12 @@ class Job:
 
     @property
     def layout(self) -> Layout:
-        metadata = metadata_of(self.model, self.model_name)
-        if self.matching is not None:
-            metadata["dink.match"] = self.matching.old.fingerprint
-        return Layout(
-            None if self.data.bad_rows == SKIP else self.data.n_rows,
-            self._columns,
-            self.data.columns.id,
-            self.data.carried,
-            metadata,
-            self._row_type,
-        )
-
-    @property
-    def _columns(self) -> pa.Schema:
-        options = self.options
+        options, data, characters = self.options, self.data, 1
         types: dict[str, pa.DataType] = {"cluster": pa.int32()}
         for name, values in self.by_cluster.items():
-            types[name] = pa.string() if values.dtype.kind == "U" else pa.int32()
+            types[name] = pa.int32()
+            if values.dtype.kind == "U":
+                types[name], characters = pa.string(), max(characters, values.itemsize // 4)
         if options.distance:
             types["distance"] = pa.float32()
         if options.top is not None:
@@ -85,15 +73,21 @@ class Job:
         if options.soft or options.top is not None:
             kind = pa.float16() if options.probability_type == "float16" else pa.float32()
             types["probabilities"] = _list_of(kind, options.top or self.n_ids)
-        return without_nulls(types)
-
-    @property
-    def _row_type(self) -> np.dtype:
+        columns = without_nulls(types)
+        row = row_type(columns, characters)
         # Outliers show in the labels only, so that soft assignments keep them then.
-        texts = [each for each in self.by_cluster.values() if each.dtype.kind == "U"]
-        kind = row_type(self._columns, max([1, *(each.itemsize // 4 for each in texts)]))
-        alone = {"cluster"} if self.options.marks_outliers else {"cluster", "probabilities"}
-        return kind[-1] if alone.issuperset(kind.names or ()) else kind
+        alone = {"cluster"} if options.marks_outliers else {"cluster", "probabilities"}
+        metadata = metadata_of(self.model, self.model_name)
+        if self.matching is not None:
+            metadata["dink.match"] = self.matching.old.fingerprint
+        return Layout(
+            None if data.bad_rows == SKIP else data.n_rows,
+            columns,
+            data.columns.id,
+            data.carried,
+            metadata,
+            row[-1] if alone.issuperset(types) else row,
+        )
 
     def written(self, rows: Rows) -> Rows:
         """What is written of rows that were assigned."""

@@ -104,19 +104,17 @@ class TorchBackend:
             return {"label": self._unmapped.labels(z).cpu().numpy()}
         if self._map is not None:
             z = self._map(z)
-        measures = options.distance or options.max_distance is not None
-        squared_distances = None
-        if chosen is not None:
-            labels = torch.from_numpy(chosen).long().to(self._device)
-            if measures:
-                squared_distances = self.index.squared_distances_to(z, labels)
-        elif measures:
-            labels, squared_distances = self.index.nearest(z)
-        else:
+        measures, squares = options.distance or options.max_distance is not None, None
+        if chosen is None and measures:
+            labels, squares = self.index.nearest(z)
+        elif chosen is None:
             labels = self.index.labels(z)
+        else:
+            labels = torch.from_numpy(chosen).long().to(self._device)
+            squares = self.index.squared_distances_to(z, labels) if measures else None
         result = {"label": labels}
-        if squared_distances is not None:
-            result["distance"] = squared_distances.sqrt_()
+        if squares is not None:
+            result["distance"] = squares.sqrt_()
         if options.needs_probabilities:
             result |= self._probabilities(z, labels)
         return {name: values.cpu().numpy() for name, values in result.items()}
