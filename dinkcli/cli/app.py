@@ -70,7 +70,6 @@ _SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # plain help starts twice as fast
 }
-_EXAMPLES = "\nExamples:\n"
 # Columns of the options, with their help beside them, in a wide terminal and in a narrow one.
 _COLUMN, _NARROW_COLUMN, _WIDE = 26, 18, 76
 _TYPES = {"<str>": "TEXT", "<int>": "NUMBER", "<float>": "NUMBER", "<list[str]>": "TEXT"}
@@ -92,9 +91,15 @@ class _Readable:
         parts = parts or ["COMMAND"]
         formatter.write_usage(context.command_path, " ".join([*parts, "[OPTIONS]"]))
 
-    def format_help_text(self, context: Any, formatter: Any) -> None:
+    def format_help(self, context: Any, formatter: Any) -> None:
+        text, _, examples = inspect.cleandoc(self.help or "").partition("\nExamples:\n")
+        self.format_usage(context, formatter)
         formatter.write_paragraph()
-        formatter.write_text(_split(self.help)[0])
+        formatter.write_text(text.partition("\nArgs:\n")[0].strip())
+        self.format_options(context, formatter)
+        with formatter.section("Examples"):
+            for line in examples.splitlines():
+                formatter.write(f"  {line.strip()}\n")
 
     def format_options(self, context: Any, formatter: Any) -> None:
         width = _COLUMN if formatter.width >= _WIDE else _NARROW_COLUMN
@@ -117,13 +122,6 @@ class _Readable:
         for name, rows in filled.items():
             with formatter.section(name if len(filled) > 1 else "Options"):
                 formatter.write_dl(rows, col_max=width)
-
-    def format_epilog(self, context: Any, formatter: Any) -> None:
-        examples = _split(self.help)[1]
-        if examples:
-            with formatter.section("Examples"):
-                for line in examples.splitlines():
-                    formatter.write(f"  {line.strip()}\n")
 
 
 class _Command(_Readable, TyperCommand):
@@ -179,12 +177,6 @@ class _Group(_Readable, TyperGroup):
     def format_options(self, context: Any, formatter: Any) -> None:
         self.format_commands(context, formatter)
         super().format_options(context, formatter)
-
-
-def _split(text: str | None) -> tuple[str, str]:
-    """(what a docstring says, its examples)."""
-    before, _, examples = inspect.cleandoc(text or "").partition(_EXAMPLES)
-    return before.partition("\nArgs:\n")[0].strip(), examples
 
 
 @cache

@@ -142,9 +142,8 @@ def assign(
             if target.rows_per_file is not None:
                 kept = f"the complete parts in {target.path} stay. Go on with the same command and "
                 kept += "--resume."
-            elif target.stream is None:  # a file appears whole or not at all
-                raise
-            if speaks:
+            # A file appears whole or not at all.
+            if speaks and (target.rows_per_file is not None or target.stream is not None):
                 signals.end(signals.exit_code(error), shown.as_json, f"Interrupted; {kept}")
             raise
     summary = _summary_of(target, job, counts, time.monotonic() - started)
@@ -364,12 +363,9 @@ def _output_of(
             "--json writes to standard output, and so do the rows: name a file with -o, or "
             "write the summary to one by --json-file"
         )
-    if parts and path is None:
-        raise UsageError(f"{who} into a folder of parts: name it with -o")
-    if parts and rows_per_file is None and names_a_file(path or ""):
-        raise UsageError(
-            f"-o {path}: {who} into a folder of parts, not into one file; name a folder"
-        )
+    if parts and (path is None or (rows_per_file is None and names_a_file(path))):
+        at = "" if path is None else f"-o {path}: "
+        raise UsageError(f"{at}{who} into a folder of parts: name it with -o")
     if resume and not parts:
         raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
     if by_cluster and (path is None or parts or shown.format not in (None, "parquet")):

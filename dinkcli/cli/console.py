@@ -91,7 +91,6 @@ def source_of(parameter: Any, context: Any) -> str:
 
 
 def show_notes(data: DataSet, quiet: bool) -> None:
-    """Notes on the inputs."""
     for note in () if quiet else data.notes:
         say(f"Note: {with_options(note)}")
 
@@ -120,11 +119,9 @@ def width() -> int:
     return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns or _PIPE_COLUMNS
 
 
-def show_result(
-    result: Result | dict[str, Any], shown: Shown, *sentences: str, **more: Any
-) -> None:
+def show_result(result: Result | dict[str, Any], shown: Shown, *notes: str, **more: Any) -> None:
     """What a command ends with: one line of JSON; or the tables of a result, of which its
-    ``sheets`` may want to know ``more``, and those of the sentences that are not empty."""
+    ``sheets`` may want to know ``more``, and those of the ``notes`` that are not empty."""
     if shown.as_json:
         document = result if isinstance(result, dict) else result.to_dict()
         typer.echo(json.dumps(document, allow_nan=False))
@@ -135,8 +132,8 @@ def show_result(
             typer.echo(wrapped(line, width(), " " * result.indent))
         for sheet in () if result.indent else result.sheets(**more):
             show(sheet)
-    for sentence in () if shown.quiet else filter(None, sentences):
-        say(sentence)
+    for note in () if shown.quiet else filter(None, notes):
+        say(note)
 
 
 def show(sheet: Sheet, stderr: bool = False) -> None:

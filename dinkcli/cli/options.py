@@ -239,8 +239,7 @@ class ModelRows:
     device: str = DEVICE
 
     def open(self, model: Model, inputs: list[str], once: bool = False, **more: Any) -> DataSet:
-        """The inputs, which fit the model, with ``more`` as for ``sidefiles.columns_of``; a stream
-        that is read only ``once`` need not be kept."""
+        """The inputs; ``more`` is as in ``Vectors``, and what is read ``once`` need not be kept."""
         from dinkcli.data.inputs import open_inputs
 
         more |= {"model": model, "lists_are_files": True}

@@ -65,8 +65,7 @@ def refuse_stream(path: str, what: str) -> None:
 
 
 def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
-    """Raises UsageError where ``target``, a default name, would replace anything but an earlier
-    model of the same data."""
+    """Raises UsageError where ``target``, a default name, is no earlier model of the same data."""
     from dinkcli.models.file import load
 
     if not os.path.exists(target):
@@ -86,8 +85,8 @@ def keep_other_models(target: str, data: DataSet, quiet: bool) -> None:
 
 
 def load_model(path: str, inputs: Sequence[str] = (), warns: bool = False) -> Model:
-    """The model that a command names before its inputs; an error says where they are swapped, and
-    where it ``warns``, a line says that the model is a checkpoint."""
+    """The model that a command names before its inputs, which people swap; it may be a checkpoint,
+    of which a line ``warns``."""
     from dinkcli.models.file import is_model, load
 
     try:
@@ -144,8 +143,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
 
 
 def _reads(text: str, path: str) -> bool:
-    """Whether the file at ``path`` is one of those that an argument stands for: a file, perhaps
-    with a column of it, the files of a folder, or of a pattern."""
+    """Whether the file at ``path`` is one of those that an argument stands for."""
     from dinkcli.data.files import is_remote, sources
 
     if is_remote(text):
