@@ -1,8 +1,5 @@
-"""The ``dink`` command: its list of commands, and help as people read it.
-
-Options come in groups, examples at the end, as wide as the terminal; without rich, which would take
-twice as long to start.
-"""
+"""The ``dink`` command: its list of commands, and help as people read it. Options come in groups,
+examples at the end, without rich, which would take twice as long to start."""
 
 from __future__ import annotations
 

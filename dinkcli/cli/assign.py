@@ -113,7 +113,7 @@ def assign(
     from dinkcli.assigning.pipeline import run
     from dinkcli.models.file import load
 
-    share = _share_of(shard)
+    share = launched() if shard is None else parse_shard(shard)
     speaks = not signals.is_silent()
     if not speaks:
         shown = replace(shown, quiet=True, as_json=False, json_file=None)
@@ -363,9 +363,12 @@ def _output_of(
             "--json writes to standard output, and so do the rows: name a file with -o, or "
             "write the summary to one by --json-file"
         )
-    if parts and (path is None or (rows_per_file is None and names_a_file(path))):
-        at = "" if path is None else f"-o {path}: "
-        raise UsageError(f"{at}{who} into a folder of parts: name it with -o")
+    if parts and path is None:
+        raise UsageError(f"{who} into a folder of parts: name it with -o")
+    if parts and rows_per_file is None and names_a_file(path or ""):
+        raise UsageError(
+            f"-o {path}: {who} into a folder of parts, not into one file; name a folder"
+        )
     if resume and not parts:
         raise UsageError("--resume goes on with a folder of parts: give its --rows-per-file")
     if by_cluster and (path is None or parts or shown.format not in (None, "parquet")):
@@ -456,16 +459,3 @@ class _Subset:
         summary["seconds"] = round(seconds, 3)
         sentence = f"{self._output.path}: {result.sentence()}, in {seconds:.1f} s"
         _tell(summary, sentence, self._shown)
-
-
-def _share_of(text: str | None) -> World | None:
-    """The share that --shard names, or that of this process of a launcher."""
-    share = launched()
-    if text is None:
-        return share
-    if share is not None:
-        raise UsageError(
-            f"--shard {text}: a launcher has started {share.size} processes (WORLD_SIZE), which "
-            "take a share each by themselves; leave --shard out, or the launcher"
-        )
-    return parse_shard(text)

@@ -1,10 +1,6 @@
 """What people read: sentences and progress on standard error, results on standard output as tables
-or JSON.
-
-Whatever comes from files or paths passes ``printable``. Where a terminal is too narrow for a table,
-bars are left out first, then columns it can do without, then texts are shortened; names and numbers
-never.
-"""
+or JSON. Whatever comes from files or paths passes ``printable``. Where a terminal is too narrow for
+a table, bars go first, then columns it can do without, then texts are shortened."""
 
 from __future__ import annotations
 
@@ -52,11 +48,12 @@ def printable(text: object) -> str:
 
 
 def say(text: str, whole: bool = False) -> None:
-    """A line on standard error, wrapped at words for a terminal unless it has to stay ``whole``,
-    as a command to copy does."""
+    """A line on standard error, wrapped at words unless it is ``whole``, as a command to copy."""
     encoding = sys.stderr.encoding or "ascii"
     safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
-    columns = None if whole else terminal_columns(sys.stderr)
+    columns = None
+    with suppress(AttributeError, OSError, ValueError):  # no terminal
+        columns = None if whole else os.get_terminal_size(sys.stderr.fileno()).columns or None
     with suppress(OSError):  # nobody reads it, which is no reason to stop working
         print(wrapped(safe, columns), file=sys.stderr, flush=True)
 
@@ -107,13 +104,6 @@ def wrapped(text: str, columns: int | None, indent: str = "") -> str:
     return textwrap.fill(text, columns, subsequent_indent=indent, **keep)  # type: ignore[arg-type]
 
 
-def terminal_columns(stream: Any) -> int | None:
-    """The width of the terminal that a stream writes to, or None."""
-    with suppress(AttributeError, OSError, ValueError):
-        return os.get_terminal_size(stream.fileno()).columns or None
-    return None
-
-
 def width() -> int:
     """Columns of results: COLUMNS, or those of the terminal, or 120 elsewhere."""
     return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns or _PIPE_COLUMNS
@@ -156,8 +146,7 @@ def show(sheet: Sheet, stderr: bool = False) -> None:
 
 
 def fitted(sheet: Sheet, room: int) -> Table:
-    """The columns that fit into ``room``. What comes from files is neither markup nor control
-    codes."""
+    """The columns that fit into ``room``; nothing from files is markup or control codes."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table

@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code(error: BaseException) -> int:
-    """That of a command which ``error`` has interrupted; 130, as for Ctrl-C, unless it says."""
+    """That of a command which ``error`` has interrupted; 130, as for Ctrl-C, by default."""
     return getattr(error, "exit_code", 130)
 
 

@@ -174,9 +174,7 @@ def train(
     if not speaks:
         return
     try:
-        with console.ProgressLines(shown.silent) as lines:
-            naming = partial(lines.update, "naming", total=data.known_rows, unit="rows")
-            model, matching = _finished(model, data, old, device, naming)
+        model, matching = _finished(model, data, old, device, shown.silent)
     except KeyboardInterrupt as error:
         model.save(target)
         checkpoints.discard()
@@ -198,16 +196,16 @@ def train(
 
 
 def _finished(
-    model: Model, data: DataSet, old: Model | None, device: str, on_rows: Callable[[int], None]
+    model: Model, data: DataSet, old: Model | None, device: str, silent: bool
 ) -> tuple[Model, Matching | None]:
-    """The model with names where there are texts, and with the ids of the older one if there is
-    one; and these."""
+    """The model with names where there are texts, and with the ids of an older one; and these."""
     from dinkcli.assigning.assigner import match_on
 
     if data.columns.text is not None:
         from dinkcli.insight.naming import name
 
-        named = name(model, data, device=device, on_rows=on_rows).model
+        with console.rows_shown(data, silent) as on_rows:
+            named = name(model, data, device=device, on_rows=partial(on_rows, "naming")).model
         model.names, model.terms = named.names, named.terms
     if old is None:
         return model, None

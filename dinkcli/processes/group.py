@@ -60,6 +60,11 @@ def launched(environment: Mapping[str, str] = os.environ) -> World | None:
 
 def parse_shard(text: str) -> World:
     """The process that takes the share which a text such as 2/3 names."""
+    if (process := launched()) is not None:
+        raise UsageError(
+            f"`shard` {text}: a launcher has started {process.size} processes (WORLD_SIZE), which "
+            "take a share each by themselves; leave `shard` out, or the launcher"
+        )
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
     if match is None or int(match[2]) == 0:
         raise UsageError(f"`shard` {text}: expected one of N shares, such as 1/3, 2/3 or 3/3")
