@@ -201,6 +201,18 @@ def test_decimal_commas(labels):
     np.testing.assert_array_equal(labels(content)[1], nearest_float64(np.array(rows), CENTERS))
 
 
+def test_decimal_commas_are_read_twice(tmp_path):
+    """Beside a cell that is no number, which is seen only on the way."""
+    (tmp_path / "x.csv").write_text(
+        "a;b\n" + "".join(f"{i},5;2,{i}\n" for i in range(9)) + "x;1,5\n"
+    )
+    (reader,) = open_data([tmp_path / "x.csv"], bad_rows="skip").readers
+    for _ in range(2):
+        (block,) = reader.blocks(N)
+        assert block.bad.tolist() == [False] * 9 + [True]
+        np.testing.assert_array_equal(block.vectors[:9, 0], np.arange(9) + 0.5)
+
+
 def test_words(labels):
     names = ["at name@domain.com", ". . .", "3.5", "\u00a0", '"']
     text = "".join(f"{w} {r.replace(',', ' ')}\n" for w, r in zip(names, BARE, strict=False))

@@ -155,12 +155,12 @@ class Dialect:
         return [(cell, kind_of(cell)) for record in self.records[header:] for cell in record]
 
     @functools.cached_property
-    def badness(self) -> tuple[int, int, int, int]:
+    def badness(self) -> tuple[int, int, int]:
         """Fields that look wrongly split, fields that may be, and fewer numbers than others."""
         counts = Counter(kind for _, kind in self.cells(len(self.records) > 1))
         numbers = sum(counts[kind] for kind in _VALUES - {"thousands"})
         odd, unsure = counts["unsplit"] + counts["broken"], counts["decimal comma"]
-        return (odd, unsure + counts["thousands"], -bool(numbers), -numbers)
+        return (odd, unsure + counts["thousands"], -numbers)
 
     @property
     def names(self) -> list[str]:
@@ -192,11 +192,9 @@ class Dialect:
         firsts = [record[0] for record in self.records]
         if self.header or len(self.records[0]) < 3 or len(firsts) < 3:
             return False
-        has_fractions = any(
-            mark in cell for cell, _ in self.cells(False) for mark in {".", self.decimal}
-        )
-        counts = ([str(number + start) for number in range(len(firsts))] for start in (0, 1))
-        return has_fractions and firsts in counts
+        fractions = any(re.search(f"[.{self.decimal}]", cell) for cell, _ in self.cells(False))
+        counts = [str(number) for number in range(len(firsts) + 1)]
+        return fractions and firsts in (counts[:-1], counts[1:])
 
     def settled(self, before: int) -> Dialect:
         """With what its fields say of the header and the decimal sign; DialectError for numbers
@@ -275,12 +273,10 @@ def _best(text: str, whole: bool, rewriting: str = "") -> Dialect | None:
     for separator in SEPARATORS:
         ways = ("", RUNS) if separator == " " and not rewriting else (rewriting,)
         quotings = (True, False) if '"' in text else (True,)
-        for quoted, way in itertools.product(quotings, ways):
-            dialect = _split(text, whole, Dialect(separator, [], quoted, way))
-            if dialect is not None:
-                found.append(dialect)
-                break
-    return min(found, key=lambda each: each.badness, default=None)
+        tried = (Dialect(separator, [], *how) for how in itertools.product(quotings, ways))
+        fitting = (_split(text, whole, dialect) for dialect in tried)
+        found.append(next(filter(None, fitting), None))
+    return min(filter(None, found), key=lambda each: each.badness, default=None)
 
 
 def _split(text: str, whole: bool, dialect: Dialect) -> Dialect | None:
@@ -403,18 +399,15 @@ class CsvReader(TextReader):
         done = 0
         try:
             for batch in self._parsed(names):
-                yield batch
-                done += len(batch)
+                yield self._plain_numbers(batch)
+                done += 1
             return
         except pa.ArrowInvalid as error:
             if "conversion error" not in str(error) or not self._types:
                 raise
         # A cell that is no number makes its row a bad one: it is looked at as a text.
         self._types = dict.fromkeys(self._types, pa.string())
-        for batch in self._parsed(names):
-            skipped = min(done, len(batch))
-            yield self._numbers_in(batch.slice(skipped))
-            done -= skipped
+        yield from map(self._plain_numbers, itertools.islice(self._parsed(names), done, None))
 
     def _parsed(self, names: list[str] | None) -> Iterator[pa.RecordBatch]:
         dialect = self.dialect
@@ -440,18 +433,17 @@ class CsvReader(TextReader):
             with pyarrow.csv.open_csv(text, read, parse, convert) as batches:
                 yield from batches
 
-    def _numbers_in(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Texts of numbers with a point, without the header where it comes again, in files that
-        were put together."""
+    def _plain_numbers(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Numbers that are read as texts with a point, without the header where it comes again, in
+        files that were put together."""
         vectors = [place.top for place in self.places if place.top in batch.schema.names]
-        if self.kind != NUMBERS or not vectors:
+        if self.kind != NUMBERS or not vectors or not is_text(batch.column(vectors[0]).type):
             return batch
         if self.dialect.header:
-            again = [pc.equal(batch.column(name), name) for name in vectors]
-            again = pc.fill_null(functools.reduce(pc.and_, again), False)
-            batch = batch.filter(pc.invert(again))
+            again = functools.reduce(pc.and_, (pc.equal(batch[name], name) for name in vectors))
+            batch = batch.filter(pc.invert(again).fill_null(True))
         for name in vectors if self.dialect.decimal == "," else ():
-            plain = pc.replace_substring(batch.column(name), ",", ".")
+            plain = pc.replace_substring(batch[name], ",", ".")
             batch = batch.set_column(batch.schema.names.index(name), name, plain)
         return batch
 
@@ -463,7 +455,7 @@ class _Rewritten(io.RawIOBase):
         self._lines = map(dialect.rewritten, whole_lines(file))
 
     def read(self, size: int = -1) -> bytes:
-        return next(filter(None, self._lines), b"")
+        return next(self._lines, b"")
 
     def readable(self) -> bool:
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,7 +71,7 @@ def _lists(array: pa.Array, kind: str, what: str, faults: Faults) -> pa.Array:
     if kind == BYTES:
         return _as_list_of_bytes(array)
     if kind == BASE64:
-        return _decoded(_plain(array), what, faults)
+        return _decoded(array, what, faults)
     if kind == TEXT:
         return _parsed(array, what, faults)
     return _spark_lists(array) if kind == SPARK else array
@@ -100,15 +99,12 @@ def _parsed(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
 
 def _bare(cells: pa.Array) -> pa.Array:
     """The texts without what is around their numbers."""
-    cells = _plain(cells)
+    cells = cells.cast(pa.large_string())
     first = str(next(iter(cells.drop_null()[:1]), ""))
     if "(" in first:
         for pattern, new in ((CALL, ""), (CALL_END, ""), (SCALAR, r"\1")):
             cells = pc.replace_substring_regex(cells, pattern, new)
-    bare = pc.utf8_trim(cells, BRACKETS)
-    if pa.types.is_large_string(bare.type) and bare.nbytes < 1 << 31:
-        bare = bare.cast(pa.string())
-    return bare
+    return pc.utf8_trim(cells, BRACKETS)
 
 
 def _without_empty(lists: pa.Array, bare: pa.Array) -> pa.Array:
@@ -140,7 +136,7 @@ def _token_by_token(lists: pa.Array, what: str, faults: Faults) -> pa.Array:
 
 def numbers_of(texts: pa.Array, type_: pa.DataType) -> tuple[pa.Array, np.ndarray]:
     """Texts as numbers, null where a text is none, and (B,) bool: it is neither number nor null."""
-    texts = pc.utf8_trim_whitespace(_plain(texts))
+    texts = pc.utf8_trim_whitespace(texts.cast(pa.large_string()))
     null = pc.or_(pc.is_null(texts), pc.is_in(texts, value_set=pa.array(NULLS, texts.type)))
     fine = pc.match_substring_regex(texts, f"^{NUMBER.pattern}$", ignore_case=True)
     usable = pc.and_not(pc.fill_null(fine, False), null)
@@ -159,9 +155,9 @@ def _decoded(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
     decoded: list[np.ndarray | None] = []
     for cell in cells.to_pylist():
         try:
-            blob = None if cell is None else base64.b64decode(cell.strip(), validate=True)
-            decoded.append(None if blob is None else np.frombuffer(blob, "<f4").astype(np.float32))
-        except (binascii.Error, ValueError):
+            blob = base64.b64decode(cell.strip(), validate=True)
+            decoded.append(np.frombuffer(blob, "<f4").astype(np.float32))
+        except (ValueError, AttributeError):  # of no base64, and of null
             decoded.append(None)
     lists = pa.array(decoded, pa.list_(pa.float32()))
     faults.add(_nulls(lists) & ~_nulls(cells), f": {what} holds no base64 of float32")
@@ -236,14 +232,6 @@ def _from_numbers(
     if faults.mask is not None:
         result[faults.mask] = 0
     return result
-
-
-def _plain(cells: pa.Array) -> pa.Array:
-    """As a string or large string array, whatever the encoding."""
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.dictionary_decode()
-    is_plain = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
-    return cells if is_plain else cells.cast(pa.large_string())
 
 
 def _as_list_of_bytes(array: pa.Array) -> pa.Array:
