@@ -190,8 +190,7 @@ def _load(name: str) -> Any:
 
 
 def _defaults(command: Any) -> dict[str, Any]:
-    """What [tool.dink] and [tool.dink.COMMAND] of the pyproject.toml in the current folder say for
-    a command, by parameter."""
+    """What [tool.dink] and [tool.dink.COMMAND] of ./pyproject.toml say, by parameter."""
     text = ""
     with suppress(OSError, UnicodeDecodeError):
         text = Path("pyproject.toml").read_text(encoding="utf-8")

@@ -346,8 +346,7 @@ def _output_of(
     resume: bool = False,
     by_cluster: bool = False,
 ) -> Output:
-    """Where the rows are to go, the options for it checked against each other and the file system:
-    a file, a folder, or standard output for None and -."""
+    """Where the rows are to go, all options for it checked; None and - are standard output."""
     from dinkcli.assigning.writers import Output, encoding_of, names_a_file
     from dinkcli.data.atomic import check_target
 
@@ -432,8 +431,7 @@ class _Subset:
         console.show_notes(self.data, shown.quiet)
 
     def choose(self, columns: pa.Schema, core: Callable[..., Any], **options: Any) -> Any:
-        """What the core function says of the rows. Raises DinkError, before any work, where rows
-        of those columns could not be written."""
+        """What the core says of the rows; DinkError before that where they could not be written."""
         from dinkcli.assigning.layout import Layout
         from dinkcli.assigning.pipeline import metadata_of
         from dinkcli.assigning.writers import stream_writer

@@ -40,8 +40,7 @@ _BAR_WIDTH, _BAR_FROM = 20, 90  # columns of the bar, and of a terminal that has
 
 
 def printable(text: object) -> str:
-    """Text from files and paths made safe for a terminal: control codes, changes of the writing
-    direction and lone surrogates are escaped."""
+    """Text safe for a terminal: control codes, changes of direction and the like are escaped."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(text)
     )
@@ -193,8 +192,7 @@ def bar(share: float, width: int, unicode: bool) -> str:
 
 
 class ProgressLines:
-    """Shows how far a command is: a live line on a terminal, which is gone when the context ends;
-    elsewhere plain lines; nothing where ``quiet``."""
+    """Shows how far a command is: a live line on a terminal, elsewhere plain lines, or nothing."""
 
     def __init__(self, quiet: bool):
         self._quiet = quiet

@@ -38,8 +38,7 @@ main_option, input_option, clusters_option, output_option, expert_option, run_op
 
 
 def with_bundles(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of bundles in the place of the parameters that stand for them,
-    and with help for each option."""
+    """The command with the fields of bundles in their place, and with help for each option."""
     signature = inspect.signature(command, eval_str=True)
     bundles: dict[str, Any] = {}
     helps, flat = _described(command), []

@@ -120,8 +120,7 @@ def _kind_of_data(path: str) -> str | None:
 
 
 def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
-    """Raises UsageError, before any work, where a file that a command writes is one that it reads,
-    or where it writes two files of one name, by the values of all its parameters."""
+    """Raises UsageError where a command would write a file that it reads, or one file twice."""
     if command == "train":
         from dinkcli.models.model import checkpoint_path
 
