@@ -33,8 +33,6 @@ _SENT_NUMBERS = 1 << 24
 _BLOCK_ROWS = 1 << 16
 _DEVICE_BLOCK_ROWS = 1 << 19  # of a block that is on the device already
 _BUFFERS = 2
-# TF32 keeps 11 bits, and some units cut off the rest instead of rounding it.
-_TF32_ROUNDOFF = 2.0**-10
 CPU = torch.device("cpu")
 _WITHOUT_FLOAT64 = {"mps"}
 
@@ -120,13 +118,6 @@ def _cpu_has(*units: str) -> bool:
 
 def _switched_off() -> bool:
     return os.environ.get("DINK_LOW_PRECISION") == "0"
-
-
-def rounding_error(z: Tensor) -> Tensor:
-    """Norm of what each row of ``z`` (N, D) loses in such a product, or a bound of it, (N,)."""
-    if z.device.type == "cpu":
-        return torch.linalg.vector_norm(z - z.bfloat16().float(), dim=1)
-    return torch.linalg.vector_norm(z, dim=1) * _TF32_ROUNDOFF
 
 
 @contextmanager

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from dinkcli.nearest.hardware import (
-    CPU,
     chunk_rows,
     has_bfloat16,
     has_float64,
@@ -183,7 +182,7 @@ class CenterIndex:
         row, center = (scores <= limit[:, None]).nonzero().unbind(1)
         rows = z[where] if self._map is None else self._map(z[where])
         # Few: where the device has no float64, the CPU has.
-        device = z.device if has_float64(z.device) else CPU
+        device = z.device if has_float64(z.device) else torch.device("cpu")
         row, center = row.to(device), center.to(device)
         distances = squares_of_pairs(rows.to(device), self.centers.to(device), row, center)
         least = distances.new_full((len(rows),), torch.inf)

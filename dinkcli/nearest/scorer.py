@@ -20,13 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.hardware import (
-    at_least_float32,
-    has_bfloat16,
-    has_low_precision,
-    products,
-    rounding_error,
-)
+from dinkcli.nearest.hardware import at_least_float32, has_bfloat16, has_low_precision, products
 from dinkcli.nearest.prepare import RowMap
 
 # More bits than this leave too few to a score.
@@ -43,6 +37,7 @@ _MANY_NUMBERS = 1 << 15  # numbers
 # Centres are shifted when their mean is this many times as far from the origin as they are from it.
 _FAR = 0.5
 _BFLOAT16_ROUNDOFF = 2.0**-8
+_TF32_ROUNDOFF = 2.0**-10  # TF32 keeps 11 bits, and some units cut off the rest
 # Scores of up to this many times the usual size leave the usual ones digits enough.
 _MOST_REACH = 64.0
 _SQUARINGS = 3
@@ -174,7 +169,7 @@ class Scorer:
             near = self._two(self._scores(rows, low_precision), math.inf)
             error = self._error(norms, near.labels)
             if low_precision:
-                error += self._lost(norms, self._longest(norms, near.labels), rounding_error(rows))
+                error += self._lost(norms, self._longest(norms, near.labels), _rounding_error(rows))
             return near, near.limit(error)
         if low_precision:
             return self._bfloat16_two(rows, norms, *self._bfloat16_keys(rows, norms))
@@ -327,7 +322,7 @@ class Scorer:
     @cached_property
     def _centers_lost(self) -> Tensor:
         """The norm of what a centre loses in a product of low precision, at most."""
-        return rounding_error(self._factors).max()
+        return _rounding_error(self._factors).max()
 
     @cached_property
     def _bfloat16_centers(self) -> Tensor:
@@ -349,6 +344,13 @@ def _take_lowest(keys: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     best, labels = _lowest(keys, bits)
     keys.scatter_(0, labels[None], _LARGEST_KEY)
     return best, labels
+
+
+def _rounding_error(z: Tensor) -> Tensor:
+    """Bound (N,) of the norm that each row of ``z`` (N, D) loses in a product of low precision."""
+    if z.device.type == "cpu":
+        return torch.linalg.vector_norm(z - z.bfloat16().float(), dim=1)
+    return torch.linalg.vector_norm(z, dim=1) * _TF32_ROUNDOFF
 
 
 def _stretch(matrix: Tensor) -> Tensor:

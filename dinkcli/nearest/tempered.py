@@ -16,13 +16,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from dinkcli.nearest.hardware import (
-    accumulator_dtype,
-    chunk_rows,
-    has_bfloat16,
-    has_low_precision,
-    products,
-)
+from dinkcli.nearest.hardware import accumulator_dtype, chunk_rows, has_low_precision, products
 from dinkcli.nearest.index import CenterIndex
 
 _LEAST_EXPONENT = -60.0  # far below, exponentials are denormal: products take ten times as long
@@ -37,7 +31,7 @@ _EXPONENTS = 20.0  # errors of products may move exponents 2 <z, c> / T by a ten
 # Where the mean squared distance is this share of the mean squared norm, what bfloat16 products are
 # off by does not matter: 2**-7 of the norm at most, and in 30 dimensions a tenth of that for
 # differences of squared distances.
-_OVERLAP = 2.0**-5
+OVERLAP = 2.0**-5
 
 
 def low_precision_temperature(z: Tensor, centers: Tensor) -> float:
@@ -49,20 +43,6 @@ def low_precision_temperature(z: Tensor, centers: Tensor) -> float:
         approximate = z @ centers.T
     with products(z.device):
         return _EXPONENTS * float((approximate - z @ centers.T).square().mean().sqrt())
-
-
-def arithmetic() -> dict[str, object]:
-    """What of the processor the last bits of a product depend on, by name."""
-    return {
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16 products": has_bfloat16(),
-    }
-
-
-def clusters_overlap(mean_inertia: float, mean_square: float) -> bool:
-    """Whether clusters are so wide, beside the squared norm of their rows, that any of the centres
-    about as near will do."""
-    return mean_inertia >= _OVERLAP * mean_square
 
 
 class TemperedSums:
@@ -102,7 +82,7 @@ class TemperedSums:
         Args:
             z, weights: (B, D), and (B,) or None for all ones.
             low_precision: such products of low precision serve (see ``low_precision_temperature``).
-            approximate: clusters overlap (see ``clusters_overlap``).
+            approximate: clusters overlap (see ``OVERLAP``).
         """
         sums = self._room.zero_()
         counts = torch.zeros_like(sums[:, 0])

@@ -22,9 +22,8 @@ from torch import Tensor
 from dinkcli.errors import ModelError, OutputError, StoppedError, UsageError
 from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
-from dinkcli.nearest.hardware import accumulator_dtype
+from dinkcli.nearest.hardware import accumulator_dtype, has_bfloat16
 from dinkcli.nearest.sums import Statistics
-from dinkcli.nearest.tempered import arithmetic
 from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.refine import Refining
@@ -229,7 +228,8 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "device": full_name(trainer.rows.device),
         "threads": torch.get_num_threads(),
-        **arithmetic(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16 products": has_bfloat16(),
         "rows in memory": trainer.rows.in_memory,
         "processes": trainer.rows.group.size,
     }

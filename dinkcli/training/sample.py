@@ -25,9 +25,9 @@ from dinkcli.nearest.sums import (
     weighted_sum,
 )
 from dinkcli.nearest.tempered import (
+    OVERLAP,
     RunningAverages,
     TemperedSums,
-    clusters_overlap,
     low_precision_temperature,
 )
 from dinkcli.processes.group import SINGLE, Group
@@ -234,7 +234,7 @@ class Sample:
 
     def overlap(self, centers: Tensor) -> bool:
         """Whether clusters are so wide that any of the centres about as near will do."""
-        return clusters_overlap(self[:REPORT_ROWS].mean_inertia(centers), self.moments[1])
+        return self[:REPORT_ROWS].mean_inertia(centers) >= OVERLAP * self.moments[1]
 
 
 class Averages:
