@@ -87,69 +87,53 @@ def _onnx(model: Model, path: str) -> None:
             f"ONNX files hold less than 2 GiB, the centres take {model.centers.nbytes} "
             "bytes; export to pt2 or safetensors"
         )
-    made = onnx.helper.make_model(
-        _graph(model, onnx),
-        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="dink",
-        producer_version=__version__,
+    steps, rows, kind = [], "rows", "float"
+    if model.offset is not None:
+        steps += ["apart = Sub (rows, offset)", "near = Cast <to = 1> (apart)"]
+        rows, kind = "near", "double"
+    if model.metric == "cosine":
+        steps.append(f"norm = ReduceL2 <keepdims = 1> ({rows}, features_axis)")
+        steps.append("safe_norm = Max (norm, smallest_norm)")
+        steps.append(f"directions = Div ({rows}, safe_norm)")
+        rows = "directions"
+    if model.maps:
+        steps += [f"around = Sub ({rows}, origin)", "mapped = MatMul (around, map)"]
+        rows = "mapped"
+    # Without parts a centre is a cluster.
+    center, shares = ("center", "shares") if model.parts else ("cluster", "probabilities")
+    steps += [
+        f"shifted = Sub ({rows}, shift)",
+        "scores = Gemm <alpha = -1.0, transB = 1> (shifted, centers, half_norms)",
+        f"{center} = ArgMin <axis = 1, keepdims = 0> (scores)",
+        "doubled = Mul (scores, two)",
+        "row_norms = ReduceSumSquare <keepdims = 1> (shifted, features_axis)",
+        "squared = Add (doubled, row_norms)",
+        "not_negative = Max (squared, zero)",
+        "distances = Sqrt (not_negative)",
+        "distance = ReduceMin <keepdims = 0> (distances, features_axis)",
+        # Away from the best first: its score may be large beside the temperature.
+        "best = ReduceMin <keepdims = 1> (scores, features_axis)",
+        "worse = Sub (scores, best)",
+        "logits = Mul (worse, sharpness)",
+        f"{shares} = Softmax <axis = 1> (logits)",
+    ]
+    if model.parts is not None:
+        steps.append(f"cluster = Gather (owners, {center})")
+        steps.append(f"probabilities = MatMul ({shares}, owned)")
+    header = f'ir_version: {_IR_VERSION}, opset_import: ["": {_OPSET}], producer_name: "dink"'
+    made = onnx.parser.parse_model(
+        f'<{header}, producer_version: "{__version__}"> '
+        f"dink ({kind}[batch, {model.n_features}] rows) => (int64[batch] cluster, "
+        f"float[batch] distance, float[batch, {model.n_clusters}] probabilities) "
+        f"{{ {' '.join(steps)} }}"
     )
+    constants = [onnx.numpy_helper.from_array(v, name) for name, v in _constants(model).items()]
+    made.graph.initializer.extend(constants)
     properties = {"metric": model.metric, "dink.fingerprint": model.fingerprint}
     onnx.helper.set_model_props(made, properties)
     onnx.checker.check_model(made)
     with open(path, "wb") as file:
         file.write(made.SerializeToString())
-
-
-def _graph(model: Model, onnx: Any) -> Any:
-    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    nodes = []
-    rows, kind = "rows", float32
-    if model.offset is not None:
-        nodes.append(node("Sub", [rows, "offset"], ["apart"]))
-        nodes.append(node("Cast", ["apart"], ["near"], to=float32))
-        rows, kind = "near", onnx.TensorProto.DOUBLE
-    if model.metric == "cosine":
-        nodes += [
-            node("ReduceL2", [rows, "features_axis"], ["norm"], keepdims=1),
-            node("Max", ["norm", "smallest_norm"], ["safe_norm"]),
-            node("Div", [rows, "safe_norm"], ["directions"]),
-        ]
-        rows = "directions"
-    if model.maps:
-        nodes.append(node("Sub", [rows, "origin"], ["around"]))
-        nodes.append(node("MatMul", ["around", "map"], ["mapped"]))
-        rows = "mapped"
-    # Without parts a centre is a cluster.
-    center, shares = ("center", "shares") if model.parts else ("cluster", "probabilities")
-    nodes += [
-        node("Sub", [rows, "shift"], ["shifted"]),
-        node("Gemm", ["shifted", "centers", "half_norms"], ["scores"], alpha=-1.0, transB=1),
-        node("ArgMin", ["scores"], [center], axis=1, keepdims=0),
-        node("Mul", ["scores", "two"], ["doubled"]),
-        node("ReduceSumSquare", ["shifted", "features_axis"], ["row_norms"], keepdims=1),
-        node("Add", ["doubled", "row_norms"], ["squared"]),
-        node("Max", ["squared", "zero"], ["not_negative"]),
-        node("Sqrt", ["not_negative"], ["distances"]),
-        node("ReduceMin", ["distances", "features_axis"], ["distance"], keepdims=0),
-        # Away from the best first: its score may be large beside the temperature.
-        node("ReduceMin", ["scores", "features_axis"], ["best"], keepdims=1),
-        node("Sub", ["scores", "best"], ["worse"]),
-        node("Mul", ["worse", "sharpness"], ["logits"]),
-        node("Softmax", ["logits"], [shares], axis=1),
-    ]
-    if model.parts is not None:
-        nodes.append(node("Gather", ["owners", center], ["cluster"]))
-        nodes.append(node("MatMul", [shares, "owned"], ["probabilities"]))
-    outputs = [
-        value("cluster", int64, ["batch"]),
-        value("distance", float32, ["batch"]),
-        value("probabilities", float32, ["batch", model.n_clusters]),
-    ]
-    inputs = [value("rows", kind, ["batch", model.n_features])]
-    constants = [onnx.numpy_helper.from_array(v, name) for name, v in _constants(model).items()]
-    return onnx.helper.make_graph(nodes, "dink", inputs, outputs, constants)
 
 
 def _constants(model: Model) -> dict[str, np.ndarray]:
