@@ -16,14 +16,10 @@ class DinkError(Exception):
 
 
 class StoppedError(DinkError):
-    """Training was told to stop between two steps.
-
-    Attributes:
-        checkpoint: path of what was saved, or None when it could not be written.
-    """
+    """Training was told to stop between two steps."""
 
     def __init__(self, checkpoint: str | None):
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint  # path of what was saved, if it could be written
         super().__init__(f"stopped; checkpoint: {checkpoint or 'none'}")
 
 
@@ -42,12 +38,7 @@ class InputError(RunError, ValueError):
 
 
 class TextsError(InputError):
-    """The data are texts, of which there are no vectors yet.
-
-    Attributes:
-        path: of the file.
-        column: of the texts, or None where each line is one.
-    """
+    """The data are texts without vectors: a ``column`` of a file, or its lines where that is None."""
 
     def __init__(self, message: str, path: str, column: str | None = None):
         super().__init__(message)

@@ -174,12 +174,8 @@ class Model:
         return ward(self.cluster_centers[self.present], self.cluster_sizes[self.present])
 
     def groups(self, level: int, tree: list[Merge] | None = None) -> np.ndarray:
-        """(K,) int32, the group of each cluster where the tree has ``level`` groups: the lowest
-        cluster in it, and -1 for one without centres. ``tree`` saves making it anew.
-
-        Raises:
-            UsageError: not 1 to P groups.
-        """
+        """(K,) int32, the group of each cluster where the tree has ``level`` groups, of 1 to P: the
+        lowest cluster in it, and -1 for one without centres. ``tree`` saves making it anew."""
         groups = np.full(self.n_clusters, -1, np.int32)
         groups[self.present] = parents(tree or self.tree, level, self.present)
         return groups

@@ -32,13 +32,9 @@ _HEMMED_IN = 0.01  # of the rows; a centre that is none of their candidates migh
 def labels_within(
     blocks: Callable[[], Iterable[Tensor]], centers: Tensor, limit: int
 ) -> np.ndarray:
-    """(N,) int32, the labels of least inertia of which none is there more than ``limit`` times.
-
-    Args:
-        blocks: gives the rows, prepared for the metric; called again when more candidates are
-            wanted. N (4 + 8 M) bytes stay in memory.
-        centers: (K, D).
-    """
+    """(N,) int32, the labels of least inertia of which none is there more than ``limit`` times, by
+    ``centers`` (K, D). ``blocks`` gives the rows, prepared for the metric, and again when more
+    candidates are wanted; N (4 + 8 M) bytes stay in memory."""
     index, n_clusters = CenterIndex(centers), len(centers)
     number = min(_CANDIDATES, n_clusters)
     while True:
@@ -59,14 +55,9 @@ def labels_within(
 def limited_labels(
     candidates: np.ndarray, squared_distances: np.ndarray, limit: int, n_clusters: int
 ) -> np.ndarray | None:
-    """(N,) int32 labels of which none is there more than ``limit`` times, or None where the
-    candidates are too few for that. The same labels for the same rows in the same order.
-
-    Args:
-        candidates: (N, M) int32, the M nearest centres of each row, the nearest first.
-        squared_distances: (N, M) float32, to these.
-        limit: at least N / K.
-    """
+    """(N,) int32 labels of which none is there more than ``limit`` (at least N / K) times, or None
+    where the ``candidates`` (N, M) int32, the nearest centres of each row in order, at
+    ``squared_distances`` (N, M), are too few for that."""
     n_candidates = candidates.shape[1]
     prices = np.zeros(n_clusters)
     labels = candidates[:, 0].astype(np.int32)

@@ -64,13 +64,9 @@ def normalize_(rows: Tensor) -> Tensor:
 
 
 class RowMap:
-    """z to (z - origin) W, in float64 and rounded once: the same bits whatever the batch, but for
-    rows a hair's breadth from a rounding border. On a device without float64 in float32.
-
-    Args:
-        origin: (D,) what is subtracted first.
-        matrix: (D, Q) W.
-    """
+    """z to (z - ``origin``) ``matrix``, (D,) and (D, Q), in float64 and rounded once: the same bits
+    whatever the batch, but for rows a hair's breadth from a rounding border. On a device without
+    float64 in float32."""
 
     def __init__(self, origin: Tensor, matrix: Tensor):
         dtype = accumulator_dtype(matrix.device)

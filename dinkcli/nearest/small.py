@@ -56,22 +56,14 @@ def squares_between(a: Any, b: Any) -> Any:
 
 
 class ChunkResult(NamedTuple):
-    """Rows of a chunk (B, D) in float64, their nearest centres (B,), and the squared distances to
-    all centres (B, K), which a product has rounded by no more than ``error`` (B,)."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-    squares: np.ndarray
-    error: np.ndarray
+    rows: np.ndarray  # (B, D) float64
+    labels: np.ndarray  # (B,) of the nearest centres
+    squares: np.ndarray  # (B, K) squared distances to all centres
+    error: np.ndarray  # (B,) by which a product has rounded these at most
 
 
 class SmallIndex:
-    """Finds the nearest of K centres.
-
-    Args:
-        cluster_centers: (K, D) float32.
-        normalize: whether rows are to be of norm 1.
-    """
+    """Finds the nearest of K centres (K, D) float32; ``normalize`` scales rows to norm 1."""
 
     def __init__(self, cluster_centers: np.ndarray, normalize: bool = False):
         self.centers = cluster_centers.astype(np.float64)
@@ -92,8 +84,7 @@ class SmallIndex:
             yield self._result(rows)
 
     def seconds(self, chunk: ChunkResult) -> np.ndarray:
-        """(B,) the second-nearest centres; with one centre, that. Which of two nearly equal ones is
-        second is left to rounding."""
+        """(B,) the second-nearest centres, but for rounding; with one centre, that."""
         others = chunk.squares.copy()
         np.put_along_axis(others, chunk.labels[:, None], np.inf, 1)
         return others.argmin(1)
