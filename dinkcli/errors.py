@@ -38,7 +38,7 @@ class InputError(RunError, ValueError):
 
 
 class TextsError(InputError):
-    """The data are texts without vectors: a ``column`` of a file, or its lines where that is None."""
+    """The data are texts without vectors: a ``column``, or lines of a file where that is None."""
 
     def __init__(self, message: str, path: str, column: str | None = None):
         super().__init__(message)
