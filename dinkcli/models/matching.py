@@ -144,10 +144,7 @@ def ids_of(matching: Matching | None, n_clusters: int) -> tuple[np.ndarray, int]
 
 
 def check_matchable(
-    old: Model,
-    n_features: int,
-    n_clusters: int | None = None,
-    feature_names: Sequence[str] = (),
+    old: Model, n_features: int, n_clusters: int | None = None, feature_names: Sequence[str] = ()
 ) -> None:
     """Raises ModelError where a model of other dimensions or columns could not be matched, and
     UsageError where ``n_clusters``, stored by their ids, are fewer than those of ``old``."""

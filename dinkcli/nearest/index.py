@@ -12,7 +12,7 @@ Shapes: N rows, B rows of a chunk, K clusters, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,10 +52,6 @@ class NearestTwo(NamedTuple):
     squared_distances: Tensor
     second_labels: Tensor
     second_squared_distances: Tensor
-
-
-# Rows (M,) with their scores (M, K) and what a score of the nearest centre is at most (M,).
-_Ties = tuple[Tensor, Tensor, Tensor]
 
 
 class CenterIndex:
@@ -144,7 +140,8 @@ class CenterIndex:
         result = torch.empty((2, len(z)), dtype=torch.int64, device=z.device)
         low_precision &= self.scorer.low_precision_pays and len(z) >= _LEAST_ROWS
         doubtful: list[Tensor] = []
-        ties: list[_Ties] = []
+        # Rows (M,), their scores (M, K), and what a score of the nearest centre is at most (M,).
+        ties: list[tuple[Tensor, Tensor, Tensor]] = []
         start = 0
         for rows in self.chunks(z) if len(z) else ():
             near, limit = self.scorer.two(self.scorer.shifted(rows), low_precision)
@@ -173,7 +170,7 @@ class CenterIndex:
                 result[:, where] = self._two(z[where], low_precision=False)
         return result
 
-    def _settle(self, z: Tensor, ties: list[_Ties], result: Tensor) -> None:
+    def _settle(self, z: Tensor, ties: Sequence[tuple[Tensor, ...]], result: Tensor) -> None:
         """Puts the ``result`` (2, N) right for rows of ``z``, by float64 distances to all centres
         that may be the nearest; an exact tie goes to the lowest number."""
         where, scores, limit = (torch.cat(parts) for parts in zip(*ties, strict=True))

@@ -150,14 +150,6 @@ def largest_in_segments(values: Tensor, labels: Tensor, n_clusters: int) -> Tens
     return result.scatter_reduce_(0, labels[winners], winners, "amax")
 
 
-def cluster_sums(
-    z: Tensor, weights: Tensor | None, labels: Tensor, n_clusters: int
-) -> tuple[Tensor, Tensor]:
-    """Weight (K,) and sum of weighted rows (K, D) of each cluster, in the accumulator's dtype."""
-    counts = cluster_weights(weights, labels, n_clusters)
-    return counts, segment_sums(z, labels, n_clusters, weights)
-
-
 def cluster_weights(weights: Tensor | None, labels: Tensor, n_clusters: int) -> Tensor:
     """Weight of each cluster, (K,), in the accumulator's dtype."""
     if weights is None:
@@ -174,7 +166,8 @@ def weighted_sum(values: Tensor, weights: Tensor | None) -> float:
 def hard_statistics(
     z: Tensor, weights: Tensor | None, near: Nearest, n_clusters: int
 ) -> Statistics:
-    counts, sums = cluster_sums(z, weights, near.labels, n_clusters)
+    counts = cluster_weights(weights, near.labels, n_clusters)
+    sums = segment_sums(z, near.labels, n_clusters, weights)
     inertia = weighted_sum(near.squared_distances, weights)
     parts = segment_sums(near.squared_distances, near.labels, n_clusters, weights)
     return Statistics(counts, sums, inertia, inertia, parts)

@@ -18,7 +18,6 @@ from dinkcli.nearest.index import CenterIndex, NearestTwo
 from dinkcli.nearest.prepare import largest_value
 from dinkcli.nearest.sums import (
     Statistics,
-    cluster_sums,
     cluster_weights,
     largest_in_segments,
     segment_sums,
@@ -214,7 +213,8 @@ class Sample:
 
     def means(self, centers: Tensor, labels: Tensor) -> Tensor:
         """The means of the labelled rows; an empty cluster's centre stays put."""
-        counts, sums = cluster_sums(self.z, self.weights, labels, len(centers))
+        counts = cluster_weights(self.weights, labels, len(centers))
+        sums = segment_sums(self.z, labels, len(centers), self.weights)
         self.group.sum_(counts, sums)
         return self.project(Statistics(counts, sums).means(centers))
 
