@@ -29,26 +29,19 @@ _UNDER_A_MAP = (
 
 def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
     """(K, D) centres, float32 or float64, from npy, parquet, safetensors, a faiss index, or skops.
-
-    Args:
-        feature_names: of the rows that they are for; centres of a model go by them.
-
-    Raises:
-        UsageError: no such file.
-        ExtraError: the package that reads the format is not installed.
-        InputError: a file that holds no centres, or a damaged one.
-    """
+    Those of a model go by ``feature_names``, of the rows that they are for. Raises InputError for a
+    file that holds no centres, and ExtraError where a package is missing that reads it."""
     if not os.path.isfile(path):
         raise UsageError(f"{path}: no such file of centres")
     with open(path, "rb") as file:
         start = file.read(9)
     # Eight bytes of header length, then a JSON object.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < os.path.getsize(path):
-        found = _safetensors(path, feature_names)
+        centers = _safetensors(path, feature_names)
     elif start[:2] in (b"Ix", b"Iw"):  # the first of four letters that name the kind of index
-        found = _faiss(path)
+        centers = _faiss(path)
     elif start[:2] == b"PK" and zipfile.is_zipfile(path) and _is_skops(path):
-        found = _skops(path)
+        centers = _skops(path)
     elif start[:1] == b"\x80":
         raise InputError(
             f"{path}: a pickle, which dink never loads; save the estimator by skops.io.dump, or "
@@ -59,7 +52,7 @@ def read_centers(path: str, feature_names: Sequence[str] = ()) -> np.ndarray:
         wide = any(is_wide(reader.dtype) for reader in data.readers)
         kind = np.float64 if wide else np.float32
         return data.load_rows(np.empty((data.known_rows, data.n_features), kind))[0]
-    return np.ascontiguousarray(found, np.float64 if is_wide(found.dtype) else np.float32)
+    return np.ascontiguousarray(centers, np.float64 if is_wide(centers.dtype) else np.float32)
 
 
 def _safetensors(path: str, feature_names: Sequence[str]) -> np.ndarray:
