@@ -22,7 +22,7 @@ _EXPECTED = (
 )
 
 
-def open_memory(values: Any, columns: Columns = ANY_COLUMNS) -> Reader:
+def open_memory(values: Any, columns: Columns) -> Reader:
     """The reader of (N, D) numbers in memory: an array of NumPy, masked or not, or of what gives
     one; a tensor of torch; a sparse matrix of SciPy; a list of N lists, arrays or dictionaries; a
     frame, table, column or series that gives itself to Arrow. Raises InputError or UsageError for

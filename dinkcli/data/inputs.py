@@ -16,7 +16,7 @@ from dinkcli.data.dataset import STOP, DataSet
 from dinkcli.data.derived import BitsReader, look_packed
 from dinkcli.data.files import HEAD_BYTES, Source, look, sources
 from dinkcli.data.formats import foreign, raw
-from dinkcli.data.sidefiles import NOTHING_BESIDE, columns_of, open_side_columns
+from dinkcli.data.sidefiles import columns_of, open_side_columns
 from dinkcli.errors import InputError, TextsError, UsageError
 
 if TYPE_CHECKING:
@@ -110,13 +110,11 @@ def _joined(groups: list[list[Reader]], columns: Columns, bad_rows: str) -> Data
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         notes.append(f"without rows, left out: {', '.join(empty[:3])}{more}")
-    beside = NOTHING_BESIDE
-    if columns.beside:
-        _check_one_meaning(columns, readers)
-        parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
-        taken = readers[0].carried.names
-        columns, beside = open_side_columns(columns, list(filter(None, parts)), taken)
-        beside.check(readers, [reader.n_rows for reader in readers])
+    _check_one_meaning(columns, readers)
+    parts = [sum(reader.n_rows != 0 for reader in group) for group in groups]
+    taken = readers[0].carried.names
+    columns, beside = open_side_columns(columns, list(filter(None, parts)), taken)
+    beside.check(readers, [reader.n_rows for reader in readers])
     data = DataSet(readers, columns, bad_rows, notes, beside=beside)
     if data.n_features == 0:
         raise InputError(f"{data.name}: rows of 0 features; nothing to do")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinkcli.data.base import ANY_COLUMNS, Columns, reading
+from dinkcli.data.base import Columns, reading
 from dinkcli.data.files import Source
 from dinkcli.data.formats.raw import choose_member
 from dinkcli.data.formats.table import Batches, TableReader, counted
@@ -105,7 +105,7 @@ class ParquetReader(TableReader):
 
     format = "parquet"
 
-    def __init__(self, source: Source, wanted: Columns = ANY_COLUMNS):
+    def __init__(self, source: Source, wanted: Columns):
         self.source = source
         with reading(source.name, self.format), self._open() as file:
             self.metadata = file.metadata
@@ -113,15 +113,10 @@ class ParquetReader(TableReader):
         super().__init__(source, schema, self.metadata.num_rows, wanted)
 
     def _open(self, **options: Any) -> pq.ParquetFile:
-        # Without pre-buffering pages are read as they come; from afar, few large requests
-        # matter more.
-        path = self.source.path
-        return pq.ParquetFile(
-            self.source.open(exact=True) if path is None else path,
-            pre_buffer=path is None,
-            buffer_size=1 << 20,
-            **options,
-        )
+        # Pages are read as they come; from afar, few large requests matter more.
+        far = self.source.path is None
+        file = self.source.open(exact=True) if far else self.source.path
+        return pq.ParquetFile(file, pre_buffer=far, buffer_size=1 << 20, **options)
 
     def _batches(self, rows: int, names: list[str], since: int = 0) -> Batches:
         with self._open(metadata=self.metadata) as file:

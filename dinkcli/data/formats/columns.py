@@ -131,13 +131,12 @@ def _walk(
     return None
 
 
-def inner_places(schema: pa.Schema) -> Iterator[Place]:
-    """Every column inside of structs and lists, without the numbers of elements."""
-    left = _tops(schema)[::-1]
+def places_in(schema: pa.Schema) -> Iterator[Place]:
+    """Every column, also inside of structs and lists, without the numbers of elements."""
+    left = [Place(field.name, (field.name,), field.type) for field in schema][::-1]
     while left:
         place = left.pop()
-        if place.nested:
-            yield place
+        yield place
         type_, inner = storage(place.type), []
         if pa.types.is_struct(type_) and not is_spark_vector(type_):
             inner = [(f"{place.path}.{field.name}", field.name, field.type) for field in type_]
@@ -146,10 +145,6 @@ def inner_places(schema: pa.Schema) -> Iterator[Place]:
             inner = [(place.path, ONLY, value)] * (pa.types.is_struct(value) or is_list(value))
         if len(place.steps) <= _DEPTH:
             left += [Place(path, (*place.steps, step), of) for path, step, of in inner[::-1]]
-
-
-def _tops(schema: pa.Schema) -> list[Place]:
-    return [Place(field.name, (field.name,), field.type) for field in schema]
 
 
 def pruned(places: list[Place], types: list[pa.DataType]) -> pa.Schema:
@@ -282,9 +277,9 @@ class _Search:
     def _named(self, column: str, why: str) -> VectorColumns | None:
         place = place_of(self.schema, column)
         if place is None:
-            every = [*_tops(self.schema), *inner_places(self.schema)]
             names = (column, column.replace("[", "[[]"))  # such as x[10]
-            matches = [[p for p in every if fnmatchcase(p.path, n)] for n in names]
+            places = list(places_in(self.schema))
+            matches = [[p for p in places if fnmatchcase(p.path, n)] for n in names]
             matching = [p for p in matches[0] or matches[1] if ONLY not in p.steps]
             chosen = self._dimensions(matching, why, column)
             return chosen if chosen.places else None
@@ -334,17 +329,16 @@ class _Search:
         raise TextsError(message, self.path, usual)
 
     def _candidates(self) -> list[Place]:
-        """Places that may hold vectors, those inside of others last."""
+        """Places that may hold vectors."""
         wanted, times = self.wanted, Counter(self.schema.names)
-        aside = {wanted.id, wanted.label, wanted.weight}
-        inside = [p for p in inner_places(self.schema) if times[p.top] == 1 and p.top not in aside]
-        tops = [
+        aside, carried = {wanted.id, wanted.label, wanted.weight}, wanted.carried
+        return [
             place
-            for place in _tops(self.schema)
-            if (times[place.path] == 1 or not is_text(place.type))
-            and (place.path not in wanted.carried or is_any_vector(place.type))
+            for place in places_in(self.schema)
+            if not aside & {place.top, place.path}
+            and (times[place.top] == 1 or not (place.nested or is_text(place.type)))
+            and (place.nested or place.path not in carried or is_any_vector(place.type))
         ]
-        return [place for place in tops + inside if place.path not in aside]
 
     def _of_sort(self, sort: str, places: list[Place]) -> list[VectorColumns]:
         """Each choice of that sort."""

@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, reading
+from dinkcli.data.base import Block, Columns, Reader, reading
 from dinkcli.data.files import Source, copied, read_exactly, suffix_of
 from dinkcli.data.formats import foreign
 from dinkcli.errors import InputError, UsageError
@@ -51,22 +51,14 @@ class RawLayout:
 
 
 class RawReader(Reader):
-    """Rows of fixed size, one after the other; ``why`` they are the ``column``. Raises InputError
-    for fewer bytes than the layout needs, or for more in a file of one array."""
+    """Rows of fixed size, one after the other. Raises InputError for fewer bytes than the layout
+    needs, or for more in a file of one array."""
 
     source: Source
 
-    def __init__(
-        self,
-        source: Source,
-        format: str,
-        layout: RawLayout,
-        column: str | None = None,
-        why: str = "",
-    ):
+    def __init__(self, source: Source, format: str, layout: RawLayout, column: str | None = None):
         self.source, self.path, self.n_bytes = source, source.name, source.n_bytes
         self.format, self.layout, self.column = format, layout, column
-        self.about = {"chosen": why} if why else {}
         (self.n_rows, self.n_features), self.dtype = layout.shape, layout.dtype
         if 0 < source.n_bytes < layout.end:
             raise InputError(
@@ -130,7 +122,7 @@ def refuse_more(name: str, layout: RawLayout, n_bytes: int | None) -> None:
         )
 
 
-def open_npy(source: Source, columns: Columns = ANY_COLUMNS) -> RawReader:
+def open_npy(source: Source, columns: Columns) -> RawReader:
     """An array of numbers, format 1 to 3, any byte order, C or Fortran order."""
     columns.refuse(source.name, "an .npy file has none")
     layout = _npy_layout(io.BytesIO(source.head(64 << 10)), source.name)
@@ -195,12 +187,12 @@ def open_npz(source: Source, columns: Columns) -> RawReader:
             header = file.read(30)  # then name and other fields of these lengths, then the member
             lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
             start = info.header_offset + len(header) + sum(lengths)
-            layout = replace(layout, offset=start + layout.offset)
-            return RawReader(source, "npz", layout, chosen, why)
-        with archive.open(info) as packed:
-            copy = copied(source, packed)
-    reader = RawReader(copy, "npz", layout, chosen, why)
-    reader.n_bytes = source.n_bytes
+            layout, unpacked = replace(layout, offset=start + layout.offset), source
+        else:
+            with archive.open(info) as packed:
+                unpacked = copied(source, packed)
+    reader = RawReader(unpacked, "npz", layout, chosen)
+    reader.n_bytes, reader.about = source.n_bytes, {"chosen": why}
     return reader
 
 
@@ -262,7 +254,9 @@ def open_safetensors(source: Source, columns: Columns) -> RawReader:
             f"it has {', '.join(list(header)[:12]) or 'none'}"
         )
     chosen, why = choose_member(name, tensors, columns)
-    return RawReader(source, "safetensors", tensors[chosen], chosen, why)
+    reader = RawReader(source, "safetensors", tensors[chosen], chosen)
+    reader.about = {"chosen": why}
+    return reader
 
 
 def _tensor_layout(value: dict[str, Any], start: int) -> RawLayout:

@@ -24,9 +24,9 @@ from dinkcli.data.formats.columns import (
     TEXT,
     Place,
     bytes_dim,
-    inner_places,
     names_of,
     place_of,
+    places_in,
     refuse_twice,
     vector_columns,
 )
@@ -59,7 +59,7 @@ class TableReader(Reader):
         schema = self.schema
         with reading(self.path, self.format):  # a damaged name is no text
             self.column_names: list[str] = schema.names
-            list(inner_places(schema))
+            list(places_in(schema))
         self.partition = {k: v for k, v in source.partition.items() if k not in schema.names}
         carried = wanted.carried.items()
         self._carriers = {name: self._carrier(name, parameter) for name, parameter in carried}
