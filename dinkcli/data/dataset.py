@@ -225,10 +225,6 @@ class DataSet:
             "`bad_rows` skip"
         )
 
-    def load(self) -> np.ndarray:
-        """All usable rows in memory, (N, D) float32."""
-        return self.load_rows()[0]
-
     def load_rows(
         self, result: np.ndarray | None = None, nonzero: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:

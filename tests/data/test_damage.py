@@ -111,5 +111,5 @@ def test_the_files_are_valid():
             path = Path(folder, name)
             path.write_bytes(valid(name))
             np.testing.assert_allclose(
-                open_data([str(path)]).repeatable().load(), VECTORS, rtol=1e-6
+                open_data([str(path)]).repeatable().load_rows()[0], VECTORS, rtol=1e-6
             )

@@ -99,11 +99,11 @@ def test_limits_leave_the_other_blocks_as_they_are(tmp_path, rows, kind, size):
 @pytest.mark.parametrize("kind", ["npys", "parquets", "arrow"])
 def test_a_part_of_a_part_and_ranges_outside(tmp_path, rows, kind):
     part = opened(tmp_path, kind, rows).part(100, 900)
-    np.testing.assert_array_equal(part.part(390, 410).load(), rows[390:410])
+    np.testing.assert_array_equal(part.part(390, 410).load_rows()[0], rows[390:410])
     for first, stop in ((99, 200), (200, 901), (300, 299)):
         with pytest.raises(ValueError, match=r"of \[100, 900\)"):
             part.part(first, stop)
-    np.testing.assert_array_equal(part.whole.load(), rows)
+    np.testing.assert_array_equal(part.whole.load_rows()[0], rows)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npys", "parquets", "arrow"])
@@ -159,7 +159,7 @@ def test_only_what_is_needed_is_read(tmp_path, rows, monkeypatch):
         return iter_batches(self, rows, groups, columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
-    assert data.part(700, 720).load().shape == (20, 6)
+    assert data.part(700, 720).load_rows()[0].shape == (20, 6)
     assert first_groups == [(599, 0)]  # the grid of one block of 4 MB begins there
     first_groups.clear()
     list(data.part(700, 720).blocks(20))
@@ -183,4 +183,4 @@ def test_texts_have_no_parts_until_they_are_copied(tmp_path, rows):
     data = open_data([str(tmp_path / "x.csv")])
     with pytest.raises(ValueError, match="not known"):
         data.part(0, 10)
-    np.testing.assert_array_equal(data.repeatable().part(10, 30).load(), rows[10:30])
+    np.testing.assert_array_equal(data.repeatable().part(10, 30).load_rows()[0], rows[10:30])

@@ -33,7 +33,7 @@ def test_npy_of_every_dtype_and_order(tmp_path, vectors, dtype, order):
     np.save(tmp_path / "x.npy", array)
     data = open_data([str(tmp_path / "x.npy")])
     assert (data.n_rows, data.n_features) == (50, DIM)
-    np.testing.assert_array_equal(data.load(), array.astype(np.float32))
+    np.testing.assert_array_equal(data.load_rows()[0], array.astype(np.float32))
     parts = [block.vectors for block in data.blocks(rows=7)]
     np.testing.assert_array_equal(np.concatenate(parts), array.astype(np.float32))
 
@@ -42,7 +42,7 @@ def test_npy_of_every_dtype_and_order(tmp_path, vectors, dtype, order):
 def test_npy_of_every_version(tmp_path, vectors, version):
     with open(tmp_path / "x.npy", "wb") as file:
         np.lib.format.write_array(file, vectors, version=version)
-    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load_rows()[0], vectors)
 
 
 LIST_TYPES = {
@@ -67,7 +67,7 @@ def test_parquet_list_columns(tmp_path, vectors, name, row_group_size):
     write_table(tmp_path / "x.parquet", {"e": column}, row_group_size=row_group_size)
     data = open_data([str(tmp_path / "x.parquet")])
     assert data.column == "e"
-    np.testing.assert_array_equal(data.load(), vectors.astype(np.float32))
+    np.testing.assert_array_equal(data.load_rows()[0], vectors.astype(np.float32))
     parts = [block.vectors for block in data.blocks(rows=9)]
     np.testing.assert_array_equal(np.concatenate(parts), vectors.astype(np.float32))
 
@@ -79,20 +79,20 @@ def test_parquet_written_by_pandas(tmp_path, vectors):
     frame.to_parquet(tmp_path / "lists.parquet")
     for name in ("arrays", "lists"):
         data = open_data([str(tmp_path / f"{name}.parquet")])
-        np.testing.assert_array_equal(data.load(), vectors)
+        np.testing.assert_array_equal(data.load_rows()[0], vectors)
 
 
 def test_parquet_written_by_duckdb(tmp_path, vectors):
     frame = pd.DataFrame({"e": list(vectors)})  # noqa: F841  (DuckDB finds it by name)
     path = tmp_path / "x.parquet"
     duckdb.sql(f"copy (select e::float[{DIM}] as e from frame) to '{path}'")
-    np.testing.assert_array_equal(open_data([str(path)]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(path)]).load_rows()[0], vectors)
 
 
 def test_parquet_of_fixed_shape_tensors(tmp_path, vectors):
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
     write_table(tmp_path / "x.parquet", {"e": tensors})
-    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load_rows()[0], vectors)
 
 
 def test_one_column_per_dimension_in_natural_order(tmp_path):
@@ -101,9 +101,9 @@ def test_one_column_per_dimension_in_natural_order(tmp_path):
     columns = {f"dim_{j}": wide[:, j] for j in order}
     write_table(tmp_path / "x.parquet", {"id": np.arange(20), "score": wide[:, 0], **columns})
     data = open_data([str(tmp_path / "x.parquet")])
-    np.testing.assert_array_equal(data.load(), wide)
+    np.testing.assert_array_equal(data.load_rows()[0], wide)
     chosen = open_data([str(tmp_path / "x.parquet")], Columns("dim_1*"))
-    np.testing.assert_array_equal(chosen.load(), wide[:, [1, 10, 11]])
+    np.testing.assert_array_equal(chosen.load_rows()[0], wide[:, [1, 10, 11]])
 
 
 @pytest.mark.parametrize("values", [["1", "2"], [[1.0], [2.0]], [1.0, 2.0]])
@@ -115,7 +115,9 @@ def test_a_column_whose_name_stands_twice_is_refused(tmp_path, values):
 
 def test_unnumbered_float_columns_are_taken_in_file_order(tmp_path):
     write_table(tmp_path / "x.parquet", {"y": [1.0, 2.0], "x": [3.0, 4.0], "id": [7, 8]})
-    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(
+        open_data([str(tmp_path / "x.parquet")]).load_rows()[0], [[1, 3], [2, 4]]
+    )
 
 
 def test_id_column_is_carried_and_not_clustered(tmp_path, vectors):
@@ -132,14 +134,14 @@ def test_several_files_and_folders_are_one_data_set(tmp_path, vectors):
     (tmp_path / "notes.txt").write_text("not data")
     for paths in ([tmp_path], [tmp_path / "a.parquet", tmp_path / "b.npy"]):
         data = open_data([str(path) for path in paths])
-        np.testing.assert_array_equal(data.load(), vectors)
+        np.testing.assert_array_equal(data.load_rows()[0], vectors)
         assert [block.start for block in data.blocks(rows=15)] == [0, 15, 20, 35]
 
 
 def test_format_is_found_by_content(tmp_path, vectors):
     np.save(tmp_path / "x.npy", vectors)
     (tmp_path / "x.npy").rename(tmp_path / "x.parquet")
-    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.parquet")]).load_rows()[0], vectors)
 
 
 def refuse(error, message, paths, **columns):
@@ -173,7 +175,7 @@ def test_every_float16_is_read_exactly(tmp_path):
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = np.tile(every[np.isfinite(every)], 5).reshape(-1, 4)
     np.save(tmp_path / "x.npy", finite)
-    read = open_data([str(tmp_path / "x.npy")]).load()
+    read = open_data([str(tmp_path / "x.npy")]).load_rows()[0]
     expected = finite.astype(np.float32)
     np.testing.assert_array_equal(read.view(np.uint32), expected.view(np.uint32))
     for bits in every[~np.isfinite(every)].view(np.uint16)[::97]:
@@ -238,10 +240,10 @@ def test_values_beyond_float32_are_refused_and_large_sums_are_not(tmp_path):
     data = open_data([str(tmp_path / "x.npy")])
     np.testing.assert_array_equal(data.load_rows(nonzero=True)[0], fine)  # directions are
     with pytest.raises(InputError, match=r"row 0 holds 3e\+38 in feature 0; squared distances"):
-        data.load()
+        data.load_rows()[0]
     large = np.full((1 << 12, 3), 1e17, np.float32)  # the sum of all squares overflows
     np.save(tmp_path / "x.npy", large)
-    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load(), large)
+    np.testing.assert_array_equal(open_data([str(tmp_path / "x.npy")]).load_rows()[0], large)
 
 
 def test_bad_parquet_rows_are_named(tmp_path, vectors):
@@ -268,8 +270,10 @@ def test_bad_parquet_columns_are_named(tmp_path, vectors):
     path = tmp_path / "x.parquet"
     write_table(path, {"image": list(vectors), "text": list(vectors)})
     refuse(UsageError, "2 columns .*'image', 'text'; choose one with .column. image", [path])
-    np.testing.assert_array_equal(open_data([str(path)], Columns("text")).load(), vectors)
-    np.testing.assert_array_equal(open_data([str(path)], Columns(usual="text")).load(), vectors)
+    np.testing.assert_array_equal(open_data([str(path)], Columns("text")).load_rows()[0], vectors)
+    np.testing.assert_array_equal(
+        open_data([str(path)], Columns(usual="text")).load_rows()[0], vectors
+    )
     refuse(UsageError, "no column 'sound'; it has 'image', 'text'", [path], vectors="sound")
     refuse(UsageError, "`ids` key: no such file", [path], vectors="text", id="key")
     write_table(path, {f"{p}_{j}": vectors[:, j] for p in "ab" for j in range(DIM)})

@@ -132,13 +132,13 @@ def bucket(vectors):
 
 @pytest.mark.slow
 def test_s3(bucket, vectors):
-    np.testing.assert_array_equal(open_data([bucket("x.npy")]).load(), vectors)
+    np.testing.assert_array_equal(open_data([bucket("x.npy")]).load_rows()[0], vectors)
     data = open_data([bucket("hive")], Columns(id="part"))
-    np.testing.assert_array_equal(data.load(), vectors)
+    np.testing.assert_array_equal(data.load_rows()[0], vectors)
     parts = [part for block in data.blocks(70) for part in block.carried["part"].to_pylist()]
     assert parts == ["a"] * 200 + ["b"] * 300
     np.testing.assert_array_equal(
-        open_data([bucket("hive/part=b/*.parquet")]).load(), vectors[200:]
+        open_data([bucket("hive/part=b/*.parquet")]).load_rows()[0], vectors[200:]
     )
     with pytest.raises(UsageError, match=r"none\.npy.*: no such file or folder"):
         open_data([bucket("none.npy")])

@@ -69,7 +69,7 @@ def test_views(name, null):
     loaded, good = data.load_rows()
     expected = np.arange(N) if null is None else np.delete(np.arange(N), null)
     np.testing.assert_array_equal(loaded, VECTORS[expected].astype(np.float32))
-    assert (good is None) == (null is None) and data.part(20, 31).load().shape == (11, DIM)
+    assert (good is None) == (null is None) and data.part(20, 31).load_rows()[0].shape == (11, DIM)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_decimals(scale, type_):
     ids = pa.array([decimal.Decimal(10**30 + i) for i in range(N)], pa.decimal128(38, 0))
     pq.write_table(pa.table({"id": ids, **decimals(scale, type_)}), "x.parquet")
     data = open_data(["x.parquet"], Columns(id="id"))
-    np.testing.assert_allclose(data.load(), VECTORS.round(scale), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(data.load_rows()[0], VECTORS.round(scale), rtol=1e-6, atol=1e-6)
     (block,) = data.blocks()
     assert block.carried["id"].to_pylist() == ids.to_pylist()
 
@@ -107,7 +107,7 @@ def test_booleans():
     np.save("x.npy", flags)
     np.savez("x.npz", flags=flags, other=np.arange(3))
     for name in ("x.npy", "x.npz"):
-        np.testing.assert_array_equal(open_data([name]).load(), flags)
+        np.testing.assert_array_equal(open_data([name]).load_rows()[0], flags)
     assert open_data(["x.npy"]).dtype == np.uint8
 
 
@@ -133,7 +133,7 @@ def test_an_index_of_pandas_is_no_feature(name, format):
     else:
         pq.write_table(table, "x.parquet")
     path = "x.arrow" if format == "arrow" else "x.parquet"
-    np.testing.assert_array_equal(open_data([path]).load(), VECTORS.astype(np.float32))
+    np.testing.assert_array_equal(open_data([path]).load_rows()[0], VECTORS.astype(np.float32))
     for index in set(table.schema.names) - set("abcd"):
         assert open_data([path], Columns(vectors=index)).n_features == 1
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -152,13 +151,10 @@ class TableReader(Reader):
             raise UsageError(f"{no_such_column(parameter, name)} in {self.path}; it has {names}")
         return place
 
-    def _field(self, place: Place) -> pa.Field:
-        nested = pa.field(place.path, place.type)
-        return nested if place.nested else self.schema.field(place.top)
-
     def _carried_field(self, place: Place) -> pa.Field:
         """The field under which the values of a place travel."""
-        field = self._field(place)
+        nested = pa.field(place.path, place.type)
+        field = nested if place.nested else self.schema.field(place.top)
         return field.with_type(pa.string()) if _is_fixed_binary(place.type) else field
 
     def _shape(self, wanted: Columns) -> tuple[int, np.dtype]:
@@ -175,7 +171,7 @@ class TableReader(Reader):
             return width, np.dtype("u1" if pa.types.is_boolean(value) else dtype)
         if self.kind != BYTES or wanted.bits:
             return width, np.dtype(_DTYPES[self.kind])
-        dim = wanted.dim or bytes_dim(self._field(place))
+        dim = wanted.dim or bytes_dim(self.schema.field(place.top))
         what = f"column {place.path!r}"
         if width and not dim:
             raise UsageError(
@@ -254,10 +250,9 @@ def _carried_values(batch: pa.RecordBatch, place: Place, type_: pa.DataType) -> 
     values, _ = place.take(batch)
     if not _is_fixed_binary(values.type):
         return values if values.type == type_ else values.cast(type_)
-    is_uuid = getattr(values.type, "extension_name", "") == "arrow.uuid"
-    text = (lambda cell: str(UUID(bytes=cell))) if is_uuid else bytes.hex
-    cells = (values.storage if isinstance(values, pa.ExtensionArray) else values).to_pylist()
-    return pa.array([None if cell is None else text(cell) for cell in cells], pa.string())
+    cells = values.to_pylist()  # a UUID of Python where Arrow knows that it is one
+    texts = [cell.hex() if isinstance(cell, bytes) else cell and str(cell) for cell in cells]
+    return pa.array(texts, pa.string())
 
 
 def _is_fixed_binary(type_: pa.DataType) -> bool:
