@@ -189,10 +189,7 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     words = text.words_of(start.decode(), whole)
     if words is not None:
         return text.WordsReader(source, columns, words)
-    try:
-        dialect = text.dialect_of(start.decode(), whole)
-    except text.DialectError as error:
-        raise InputError(f"{source.name}: {error}") from error
+    dialect = text.dialect_of(source.name, start.decode(), whole)
     if dialect is not None:
         return text.CsvReader(source, columns, start, dialect)
     separated = os.path.splitext(source.name)[1].lower() in (".csv", ".tsv")

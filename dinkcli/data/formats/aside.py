@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -15,7 +16,6 @@ from dinkcli.data.formats import columnar, foreign, jsonrows, raw
 from dinkcli.data.formats.columns import names_of, place_of
 from dinkcli.data.formats.table import TableReader
 from dinkcli.data.formats.text import (
-    MARK,
     ONE_COLUMN,
     SEPARATORS,
     CsvReader,
@@ -37,17 +37,9 @@ def values_of(
 ) -> tuple[str, Iterator[pa.Array]]:
     """Name of the column, or "" where there are none, and the values of all N rows in batches.
 
-    By its first bytes a file is parquet, Arrow or npy; by its name csv or json, with a column
-    also by its beginning; else each line is a value.
-
-    Args:
-        role: "id", "label", "text" or "weight": what the values are.
-        column: the one to take from a file that has columns.
-        path: what the user calls the file.
-
-    Raises:
-        UsageError: no such column, none that is meant, or a column of a file without columns.
-        InputError: a damaged file, or one that holds something else.
+    The only ``column``, or the one that goes by the ``role``, is taken where none is named;
+    messages call the file ``path``. By its first bytes it is parquet, Arrow or npy; by its name csv
+    or json, with a column also by its beginning; else each line is a value.
     """
     source, kind, head = look(source)
     suffix = suffix_of(source.name)
@@ -147,7 +139,7 @@ def _of_lines(source: Source) -> Iterator[pa.Array]:
 def _of_json(source: Source) -> Iterator[pa.Array]:
     """One array of values, or a value a line."""
     with open_text(source) as file:
-        text = file.read().removeprefix(MARK)
+        text = file.read().removeprefix(codecs.BOM_UTF8)
     try:
         values = [value for value, _ in jsonrows.values_of(text.decode())]
         if len(values) == 1 and isinstance(values[0], list):

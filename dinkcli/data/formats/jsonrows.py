@@ -4,6 +4,7 @@ row is an object with the vector somewhere in it, or an array of numbers.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from dinkcli.data.files import Source
 from dinkcli.data.formats.columns import NUMBERS, Place, place_of, pruned
 from dinkcli.data.formats.numerals import text_kind
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.text import MARK, TextReader, open_text, whole_lines
+from dinkcli.data.formats.text import TextReader, open_text, whole_lines
 from dinkcli.data.formats.types import is_list, is_number, is_text
 from dinkcli.errors import InputError
 
@@ -306,7 +307,7 @@ def open_json(source: Source, wanted: Columns, head: bytes, layout: JsonLayout) 
     path, where, described = source.name, "", layout.described
     with reading(path, "json"):
         with open_text(source) as file:
-            text = layout.plain(file.read().removeprefix(MARK)).decode()
+            text = layout.plain(file.read().removeprefix(codecs.BOM_UTF8)).decode()
         rows = _parsed_rows(path, (value for value, _ in values_of(text)))
     if len(rows) == 1 and isinstance(rows[0], dict) and layout.where != _IN_ARRAY:
         located = _rows_in(path, rows[0], wanted)

@@ -31,18 +31,16 @@ from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.errors import InputError, UsageError
 
 BLOCK_BYTES = 4 << 20
-_BOMS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-MARK = b"\xef\xbb\xbf"  # of UTF-8
 
 
 def encoding_of(head: bytes) -> str:
     """utf-8, or utf-16 by its mark or by a zero in every other byte."""
-    few = head[:64]
-    if few[:2] not in _BOMS and len(few) >= 8 and b"\0" in few:
-        for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if not any(few[start::2]) and all(few[1 - start :: 2]):
-                return name
-    return _BOMS.get(few[:2], "utf-8")
+    even, odd, is_long = head[:64:2], head[1:64:2], len(head) >= 8
+    if head[:2] == codecs.BOM_UTF16_LE or (is_long and all(even) and not any(odd)):
+        return "utf-16-le"
+    if head[:2] == codecs.BOM_UTF16_BE or (is_long and all(odd) and not any(even)):
+        return "utf-16-be"
+    return "utf-8"
 
 
 def decoded(head: bytes) -> bytes | None:
@@ -70,7 +68,7 @@ def open_text(source: Source) -> pa.NativeFile:
 def whole_lines(file: Any) -> Iterator[bytes]:
     """Blocks of about 4 MB of whole lines, without a mark before the first; \\n ends lines that
     \\r alone does."""
-    rest, block = b"", file.read(BLOCK_BYTES).removeprefix(MARK)
+    rest, block = b"", file.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
     only_returns = b"\r" in block and b"\n" not in block
     while block:
         following = file.read(BLOCK_BYTES)
@@ -134,10 +132,6 @@ _REFUSED = {
 }
 
 
-class DialectError(ValueError):
-    """It is a text of fields, but one that cannot be read; the message says why."""
-
-
 @dataclass(frozen=True)
 class Dialect:
     """How to split a text, by the first of its records."""
@@ -196,9 +190,9 @@ class Dialect:
         counts = [str(number) for number in range(len(firsts) + 1)]
         return fractions and firsts in (counts[:-1], counts[1:])
 
-    def settled(self, before: int) -> Dialect:
-        """With what its fields say of the header and the decimal sign; DialectError for numbers
-        that cannot be read."""
+    def settled(self, name: str, before: int) -> Dialect:
+        """With what its fields say of the header and the decimal sign; InputError for numbers that
+        cannot be read."""
         header = self._has_header()
         cells = self.cells(header)
         counts = Counter(kind for _, kind in cells)
@@ -212,9 +206,9 @@ class Dialect:
             refused.add("thousands")
         for kind in refused:
             example = next(cell for cell, each in cells if each == kind)
-            raise DialectError(
-                f"numbers such as {example!r} have {_REFUSED[kind]}; write plain numbers, such as "
-                "-1234.5"
+            raise InputError(
+                f"{name}: numbers such as {example!r} have {_REFUSED[kind]}; write plain numbers, "
+                "such as -1234.5"
             )
         return replace(self, before=before, header=header, decimal="," if commas else ".")
 
@@ -238,9 +232,9 @@ class Dialect:
         return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb" {2,}", b" ", lines))
 
 
-def dialect_of(text: str, whole: bool) -> Dialect | None:
+def dialect_of(name: str, text: str, whole: bool) -> Dialect | None:
     """The dialect of a text by its beginning, which may be the ``whole`` of it, or None when it has
-    no fields of numbers; DialectError for fields of a kind that is refused."""
+    no fields of numbers; InputError for fields of a kind that is refused."""
     lines = [*io.StringIO(text, newline="")]  # ended by \n, \r and \r\n alone
     before = len([*itertools.takewhile(_BEFORE.fullmatch, lines)])
     body = "".join(lines[before:])
@@ -248,23 +242,23 @@ def dialect_of(text: str, whole: bool) -> Dialect | None:
     if '"' not in body and (best is None or best.badness[0]):
         listed = _best(body, whole, LISTS)
         if listed is not None and not listed.badness[0]:
-            return listed.settled(before)
+            return listed.settled(name, before)
     if best is None:
-        _refuse_ragged(body, whole, before)
+        _refuse_ragged(name, body, whole, before)
         return None
     for cell, kind in best.cells(len(best.records) > 1):
         if kind == "broken":
-            raise DialectError(
-                f"a list is cut at its {SEPARATORS[best.separator]}: {cell!r}; write lists with "
-                "quotes around them, or as jsonl"
+            raise InputError(
+                f"{name}: a list is cut at its {SEPARATORS[best.separator]}: {cell!r}; write lists "
+                "with quotes around them, or as jsonl"
             )
     # Quotes may be part of the texts, as in what PostgreSQL's COPY writes: without them no field
     # has a line break, and where none is, a text without a header may have one later.
     if best.separator != "," and best.quoted:
         breaks = any("\n" in cell for record in best.records for cell in record)
-        if breaks if '"' in text else not best.settled(0).header:
+        if breaks if '"' in text else not best.settled(name, before).header:
             best = _split(body, whole, replace(best, quoted=False)) or best
-    return best.settled(before)
+    return best.settled(name, before)
 
 
 def _best(text: str, whole: bool, rewriting: str = "") -> Dialect | None:
@@ -294,8 +288,8 @@ def _split(text: str, whole: bool, dialect: Dialect) -> Dialect | None:
     return replace(dialect, records=records) if _VALUES & {*cells} else None
 
 
-def _refuse_ragged(text: str, whole: bool, before: int) -> None:
-    """Raises DialectError for a table of numbers of which a row has more fields, or fewer."""
+def _refuse_ragged(name: str, text: str, whole: bool, before: int) -> None:
+    """Raises InputError for a table of numbers of which a row has more fields, or fewer."""
     for separator, called in SEPARATORS.items():
         records = records_of(text, whole, separator, True)
         lengths = [len(record) for record in records]
@@ -303,9 +297,9 @@ def _refuse_ragged(text: str, whole: bool, before: int) -> None:
         fine = [record for record in records if len(record) == usual]
         if usual > 1 and 2 * len(fine) >= len(records) and kind_of(fine[-1][-1]) == "number":
             row = next(i for i, length in enumerate(lengths) if length != usual)
-            raise DialectError(
-                f"line {before + row + 1} has {lengths[row]} fields between {called}, and most "
-                f"have {usual}; repair or remove it"
+            raise InputError(
+                f"{name}: line {before + row + 1} has {lengths[row]} fields between {called}, and "
+                f"most have {usual}; repair or remove it"
             )
 
 
