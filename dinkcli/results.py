@@ -100,7 +100,7 @@ class Result:
         import pyarrow as pa
 
         document = self.to_dict()
-        return pa.Table.from_pylist(document[self._records] if self._records else [document])
+        return pa.Table.from_pylist(document.get(self._records, [document]))
 
     def lines(self) -> list[tuple[str, str]]:
         """As lines for people: what each is about, and what is said."""

@@ -201,19 +201,15 @@ class Inspection(Result):
 
     _records = "clusters"
 
-    def to_arrow(self) -> pa.Table:
-        """A row for each cluster, or for the one that is looked into: what ``to_dict`` says."""
-        if self.cluster is not None:
-            return pa.Table.from_pylist([self.to_dict()])
-        return super().to_arrow()
-
     def to_dict(self) -> dict[str, Any]:
         model, seen = self.model, self.seen
         if self.cluster is not None:
             return self._inside(self.cluster)
         clusters = [self._entry(j) for j in model.present.tolist()]
-        for cluster, rows in zip(clusters, seen.nearest, strict=False):
-            cluster["exemplars"] = [row.to_dict() for row in rows]
+        if seen.nearest:
+            for entry in clusters:
+                rows = seen.nearest[entry["cluster"]]
+                entry["exemplars"] = [row.to_dict() for row in rows]
         names = ("n_clusters", "n_features", "metric", "column")
         document = {name: getattr(model, name) for name in names}
         document["clusters"] = clusters
@@ -433,14 +429,8 @@ def inspect(
         with_terms = number is not None and not model.terms
         seen = look(model, data, exemplars, device, on_rows, number, with_terms)
         seen = replace(seen, terms=seen.terms or model.terms)
-    return Inspection(
-        model,
-        seen,
-        inputs is not None,
-        number,
-        model.tree if tree else None,
-        model.history if history else None,
-    )
+    merges, changes = model.tree if tree else None, model.history if history else None
+    return Inspection(model, seen, inputs is not None, number, merges, changes)
 
 
 def groups_within(z: np.ndarray, near: float) -> list[list[int]]:

@@ -194,16 +194,12 @@ def _chosen(weights: dict[str, float], counts: Counter[str], number: int) -> lis
 def _bases(terms: Iterable[str]) -> dict[str, str]:
     """Each of the terms with the stems of its words, or itself."""
     known = {term for term in terms if " " not in term}
-    stems = {}
-    for word in known:
-        stem = word
-        while (shorter := _stem(stem, known)) != stem:
-            stem = shorter
-        stems[word] = stem
+    stems = {word: _stem(word, known) for word in known}
     return {term: " ".join(stems.get(word, word) for word in term.split()) for term in terms}
 
 
 def _stem(word: str, known: set[str]) -> str:
+    """The shortest of the ``known`` words that endings were added to."""
     for ending, instead in _ENDINGS:
         if not word.endswith(ending) or word.endswith("ss") or len(word) < len(ending) + 3:
             continue
@@ -212,7 +208,7 @@ def _stem(word: str, known: set[str]) -> str:
         if ending in ("ing", "ed") and rest[-1] == rest[-2]:
             candidates.append(rest[:-1])  # topped
         if stem := next((each for each in candidates if each in known), None):
-            return stem
+            return _stem(stem, known)
     return word
 
 

@@ -97,6 +97,17 @@ def test_without_rows_it_is_what_the_model_knows_and_names_will_do(invoke, here)
     assert "give one of them" in tree.stderr
 
 
+def test_rows_are_those_of_their_cluster_where_others_are_gone(invoke, here):
+    edited = dinkcli.drop(dinkcli.merge(here, [0, 1]), 2)
+    edited.save("edited")
+    labels = edited.center_clusters[nearest_float64(ROWS, edited.centers)]
+    clusters = json.loads(invoke("inspect", "edited", "x.npy", "--json").stdout)["clusters"]
+    assert [cluster["cluster"] for cluster in clusters] == [0, 3]
+    for cluster in clusters:
+        rows = [row["row"] for row in cluster["exemplars"]]
+        assert len(rows) == 5 and (labels[rows] == cluster["cluster"]).all()
+
+
 def test_a_large_cluster_is_compared_in_part(invoke, here, monkeypatch):
     monkeypatch.setattr(inspect, "_MOST_COMPARED", 40)
     monkeypatch.setattr(inspect, "_COMPARED_AT_ONCE", 7)
