@@ -37,12 +37,8 @@ _UNKNOWN = {"cluster": -1, "distance": np.nan, "own": np.nan, "clusters": -1, "p
 
 
 class Assigner:
-    """A model's centres, ready to take batches.
-
-    Args:
-        matching: gives clusters the ids of an older model.
-        small: compute with NumPy on the CPU, whatever the device; torch is not loaded.
-    """
+    """A model's centres, ready to take batches; with a ``matching``, under the ids of an older
+    model. If ``small``, NumPy computes on the CPU, whatever the device, and torch is not loaded."""
 
     def __init__(
         self,

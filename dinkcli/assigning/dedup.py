@@ -409,13 +409,9 @@ def _compare(
     is_old: np.ndarray,
     on_step: OnStep,
 ) -> None:
-    """Joins all near-duplicates, cluster by cluster.
-
-    Args:
-        exact: pairs (P, 2) of positions of equal rows, the first of them before all others.
-        visitors, visited: (V,) numbers of rows, and the clusters that they visit.
-        is_old: (M,) bool by position.
-    """
+    """Joins all near-duplicates, cluster by cluster, given pairs (P, 2) of positions of equal rows,
+    the first before all others; the numbers of ``visitors`` (V,) and the clusters that they visit;
+    and by position (M,) which rows are old."""
     rows = pairs.rows
     # Whatever repeats a row is close to what the row is close to; but old rows are not compared
     # with each other, so they do not stand for new ones.

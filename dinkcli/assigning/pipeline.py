@@ -165,12 +165,8 @@ def run(
     on_rows: Callable[[int, int], None] = lambda done, total: None,
 ) -> Counts:
     """Assigns all rows of a job and writes those that are not there yet. On an error the output is
-    what it was, or has all parts that were complete.
-
-    Args:
-        on_rows: called with the number of rows written so far, those of earlier runs included, and
-            of those to write in all, 0 where only the end of the input tells.
-    """
+    what it was, or has all parts that were complete. ``on_rows`` is called with the number of rows
+    written so far, by earlier runs too, and of all, 0 where only the end of the input tells."""
     counts = Counts(np.zeros(job.n_ids, np.int64), job.reach)
     local_rank = 0 if output.shard is None else output.shard.local_rank
     assigner = assigner_for(job.model, job.data, device, job.options, job.matching, local_rank)

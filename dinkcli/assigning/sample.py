@@ -165,10 +165,11 @@ def sample(
     # By cluster, and in each by key: nothing below knows in what order the rows came.
     order = np.lexsort((keys, labels))
     members = np.split(order[len(order) - sizes.sum() :], sizes.cumsum()[:-1])
-    rows, probabilities, done = [np.empty(0, np.int64)], [np.empty(0)], shares.cumsum()
+    stops = shares.cumsum().tolist()
+    rows, probabilities = np.empty(stops[-1], np.int64), np.ones(stops[-1])
     for label in np.flatnonzero(shares).tolist():
         own, share = members[label], int(shares[label])
-        sure = np.ones(share)
+        inside = slice(stops[label] - share, stops[label])
         if by_cluster is not None:
             # Of a cluster that does not fit in memory, among as many of its rows as do.
             own = own[: max(share, fit)]
@@ -180,21 +181,20 @@ def sample(
         elif options.by == "prototypes":
             chosen = np.argsort(seen.distances[own], kind="stable")[:share]
         elif weights is None:
-            chosen, sure = np.arange(share), np.full(share, share / len(own))
+            chosen, probabilities[inside] = np.arange(share), share / len(own)
         else:
             key = int(mixed(np.array([label], np.uint64), options.seed)[0])
-            chosen, sure = by_weight(weights[own], share, (key >> 11) * 2.0**-53)
-        rows.append(own[chosen])
-        probabilities.append(sure)
-        on_step("choosing", int(done[label]), int(done[-1]))
-    numbers = np.concatenate(rows)
+            start = (key >> 11) * 2.0**-53
+            chosen, probabilities[inside] = by_weight(weights[own], share, start)
+        rows[inside] = own[chosen]
+        on_step("choosing", inside.stop, len(rows))
     values = {
-        "cluster": labels[numbers],
+        "cluster": labels[rows],
         "rank": np.concatenate([np.arange(share) for share in shares]),
-        "probability": np.concatenate(probabilities),
-        "distance": seen.distances[numbers],
+        "probability": probabilities,
+        "distance": seen.distances[rows],
     }
-    return Sample(model, again, by, numbers, values, sizes, shares)
+    return Sample(model, again, by, rows, values, sizes, shares)
 
 
 def by_weight(weights: np.ndarray, number: int, start: float) -> tuple[np.ndarray, np.ndarray]:

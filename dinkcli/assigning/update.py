@@ -164,17 +164,8 @@ def update(
     device: str = "auto",
     on_rows: Callable[[int], None] = lambda done: None,
 ) -> Update:
-    """Takes new rows into a model.
-
-    Args:
-        data: the new rows, in inputs that can be read twice. What was taken in before, all and in
-            this order, changes nothing.
-        on_rows: called with the number of rows seen so far.
-
-    Raises:
-        InputError: rows that the model cannot take, or none.
-        UsageError: the model is a checkpoint, or there is no such device.
-    """
+    """Takes new rows, of inputs that can be read twice, into a model. What was taken in before, all
+    and in this order, changes nothing. ``on_rows`` is called with the number of rows so far."""
     if model.state is not None:
         raise UsageError("the model is a checkpoint of a training; finish that first")
     old, digest = statistics_of(model), hashlib.sha256()

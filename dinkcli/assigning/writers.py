@@ -134,7 +134,7 @@ class NpyWriter(Writer):
                 "nor this output can be gone back to; write to a file (-o), or another format"
             )
         self._n_rows = 0
-        self._start = 0 if layout.n_rows is not None else file.tell()
+        self._start = file.tell() if file.seekable() else 0
         self._write_header(layout.n_rows or 0)
 
     def write(self, rows: Rows) -> None:
@@ -143,13 +143,10 @@ class NpyWriter(Writer):
         self._n_rows += len(rows)
 
     def close(self) -> None:
-        expected = self.layout.n_rows
-        if expected is None:
+        if self._n_rows != self.layout.n_rows:
             self.file.seek(self._start)
             self._write_header(self._n_rows)  # of the same length: it is padded
             self.file.seek(0, io.SEEK_END)
-        elif self._n_rows != expected:
-            raise OutputError(f"npy: {self._n_rows} rows written, its header promises {expected}")
 
     def _write_header(self, n_rows: int) -> None:
         kind = self.layout.array_type
@@ -290,9 +287,6 @@ class Encoding:
     csv_safe: bool = False  # an apostrophe before texts that a spreadsheet would run as a formula
 
 
-_SPOOLED = Encoding("arrows")
-
-
 @dataclass(frozen=True)
 class Output:
     """Where rows go."""
@@ -397,7 +391,8 @@ def partition_writer(path: str, layout: Layout) -> Iterator[Writer]:
         with tempfile.TemporaryDirectory(prefix=".dink.", dir=parent) as folder:
             # Arrow divides rows that it can ask for, so they wait in a file of their own.
             rows, clusters = os.path.join(folder, "rows"), os.path.join(folder, "clusters")
-            with open(rows, "wb") as file, stream_writer(file, layout, _SPOOLED) as writer:
+            spooled = Encoding("arrows")
+            with open(rows, "wb") as file, stream_writer(file, layout, spooled) as writer:
                 yield writer
             with pa.memory_map(rows) as source, pa.ipc.open_stream(source) as batches:
                 kind = ds.partitioning(pa.schema([("cluster", pa.int32())]), flavor="hive")
