@@ -35,18 +35,11 @@ class Sheet:
         columns: a heading alone is one of numbers.
         title: above it; without columns it is a sentence.
         notes: below it; empty ones are left out.
-        headings: whether they are shown.
     """
 
-    def __init__(
-        self,
-        *columns: Field | str,
-        title: str = "",
-        notes: Sequence[str] = (),
-        headings: bool = True,
-    ):
+    def __init__(self, *columns: Field | str, title: str = "", notes: Sequence[str] = ()):
         self.fields = [Field(each, "right") if isinstance(each, str) else each for each in columns]
-        self.title, self.headings = title, headings
+        self.title = title
         self.notes = [note for note in notes if note]
         self.rows: list[tuple[Any, ...]] = []  # the cells of each
 
@@ -66,7 +59,7 @@ class Sheet:
         kept = [(field.heading, cells) for field, cells in self.columns() if not field.bar]
         if kept:
             heads = "".join(f"<th>{escape(heading)}</th>" for heading, _ in kept)
-            rows = [heads] if self.headings else []
+            rows = [heads] if any(heading for heading, _ in kept) else []
             for cells in zip(*(cells for _, cells in kept), strict=True):
                 rows.append("".join(f"<td>{escape(str(cell))}</td>" for cell in cells))
             lines.append(f"<table><tr>{'</tr><tr>'.join(rows)}</tr></table>")
@@ -108,7 +101,7 @@ class Result:
 
     def sheets(self) -> list[Sheet]:
         """As small tables for people."""
-        sheet = Sheet(Field(), Field(), headings=False)
+        sheet = Sheet(Field(), Field())
         for line in self.lines():
             sheet.add(*line)
         return [sheet]

@@ -161,8 +161,7 @@ def fitted(sheet: Sheet, room: int) -> Table:
     kept = []
     for field, cells in sheet.columns():
         texts = [shown(field, cell) for cell in cells]
-        heading = field.heading if sheet.headings else ""
-        kept.append((field, texts, max(map(cell_len, [heading, *texts]))))
+        kept.append((field, texts, max(map(cell_len, [field.heading, *texts]))))
 
     def fits() -> bool:
         least = [min(w, _LEAST_TEXT) if field.text else w for field, _, w in kept]
@@ -171,7 +170,8 @@ def fitted(sheet: Sheet, room: int) -> Table:
     while not fits() and (last := max(kept, key=lambda each: each[0].drop))[0].drop:
         kept.remove(last)
     style = box.SIMPLE_HEAD if unicode else box.ASCII2
-    table = Table(box=style, show_header=sheet.headings, pad_edge=False)
+    headed = any(field.heading for field in sheet.fields)
+    table = Table(box=style, show_header=headed, pad_edge=False)
     for field, _, _ in kept:
         # Text gives way to numbers; what is too long all the same goes on in the next line.
         stays = fits() and not field.text

@@ -211,7 +211,7 @@ class Evaluation(Result):
     def _measures(self) -> Iterator[Sheet]:
         quality, agreement = self.quality, self.agreement
         title = f"{quality.rows:,} rows in {len(quality.sizes)} clusters"
-        sheet = Sheet(Field(), "", Field(drop=1), headings=False, title=title)
+        sheet = Sheet(Field(), "", Field(drop=1), title=title)
         for name, value, meaning in (
             ("inertia", quality.inertia, f"{quality.inertia / quality.rows:.4g} per row"),
             ("simplified silhouette", quality.simplified_silhouette, "0 to 1, higher is better"),
@@ -226,7 +226,7 @@ class Evaluation(Result):
         yield sheet
         if agreement is not None:
             title = f"against {len(self.classes or ())} classes"
-            sheet = Sheet(Field(), "", headings=False, title=title)
+            sheet = Sheet(Field(), "", title=title)
             for attribute, name in _AGREEMENT.items():
                 sheet.add(name, f"{getattr(agreement, attribute):.4f}")
             yield sheet

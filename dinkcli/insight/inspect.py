@@ -279,7 +279,7 @@ class Inspection(Result):
         model, sheets = self.model, [self._made(name), self._by_size(clusters)]
         if self.tree is not None:
             title = "tree of the clusters (Ward, by rows)"
-            sheets.append(Sheet(Field(text=True), headings=False, title=title))
+            sheets.append(Sheet(Field(text=True), title=title))
             names = [f"{j} {model.all_names[j]}".rstrip() for j in model.present.tolist()]
             for line in drawn(self.tree, names):
                 sheets[-1].add(line)
@@ -294,7 +294,7 @@ class Inspection(Result):
         model, training = self.model, self.model.training
         data, options = training.get("input", {}), training.get("options", {})
         title = f"{name}: {model.n_clusters} clusters of {model.n_features} features"
-        sheet = Sheet(Field(), Field(), headings=False, title=title.removeprefix(": "))
+        sheet = Sheet(Field(), Field(), title=title.removeprefix(": "))
         files = ", ".join(data.get("files", [])) or "unknown"
         dtype = ", ".join(data.get("dtype", []))
         sheet.add("trained on", f"{data.get('rows', 0):,} rows ({dtype}) of {files}")
@@ -342,7 +342,7 @@ class Inspection(Result):
     def _sheets_of_one(self, cluster: int) -> Iterator[Sheet]:
         facts, seen = self._inside(cluster), self.seen
         name = f": {facts['name']}" if facts["name"] else ""
-        sheet = Sheet(Field(), Field(), headings=False, title=f"cluster {cluster}{name}")
+        sheet = Sheet(Field(), Field(), title=f"cluster {cluster}{name}")
         sheet.add("rows", f"{facts['size']:g}, {facts['share']:.1%} of all")
         if facts["spread"] is not None:
             sheet.add("spread", f"{facts['spread']:.3g} (root mean squared distance)")

@@ -106,7 +106,8 @@ class _Search:
         self.second = _Path(workers, seed + 1, halves[1], before and before.second)
         self.graph = workers.submit(_graph, self.sample)
         self.noise = workers.submit(_noise, self.sample, seed + 2)
-        self.on_noise = _Path(workers, seed + 2, workers.submit(lambda two: two[0], self.noise))
+        half_of_noise = workers.submit(lambda halves: halves[0], self.noise)
+        self.on_noise = _Path(workers, seed + 2, half_of_noise, None)
         self._of_noise: dict[int, Future[float]] = {}
 
     def states(self, k: int) -> tuple[Future[State], Future[State]]:
@@ -158,11 +159,7 @@ class _Path:
     """Centres for growing K on one sample, each from the nearest smaller K."""
 
     def __init__(
-        self,
-        workers: Workers,
-        seed: int,
-        sample: Sample | Future[Sample],
-        before: _Path | None = None,
+        self, workers: Workers, seed: int, sample: Sample | Future[Sample], before: _Path | None
     ):
         self._workers, self._sample = workers, sample
         self._generator = torch.Generator().manual_seed(seed)
