@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinkcli.cli.console import say, warn
 from dinkcli.errors import DinkError, ModelError, UsageError
+from dinkcli.options import SEEDINGS
 
 if TYPE_CHECKING:
     from dinkcli.data.dataset import DataSet
@@ -137,7 +138,7 @@ def refuse_overwriting(command: str, values: Mapping[str, Any]) -> None:
         value = values.get(name)
         for text in value if isinstance(value, (list, tuple)) else [value]:
             for path in filter(os.path.isfile, written.values()):
-                if isinstance(text, str) and _reads(text, path):
+                if isinstance(text, str) and text not in SEEDINGS and _reads(text, path):
                     raise UsageError(f"{path}: is an input of this run; choose another output")
 
 
