@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_refused_in_one_line(invoke, here):
     assert invoke("assign", "m", "x.parquet", "--ids", "./id", "-q").stdout == expected
     same = invoke(*line, "m.csv:id", "--ids", "x.parquet:id", code=2).stderr
     assert "its column 'id' has the name of one of --texts" in same
-    assert "name one" in invoke("inspect", "m", "--texts", "t.txt", code=2).stderr
+    assert "about rows: give INPUT" in invoke("inspect", "m", "--texts", "t.txt", code=2).stderr
     own = invoke(
         "assign", "m", "x.npy", "--ids", "ids.txt", "-o", "ids.txt", "--format", "csv", code=2
     )

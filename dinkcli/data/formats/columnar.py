@@ -72,32 +72,31 @@ class ArrowStreamReader(TableReader):
     format = "arrow stream"
     needs_validation = True
     _is_open = False
+    _pipe: Iterator[pa.RecordBatch] | None = None
 
     def __init__(self, source: Source, wanted: Columns):
-        self.source = source
-        self._pipe: Iterator[pa.RecordBatch] | None = None
-        n_rows = None
+        self.source, n_rows = source, None
         with reading(source.name, self.format):
-            if source.path is not None:
+            if source.path is None:
+                self._pipe = pa.ipc.open_stream(source.open())
+                schema = self._pipe.schema
+            else:
                 # Mapped, counting rows touches only the headers of the batches.
                 with pa.memory_map(source.path) as file, pa.ipc.open_stream(file) as stream:
                     schema = stream.schema
                     n_rows = sum(batch.num_rows for batch in stream)
-            else:
-                self._pipe = pa.ipc.open_stream(source.open())
-                schema = self._pipe.schema
         super().__init__(source, schema, n_rows, wanted)
         self._is_open = True
 
     def _all_batches(self, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._pipe is not None:
+        if self._pipe is None:
+            with pa.OSFile(self.source.path) as file, pa.ipc.open_stream(file) as stream:
+                yield from stream
+        else:
             batches = self._pipe
             if not self._is_open:  # what is looked at comes again in the one pass
                 self._pipe, batches = itertools.tee(batches)
             yield from batches
-            return
-        with pa.OSFile(self.source.path) as file, pa.ipc.open_stream(file) as stream:
-            yield from stream
 
 
 class ParquetReader(TableReader):

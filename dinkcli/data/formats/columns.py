@@ -300,7 +300,15 @@ class _Search:
 
     def _automatic(self) -> VectorColumns:
         """The only candidate of the first sort that has any."""
-        places = self._candidates()
+        wanted, times = self.wanted, Counter(self.schema.names)
+        aside, carried = {wanted.id, wanted.label, wanted.weight}, wanted.carried
+        places = [
+            place
+            for place in places_in(self.schema)
+            if not aside & {place.top, place.path}
+            and (times[place.top] == 1 or not (place.nested or is_text(place.type)))
+            and (place.nested or place.path not in carried or is_any_vector(place.type))
+        ]
         for sort, nested in _SORTS:
             found = self._of_sort(sort, [place for place in places if place.nested == nested])
             if sort == _TEXTS and not nested and found and found[0].kind == TEXT:
@@ -327,18 +335,6 @@ class _Search:
             raise InputError(message)
         usual = next((text for text in texts if "text" in text.lower()), texts[-1])
         raise TextsError(message, self.path, usual)
-
-    def _candidates(self) -> list[Place]:
-        """Places that may hold vectors."""
-        wanted, times = self.wanted, Counter(self.schema.names)
-        aside, carried = {wanted.id, wanted.label, wanted.weight}, wanted.carried
-        return [
-            place
-            for place in places_in(self.schema)
-            if not aside & {place.top, place.path}
-            and (times[place.top] == 1 or not (place.nested or is_text(place.type)))
-            and (place.nested or place.path not in carried or is_any_vector(place.type))
-        ]
 
     def _of_sort(self, sort: str, places: list[Place]) -> list[VectorColumns]:
         """Each choice of that sort."""
