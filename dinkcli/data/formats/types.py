@@ -64,9 +64,8 @@ def is_any_vector(type_: pa.DataType) -> bool:
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of arrays that ``plain`` gives."""
-    for i, field in enumerate(schema):
-        schema = schema.set(i, field.with_type(plain(pa.nulls(0, field.type)).type))
-    return schema
+    fields = [field.with_type(plain(pa.nulls(0, field.type)).type) for field in schema]
+    return pa.schema(fields, schema.metadata)
 
 
 def plain(array: pa.Array) -> pa.Array:
