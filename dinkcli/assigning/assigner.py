@@ -164,7 +164,7 @@ def assigner_for(
     if options.max_size is not None:
         from dinkcli.assigning.torch_backend import labels_of_all
 
-        assigner.chosen = labels_of_all(assigner, data)
+        assigner.chosen = labels_of_all(assigner, data, options.max_size)
     return assigner
 
 
@@ -226,11 +226,10 @@ def match_on(
     ends = np.linspace(0, n_rows, min(_MATCHED_BLOCKS, n_rows // length + 1) + 1).astype(int)
     for first, end in pairwise(ends.tolist()):
         part = data.part(first, min(end, first + length))
-        labels = np.stack(
-            [
-                np.concatenate([rows.columns["cluster"] for rows in assign(assigner, part)])
-                for assigner in assigners
-            ]
+        new_labels, old_labels = (
+            np.concatenate([rows.columns["cluster"] for rows in assign(assigner, part)])
+            for assigner in assigners
         )
-        np.add.at(shared, tuple(labels[:, (labels != OUTLIER).all(0)]), 1)
+        both = (new_labels != OUTLIER) & (old_labels != OUTLIER)
+        np.add.at(shared, (new_labels[both], old_labels[both]), 1)
     return match(old, new, shared)

@@ -48,7 +48,6 @@ _TABLE_NUMBERS = 1 << 26  # 256 MB of distances between centres
 _BLOCK = 1024  # rows compared with as many at once: scores that a core keeps close
 _UNIT_NORM = 1e-3
 _USUAL_DISTANCE = 0.1**0.5  # between rows of norm 1 whose cosine similarity is 0.95
-_TYPES = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_(), "distance": pa.float32()}
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,9 @@ class Duplicates(Result):
 
 def schema_of(against: bool) -> pa.Schema:
     """What is written about each row."""
-    return without_nulls(_TYPES | ({"old_row": pa.int64()} if against else {}))
+    types = {"cluster": pa.int32(), "group": pa.int64(), "kept": pa.bool_()}
+    types |= {"distance": pa.float32()} | ({"old_row": pa.int64()} if against else {})
+    return without_nulls(types)
 
 
 def dedup(
@@ -273,11 +274,8 @@ def _check_norms(vectors: np.ndarray, rows: np.ndarray, name: str) -> None:
 
 
 class Border:
-    """Finds the clusters whose border a row is near.
-
-    Attributes:
-        visits: numbers of rows (B,), and the clusters that these visit, of each block.
-    """
+    """Finds the clusters whose border a row is near; ``visits`` are the numbers of rows (V,) and
+    these clusters, block by block."""
 
     def __init__(self, centers: Tensor, distance: float):
         self._index, self._distance = CenterIndex(centers), distance
@@ -324,8 +322,7 @@ class Pairs:
         self.compared = 0  # pairs
 
     def distances(self, pairs: np.ndarray) -> np.ndarray:
-        """(P,) float64, between the rows at ``pairs`` (P, 2) of positions; at norm 1 under
-        cosine."""
+        """(P,) float64, of the rows at pairs (P, 2) of positions; at norm 1 under cosine."""
         apart = np.empty(len(pairs))
         for where, *both in self._both(pairs):
             x, y = (rows.astype(np.float64) for rows in both)

@@ -68,12 +68,9 @@ def open_output(
 
 
 class PartsWriter:
-    """A context manager that writes parts of R rows into a folder, each when it is complete.
-
-    Args:
-        output: with R; its folder is made when it is not there. A share needs ``n_rows``.
-        run: plain JSON that says what the parts depend on.
-        n_rows: N of the input, bad rows included, or None where only the end of the input tells.
+    """A context manager that writes parts of R rows into a folder, each when it is complete. The
+    ``run`` is plain JSON that says what they depend on, ``n_rows`` N of the input, bad rows
+    included, or None where only the end of the input tells, which shares cannot do with.
 
     Attributes:
         n_rows: of the input, in the parts that this writer is for; None where N is.
@@ -165,10 +162,10 @@ class PartsWriter:
 
     def _open(self) -> Writer:
         if self._writer is None:
-            n_rows = self._layout.n_rows
-            if n_rows is not None:
-                n_rows = max(0, min(self._size, n_rows - self._at * self._size))
-            layout = replace(self._layout, n_rows=n_rows)
+            layout = self._layout
+            if layout.n_rows is not None:
+                n_rows = min(self._size, layout.n_rows - self._at * self._size)
+                layout = replace(layout, n_rows=n_rows)
             writer = open_writer(self._path(self._at), layout, self._output.encoding)
             self._writer = self._stack.enter_context(writer)
         return self._writer

@@ -53,9 +53,11 @@ def survey(
     assigner, n_rows = Assigner(model, device, AssignOptions(distance=True)), data.known_rows
     centers = np.full(n_rows, -1, np.int32)
     distances, keys = np.empty(n_rows, np.float32), np.empty(n_rows, np.uint64)
+    factors = mixed(np.arange(1, data.n_features + 1, dtype=np.uint64)) | np.uint64(1)
 
     def assigned(block: Block) -> tuple[Block, Nearest, np.ndarray]:
-        return block, assigner.backend(block.vectors), _keys_of(block.vectors)
+        words = np.ascontiguousarray(block.vectors, "<f4").view("<u4").astype(np.uint64)
+        return block, assigner.backend(block.vectors), mixed(np.einsum("ij,j->i", words, factors))
 
     for block, nearest, hashes in assigner.backend.each(assigned, assigner.blocks(data)):
         where, good = slice(block.start, block.start + len(block)), block.good
@@ -157,14 +159,6 @@ class Groups:
         lowest = np.full(count, len(self._parents))
         np.minimum.at(lowest, labels, nodes)
         self._parents[nodes] = lowest[labels]
-
-
-def _keys_of(vectors: np.ndarray) -> np.ndarray:
-    """A hash of each of the ``vectors`` (B, D) float32, (B,) uint64: the same numbers, the same
-    key, wherever the row is."""
-    words = np.ascontiguousarray(vectors, "<f4").view("<u4").astype(np.uint64)
-    factors = mixed(np.arange(1, vectors.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
-    return mixed(np.einsum("ij,j->i", words, factors))
 
 
 def mixed(values: np.ndarray, seed: int = 0) -> np.ndarray:

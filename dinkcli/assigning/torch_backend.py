@@ -167,10 +167,10 @@ def scaled(vectors: np.ndarray | Tensor, metric: str, device: torch.device | str
     return z
 
 
-def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
-    """(N,) int32: the labels of least inertia of which none is there more often than the assigner's
-    ``max_size`` allows; -1 for bad rows."""
-    model, device, max_size = assigner.model, assigner.device, assigner.options.max_size
+def labels_of_all(assigner: Assigner, data: DataSet, max_size: str | int) -> np.ndarray:
+    """(N,) int32: the labels of least inertia of which none is there more often than ``max_size``
+    allows; -1 for bad rows."""
+    model, device = assigner.model, assigner.device
     if data.stream is not None:
         raise UsageError(
             f"{data.stream}: a stream is read once, and `max_size` looks at all rows before "
@@ -186,7 +186,7 @@ def labels_of_all(assigner: Assigner, data: DataSet) -> np.ndarray:
         for block in assigner.blocks(data):
             yield prepared(block.vectors[block.good], model, device)
 
-    if good.any() and max_size is not None:
+    if good.any():
         limit = most_rows(max_size, int(good.sum()), model.n_clusters)
         centers = torch.from_numpy(model.cluster_centers).to(device)
         labels[good] = labels_within(rows, centers, limit)

@@ -70,18 +70,13 @@ class Update(Result):
     _records = "clusters"
 
     def to_dict(self) -> dict[str, Any]:
-        names = self.model.all_names
-        clusters = [
-            {
-                "cluster": j,
-                "name": names[j],
-                "rows": float(self.counts[j]),
-                "spread": _number(self.spreads[j]),
-                "old_spread": _number(self.old_spreads[j]),
-                "moved": _number(self.moved[j]),
-            }
-            for j in range(self.model.n_clusters)
-        ]
+        figures = {"rows": self.counts, "spread": self.spreads}
+        figures |= {"old_spread": self.old_spreads, "moved": self.moved}
+        clusters: list[dict[str, Any]] = []
+        for j, name in enumerate(self.model.all_names):
+            clusters.append({"cluster": j, "name": name})
+            for key, values in figures.items():
+                clusters[j][key] = float(values[j]) if np.isfinite(values[j]) else None
         plain = ("rows", "bad_rows", "repeated", "far", "born", "retired")
         return {name: getattr(self, name) for name in plain} | {"clusters": clusters}
 
@@ -93,10 +88,6 @@ class Update(Result):
             figures = self.spreads[j], self.old_spreads[j], self.moved[j]
             sheet.add(j, model.all_names[j], f"{counts[j]:g}", *map("{:.3g}".format, figures))
         return [sheet]
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 class Near(NamedTuple):
