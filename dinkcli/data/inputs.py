@@ -185,7 +185,7 @@ def _open_text(source: Source, columns: Columns, head: bytes) -> Reader | None:
     foreign.refuse_foreign_text(start, source.name)
     layout = jsonrows.layout_of(start)
     if layout is not None:
-        return jsonrows.open_json(source, columns, start, layout)
+        return jsonrows.open_json(source, columns, layout)
     words = text.words_of(start.decode(), whole)
     if words is not None:
         return text.WordsReader(source, columns, words)

@@ -59,7 +59,7 @@ def values_of(
             layout = jsonrows.layout_of(text)
             single, why = _of_json, "these JSON values have none"
             if layout is not None and layout.are_rows:
-                table = partial(jsonrows.open_json, head=text, layout=layout)
+                table = partial(jsonrows.open_json, layout=layout)
         else:
             separators = ("\t",) if suffix == ".tsv" else SEPARATORS
             dialect = _dialect(text.decode(), len(head) < HEAD_BYTES, separators)

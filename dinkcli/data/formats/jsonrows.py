@@ -204,10 +204,10 @@ class JsonReader(TextReader):
 
     format = "jsonl"
 
-    def __init__(self, source: Source, wanted: Columns, head: bytes, layout: JsonLayout):
+    def __init__(self, source: Source, wanted: Columns, layout: JsonLayout):
         self._layout, self._wanted = layout, wanted
         self._schema: pa.Schema | None = None
-        super().__init__(source, wanted, head)
+        super().__init__(source, wanted)
         self._schema = pruned(self.needed, list(map(self._type_of, self.needed)))
         if layout.rows != OBJECTS:
             self.about = {**self.about, "text": layout.described}
@@ -258,9 +258,8 @@ class JsonReader(TextReader):
 
 
 def _read_json(text: bytes, schema: pa.Schema | None) -> pa.RecordBatch:
-    options = pyarrow.json.ParseOptions()
-    if schema is not None:
-        options = pyarrow.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+    others = "infer" if schema is None else "ignore"
+    options = pyarrow.json.ParseOptions(schema, unexpected_field_behavior=others)
     read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
     table = pyarrow.json.read_json(pa.BufferReader(text), read, options)
     return table.combine_chunks().to_batches()[0]
@@ -300,10 +299,9 @@ class DocumentReader(TableReader):
         yield self._table.select(names)
 
 
-def open_json(source: Source, wanted: Columns, head: bytes, layout: JsonLayout) -> TableReader:
-    """A reader of the rows of a text, which begins with ``head``."""
+def open_json(source: Source, wanted: Columns, layout: JsonLayout) -> TableReader:
     if layout.where == _LINES:
-        return JsonReader(source, wanted, head, layout)
+        return JsonReader(source, wanted, layout)
     path, where, described = source.name, "", layout.described
     with reading(path, "json"):
         with open_text(source) as file:

@@ -26,7 +26,7 @@ from dinkcli.data.files import Source, codec_of, unpacked, unpacked_head
 from dinkcli.data.formats.columns import LIST, NUMBERS, Place
 from dinkcli.data.formats.numerals import NULLS, NUMBER, kind_of, type_of_most
 from dinkcli.data.formats.table import TableReader
-from dinkcli.data.formats.types import is_list, is_number, is_text
+from dinkcli.data.formats.types import is_number, is_text
 from dinkcli.data.formats.vectors import vectors_of
 from dinkcli.errors import InputError, UsageError
 
@@ -79,20 +79,20 @@ def whole_lines(file: Any) -> Iterator[bytes]:
         rest, block = text[end:], following
 
 
-_LOOKED_AT = 4096  # rows that say whether float32 holds the numbers
+_LOOKED_AT = 4096  # rows that say of which types the columns are
 
 
 class TextReader(TableReader):
     """A text, whose first block says what its columns are. A subclass parses it."""
 
-    def __init__(self, source: Source, wanted: Columns, head: bytes):
-        self.source, self._head = source, head
+    def __init__(self, source: Source, wanted: Columns):
+        self.source = source
         with reading(source.name, self.format):
             first = next(self._parsed(None), None)
         if first is None or not len(first):
             raise InputError(f"{source.name}: no rows in this {self.format} file")
-        self._first = first
-        super().__init__(source, self._typed(first.slice(0, _LOOKED_AT)), None, wanted)
+        self._first = first.slice(0, _LOOKED_AT)
+        super().__init__(source, self._typed(self._first), None, wanted)
         if self.places:
             self.dtype = self._number_type()
 
@@ -101,8 +101,7 @@ class TextReader(TableReader):
         narrow, wide = np.dtype("f4"), np.dtype("f8")
         if self.kind not in (NUMBERS, LIST):
             return narrow
-        first = self._first.slice(0, _LOOKED_AT)
-        vectors, _ = vectors_of(first, self.places, self.kind, self.n_features, wide)
+        vectors, _ = vectors_of(self._first, self.places, self.kind, self.n_features, wide)
         vectors = vectors[(np.abs(vectors) < 1e30).all(1)]
         return wide if len(vectors) and offset_of(vectors) is not None else narrow
 
@@ -337,6 +336,7 @@ class CsvReader(TextReader):
 
     def __init__(self, source: Source, wanted: Columns, head: bytes, dialect: Dialect):
         self.dialect, self.has_names = dialect, dialect.header
+        self._may_break = dialect.quoted and b'"' in head  # lines, in quotes
         for name, option in wanted.named.items():
             if dialect.header and dialect.records[0].count(name) > 1:
                 raise UsageError(
@@ -344,7 +344,7 @@ class CsvReader(TextReader):
                     "give each a name of its own"
                 )
         self.row_number = dialect.names[0] if dialect.counts_rows else None
-        super().__init__(source, wanted, head)
+        super().__init__(source, wanted)
         number = pa.from_numpy_dtype(self.dtype) if self.kind == NUMBERS else pa.string()
         types = {place.top: number for place in self.places}
         self._types = {place.top: pa.string() for place in self.needed} | types
@@ -377,8 +377,8 @@ class CsvReader(TextReader):
             if pa.types.is_string(column.type):  # of numbers, where most cells are
                 cells = [cell.strip().replace(",", ".") for cell in column.drop_null().to_pylist()]
                 types[name] = type_of_most(cells) or column.type
-            elif not (is_number(column.type) or is_list(column.type)):
-                types[name] = column.type if pa.types.is_null(column.type) else pa.string()
+            elif not (is_number(column.type) or pa.types.is_null(column.type)):
+                types[name] = pa.string()
         if not self.dialect.header:
             # Without names, the numbers between two texts belong together.
             runs = [list(run) for _, run in itertools.groupby(types, lambda n: is_text(types[n]))]
@@ -414,7 +414,7 @@ class CsvReader(TextReader):
         parse = pyarrow.csv.ParseOptions(
             delimiter=dialect.separator,
             quote_char='"' if dialect.quoted else False,
-            newlines_in_values=dialect.quoted and b'"' in self._head,
+            newlines_in_values=self._may_break,
         )
         convert = pyarrow.csv.ConvertOptions(
             include_columns=names,

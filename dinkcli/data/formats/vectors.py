@@ -87,8 +87,8 @@ def _parsed(cells: pa.Array, what: str, faults: Faults) -> pa.Array:
         # The separator of the first cell is that of all others, or the careful way finds out.
         first = str(next(iter(bare.drop_null()[:1]), ""))
         separator = next((each for each in (", ", ",", ";") if each in first), None)
-        split = pc.ascii_split_whitespace if separator is None else pc.split_pattern
-        lists = _without_empty(split(bare, *filter(None, [separator])), bare)
+        split = pc.split_pattern(bare, separator) if separator else pc.ascii_split_whitespace(bare)
+        lists = _without_empty(split, bare)
     try:
         return _with_values(lists, lists.values.cast(pa.float32()))
     except pa.ArrowInvalid:
@@ -121,8 +121,6 @@ def _token_by_token(lists: pa.Array, what: str, faults: Faults) -> pa.Array:
     numbers, wrong = numbers_of(lists.values, pa.float32())
     where = np.flatnonzero(wrong)
     rows = np.searchsorted(lists.offsets.to_numpy(), where, "right") - 1
-    mask = np.zeros(len(lists), bool)
-    mask[rows[(rows >= 0) & (rows < len(lists))]] = True
 
     def problem(row: int) -> str:
         token = lists.values[where[rows == row][0]].as_py().strip()
@@ -130,7 +128,7 @@ def _token_by_token(lists: pa.Array, what: str, faults: Faults) -> pa.Array:
             return f": {what} was printed with '...' in place of numbers, which are lost"
         return f": {what} holds {token[:40]!r}, expected numbers"
 
-    faults.add(mask, problem)
+    faults.add(np.isin(np.arange(len(lists)), rows), problem)
     return _with_values(lists, numbers)
 
 
