@@ -101,9 +101,9 @@ class _Search:
         # The largest K that the sample has rows for, unless it is all that there is.
         self.most = math.inf if self.middle < half else half // _ROWS_PER_CLUSTER
         self.scale = rows.total_weight / self.sample.total_weight
-        halves = self.sample[: self.middle], self.sample[self.middle :]
-        self.first = _Path(workers, seed, halves[0], before and before.first)
-        self.second = _Path(workers, seed + 1, halves[1], before and before.second)
+        starts = (None, None) if before is None else (before.first, before.second)
+        self.first: _Path = _Path(workers, seed, self.sample[: self.middle], starts[0])
+        self.second: _Path = _Path(workers, seed + 1, self.sample[self.middle :], starts[1])
         self.graph = workers.submit(_graph, self.sample)
         self.noise = workers.submit(_noise, self.sample, seed + 2)
         half_of_noise = workers.submit(lambda halves: halves[0], self.noise)
