@@ -58,8 +58,7 @@ class Watch:
         self._thread.join(timeout=2 * _BEAT_SECONDS)
 
     def claim(self) -> bool:
-        """Whether this process is the one that tells the user why the job ends; one of them is. The
-        others end as soon as they notice."""
+        """Whether this process is the one of all that tells the user why the job ends."""
         if not self._mine:
             try:
                 self._mine = self._store.add(_TOLD, 1) == 1
@@ -132,12 +131,8 @@ class Watch:
 
 
 class Processes(Group):
-    """Several processes over ``torch.distributed``: gloo on CPUs, nccl on CUDA devices.
-
-    Args:
-        device: on which the rows are.
-        watch: on the others; None where a launcher such as Ray Train looks after the processes.
-    """
+    """Several processes over ``torch.distributed``: gloo on CPUs, nccl on CUDA devices. No watch
+    where a launcher such as Ray Train looks after them."""
 
     def __init__(self, world: World, device: torch.device, watch: Watch | None = None):
         super().__init__(world)

@@ -57,12 +57,6 @@ def resolve_device(name: str = "auto", number: int = 0) -> torch.device:
     return device
 
 
-def full_name(device: torch.device) -> str:
-    """With that of the card: blocks of rows, and the last bits of sums, are those of a card."""
-    card = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{device}{card}"
-
-
 def _present() -> list[str]:
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return cuda + ["mps"] * torch.backends.mps.is_available() + ["cpu"]

@@ -78,12 +78,7 @@ def parse_shard(text: str) -> World:
 
 
 class Group:
-    """The processes of a training; this one is the only one.
-
-    Attributes:
-        world: which process this is, with its ``rank`` among ``size``.
-        alone: it is the only one.
-    """
+    """The processes of a training; this one is the only one."""
 
     def __init__(self, world: World = ALONE):
         self.world, self.rank, self.size = world, world.rank, world.size

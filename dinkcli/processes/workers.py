@@ -33,10 +33,8 @@ def threads_for(multiplications: int) -> Iterator[None]:
 
 
 class Workers:
-    """Threads that work off what is submitted, in that order.
-
-    Leaving the ``with`` block by an exception, Ctrl-C too, ends what they are at after its current
-    operation.
+    """Threads that work off what is submitted, in that order. Leaving the ``with`` block by an
+    exception, Ctrl-C too, ends what they are at after its current operation.
 
     Args:
         most: threads, where so many cores are usable; with 0 all is done where it is submitted.

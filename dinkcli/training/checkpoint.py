@@ -24,7 +24,6 @@ from dinkcli.models.file import load
 from dinkcli.models.model import Model, TrainingState, checkpoint_path
 from dinkcli.nearest.hardware import accumulator_dtype, has_bfloat16
 from dinkcli.nearest.sums import Statistics
-from dinkcli.processes.device import full_name
 from dinkcli.processes.group import SINGLE, Group
 from dinkcli.training.refine import Refining
 
@@ -224,9 +223,11 @@ def restore(
 
 def environment(trainer: Trainer) -> dict[str, Any]:
     """What the last bits of a result depend on, besides data, options and seed."""
+    device = trainer.rows.device
+    card = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
         "torch": str(torch.__version__),
-        "device": full_name(trainer.rows.device),
+        "device": f"{device}{card}",
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "bfloat16 products": has_bfloat16(),
@@ -236,8 +237,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def checksums(trainer: Trainer) -> dict[str, int]:
-    """Of up to 64 MB of the sample, its weights, and first centres; the same for any number of
-    processes."""
+    """Of up to 64 MB of the sample, and of first centres; the same for any number of processes."""
     part = trainer.sample[: max(1, _CHECKED_ELEMENTS // trainer.rows.n_features)].whole()
     checked = {"rows": part.z, "sample weights": part.weights, "first centres": trainer.initial}
     return {

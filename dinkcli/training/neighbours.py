@@ -113,8 +113,7 @@ def nearest_others(z: Tensor, number: int, seed: int = 0) -> np.ndarray:
 
 
 def _cells(z: Tensor, number: int, seed: int) -> tuple[Tensor, list[int], Tensor]:
-    """(rows in the order of their cells, the cells' sizes (C,), cells nearest to each, itself first
-    (C, 8 or more where they hold too few rows))."""
+    """Rows in the order of their cells, the cells' sizes (C,), and the cells nearest to each."""
     n = len(z)
     chosen = np.random.default_rng(seed).choice(n, n // _CELL, replace=False)
     centers = z[torch.from_numpy(np.sort(chosen))]
@@ -149,8 +148,7 @@ def neighbour_graph(neighbours: np.ndarray) -> csr_matrix:
 
 
 def smoothed(z: Tensor, graph: csr_matrix) -> Tensor:
-    """Rows (S, D) averaged with their neighbours, by the symmetric normalised graph with each row
-    beside itself."""
+    """Rows (S, D) averaged with their neighbours, by the symmetric normalised graph."""
     from scipy import sparse
 
     graph = graph + sparse.eye(len(z), dtype=np.float32)

@@ -39,13 +39,12 @@ _LARGEST_STEP = 1.0  # of a price, in temperatures
 
 
 class Pass(NamedTuple):
-    """A finished pass: its number from 0, the most there will be, what it found, and how many empty
-    clusters it gave new centres."""
+    """A finished pass."""
 
-    number: int
-    limit: int
+    number: int  # from 0
+    limit: int  # the most there will be
     statistics: Statistics
-    reseeded: int = 0
+    reseeded: int = 0  # empty clusters that it gave new centres
 
 
 def lloyd(
@@ -88,8 +87,7 @@ def lloyd(
 def _fill_empty(
     rows: RowSource, centers: Tensor, statistics: Statistics
 ) -> tuple[Tensor, Statistics, int]:
-    """Moves the centres of empty clusters onto far rows until no cluster is empty; returns centres,
-    statistics, and how many were moved."""
+    """Moves the centres of empty clusters onto far rows until none is empty, and counts these."""
     reseeded = 0
     while len(empty := (statistics.counts == 0).nonzero()[:, 0]):
         centers = centers.clone()
@@ -154,8 +152,7 @@ def limited(rows: RowSource, options: TrainOptions, state: SearchState) -> Itera
 
 
 def _limited_start(rows: RowSource, centers: Tensor, limit: int, seed: int, tol: float) -> Tensor:
-    """Centres (K, D) to begin the passes under the limit with: the best on a part of the rows, of
-    the given ones and of those that annealing makes of them."""
+    """The best centres (K, D) on a part of the rows: as given, or as annealed."""
     n, k = rows.n_rows, len(centers)
     sample = rows.sample(max(32768, 200 * k), torch.Generator().manual_seed(seed))
     few = sample[: max(4096, 100 * k)]

@@ -87,9 +87,9 @@ def refine(
     ``effort.moves`` centres at first; of half as many after ``effort.patience`` poor rounds."""
     if len(search.centers) < 2:
         return
-    first = best = State.of(sample, search.centers, search.approximate)
+    best = State.of(sample, search.centers, search.approximate)
     if search.swapping:
-        for moved, best in swap(sample, search, first, generator, effort.patience):
+        for moved, best in swap(sample, search, best, generator, effort.patience):
             yield moved, best
         search.swapping, search.moves, search.failures = False, effort.moves, 0
     part = sample[: effort.breathing_rows]

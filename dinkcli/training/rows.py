@@ -225,8 +225,7 @@ class RowSource:
         return Sample(z, weights, self.project, group, where, size)
 
     def _pick(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows with these ``numbers`` (M,) in this process, (M, D), and which of them are good,
-        (M,); all rows are read."""
+        """The rows (M, D) with these ``numbers`` (M,) here, and which are good; all are read."""
         ascending, order = numbers.sort()
         z = torch.empty(len(numbers), self.n_features)
         good = torch.ones(len(numbers), dtype=torch.bool)
@@ -252,13 +251,9 @@ class RowSource:
         before: Statistics | None = None,
         after_block: Callable[[int, Statistics | None], None] = lambda number, statistics: None,
     ) -> Statistics:
-        """Statistics of all rows of all processes for ``centers`` (K, D).
-
-        Args:
-            first, before: block to go on from, and the statistics of those before it.
-            after_block: told how many blocks are done, and their statistics; of several processes,
-                0 and None now and then.
-        """
+        """Statistics of all rows of all processes for ``centers`` (K, D), from block ``first`` on,
+        added to those ``before``. ``after_block`` is told how many blocks are done, and their
+        statistics; of several processes, 0 and None now and then."""
         index = CenterIndex(centers)
         total = Statistics.zeros(centers) if before is None else before
         number, blocks = first, self.blocks(first)
@@ -321,8 +316,7 @@ class RowSource:
             self.total_weight = self.group.total(float(self.weights.double().sum()))[0]
 
     def _prepare_(self, rows: Tensor, start: int = 0) -> Tensor:
-        """float32 ``rows``, the first with number ``start``, for the metric; in place but for a
-        map."""
+        """The float32 ``rows`` for the metric; in place but for a map."""
         if self.metric == "cosine":
             normalize_(rows)  # bad rows are zeros, and stay so
         else:

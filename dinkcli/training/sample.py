@@ -36,8 +36,7 @@ _PROBE_ROWS = 512  # that tell whether products of low precision serve
 
 
 def center_projection(metric: str) -> Callable[[Tensor], Tensor]:
-    """What maps means to allowed centres: under cosine those of norm 1 (spherical k-means), where
-    a zero mean stays zero."""
+    """What maps means to allowed centres: under cosine those of norm 1; a zero mean stays zero."""
     if metric == "cosine":
         return partial(torch.nn.functional.normalize, dim=1)
     return lambda centers: centers
@@ -50,7 +49,7 @@ class Sample:
     Attributes:
         z: (N, D) float32.
         weights: (N,) or None for all ones.
-        project: maps means to allowed centres (under cosine, those of norm 1).
+        project: maps means to allowed centres (see ``center_projection``).
         group: the processes that share the rows.
         positions: (N,) int64, ascending, of the rows here among all S; None when all are here.
         size: S; N when all are here.
@@ -135,8 +134,7 @@ class Sample:
         return held, index[held]
 
     def numbered(self, rows: Tensor) -> tuple[int, Tensor | slice]:
-        """How many such rows (R,) all processes have, and the number of each of those here among
-        them, by position."""
+        """How many such rows all processes have, and the number of each here (R,) among them."""
         if self.positions is None:
             return len(rows), slice(None)
         chosen = torch.zeros(len(self.z), dtype=torch.uint8, device=rows.device)

@@ -21,11 +21,10 @@ _FIRST_STAGE = 64  # seeds at most; after it, and each time they are four times 
 
 
 class Seeds(NamedTuple):
-    """First centres (K, D), and the nearest of them of each row (N,) here that they were drawn
-    from, where that is known."""
+    """First centres."""
 
-    centers: Tensor
-    labels: Tensor | None = None
+    centers: Tensor  # (K, D)
+    labels: Tensor | None = None  # (N,) the nearest of each row here that they were drawn from
 
 
 def seed_centers(

@@ -99,8 +99,7 @@ def main_axes(sample: Sample, n_clusters: int) -> Tensor | None:
 
 
 def number_of_axes(sample: Sample, axes: Tensor | None, centers: Tensor) -> int:
-    """How many of the ``axes`` are enough for clusters as fine as those of the first ``centers``
-    (K, D); D when all are too few."""
+    """How many ``axes`` are enough for clusters as fine as those of ``centers`` (K, D), or D."""
     if axes is None:
         return centers.shape[1]
     inertia = sample[:_PROBE_ROWS].mean_inertia(centers)

@@ -121,11 +121,7 @@ class Trainer:
         return rows.sample(size, self.generator)
 
     def steps(self) -> Iterator[Step]:
-        """Trains; yields a ``Step`` after every update that is reported.
-
-        Raises:
-            InputError: fewer distinct rows than clusters.
-        """
+        """Trains; yields after every update that is reported. InputError: too few distinct rows."""
         options, rows, state, sample = self.options, self.rows, self.state, self.sample
         anneals = options.temperature == "auto"
         self.saved, self.n_saved = capture(self), len(self.history)
@@ -303,8 +299,7 @@ class Trainer:
 
     @property
     def cluster_centers(self) -> Tensor:
-        """(K, D) float32 on the CPU, in the coordinates of the data less its offset, or those under
-        their map."""
+        """(K, D) on the CPU, in the coordinates of the data less its offset, or under the map."""
         centers = self.state.centers.cpu()
         return centers + self.rows.shift if self.rows.map is None else centers
 
