@@ -87,9 +87,9 @@ def refine(
     ``effort.moves`` centres at first; of half as many after ``effort.patience`` poor rounds."""
     if len(search.centers) < 2:
         return
-    best = State.of(sample, search.centers, search.approximate)
+    first = best = State.of(sample, search.centers, search.approximate)
     if search.swapping:
-        for moved, best in swap(sample, search, best, generator, effort.patience):
+        for moved, best in swap(sample, search, first, generator, effort.patience):
             yield moved, best
         search.swapping, search.moves, search.failures = False, effort.moves, 0
     part = sample[: effort.breathing_rows]
@@ -231,7 +231,7 @@ def split(sample: Sample, state: State, candidates: Tensor, generator: torch.Gen
     mean = (mean / total[:, None]).to(part)
     part -= mean[owner]
     squares = torch.linalg.vecdot(part, part)
-    farthest = sample.farthest(squares, owner, part, m, rows)
+    farthest = sample.farthest(rows, squares, owner, m) - mean
     axis = torch.randn(m, part.shape[1], generator=generator).to(part)
     for _ in range(_AXIS_ITERATIONS):  # of power iteration
         sums = sample.sums(part, owner, m, row_dots(part, axis, owner) * weight)

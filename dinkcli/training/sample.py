@@ -147,25 +147,18 @@ class Sample:
         rows = torch.unique(self.z, dim=0)[:most]
         return torch.unique(self.group.gather(rows), dim=0)[:most]
 
-    def farthest(
-        self, values: Tensor, labels: Tensor, rows: Tensor, n_clusters: int, index: Tensor
-    ) -> Tensor:
-        """The one of ``rows`` (M, D), those of ``index`` (M,) here, with the largest of ``values``
-        of each cluster, (K, D); the last one of a tie, any row for a cluster without one."""
+    def farthest(self, rows: Tensor, values: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+        """Of some ``rows`` (R,) here, that with the largest of ``values`` (R,) of each cluster,
+        (K, D): the one at the last position of a tie; any for a cluster without one."""
         if self.positions is None:
-            return rows[largest_in_segments(values, labels, n_clusters)]
+            return self.z[rows[largest_in_segments(values, labels, n_clusters)]]
         best = values.new_full((n_clusters,), -1.0).scatter_reduce_(0, labels, values, "amax")
         self.group.largest_(best)
-        position = self.positions[index]
         winners = (values == best[labels]).nonzero()[:, 0]
-        last = position.new_full((n_clusters,), -1)
-        last.scatter_reduce_(0, labels[winners], position[winners], "amax")
+        last = rows.new_full((n_clusters,), -1)
+        last.scatter_reduce_(0, labels[winners], self.positions[rows[winners]], "amax")
         self.group.largest_(last)
-        result = rows.new_zeros((n_clusters, rows.shape[1]))
-        mine = winners[position[winners] == last[labels[winners]]]
-        result[labels[mine]] = rows[mine]
-        self.group.sum_(result)
-        return result
+        return self.select(last)
 
     def sums(
         self, values: Tensor, labels: Tensor, number: int, weights: Tensor | None = None

@@ -113,7 +113,7 @@ def start_temperature(sample: Sample, centers: Tensor, labels: Tensor) -> float:
     # cluster has a large part of it.
     squares = torch.linalg.vecdot(residuals, residuals)
     rows = torch.arange(len(z), device=z.device)
-    direction = sample.farthest(squares, labels, residuals, n_clusters, rows)
+    direction = sample.farthest(rows, squares, labels, n_clusters) - centers
     for _ in range(_POWER_ITERATIONS):
         direction = torch.nn.functional.normalize(direction, dim=1)
         along = row_dots(residuals, direction, labels)
