@@ -68,14 +68,6 @@ class DinkClustering(
         model_: the ``dinkcli.Model``, to be saved or exported.
     """
 
-    n_clusters_: int
-    cluster_centers_: np.ndarray
-    cluster_weights_: np.ndarray
-    labels_: np.ndarray
-    inertia_: float
-    n_iter_: int
-    model_: Model
-
     def __init__(
         self,
         n_clusters: int | str = 8,

@@ -32,8 +32,6 @@ class DinkClusterHead(nn.Module):
         ValueError: if ``n_clusters`` or ``n_features`` is below 1.
     """
 
-    cluster_centers: nn.Parameter
-
     def __init__(self, n_clusters: int, n_features: int):
         super().__init__()
         if n_clusters < 1 or n_features < 1:

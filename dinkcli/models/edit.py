@@ -29,11 +29,7 @@ def statistics_of(model: Model) -> Statistics:
 
 
 def cluster_of(model: Model, which: int | str) -> int:
-    """The cluster of a number, a name, or a part of a name that only one of them has.
-
-    Raises:
-        UsageError: none or several.
-    """
+    """The cluster of a number, a name, or part of a name; raises UsageError for none or several."""
     wanted, k = str(which).strip().casefold(), model.n_clusters
     names = [name.casefold() for name in model.names]
     exact = [j for j, name in enumerate(names) if name == wanted]

@@ -70,14 +70,13 @@ def parents(merges: list[Merge], level: int, ids: np.ndarray | None = None) -> n
     k = len(merges) + 1
     if not 1 <= level <= k:
         raise UsageError(f"`levels` {level}: expected 1 to {k} groups of the {k} clusters")
-    lowest = list(range(k) if ids is None else ids.tolist())
-    group = list(range(2 * k - 1))
-    for i, (a, b, _) in enumerate(merges[: k - level]):
-        group[a] = group[b] = k + i
-        lowest.append(min(lowest[a], lowest[b]))
-    for node in range(2 * k - 2, -1, -1):  # from the top down
-        group[node] = group[group[node]]
-    return np.array([lowest[group[j]] for j in range(k)], np.int32)
+    groups = (np.arange(k) if ids is None else ids).astype(np.int32)
+    lowest = groups.tolist()  # of each node
+    for a, b, _ in merges[: k - level]:
+        low, high = sorted((lowest[a], lowest[b]))
+        groups[groups == high] = low
+        lowest.append(low)
+    return groups
 
 
 def drawn(merges: list[Merge], labels: list[str]) -> list[str]:

@@ -23,8 +23,7 @@ from torch import Tensor
 from dinkcli.nearest.hardware import at_least_float32, has_bfloat16, has_low_precision, products
 from dinkcli.nearest.prepare import RowMap
 
-# More bits than this leave too few to a score.
-_MOST_NUMBER_BITS = 14
+_MOST_NUMBER_BITS = 14  # more leave too few to a score
 # Fewer, and what the shift leaves would have bits of the large number added before it.
 _LEAST_NUMBER_BITS = 10
 # Scores beyond are left as they are: one more power of two, and they would not be normal numbers.
@@ -32,14 +31,12 @@ _USUAL_SCORES = 1e-30, 1e36
 _LARGEST_KEY = 2**31 - 1
 _BFLOAT16_BITS = 16
 # With less, conversion costs more than the faster product wins.
-_MANY_CLUSTERS = 48
-_MANY_NUMBERS = 1 << 15  # numbers
+_MANY_CLUSTERS, _MANY_NUMBERS = 48, 1 << 15
 # Centres are shifted when their mean is this many times as far from the origin as they are from it.
 _FAR = 0.5
 _BFLOAT16_ROUNDOFF = 2.0**-8
 _TF32_ROUNDOFF = 2.0**-10  # TF32 keeps 11 bits, and some units cut off the rest
-# Scores of up to this many times the usual size leave the usual ones digits enough.
-_MOST_REACH = 64.0
+_MOST_REACH = 64.0  # times the usual size: scores up to that leave the usual ones digits enough
 _SQUARINGS = 3
 
 _scratch = threading.local()
