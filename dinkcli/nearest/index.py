@@ -92,11 +92,8 @@ class CenterIndex:
         return Nearest(labels, self.squared_distances_to(z, labels))
 
     def nearest_two(self, z: Tensor, approximate: bool = False) -> NearestTwo:
-        """The two nearest centres of each row of ``z`` (N, D), and how far they are.
-
-        ``approximate``: where a CPU is faster for it, of centres about as near any are taken; the
-        first is the nearer one of the two.
-        """
+        """The two nearest centres of each row of ``z`` (N, D), the nearer one first; with
+        ``approximate``, where a CPU is faster for it, any of the centres about as near."""
         if approximate and self._on_cpu and self.scorer.low_precision_pays:
             (a, b), (near, far) = self.nearest_few(z, 2, True)
             turned = far < near

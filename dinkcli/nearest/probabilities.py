@@ -28,10 +28,7 @@ _MATTERS = 14.0
 
 def responsibilities(squared_distances: Tensor, temperature: float) -> Tensor:
     """softmax over centres of minus the squared distance over the temperature; (B, K) to (B, K).
-
-    The temperature has the unit of a squared distance. 0 gives a one-hot row (the lowest index
-    wins a tie), infinity gives 1/K everywhere.
-    """
+    0 gives a one-hot row (the lowest index wins a tie), infinity gives 1/K everywhere."""
     if temperature == 0:
         nearest = squared_distances.argmin(1, keepdim=True)
         return torch.zeros_like(squared_distances).scatter_(1, nearest, 1.0)
@@ -44,14 +41,9 @@ def responsibilities(squared_distances: Tensor, temperature: float) -> Tensor:
 
 
 class Probabilities:
-    """softmax_j(-||z_i - c_j||^2 / T) for given centres and T.
-
-    Args:
-        index: of the centres.
-        temperature: T, of at least 0; at 0 the nearest centre has it all.
-        squared: False for softmax_j(-||z_i - c_j|| / T), with T in the unit of a distance.
-        dtype: that probabilities are wanted in, float32 or float16.
-    """
+    """softmax_j(-||z_i - c_j||^2 / T), or without ``squared`` softmax_j(-||z_i - c_j|| / T), of the
+    centres of an index; at T = 0 the nearest has it all. ``dtype`` is what probabilities are wanted
+    in, float32 or float16."""
 
     def __init__(
         self,
