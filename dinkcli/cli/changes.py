@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -82,7 +82,7 @@ def name(
     model = load_model(model_path, inputs or ())
     target = output or model_path
     check_model_path(target)
-    beside = {"texts": texts, "labels": labels}
+    beside: dict[str, Any] = {"texts": texts, "labels": labels}
     data = rows.open(model, inputs, **beside) if inputs else None
     n_rows = 0 if data is None else data.known_rows
     answers = f"{target}.answers.jsonl" if llm else None
