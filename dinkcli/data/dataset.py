@@ -14,15 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dinkcli.data.base import (
-    ANY_COLUMNS,
-    Block,
-    Columns,
-    Reader,
-    and_more,
-    total,
-    usual_block_rows,
-)
+from dinkcli.data.base import ANY_COLUMNS, Block, Columns, Reader, and_more, total, usual_block_rows
 from dinkcli.data.derived import CopyReader, subtracted
 from dinkcli.data.sidefiles import NOTHING_BESIDE, SideColumns
 from dinkcli.errors import InputError, UsageError

@@ -51,8 +51,6 @@ _LARGEST_HEADER = 100 << 20  # of safetensors, as its own library has it
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _SIGNAL_SECONDS = 0.2
 _CHANGE_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "generation")
-
-
 Partition = Mapping[str, str | None]
 
 

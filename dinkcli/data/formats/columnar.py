@@ -187,10 +187,7 @@ class Hdf5Reader(TableReader):
         schema = pa.schema([self.schema.field(name) for name in names])
         with self._open() as file:
             for start in range(since // rows * rows, self.n_rows or 0, rows):
-                arrays = [
-                    _values(file[name], start, start + rows, schema.field(name).type)
-                    for name in names
-                ]
+                arrays = [_values(file[f.name], start, start + rows, f.type) for f in schema]
                 yield start, pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -246,7 +246,8 @@ class _Search:
         or what ``wanted.vectors`` names, goes by position."""
         path, wanted, known = self.path, self.wanted, self.schema.names
         names, why = wanted.features, f"as in {wanted.features_of}"
-        missing = [name for name in names if name not in known]
+        types = dict(zip(known, self.schema.types, strict=True))
+        missing = [name for name in names if name not in types]
         if wanted.vectors is not None:
             chosen = self.by_column()
             others = sorted(set(names) - {place.path for place in chosen.places})
@@ -267,10 +268,9 @@ class _Search:
             )
         places = []
         for name in names:
-            type_ = self.schema.types[known.index(name)]
-            place = self._numeric(Place(name, (name,), type_), surely=True)
+            place = self._numeric(Place(name, (name,), types[name]), surely=True)
             if place is None:
-                raise UsageError(f"{path}: column {name!r} is {type_}, not numbers, {why}")
+                raise UsageError(f"{path}: column {name!r} is {types[name]}, not numbers, {why}")
             places.append(place)
         return VectorColumns(places, NUMBERS, why)
 

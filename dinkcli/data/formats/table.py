@@ -227,10 +227,10 @@ def _candidates(schema: pa.Schema, wanted: Columns, row_number: str | None) -> p
         index = set()
     fields = []
     for field in schema:
-        is_index = field.name in (*index, row_number) or re.fullmatch(_INDEX_NAME, field.name)
-        is_named = fnmatchcase(field.name, wanted.vectors or "") or field.name in wanted.features
-        if is_index and not is_named:
-            continue
+        if field.name in (*index, row_number) or re.fullmatch(_INDEX_NAME, field.name):
+            named = fnmatchcase(field.name, wanted.vectors or "") or field.name in wanted.features
+            if not named:
+                continue
         if pa.types.is_decimal(field.type):
             is_int64 = field.type.scale == 0 and field.type.precision <= 18
             field = field.with_type(pa.int64() if is_int64 else pa.float64())
