@@ -155,10 +155,9 @@ def _scatter(
     worst = np.zeros(n_clusters)
     for j, mean in enumerate(means):
         apart = np.sqrt(((means - mean) ** 2).sum(1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = (spread + spread[j]) / apart
-        ratio[apart == 0] = 0.0  # as scikit-learn does; the cluster itself is one of these
-        worst[j] = ratio.max()
+        # 0 for means that coincide, as in scikit-learn; the cluster itself is one of these.
+        both, ratio = spread + spread[j], np.zeros(n_clusters)
+        worst[j] = np.divide(both, apart, out=ratio, where=apart > 0).max()
     degrees = (rows - n_clusters) / (n_clusters - 1)
     return float(worst.mean()), float(between / within * degrees) if within else 1.0
 
@@ -236,7 +235,7 @@ class Evaluation(Result):
         if self.table is None or self.agreement is None or self.classes is None:
             return
         wrong, matching = self.table.copy(), self.agreement.matching
-        matched = (matching >= 0).nonzero()[0]
+        matched = matching >= 0
         wrong[matched, matching[matched]] = 0
         order = wrong.argsort(axis=None, kind="stable")[::-1][:_MOST_PARTS]
         side: Any = "left" if self.model.names else "right"

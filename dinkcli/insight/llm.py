@@ -56,12 +56,8 @@ class Server:
             )
 
     def answer(self, prompt: str) -> str:
-        """What the model says.
-
-        Raises:
-            TimeoutError: no answer in time.
-            RunError: the server is not there, refuses, or does not speak this protocol.
-        """
+        """What the model says. A TimeoutError is no answer in time, a RunError a server that is not
+        there, refuses, or does not speak this protocol."""
         for wait in _WAITS:
             status, headers, body = self._post(prompt)
             if status == 200:
@@ -200,14 +196,8 @@ def ask(
     on_reply: Callable[[int, int, Reply], None],
 ) -> dict[int, str]:
     """The names that a server gives to questions by number, none where its answer is no name; each
-    is kept in ``answers``.
-
-    Args:
-        on_reply: called with the number of answers so far and of questions, and the answer.
-
-    Raises:
-        RunError: the server is not there, refuses, or is too slow several times in a row.
-    """
+    is kept in ``answers``. ``on_reply`` is called with the number of answers so far and of
+    questions, and the answer. Several in a row that come too late are a RunError."""
     names: dict[int, str] = {}
     slow = 0
     for done, (number, prompt) in enumerate(asked.items(), 1):

@@ -75,11 +75,8 @@ def names_of(terms: Sequence[Sequence[str]]) -> list[str]:
 
 
 def clusters_of(groups: np.ndarray) -> dict[int, tuple[int, ...]]:
-    """The clusters of each group by its number, both ascending.
-
-    Args:
-        groups: (K,) the group of each cluster, -1 for one in none.
-    """
+    """The clusters of each group by its number, both ascending; ``groups`` (K,) are those of the
+    clusters, -1 for one in none."""
     numbers = np.unique(groups[groups != OUTLIER]).tolist()
     return {number: tuple(np.flatnonzero(groups == number).tolist()) for number in numbers}
 
@@ -234,10 +231,8 @@ def parse_names(text: str, n_clusters: int, source: str) -> dict[int, str]:
     numbers and names, objects with both, or K names, or of K lines of names in the order of the
     clusters. All of it may stand in a code fence.
 
-    A name that is null is none. What is said of -1, the number of outliers, is left out.
-
-    Raises:
-        UsageError: something else, or a cluster that the model does not have.
+    A name that is null is none. What is said of -1, the number of outliers, is left out. Something
+    else, or a cluster that the model does not have, is a UsageError.
     """
     text = _fenced(re.split(r"\r\n|\r|\n", text), source)
     is_json = text[:1] in ("{", "[") and not re.match(r"\[-?\d+\]", text)
@@ -272,11 +267,7 @@ def in_one_line(text: str) -> str:
 
 def name_in_answer(text: str) -> str:
     """The one name in what a language model answered: on a line, or in JSON; without what it
-    thought before.
-
-    Raises:
-        UsageError: no name, several, or more than a name.
-    """
+    thought before. A UsageError for no name, several, or more than a name."""
     source = "the answer"
     text = _fenced(_THOUGHTS.sub("", text).splitlines(), source)
     pairs = _of_json(f"[{text}]", source) if text[:1] == "{" else _of_lines(text, source)

@@ -64,13 +64,10 @@ class View:
         return replace(self, **arrays, carried=carried)
 
 
-def survey(model: Model, data: DataSet, device: torch.device | str = "cpu") -> Iterator[View]:
+def survey(model: Model, data: DataSet, device: torch.device | str) -> Iterator[View]:
     """All usable rows in order, in memory that does not grow with the data; not those of a cluster
-    that was dropped as outliers. With device "auto" small work is done without torch.
-
-    Raises:
-        InputError: the model cannot take the rows, or all are bad.
-    """
+    that was dropped as outliers. With device "auto" small work is done without torch. An
+    InputError for rows that the model cannot take, or that are all bad."""
     data = model.rows_of(data)
     assigner = assigner_for(model, data, device)
     centers, owners = model.centers.astype(np.float64), model.center_clusters
