@@ -122,7 +122,10 @@ def report(
     """
     started = time.monotonic()
     from dinkcli.data.atomic import by_suffix, check_target
+    from dinkcli.data.machine import check_installed
 
+    if projection == "umap":
+        check_installed("umap", "umap", "--map umap")
     by_suffix(output, {"html": "page", "svg": "map"}, advice="")
     check_target(output)
     model = load_model(model_path, inputs)

@@ -20,7 +20,7 @@ from dinkcli.nearest.hardware import products
 from dinkcli.nearest.index import CenterIndex, Nearest
 from dinkcli.nearest.probabilities import responsibilities
 from dinkcli.nearest.sums import Statistics, farthest_rows, hard_statistics
-from dinkcli.options import TrainOptions, most_rows
+from dinkcli.options import TrainOptions
 from dinkcli.training.checkpoint import SearchState
 from dinkcli.training.rows import Block, RowSource
 from dinkcli.training.sample import Sample
@@ -135,14 +135,16 @@ def descend(
         rest(True)
 
 
-def limited(rows: RowSource, options: TrainOptions, state: SearchState) -> Iterator[Pass]:
-    """Passes under the limit of sizes. A training that is saved among them begins them once more.
+def limited(
+    rows: RowSource, options: TrainOptions, state: SearchState, limit: int
+) -> Iterator[Pass]:
+    """Passes in which no cluster has more than ``limit`` rows. A training that is saved among them
+    begins them once more.
 
     Centres of a free training, pushed apart by a limit, end in a poor optimum. Annealing once more
     lets whole centres wander towards the crowd. Each cluster has a price that is added to squared
     distances; one that is too full raises its own, one that has room lowers it again.
     """
-    limit = most_rows(options.max_size, rows.n_rows, options.k)
     if rows.weights is not None or float(state.counts.max()) > limit:
         state.centers = _limited_start(rows, state.centers, limit, options.seed, options.tol)
     passes = _limited_passes(rows.blocks, rows.project, state.centers, limit, options.tol)

@@ -185,7 +185,8 @@ class Sample:
         weights = cluster_weights(self.weights, inverse, len(pairs)).to(sums)
         both = self.group.gather(torch.stack([sums, weights], 1))
         pairs, inverse = torch.unique(self.group.gather(pairs), return_inverse=True)
-        return pairs, *segment_sums(both, inverse, len(pairs)).unbind(1)
+        sums, weights = segment_sums(both, inverse, len(pairs)).unbind(1)
+        return pairs, sums, weights
 
     def cluster_weights(self, labels: Tensor, n_clusters: int) -> Tensor:
         """(K,) float64."""

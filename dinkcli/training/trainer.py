@@ -28,7 +28,7 @@ from dinkcli.models.statistics import Statistics
 from dinkcli.nearest.hardware import accumulator_dtype
 from dinkcli.nearest.index import CenterIndex
 from dinkcli.nearest.prepare import refuse_overflow
-from dinkcli.options import LEARNED, TrainOptions
+from dinkcli.options import LEARNED, TrainOptions, most_rows
 from dinkcli.training import schedule
 from dinkcli.training.checkpoint import SearchState, capture
 from dinkcli.training.neighbours import follow_neighbours
@@ -144,7 +144,8 @@ class Trainer:
             yield self._pass_step("pass", done, temperature)
         if options.max_size is not None:
             self._free_inertia = float(torch.as_tensor(state.cluster_inertia).sum())
-            for done in limited(rows, options, state):
+            limit = most_rows(options.max_size, rows.n_rows, options.k)
+            for done in limited(rows, options, state, limit):
                 yield self._pass_step("limit", done, 0.0)
                 self._rest(False)
 

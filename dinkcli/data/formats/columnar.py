@@ -78,8 +78,8 @@ class ArrowStreamReader(TableReader):
         self.source, n_rows = source, None
         with reading(source.name, self.format):
             if source.path is None:
-                self._pipe = pa.ipc.open_stream(source.open())
-                schema = self._pipe.schema
+                self._pipe = stream = pa.ipc.open_stream(source.open())
+                schema = stream.schema
             else:
                 # Mapped, counting rows touches only the headers of the batches.
                 with pa.memory_map(source.path) as file, pa.ipc.open_stream(file) as stream:
