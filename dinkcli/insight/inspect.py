@@ -293,7 +293,7 @@ class Inspection(Result):
     def _made(self, name: str) -> Sheet:
         model, training = self.model, self.model.training
         data, options = training.get("input", {}), training.get("options", {})
-        title = f"{name}: {model.n_clusters} clusters of {model.n_features} features"
+        title = f"{name}: {len(model.present)} clusters of {model.n_features} features"
         sheet = Sheet(Field(), Field(), title=title.removeprefix(": "))
         files = ", ".join(data.get("files", [])) or "unknown"
         dtype = ", ".join(data.get("dtype", []))
@@ -309,7 +309,8 @@ class Inspection(Result):
 
     def _by_size(self, most: int) -> Sheet:
         sizes, spread, nearest = self.seen.sizes, self.seen.spread, self.seen.nearest
-        order = (-sizes).argsort(kind="stable").tolist()
+        present = self.model.present
+        order = present[(-sizes[present]).argsort(kind="stable")].tolist()
         smaller = f" and {len(order) - most} smaller ones (--clusters {len(order)} shows all)"
         named = bool(self.model.names)
         last = 4 if named else 0  # where names say what is inside, rows may go

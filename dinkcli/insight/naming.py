@@ -74,9 +74,10 @@ class Naming(Result):
         model = self.model
         terms = Field("terms", drop=1, text=True)
         sheets = [Sheet("cluster", "rows", NAME, terms, title="clusters by size")]
-        for j in (-model.cluster_sizes).argsort(kind="stable").tolist():
+        sizes, present = model.cluster_sizes, model.present
+        for j in present[(-sizes[present]).argsort(kind="stable")].tolist():
             words = ", ".join(model.terms[j]) if model.terms else ""
-            sheets[0].add(j, f"{model.cluster_sizes[j]:g}", model.all_names[j], words)
+            sheets[0].add(j, f"{sizes[j]:g}", model.all_names[j], words)
         if self.groups:
             inside = Field("clusters", drop=1, text=True)
             sheets.append(Sheet("level", "group", inside, NAME, title="groups of clusters"))

@@ -52,8 +52,8 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
     """
     most = sys.maxsize if n_rows is None else n_rows // 2
     wrong = UsageError(
-        f"-k {text}: expected numbers of at least 2 such as 5,10,20, a range such as 5:100, "
-        "or one with a step such as 5:100:5"
+        f"`n_clusters` {text}: expected numbers of at least 2 such as 5,10,20, a range such "
+        "as 5:100, or one with a step such as 5:100:5"
     )
     try:
         parts = [[int(number) for number in part.split(":")] for part in text.split(",")]
@@ -69,7 +69,8 @@ def parse_numbers(text: str, n_rows: int | None = None) -> tuple[list[int], bool
             numbers.update(range(first, last + 1, step) if step else grid(first, last))
     if not numbers:
         raise UsageError(
-            f"-k {text}: a sweep needs at least 2 rows for each cluster, and there are {n_rows}"
+            f"`n_clusters` {text}: a sweep needs at least 2 rows for each cluster, and there "
+            f"are {n_rows}"
         )
     return sorted(numbers), len(parts) == 1 and len(parts[0]) == 2
 

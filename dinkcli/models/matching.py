@@ -157,8 +157,8 @@ def check_matchable(
     if n_clusters is not None and n_clusters < old.n_clusters:
         raise UsageError(
             f"`match`: the old model has {old.n_clusters} clusters, the new one {n_clusters}, and "
-            f"some could not keep their ids; train with -k {old.n_clusters} or more, or match when "
-            "assigning (dink assign --match)"
+            f"some could not keep their ids; train with `n_clusters` {old.n_clusters} or more, or "
+            "match when assigning (dink assign --match)"
         )
 
 

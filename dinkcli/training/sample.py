@@ -158,7 +158,7 @@ class Sample:
         last = rows.new_full((n_clusters,), -1)
         last.scatter_reduce_(0, labels[winners], self.positions[rows[winners]], "amax")
         self.group.largest_(last)
-        return self.select(last)
+        return self.select(last.clamp_(min=0))
 
     def sums(
         self, values: Tensor, labels: Tensor, number: int, weights: Tensor | None = None

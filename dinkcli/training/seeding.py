@@ -116,5 +116,6 @@ def _draw(sample: Sample, cumulative: Tensor, number: int, generator: torch.Gene
 def too_few_rows(distinct: int, n_clusters: int) -> InputError:
     return InputError(
         f"the data have {distinct} distinct rows, fewer than the {n_clusters} clusters asked "
-        f"for (rows that float32 cannot tell apart count as one); use -k {distinct} or less"
+        "for (rows that float32 cannot tell apart count as one); use `n_clusters` "
+        f"{distinct} or less"
     )

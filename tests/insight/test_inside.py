@@ -106,6 +106,10 @@ def test_rows_are_those_of_their_cluster_where_others_are_gone(invoke, here):
     for cluster in clusters:
         rows = [row["row"] for row in cluster["exemplars"]]
         assert len(rows) == 5 and (labels[rows] == cluster["cluster"]).all()
+    table = invoke("inspect", "edited").stdout
+    assert "edited: 2 clusters" in table
+    listed = table.partition("clusters by size")[2].partition("spread:")[0].splitlines()
+    assert {line.split()[0] for line in listed if line.strip()[:1].isdigit()} == {"0", "3"}
 
 
 def test_a_large_cluster_is_compared_in_part(invoke, here, monkeypatch):
