@@ -51,6 +51,20 @@ def test_readers_and_models_need_no_torch():
     assert "torch" not in modules_after(f"import {modules}")
 
 
+def test_arrow_loads_no_pandas_in_a_command():
+    pytest.importorskip("pandas")
+    code = (
+        "import atexit, sys, importlib.util\n"
+        "def say(): print('pandas' in sys.modules, importlib.util.find_spec('pandas') is None)\n"
+        "atexit.register(say)\n"
+        "sys.argv = ['dink', 'info', 'sample_data/stdlib.parquet']\n"
+        "from dinkcli.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "2719" in result.stdout and result.stdout.endswith("False False\n"), result.stderr
+
+
 @pytest.mark.slow
 def test_the_core_needs_no_extra():
     extras = {"sklearn", "umap", "pandas", "onnx", "faiss", "skops"}

@@ -124,6 +124,8 @@ class _Readable:
 class _Command(_Readable, TyperCommand):
     """A command whose help groups its options, and whose failures are one clear line."""
 
+    owns_process = False  # nothing else uses what is loaded
+
     def invoke(self, ctx: Any) -> Any:
         with error_boundary(ctx):
             with one_voice():
@@ -133,6 +135,8 @@ class _Command(_Readable, TyperCommand):
                         f"{world().size}; start it without one"
                     )
                 refuse_overwriting(ctx.command.name, ctx.params)
+            if self.owns_process:
+                _HiddenPandas.from_arrow()
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -251,10 +255,28 @@ def options(
     """
 
 
+class _HiddenPandas:
+    """Arrow loads pandas to see whether values are of it, which takes longer than many commands;
+    no value of a command is."""
+
+    @classmethod
+    def from_arrow(cls) -> None:
+        import pyarrow as pa
+
+        sys.meta_path.insert(0, finder := cls())
+        pa.array([True]).to_numpy(zero_copy_only=False)  # looks for it once in Python, once in C++
+        sys.meta_path.remove(finder)
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("hidden", name=name)
+
+
 def main() -> None:
+    _Command.owns_process = True
     # Loading torch makes objects by the million that stay: to look through them at the usual pace
     # would take a tenth of a second.
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(1_000_000, 50, 100)
     try:
         app(prog_name="dink")
     except OSError as error:  # help has no reader; commands see to their own output
