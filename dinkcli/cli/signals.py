@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ _NO_MEMORY = ("not enough memory", "can't allocate memory", *FULL_DEVICE)
 _NO_ROOM = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
 # For the process that speaks, before the others end; busy machines took more than one.
 _GRACE_SECONDS = 3.0
+_AGAIN_SECONDS = 0.01  # after which a signal that was lost comes once more
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,15 +66,26 @@ def interruptible(ask: Callable[[], bool] | None = None) -> Iterator[list[int]]:
         if ask is None or not ask():
             raise Interrupted(number)
 
+    def unraisable(lost: Any) -> None:
+        """A callback, such as those at the end of imports, lets nothing out that is raised in it:
+        then the signal comes once more."""
+        if isinstance(lost.exc_value, Interrupted):
+            send = partial(os.kill, os.getpid()) if os.name == "posix" else signal.raise_signal
+            threading.Timer(_AGAIN_SECONDS, send, [received[-1]]).start()
+        else:
+            hook(lost)
+
     # A signal that is ignored (SIGHUP under nohup) stays so. Only the main thread may ask for it.
     before = {n: signal.getsignal(n) for n in _NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
     if threading.current_thread() is not threading.main_thread():
         before = {}
     for number in before:
         signal.signal(number, handle)
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
         yield received
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 
 import numpy as np
 import pytest
 from conftest import environment, python
 
 import dinkcli
-from dinkcli.cli.signals import NOTHING_WRITTEN
+from dinkcli.cli.signals import NOTHING_WRITTEN, Interrupted, interruptible
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +26,19 @@ def folder(tmp_path):
     z = np.random.default_rng(0).normal(size=(40_000, 32)).astype(np.float32)
     np.save(tmp_path / "x.npy", z)
     return tmp_path
+
+
+def test_a_signal_inside_of_a_callback_is_not_lost(capfd):
+    class Thing:
+        pass
+
+    thing = Thing()
+    callback = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted) as stopped, interruptible() as received:
+        del thing
+        time.sleep(20)
+    assert stopped.value.exit_code == 143 and received == [signal.SIGTERM] * 2
+    assert callback() is None and capfd.readouterr().err == ""
 
 
 def start(folder, *arguments, program=None):
